@@ -1,0 +1,178 @@
+"""Budgets: what a width costs, which widths are feasible, and whole widths that meet a number of parameters.
+Pure.
+
+Heads move in feasible steps; channels absorb the rest, so that a result never holds more parameters than the
+budget, and less than one step of one layer fewer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from slimllm.recovery import RECOVERIES
+from slimllm.types import Analysis, LayerShape, Pin, Refusal, Unit
+
+Widths = tuple[list[int], list[int]]  # kept heads and kept channels of every layer
+MAX_RATIO = 0.95  # no layer loses more than this unless the target demands it
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The widths one layer may take: head counts in steps, channels on a grid."""
+
+    heads: tuple[int, ...]
+    low: int
+    high: int
+    align: int
+
+    def down(self, channels: float) -> int:
+        """The largest feasible channel count not above `channels`."""
+        if channels >= self.high:
+            return self.high
+        return max(self.low, int(channels) // self.align * self.align)
+
+    def up(self, channels: int) -> int:
+        """The next feasible channel count."""
+        return min(self.high, (channels // self.align + 1) * self.align)
+
+    def nearest_heads(self, share: float) -> int:
+        """The feasible head count nearest to this share of the most; half a step rounds up."""
+        wanted = share * max(self.heads)
+        return min(self.heads, key=lambda h: (abs(h - wanted), -h))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What every allocation is given: the layers, what a width costs, which widths are feasible."""
+
+    analysis: Analysis
+    unit: Unit
+    recovery: str
+    bounds: tuple[Bounds, ...]
+
+    @property
+    def layers(self) -> tuple[LayerShape, ...]:
+        return self.analysis.shape.layers
+
+    def cost(self, index: int, heads: int, channels: int) -> int:
+        return layer_cost(
+            self.layers[index], heads, channels, self.unit, self.recovery, self.analysis.shape.hidden
+        )
+
+    def total(self, heads: Sequence[int], channels: Sequence[int]) -> int:
+        return sum(self.cost(i, h, c) for i, (h, c) in enumerate(zip(heads, channels, strict=True)))
+
+
+def layer_cost(layer: LayerShape, heads: int, channels: int, unit: Unit, recovery: str, hidden: int) -> int:
+    """Parameters of a layer at these widths, with the biases that the recovery adds to cut readers."""
+    added = 0
+    if RECOVERIES[recovery].bias:
+        added += hidden * (heads < layer.heads and not layer.attention_bias)
+        added += hidden * (channels < layer.channels and not layer.mlp_bias)
+    return layer.parameters(heads, layer.groups_kept(heads, unit), channels) + added
+
+
+def bounds_of(
+    layer: LayerShape, index: int, unit: Unit, align: int, protected: Collection[Pin], forced: Collection[Pin]
+) -> Bounds:
+    """What one layer may keep: at least one step and what is protected, never what is forced out."""
+    steps, size = layer.steps(unit), layer.heads // layer.steps(unit)
+
+    def units(pins: Collection[Pin]) -> dict[int, int]:
+        """Pinned units per pool."""
+        heads = {p.index for p in pins if p.layer == index and p.site == "attention"}
+        per_group = layer.heads // layer.groups
+        if unit == "kv-group":
+            return {0: len({h // per_group for h in heads})}
+        found: dict[int, int] = dict.fromkeys(range(layer.groups), 0)
+        for h in heads:
+            found[h // per_group] += 1
+        return found
+
+    low = max(1, *units(protected).values())
+    high = max(low, steps - max(units(forced).values()))
+    kept = sum(p.layer == index and p.site == "mlp" for p in protected)
+    cut = sum(p.layer == index and p.site == "mlp" for p in forced)
+    floor = max(1, kept, math.ceil(layer.channels * (1 - MAX_RATIO)))
+    top = max(layer.channels - cut, 1)
+    if cut:
+        top = max(1, top // align * align) if top >= align else top
+    floor = min(top, math.ceil(floor / align) * align)
+    return Bounds(tuple(size * j for j in range(low, high + 1)), floor, top, align)
+
+
+def settle(
+    problem: Problem, heads: list[int], channels: Sequence[float], budget: float, movable: Collection[int]
+) -> Widths:
+    """Whole, feasible widths near these within `budget` parameters: channels of the movable layers give way
+    first, then those of every layer, then heads step down. A `Refusal` where even that is too much."""
+    heads = list(heads)
+    wanted = [float(c) for c in channels]
+    everyone = range(len(heads))
+    while True:
+        for group in (movable, everyone):
+            wanted = spread(problem, heads, wanted, budget, group)
+            if (
+                problem.total(heads, [b.down(c) for b, c in zip(problem.bounds, wanted, strict=True)])
+                <= budget
+            ):
+                return heads, rounded(problem, heads, wanted, budget)
+        lower = [i for i in everyone if heads[i] > min(problem.bounds[i].heads)]
+        if not lower:
+            raise Refusal(unreachable(problem, budget))
+        victim = max(lower, key=lambda i: heads[i] / max(problem.bounds[i].heads))
+        heads[victim] = max(h for h in problem.bounds[victim].heads if h < heads[victim])
+
+
+def spread(
+    problem: Problem, heads: Sequence[int], channels: list[float], budget: float, group: Collection[int]
+) -> list[float]:
+    """Real-valued channels of `group` scaled so that the total meets the budget; bounds are respected."""
+    channels = list(channels)
+    for _ in range(64):
+        excess = exact_total(problem, heads, channels) - budget
+        if abs(excess) < 0.5:
+            break
+        room = {
+            i: (channels[i] - problem.bounds[i].low) if excess > 0 else (problem.bounds[i].high - channels[i])
+            for i in group
+        }
+        capacity = sum(r * problem.layers[i].channel_cost for i, r in room.items())
+        if capacity <= 0:
+            break
+        share = min(1.0, abs(excess) / capacity)
+        for i, r in room.items():
+            channels[i] += -share * r if excess > 0 else share * r
+    return channels
+
+
+def exact_total(problem: Problem, heads: Sequence[int], channels: Sequence[float]) -> float:
+    """Parameters at real-valued channel counts."""
+    return sum(
+        problem.cost(i, h, math.floor(c)) + (c - math.floor(c)) * problem.layers[i].channel_cost
+        for i, (h, c) in enumerate(zip(heads, channels, strict=True))
+    )
+
+
+def rounded(problem: Problem, heads: Sequence[int], wanted: Sequence[float], budget: float) -> list[int]:
+    """Channels rounded down to the grid, then raised by largest remainder while the budget allows."""
+    channels = [b.down(c) for b, c in zip(problem.bounds, wanted, strict=True)]
+    left = budget - problem.total(heads, channels)
+    for _ in range(2):  # remainders first, then whoever still fits
+        for i in sorted(range(len(wanted)), key=lambda i: channels[i] - wanted[i]):
+            step = problem.bounds[i].up(channels[i])
+            price = problem.cost(i, heads[i], step) - problem.cost(i, heads[i], channels[i])
+            if step > channels[i] and price <= left:
+                channels[i], left = step, left - price
+    return channels
+
+
+def unreachable(problem: Problem, budget: float) -> str:
+    floor = problem.total([min(b.heads) for b in problem.bounds], [b.low for b in problem.bounds])
+    dense = sum(layer.dense for layer in problem.layers)
+    return (
+        f"At most {1 - floor / dense:.3f} of the decoder parameters can be removed with these settings, and "
+        f"{1 - budget / dense:.3f} was asked for; choose a smaller ratio or a finer alignment."
+    )

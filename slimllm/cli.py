@@ -1,0 +1,212 @@
+"""`python -m slimllm …`: the command line. One JSON object on stdout with --json, everything else on
+stderr."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from slimllm import commands
+from slimllm.allocation import ALLOCATIONS
+from slimllm.methods import METHODS
+from slimllm.recovery import RECOVERIES
+from slimllm.types import Progress, Refusal
+
+OK, REFUSED, CANCELLED = 0, 2, 130
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one sentence with exit status 2."""
+
+    def error(self, message: str) -> Any:
+        raise Refusal(f"{message[0].upper()}{message[1:]}; see '{self.prog} --help'.")
+
+
+class Report:
+    """Words and progress for the person, on stderr: a line that rewrites itself on a terminal, else every
+    few seconds."""
+
+    def __init__(self) -> None:
+        self.terminal = sys.stderr.isatty()
+        self.last = 0.0
+
+    def say(self, words: str) -> None:
+        print(words, file=sys.stderr, flush=True)
+
+    def progress(self, step: Progress) -> None:
+        now, ended = time.monotonic(), step.done == step.total
+        if now - self.last < (0.1 if self.terminal else 5.0) and not ended:
+            return
+        self.last = now
+        words = step.words or f"{step.stage}: {step.done} of {step.total}"
+        if self.terminal:
+            print(f"\r\033[K{words}", end="\n" if ended else "", file=sys.stderr, flush=True)
+        else:
+            self.say(words)
+
+
+def parser() -> Parser:
+    """The parser of all commands."""
+    top = Parser(
+        prog="slimllm", description="See what matters inside a language model, and cut the rest away."
+    )
+    kinds = top.add_subparsers(dest="command", required=True, parser_class=Parser, metavar="COMMAND")
+
+    common = Parser(add_help=False)
+    common.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    common.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:n")
+    common.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+    common.add_argument("--seed", type=int, default=0, help="for sampling of text and generation")
+    common.add_argument("--offline", action="store_true", help="never ask the model hub")
+
+    model = Parser(add_help=False)
+    model.add_argument("--model", required=True, help="smollm2, a hub id, a folder or a .gguf file")
+
+    reading = Parser(add_help=False)
+    reading.add_argument("--text", default="encyclopedia", help="calibration text: a name or a file")
+    reading.add_argument("--samples", type=int, default=64, help="calibration samples")
+    reading.add_argument("--length", type=int, default=256, help="tokens per sample")
+
+    scoring = Parser(add_help=False)
+    scoring.add_argument("--method", default="slimllm", help=f"one of: {', '.join(METHODS)}")
+    scoring.add_argument(
+        "--option", action="append", default=[], metavar="NAME=on|off", help="an option of the method"
+    )
+
+    sizing = Parser(add_help=False)
+    sizing.add_argument("--allocation", help=f"one of: {', '.join(ALLOCATIONS)}")
+    sizing.add_argument("--recovery", help=f"one of: {', '.join(RECOVERIES)}")
+    sizing.add_argument("--unit", default="auto", help="what attention loses: kv-group, query-head or auto")
+    sizing.add_argument("--align", type=int, default=8, help="channels in multiples of this")
+    sizing.add_argument(
+        "--count", default="decoder", choices=("decoder", "all"), help="what the ratio is a share of"
+    )
+    sizing.add_argument(
+        "--same-width", action="store_true", help="keep every layer equally wide (loads anywhere)"
+    )
+
+    def add(name: str, words: str, run: Callable[..., dict[str, Any]], *parents: Parser) -> Parser:
+        command = kinds.add_parser(name, help=words, description=words, parents=[common, *parents])
+        command.set_defaults(run=run)
+        return command
+
+    def folder(command: Parser) -> None:
+        command.add_argument("--out", required=True, type=Path, metavar="DIR")
+
+    folder(add("analyse", "score every head and channel", commands.analyse, model, reading, scoring))
+
+    plan = add("plan", "choose widths for a target size", commands.plan, sizing)
+    plan.add_argument("--analysis", required=True, type=Path, metavar="DIR")
+    plan.add_argument("--ratio", required=True, type=float, help="share of parameters to remove, 0 to 1")
+    plan.add_argument("--out", required=True, type=Path, metavar="plan.json")
+
+    prune = add("prune", "prune and export a checkpoint", commands.prune, model, reading, scoring, sizing)
+    what = prune.add_mutually_exclusive_group(required=True)
+    what.add_argument("--plan", type=Path, metavar="plan.json")
+    what.add_argument("--ratio", type=float, help="share of parameters to remove, 0 to 1")
+    prune.add_argument("--export", default="auto", choices=("auto", "native", "shim", "padded"))
+    folder(prune)
+
+    evaluate = add("evaluate", "measure perplexity", commands.evaluate, model)
+    evaluate.add_argument("--text", default="encyclopedia")
+    evaluate.add_argument("--window", type=int, default=128)
+    evaluate.add_argument("--limit-tokens", type=int)
+
+    writing = Parser(add_help=False)
+    writing.add_argument("--max-new-tokens", type=int, default=64)
+    writing.add_argument("--temperature", type=float, default=0.0)
+    add("generate", "continue a prompt", commands.generate, model, writing).add_argument(
+        "--prompt", required=True
+    )
+
+    compare = add("compare", "several models side by side", commands.compare, writing)
+    compare.add_argument("--model", required=True, action="append", help="give it once per model")
+    compare.add_argument("--text", default="encyclopedia")
+    compare.add_argument("--window", type=int, default=128)
+    compare.add_argument("--limit-tokens", type=int)
+    compare.add_argument("--prompt", action="append", default=[])
+
+    add("methods", "list methods, recoveries, allocations and families", commands.methods)
+
+    serve = add("serve", "start the app", commands.serve)
+    serve.add_argument("--host", default="127.0.0.1")
+    serve.add_argument("--port", type=int, default=7860)
+    serve.add_argument("--model", default="smollm2")
+    serve.add_argument("--listen", action="store_true", help="answer other machines too; needs --auth")
+    serve.add_argument("--auth", metavar="USER:PASSWORD")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns the exit status: 0 done, 2 refused with one sentence, 130 cancelled."""
+    quiet_libraries()
+    report = Report()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        given = parser().parse_args(arguments)
+        if given.offline:
+            os.environ["HF_HUB_OFFLINE"] = "1"
+        answer = given.run(given, report)
+        if given.json:
+            print(json.dumps(plain(answer), indent=1, allow_nan=False))
+        else:
+            show(answer)
+    except Refusal as refusal:
+        report.say(f"slimllm: {' '.join(str(refusal).split())}")
+        return REFUSED
+    except KeyboardInterrupt:
+        report.say("slimllm: cancelled; nothing was left half-written.")
+        return CANCELLED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return OK
+
+
+def quiet_libraries() -> None:
+    """Keeps other libraries' progress bars and notices off the person's screen."""
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
+def plain(value: Any) -> Any:
+    """The value as strict JSON: dataclasses as objects, numbers that JSON lacks as text."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    if isinstance(value, dict):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return str(value) if isinstance(value, Path) else value
+
+
+def show(answer: dict[str, Any]) -> None:
+    """Prints an answer for reading: one line per key, long lists shortened."""
+    for key, value in plain(answer).items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            print(f"{key}:")
+            for row in value:
+                print("  " + "  ".join(f"{name} {short(inner)}" for name, inner in row.items()))
+        else:
+            print(f"{key}: {short(value)}")
+
+
+def short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return " ".join(short(inner) for inner in value)
+    return str(value)

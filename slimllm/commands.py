@@ -1,0 +1,269 @@
+"""What each command does: arguments in, JSON-able answer out."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+from slimllm import checkpoint, models, pipeline, planning, recipes, store, texts
+from slimllm import evaluate as evaluation
+from slimllm.allocation import ALLOCATIONS
+from slimllm.families import FAMILIES
+from slimllm.memory import watch_peak
+from slimllm.methods import METHODS, method
+from slimllm.models import Subject
+from slimllm.recovery import RECOVERIES
+from slimllm.types import Analysis, Calibration, Plan, Progress, Refusal
+
+
+class Report(Protocol):
+    def say(self, words: str) -> None: ...
+    def progress(self, step: Progress) -> None: ...
+
+
+Arguments = argparse.Namespace
+
+
+def load(source: str, given: Arguments, report: Report) -> Subject:
+    report.say(f"Loading {source} …")
+    return models.load(source, device=given.device, dtype=given.dtype, offline=given.offline, say=report.say)
+
+
+def calibration(given: Arguments) -> Calibration:
+    return Calibration(text=given.text, samples=given.samples, length=given.length, seed=given.seed)
+
+
+def options(given: Arguments) -> dict[str, bool]:
+    """The method's options as given by --option NAME=on|off."""
+    found = {}
+    for word in given.option:
+        name, _, value = word.partition("=")
+        if value not in ("on", "off"):
+            raise Refusal(f"Option '{word}' is not of the form NAME=on or NAME=off.")
+        found[name] = value == "on"
+    return found
+
+
+def check_folder(folder: Path) -> None:
+    """Refuses an output folder that cannot be written, before hours of work."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".slimllm-probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as failure:
+        raise Refusal(
+            f"'{folder}' cannot be written to ({failure.strerror}); choose another --out."
+        ) from failure
+
+
+def run_analysis(subject: Subject, given: Arguments, report: Report, folder: Path | None) -> Analysis:
+    method(given.method)
+    text = texts.text(given.text, offline=given.offline)
+    job = pipeline.analyse(
+        subject, text, calibration(given), method_name=given.method, options=options(given), folder=folder
+    )
+    return pipeline.finish(job, report.progress)
+
+
+def analyse(given: Arguments, report: Report) -> dict[str, Any]:
+    method(given.method)
+    texts.text(given.text, offline=given.offline)
+    check_folder(given.out)
+    subject = load(given.model, given, report)
+    analysis = run_analysis(subject, given, report, given.out / "moments")
+    file = store.save_analysis(analysis, given.out)
+    shape, unit = analysis.shape, analysis.shape.units[0]
+    return {
+        "model": analysis.model,
+        "layers": len(shape.layers),
+        "heads": shape.heads,
+        "kv_groups": shape.groups,
+        "channels": shape.channels,
+        "parameters": shape.parameters,
+        "tokens": analysis.tokens,
+        "seconds": analysis.seconds,
+        "peak_memory_mib": analysis.peak_memory_mib,
+        "layer_cosine": list(analysis.cosine),
+        "head_scores": [layer.attention[unit].ranking.scores.tolist() for layer in analysis.layers],
+        "channel_scores_file": str(file),
+    }
+
+
+def make_plan(analysis: Analysis, given: Arguments, *, same_width: bool) -> Plan:
+    return planning.make_plan(
+        analysis,
+        given.ratio,
+        allocation=given.allocation,
+        recovery=given.recovery,
+        unit=given.unit,
+        align=given.align,
+        count=given.count,
+        same_width=same_width,
+    )
+
+
+def plan(given: Arguments, report: Report) -> dict[str, Any]:
+    planning.check_ratio(given.ratio)
+    analysis = store.open_analysis(given.analysis)
+    made = make_plan(analysis, given, same_width=given.same_width)
+    recipes.save_plan(made, given.out)
+    return {
+        **recipes.plan_to_dict(made),
+        "forecast": planning.forecast(analysis, made),
+        "file": str(given.out),
+    }
+
+
+def prune(given: Arguments, report: Report) -> dict[str, Any]:
+    checkpoint.check_target(given.out)
+    ready = recipes.read_plan(given.plan) if given.plan else None
+    if ready is None:
+        planning.check_ratio(given.ratio)
+        method(given.method)
+    text = texts.text(ready.calibration.text if ready else given.text, offline=given.offline)
+    subject = load(given.model, given, report)
+    if ready is None:
+        if given.ratio == 0:
+            report.say("A ratio of 0 removes nothing; the dense model is exported.")
+        analysis = run_analysis(subject, given, report, None)
+        ready = make_plan(analysis, given, same_width=given.same_width or given.export == "native")
+    pruned = pipeline.finish(pipeline.prune(subject, ready, text), report.progress)
+    exported = pipeline.finish(checkpoint.export(pruned, given.out, wanted=given.export), report.progress)
+    report.say(exported.words)
+    before, after = subject.shape, pruned.subject.shape
+    return {
+        "parameters_before": before.parameters,
+        "parameters_after": after.parameters,
+        "ratio": ready.ratio_achieved,
+        "ratio_requested": ready.ratio_requested,
+        "count": ready.count,
+        "tier": exported.tier,
+        "why": exported.words,
+        "seconds": pruned.seconds,
+        "peak_memory_mib": pruned.peak_memory_mib,
+        "bytes": exported.bytes,
+        "verified": exported.verified,
+        "max_logit_difference": exported.max_logit_difference,
+        "out": str(given.out),
+        "layers": [
+            {
+                "heads": layer.heads,
+                "channels": layer.channels,
+                "error_predicted": layer.error_predicted,
+                "error_measured": layer.error_measured,
+            }
+            for layer in pruned.layers
+        ],
+    }
+
+
+def measure(subject: Subject, text: texts.Text, given: Arguments, report: Report) -> evaluation.Perplexity:
+    limit = given.limit_tokens
+    if limit is not None and limit < 2:
+        raise Refusal(f"A limit of {limit} tokens leaves nothing to predict; use at least one window.")
+    ids = texts.evaluation_tokens(text, subject.tokenizer, limit=limit)
+    return pipeline.finish(evaluation.perplexity(subject, ids, given.window), report.progress)
+
+
+def evaluate(given: Arguments, report: Report) -> dict[str, Any]:
+    text = texts.text(given.text, offline=given.offline)
+    subject = load(given.model, given, report)
+    start = time.perf_counter()
+    found = measure(subject, text, given, report)
+    return {
+        "model": given.model,
+        "perplexity": found.perplexity,
+        "nll": found.nll,
+        "tokens": found.tokens,
+        "windows": found.windows,
+        "window": found.window,
+        "text": given.text,
+        "split": "evaluation" if text.parts_differ else "whole file",
+        "dtype": str(subject.dtype).removeprefix("torch."),
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def generate(given: Arguments, report: Report) -> dict[str, Any]:
+    subject = load(given.model, given, report)
+    text, tokens, rate = write(subject, given.prompt, given)
+    return {"text": text, "tokens": tokens, "tokens_per_second": rate}
+
+
+def write(subject: Subject, prompt: str, given: Arguments) -> tuple[str, int, float]:
+    return evaluation.timed_generation(
+        subject, prompt, max_new_tokens=given.max_new_tokens, temperature=given.temperature, seed=given.seed
+    )
+
+
+def compare(given: Arguments, report: Report) -> dict[str, Any]:
+    text = texts.text(given.text, offline=given.offline)
+    rows = []
+    for source in given.model:
+        subject = load(source, given, report)
+        peak = watch_peak(subject.device)
+        found = measure(subject, text, given, report)
+        pace = pipeline.finish(evaluation.speed(subject))
+        rows.append(
+            {
+                "model": source,
+                "parameters": subject.shape.parameters,
+                "perplexity": found.perplexity,
+                "tokens_per_second": pace.decode_tokens_per_second,
+                "prefill_tokens_per_second": pace.prefill_tokens_per_second,
+                "peak_memory_mib": peak(),
+                "generations": [write(subject, prompt, given)[0] for prompt in given.prompt],
+            }
+        )
+    return {"models": rows, "text": given.text, "window": given.window, "prompts": given.prompt}
+
+
+def methods(given: Arguments, report: Report) -> dict[str, Any]:
+    return {
+        "methods": [
+            {
+                "name": name,
+                "title": row.title,
+                "words": row.words,
+                "paper": row.paper,
+                "recovery": row.recovery,
+                "allocation": row.allocation,
+                "options": {option.name: option.default for option in row.options},
+            }
+            for name, row in METHODS.items()
+        ],
+        "recoveries": [{"name": n, "title": r.title, "words": r.words} for n, r in RECOVERIES.items()],
+        "allocations": [{"name": n, "title": r.title, "words": r.words} for n, r in ALLOCATIONS.items()],
+        "families": list(FAMILIES),
+    }
+
+
+def serve(given: Arguments, report: Report) -> dict[str, Any]:
+    try:
+        from ui.app import Settings
+        from ui.app import serve as run
+    except ModuleNotFoundError as failure:
+        if failure.name not in ("gradio", "ui"):
+            raise
+        raise Refusal(
+            "The app needs gradio and the ui folder; start it from the project with 'make run'."
+        ) from failure
+    user, _, password = (given.auth or "").partition(":")
+    if given.auth and not (user and password):
+        raise Refusal("--auth must look like USER:PASSWORD, both parts non-empty.")
+    run(
+        Settings(
+            host=given.host,
+            port=given.port,
+            model=given.model,
+            listen=given.listen,
+            auth=(user, password) if given.auth else None,
+            device=given.device,
+            dtype=given.dtype,
+            offline=given.offline,
+        )
+    )
+    return {"served": True}

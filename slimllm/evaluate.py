@@ -1,0 +1,181 @@
+"""Perplexity, generation and speed of a subject. Nothing here changes a weight."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from slimllm.models import Subject
+from slimllm.types import Progress, Refusal
+
+TOKENS_PER_BATCH = 1024  # logits are the largest tensor of an evaluation: this many rows of the vocabulary
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """exp(nll): `nll` is the mean negative log-likelihood over `tokens` predicted tokens in `windows`
+    windows."""
+
+    perplexity: float
+    nll: float
+    tokens: int
+    windows: int
+    window: int
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Medians: tokens read per second at the stated prompt length, tokens written per second, batch 1."""
+
+    prefill_tokens_per_second: float
+    decode_tokens_per_second: float
+    length: int
+    new_tokens: int
+
+
+def perplexity(subject: Subject, tokens: Tensor, window: int = 128) -> Generator[Progress, None, Perplexity]:
+    """Perplexity over consecutive windows that do not overlap; the first token of a window is not predicted.
+
+    NLL is summed over tokens (never averaged over windows); what does not fill a window at the end is left
+    out.
+    Raises `Refusal` where the text does not fill one window.
+    """
+    if window < 2 or window > subject.shape.max_length:
+        raise Refusal(f"A window of {window} tokens is not possible; use 2 to {subject.shape.max_length}.")
+    count = len(tokens) // window
+    if not count:
+        raise Refusal(
+            f"The text has {len(tokens)} tokens, fewer than one window of {window}; use a longer text "
+            "or a smaller --window."
+        )
+    total, done = 0.0, 0
+    rows = tokens[: count * window].view(count, window)
+    for batch in rows.split(max(1, TOKENS_PER_BATCH // window)):
+        total += window_loss(subject, batch)
+        done += len(batch)
+        so_far = math.exp(min(total / (done * (window - 1)), 700))
+        yield Progress("evaluate", done, count, f"Perplexity {so_far:.2f} after {done} of {count} windows")
+    nll = total / (count * (window - 1))
+    return Perplexity(math.exp(nll) if nll < 700 else math.inf, nll, count * (window - 1), count, window)
+
+
+@torch.inference_mode()
+def window_loss(subject: Subject, batch: Tensor) -> float:
+    """Summed negative log-likelihood of a batch of windows (b, w), in float32."""
+    batch = batch.to(subject.device)
+    logits = subject.model(input_ids=batch, use_cache=False).logits[:, :-1]  # (b, w−1, vocab)
+    return torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1).float(), batch[:, 1:].flatten(), reduction="sum"
+    ).item()
+
+
+def generate(
+    subject: Subject,
+    prompt: str,
+    *,
+    max_new_tokens: int = 64,
+    temperature: float = 0.0,
+    seed: int = 0,
+    use_cache: bool = True,
+) -> Iterator[str]:
+    """Pieces of the continuation as they are written: greedy at temperature 0, else sampled with the seed.
+
+    Ends at the end-of-text token, after `max_new_tokens`, or where the model's longest input is reached.
+    """
+    if max_new_tokens < 1 or not math.isfinite(temperature) or temperature < 0:
+        raise Refusal("Generation needs at least 1 new token and a temperature of 0 or more.")
+    ids = subject.tokenizer(prompt, add_special_tokens=False, return_tensors="pt").input_ids.long()
+    if not ids.numel():
+        raise Refusal("The prompt is empty; write a few words to continue.")
+    room = subject.shape.max_length - ids.shape[1]
+    if room < 1:
+        raise Refusal(
+            f"The prompt has {ids.shape[1]} tokens, as many as the model can read; use a shorter one."
+        )
+    written: list[int] = []
+    text = ""
+    for token in continuation(subject, ids, min(max_new_tokens, room), temperature, seed, use_cache):
+        written.append(token)
+        longer = subject.tokenizer.decode(written, skip_special_tokens=True)
+        if not longer.endswith("\ufffd"):  # a character may take several tokens
+            yield longer[len(text) :]
+            text = longer
+
+
+@torch.inference_mode()
+def step(
+    subject: Subject, ids: Tensor, cache: object | None, use_cache: bool
+) -> tuple[Tensor, object | None]:
+    """Logits (vocab,) of the next token, and the cache to continue from."""
+    known = {} if cache is None else {"cache": cache}
+    output = subject.model(input_ids=ids, use_cache=use_cache, logits_to_keep=1, **known)
+    return output.logits[0, -1].float(), output.cache if use_cache else None
+
+
+def continuation(
+    subject: Subject, ids: Tensor, limit: int, temperature: float, seed: int, use_cache: bool
+) -> Iterator[int]:
+    """Token ids one after the other."""
+    ends = subject.model.generation_config.eos_token_id
+    stop = set(ends if isinstance(ends, list) else [ends])
+    random = torch.Generator().manual_seed(seed)
+    ids, cache, fresh = ids.to(subject.device), None, ids.to(subject.device)
+    for _ in range(limit):
+        logits, cache = step(subject, fresh if use_cache else ids, cache, use_cache)
+        token = pick(logits.cpu(), temperature, random)
+        if token in stop:
+            return
+        yield token
+        fresh = torch.tensor([[token]], device=subject.device)
+        ids = torch.cat((ids, fresh), dim=1)
+
+
+def pick(logits: Tensor, temperature: float, random: torch.Generator) -> int:
+    """The most likely token at temperature 0, else a draw."""
+    if temperature == 0 or not torch.isfinite(logits).all():
+        return int(logits.nan_to_num(neginf=-1e30).argmax())
+    return int(torch.multinomial((logits / temperature).softmax(0), 1, generator=random))
+
+
+def speed(
+    subject: Subject, *, length: int = 128, new_tokens: int = 32, repeats: int = 3
+) -> Generator[Progress, None, Speed]:
+    """Prefill and decode speed at batch 1, after one warm-up, as medians."""
+    length = min(length, subject.shape.max_length - new_tokens)
+    ids = torch.arange(length, device=subject.device)[None] % subject.shape.vocab
+    prefill, decode = [], []
+    for i in range(repeats + 1):
+        start = clock(subject)
+        logits, cache = step(subject, ids, None, True)
+        middle = clock(subject)
+        for _ in range(new_tokens):
+            logits, cache = step(subject, logits.argmax().view(1, 1), cache, True)
+        if i:  # the first round is the warm-up
+            prefill.append(length / (middle - start))
+            decode.append(new_tokens / (clock(subject) - middle))
+        yield Progress("speed", i, repeats, f"Round {i} of {repeats}")
+    return Speed(statistics.median(prefill), statistics.median(decode), length, new_tokens)
+
+
+def clock(subject: Subject) -> float:
+    """Seconds, once the device has finished what it was given."""
+    if subject.device.type == "cuda":
+        torch.cuda.synchronize(subject.device)
+    return time.perf_counter()
+
+
+def timed_generation(
+    subject: Subject, prompt: str, say: Callable[[str], object] = str, **settings: float
+) -> tuple[str, int, float]:
+    """(text, pieces written, pieces per second) of one generation."""
+    start, pieces = time.perf_counter(), []
+    for piece in generate(subject, prompt, **settings):  # type: ignore[arg-type]
+        say(piece)
+        pieces.append(piece)
+    return "".join(pieces), len(pieces), len(pieces) / max(time.perf_counter() - start, 1e-9)

@@ -1,0 +1,128 @@
+"""Architectures as data: which linear layers write and read each prunable space, and the shape that follows.
+
+A new family whose layers have one attention and one MLP is one row of `FAMILIES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from slimllm.types import LayerShape, Refusal, Shape
+
+
+@dataclass(frozen=True)
+class Site:
+    """One prunable space: the linear that reads it, and per writing linear the blocks stacked in its rows."""
+
+    reader: str
+    writers: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Where the parts of a decoder layer are. Blocks: q, k, v attention heads; c channels."""
+
+    attention: Site
+    mlp: Site
+    trunk: str = "model"
+    layers: str = "model.layers"
+    attention_module: str = "self_attn"
+
+
+STANDARD = Family(
+    attention=Site(
+        "self_attn.o_proj", {"self_attn.q_proj": "q", "self_attn.k_proj": "k", "self_attn.v_proj": "v"}
+    ),
+    mlp=Site("mlp.down_proj", {"mlp.gate_proj": "c", "mlp.up_proj": "c"}),
+)
+FUSED = Family(
+    attention=Site("self_attn.o_proj", {"self_attn.qkv_proj": "qkv"}),
+    mlp=Site("mlp.down_proj", {"mlp.gate_up_proj": "cc"}),
+)
+PARALLEL = Family(
+    attention=Site(
+        "self_attn.dense", {"self_attn.q_proj": "q", "self_attn.k_proj": "k", "self_attn.v_proj": "v"}
+    ),
+    mlp=Site("mlp.fc2", {"mlp.fc1": "c"}),
+)
+FAMILIES: dict[str, Family] = {
+    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"), STANDARD),
+    "phi3": FUSED,
+    "phi": PARALLEL,
+}
+
+
+def family_of(config: Any, source: str) -> Family:
+    """The family row for a config; a `Refusal` with the reason and the list where there is none."""
+    kind = getattr(config, "model_type", "unknown")
+    supported = ", ".join(FAMILIES)
+    if getattr(config, "quantization_config", None) is not None:
+        raise Refusal(
+            f"'{source}' holds quantised weights, which cannot be sliced; load its unquantised version."
+        )
+    if kind in FAMILIES:
+        return FAMILIES[kind]
+    reason = "this architecture's layers are not described yet"
+    if getattr(config, "is_encoder_decoder", False):
+        reason = "it is an encoder-decoder"
+    elif any(hasattr(config, name) for name in ("num_local_experts", "num_experts", "n_routed_experts")):
+        reason = "mixture-of-experts layers cannot be pruned here"
+    elif hasattr(config, "vision_config"):
+        reason = "it is multimodal"
+    raise Refusal(
+        f"Model type '{kind}' of '{source}' is not supported ({reason}); supported families: {supported}."
+    )
+
+
+def part(layer: nn.Module, name: str) -> nn.Linear:
+    """The linear layer called `name` inside a decoder layer."""
+    return layer.get_submodule(name)  # type: ignore[return-value]
+
+
+def writer_blocks(layer: nn.Module, site: Site) -> list[Tensor]:
+    """The weights (n, o) that write each channel of an MLP site, one per stacked block, in float32."""
+    blocks: list[Tensor] = []
+    for name, letters in site.writers.items():
+        blocks += part(layer, name).weight.float().chunk(len(letters))
+    return blocks
+
+
+def layer_shape(layer: nn.Module, family: Family) -> LayerShape:
+    """The widths and unit costs of one decoder layer, read off its modules rather than the config."""
+    size: int = layer.get_submodule(family.attention_module).head_dim  # type: ignore[assignment]
+    reader, down = part(layer, family.attention.reader), part(layer, family.mlp.reader)
+    heads, channels = reader.in_features // size, down.in_features
+    rows = sum(part(layer, name).out_features for name in family.attention.writers)
+    groups = (rows // size - heads) // 2
+    head_cost, group_cost, channel_cost = size * reader.out_features, 0, down.out_features
+    for site in (family.attention, family.mlp):
+        for name, letters in site.writers.items():
+            linear = part(layer, name)
+            row = linear.in_features + (linear.bias is not None)
+            head_cost += row * size * letters.count("q")
+            group_cost += row * size * (letters.count("k") + letters.count("v"))
+            channel_cost += row * letters.count("c")
+    total = sum(p.numel() for p in layer.parameters())
+    fixed = total - heads * head_cost - groups * group_cost - channels * channel_cost
+    biases = reader.bias is not None, down.bias is not None
+    return LayerShape(heads, groups, channels, head_cost, group_cost, channel_cost, fixed, *biases)
+
+
+def shape_of(model: Any, family: Family) -> Shape:
+    """The shape of a loaded model; tied parameters count once."""
+    layers = model.get_submodule(family.layers)
+    shapes = tuple(layer_shape(layer, family) for layer in layers)
+    total = sum(p.numel() for p in model.parameters())
+    return Shape(
+        family=model.config.model_type,
+        hidden=part(layers[0], family.attention.reader).out_features,
+        head_size=layers[0].get_submodule(family.attention_module).head_dim,
+        vocab=model.get_input_embeddings().weight.shape[0],
+        max_length=getattr(model.config, "max_position_embeddings", None) or 2048,
+        outside=total - sum(s.dense for s in shapes),
+        layers=shapes,
+    )

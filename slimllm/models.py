@@ -1,0 +1,178 @@
+"""Load a causal language model onto a device, ready to be studied and pruned."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+
+from slimllm import modeling_slim
+from slimllm.families import FAMILIES as FAMILIES
+from slimllm.families import Family, family_of, shape_of
+from slimllm.families import part as part
+from slimllm.families import writer_blocks as writer_blocks
+from slimllm.sources import check_folder, locate
+from slimllm.sources import home as home
+from slimllm.sources import starter_file as starter_file
+from slimllm.types import LayerReport, Plan, Refusal, Shape
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A loaded model with all that is needed to study it. The model is shared and must never be changed in
+    place."""
+
+    source: str
+    model: Any
+    tokenizer: Any
+    family: Family
+    shape: Shape
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.get_input_embeddings().weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.get_input_embeddings().weight.dtype
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        return list(self.model.get_submodule(self.family.layers))
+
+
+@dataclass(frozen=True, eq=False)
+class Pruned:
+    """A pruned subject, the plan that made it, and what was done to every layer."""
+
+    subject: Subject
+    plan: Plan
+    layers: tuple[LayerReport, ...]
+    seconds: float
+    peak_memory_mib: float
+
+
+def subject(source: str, model: Any, tokenizer: Any) -> Subject:
+    """A subject around a model that is already in memory."""
+    family = family_of(model.config, source)
+    model.eval().requires_grad_(False)
+    return Subject(source, model, tokenizer, family, shape_of(model, family))
+
+
+def pick_device(name: str) -> torch.device:
+    """The torch device for auto, cpu, cuda or cuda:n."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise Refusal(f"Device '{name}' is not known; use auto, cpu, cuda or cuda:n.") from None
+    if device.type not in ("cpu", "cuda"):
+        raise Refusal(f"Device '{name}' is not supported; use auto, cpu, cuda or cuda:n.")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise Refusal(f"Device '{name}' was asked for, but this torch sees no CUDA device; use --device cpu.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise Refusal(
+            f"Device '{name}' does not exist; this machine has {torch.cuda.device_count()} CUDA device(s)."
+        )
+    return device
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The dtype asked for, or for auto the one that is fastest there without losing range."""
+    named = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name in named:
+        return named[name]
+    if name != "auto":
+        raise Refusal(f"Dtype '{name}' is not known; use auto, float32, bfloat16 or float16.")
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.bfloat16 if has_bfloat16_cpu() else torch.float32
+
+
+def has_bfloat16_cpu() -> bool:
+    """Whether this processor multiplies bfloat16 in hardware (else float32 is faster)."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def load(
+    source: str,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    offline: bool = False,
+    say: Callable[[str], object] = str,
+) -> Subject:
+    """A subject from the starter's name, a local folder, a .gguf file, an own export or a hub id.
+
+    Raises `Refusal` before any weight is read when the source is missing or its architecture is not
+    supported.
+    """
+    source = str(source).strip()
+    if not source:
+        raise Refusal("No model was named; use smollm2, a folder, a .gguf file or a hub id.")
+    place, kind = pick_device(device), None
+    folder = locate(source, say)
+    if folder is not None:
+        check_folder(folder, source)
+    name = str(folder or source)
+    local = offline or folder is not None
+    with refused(source, local):
+        config = transformers.AutoConfig.from_pretrained(
+            name, local_files_only=local, trust_remote_code=False
+        )
+    family_of(config, source)
+    kind = pick_dtype(dtype, place)
+    builder: Any = transformers.AutoModelForCausalLM
+    if getattr(config, "slim", None):
+        builder = slim_class(config.slim, source)
+    with refused(source, local):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            name, local_files_only=local, trust_remote_code=False
+        )
+        model = builder.from_pretrained(
+            name,
+            config=config,
+            dtype=kind,
+            local_files_only=local,
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+    return subject(source, model.to(place), tokenizer)
+
+
+def slim_class(slim: Mapping[str, Any], source: str) -> type:
+    """Our own per-layer-width class over the architecture a `slim` block names; the checkpoint's code is not
+    run."""
+    base = getattr(transformers, str(slim.get("base", "")), None)
+    if base is None or not str(slim["base"]).endswith("ForCausalLM"):
+        raise Refusal(f"'{source}' names an unknown base class in config.slim; export it again.")
+    return type("SlimForCausalLM", (modeling_slim.Slim, base), {})
+
+
+@contextlib.contextmanager
+def refused(source: str, local: bool) -> Iterator[None]:
+    """Turns the loader's many failures into one sentence."""
+    try:
+        yield
+    except Refusal:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError) as failure:
+        where = "locally" if local else "locally or on the model hub"
+        lines = [line.strip() for line in str(failure).splitlines() if line.strip()] or [
+            type(failure).__name__
+        ]
+        if isinstance(failure, OSError) and not Path(source).expanduser().exists():
+            raise Refusal(
+                f"Model '{source}' was not found {where}; check the name and the network, or give a "
+                "local folder."
+            ) from failure
+        raise Refusal(
+            f"'{source}' cannot be loaded as a causal language model: {lines[0][:300]}"
+        ) from failure

@@ -1,0 +1,131 @@
+"""The two long jobs, analyse and prune: generators that yield `Progress` after every layer and return a
+result."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Generator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from slimllm import moments as streaming
+from slimllm import texts
+from slimllm.families import shape_of
+from slimllm.memory import watch_peak
+from slimllm.methods import method, settings
+from slimllm.models import Pruned, Subject
+from slimllm.planning import check_plan
+from slimllm.pruning import prune_layer
+from slimllm.scoring import analyse_layer
+from slimllm.store import MomentStore
+from slimllm.surgery import skeleton
+from slimllm.types import Analysis, Calibration, LayerAnalysis, LayerReport, Plan, Progress
+
+Result = TypeVar("Result")
+
+
+def finish(
+    job: Generator[Progress, None, Result], on_progress: Callable[[Progress], None] | None = None
+) -> Result:
+    """The result of a long job, driven to its end."""
+    while True:
+        try:
+            progress = next(job)
+        except StopIteration as end:
+            return end.value
+        if on_progress is not None:
+            on_progress(progress)
+
+
+def analyse(
+    subject: Subject,
+    text: texts.Text,
+    calibration: Calibration,
+    *,
+    method_name: str = "slimllm",
+    options: Mapping[str, Any] | None = None,
+    folder: Path | None = None,
+) -> Generator[Progress, None, Analysis]:
+    """Scores, kept sets and error curves of every layer, from one pass of the dense model over the
+    calibration text.
+
+    With a `folder` the moments are kept there and used again when model and calibration are the same. Every
+    `Progress` carries the `LayerAnalysis` just finished.
+    """
+    start, peak = time.perf_counter(), watch_peak(subject.device)
+    row, chosen = method(method_name), settings(method_name, options or {})
+    store = MomentStore(folder) if folder else None
+    key = store_key(subject, calibration)
+    count = len(subject.layers)
+    reuse = store is not None and store.matches(key, count)
+    stream = None
+    if not reuse:
+        tokens = texts.calibration_tokens(
+            text, subject.tokenizer, calibration, max_length=subject.shape.max_length
+        )
+        stream = streaming.embed(subject, tokens)
+        if store:
+            store.begin()
+    layers: list[LayerAnalysis] = []
+    seen = 0
+    for index in range(count):
+        if stream is None:
+            assert store is not None
+            found = store[index]
+        else:
+            found = streaming.collect(subject, stream, index)
+            if store:
+                store.save(index, found)
+        seen = found.mlp.tokens
+        layers.append(analyse_layer(subject, index, found, row, chosen, calibration.seed))
+        yield Progress("analyse", index + 1, count, f"Layer {index + 1} of {count} scored", layers[-1])
+    if store and not reuse:
+        store.finish(key)
+    return Analysis(
+        model=subject.source,
+        shape=subject.shape,
+        calibration=calibration,
+        method=method_name,
+        options=chosen,
+        layers=tuple(layers),
+        tokens=seen,
+        bytes_per_parameter=subject.dtype.itemsize,
+        seconds=time.perf_counter() - start,
+        peak_memory_mib=peak(),
+    )
+
+
+def store_key(subject: Subject, calibration: Calibration) -> dict[str, Any]:
+    """What moments depend on."""
+    return {
+        "model": subject.source,
+        "dtype": str(subject.dtype),
+        "shape": [list(widths) for widths in subject.shape.widths],
+        "parameters": subject.shape.parameters,
+        "calibration": dataclasses.asdict(calibration),
+    }
+
+
+def prune(subject: Subject, plan: Plan, text: texts.Text) -> Generator[Progress, None, Pruned]:
+    """The subject pruned to the plan, layer by layer through what is pruned already; the dense subject stays
+    untouched.
+
+    Every `Progress` carries the `LayerReport` just finished. Closing the generator early leaves nothing
+    behind.
+    """
+    check_plan(plan, subject.shape)
+    start, peak = time.perf_counter(), watch_peak(subject.device)
+    tokens = texts.calibration_tokens(
+        text, subject.tokenizer, plan.calibration, max_length=subject.shape.max_length
+    )
+    model = skeleton(subject.model)
+    slim = dataclasses.replace(subject, model=model)
+    stream = streaming.embed(slim, tokens)
+    reports: list[LayerReport] = []
+    count = len(subject.layers)
+    for index in range(count):
+        reports.append(prune_layer(slim, plan, stream, index))
+        yield Progress("prune", index + 1, count, f"Layer {index + 1} of {count} pruned", reports[-1])
+    done = dataclasses.replace(slim, shape=shape_of(model, subject.family))
+    return Pruned(done, plan, tuple(reports), time.perf_counter() - start, peak())

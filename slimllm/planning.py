@@ -1,0 +1,229 @@
+"""Plans: widths for a target, hand changes, forecast. Pure.
+
+Ratios are removed shares of parameters, counts are kept units.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Collection
+from importlib import metadata
+from typing import Literal
+
+from slimllm.allocation import ALLOCATIONS
+from slimllm.budget import Problem, Widths, bounds_of, layer_cost, rounded, spread, unreachable
+from slimllm.methods import method, settings
+from slimllm.recovery import RECOVERIES
+from slimllm.types import Analysis, Forecast, LayerAnalysis, Pin, Plan, Refusal, Shape, SiteAnalysis, Unit
+
+
+def resolve_unit(shape: Shape, unit: str) -> Unit:
+    """The attention unit asked for; auto takes the one with more steps."""
+    if unit == "auto":
+        return shape.units[0]
+    if unit not in ("kv-group", "query-head"):
+        raise Refusal(f"Unit '{unit}' is not known; use kv-group, query-head or auto.")
+    return unit  # type: ignore[return-value]
+
+
+def check_ratio(ratio: float) -> float:
+    if not (isinstance(ratio, int | float) and math.isfinite(ratio) and 0 <= ratio < 1):
+        raise Refusal(
+            f"Ratio {ratio} is not possible; give a share from 0 up to, but not including, 1, such as 0.2."
+        )
+    return float(ratio)
+
+
+def check_align(align: int) -> int:
+    if not (isinstance(align, int) and 1 <= align <= 4096):
+        raise Refusal(f"Alignment {align} is not possible; use 1, 8, 16, 32, 64 or 128.")
+    return align
+
+
+def make_plan(
+    analysis: Analysis,
+    ratio: float,
+    *,
+    allocation: str | None = None,
+    recovery: str | None = None,
+    unit: str = "auto",
+    align: int = 8,
+    count: Literal["decoder", "all"] = "decoder",
+    same_width: bool = False,
+    protected: tuple[Pin, ...] = (),
+    forced: tuple[Pin, ...] = (),
+) -> Plan:
+    """Widths that remove `ratio` of the decoder's parameters (or of all, by `count`).
+
+    `same_width` keeps every layer equally wide, which plain checkpoints need. Raises `Refusal` for what
+    cannot be met.
+    """
+    row = method(analysis.method)
+    allocation, recovery = allocation or row.allocation, recovery or row.recovery
+    check_ratio(ratio), check_align(align)
+    for name, table in ((allocation, ALLOCATIONS), (recovery, RECOVERIES)):
+        if name not in table:
+            raise Refusal(f"'{name}' is not known; use one of: {', '.join(table)}.")
+    shape = analysis.shape
+    chosen = resolve_unit(shape, unit)
+    bounds = tuple(
+        bounds_of(layer, i, chosen, align, protected, forced) for i, layer in enumerate(shape.layers)
+    )
+    problem = Problem(analysis, chosen, recovery, bounds)
+    whole = [max(b.heads) for b in bounds], [b.high for b in bounds]
+    budget = shape.decoder - ratio * (shape.parameters if count == "all" else shape.decoder)
+    if ratio == 0:
+        heads, channels = whole
+    elif same_width:
+        heads, channels = equal_widths(problem, budget)
+    else:
+        heads, channels = ALLOCATIONS[allocation].widths(problem, budget)
+    plan = Plan(
+        model=analysis.model,
+        family=shape.family,
+        widths=shape.widths,
+        heads=tuple(heads),
+        channels=tuple(channels),
+        calibration=analysis.calibration,
+        method=analysis.method,
+        options=tuple(sorted(settings(analysis.method, analysis.options).items())),
+        recovery=recovery,
+        allocation=allocation,
+        unit=chosen,
+        ratio_requested=float(ratio),
+        count=count,
+        align=align,
+        protected=protected,
+        forced=forced,
+        seed=analysis.calibration.seed,
+        versions=versions(),
+    )
+    return told(analysis, plan)
+
+
+def equal_widths(problem: Problem, budget: float) -> Widths:
+    """One head count and one channel count for all layers: the largest within the budget."""
+    if len({(layer.heads, layer.groups, layer.channels) for layer in problem.layers}) > 1:
+        raise Refusal(
+            "The layers of this model already differ in width, so they cannot all be given the same one."
+        )
+    first, n = problem.bounds[0], len(problem.layers)
+    share = budget / sum(layer.dense for layer in problem.layers)
+    for heads in sorted((h for h in first.heads if h <= first.nearest_heads(share)), reverse=True):
+        channels = first.high
+        while channels > first.low and problem.total([heads] * n, [channels] * n) > budget:
+            channels = first.down(channels - 1)
+        if problem.total([heads] * n, [channels] * n) <= budget:
+            return [heads] * n, [channels] * n
+    raise Refusal(unreachable(problem, budget))
+
+
+def versions() -> tuple[tuple[str, str], ...]:
+    """The library versions a plan was made with."""
+    return tuple((name, metadata.version(name)) for name in ("torch", "transformers"))
+
+
+def told(analysis: Analysis, plan: Plan) -> Plan:
+    """The plan with its achieved ratio and predicted errors filled in."""
+    view = forecast(analysis, plan)
+    return dataclasses.replace(plan, ratio_achieved=view.ratio, predicted_error=view.error)
+
+
+def forecast(analysis: Analysis, plan: Plan) -> Forecast:
+    """What the plan will give: sizes exactly, errors as predicted from the dense model's moments."""
+    shape = analysis.shape
+    decoder = decoder_parameters(shape, plan)
+    attention, mlp, both = [], [], []
+    for layer, found, heads, channels in zip(
+        shape.layers, analysis.layers, plan.heads, plan.channels, strict=True
+    ):
+        site = found.attention[plan.unit]
+        a = float(site.error[plan.recovery][heads * layer.steps(plan.unit) // layer.heads])
+        m = float(found.mlp.error[plan.recovery][channels])
+        attention.append(a)
+        mlp.append(m)
+        both.append(joint_error(found, site, a, m))
+    removed = shape.decoder - decoder
+    parameters = shape.parameters - removed
+    groups = [layer.groups_kept(h, plan.unit) for layer, h in zip(shape.layers, plan.heads, strict=True)]
+    return Forecast(
+        parameters=parameters,
+        decoder_parameters=decoder,
+        ratio=removed / (shape.parameters if plan.count == "all" else shape.decoder),
+        bytes=parameters * analysis.bytes_per_parameter,
+        kv_bytes_per_token=2 * sum(groups) * shape.head_size * analysis.bytes_per_parameter,
+        flops_per_token=2 * (decoder + shape.hidden * shape.vocab),
+        attention_error=tuple(attention),
+        mlp_error=tuple(mlp),
+        error=tuple(both),
+    )
+
+
+def joint_error(found: LayerAnalysis, site: SiteAnalysis, attention: float, mlp: float) -> float:
+    """The relative error of a layer's two outputs together, weighted by their energies."""
+    total = site.energy + found.mlp.energy
+    return (site.energy * attention + found.mlp.energy * mlp) / total if total > 0 else 0.0
+
+
+def decoder_parameters(shape: Shape, plan: Plan) -> int:
+    """Parameters of the decoder layers that the plan leaves."""
+    return sum(
+        layer_cost(layer, h, c, plan.unit, plan.recovery, shape.hidden)
+        for layer, h, c in zip(shape.layers, plan.heads, plan.channels, strict=True)
+    )
+
+
+def adjust(
+    analysis: Analysis,
+    plan: Plan,
+    changes: dict[int, tuple[int, int]],
+    *,
+    hold: bool = False,
+    locked: Collection[int] = (),
+) -> Plan:
+    """The plan after `changes` {layer: (heads, channels)}, snapped to feasible widths.
+
+    With `hold` the channels of the other, unlocked layers give way so that the total stays within what it
+    was.
+    """
+    shape = analysis.shape
+    bounds = tuple(
+        bounds_of(layer, i, plan.unit, plan.align, plan.protected, plan.forced)
+        for i, layer in enumerate(shape.layers)
+    )
+    problem = Problem(analysis, plan.unit, plan.recovery, bounds)
+    heads, channels = list(plan.heads), list(plan.channels)
+    for index, (h, c) in changes.items():
+        heads[index] = min(bounds[index].heads, key=lambda feasible: abs(feasible - h))
+        channels[index] = bounds[index].down(c)
+    if hold:
+        budget = decoder_parameters(shape, plan)
+        others = [i for i in range(len(heads)) if i not in changes and i not in locked]
+        wanted = spread(problem, heads, [float(c) for c in channels], budget, others)
+        fixed = {i: channels[i] for i in range(len(heads)) if i not in others}
+        channels = [fixed.get(i, bounds[i].down(c)) for i, c in enumerate(wanted)]
+        if problem.total(heads, channels) > budget:
+            raise Refusal("The other layers cannot give way that far; unlock some, or let the budget move.")
+        free = dataclasses.replace(
+            problem,
+            bounds=tuple(
+                dataclasses.replace(b, low=fixed[i], high=fixed[i]) if i in fixed else b
+                for i, b in enumerate(bounds)
+            ),
+        )
+        channels = rounded(free, heads, [float(fixed.get(i, wanted[i])) for i in range(len(heads))], budget)
+    return told(
+        analysis, dataclasses.replace(plan, heads=tuple(heads), channels=tuple(channels), allocation="hand")
+    )
+
+
+def check_plan(plan: Plan, shape: Shape) -> None:
+    """Refuses a plan that was made for other widths than this model has."""
+    if plan.family != shape.family or plan.widths != shape.widths:
+        raise Refusal(
+            f"This plan was made for another model ('{plan.model}', {plan.family} with "
+            f"{len(plan.widths)} layers), not for "
+            f"this {shape.family} with {len(shape.layers)} layers; make a plan from an analysis of this "
+            "model."
+        )

@@ -1,0 +1,177 @@
+"""Plans as JSON: the one recipe that the command line, the faders, the history and the model card share."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from slimllm.allocation import ALLOCATIONS
+from slimllm.methods import METHODS, settings
+from slimllm.recovery import RECOVERIES
+from slimllm.types import Calibration, Pin, Plan, Refusal
+
+FORMAT = 1
+
+
+def plan_to_dict(plan: Plan) -> dict[str, Any]:
+    """The plan as JSON-able data; options and versions become objects."""
+    data = dataclasses.asdict(plan)
+    data["options"], data["versions"] = dict(plan.options), dict(plan.versions)
+    return {"format": FORMAT, **data}
+
+
+def plan_text(plan: Plan) -> str:
+    """The plan as the text of a plan.json."""
+    return json.dumps(plan_to_dict(plan), indent=1) + "\n"
+
+
+def save_plan(plan: Plan, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(plan_text(plan), encoding="utf-8")
+    except OSError as failure:
+        raise Refusal(
+            f"The plan cannot be written to '{path}': {failure.strerror}; choose another place."
+        ) from failure
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan in a file; a `Refusal` where it is missing or malformed."""
+    try:
+        return plan_from_text(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as failure:
+        raise Refusal(f"Plan '{path}' cannot be read; give the path of a plan.json.") from failure
+
+
+def plan_from_text(text: str, name: str = "The plan") -> Plan:
+    """The plan in a JSON text, every field checked; a `Refusal` that names the first fault."""
+    try:
+        data = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as failure:
+        raise Refusal(
+            f"{name} is not valid JSON ({str(failure)[:100]}); save it again from the program."
+        ) from failure
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise Refusal(
+            f"{name} is not a plan of format {FORMAT}; make one with the plan command or the Tune page."
+        )
+    try:
+        return _checked(data)
+    except Fault as fault:
+        raise Refusal(f"{name} {fault}; make it again with the plan command or the Tune page.") from None
+
+
+class Fault(Exception):
+    """What is wrong with a plan, to be completed to a sentence."""
+
+
+def _refuse_constant(constant: str) -> float:
+    raise ValueError(f"the number {constant}")
+
+
+def _checked(data: Mapping[str, Any]) -> Plan:
+    calibration = Calibration(
+        **_fields(data, "calibration", {"text": str, "samples": int, "length": int, "seed": int})
+    )
+    widths = tuple(_integers(row, 3, "widths", low=1) for row in _list(data, "widths"))
+    if not widths:
+        raise Fault("has no layers")
+    heads = _integers(_list(data, "heads"), len(widths), "heads", low=1)
+    channels = _integers(_list(data, "channels"), len(widths), "channels", low=1)
+    unit = _one_of(data, "unit", ("kv-group", "query-head"))
+    for i, (dense_heads, groups, dense_channels) in enumerate(widths):
+        if dense_heads % groups:
+            raise Fault(
+                f"says that layer {i} has {dense_heads} heads in {groups} groups, which do not divide"
+            )
+        step = dense_heads // groups if unit == "kv-group" else groups
+        if heads[i] > dense_heads or heads[i] % step:
+            raise Fault(
+                f"keeps {heads[i]} heads in layer {i}, which must be a multiple of {step} up to {dense_heads}"
+            )
+        if channels[i] > dense_channels:
+            raise Fault(f"keeps {channels[i]} channels in layer {i}, which has only {dense_channels}")
+    method = _one_of(data, "method", METHODS)
+    options = data.get("options", {})
+    if not isinstance(options, dict):
+        raise Fault("has options that are not an object")
+    try:
+        options = settings(method, options)
+    except Refusal as refusal:
+        raise Fault(f"has a wrong option: {refusal}") from None
+    return Plan(
+        model=_typed(data, "model", str),
+        family=_typed(data, "family", str),
+        widths=widths,  # type: ignore[arg-type]
+        heads=heads,
+        channels=channels,
+        calibration=calibration,
+        method=method,
+        options=tuple(sorted(options.items())),
+        recovery=_one_of(data, "recovery", RECOVERIES),
+        allocation=_one_of(data, "allocation", (*ALLOCATIONS, "hand")),
+        unit=unit,  # type: ignore[arg-type]
+        ratio_requested=_share(data, "ratio_requested"),
+        ratio_achieved=_share(data, "ratio_achieved"),
+        count=_one_of(data, "count", ("decoder", "all")),  # type: ignore[arg-type]
+        align=_integers([data.get("align", 1)], 1, "align", low=1)[0],
+        protected=_pins(data, "protected", widths),
+        forced=_pins(data, "forced", widths),
+        predicted_error=tuple(float(e) for e in _list(data, "predicted_error") if isinstance(e, int | float)),
+        seed=_typed(data, "seed", int),
+        versions=tuple(sorted((str(k), str(v)) for k, v in _typed(data, "versions", dict).items())),
+    )
+
+
+def _typed(data: Mapping[str, Any], key: str, kind: type) -> Any:
+    if not isinstance(data.get(key), kind) or isinstance(data.get(key), bool):
+        raise Fault(f"has no proper '{key}'")
+    return data[key]
+
+
+def _fields(data: Mapping[str, Any], key: str, kinds: Mapping[str, type]) -> dict[str, Any]:
+    inner = _typed(data, key, dict)
+    return {name: _typed(inner, name, kind) for name, kind in kinds.items()}
+
+
+def _list(data: Mapping[str, Any], key: str) -> list[Any]:
+    return _typed(data, key, list)
+
+
+def _integers(values: Any, length: int, key: str, *, low: int) -> tuple[int, ...]:
+    if not isinstance(values, list) or len(values) != length:
+        raise Fault(f"has not {length} numbers in '{key}'")
+    for value in values:
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value < 2**31:
+            raise Fault(f"has {value!r} in '{key}', where a whole number of at least {low} belongs")
+    return tuple(values)
+
+
+def _one_of(data: Mapping[str, Any], key: str, known: Any) -> str:
+    if not isinstance(data.get(key), str) or data[key] not in known:
+        raise Fault(f"has '{key}' {data.get(key)!r}, which is none of: {', '.join(known)}")
+    return data[key]
+
+
+def _share(data: Mapping[str, Any], key: str) -> float:
+    value = data.get(key)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not -1 <= value < 1:
+        raise Fault(f"has '{key}' {value!r}, which is no share below 1")
+    return float(value)
+
+
+def _pins(data: Mapping[str, Any], key: str, widths: tuple[tuple[int, ...], ...]) -> tuple[Pin, ...]:
+    pins = []
+    for row in _list(data, key):
+        if not isinstance(row, dict):
+            raise Fault(f"has {row!r} in '{key}'")
+        pin = Pin(**_fields({key: row}, key, {"layer": int, "site": str, "index": int}))
+        if pin.site not in ("attention", "mlp") or not 0 <= pin.layer < len(widths):
+            raise Fault(f"has {row!r} in '{key}'")
+        if not 0 <= pin.index < widths[pin.layer][0 if pin.site == "attention" else 2]:
+            raise Fault(f"has {row!r} in '{key}'")
+        pins.append(pin)
+    return tuple(pins)

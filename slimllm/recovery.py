@@ -1,0 +1,214 @@
+"""What to do with a reader whose inputs were cut, and what that will cost at every width. Pure.
+
+Everywhere weight (o, d) is the dense reader, `kept` (k,) ascending indices, `order` (d,) best input first.
+Errors are E‖y − ŷ‖² / E‖y‖² with y = W x; they are exact functions of the moments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from slimllm.types import Moments, Repair
+
+DAMPING = 1e-2  # ridge of the least squares, as a share of the mean variance of the inputs
+
+
+def cut(weight: Tensor, moments: Moments, kept: Tensor) -> Repair:
+    """The plain columns: nothing is repaired."""
+    return Repair(weight[:, kept])
+
+
+def shift_bias(weight: Tensor, moments: Moments, kept: Tensor) -> Repair:
+    """The plain columns, and the mean of what is lost as bias (FLAP, arXiv 2312.11983)."""
+    return Repair(weight[:, kept], lost_mean(weight, weight[:, kept], moments, kept))
+
+
+def regress_outputs(weight: Tensor, moments: Moments, kept: Tensor) -> Repair:
+    """SlimLLM's recovery: every output is fitted as a·ŷ + b (section 3.5, arXiv 2505.22689).
+
+    a = cov(y, ŷ) / var(ŷ), or 1 where ŷ does not vary; a scales the row of the weight, b becomes the bias.
+    """
+    cov = moments.cov
+    part = weight[:, kept]
+    variance = ((part @ cov[kept][:, kept]) * part).sum(1)
+    covariance = ((part @ cov[kept]) * weight).sum(1)
+    slope = torch.where(
+        varies(variance, moments, part, kept), covariance / variance, torch.ones_like(variance)
+    )
+    part = slope[:, None] * part
+    return Repair(part, lost_mean(weight, part, moments, kept))
+
+
+def least_squares(weight: Tensor, moments: Moments, kept: Tensor, *, damping: float = DAMPING) -> Repair:
+    """All kept columns and the bias refitted at once; a ridge pulls towards the old weights (after FASP,
+    arXiv 2501.09412).
+
+    W' = W_K + W_P C_PK (C_KK + δI)⁻¹ with C the covariance and δ = damping · mean of its diagonal.
+    """
+    cov = moments.cov
+    part = weight[:, kept]
+    lost = complement(kept, weight.shape[1])
+    if len(kept) and len(lost):
+        inner = cov[kept][:, kept] + ridge(cov, damping) * torch.eye(
+            len(kept), dtype=cov.dtype, device=cov.device
+        )
+        part = part + torch.cholesky_solve(cov[kept][:, lost] @ weight[:, lost].T, factor(inner)).T
+    return Repair(part, lost_mean(weight, part, moments, kept))
+
+
+def cut_curve(weight: Tensor, moments: Moments, order: Tensor) -> Tensor:
+    """Error (d+1,) of `cut` at every width: corner sums of the energy matrix gram ⊙ WᵀW."""
+    return relative(corner_sums(energy_matrix(weight, moments.gram, order)), 0.0)
+
+
+def shift_bias_curve(weight: Tensor, moments: Moments, order: Tensor) -> Tensor:
+    """Error (d+1,) of `shift_bias` at every width: as `cut_curve`, with the covariance."""
+    return relative(corner_sums(energy_matrix(weight, moments.cov, order)), mean_energy(weight, moments))
+
+
+def regress_outputs_curve(weight: Tensor, moments: Moments, order: Tensor) -> Tensor:
+    """Error (d+1,) of `regress_outputs` at every width, by cumulative sums over the order."""
+    w, cov = weight[:, order], moments.cov[order][:, order]
+    crossing = w * (w @ cov)
+    own = w.square() * cov.diagonal()
+    covariance = crossing.cumsum(1)  # (o, d): cov(y, ŷ) with the first k+1 inputs
+    variance = (2 * w * (w @ cov.triu(1)) + own).cumsum(1)
+    total = crossing.sum(1, keepdim=True)
+    floor = torch.finfo(w.dtype).eps * own.cumsum(1)
+    explained = torch.where(
+        variance > floor,
+        covariance.square() / variance.clamp_min(torch.finfo(w.dtype).tiny),
+        2 * covariance - variance,
+    )
+    error = (total - explained).clamp_min(0).sum(0)
+    error = torch.cat((total.sum().clamp_min(0)[None], error[:-1], error.new_zeros(1)))
+    return relative(error, mean_energy(weight, moments))
+
+
+def least_squares_curve(
+    weight: Tensor, moments: Moments, order: Tensor, *, damping: float = DAMPING
+) -> Tensor:
+    """Error (d+1,) of `least_squares` at every width from one Cholesky factor of the damped covariance, L Lᵀ
+    = C + δI.
+
+    With Y = W L, the change of weights at width k is D = Y_{k:} L⁻¹_{k:,:}, so its damped cost is the suffix
+    sum of ‖Y_j‖², and δ‖D‖², which the damping added, is a corner sum of YᵀY ⊙ (LᵀL)⁻¹.
+    """
+    cov = moments.cov[order][:, order]
+    delta = ridge(cov, damping)
+    root = factor(cov + delta * torch.eye(len(order), dtype=cov.dtype, device=cov.device))
+    y = weight[:, order] @ root
+    # (LᵀL)⁻¹: reversing rows and columns makes L upper triangular, which the library inverts from
+    inverse = torch.cholesky_inverse(root.flip(0, 1), upper=True).flip(0, 1)
+    damped = torch.cat((y.square().sum(0).flip(0).cumsum(0).flip(0), y.new_zeros(1)))
+    change = corner_sums((y.T @ y) * inverse)
+    return relative((damped - delta * change).clamp_min(0), mean_energy(weight, moments))
+
+
+def relative(error: Tensor, mean_energy: Tensor | float) -> Tensor:
+    """The errors (d+1,) as shares of E‖y‖²: with nothing kept, the error is all but the energy of the
+    mean."""
+    return error / (error[0] + mean_energy).clamp_min(torch.finfo(error.dtype).tiny)
+
+
+def energy_matrix(weight: Tensor, second: Tensor, order: Tensor) -> Tensor:
+    """second ⊙ WᵀW (d, d), in the order given."""
+    weight = weight[:, order]
+    return second[order][:, order] * (weight.T @ weight)
+
+
+def mean_energy(weight: Tensor, moments: Moments) -> Tensor:
+    """‖E[y]‖²."""
+    return (weight @ moments.mean).square().sum()
+
+
+def error_of(weight: Tensor, moments: Moments, kept: Tensor, repair: Repair) -> float:
+    """The relative error of any repair, from the moments: E‖W x − W' x_K − b‖² / E‖W x‖²."""
+    change = weight.clone()
+    change[:, kept] -= repair.weight
+    error = ((change @ moments.gram) * change).sum()
+    if repair.bias is not None:
+        error = error - 2 * repair.bias @ (change @ moments.mean) + repair.bias.square().sum()
+    return float(error.clamp_min(0)) / max(output_energy(weight, moments), torch.finfo(weight.dtype).tiny)
+
+
+def output_energy(weight: Tensor, moments: Moments) -> float:
+    """E‖W x‖²."""
+    return float(((weight @ moments.gram) * weight).sum())
+
+
+def lost_mean(weight: Tensor, part: Tensor, moments: Moments, kept: Tensor) -> Tensor:
+    """E[W x − W' x_K] (o,)."""
+    return weight @ moments.mean - part @ moments.mean[kept]
+
+
+def varies(variance: Tensor, moments: Moments, part: Tensor, kept: Tensor) -> Tensor:
+    """Whether each output's variance (o,) is more than rounding."""
+    scale = part.square() @ moments.cov.diagonal()[kept].clamp_min(0)
+    return variance > torch.finfo(variance.dtype).eps * scale
+
+
+def complement(kept: Tensor, n: int) -> Tensor:
+    mask = torch.ones(n, dtype=torch.bool, device=kept.device)
+    mask[kept] = False
+    return mask.nonzero().flatten()
+
+
+def ridge(cov: Tensor, damping: float) -> Tensor:
+    """δ: a share of the mean variance, never zero, so that dead inputs cannot make the factor fail."""
+    return (damping * cov.diagonal().mean()).clamp_min(torch.finfo(cov.dtype).eps)
+
+
+def factor(matrix: Tensor) -> Tensor:
+    """The lower Cholesky factor; the damping is raised tenfold until rounding allows it."""
+    lift = torch.finfo(matrix.dtype).eps * matrix.diagonal().mean()
+    root, info = torch.linalg.cholesky_ex(matrix)
+    while info.item():
+        matrix = matrix + lift * torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+        lift = lift * 10
+        root, info = torch.linalg.cholesky_ex(matrix)
+    return root
+
+
+def corner_sums(matrix: Tensor) -> Tensor:
+    """Sums (d+1,) of the lower right corners matrix[k:, k:] of a symmetric (d, d)."""
+    border = 2 * matrix.triu(1).sum(1) + matrix.diagonal()
+    return torch.cat((border.flip(0).cumsum(0).flip(0), border.new_zeros(1))).clamp_min(0)
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """A row of the table: what to do, what it will cost, whether it needs a bias, and plain words."""
+
+    title: str
+    repair: Callable[[Tensor, Moments, Tensor], Repair]
+    curve: Callable[[Tensor, Moments, Tensor], Tensor]
+    bias: bool
+    words: str
+
+
+RECOVERIES: dict[str, Recovery] = {
+    "none": Recovery("None", cut, cut_curve, False, "Cut and leave the rest as it is."),
+    "bias": Recovery(
+        "Bias", shift_bias, shift_bias_curve, True, "Add back the average of what was cut as a constant."
+    ),
+    "regression": Recovery(
+        "Regression",
+        regress_outputs,
+        regress_outputs_curve,
+        True,
+        "Rescale and shift every output so that it follows the original as closely as two numbers can "
+        "(SlimLLM).",
+    ),
+    "least-squares": Recovery(
+        "Least squares",
+        least_squares,
+        least_squares_curve,
+        True,
+        "Refit all remaining weights of the reading layer so that its output follows the original.",
+    ),
+}

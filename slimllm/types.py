@@ -1,0 +1,333 @@
+"""The frozen dataclasses that flow between the rooms.
+
+Letters used in shapes everywhere: d inputs of a reader, o its outputs (the hidden size), H query heads, G
+key/value groups, e head size, c channels, L layers, s feasible steps of a site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+Unit = Literal["kv-group", "query-head"]
+SiteName = Literal["attention", "mlp"]
+
+
+class Refusal(ValueError):
+    """A request that cannot be met, said in one sentence that names the thing and the remedy."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One finished unit of work of a long job."""
+
+    stage: str
+    done: int
+    total: int
+    words: str = ""
+    result: Any = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """The prunable widths of one decoder layer and what each unit of them costs in parameters."""
+
+    heads: int
+    groups: int
+    channels: int
+    head_cost: int
+    group_cost: int
+    channel_cost: int
+    fixed: int
+    attention_bias: bool
+    mlp_bias: bool
+
+    def steps(self, unit: Unit) -> int:
+        """How many feasible widths above zero the attention site has."""
+        return self.groups if unit == "kv-group" else self.heads // self.groups
+
+    def groups_kept(self, heads: int, unit: Unit) -> int:
+        """Key/value groups that remain when `heads` query heads are kept."""
+        return heads * self.groups // self.heads if unit == "kv-group" else self.groups
+
+    def parameters(self, heads: int, groups: int, channels: int) -> int:
+        """Parameters of the layer at these widths, without biases that a recovery may add."""
+        return self.fixed + heads * self.head_cost + groups * self.group_cost + channels * self.channel_cost
+
+    @property
+    def dense(self) -> int:
+        return self.parameters(self.heads, self.groups, self.channels)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a causal language model; `outside` counts the parameters that are not in decoder
+    layers."""
+
+    family: str
+    hidden: int
+    head_size: int
+    vocab: int
+    max_length: int
+    outside: int
+    layers: tuple[LayerShape, ...]
+
+    @property
+    def decoder(self) -> int:
+        return sum(layer.dense for layer in self.layers)
+
+    @property
+    def parameters(self) -> int:
+        return self.outside + self.decoder
+
+    @property
+    def heads(self) -> int:
+        return max(layer.heads for layer in self.layers)
+
+    @property
+    def groups(self) -> int:
+        return max(layer.groups for layer in self.layers)
+
+    @property
+    def channels(self) -> int:
+        return max(layer.channels for layer in self.layers)
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        """The attention units that offer a choice, the finer one first."""
+        names: tuple[Unit, ...] = ("kv-group", "query-head")
+        steps = {unit: max(layer.steps(unit) for layer in self.layers) for unit in names}
+        return tuple(sorted((u for u in names if steps[u] > 1), key=lambda u: -steps[u])) or ("kv-group",)
+
+    @property
+    def widths(self) -> tuple[tuple[int, int, int], ...]:
+        """(heads, groups, channels) of every layer: what a plan must match."""
+        return tuple((layer.heads, layer.groups, layer.channels) for layer in self.layers)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Which text the moments come from."""
+
+    text: str = "encyclopedia"
+    samples: int = 64
+    length: int = 256
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """First and second moments of a reader's input over `tokens` tokens: mean (d,), gram = E[x xᵀ] (d, d)."""
+
+    mean: Tensor
+    gram: Tensor
+    tokens: int
+
+    @property
+    def cov(self) -> Tensor:
+        """Covariance (d, d)."""
+        return self.gram - torch.outer(self.mean, self.mean)
+
+    def __add__(self, other: Moments) -> Moments:
+        """The moments of both token sets together."""
+        total = self.tokens + other.tokens
+        mine, theirs = self.tokens / total, other.tokens / total
+        return Moments(self.mean * mine + other.mean * theirs, self.gram * mine + other.gram * theirs, total)
+
+    def double(self) -> Moments:
+        return Moments(self.mean.double(), self.gram.double(), self.tokens)
+
+
+@dataclass(frozen=True, eq=False)
+class LayerMoments:
+    """What one decoder layer is known by: the moments of both readers' inputs, the mean square of each
+    feature of the MLP's input (o,), and the mean over tokens of cos(layer input, layer output)."""
+
+    attention: Moments
+    mlp: Moments
+    mlp_input_sq: Tensor
+    cosine: float
+
+    def __add__(self, other: LayerMoments) -> LayerMoments:
+        total = self.mlp.tokens + other.mlp.tokens
+        mine, theirs = self.mlp.tokens / total, other.mlp.tokens / total
+        return LayerMoments(
+            self.attention + other.attention,
+            self.mlp + other.mlp,
+            self.mlp_input_sq * mine + other.mlp_input_sq * theirs,
+            self.cosine * mine + other.cosine * theirs,
+        )
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """How the query heads of one layer may be chosen: in whole KV groups, or equally many out of every
+    group."""
+
+    heads: int
+    groups: int
+    unit: Unit
+
+    @property
+    def units(self) -> int:
+        return self.groups if self.unit == "kv-group" else self.heads
+
+    @property
+    def pools(self) -> Tensor:
+        """The pool (n,) each unit competes in; a feasible choice keeps equally many units of every pool."""
+        if self.unit == "kv-group":
+            return torch.zeros(self.groups, dtype=torch.int64)
+        return torch.arange(self.heads) // (self.heads // self.groups)
+
+    @property
+    def steps(self) -> int:
+        return self.groups if self.unit == "kv-group" else self.heads // self.groups
+
+    def unit_of_head(self) -> Tensor:
+        """The unit (H,) that each query head belongs to."""
+        heads = torch.arange(self.heads)
+        return heads // (self.heads // self.groups) if self.unit == "kv-group" else heads
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """Importance of a site's n heads or channels, and which of them are kept at every feasible width.
+
+    `scores` (n,), higher matters more; `order` (n,) best first; `subsets` (s+1, n) bool where the kept sets
+    are not nested (a search chose them), row j at width j·n/s.
+    """
+
+    scores: Tensor
+    order: Tensor
+    subsets: Tensor | None = None
+
+    def kept(self, width: int) -> Tensor:
+        """The indices kept at this width, int64, ascending (k,)."""
+        if self.subsets is None:
+            return self.order[:width].sort().values
+        step = width * (len(self.subsets) - 1) // len(self.scores)
+        return self.subsets[step].nonzero().flatten()
+
+
+@dataclass(frozen=True, eq=False)
+class Repair:
+    """A reader's new weight (o, k) and the bias (o,) to add to its output."""
+
+    weight: Tensor
+    bias: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class SiteAnalysis:
+    """A site's ranking and, for each recovery, the predicted relative error at each of its s+1 feasible
+    widths.
+
+    `energy` is E‖y‖² of the reader's output, the unit in which errors are relative.
+    """
+
+    ranking: Ranking
+    error: Mapping[str, Tensor]
+    energy: float
+
+
+@dataclass(frozen=True, eq=False)
+class LayerAnalysis:
+    """One layer: its input/output cosine, the attention site under each unit, the MLP site."""
+
+    cosine: float
+    attention: Mapping[Unit, SiteAnalysis]
+    mlp: SiteAnalysis
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """All that a plan needs to know of a model: scores, kept sets, error curves; a few megabytes."""
+
+    model: str
+    shape: Shape
+    calibration: Calibration
+    method: str
+    options: Mapping[str, Any]
+    layers: tuple[LayerAnalysis, ...]
+    tokens: int
+    bytes_per_parameter: int = 2
+    seconds: float = 0.0
+    peak_memory_mib: float = 0.0
+
+    @property
+    def cosine(self) -> tuple[float, ...]:
+        return tuple(layer.cosine for layer in self.layers)
+
+
+@dataclass(frozen=True)
+class Pin:
+    """A head or channel that the user protects from pruning or forces out."""
+
+    layer: int
+    site: SiteName
+    index: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The recipe of one pruning: everything that decides the resulting weights.
+
+    `heads` and `channels` are kept counts per layer; `widths` the dense (heads, groups, channels) they were
+    made for.
+    """
+
+    model: str
+    family: str
+    widths: tuple[tuple[int, int, int], ...]
+    heads: tuple[int, ...]
+    channels: tuple[int, ...]
+    calibration: Calibration = Calibration()
+    method: str = "slimllm"
+    options: tuple[tuple[str, Any], ...] = ()
+    recovery: str = "regression"
+    allocation: str = "cosine"
+    unit: Unit = "kv-group"
+    ratio_requested: float = 0.0
+    ratio_achieved: float = 0.0
+    count: Literal["decoder", "all"] = "decoder"
+    align: int = 1
+    protected: tuple[Pin, ...] = ()
+    forced: tuple[Pin, ...] = ()
+    predicted_error: tuple[float, ...] = ()
+    seed: int = 0
+    versions: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a plan will give, before any weight is touched. Errors are relative squared errors per layer."""
+
+    parameters: int
+    decoder_parameters: int
+    ratio: float
+    bytes: int
+    kv_bytes_per_token: int
+    flops_per_token: int
+    attention_error: tuple[float, ...]
+    mlp_error: tuple[float, ...]
+    error: tuple[float, ...]
+
+    @property
+    def total_error(self) -> float:
+        return sum(self.error) / len(self.error)
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One pruned layer: which units remain, and the relative error predicted for it and measured in it."""
+
+    heads: int
+    channels: int
+    kept_heads: tuple[int, ...]
+    kept_channels: tuple[int, ...]
+    error_predicted: float
+    error_measured: float

@@ -1,0 +1,127 @@
+"""Fixtures: tiny random models built from configs, a byte-level tokenizer, a page of text. Nothing is downloaded."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from slimllm.models import Subject, subject
+
+FAMILY_CONFIGS: dict[str, dict[str, Any]] = {
+    "llama": {"tie_word_embeddings": False},
+    "mistral": {"sliding_window": None},
+    "qwen2": {},
+    "qwen3": {},
+    "gemma": {},
+    "gemma2": {"sliding_window": 16, "query_pre_attn_scalar": 8},
+    "gemma3_text": {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
+    "phi": {"num_key_value_heads": 6},
+    "phi3": {"pad_token_id": 0},
+}
+
+PAGE = (
+    "A model is a long chain of layers. Every layer reads a stream of numbers, looks back at earlier words with its "
+    "heads, and writes what it found. Then its channels open and close like small gates. Some of them hardly ever "
+    "change what comes out, and these can be cut away. What remains must be mended, so that the sum of it still says "
+    "what the whole one said. To know which parts matter, we let the model read a few pages, and watch.\n"
+)
+
+
+def tiny_tokenizer() -> Any:
+    """A tokenizer with one token per byte."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=alphabet[-1])
+
+
+def tiny_config(family: str, **changes: Any) -> Any:
+    """A config of 3 layers, hidden 48, 6 heads in 3 groups, head size 8, 96 channels."""
+    settings = {
+        "vocab_size": 256,
+        "hidden_size": 48,
+        "intermediate_size": 96,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 3,
+        "head_dim": 8,
+        "max_position_embeddings": 512,
+        "bos_token_id": None,
+        "eos_token_id": 255,
+        "pad_token_id": None,
+        "initializer_range": 0.2,
+        **FAMILY_CONFIGS[family],
+        **changes,
+    }
+    return transformers.AutoConfig.for_model(family, **settings)
+
+
+def tiny_model(family: str, *, seed: int = 0, **changes: Any) -> Any:
+    """A random float32 model of one family; biases and norms are random too, so that none is silently lost."""
+    torch.manual_seed(seed)
+    model = transformers.AutoModelForCausalLM.from_config(tiny_config(family, **changes)).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim == 1:
+                parameter.normal_(0.0 if "bias" in name else 1.0, 0.1)
+    return model
+
+
+def tiny_subject(family: str = "llama", **changes: Any) -> Subject:
+    return subject(f"tiny-{family}", tiny_model(family, **changes), tiny_tokenizer())
+
+
+@pytest.fixture(params=list(FAMILY_CONFIGS))
+def any_subject(request: pytest.FixtureRequest) -> Subject:
+    """A tiny subject of each family in turn."""
+    return tiny_subject(request.param)
+
+
+@pytest.fixture
+def tiny() -> Callable[..., Subject]:
+    return tiny_subject
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama saved as a user would have it."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-llama"
+    tiny_model("llama").save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Path:
+    """A text file of a few thousand bytes."""
+    file = tmp_path / "page.txt"
+    file.write_text(PAGE * 12, encoding="utf-8")
+    return file
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """All caches go to a temporary folder, and nothing is reached beyond loopback."""
+    monkeypatch.setenv("SLIMLLM_HOME", str(tmp_path / "home"))
+    connect = socket.socket.connect
+
+    def loopback_only(self: socket.socket, address: Any) -> None:
+        host = address[0] if isinstance(address, tuple) else "127.0.0.1"
+        if str(host) not in ("127.0.0.1", "::1", "localhost"):
+            raise OSError(f"tests may not reach {host}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", loopback_only)
+    yield
