@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import nn
 
 from slimllm import modeling_slim
@@ -163,7 +164,7 @@ def refused(source: str, local: bool) -> Iterator[None]:
         yield
     except Refusal:
         raise
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError) as failure:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError, SafetensorError) as failure:
         where = "locally" if local else "locally or on the model hub"
         lines = [line.strip() for line in str(failure).splitlines() if line.strip()] or [
             type(failure).__name__

@@ -25,7 +25,10 @@ FAMILY_CONFIGS: dict[str, dict[str, Any]] = {
     "qwen3": {},
     "gemma": {},
     "gemma2": {"sliding_window": 16, "query_pre_attn_scalar": 8},
-    "gemma3_text": {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
+    "gemma3_text": {
+        "sliding_window": 16,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    },
     "phi": {"num_key_value_heads": 6},
     "phi3": {"pad_token_id": 0},
 }

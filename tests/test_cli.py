@@ -1,0 +1,237 @@
+"""The command line as a user meets it: keys, exit status, one sentence for what cannot be done."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slimllm import cli
+
+ROOT = Path(__file__).parent.parent
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, Any, str]:
+    """(exit status, JSON answer or None, stderr) of one command."""
+    capsys.readouterr()
+    status = cli.main([*map(str, arguments), "--json"])
+    out, err = capsys.readouterr()
+    return status, json.loads(out) if out.strip() else None, err
+
+
+@pytest.fixture
+def reading(tiny_folder: Path, page: Path) -> list[object]:
+    return ["--model", tiny_folder, "--text", page, "--samples", 4, "--length", 32, "--dtype", "float32"]
+
+
+def test_analyse_plan_prune_evaluate_generate_compare(
+    tmp_path: Path, page: Path, tiny_folder: Path, reading: list[object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, found, _ = call(capsys, "analyse", *reading, "--out", tmp_path / "a")
+    assert status == 0
+    assert (found["layers"], found["heads"], found["kv_groups"], found["channels"]) == (3, 6, 3, 96)
+    assert len(found["layer_cosine"]) == 3
+    assert [len(row) for row in found["head_scores"]] == [6, 6, 6]
+    assert Path(found["channel_scores_file"]).is_file()
+    assert {"model", "parameters", "tokens", "seconds", "peak_memory_mib"} <= set(found)
+
+    plan = tmp_path / "plan.json"
+    status, found, _ = call(
+        capsys, "plan", "--analysis", tmp_path / "a", "--ratio", 0.3, "--align", 1, "--out", plan
+    )
+    assert status == 0
+    assert found["ratio_requested"] == 0.3
+    assert 0.3 <= found["ratio_achieved"] < 0.31
+    assert len(found["heads"]) == len(found["channels"]) == len(found["predicted_error"]) == 3
+
+    status, made, _ = call(
+        capsys,
+        "prune",
+        "--model",
+        tiny_folder,
+        "--dtype",
+        "float32",
+        "--plan",
+        plan,
+        "--out",
+        tmp_path / "small",
+    )
+    assert status == 0
+    assert made["verified"] is True
+    assert made["max_logit_difference"] <= 1e-4
+    assert made["parameters_after"] < made["parameters_before"]
+    assert made["tier"] in ("native", "twin", "shim", "padded")
+    assert [layer["heads"] for layer in made["layers"]] == found["heads"]
+    assert abs(made["bytes"] - made["parameters_after"] * 4) < 20_000
+    assert {"ratio", "seconds", "peak_memory_mib"} <= set(made)
+
+    status, score, _ = call(
+        capsys,
+        "evaluate",
+        "--model",
+        tmp_path / "small",
+        "--text",
+        page,
+        "--window",
+        32,
+        "--dtype",
+        "float32",
+    )
+    assert status == 0
+    assert {"perplexity", "nll", "tokens", "windows", "window", "text", "split", "dtype", "seconds"} <= set(
+        score
+    )
+
+    status, written, _ = call(
+        capsys, "generate", "--model", tmp_path / "small", "--prompt", "The", "--max-new-tokens", 5
+    )
+    assert status == 0
+    assert {"text", "tokens", "tokens_per_second"} <= set(written)
+
+    status, both, _ = call(
+        capsys, "compare", "--model", tiny_folder, "--model", tmp_path / "small", "--text", page, "--window", 32,
+        "--prompt", "The", "--max-new-tokens", 4,
+    )  # fmt: skip
+    assert status == 0
+    assert [len(row["generations"]) for row in both["models"]] == [1, 1]
+    assert both["models"][0]["parameters"] > both["models"][1]["parameters"]
+
+
+def test_prune_with_a_ratio_does_it_all(
+    tmp_path: Path, reading: list[object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "small"
+    status, made, _ = call(capsys, "prune", *reading, "--ratio", 0.25, "--export", "native", "--out", out)
+    assert status == 0
+    assert made["tier"] == "native"
+    first = (out / "model.safetensors").read_bytes()
+    status, again, _ = call(capsys, "prune", *reading, "--ratio", 0.25, "--export", "native", "--out", out)
+    assert status == 0  # our own export is replaced
+    assert (out / "model.safetensors").read_bytes() == first
+
+
+def test_methods_lists_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    status, found, _ = call(capsys, "methods")
+    assert status == 0
+    assert "slimllm" in [row["name"] for row in found["methods"]]
+    assert "regression" in [row["name"] for row in found["recoveries"]]
+    assert "cosine" in [row["name"] for row in found["allocations"]]
+    assert "llama" in found["families"]
+
+
+def foreign(path: Path) -> Path:
+    path.mkdir()
+    (path / "thesis.txt").write_text("years of work")
+    return path
+
+
+BAD: dict[str, tuple[str, str]] = {
+    "no command": ("", "required"),
+    "unknown command": ("paint", "invalid choice"),
+    "unknown flag": ("methods --colour red", "Unrecognized"),
+    "missing model": ("evaluate --text {page}", "required"),
+    "ratio 1": ("prune {reading} --ratio 1 --out {new}", "Ratio 1"),
+    "ratio 1.5": ("prune {reading} --ratio 1.5 --out {new}", "Ratio 1.5"),
+    "ratio -0.1": ("prune {reading} --ratio=-0.1 --out {new}", "Ratio -0.1"),
+    "ratio nan": ("prune {reading} --ratio nan --out {new}", "Ratio nan"),
+    "ratio inf": ("prune {reading} --ratio inf --out {new}", "Ratio inf"),
+    "ratio of words": ("prune {reading} --ratio half --out {new}", "invalid float"),
+    "ratio beyond reach": ("prune {reading} --ratio 0.99 --out {new}", "At most"),
+    "ratio and plan": ("prune {reading} --ratio 0.2 --plan {new} --out {new}", "not allowed with"),
+    "no ratio, no plan": ("prune {reading} --out {new}", "required"),
+    "samples 0": ("analyse {model} --text {page} --samples 0 --out {new}", "say nothing"),
+    "length above the model's": (
+        "analyse {model} --text {page} --length 9999 --out {new}",
+        "more than this model's",
+    ),
+    "text too short": ("analyse {model} --text {page} --samples 99999 --out {new}", "fewer than"),
+    "unknown text": ("analyse {model} --text nowhere --out {new}", "not known"),
+    "unknown method": ("analyse {model} --text {page} --method hammer --out {new}", "not known"),
+    "unknown option": ("analyse {reading} --option speed=on --out {new}", "no yes/no option"),
+    "option without value": ("analyse {reading} --option greedy --out {new}", "NAME=on"),
+    "unknown recovery": ("prune {reading} --ratio 0.2 --recovery prayer --out {new}", "not known"),
+    "unknown allocation": ("prune {reading} --ratio 0.2 --allocation fair --out {new}", "not known"),
+    "unknown unit": ("prune {reading} --ratio 0.2 --unit row --out {new}", "not known"),
+    "alignment 0": ("prune {reading} --ratio 0.2 --align 0 --out {new}", "Alignment 0"),
+    "no analysis": ("plan --analysis {new} --ratio 0.2 --out {new}", "no readable analysis"),
+    "no plan file": ("prune {model} --plan {new} --out {new}", "cannot be read"),
+    "plan of nonsense": ("prune {model} --plan {page} --out {new}", "not valid JSON"),
+    "foreign folder": ("prune {reading} --ratio 0.2 --out {foreign}", "mine"),
+    "a file as folder": ("prune {reading} --ratio 0.2 --out {page}", "is a file"),
+    "analyse into a file": ("analyse {reading} --out {page}", "cannot be written"),
+    "window longer than text": ("evaluate {model} --text {short} --window 128", "fewer than one window"),
+    "window 1": ("evaluate {model} --text {page} --window 1", "not possible"),
+    "limit 0": ("evaluate {model} --text {page} --limit-tokens 0", "nothing to predict"),
+    "empty prompt": ("generate {model} --prompt=", "empty"),
+    "no cuda": ("evaluate {model} --text {page} --device cuda", "sees no CUDA"),
+    "hub id offline": ("evaluate --model nobody/nothing --text {page} --offline", "was not found"),
+    "listen without password": ("serve --listen", "auth"),
+    "half a password": ("serve --listen --auth user:", "USER:PASSWORD"),
+}
+
+
+@pytest.mark.parametrize("case", list(BAD))
+def test_bad_input_is_one_sentence_and_status_2(
+    case: str, tmp_path: Path, page: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line, words = BAD[case]
+    short = tmp_path / "short.txt"
+    short.write_text("too short")
+    places = {
+        "page": page,
+        "short": short,
+        "new": tmp_path / "new",
+        "foreign": foreign(tmp_path / "mine"),
+        "model": f"--model {tiny_folder}",
+        "reading": f"--model {tiny_folder} --text {page} --samples 4 --length 32 --dtype float32",
+    }
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    arguments = [word.format(**places) for word in line.split(" ") if word]
+    arguments = [piece for word in arguments for piece in word.split(" ")]
+    status = cli.main(arguments)
+    out, err = capsys.readouterr()
+    assert status == 2
+    assert out == ""
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("slimllm: ")
+    assert words in last
+    assert "Traceback" not in err
+    for path, content in before.items():
+        assert path.read_bytes() == content
+    assert not any(p.suffix == ".safetensors" for p in (tmp_path / "new").rglob("*"))
+
+
+def test_port_in_use_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    import socket
+
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        assert cli.main(["serve", "--port", str(busy.getsockname()[1])]) == 2
+    assert "port" in capsys.readouterr().err.lower()
+
+
+def test_interrupted_is_status_130_without_traceback(tmp_path: Path, tiny_folder: Path, page: Path) -> None:
+    text = tmp_path / "long.txt"
+    text.write_text(page.read_text() * 60)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "slimllm", "evaluate", "--model", str(tiny_folder), "--text", str(text), "--window", "2"],
+        cwd=ROOT, env={**os.environ}, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "Perplexity" in line:
+            break
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert out == ""

@@ -1,0 +1,188 @@
+"""The long jobs, end to end on tiny models."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import FAMILY_CONFIGS, tiny_subject
+
+from slimllm import evaluate, pipeline, planning, texts
+from slimllm.families import part
+from slimllm.models import Subject
+from slimllm.recovery import RECOVERIES
+from slimllm.types import Analysis, Calibration, Pin, Plan, Progress, Refusal
+
+CALIBRATION = Calibration(samples=6, length=32)
+
+
+@pytest.fixture
+def text(page: Path) -> texts.Text:
+    return texts.text(str(page))
+
+
+def analysis_of(subject: Subject, text: texts.Text, **settings: object) -> Analysis:
+    return pipeline.finish(pipeline.analyse(subject, text, CALIBRATION, **settings))  # type: ignore[arg-type]
+
+
+def weights(subject: Subject) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in subject.model.state_dict().items()}
+
+
+@pytest.mark.parametrize("family", list(FAMILY_CONFIGS))
+def test_families_analyse_plan_prune(family: str, text: texts.Text) -> None:
+    subject = tiny_subject(family)
+    analysis = analysis_of(subject, text)
+    for unit in subject.shape.units:
+        plan = planning.make_plan(analysis, 0.3, unit=unit, align=1, allocation="uniform")
+        pruned = pipeline.finish(pipeline.prune(subject, plan, text))
+        shape = pruned.subject.shape
+        assert tuple(layer.heads for layer in shape.layers) == plan.heads
+        assert tuple(layer.channels for layer in shape.layers) == plan.channels
+        assert shape.parameters == planning.forecast(analysis, plan).parameters
+        assert all(math.isfinite(layer.error_measured) for layer in pruned.layers)
+        ids = texts.evaluation_tokens(text, subject.tokenizer, limit=300)
+        assert math.isfinite(pipeline.finish(evaluate.perplexity(pruned.subject, ids, 32)).perplexity)
+
+
+@pytest.mark.parametrize("name", list(RECOVERIES))
+def test_first_layers_forecast_is_what_is_measured(name: str, text: texts.Text) -> None:
+    """Where nothing upstream is damaged: the first layer's MLP, its attention left whole."""
+    subject = tiny_subject("llama")
+    analysis = analysis_of(subject, text)
+    plan = planning.make_plan(analysis, 0.3, recovery=name, allocation="uniform", align=1)
+    plan = planning.told(analysis, dataclasses.replace(plan, heads=(6, 6, 6)))
+    first = next(pipeline.prune(subject, plan, text)).result
+    assert first.error_measured == pytest.approx(first.error_predicted, rel=1e-3)
+    assert first.kept_channels == tuple(analysis.layers[0].mlp.ranking.kept(plan.channels[0]).tolist())
+
+
+def test_ratio_zero_gives_the_dense_model_back_bit_for_bit(any_subject: Subject, text: texts.Text) -> None:
+    analysis = analysis_of(any_subject, text)
+    pruned = pipeline.finish(pipeline.prune(any_subject, planning.make_plan(analysis, 0), text))
+    for name, value in pruned.subject.model.state_dict().items():
+        assert torch.equal(value, any_subject.model.state_dict()[name])
+    assert [layer.error_measured for layer in pruned.layers] == [0.0] * 3
+
+
+def test_same_plan_same_bits(text: texts.Text) -> None:
+    subject = tiny_subject("qwen3")
+    plan = planning.make_plan(analysis_of(subject, text), 0.25, recovery="least-squares", align=1)
+    first, second = (pipeline.finish(pipeline.prune(subject, plan, text)) for _ in range(2))
+    for name, value in first.subject.model.state_dict().items():
+        assert torch.equal(value, second.subject.model.state_dict()[name])
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 3])
+def test_cancelling_after_any_step_leaves_nothing_behind(steps: int, text: texts.Text) -> None:
+    subject = tiny_subject("phi3")
+    before = weights(subject)
+    plan = planning.make_plan(analysis_of(subject, text), 0.3)
+    for job in (pipeline.prune(subject, plan, text), pipeline.analyse(subject, text, CALIBRATION)):
+        for _ in range(steps):
+            next(job)
+        job.close()
+    for name, value in subject.model.state_dict().items():
+        assert torch.equal(value, before[name])
+    assert all(not m._forward_hooks and not m._forward_pre_hooks for m in subject.model.modules())
+
+
+def test_regression_never_does_worse_than_none_on_what_it_saw(text: texts.Text) -> None:
+    subject = tiny_subject("llama")
+    found = analysis_of(subject, text)
+    for layer in found.layers:
+        for site in (*layer.attention.values(), layer.mlp):
+            assert (site.error["regression"] <= site.error["none"] + 1e-5).all()
+            assert (site.error["least-squares"] <= site.error["bias"] + 1e-5).all()
+
+
+def test_oracle_measured_error_is_that_of_the_activations(text: texts.Text) -> None:
+    """The last layer's MLP error, from moments, against its dense and sliced reader run on the same activations."""
+    subject = tiny_subject("gemma2")
+    analysis = analysis_of(subject, text)
+    plan = planning.make_plan(analysis, 0.3, allocation="uniform", align=1)
+    plan = dataclasses.replace(plan, heads=(6, 6, 6), channels=(96, 96, 40))
+    pruned = pipeline.finish(pipeline.prune(subject, plan, text))
+    tokens = texts.calibration_tokens(text, subject.tokenizer, CALIBRATION, max_length=512)
+    name = subject.family.mlp.reader
+    outputs = {}
+    for key, each in (("dense", subject), ("pruned", pruned.subject)):
+        handles = [
+            part(each.layers[2], reader).register_forward_hook(
+                lambda _, __, y, key=key, reader=reader: outputs.__setitem__((key, reader), y.double())
+            )
+            for reader in (name, subject.family.attention.reader)
+        ]
+        with torch.inference_mode():
+            each.model(input_ids=tokens, use_cache=False)
+        for handle in handles:
+            handle.remove()
+    lost = (outputs["dense", name] - outputs["pruned", name]).square().sum()
+    energy = sum(outputs["dense", r].square().sum() for r in (name, subject.family.attention.reader))
+    assert pruned.layers[2].error_measured == pytest.approx(float(lost / energy), rel=1e-3)
+
+
+def test_moments_on_disk_are_used_again_and_only_when_they_fit(tmp_path: Path, text: texts.Text) -> None:
+    subject = tiny_subject("llama")
+    first = analysis_of(subject, text, folder=tmp_path)
+    stamp = (tmp_path / "layer_000.safetensors").stat().st_mtime_ns
+    again = analysis_of(subject, text, folder=tmp_path, method_name="wanda-sp")
+    assert (tmp_path / "layer_000.safetensors").stat().st_mtime_ns == stamp
+    assert again.cosine == first.cosine
+    other = dataclasses.replace(CALIBRATION, seed=1)
+    pipeline.finish(pipeline.analyse(subject, text, other, folder=tmp_path))
+    assert (tmp_path / "layer_000.safetensors").stat().st_mtime_ns != stamp
+
+
+def test_an_interrupted_analysis_is_never_taken_for_a_whole_one(tmp_path: Path, text: texts.Text) -> None:
+    subject = tiny_subject("llama")
+    analysis_of(subject, text, folder=tmp_path)
+    job = pipeline.analyse(subject, text, dataclasses.replace(CALIBRATION, seed=5), folder=tmp_path)
+    next(job)
+    job.close()
+    assert not (tmp_path / "moments.json").exists()
+
+
+def test_pins_are_kept_and_cut(text: texts.Text) -> None:
+    subject = tiny_subject("llama")
+    analysis = analysis_of(subject, text)
+    lowest = int(analysis.layers[1].mlp.ranking.order[-1])
+    highest = int(analysis.layers[1].mlp.ranking.order[0])
+    plan = planning.make_plan(
+        analysis,
+        0.3,
+        allocation="uniform",
+        align=1,
+        protected=(Pin(1, "mlp", lowest), Pin(0, "attention", 5)),
+        forced=(Pin(1, "mlp", highest),),
+    )
+    pruned = pipeline.finish(pipeline.prune(subject, plan, text))
+    assert lowest in pruned.layers[1].kept_channels
+    assert highest not in pruned.layers[1].kept_channels
+    assert 5 in pruned.layers[0].kept_heads
+
+
+def test_pruning_what_is_pruned_already(text: texts.Text) -> None:
+    subject = tiny_subject("mistral")
+    plan = planning.make_plan(analysis_of(subject, text), 0.2, align=1, allocation="logarithmic")
+    once = pipeline.finish(pipeline.prune(subject, plan, text)).subject
+    analysis = analysis_of(once, text)
+    twice = pipeline.finish(pipeline.prune(once, planning.make_plan(analysis, 0.2, align=1), text))
+    assert twice.subject.shape.decoder <= 0.8 * once.shape.decoder
+    assert once.shape.widths == analysis.shape.widths
+
+
+def test_progress_counts_every_layer(text: texts.Text) -> None:
+    seen: list[Progress] = []
+    pipeline.finish(pipeline.analyse(tiny_subject("llama"), text, CALIBRATION), seen.append)
+    assert [p.done for p in seen] == [1, 2, 3]
+    assert all(p.total == 3 and p.result is not None for p in seen)
+
+
+def test_a_plan_for_another_model_is_refused(text: texts.Text) -> None:
+    plan: Plan = planning.make_plan(analysis_of(tiny_subject("llama"), text), 0.2)
+    with pytest.raises(Refusal, match="another model"):
+        pipeline.finish(pipeline.prune(tiny_subject("mistral"), plan, text))

@@ -1,0 +1,69 @@
+"""Analyses and moments come back from disk as they went."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import tiny_subject
+
+from slimllm import pipeline, planning, store, texts
+from slimllm.types import Calibration, Refusal
+
+
+def test_an_analysis_comes_back_whole(tmp_path: Path, page: Path) -> None:
+    subject = tiny_subject("gemma3_text")
+    text = texts.text(str(page))
+    made = pipeline.finish(pipeline.analyse(subject, text, Calibration(str(page), 4, 32)))
+    file = store.save_analysis(made, tmp_path / "a")
+    back = store.open_analysis(tmp_path / "a")
+    assert file.is_file()
+    assert (back.shape, back.calibration, back.options, back.cosine) == (
+        made.shape,
+        made.calibration,
+        made.options,
+        made.cosine,
+    )
+    for allocation in ("cosine", "error", "uniform"):
+        one = planning.make_plan(made, 0.3, allocation=allocation)
+        assert one == planning.make_plan(back, 0.3, allocation=allocation)
+    for here, there in zip(made.layers, back.layers, strict=True):
+        assert torch.equal(here.mlp.ranking.order, there.mlp.ranking.order)
+        assert here.mlp.energy == there.mlp.energy
+        for unit, site in here.attention.items():
+            assert torch.equal(site.ranking.subsets, there.attention[unit].ranking.subsets)
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "format", "tensors"])
+def test_bad_input_analysis_is_refused(damage: str, tmp_path: Path, page: Path) -> None:
+    subject = tiny_subject("llama")
+    made = pipeline.finish(pipeline.analyse(subject, texts.text(str(page)), Calibration(str(page), 4, 32)))
+    store.save_analysis(made, tmp_path)
+    head = tmp_path / "analysis.json"
+    if damage == "missing":
+        head.unlink()
+    elif damage == "empty":
+        head.write_text("")
+    elif damage == "truncated":
+        head.write_text(head.read_text()[:100])
+    elif damage == "format":
+        head.write_text(head.read_text().replace('"format": 1', '"format": 99'))
+    else:
+        (tmp_path / "analysis.safetensors").write_bytes(b"none")
+    with pytest.raises(Refusal, match="no readable analysis"):
+        store.open_analysis(tmp_path)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    file = tmp_path / "x.json"
+    store.replace_file(file, lambda path: path.write_text("old"))
+
+    def fail(path: Path) -> None:
+        path.write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        store.replace_file(file, fail)
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
