@@ -130,13 +130,17 @@ def site_curves(problem: Problem, index: int) -> tuple[Curve, Curve]:
     steps = heads * layer.steps(problem.unit) // layer.heads
     head_cost = torch.tensor([layer_cost(layer, int(h), 0, problem.unit, "none", 0) for h in heads])
     channels = torch.arange(bounds.low, bounds.high + 1)
+    site = found.attention[problem.unit]
+    share = site.energy / ((site.energy + found.mlp.energy) or 1.0)
     return (
         Curve(
-            heads, found.attention[problem.unit].error[problem.recovery][steps].double(), head_cost / scale
+            heads,
+            found.attention[problem.unit].error[problem.recovery][steps].double() * share,
+            head_cost / scale,
         ),
         Curve(
             channels,
-            found.mlp.error[problem.recovery][channels].double(),
+            found.mlp.error[problem.recovery][channels].double() * (1 - share),
             channels * layer.channel_cost / scale,
         ),
     )

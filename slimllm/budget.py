@@ -118,12 +118,30 @@ def settle(
                 problem.total(heads, [b.down(c) for b, c in zip(problem.bounds, wanted, strict=True)])
                 <= budget
             ):
-                return heads, rounded(problem, heads, wanted, budget)
+                wanted = spread(problem, heads, wanted, budget, everyone)  # whoever still has room
+                return raised(problem, heads, wanted, budget)
         lower = [i for i in everyone if heads[i] > min(problem.bounds[i].heads)]
         if not lower:
             raise Refusal(unreachable(problem, budget))
         victim = max(lower, key=lambda i: heads[i] / max(problem.bounds[i].heads))
         heads[victim] = max(h for h in problem.bounds[victim].heads if h < heads[victim])
+
+
+def raised(problem: Problem, heads: list[int], wanted: list[float], budget: float) -> Widths:
+    """The widths after heads step up where all channels are kept and budget is left; channels give way."""
+    channels = rounded(problem, heads, wanted, budget)
+    while all(c == b.high for c, b in zip(channels, problem.bounds, strict=True)):
+        lower = [i for i, h in enumerate(heads) if h < max(problem.bounds[i].heads)]
+        if not lower:
+            break
+        lucky = min(lower, key=lambda i: heads[i] / max(problem.bounds[i].heads))
+        trial = list(heads)
+        trial[lucky] = min(h for h in problem.bounds[lucky].heads if h > heads[lucky])
+        wanted = spread(problem, trial, [float(c) for c in channels], budget, range(len(heads)))
+        if problem.total(trial, [b.down(c) for b, c in zip(problem.bounds, wanted, strict=True)]) > budget:
+            break
+        heads, channels = trial, rounded(problem, trial, wanted, budget)
+    return heads, channels
 
 
 def spread(

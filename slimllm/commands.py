@@ -131,7 +131,9 @@ def prune(given: Arguments, report: Report) -> dict[str, Any]:
         analysis = run_analysis(subject, given, report, None)
         ready = make_plan(analysis, given, same_width=given.same_width or given.export == "native")
     pruned = pipeline.finish(pipeline.prune(subject, ready, text), report.progress)
-    exported = pipeline.finish(checkpoint.export(pruned, given.out, wanted=given.export), report.progress)
+    recipe = f"python -m slimllm prune --model {given.model} --plan plan.json --out DIR"
+    job = checkpoint.export(pruned, given.out, wanted=given.export, recipe=recipe)
+    exported = pipeline.finish(job, report.progress)
     report.say(exported.words)
     before, after = subject.shape, pruned.subject.shape
     return {

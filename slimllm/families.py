@@ -50,7 +50,9 @@ PARALLEL = Family(
     mlp=Site("mlp.fc2", {"mlp.fc1": "c"}),
 )
 FAMILIES: dict[str, Family] = {
-    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"), STANDARD),
+    **dict.fromkeys(
+        ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "granite"), STANDARD
+    ),
     "phi3": FUSED,
     "phi": PARALLEL,
 }

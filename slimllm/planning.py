@@ -24,7 +24,9 @@ def resolve_unit(shape: Shape, unit: str) -> Unit:
         return shape.units[0]
     if unit not in ("kv-group", "query-head"):
         raise Refusal(f"Unit '{unit}' is not known; use kv-group, query-head or auto.")
-    return unit  # type: ignore[return-value]
+    if unit not in shape.units:
+        raise Refusal(f"Unit '{unit}' offers no choice in this model; use {shape.units[0]}.")
+    return unit
 
 
 def check_ratio(ratio: float) -> float:
@@ -33,6 +35,18 @@ def check_ratio(ratio: float) -> float:
             f"Ratio {ratio} is not possible; give a share from 0 up to, but not including, 1, such as 0.2."
         )
     return float(ratio)
+
+
+def check_pins(shape: Shape, pins: Collection[Pin]) -> None:
+    """Refuses a pin on a layer, head or channel that the model does not have."""
+    for pin in pins:
+        inside = 0 <= pin.layer < len(shape.layers)
+        widths = shape.widths[pin.layer] if inside else (0, 0, 0)
+        if not 0 <= pin.index < widths[0 if pin.site == "attention" else 2]:
+            raise Refusal(
+                f"Layer {pin.layer} has no {pin.site} unit {pin.index} to protect or force out; "
+                "choose one that the model has."
+            )
 
 
 def check_align(align: int) -> int:
@@ -61,7 +75,11 @@ def make_plan(
     """
     row = method(analysis.method)
     allocation, recovery = allocation or row.allocation, recovery or row.recovery
-    check_ratio(ratio), check_align(align)
+    check_ratio(ratio)
+    check_align(align)
+    check_pins(analysis.shape, (*protected, *forced))
+    if count not in ("decoder", "all"):
+        raise Refusal(f"Count '{count}' is not known; use decoder or all.")
     for name, table in ((allocation, ALLOCATIONS), (recovery, RECOVERIES)):
         if name not in table:
             raise Refusal(f"'{name}' is not known; use one of: {', '.join(table)}.")
@@ -73,10 +91,10 @@ def make_plan(
     problem = Problem(analysis, chosen, recovery, bounds)
     whole = [max(b.heads) for b in bounds], [b.high for b in bounds]
     budget = shape.decoder - ratio * (shape.parameters if count == "all" else shape.decoder)
-    if ratio == 0:
-        heads, channels = whole
-    elif same_width:
+    if same_width:
         heads, channels = equal_widths(problem, budget)
+    elif ratio == 0:
+        heads, channels = whole
     else:
         heads, channels = ALLOCATIONS[allocation].widths(problem, budget)
     plan = Plan(
@@ -108,7 +126,16 @@ def equal_widths(problem: Problem, budget: float) -> Widths:
         raise Refusal(
             "The layers of this model already differ in width, so they cannot all be given the same one."
         )
-    first, n = problem.bounds[0], len(problem.layers)
+    n = len(problem.layers)
+    common = set.intersection(*(set(b.heads) for b in problem.bounds))
+    first = dataclasses.replace(
+        problem.bounds[0],
+        heads=tuple(sorted(common)),
+        low=max(b.low for b in problem.bounds),
+        high=min(b.high for b in problem.bounds),
+    )
+    if not common or first.low > first.high:
+        raise Refusal("The protected and forced units leave no common width; release some.")
     share = budget / sum(layer.dense for layer in problem.layers)
     for heads in sorted((h for h in first.heads if h <= first.nearest_heads(share)), reverse=True):
         channels = first.high

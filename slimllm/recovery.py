@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from slimllm.types import Moments, Repair
+from slimllm.types import Moments, Refusal, Repair
 
 DAMPING = 1e-2  # ridge of the least squares, as a share of the mean variance of the inputs
 
@@ -106,7 +106,10 @@ def least_squares_curve(
     inverse = torch.cholesky_inverse(root.flip(0, 1), upper=True).flip(0, 1)
     damped = torch.cat((y.square().sum(0).flip(0).cumsum(0).flip(0), y.new_zeros(1)))
     change = corner_sums((y.T @ y) * inverse)
-    return relative((damped - delta * change).clamp_min(0), mean_energy(weight, moments))
+    error = damped - delta * change
+    # what is left of two nearly equal numbers is rounding
+    error = torch.where(error > 10 * torch.finfo(error.dtype).eps * damped, error, 0)
+    return relative(error, mean_energy(weight, moments))
 
 
 def relative(error: Tensor, mean_energy: Tensor | float) -> Tensor:
@@ -165,7 +168,12 @@ def ridge(cov: Tensor, damping: float) -> Tensor:
 
 def factor(matrix: Tensor) -> Tensor:
     """The lower Cholesky factor; the damping is raised tenfold until rounding allows it."""
-    lift = torch.finfo(matrix.dtype).eps * matrix.diagonal().mean()
+    if not torch.isfinite(matrix).all():
+        raise Refusal(
+            "The moments of this layer are not finite, so the model overflows on this text; load it "
+            "with --dtype float32."
+        )
+    lift = torch.finfo(matrix.dtype).eps * matrix.diagonal().abs().amax()
     root, info = torch.linalg.cholesky_ex(matrix)
     while info.item():
         matrix = matrix + lift * torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)

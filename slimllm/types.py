@@ -15,6 +15,9 @@ from torch import Tensor
 
 Unit = Literal["kv-group", "query-head"]
 SiteName = Literal["attention", "mlp"]
+FLAT = (
+    1e-5  # an input whose variance is a smaller share of its energy is constant, but for rounding in float32
+)
 
 
 class Refusal(ValueError):
@@ -129,8 +132,11 @@ class Moments:
 
     @property
     def cov(self) -> Tensor:
-        """Covariance (d, d)."""
-        return self.gram - torch.outer(self.mean, self.mean)
+        """Covariance (d, d), exactly zero for constant inputs: their rounding noise must not be taken for
+        signal."""
+        cov = self.gram - torch.outer(self.mean, self.mean)
+        flat = cov.diagonal() <= FLAT * self.gram.diagonal()
+        return torch.where(flat[:, None] | flat, 0, cov)
 
     def __add__(self, other: Moments) -> Moments:
         """The moments of both token sets together."""

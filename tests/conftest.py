@@ -1,4 +1,5 @@
-"""Fixtures: tiny random models built from configs, a byte-level tokenizer, a page of text. Nothing is downloaded."""
+"""Fixtures: tiny random models built from configs, a byte-level tokenizer, a page of text. Nothing is
+downloaded."""
 
 from __future__ import annotations
 
@@ -29,6 +30,7 @@ FAMILY_CONFIGS: dict[str, dict[str, Any]] = {
         "sliding_window": 16,
         "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
     },
+    "granite": {"attention_multiplier": 8**-0.5},
     "phi": {"num_key_value_heads": 6},
     "phi3": {"pad_token_id": 0},
 }
@@ -72,7 +74,8 @@ def tiny_config(family: str, **changes: Any) -> Any:
 
 
 def tiny_model(family: str, *, seed: int = 0, **changes: Any) -> Any:
-    """A random float32 model of one family; biases and norms are random too, so that none is silently lost."""
+    """A random float32 model of one family; biases and norms are random too, so that none is silently
+    lost."""
     torch.manual_seed(seed)
     model = transformers.AutoModelForCausalLM.from_config(tiny_config(family, **changes)).eval()
     with torch.no_grad():

@@ -1,4 +1,5 @@
-"""Streaming through single layers is the model's own forward, and the moments are those of the activations."""
+"""Streaming through single layers is the model's own forward, and the moments are those of the
+activations."""
 
 from __future__ import annotations
 

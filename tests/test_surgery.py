@@ -1,4 +1,5 @@
-"""A sliced model equals the same model with those units silenced: each family, both units, every way of calling it."""
+"""A sliced model equals the same model with those units silenced: each family, both units, every way of
+calling it."""
 
 from __future__ import annotations
 

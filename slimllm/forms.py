@@ -1,0 +1,270 @@
+"""The forms in which a pruned model can be stored, chosen by building the class that will read it, without
+memory.
+
+native: the same class at other widths; twin: a stock class that computes the same; shim: any widths, with a
+short code file; padded: zeros up to the widest layer, then native or twin.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+
+from slimllm.families import part
+from slimllm.models import Pruned, Subject, slim_class
+from slimllm.types import Refusal
+
+BIAS_FLAGS = ("attention_bias", "mlp_bias")
+LIKE_LLAMA = ("llama", "mistral", "qwen2")  # one architecture but for biases, where no window slides
+
+State = Mapping[str, Tensor]
+Widths = tuple[int, int, int]
+Build = tuple[str, Any, dict[str, Any]]  # class name, config class, config settings
+
+
+@dataclass(frozen=True, eq=False)
+class Form:
+    """One way to store a pruned model: an empty model of the class that will read it, and its weights."""
+
+    tier: str
+    model: Any
+    state: State
+    words: str
+
+
+class Misfit(Exception):
+    """Why a model cannot take a form, and the remedy, to be completed to a sentence."""
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(reason)
+        self.reason, self.remedy = reason, remedy
+
+
+def choose(pruned: Pruned, wanted: str = "auto") -> Form:
+    """The form asked for; for auto the first of native, twin, shim that holds the model without loss."""
+    if wanted != "auto" and wanted not in FORMS:
+        raise Refusal(f"Export '{wanted}' is not known; use auto, {', '.join(FORMS)}.")
+    for tier in ("native", "twin", "shim") if wanted == "auto" else (wanted,):
+        try:
+            return FORMS[tier](pruned)
+        except Misfit as misfit:
+            last = misfit
+    raise Refusal(f"The model cannot be stored as {tier}: {last.reason}; {last.remedy}.")
+
+
+def native(pruned: Pruned) -> Form:
+    """The model's own class at other widths."""
+    state = pruned.subject.model.state_dict()
+    model = first_fit(native_builds(pruned.subject, same_widths(pruned)), state)
+    words = f"All layers are equally wide, so it is an ordinary {name_of(model)} that loads anywhere."
+    return Form("native", model, state, words)
+
+
+def twin(pruned: Pruned) -> Form:
+    """Another stock class that computes the same."""
+    subject, state = pruned.subject, pruned.subject.model.state_dict()
+    model = first_fit(twin_builds(subject, same_widths(pruned)), state)
+    words = (
+        f"Stored as {name_of(model)}, which computes what {base_of(subject)} does and can hold these head "
+        "counts and biases; it loads anywhere."
+    )
+    return Form("twin", model, state, words)
+
+
+def shim(pruned: Pruned) -> Form:
+    """The model's own class with every linear resized, by the code file that travels along."""
+    subject, base = pruned.subject, base_of(pruned.subject)
+    family = subject.family
+    names = [name for site in (family.attention, family.mlp) for name in (*site.writers, site.reader)]
+    slim = {
+        "base": base,
+        "layers": family.layers,
+        "attention": family.attention_module,
+        "heads": [list(row[:2]) for row in subject.shape.widths],
+        "linears": {name: [extent(part(layer, name)) for layer in subject.layers] for name in names},
+    }
+    code = {"AutoModelForCausalLM": "modeling_slim.SlimForCausalLM"}
+    config = type(subject.model.config).from_dict({**plain(subject), "slim": slim, "auto_map": code})
+    model = empty(slim_class(slim, subject.source), config)
+    try:
+        native(pruned)
+        why = "As asked for"
+    except Misfit as misfit:
+        why = f"Because {misfit.reason}"
+    words = (
+        f"{why}, stored as {base} with the short code file modeling_slim.py: elsewhere it needs "
+        "trust_remote_code=True, this program reads it without running that file."
+    )
+    return Form("shim", model, subject.model.state_dict(), words)
+
+
+def padded(pruned: Pruned) -> Form:
+    """The model filled up with zeros to its widest layer, or further where the stock class demands it."""
+    for unpadded in (native, twin):
+        with contextlib.suppress(Misfit):
+            return unpadded(pruned)
+    subject, state = pruned.subject, pruned.subject.model.state_dict()
+    ghosts = {name: tensor.to("meta") for name, tensor in state.items()}
+    misfits = []
+    for target in padded_widths(subject):
+        builds = itertools.chain(native_builds(subject, target), twin_builds(subject, target))
+        try:
+            model = first_fit(builds, pad(subject, ghosts, target))
+        except Misfit as misfit:
+            misfits.append(misfit)
+            continue
+        filled = pad(subject, state, target)
+        zeros = sum(t.numel() for t in filled.values()) - sum(t.numel() for t in state.values())
+        words = (
+            f"Narrow layers are filled up with zeros to {target[0]} heads and {target[2]} channels, so that "
+            f"it loads anywhere as {name_of(model)}; {zeros:,} parameters are such zeros, which save neither "
+            "memory nor time."
+        )
+        return Form("padded", model, filled, words)
+    raise misfits[-1]
+
+
+FORMS: dict[str, Callable[[Pruned], Form]] = {"native": native, "twin": twin, "shim": shim, "padded": padded}
+
+
+def same_widths(pruned: Pruned) -> Widths:
+    """The widths that all layers share."""
+    widths = set(pruned.subject.shape.widths)
+    if len(widths) > 1:
+        remedy = "use --export shim or padded, or keep every layer the same width"
+        raise Misfit("its layers have different widths", remedy)
+    return widths.pop()
+
+
+def native_builds(subject: Subject, widths: Widths) -> Iterator[Build]:
+    """The model's own class at these widths."""
+    settings = {**plain(subject), **sized(subject, widths)}
+    return with_biases(base_of(subject), type(subject.model.config), settings)
+
+
+def twin_builds(subject: Subject, widths: Widths) -> Iterator[Build]:
+    """Mistral, then Granite, for what is a Llama in all but name."""
+    settings = plain(subject)
+    windowed = settings.get("sliding_window") or "sliding_attention" in (settings.get("layer_types") or ())
+    if settings["model_type"] not in LIKE_LLAMA or windowed:
+        return
+    neutral = dict.fromkeys(("embedding_multiplier", "residual_multiplier", "logits_scaling"), 1.0)
+    scale = {"attention_multiplier": subject.shape.head_size**-0.5}
+    for name, kind, extra in (
+        ("MistralForCausalLM", transformers.MistralConfig, {"sliding_window": None}),
+        ("GraniteForCausalLM", transformers.GraniteConfig, {**neutral, **scale}),
+    ):
+        if name != base_of(subject):
+            known = {key: value for key, value in kind().to_dict().items() if key != "model_type"}
+            shared = {key: settings.get(key, value) for key, value in known.items()}
+            yield from with_biases(name, kind, {**shared, **sized(subject, widths), **extra})
+
+
+def with_biases(name: str, kind: Any, settings: dict[str, Any]) -> Iterator[Build]:
+    """The build as it is, then with the biases switched on that its config can switch on."""
+    flags = [flag for flag in BIAS_FLAGS if settings.get(flag) is False]
+    for count in range(len(flags) + 1):
+        for chosen in itertools.combinations(flags, count):
+            yield name, kind, {**settings, **dict.fromkeys(chosen, True)}
+
+
+def plain(subject: Subject) -> dict[str, Any]:
+    """The settings of the model's config without those of an earlier export."""
+    ours = ("slim", "auto_map", "architectures", "transformers_version")
+    return {key: value for key, value in subject.model.config.to_dict().items() if key not in ours}
+
+
+def sized(subject: Subject, widths: Widths) -> dict[str, int]:
+    names = ("num_attention_heads", "num_key_value_heads", "intermediate_size")
+    return {**dict(zip(names, widths, strict=True)), "head_dim": subject.shape.head_size}
+
+
+def first_fit(builds: Iterator[Build], state: State) -> Any:
+    """The first empty model with places for all tensors; only biases may be over; a `Misfit` if none has."""
+    misfit = Misfit("no stock class computes the same", "use --export auto or shim")
+    for name, kind, settings in builds:
+        try:
+            model = empty(getattr(transformers, name), kind.from_dict(settings))
+        except Exception as failure:  # whatever a config's or a class's own checks raise
+            reason = str(failure).strip().splitlines()[-1].strip().removeprefix("ValueError: ").rstrip(".")
+            misfit = Misfit(f"{kind.__name__} refuses it ({reason})", "use --export auto or shim")
+            continue
+        places = model.state_dict()
+        wrong = [key for key in state if key not in places or places[key].shape != state[key].shape]
+        if not wrong and all(key.endswith(".bias") for key in places.keys() - state.keys()):
+            return model
+        if wrong and all(key.endswith(".bias") for key in wrong):
+            misfit = Misfit(f"{name} has no place for {wrong[0]}", "use --export shim, or --recovery none")
+        elif wrong:
+            misfit = Misfit(f"{name} has another shape for {wrong[0]}", "use --export auto or shim")
+    raise misfit
+
+
+def empty(kind: Any, config: Any) -> Any:
+    """A model of this class without memory."""
+    with torch.device("meta"):
+        return kind(config)
+
+
+def name_of(model: Any) -> str:
+    return type(model).__name__
+
+
+def base_of(subject: Subject) -> str:
+    """The stock class behind the model."""
+    return (getattr(subject.model.config, "slim", None) or {}).get("base") or name_of(subject.model)
+
+
+def extent(linear: nn.Linear) -> list[int | bool]:
+    return [linear.out_features, linear.in_features, linear.bias is not None]
+
+
+# Zeros ------------------------------------------------------------------------------------------------------
+
+
+def padded_widths(subject: Subject) -> Iterator[Widths]:
+    """Widths that hold every layer, the smallest first, up to those of the dense config."""
+    config, widths = subject.model.config, subject.shape.widths
+    groups, each = max(row[1] for row in widths), max(row[0] // row[1] for row in widths)
+    most_groups = max(groups, config.num_key_value_heads or config.num_attention_heads)
+    most_each = max(each, config.num_attention_heads // most_groups)
+    choices = itertools.product(range(groups, most_groups + 1), range(each, most_each + 1))
+    for g, p in sorted(choices, key=math.prod):
+        yield g * p, g, max(row[2] for row in widths)
+
+
+def pad(subject: Subject, state: State, target: Widths) -> dict[str, Tensor]:
+    """The state with zero heads inside each group, and zero groups and zero channels appended."""
+    family, size, filled = subject.family, subject.shape.head_size, dict(state)
+    total = {"q": target[0], "k": target[1], "v": target[1], "c": target[2]}
+    for index, (heads, groups, channels) in enumerate(subject.shape.widths):
+        head, each = torch.arange(heads), heads // groups
+        places = {"q": head // each * (target[0] // target[1]) + head % each, "c": torch.arange(channels)}
+        places["k"] = places["v"] = torch.arange(groups)
+        for site, unit, tall in ((family.attention, "q", size), (family.mlp, "c", 1)):
+            for name, letters in {**site.writers, site.reader: unit}.items():
+                rows, start = [], 0
+                for letter in letters:
+                    rows.append(((start + places[letter])[:, None] * tall + torch.arange(tall)).flatten())
+                    start += total[letter]
+                dim = int(name == site.reader)
+                for leaf in ("weight",) if dim else ("weight", "bias"):
+                    key = f"{family.layers}.{index}.{name}.{leaf}"
+                    if key in state:
+                        filled[key] = scatter(state[key], torch.cat(rows), start * tall, dim)
+    return filled
+
+
+def scatter(tensor: Tensor, places: Tensor, total: int, dim: int) -> Tensor:
+    """Zeros, `total` along `dim`, with the tensor's rows or columns at `places`."""
+    shape = list(tensor.shape)
+    shape[dim] = total
+    return tensor.new_zeros(shape).index_copy(dim, places.to(tensor.device), tensor)

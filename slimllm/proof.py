@@ -1,0 +1,131 @@
+"""Proof that a checkpoint is what it should be: it is loaded by plain transformers in a fresh process, and
+compared."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from slimllm.models import Subject
+from slimllm.types import Refusal
+
+LARGE = 2_000_000_000  # parameters beyond which no float32 copy is made for the comparison
+PROMPT, NEW = 24, 16  # tokens that the comparison reads, and generates
+SAMPLE = "What remains must still say what the whole one said: 3 * 14 = 42."
+
+ELSEWHERE = """
+import json, os, sys
+job = json.load(sys.stdin)
+sys.path[:] = job["path"]
+sys.modules["slimllm"] = None  # what is stored must stand without it
+import safetensors.torch, torch, transformers
+torch.set_num_threads(job["threads"])
+for folder, out in job["folders"]:
+    trust = {"trust_remote_code": True} if os.path.exists(os.path.join(folder, "modeling_slim.py")) else {}
+    model, report = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, dtype="auto", local_files_only=True, output_loading_info=True, **trust
+    )
+    if any(report.values()):
+        raise SystemExit(f"Weights and class do not match: {report}")
+    model = model.float() if job["exact"] else model
+    found = {}
+    if os.path.exists(os.path.join(folder, "tokenizer_config.json")):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        found["words"] = torch.tensor(tokenizer(job["sample"]).input_ids)
+    model.generation_config = transformers.GenerationConfig()
+    prompt = (torch.arange(job["prompt"]) * 7919 % model.config.vocab_size)[None]
+    mask = torch.ones_like(prompt)
+    with torch.inference_mode():
+        ids = model.generate(prompt, attention_mask=mask, do_sample=False, max_new_tokens=job["new"])
+        found.update(ids=ids[0], logits=model(ids, use_cache=False).logits[0].float())
+    safetensors.torch.save_file(found, out)
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Reload:
+    """What a fresh process made of a checkpoint: prompt and greedy continuation (n,), generated with the
+    cache; logits (n, v) over them all, computed without; the ids of a sample sentence."""
+
+    ids: Tensor
+    logits: Tensor
+    words: Tensor | None = None
+
+
+def reload_elsewhere(folders: Sequence[Path], *, exact: bool = True) -> list[Reload]:
+    """What plain transformers makes of these checkpoints, in one process that cannot import this package."""
+    with tempfile.TemporaryDirectory(prefix="slimllm-") as name:
+        outs = [str(Path(name) / f"{index}.safetensors") for index in range(len(folders))]
+        job = {
+            "folders": [(str(folder), out) for folder, out in zip(folders, outs, strict=True)],
+            "path": [entry for entry in sys.path if entry],  # this process's packages, wherever they are
+            "threads": torch.get_num_threads(),
+            "exact": exact,
+            "sample": SAMPLE,
+            "prompt": PROMPT,
+            "new": NEW,
+        }
+        quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "CUDA_VISIBLE_DEVICES": ""}
+        env = {**os.environ, **quiet, "HF_MODULES_CACHE": str(Path(name) / "modules")}
+        command = [sys.executable, "-I", "-B", "-c", ELSEWHERE]
+        run = subprocess.run(
+            command, input=json.dumps(job), text=True, capture_output=True, cwd=name, env=env
+        )
+        if run.returncode:
+            lines = run.stderr.strip().splitlines() or [f"the process ended with status {run.returncode}"]
+            reason = f"The checkpoint does not load in a fresh process ({lines[-1][:300]})"
+            raise Refusal(f"{reason}, so nothing was written; free memory, or use --export shim.")
+        return [Reload(**load_file(out)) for out in outs]
+
+
+def is_exact(subject: Subject) -> bool:
+    """Whether the comparison is made in float32; large models are compared in the dtype they have."""
+    return subject.shape.parameters <= LARGE
+
+
+def compare(subject: Subject, reload: Reload) -> float:
+    """The largest logit difference between the model in memory and its reload; a `Refusal` where they differ.
+
+    The continuation has to be greedy for the model in memory too, up to ties within the tolerance.
+    """
+    exact = is_exact(subject)
+    with torch.inference_mode():
+        logits = on_cpu(subject.model, exact)(reload.ids[None], use_cache=False).logits[0].float()
+    difference, top = float((logits - reload.logits).abs().max()), float(logits.abs().max())
+    tolerance = max(1e-4, 1e-5 * top) if exact else 0.02 * top
+    steps, chosen = logits[PROMPT - 1 : -1], reload.ids[PROMPT:, None]
+    lag = float((steps.max(1).values - steps.gather(1, chosen)[:, 0]).max())
+    if not (difference <= tolerance and lag <= 2 * tolerance and len(chosen) == NEW):
+        found = f"gives other results (logits off by {difference:.2g}, greedy tokens by {lag:.2g})"
+        raise Refusal(
+            f"The checkpoint, loaded in a fresh process, {found}, so nothing was written; use --export shim."
+        )
+    if reload.words is not None and reload.words.tolist() != subject.tokenizer(SAMPLE).input_ids:
+        raise Refusal(
+            "The stored tokenizer splits words differently, so nothing was written; use --export shim."
+        )
+    return difference
+
+
+def on_cpu(model: Any, exact: bool) -> Any:
+    """The model on the CPU, in float32 if `exact`; itself where it is so already."""
+
+    def moved(tensor: Tensor) -> Tensor:
+        return tensor.to("cpu", torch.float32 if exact and tensor.is_floating_point() else tensor.dtype)
+
+    if all(moved(tensor) is tensor for tensor in (*model.parameters(), *model.buffers())):
+        return model
+    parameters = {id(t): nn.Parameter(moved(t), requires_grad=False) for t in model.parameters()}
+    return copy.deepcopy(model, memo={**parameters, **{id(t): moved(t) for t in model.buffers()}})

@@ -1,0 +1,249 @@
+"""The page in a real browser, on a tiny model: all ids, the whole road, reload in the middle of a job, stop, two people."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sync_api = pytest.importorskip("playwright.sync_api")
+from playwright.sync_api import Browser, BrowserContext, Page, expect  # noqa: E402
+
+from tests.conftest import PAGE  # noqa: E402
+from tests.serving import served  # noqa: E402
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not Path(CHROMIUM).is_file(), reason="there is no chromium"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+TABS = ("Load", "Analyse", "Tune", "Compare", "History")
+IDS = (
+    "load-model load-button load-card analyse-text analyse-button analyse-layers analyse-heads analyse-channels "
+    "analyse-detail tune-target tune-faders tune-undo tune-redo tune-save tune-load compare-button compare-stop "
+    "compare-progress compare-table compare-text compare-prompt compare-generations history-table history-scatter "
+    "history-export history-report tour-start"
+).split()
+
+
+@pytest.fixture(scope="module")
+def text_file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    file = tmp_path_factory.mktemp("texts") / "page.txt"
+    file.write_text(PAGE * 40, encoding="utf-8")
+    return str(file)
+
+
+@pytest.fixture(scope="module")
+def address(tiny_folder: Path) -> Iterator[str]:
+    with served(str(tiny_folder)) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+class Visitor:
+    """A person with a browser of their own; complaints are console errors, and requests that leave the machine."""
+
+    def __init__(self, browser: Browser, address: str, width: int = 1200):
+        self.address, self.complaints = address, list[str]()
+        self.context: BrowserContext = browser.new_context(viewport={"width": width, "height": 900})
+        self.context.set_default_timeout(15_000)
+        self.page: Page = self.context.new_page()
+        self.page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
+        self.page.on("console", lambda m: self.complaints.append(m.text) if m.type == "error" else None)
+        self.page.on("request", lambda r: None if local(r.url) else self.complaints.append(f"request: {r.url}"))
+        self.open()
+
+    def open(self) -> None:
+        self.page.goto(self.address)
+        expect(self.page.locator("#load-button")).to_be_enabled(timeout=15_000)
+        self.page.wait_for_function("document.querySelector('#load-intro')?.textContent.includes('language model')")
+
+    def tab(self, name: str) -> None:
+        self.page.get_by_role("tab", name=name, exact=True).click()
+
+    def set(self, id: str, value: str) -> None:
+        box = self.page.locator(f"#{id} :is(input, textarea)").first
+        box.fill(value)
+        box.press("Tab")
+
+    def load(self) -> None:
+        self.page.click("#load-button")
+        expect(self.page.locator("#load-card")).to_contain_text("6 in 3 KV groups", timeout=20_000)
+
+    def analyse(self, text: str, samples: str = "8") -> None:
+        self.page.click("#load-next")
+        self.set("analyse-text", text)
+        self.set("analyse-samples", samples)
+        self.set("analyse-length", "32")
+        expect(self.page.locator("#analyse-preflight")).to_contain_text(f"{int(samples) * 32:,} tokens")
+        self.page.click("#analyse-button")
+        expect(self.page.locator("#analyse-progress")).to_contain_text("done", timeout=20_000)
+
+    def fader(self, site: str, layer: int) -> sync_api.Locator:
+        return self.page.locator(f'#tune-faders [role=slider][data-site={site}][data-layer="{layer}"]')
+
+
+def local(url: str) -> bool:
+    return url.startswith(("data:", "blob:")) or re.match(r"http://(127\.0\.0\.1|localhost)[:/]", url) is not None
+
+
+@pytest.fixture
+def visitor(browser: Browser, address: str) -> Iterator[Visitor]:
+    visitor = Visitor(browser, address)
+    yield visitor
+    visitor.context.close()
+    assert visitor.complaints == []
+
+
+def test_whole_road(visitor: Visitor, text_file: str) -> None:
+    page = visitor.page
+    for id in IDS:
+        expect(page.locator(f"#{id}")).to_have_count(1)
+    assert [tab.inner_text() for tab in page.get_by_role("tab").all()] == list(TABS)
+    visitor.load()
+    visitor.analyse(text_file)
+    for id in ("analyse-layers", "analyse-heads", "analyse-channels", "analyse-curves", "analyse-scores"):
+        expect(page.locator(f"#{id} .js-plotly-plot .main-svg").first).to_be_visible()
+    box = page.locator("#analyse-heads .js-plotly-plot .nsewdrag").first
+    height = box.bounding_box()["height"]
+    box.click(position={"x": 30, "y": height * 5 / 6})
+    expect(page.locator("#analyse-about")).to_contain_text("Layer 2")
+
+    page.click("#analyse-next")
+    assert page.locator("#tune-forecast").count() == 1
+    fader = visitor.fader("mlp", 1)
+    before, summary = fader.get_attribute("aria-valuenow"), page.locator("#tune-summary").inner_text()
+    frame = fader.bounding_box()
+    x, y = frame["x"] + frame["width"] / 2, frame["y"]
+    page.mouse.move(x, y + 6)
+    page.mouse.down()
+    page.mouse.move(x, y + frame["height"] * 0.4, steps=4)
+    page.mouse.move(x, y + frame["height"] * 0.7, steps=4)
+    page.mouse.up()
+    expect(page.locator("#tune-summary")).not_to_have_text(summary)
+    expect(page.locator("#tune-undo")).to_be_enabled()
+    assert fader.get_attribute("aria-valuenow") != before
+    page.click("#tune-undo")
+    expect(fader).to_have_attribute("aria-valuenow", before or "")
+    expect(page.locator("#tune-summary")).to_have_text(summary)
+    expect(page.locator("#tune-redo")).to_be_enabled()
+    with page.expect_download() as saved:
+        page.click("#tune-save")
+    assert '"heads"' in Path(saved.value.path()).read_text()
+
+    page.click("#tune-next")
+    visitor.set("compare-text", text_file)
+    visitor.set("compare-window", "32")
+    visitor.set("compare-limit", "512")
+    visitor.set("compare-prompt", "A model\nThe gates <b>open</b>")
+    visitor.set("compare-length", "4")
+    page.click("#compare-button")
+    expect(page.locator("#compare-progress")).to_contain_text("done", timeout=40_000)
+    table = page.locator("#compare-table")
+    for words in ("Dense", "Pruned + recovery", "Perplexity", "tokens/s", "windows of 32"):
+        expect(table).to_contain_text(words)
+    expect(page.locator("#compare-generations")).to_contain_text("The gates <b>open</b>")
+    expect(page.locator("#answer-1-recovered textarea")).to_be_visible()
+    expect(page.locator("#compare-errors .main-svg").first).to_be_visible()
+
+    page.click("#compare-next")
+    expect(page.locator("#history-table")).to_contain_text("Run 1")
+    expect(page.locator("#history-about")).to_contain_text("python -m slimllm prune")
+    with page.expect_download() as saved:
+        page.click("#history-report")
+    assert "Run 1" in Path(saved.value.path()).read_text()
+    page.click("#history-restore")
+    expect(page.locator("#tune-intro")).to_contain_text("plan of Run 1")
+
+
+def test_reload_finds_the_job_again_and_stop_stops_it(visitor: Visitor, text_file: str) -> None:
+    page = visitor.page
+    visitor.load()
+    visitor.analyse(text_file)
+    visitor.tab("Compare")
+    visitor.set("compare-text", text_file)
+    visitor.set("compare-window", "32")
+    visitor.set("compare-length", "400")
+    visitor.set("compare-prompt", "A model")
+    page.click("#compare-button")
+    expect(page.locator("#compare-stop")).to_be_enabled()
+    expect(page.locator("#compare-progress")).to_contain_text("Step")
+    visitor.open()
+    visitor.tab("Compare")
+    expect(page.locator("#compare-stop")).to_be_enabled()
+    expect(page.locator("#compare-progress")).to_contain_text("so far")
+    expect(page.locator("#compare-length input")).to_have_value("400")
+    expect(page.locator("#load-card")).to_contain_text("KV groups")
+    page.click("#compare-stop")
+    expect(page.locator("#compare-progress")).to_contain_text("stopped after", timeout=10_000)
+    expect(page.locator("#compare-button")).to_be_enabled()
+    expect(page.locator("#compare-table table")).to_have_count(0)
+
+
+def test_two_people_have_two_plans(browser: Browser, address: str, text_file: str) -> None:
+    one, two = Visitor(browser, address), Visitor(browser, address)
+    one.load()
+    one.analyse(text_file)
+    one.page.click("#analyse-next")
+    expect(one.fader("mlp", 1)).to_be_visible()
+    two.tab("Tune")
+    expect(two.page.locator("#tune-intro")).to_contain_text("needs an analysis")
+    two.page.click("#tune-missing-next")
+    two.load()
+    two.analyse(text_file)
+    two.page.click("#analyse-next")
+    two.fader("mlp", 1).press("End" if two.fader("mlp", 1).get_attribute("aria-valuenow") == "8" else "Home")
+    expect(two.page.locator("#tune-undo")).to_be_enabled()
+    one.open()
+    one.tab("Tune")
+    expect(one.page.locator("#tune-undo")).to_be_disabled()
+    for visitor in (one, two):
+        visitor.context.close()
+        assert visitor.complaints == []
+
+
+def test_refusal_is_said_on_the_page(visitor: Visitor) -> None:
+    page = visitor.page
+    visitor.set("load-model", "no/such-<b>model</b>")
+    page.click("#load-button")
+    expect(page.locator("#load-progress")).to_contain_text("was not found locally")
+    expect(page.locator("[data-testid=toast-body]")).to_contain_text("no/such-<b>model</b>")
+    visitor.complaints.clear()
+
+
+def test_tour_leads_through_the_tabs(visitor: Visitor) -> None:
+    page = visitor.page
+    page.click("#tour-start")
+    expect(page.locator("#tour")).to_contain_text("1 of 5")
+    for place in range(2, 6):
+        page.click("#tour-onward")
+        expect(page.locator("#tour")).to_contain_text(f"{place} of 5")
+        expect(page.get_by_role("tab", name=TABS[place - 1])).to_have_attribute("aria-selected", "true")
+    page.click("#tour-onward")
+    expect(page.locator("#tour")).to_have_count(0)
+
+
+@pytest.mark.parametrize("width", [390, 1024, 1600])
+def test_nothing_is_wider_than_the_window(browser: Browser, address: str, width: int) -> None:
+    visitor = Visitor(browser, address, width)
+    for name in TABS:
+        if width > 600:
+            visitor.tab(name)
+        overflow = visitor.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert overflow <= 0, name
+    visitor.context.close()
+    assert visitor.complaints == []

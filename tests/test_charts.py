@@ -1,0 +1,262 @@
+"""Figures: small, whole, labelled, free of what JSON cannot hold."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+import torch
+
+from slimllm.budget import layer_cost
+from slimllm.planning import make_plan
+from slimllm.types import Analysis, LayerReport, Plan
+from tests.synthetic import synthetic_analysis
+from ui import charts
+from ui.theme import PALETTE, swaps
+
+LIMIT = 150_000  # bytes of any figure
+
+
+@pytest.fixture(scope="module")
+def large() -> Analysis:
+    return synthetic_analysis(layers=80, heads=64, groups=8, head_size=128, channels=28_672)
+
+
+@pytest.fixture(scope="module")
+def small() -> Analysis:
+    return synthetic_analysis(layers=6, heads=9, groups=3, head_size=8, channels=96)
+
+
+@pytest.fixture(scope="module")
+def plan(small: Analysis) -> Plan:
+    return make_plan(small, 0.2)
+
+
+def reports(n: int) -> list[LayerReport]:
+    return [LayerReport(3, 64, (0, 1, 2), tuple(range(64)), 0.01 * i, 0.012 * i) for i in range(n)]
+
+
+RUNS = [
+    {"name": "dense", "parameters": 134e6, "perplexity": 18.9},
+    {"name": "run <b>1</b>", "parameters": 110e6, "perplexity": 25.0, "words": "20 % removed"},
+    {"name": "run 2", "parameters": 112e6, "perplexity": 31.0},
+    {"name": "broken", "parameters": 60e6, "perplexity": math.inf},
+]
+
+
+def figures(analysis: Analysis) -> dict[str, go.Figure]:
+    plan, layers, total, shape = make_plan(analysis, 0.2), analysis.layers, len(analysis.layers), analysis.shape
+    return {
+        "layers": charts.layer_chart(layers, total, plan, shape),
+        "heads": charts.heads_map(layers, total, shape),
+        "channels": charts.channels_map(layers, total, shape),
+        "channels in place": charts.channels_map(layers, total, shape, ordered=False),
+        "error curves": charts.error_curves(layers[1], 1, plan, shape),
+        "scores": charts.score_chart(layers[1], 1, plan),
+        "reports": charts.errors_chart(reports(total)),
+        "history": charts.history_chart(RUNS),
+    }
+
+
+NAMES = ("layers", "heads", "channels", "channels in place", "error curves", "scores", "reports", "history")
+
+
+def numbers(array: Any) -> np.ndarray:
+    """The numbers of a figure's array, decoded where Plotly wrote base64."""
+    if isinstance(array, dict):
+        flat = np.frombuffer(base64.b64decode(array["bdata"]), dtype=array["dtype"])
+        return flat.reshape([int(n) for n in array["shape"].split(",")]) if "shape" in array else flat
+    return np.asarray(array)
+
+
+def sent(figure: go.Figure) -> dict[str, Any]:
+    """The figure as the browser gets it; refuses NaN and infinities."""
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} in the JSON")
+
+    return json.loads(figure.to_json(), parse_constant=refuse)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_figure_of_a_large_model_stays_small(large: Analysis, name: str) -> None:
+    assert charts.payload(figures(large)[name]) <= LIMIT
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_figure_has_title_axis_titles_and_a_fixed_revision(small: Analysis, name: str) -> None:
+    layout = sent(figures(small)[name])["layout"]
+    assert layout["title"]["text"]
+    assert layout["uirevision"]
+    assert layout["paper_bgcolor"] == layout["plot_bgcolor"] == "rgba(0,0,0,0)"
+    assert layout["xaxis"]["title"]["text"]
+    assert layout["yaxis"]["title"]["text"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_number_is_finite_and_every_trace_explains_itself(small: Analysis, name: str) -> None:
+    for trace in sent(figures(small)[name])["data"]:
+        for key in ("x", "y", "z"):
+            if key in trace:
+                assert np.isfinite(numbers(trace[key]).astype(float)).all(), (name, key)
+        assert trace.get("hovertemplate"), name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_colour_has_a_dark_twin(small: Analysis, name: str) -> None:
+    found: list[str] = []
+
+    def walk(node: Any) -> None:
+        if isinstance(node, dict):
+            for value in node.values():
+                walk(value)
+        elif isinstance(node, list):
+            for value in node:
+                walk(value)
+        elif isinstance(node, str) and len(node) == 7 and node.startswith("#"):
+            found.append(node)
+
+    walk(sent(figures(small)[name]))
+    assert found
+    assert not [colour for colour in found if colour not in swaps()]
+
+
+def contrast(one: str, other: str) -> float:
+    """The contrast ratio of two colours as accessibility guidelines define it."""
+
+    def light(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    high, low = sorted((light(one), light(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_text_and_lines_can_be_read_on_their_ground(mode: str) -> None:
+    colours = PALETTE[mode]
+    for ground in ("page", "surface"):
+        for text in ("ink", "muted", "accent"):
+            assert contrast(str(colours[text]), str(colours[ground])) >= 4.5, (text, ground)
+        for line in ("second", "third", "fourth"):
+            assert contrast(str(colours[line]), str(colours[ground])) >= 3, (line, ground)
+    assert contrast(str(colours["on-accent"]), str(colours["accent"])) >= 4.5
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_the_sequential_scale_goes_one_way(mode: str) -> None:
+    ground = str(PALETTE[mode]["surface"])
+    steps = [contrast(colour, ground) for colour in PALETTE[mode]["sequential"]]
+    assert steps == sorted(steps)
+
+
+Map = Callable[..., go.Figure]
+
+
+@pytest.mark.parametrize("draw", [charts.heads_map, charts.channels_map])
+def test_layers_that_have_not_arrived_stay_blank_and_nothing_moves(small: Analysis, draw: Map) -> None:
+    whole = draw(small.layers, 6, small.shape)
+    for layers in ([], [None] * 6, small.layers[:2], [*small.layers[:2], None, *small.layers[3:]]):
+        figure = draw(layers, 6, small.shape)
+        rows = [int(y) for trace in sent(figure)["data"] for y in numbers(trace["y"])]
+        assert rows == [i for i, found in enumerate(layers) if found is not None]
+        assert figure.layout.yaxis.range == whole.layout.yaxis.range
+        assert figure.layout.xaxis.range == whole.layout.xaxis.range
+        assert figure.layout.uirevision == whole.layout.uirevision
+
+
+def test_head_scores_are_exact_in_the_hover_and_relative_in_colour(small: Analysis) -> None:
+    (trace,) = sent(charts.heads_map(small.layers, 6, small.shape))["data"]
+    scores = torch.stack([found.attention["kv-group"].ranking.scores for found in small.layers]).numpy()
+    np.testing.assert_array_equal(numbers(trace["customdata"]), scores)
+    assert (numbers(trace["z"]).max(axis=1) == 200).all()
+    assert trace["z"]["dtype"] == "u1"
+
+
+def test_groups_stand_apart(small: Analysis) -> None:
+    figure = charts.heads_map(small.layers, 6, small.shape)
+    assert [line.x0 for line in figure.layout.shapes] == [2.5, 5.5]
+
+
+def test_channel_bins_hold_mean_scores_in_order_and_in_place(small: Analysis) -> None:
+    scores = small.layers[0].mlp.ranking.scores
+    (ordered,) = sent(charts.channels_map(small.layers, 6, small.shape, bins=8))["data"]
+    (placed,) = sent(charts.channels_map(small.layers, 6, small.shape, bins=8, ordered=False))["data"]
+    best_first = scores.sort(descending=True).values
+    np.testing.assert_allclose(numbers(ordered["customdata"])[0], best_first.view(8, 12).mean(1).numpy(), rtol=1e-5)
+    np.testing.assert_allclose(numbers(placed["customdata"])[0], scores.view(8, 12).mean(1).numpy(), rtol=1e-5)
+    np.testing.assert_allclose(numbers(ordered["x"]), np.arange(8) * 12 + 5.5)
+
+
+def test_dead_layers_and_broken_scores_are_drawn_as_nothing(small: Analysis) -> None:
+    first = small.layers[0]
+    scores = torch.full_like(first.mlp.ranking.scores, float("nan"))
+    mlp = dataclasses.replace(first.mlp, ranking=dataclasses.replace(first.mlp.ranking, scores=scores))
+    layers = [dataclasses.replace(first, mlp=mlp), *small.layers[1:]]
+    (trace,) = sent(charts.channels_map(layers, 6, small.shape))["data"]
+    assert not numbers(trace["z"])[0].any()
+    sent(charts.score_chart(layers[0], 0, None))
+
+
+def test_the_layer_chart_tells_the_plans_share_of_each_layer(small: Analysis, plan: Plan) -> None:
+    bars, line = sent(charts.layer_chart(small.layers, 6, plan, small.shape))["data"]
+    np.testing.assert_allclose(numbers(bars["y"]), small.cosine, rtol=1e-6)
+    layer = small.shape.layers[2]
+    kept = layer_cost(layer, plan.heads[2], plan.channels[2], plan.unit, plan.recovery, small.shape.hidden)
+    assert numbers(line["y"])[2] == pytest.approx(100 * (1 - kept / layer.dense), rel=1e-5)
+    assert len(charts.layer_chart(small.layers[:2], 6, None, small.shape).data) == 1
+
+
+def test_error_curves_show_every_recovery_and_mark_the_plan(small: Analysis, plan: Plan) -> None:
+    figure = charts.error_curves(small.layers[2], 2, plan, small.shape)
+    names = [trace.name for trace in figure.data if trace.showlegend]
+    assert names == ["None", "Bias", "Regression", "Least squares", "the plan"]
+    marks = [trace for trace in figure.data if trace.name == "the plan"]
+    assert [mark.x[0] for mark in marks] == [plan.heads[2], plan.channels[2]]
+    found = small.layers[2].mlp.error[plan.recovery][plan.channels[2]]
+    assert marks[1].y[0] == pytest.approx(100 * float(found), rel=1e-6)
+
+
+def test_error_curves_of_the_other_unit(small: Analysis) -> None:
+    plan = make_plan(small, 0.2, unit="query-head")
+    figure = charts.error_curves(small.layers[0], 0, plan, small.shape)
+    assert list(figure.data[0].x) == [0, 3, 6, 9]
+    charts.error_curves(small.layers[0], 0, None, small.shape)
+
+
+def test_the_score_chart_says_how_many_are_kept(small: Analysis, plan: Plan) -> None:
+    kept = plan.channels[2]
+    figure = charts.score_chart(small.layers[2], 2, plan)
+    assert [trace.name for trace in figure.data] == [f"kept: {kept} channels", f"cut: {96 - kept} channels"]
+    assert [trace.name for trace in charts.score_chart(small.layers[2], 2, None).data] == ["kept: 96 channels"]
+
+
+def test_history_joins_the_best_leaves_out_the_unmeasured_and_shows_names_as_text() -> None:
+    beaten, best = charts.history_chart(RUNS).data
+    assert list(best.customdata) == [1, 0]
+    assert list(beaten.customdata) == [2]
+    assert best.text[0] == "run &lt;b&gt;1&lt;/b&gt;"
+    assert charts.history_chart([]).layout.title.text
+    spread = [{"name": "a", "parameters": 1e6, "perplexity": p} for p in (10, 1000)]
+    assert charts.history_chart(spread).layout.yaxis.type == "log"
+
+
+def test_reports_without_layers_or_with_infinite_errors_are_drawn() -> None:
+    sent(charts.errors_chart([]))
+    sent(charts.errors_chart([LayerReport(1, 1, (0,), (0,), math.nan, math.inf)]))
+
+
+@pytest.mark.parametrize(("n", "most"), [(1, 10), (3, 10), (30, 10), (80, 16), (4096, 10)])
+def test_ticks_are_few_and_start_at_zero(n: int, most: int) -> None:
+    found = charts.ticks(n, most)
+    assert found[0] == 0
+    assert found[-1] < n
+    assert len(found) <= most

@@ -1,0 +1,104 @@
+"""The fader bank's Python side: what it tells the browser, and what it believes of the browser's answer."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from slimllm.budget import bounds_of
+from slimllm.planning import make_plan
+from slimllm.types import Analysis, Pin
+from tests.synthetic import synthetic_analysis
+from ui.faders import Faders, bank, checked, grid, importance, value_of
+
+
+@pytest.fixture(scope="module")
+def analysis() -> Analysis:
+    return synthetic_analysis(layers=5, heads=8, groups=4, head_size=8, channels=96)
+
+
+def test_the_bank_is_json_and_names_what_is_feasible(analysis: Analysis) -> None:
+    plan = make_plan(analysis, 0.2, protected=(Pin(1, "attention", 0), Pin(1, "attention", 7)), forced=(Pin(2, "mlp", 3),))
+    told = json.loads(bank(analysis, plan))
+    assert told["layers"][0]["heads"] == [2, 4, 6, 8]
+    assert told["layers"][1]["heads"] == [4, 6, 8]
+    assert told["layers"][2]["high"] == 88
+    assert told["layers"][0]["bias"] == [64, 64]
+    assert [layer["weight"] for layer in told["layers"]][0] == 1.0
+
+
+def test_a_large_bank_stays_small() -> None:
+    large = synthetic_analysis(layers=80, heads=64, groups=8, head_size=128, channels=28_672)
+    assert len(bank(large, make_plan(large, 0.2))) < 150_000
+
+
+def test_short_curves_are_sent_whole_and_long_ones_finer_near_the_full_width() -> None:
+    layer = synthetic_analysis(layers=1, heads=8, groups=4, head_size=8, channels=1000).shape.layers[0]
+    bounds = bounds_of(layer, 0, "kv-group", 8, (), ())
+    whole = grid(bounds, 200)
+    assert whole[0] == bounds.low
+    assert whole[-1] == 1000
+    assert all(width % 8 == 0 for width in whole)
+    sampled = grid(bounds, 1)
+    assert 60 <= len(sampled) <= 65  # two may fall on the same whole number
+    assert (sampled[0], sampled[-1]) == (bounds.low, 1000)
+    assert sampled[-1] - sampled[-2] < sampled[1] - sampled[0]
+
+
+def test_importance_is_a_rank() -> None:
+    assert importance([0.05, 0.9, 0.99, 0.98]) == [1.0, 0.667, 0.0, 0.333]
+    assert importance([0.5]) == [0.0]
+
+
+def test_the_value_of_a_plan_passes_unchanged(analysis: Analysis) -> None:
+    plan = make_plan(analysis, 0.2)
+    value = value_of(plan, [True, False, False, False, True])
+    with gr.Blocks():
+        faders = Faders(value, bank=bank(analysis, plan))
+    assert faders.preprocess(json.loads(json.dumps(value))) == value
+    assert faders.postprocess(value) == value
+    assert faders.preprocess(None) is None
+
+
+def test_what_is_not_feasible_is_clamped(analysis: Analysis) -> None:
+    told = json.loads(bank(analysis, make_plan(analysis, 0.2)))
+    wild = {"heads": [-5, 999, 3, 4, 8], "channels": [-1, 10**9, 50, 8, 96], "locked": [False] * 5}
+    assert checked(wild, told) == {
+        "heads": [2, 8, 2, 4, 8],
+        "channels": [8, 96, 48, 8, 96],
+        "locked": [False] * 5,
+    }
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        "text",
+        [1, 2],
+        {},
+        {"heads": [1], "channels": "x"},
+        {"heads": [1.5], "channels": [1]},
+        {"heads": [True], "channels": [1]},
+        {"heads": [None], "channels": [1]},
+        {"heads": [float("nan")], "channels": [1]},
+        {"heads": [], "channels": [], "locked": []},
+        {"heads": [1], "channels": [1, 2]},
+        {"heads": [1], "channels": [1], "locked": ["yes"]},
+        {"heads": [1], "channels": [1], "locked": [True, False]},
+        {"heads": [1] * 1001, "channels": [1] * 1001},
+    ],
+)
+def test_anything_else_is_refused_in_one_sentence(payload: Any) -> None:
+    with pytest.raises(gr.Error) as error:
+        checked(payload, None)
+    assert str(error.value).count(".") <= 1
+    assert "faders" in str(error.value)
+
+
+def test_another_models_faders_are_refused(analysis: Analysis) -> None:
+    told = json.loads(bank(analysis, make_plan(analysis, 0.2)))
+    with pytest.raises(gr.Error, match="3 layers and the model has 5"):
+        checked({"heads": [1] * 3, "channels": [1] * 3, "locked": [False] * 3}, told)

@@ -1,0 +1,283 @@
+"""The page's actions for programs, on a tiny model: the whole road by gradio_client, bad inputs, and who may ask."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+
+from slimllm import planning
+from slimllm.recipes import save_plan
+from slimllm.types import Refusal
+from tests.conftest import PAGE
+from tests.serving import served
+from tests.synthetic import synthetic_analysis
+from ui import compare, history, report, tables, tune
+from ui.app import Settings, check, launch_options
+from ui.runs import Column, Protocol, Run
+from ui.session import Comparison, Registry, Session
+
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+NAMES = {"load", "analyse", "plan", "prune", "evaluate", "generate", "export"}
+Call = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def text_file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    file = tmp_path_factory.mktemp("texts") / "page.txt"
+    file.write_text(PAGE * 8, encoding="utf-8")
+    return str(file)
+
+
+@pytest.fixture(scope="module")
+def address(tiny_folder: Path) -> Iterator[str]:
+    with served(str(tiny_folder)) as url:
+        yield url
+
+
+def client(address: str) -> Call:
+    """A client with a session of its own."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        made = Client(address, verbose=False)
+    return lambda name, **values: made.predict(api_name=f"/{name}", **values)
+
+
+def refused(call: Call, name: str, **values: Any) -> str:
+    with pytest.raises(AppError) as caught:
+        call(name, **values)
+    return str(caught.value)
+
+
+def test_whole_road(address: str, tiny_folder: Path, text_file: str) -> None:
+    call = client(address)
+    card = call("load", model=str(tiny_folder))
+    assert (card["family"], card["layers"], card["heads"], card["kv_groups"]) == ("llama", 3, 6, 3)
+    found = call("analyse", text=text_file, samples=4, length=32)
+    assert found["tokens"] == 128
+    assert (len(found["layer_cosine"]), len(found["head_scores"][0])) == (3, 6)
+    plan = call("plan", ratio=0.3, align=1)
+    assert plan["ratio_achieved"] == pytest.approx(0.3, abs=0.01)
+    assert len(plan["forecast"]["error"]) == 3
+    plan["channels"] = [64, 64, 64]
+    by_hand = call("plan", plan={key: plan[key] for key in plan if key != "forecast"})
+    assert by_hand["channels"] == [64, 64, 64]
+    pruned = call("prune", text=text_file, window=32, limit=512)
+    dense, bare, recovered = pruned["models"]
+    assert [m["name"] for m in pruned["models"]] == ["dense", "pruned", "recovered"]
+    assert bare["parameters"] < recovered["parameters"] < dense["parameters"]
+    assert all(m["perplexity"] > 1 and m["tokens_per_second"] > 0 for m in pruned["models"])
+    assert len(pruned["layers"]) == 3
+    assert recovered["error_measured"] < bare["error_measured"]
+    again = call("evaluate", text=text_file, window=16, limit=512)
+    assert again["protocol"]["window"] == 16
+    assert again["models"][0]["perplexity"] != dense["perplexity"]
+    assert again["models"][0]["tokens_per_second"] == dense["tokens_per_second"]
+    answers = call("generate", prompt="A model", max_new_tokens=5)
+    assert set(answers) == {"prompt", "dense", "pruned", "recovered"}
+    assert answers == call("generate", prompt="A model", max_new_tokens=5)
+
+
+@pytest.mark.slow
+def test_export_is_verified(address: str, tiny_folder: Path, text_file: str) -> None:
+    call = client(address)
+    call("load", model=str(tiny_folder))
+    call("analyse", text=text_file, samples=4, length=32)
+    call("plan", ratio=0.3)
+    call("prune", text=text_file, window=32, limit=256)
+    made = call("export", tier="auto")
+    assert made["verified"] is True
+    assert made["max_logit_difference"] < 1e-4
+    assert (Path(made["folder"]) / "plan.json").is_file() or (Path(made["folder"]) / "slimllm.json").is_file()
+
+
+def test_clients_do_not_share_what_they_do(address: str, tiny_folder: Path, text_file: str) -> None:
+    one, two = client(address), client(address)
+    one("load", model=str(tiny_folder))
+    one("analyse", text=text_file, samples=4, length=32)
+    assert "No model is loaded" in refused(two, "analyse", text=text_file, samples=4, length=32)
+    assert "not analysed" in refused(two, "plan", ratio=0.2)
+
+
+def test_bad_input_gives_one_sentence(address: str, tiny_folder: Path, text_file: str, tmp_path: Path) -> None:
+    call = client(address)
+    empty = tmp_path / "empty.txt"
+    empty.write_text("")
+    for model in ("no/such-model", str(tmp_path), str(empty), "", "/nowhere"):
+        said = refused(call, "load", model=model)
+        assert "\n" not in said
+        assert "Traceback" not in said
+        assert "went wrong" not in said, said
+    assert "not analysed" in refused(call, "plan", ratio=0.2)
+    call("load", model=str(tiny_folder))
+    bad: list[tuple[str, dict[str, Any], str]] = [
+        ("analyse", {"text": str(empty)}, "holds no text"),
+        ("analyse", {"text": "nonsense"}, "is not known"),
+        ("analyse", {"text": text_file, "samples": 0}, "Samples must be a whole number"),
+        ("analyse", {"text": text_file, "samples": 10_000, "length": 32}, "fewer than"),
+        ("analyse", {"text": text_file, "samples": 1, "length": 4096}, "more than this model's"),
+        ("analyse", {"text": text_file, "samples": 4, "length": 32, "method": "guess"}, "is not known"),
+        ("prune", {"text": text_file}, "no plan"),
+        ("evaluate", {"text": text_file}, "Nothing has been pruned"),
+        ("generate", {"prompt": "x"}, "Nothing has been pruned"),
+        ("export", {"tier": "auto"}, "No run is chosen"),
+    ]
+    for name, values, words in bad:
+        assert words in refused(call, name, **values)
+    call("analyse", text=text_file, samples=4, length=32)
+    for ratio in (1, 1.5, -0.1, "nan", None):
+        assert "ossible" in refused(call, "plan", ratio=ratio) or "number" in refused(call, "plan", ratio=ratio)
+    for plan in ({"format": 1}, {"a": 1}):
+        assert "plan" in refused(call, "plan", plan=plan)
+    assert "is not known" in refused(call, "plan", ratio=0.2, recovery="prayer")
+    call("plan", ratio=0.2)
+    assert "window" in refused(call, "prune", text=text_file, window=100_000, limit=64).lower()
+
+
+def ask(address: str, **headers: str) -> int:
+    request = urllib.request.Request(address, headers=headers)
+    try:
+        return urllib.request.urlopen(request, timeout=10).status
+    except urllib.error.HTTPError as refusal:
+        return refusal.code
+
+
+def test_only_this_machine_is_answered(address: str) -> None:
+    assert ask(address) == 200
+    assert ask(address, Host="evil.example") == 400
+    assert ask(f"{address}gradio_api/file=/etc/passwd") in (403, 404)
+    assert ask(f"{address}monitoring/summary") == 403
+    config = json.load(urllib.request.urlopen(f"{address}config"))
+    named = {d["api_name"] for d in config["dependencies"] if d["api_visibility"] == "public"}
+    assert named == NAMES
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (Settings(host="0.0.0.0"), "--listen"),
+        (Settings(host="0.0.0.0", listen=True), "password"),
+        (Settings(port=0), "not possible"),
+        (Settings(port=70_000), "not possible"),
+    ],
+)
+def test_what_cannot_be_served_is_refused(settings: Settings, words: str) -> None:
+    with pytest.raises(Refusal, match=words):
+        check(settings)
+
+
+def test_port_in_use_is_refused() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(Refusal, match="Port"):
+            check(Settings(port=other.getsockname()[1]))
+
+
+def test_everything_that_calls_out_is_off() -> None:
+    options = launch_options(Settings())
+    assert (options["share"], options["run_history"], options["enable_monitoring"]) == (False, False, False)
+    assert options["server_name"] == "127.0.0.1"
+    assert "http" not in options["head"]
+
+
+# Handlers as plain functions ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def planned() -> Session:
+    session = Registry().open(None)
+    analysis = synthetic_analysis(layers=4, channels=256)
+    session.set_analysis(analysis, planning.make_plan(analysis, 0.2))
+    return session
+
+
+def test_faders_move_a_layer_and_hold_the_size(planned: Session) -> None:
+    before = planned.plan
+    value = {"heads": list(before.heads), "channels": list(before.channels), "locked": [False] * 4}
+    wanted = before.channels[1] - 32
+    value["channels"][1] = wanted
+    tune.move_faders(planned, value, False)
+    assert planned.plan.channels[1] == wanted
+    assert planned.plan.ratio_achieved > before.ratio_achieved
+    tune.undo_step(planned)
+    value["locked"] = [False, False, True, False]
+    tune.move_faders(planned, value, True)
+    assert planned.plan.channels[1] == wanted
+    assert planned.plan.channels[2] == before.channels[2], "a locked layer does not give way"
+    assert abs(planned.plan.ratio_achieved - before.ratio_achieved) < 0.02
+    assert planned.locked == [False, False, True, False]
+
+
+def test_locking_alone_is_no_step_of_undo(planned: Session) -> None:
+    plan = planned.plan
+    tune.move_faders(planned, {"heads": plan.heads, "channels": plan.channels, "locked": [True] * 4}, False)
+    assert len(planned.plans) == 1
+    assert planned.locked == [True] * 4
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"format": 1}', '{"format": 99}', "\x00\x01", "NaN", '{"format": 1, "heads": [-1]}']
+)
+def test_malformed_plan_file_loses_nothing(planned: Session, tmp_path: Path, text: str) -> None:
+    before = planned.plan
+    file = tmp_path / "plan.json"
+    file.write_text(text)
+    with pytest.raises(Refusal) as caught:
+        tune.load_plan(planned, str(file))
+    assert "\n" not in str(caught.value)
+    assert planned.plan == before
+
+
+def test_saved_plan_comes_back(planned: Session, tmp_path: Path) -> None:
+    mine = planned.plan
+    save_plan(mine, tmp_path / "plan.json")
+    planned.push(planning.make_plan(planned.known, 0.5))
+    tune.load_plan(planned, str(tmp_path / "plan.json"))
+    assert planned.plan == mine
+
+
+def columns(perplexity: float) -> dict[str, Column]:
+    return {
+        "dense": Column(100, 200, 10.0, 64, 5.0),
+        "pruned": Column(80, 160, perplexity * 2, 64, 6.0, 0.1, 0.2),
+        "recovered": Column(81, 162, perplexity, 64, 6.0, 0.1, 0.1),
+    }
+
+
+@pytest.mark.parametrize(
+    ("perplexity", "words"), [(10.2, "almost as well"), (13.0, "noticeably"), (30.0, "fluency"), (1e9, "damaged")]
+)
+def test_verdict_says_what_the_figures_mean(planned: Session, perplexity: float, words: str) -> None:
+    assert words in tables.verdict(Comparison(planned.plan, columns=columns(perplexity)))
+
+
+def test_table_tells_units_protocol_and_changes(planned: Session) -> None:
+    html = tables.table_of(columns(13.0), Protocol("<b>odd</b>.txt", 128, 64), "regression")
+    for words in ("Dense", "Pruned + recovery", "200 B", "−20.0 %", "+30.0 %", "tokens/s", "windows of 128", "64 tokens"):
+        assert words in html
+    assert "<b>odd" not in html
+
+
+def test_report_and_history_escape_what_they_show(planned: Session) -> None:
+    plan = dataclasses.replace(planned.plan, model="<script>alert(1)</script>")
+    run = Run(1, "2026-01-01T12:00:00", plan, Protocol(), columns(13.0), errors=((0.1, 0.2),) * 4)
+    for html in (report.page(run), history.about_run(run)):
+        assert "<script>alert" not in html
+    assert "plan.json" in report.page(run)
+    assert len(history.row_of(run)) == len(history.HEADERS)
+
+
+def test_prompts_become_one_block_each() -> None:
+    session = Registry().open(None)
+    assert len(compare.draw_answers(session)) == 4 * 5
