@@ -84,7 +84,8 @@ def generate(
     seed: int = 0,
     use_cache: bool = True,
 ) -> Iterator[str]:
-    """Pieces of the continuation as they are written: greedy at temperature 0, else sampled with the seed.
+    """The continuation as it is written, one piece per token, empty inside a character: greedy at temperature
+    0, else sampled with the seed.
 
     Ends at the end-of-text token, after `max_new_tokens`, or where the model's longest input is reached.
     """
@@ -103,9 +104,10 @@ def generate(
     for token in continuation(subject, ids, min(max_new_tokens, room), temperature, seed, use_cache):
         written.append(token)
         longer = subject.tokenizer.decode(written, skip_special_tokens=True)
-        if not longer.endswith("\ufffd"):  # a character may take several tokens
-            yield longer[len(text) :]
-            text = longer
+        if longer.endswith("\ufffd"):  # a character may take several tokens
+            longer = text
+        yield longer[len(text) :]
+        text = longer
 
 
 @torch.inference_mode()
@@ -173,7 +175,7 @@ def clock(subject: Subject) -> float:
 def timed_generation(
     subject: Subject, prompt: str, say: Callable[[str], object] = str, **settings: float
 ) -> tuple[str, int, float]:
-    """(text, pieces written, pieces per second) of one generation."""
+    """(text, tokens written, tokens per second) of one generation."""
     start, pieces = time.perf_counter(), []
     for piece in generate(subject, prompt, **settings):  # type: ignore[arg-type]
         say(piece)

@@ -41,6 +41,14 @@ def text_file(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
+def long_text(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A text that takes many seconds to measure on."""
+    file = tmp_path_factory.mktemp("texts") / "long.txt"
+    file.write_text(PAGE * 1500, encoding="utf-8")
+    return str(file)
+
+
+@pytest.fixture(scope="module")
 def address(tiny_folder: Path) -> Iterator[str]:
     with served(str(tiny_folder)) as url:
         yield url
@@ -111,22 +119,28 @@ def visitor(browser: Browser, address: str) -> Iterator[Visitor]:
 
 def test_whole_road(visitor: Visitor, text_file: str) -> None:
     page = visitor.page
-    for id in IDS:
-        expect(page.locator(f"#{id}")).to_have_count(1)
     assert [tab.inner_text() for tab in page.get_by_role("tab").all()] == list(TABS)
+    for name in TABS:
+        visitor.tab(name)
+        for id in IDS:
+            if id.startswith(f"{name.lower()}-") or id == "tour-start":
+                expect(page.locator(f"#{id}")).to_have_count(1)
+    visitor.tab("Load")
     visitor.load()
     visitor.analyse(text_file)
     for id in ("analyse-layers", "analyse-heads", "analyse-channels", "analyse-curves", "analyse-scores"):
         expect(page.locator(f"#{id} .js-plotly-plot .main-svg").first).to_be_visible()
-    box = page.locator("#analyse-heads .js-plotly-plot .nsewdrag").first
-    height = box.bounding_box()["height"]
-    box.click(position={"x": 30, "y": height * 5 / 6})
+    plot = page.locator("#analyse-heads .js-plotly-plot .nsewdrag").first
+    plot.scroll_into_view_if_needed()
+    frame = plot.bounding_box()
+    page.mouse.click(frame["x"] + 30, frame["y"] + frame["height"] * 5 / 6)
     expect(page.locator("#analyse-about")).to_contain_text("Layer 2")
 
     page.click("#analyse-next")
     assert page.locator("#tune-forecast").count() == 1
     fader = visitor.fader("mlp", 1)
-    before, summary = fader.get_attribute("aria-valuenow"), page.locator("#tune-summary").inner_text()
+    before, summary = fader.get_attribute("aria-valuenow"), page.locator("#tune-summary .note").inner_text()
+    fader.scroll_into_view_if_needed()
     frame = fader.bounding_box()
     x, y = frame["x"] + frame["width"] / 2, frame["y"]
     page.mouse.move(x, y + 6)
@@ -134,12 +148,12 @@ def test_whole_road(visitor: Visitor, text_file: str) -> None:
     page.mouse.move(x, y + frame["height"] * 0.4, steps=4)
     page.mouse.move(x, y + frame["height"] * 0.7, steps=4)
     page.mouse.up()
-    expect(page.locator("#tune-summary")).not_to_have_text(summary)
+    expect(page.locator("#tune-summary .note")).not_to_have_text(summary)
     expect(page.locator("#tune-undo")).to_be_enabled()
     assert fader.get_attribute("aria-valuenow") != before
     page.click("#tune-undo")
     expect(fader).to_have_attribute("aria-valuenow", before or "")
-    expect(page.locator("#tune-summary")).to_have_text(summary)
+    expect(page.locator("#tune-summary .note")).to_have_text(summary)
     expect(page.locator("#tune-redo")).to_be_enabled()
     with page.expect_download() as saved:
         page.click("#tune-save")
@@ -170,15 +184,14 @@ def test_whole_road(visitor: Visitor, text_file: str) -> None:
     expect(page.locator("#tune-intro")).to_contain_text("plan of Run 1")
 
 
-def test_reload_finds_the_job_again_and_stop_stops_it(visitor: Visitor, text_file: str) -> None:
+def test_reload_finds_the_job_again_and_stop_stops_it(visitor: Visitor, text_file: str, long_text: str) -> None:
     page = visitor.page
     visitor.load()
     visitor.analyse(text_file)
     visitor.tab("Compare")
-    visitor.set("compare-text", text_file)
+    visitor.set("compare-text", long_text)
     visitor.set("compare-window", "32")
-    visitor.set("compare-length", "400")
-    visitor.set("compare-prompt", "A model")
+    visitor.set("compare-limit", "0")
     page.click("#compare-button")
     expect(page.locator("#compare-stop")).to_be_enabled()
     expect(page.locator("#compare-progress")).to_contain_text("Step")
@@ -186,7 +199,7 @@ def test_reload_finds_the_job_again_and_stop_stops_it(visitor: Visitor, text_fil
     visitor.tab("Compare")
     expect(page.locator("#compare-stop")).to_be_enabled()
     expect(page.locator("#compare-progress")).to_contain_text("so far")
-    expect(page.locator("#compare-length input")).to_have_value("400")
+    expect(page.locator("#compare-window input")).to_have_value("32")
     expect(page.locator("#load-card")).to_contain_text("KV groups")
     page.click("#compare-stop")
     expect(page.locator("#compare-progress")).to_contain_text("stopped after", timeout=10_000)
@@ -206,7 +219,8 @@ def test_two_people_have_two_plans(browser: Browser, address: str, text_file: st
     two.load()
     two.analyse(text_file)
     two.page.click("#analyse-next")
-    two.fader("mlp", 1).press("End" if two.fader("mlp", 1).get_attribute("aria-valuenow") == "8" else "Home")
+    two.page.bring_to_front()
+    two.fader("mlp", 0).press("ArrowDown")
     expect(two.page.locator("#tune-undo")).to_be_enabled()
     one.open()
     one.tab("Tune")
@@ -220,7 +234,7 @@ def test_refusal_is_said_on_the_page(visitor: Visitor) -> None:
     page = visitor.page
     visitor.set("load-model", "no/such-<b>model</b>")
     page.click("#load-button")
-    expect(page.locator("#load-progress")).to_contain_text("was not found locally")
+    expect(page.locator("#load-progress")).to_contain_text("There is no folder")
     expect(page.locator("[data-testid=toast-body]")).to_contain_text("no/such-<b>model</b>")
     visitor.complaints.clear()
 

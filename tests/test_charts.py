@@ -52,7 +52,12 @@ RUNS = [
 
 
 def figures(analysis: Analysis) -> dict[str, go.Figure]:
-    plan, layers, total, shape = make_plan(analysis, 0.2), analysis.layers, len(analysis.layers), analysis.shape
+    plan, layers, total, shape = (
+        make_plan(analysis, 0.2),
+        analysis.layers,
+        len(analysis.layers),
+        analysis.shape,
+    )
     return {
         "layers": charts.layer_chart(layers, total, plan, shape),
         "heads": charts.heads_map(layers, total, shape),
@@ -191,9 +196,36 @@ def test_channel_bins_hold_mean_scores_in_order_and_in_place(small: Analysis) ->
     (ordered,) = sent(charts.channels_map(small.layers, 6, small.shape, bins=8))["data"]
     (placed,) = sent(charts.channels_map(small.layers, 6, small.shape, bins=8, ordered=False))["data"]
     best_first = scores.sort(descending=True).values
-    np.testing.assert_allclose(numbers(ordered["customdata"])[0], best_first.view(8, 12).mean(1).numpy(), rtol=1e-5)
-    np.testing.assert_allclose(numbers(placed["customdata"])[0], scores.view(8, 12).mean(1).numpy(), rtol=1e-5)
+    np.testing.assert_allclose(
+        numbers(ordered["customdata"])[0], best_first.view(8, 12).mean(1).numpy(), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        numbers(placed["customdata"])[0], scores.view(8, 12).mean(1).numpy(), rtol=1e-5
+    )
     np.testing.assert_allclose(numbers(ordered["x"]), np.arange(8) * 12 + 5.5)
+
+
+def test_layers_of_different_width_share_a_map(small: Analysis) -> None:
+    narrow = synthetic_analysis(layers=1, heads=6, groups=3, head_size=8, channels=40)
+    shape = dataclasses.replace(small.shape, layers=(*small.shape.layers, *narrow.shape.layers))
+    layers = (*small.layers, *narrow.layers)
+    for figure in (
+        charts.heads_map(layers, 7, shape),
+        charts.channels_map(layers, 7, shape),
+        charts.channels_map(layers, 7, shape, ordered=False),
+    ):
+        (trace,) = sent(figure)["data"]
+        assert len(numbers(trace["z"])) == 7
+        assert not numbers(trace["customdata"])[6, 6 if "head" in figure.layout.title.text else 40 :].any()
+
+
+def test_channel_colours_compare_with_the_median(small: Analysis) -> None:
+    (trace,) = sent(charts.channels_map(small.layers, 6, small.shape, ordered=False))["data"]
+    scores, shades = numbers(trace["customdata"]), numbers(trace["z"])
+    medians = np.array([[float(found.mlp.ranking.scores.median())] for found in small.layers])
+    assert (abs(shades[abs(np.log2(scores / medians)) < 0.01].astype(int) - 67) <= 1).all()
+    assert (shades[scores > 4 * medians] == 200).all()
+    assert (shades[scores < medians / 2] == 0).all()
 
 
 def test_dead_layers_and_broken_scores_are_drawn_as_nothing(small: Analysis) -> None:
@@ -236,7 +268,9 @@ def test_the_score_chart_says_how_many_are_kept(small: Analysis, plan: Plan) -> 
     kept = plan.channels[2]
     figure = charts.score_chart(small.layers[2], 2, plan)
     assert [trace.name for trace in figure.data] == [f"kept: {kept} channels", f"cut: {96 - kept} channels"]
-    assert [trace.name for trace in charts.score_chart(small.layers[2], 2, None).data] == ["kept: 96 channels"]
+    assert [trace.name for trace in charts.score_chart(small.layers[2], 2, None).data] == [
+        "kept: 96 channels"
+    ]
 
 
 def test_history_joins_the_best_leaves_out_the_unmeasured_and_shows_names_as_text() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
 import gradio as gr
+import numpy as np
 import pytest
 
 from slimllm.budget import bounds_of
@@ -21,13 +23,15 @@ def analysis() -> Analysis:
 
 
 def test_the_bank_is_json_and_names_what_is_feasible(analysis: Analysis) -> None:
-    plan = make_plan(analysis, 0.2, protected=(Pin(1, "attention", 0), Pin(1, "attention", 7)), forced=(Pin(2, "mlp", 3),))
+    plan = make_plan(
+        analysis, 0.2, protected=(Pin(1, "attention", 0), Pin(1, "attention", 7)), forced=(Pin(2, "mlp", 3),)
+    )
     told = json.loads(bank(analysis, plan))
     assert told["layers"][0]["heads"] == [2, 4, 6, 8]
     assert told["layers"][1]["heads"] == [4, 6, 8]
     assert told["layers"][2]["high"] == 88
     assert told["layers"][0]["bias"] == [64, 64]
-    assert [layer["weight"] for layer in told["layers"]][0] == 1.0
+    assert told["layers"][0]["weight"] == 1.0
 
 
 def test_a_large_bank_stays_small() -> None:
@@ -35,17 +39,28 @@ def test_a_large_bank_stays_small() -> None:
     assert len(bank(large, make_plan(large, 0.2))) < 150_000
 
 
-def test_short_curves_are_sent_whole_and_long_ones_finer_near_the_full_width() -> None:
-    layer = synthetic_analysis(layers=1, heads=8, groups=4, head_size=8, channels=1000).shape.layers[0]
+def test_short_curves_are_sent_whole_and_long_ones_finer_near_both_ends() -> None:
+    layer = synthetic_analysis(layers=1, heads=8, groups=4, head_size=8, channels=4000).shape.layers[0]
     bounds = bounds_of(layer, 0, "kv-group", 8, (), ())
-    whole = grid(bounds, 200)
-    assert whole[0] == bounds.low
-    assert whole[-1] == 1000
+    whole = grid(bounds, 500)
+    assert (whole[0], whole[-1]) == (bounds.low, 4000)
     assert all(width % 8 == 0 for width in whole)
     sampled = grid(bounds, 1)
-    assert 60 <= len(sampled) <= 65  # two may fall on the same whole number
-    assert (sampled[0], sampled[-1]) == (bounds.low, 1000)
-    assert sampled[-1] - sampled[-2] < sampled[1] - sampled[0]
+    assert (len(sampled), sampled[0], sampled[-1]) == (65, bounds.low, 4000)
+    steps = [b - a for a, b in itertools.pairwise(sampled)]
+    assert steps[0] < steps[32] > steps[-1]
+    assert len(grid(bounds, 100)) == 100
+
+
+def test_sampled_curves_are_close_between_the_samples() -> None:
+    analysis = synthetic_analysis(layers=3, heads=8, groups=4, head_size=8, channels=4000)
+    bounds = bounds_of(analysis.shape.layers[0], 0, "kv-group", 8, (), ())
+    sampled = grid(bounds, 1)
+    widths = np.arange(bounds.low, 4001)
+    for found in analysis.layers:
+        for exact in found.mlp.error.values():
+            joined = np.interp(widths, sampled, exact.numpy()[list(sampled)])
+            assert abs(joined - exact.numpy()[widths]).max() < 0.002
 
 
 def test_importance_is_a_rank() -> None:

@@ -1,0 +1,291 @@
+"""The Analyse tab: read a text, score every layer, head and channel, look at the maps and at one layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from slimllm.methods import METHODS
+from slimllm.types import Calibration, LayerAnalysis, Plan, Refusal
+from ui import charts, work
+from ui.plotview import PlotView
+from ui.screen import Screen, intro, job_line, lead, start_and_stop
+from ui.session import REGISTRY, Session
+from ui.wishes import calibration_of, text_choices
+from ui.words import duration, figure, note, safe, share, size
+
+PURPOSE = "Let the model read a text while we watch which of its parts matter."
+DEFAULT = Calibration()
+ORDERS = [("sorted, best first", "sorted"), ("in place", "place")]
+
+
+def build(screen: Screen, offline: bool) -> None:
+    """The components and events of the tab."""
+    intro(screen, "analyse", PURPOSE, lambda s: "" if s.loaded else "It needs a model first.")
+    with gr.Row(elem_classes="next"):
+        lead(screen, "analyse-missing", lambda s: None if s.loaded else ("Go to Load", "load"))
+    asked = controls()
+    preflight = gr.HTML(elem_id="analyse-preflight", padding=False)
+    with gr.Row(elem_classes="bar"):
+        button = gr.Button("Analyse", variant="primary", elem_id="analyse-button", scale=0, min_width=130)
+        stop = gr.Button("Stop", elem_id="analyse-stop", scale=0, min_width=90, interactive=False)
+        lead(screen, "analyse", onward)
+        job_line(screen, "analyse", "analyse-progress")
+    screen.show(list(asked), draw_asked)
+    screen.show(preflight, draw_preflight, "subject", "preflight")
+    start_and_stop(screen, "analyse", button, stop, lambda s: s.loaded is not None, dress)
+    screen.on(button.click, "analyse", Press(offline), *asked)
+    for control in asked:
+        screen.on(control.change, "analyse", estimate, *asked, mode="always_last")
+    maps(screen)
+    detail(screen)
+
+
+def controls() -> tuple[Any, ...]:
+    """The text and how much of it, and the method."""
+    with gr.Row(elem_classes="controls"):
+        text = gr.Dropdown(
+            text_choices(),
+            value=DEFAULT.text,
+            allow_custom_value=True,
+            label="Text to read",
+            info="or the path of a .txt, .jsonl or .parquet file",
+            elem_id="analyse-text",
+            scale=3,
+            min_width=230,
+        )
+        samples, length, seed = (
+            gr.Number(
+                value, label=label, info=info, precision=0, elem_id=f"analyse-{label.lower()}", min_width=110
+            )
+            for value, label, info in (
+                (DEFAULT.samples, "Samples", "pieces of text"),
+                (DEFAULT.length, "Length", "tokens in each"),
+                (DEFAULT.seed, "Seed", "which pieces"),
+            )
+        )
+        method = gr.Dropdown(
+            [(row.title, name) for name, row in METHODS.items()],
+            value="slimllm",
+            label="Method",
+            info="how importance is judged",
+            elem_id="analyse-method",
+            scale=2,
+            min_width=190,
+        )
+    return text, samples, length, seed, method
+
+
+def maps(screen: Screen) -> None:
+    """The three pictures of the whole model; a click on a layer opens it."""
+    layers = PlotView(
+        height=260,
+        label="How little each layer changes what passes through it",
+        placeholder="How little each layer changes its input: a layer that changes little can lose more.",
+        elem_id="analyse-layers",
+    )
+    with gr.Row(equal_height=False, elem_classes="maps"):
+        heads = PlotView(
+            height=420,
+            label="Importance of the heads",
+            placeholder="The importance of every head: each row a layer, each cell one head.",
+            elem_id="analyse-heads",
+        )
+        channels = PlotView(
+            height=420,
+            label="Importance of the channels",
+            placeholder="The importance of the channels: each row a layer, each cell a handful of channels.",
+            elem_id="analyse-channels",
+        )
+    order = gr.Radio(
+        ORDERS,
+        value="sorted",
+        label="Channels",
+        show_label=False,
+        elem_id="analyse-order",
+        elem_classes="inline-choice",
+    )
+    screen.show(layers, draw_layers, "layers", pace=1.0)
+    screen.show(heads, draw_heads, "layers", pace=1.0)
+    screen.show(channels, draw_channels, "layers", "order", pace=1.0)
+    screen.on(order.input, "analyse", choose_order, order)
+    screen.on(layers.click, "analyse", click_bar, click=True)
+    screen.on(heads.click, "analyse", click_map, click=True)
+    screen.on(channels.click, "analyse", click_map, click=True)
+
+
+def detail(screen: Screen) -> None:
+    """One layer in words and two pictures."""
+    with gr.Column(elem_id="analyse-detail"):
+        about = gr.HTML(padding=False, elem_id="analyse-about")
+        with gr.Row(equal_height=False):
+            curves = PlotView(
+                height=320,
+                label="What pruning this layer would cost",
+                placeholder="What pruning this layer would cost, at every width.",
+                elem_id="analyse-curves",
+            )
+            scores = PlotView(
+                height=320,
+                label="Scores of this layer's channels",
+                placeholder="How importance is spread over this layer's channels.",
+                elem_id="analyse-scores",
+            )
+    screen.show(about, draw_about, "detail", "layers", pace=1.0)
+    screen.show(curves, draw_curves, "detail", "layers", "plan", pace=2.0)
+    screen.show(scores, draw_scores, "detail", "layers", "plan", pace=2.0)
+
+
+def onward(session: Session) -> tuple[str, str] | None:
+    """The way to the next tab, once the analysis is there."""
+    return ("Next: choose how small", "tune") if session.analysis and not session.busy else None
+
+
+class Press:
+    """Starts the analysis that the controls ask for."""
+
+    def __init__(self, offline: bool):
+        self.offline = offline
+
+    def __call__(self, session: Session, *asked: Any) -> None:
+        session.wishes["analyse"] = asked
+        work.start_analyse(REGISTRY, session, calibration_of(*asked[:4]), str(asked[4]), self.offline)
+
+
+def estimate(session: Session, *asked: Any) -> None:
+    """Says anew what the analysis would take."""
+    session.wishes["analyse"] = asked
+    session.mark("preflight")
+
+
+def draw_asked(session: Session) -> list[Any]:
+    """The controls as this session last left them."""
+    return list(session.wishes.get("analyse") or [gr.skip()] * 5)
+
+
+def draw_preflight(session: Session) -> str:
+    """What the analysis will take, before it starts."""
+    if session.loaded is None:
+        return ""
+    try:
+        asked = session.wishes.get("analyse")
+        calibration = calibration_of(*asked[:4]) if asked else DEFAULT
+        if calibration.length > session.loaded.subject.shape.max_length:
+            raise Refusal(
+                f"This model reads at most {session.loaded.subject.shape.max_length:,} tokens at once."
+            )
+    except Refusal as refusal:
+        return note("bad", str(refusal))
+    tokens, seconds, memory = work.rough_cost(session.loaded, calibration)
+    return note(
+        "quiet", f"Reads {tokens:,} tokens: roughly {duration(seconds)} and {size(memory)} beyond the model."
+    )
+
+
+def dress(session: Session) -> dict[str, Any]:
+    if session.analysis:
+        return {"value": "Analyse again", "variant": "secondary"}
+    return {"value": "Analyse", "variant": "primary"}
+
+
+def present_plan(session: Session) -> Plan | None:
+    return session.plan if session.plans else None
+
+
+def draw_layers(session: Session) -> Any:
+    if session.loaded is None or not session.partial:
+        return None
+    return charts.layer_chart(session.partial, len(session.partial), None, session.subject.shape)
+
+
+def draw_heads(session: Session) -> Any:
+    if session.loaded is None or not session.partial:
+        return None
+    return charts.heads_map(session.partial, len(session.partial), session.subject.shape)
+
+
+def draw_channels(session: Session) -> Any:
+    if session.loaded is None or not session.partial:
+        return None
+    ordered = session.wishes.get("order", ("sorted",))[0] == "sorted"
+    return charts.channels_map(session.partial, len(session.partial), session.subject.shape, ordered=ordered)
+
+
+def choose_order(session: Session, order: str) -> None:
+    """Shows the channels sorted or in place."""
+    session.wishes["order"] = (order,)
+    session.mark("order")
+
+
+def click_bar(session: Session, event: gr.EventData) -> None:
+    """Opens the layer of a clicked bar."""
+    open_layer(session, event._data.get("x"))
+
+
+def click_map(session: Session, event: gr.EventData) -> None:
+    """Opens the layer of a clicked map row."""
+    open_layer(session, event._data.get("y"))
+
+
+def open_layer(session: Session, where: Any) -> None:
+    """Shows one layer in the detail, if there is one by that number."""
+    try:
+        index = round(float(where))
+    except (TypeError, ValueError, OverflowError):
+        return
+    if 0 <= index < len(session.partial) and session.partial[index] is not None:
+        session.detail = index
+        session.mark("detail")
+
+
+def draw_about(session: Session) -> str:
+    """A few words on one layer."""
+    found = chosen_layer(session)
+    if found is None:
+        return note("quiet", "Click on a layer in any of the pictures to look inside it.")
+    return about_layer(session, *found)
+
+
+def draw_curves(session: Session) -> Any:
+    """The error curves of one layer."""
+    found = chosen_layer(session)
+    if found is None:
+        return None
+    return charts.error_curves(found[1], found[0], present_plan(session), session.subject.shape)
+
+
+def draw_scores(session: Session) -> Any:
+    """The channel scores of one layer."""
+    found = chosen_layer(session)
+    return None if found is None else charts.score_chart(found[1], found[0], present_plan(session))
+
+
+def chosen_layer(session: Session) -> tuple[int, LayerAnalysis] | None:
+    """The layer to look at: the one clicked, else the middle one once all are there."""
+    index = session.detail
+    if index is None and session.analysis is not None:
+        index = len(session.partial) // 2
+    if index is None or index >= len(session.partial):
+        return None
+    layer = session.partial[index]
+    return None if layer is None else (index, layer)
+
+
+def about_layer(session: Session, index: int, layer: LayerAnalysis) -> str:
+    """What there is to say about one layer, in plain words, as HTML."""
+    shape = session.subject.shape
+    widths = shape.layers[index]
+    cosines = [other.cosine for other in session.partial if other is not None]
+    place = sum(cosine > layer.cosine for cosine in cosines) + 1
+    recovery = "regression" if "regression" in layer.mlp.error else next(iter(layer.mlp.error))
+    half = float(layer.mlp.error[recovery][widths.channels // 2])
+    scores = layer.mlp.ranking.scores.sort(descending=True).values.clamp(min=0)
+    needed = int((scores.cumsum(0) < 0.8 * scores.sum()).sum()) + 1
+    sentences = [
+        f"Input and output point {figure(layer.cosine)} the same way (1 would mean that it changes nothing): "
+        f"number {place} of {len(cosines)} in how little it changes.",
+        f"{share(needed / widths.channels, 0)} of its {widths.channels:,} channels carry 80 % of the importance.",
+        f"Half of its channels gone would leave an error of {share(half)} in what its MLP writes (with {recovery}).",
+    ]
+    return f"<h3>Layer {index}</h3><p>{' '.join(safe(s) for s in sentences)}</p>"

@@ -1,0 +1,122 @@
+"""The page as a whole: settings, the five tabs, and how it is served to this machine only."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+import socket
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from slimllm.types import Refusal
+from ui import analyse, api, compare, history, load, theme, tour, tune
+from ui.screen import Screen
+
+HERE = ("127.0.0.1", "localhost", "[::1]", "::1")
+PAGES_CSS = Path(__file__).with_name("pages.css")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the app is served, and what is in the model box at first."""
+
+    host: str = "127.0.0.1"
+    port: int = 7860
+    model: str | None = "smollm2"
+    listen: bool = False
+    auth: tuple[str, str] | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    offline: bool = False
+
+
+def build(settings: Settings) -> gr.Blocks:
+    """The page."""
+    with gr.Blocks(title="slimllm", delete_cache=(3600, 7200), analytics_enabled=False) as demo:
+        screen = Screen(gr.BrowserState(None, storage_key="slimllm-session", secret="slimllm-page"))
+        with gr.Row(elem_id="masthead"):
+            gr.HTML(
+                '<h1>slimllm</h1><p class="tagline">Make a language model smaller, and see what that costs.</p>',
+                padding=False,
+            )
+            start = gr.Button("Take the tour", elem_id="tour-start", scale=0, min_width=130)
+        tour.build(screen, start)
+        with gr.Tabs(selected="load", elem_id="tabs") as screen.tabs:
+            with gr.Tab("Load", id="load"):
+                press = partial(
+                    load.press_load, device=settings.device, dtype=settings.dtype, offline=settings.offline
+                )
+                load.build(screen, settings.model or "smollm2", press)
+            with gr.Tab("Analyse", id="analyse"):
+                analyse.build(screen, settings.offline)
+            with gr.Tab("Tune", id="tune"):
+                tune.build(screen)
+            with gr.Tab("Compare", id="compare"):
+                compare.build(screen, settings.offline)
+            with gr.Tab("History", id="history"):
+                history.build(screen, settings.offline)
+        screen.wire(demo)
+        api.build(settings.device, settings.dtype, settings.offline)
+    return demo
+
+
+def launch_options(settings: Settings) -> dict[str, Any]:
+    """What `launch` is given, in tests as well: only this machine unless `listen`, nothing recorded, nothing from outside."""
+    hosts = ["*"] if settings.listen else [*HERE]
+    return {
+        "server_name": settings.host,
+        "server_port": settings.port,
+        "share": False,
+        "auth": settings.auth,
+        "quiet": True,
+        "run_history": False,
+        "enable_monitoring": False,
+        "footer_links": [],
+        "show_error": False,
+        "ssr_mode": False,
+        "max_file_size": "50mb",
+        "app_kwargs": {"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=hosts)]},
+        "theme": theme.theme(),
+        "css": theme.css() + PAGES_CSS.read_text(encoding="utf-8"),
+        "head": theme.head(),
+    }
+
+
+def check(settings: Settings) -> Settings:
+    """The settings, if they can be served; a `Refusal` for an open server without a password or a port in use."""
+    if settings.listen and not settings.auth:
+        raise Refusal("Serving to other machines needs a password; add --auth user:password.")
+    if not settings.listen and settings.host not in HERE:
+        raise Refusal(
+            f"Host '{settings.host}' can be reached by others; add --listen and --auth user:password for that."
+        )
+    if not 0 < settings.port < 65536:
+        raise Refusal(f"Port {settings.port} is not possible; use one from 1 to 65535.")
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as failure:
+            raise Refusal(
+                f"Port {settings.port} on {settings.host} cannot be used ({failure.strerror}); choose another with --port."
+            ) from None
+    return settings
+
+
+def serve(settings: Settings) -> None:
+    """Serves the page until the process is interrupted."""
+    check(settings)
+    demo = build(settings)
+    demo.launch(**launch_options(settings), prevent_thread_lock=True)
+    print(f"slimllm is ready: http://{settings.host}:{settings.port}", flush=True)
+    demo.block_thread()

@@ -1,0 +1,201 @@
+"""The Compare tab: prune, measure dense against pruned against recovered, and let all three answer the same prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+
+from ui import charts, trials
+from ui.plotview import PlotView
+from ui.runs import LABELS, NAMES
+from ui.screen import Screen, intro, job_line, lead, start_and_stop
+from ui.session import REGISTRY, Answer, Session
+from ui.tables import table_of, verdict
+from ui.wishes import MOST_PROMPTS, asked_for, text_choices
+from ui.words import note, safe
+
+PURPOSE = "Cut the model by your plan, and see what that cost and what it saved."
+PROMPTS = ("The capital of France is", "Water boils when", "Once upon a time there was a small robot who")
+MEASURED = 8192
+
+
+def build(screen: Screen, offline: bool) -> None:
+    """The components and events of the tab."""
+    intro(screen, "compare", PURPOSE, lambda s: "" if s.plans else "It needs a plan first.")
+    with gr.Row(elem_classes="next"):
+        lead(screen, "compare-missing", missing)
+    with gr.Row(elem_classes="bar"):
+        button = gr.Button(
+            "Prune and compare", variant="primary", elem_id="compare-button", scale=0, min_width=180
+        )
+        stop = gr.Button("Stop", elem_id="compare-stop", scale=0, min_width=90, interactive=False)
+        lead(screen, "compare", onward)
+        job_line(screen, "compare", "compare-progress")
+    table = gr.HTML(elem_id="compare-table", padding=False)
+    asked = (*measure_box(), *prompt_box())
+    with gr.Row(elem_classes="bar"):
+        again = gr.Button(
+            "Measure again", elem_id="compare-measure", scale=0, min_width=140, interactive=False
+        )
+        answers = gr.Button(
+            "Answer again", elem_id="compare-answer", scale=0, min_width=140, interactive=False
+        )
+    with gr.Column(elem_id="compare-generations"):
+        boxes = [component for index in range(MOST_PROMPTS) for component in answer_block(index)]
+    errors = PlotView(
+        height=340,
+        label="Predicted and measured error of every layer",
+        placeholder="How far each layer's output moved, as predicted and as measured.",
+        elem_id="compare-errors",
+    )
+    screen.show(list(asked), draw_asked)
+    screen.show(table, draw_table, "table")
+    screen.show(boxes, draw_answers, "answers", pace=0.4)
+    screen.show(errors, draw_errors, "table", pace=2.0)
+    start_and_stop(screen, "compare", button, stop, lambda s: bool(s.plans), dress)
+    screen.show([again, answers], draw_again, token=lambda s: bool(s.comparison) and not s.busy)
+    screen.on(button.click, "compare", Press(trials.start_compare, offline), *asked)
+    screen.on(again.click, "compare", Press(trials.start_measure, offline), *asked)
+    screen.on(answers.click, "compare", Press(trials.start_answers, offline), *asked)
+
+
+def measure_box() -> tuple[Any, ...]:
+    """On what perplexity is measured."""
+    with gr.Row(elem_classes="controls"):
+        text = gr.Dropdown(
+            text_choices(),
+            value="encyclopedia",
+            allow_custom_value=True,
+            label="Text to measure on",
+            info="its evaluation part, which the analysis never reads",
+            elem_id="compare-text",
+            scale=3,
+            min_width=230,
+        )
+        window = number(128, "Window", "tokens read at once", "window")
+        limit = number(MEASURED, "At most", "tokens; 0 for all", "limit")
+    return text, window, limit
+
+
+def prompt_box() -> tuple[Any, ...]:
+    """What the models are to continue, and how."""
+    with gr.Row(elem_classes="controls"):
+        prompts = gr.Textbox(
+            "\n".join(PROMPTS),
+            label="Prompts to continue",
+            info=f"one per line, up to {MOST_PROMPTS}; every model gets the same ones and the same seed",
+            lines=3,
+            max_lines=MOST_PROMPTS,
+            elem_id="compare-prompt",
+            scale=4,
+            min_width=300,
+        )
+        length = number(48, "Answer length", "new tokens at most", "length")
+        heat = gr.Number(
+            0, label="Temperature", info="0: the likeliest word", elem_id="compare-temperature", min_width=120
+        )
+        seed = number(0, "Seed", "of the draw", "seed")
+    return prompts, length, heat, seed
+
+
+def number(value: int, label: str, info: str, name: str) -> gr.Number:
+    return gr.Number(value, label=label, info=info, precision=0, elem_id=f"compare-{name}", min_width=120)
+
+
+def onward(session: Session) -> tuple[str, str] | None:
+    """The way to the next tab, once there is a comparison."""
+    return ("Next: keep or export it", "history") if session.comparison and not session.busy else None
+
+
+def answer_block(index: int) -> list[Any]:
+    """A prompt's heading, and a box for the answer of each model."""
+    with gr.Column(visible=False, elem_classes="answers") as group:
+        heading = gr.HTML(padding=True)
+        with gr.Row(equal_height=True):
+            boxes = [
+                gr.Textbox(
+                    label=LABELS[name],
+                    interactive=False,
+                    lines=4,
+                    max_lines=12,
+                    min_width=220,
+                    elem_id=f"answer-{index}-{name}",
+                )
+                for name in NAMES
+            ]
+    return [group, heading, *boxes]
+
+
+def missing(session: Session) -> tuple[str, str] | None:
+    """The way to what this tab lacks."""
+    if session.loaded is None:
+        return "Go to Load", "load"
+    return None if session.plans else ("Go to Analyse", "analyse")
+
+
+class Press:
+    """Starts one of the jobs of this tab with what the controls say."""
+
+    def __init__(self, start: Any, offline: bool):
+        self.start, self.offline = start, offline
+
+    def __call__(self, session: Session, *values: Any) -> None:
+        found = asked_for(*values, offline=self.offline)
+        session.wishes["compare"] = values
+        self.start(REGISTRY, session, found)
+
+
+def dress(session: Session) -> dict[str, Any]:
+    if session.comparison and not session.busy and session.plans and session.comparison.plan == session.plan:
+        return {"value": "Prune again", "variant": "secondary"}
+    return {"value": "Prune and compare", "variant": "primary"}
+
+
+def draw_asked(session: Session) -> list[Any]:
+    """The controls as this session last left them."""
+    return list(session.wishes.get("compare") or [gr.skip()] * 7)
+
+
+def draw_again(session: Session) -> list[Any]:
+    able = session.comparison is not None and not session.busy
+    return [gr.Button(interactive=able), gr.Button(interactive=able)]
+
+
+def draw_table(session: Session) -> str:
+    """The comparison being filled, else the last one, as an HTML table with a verdict."""
+    shown = session.pending or session.comparison
+    if shown is None:
+        return note(
+            "info", "The table of all three models appears here, column by column, while they are measured."
+        )
+    complete = session.pending is None
+    return (verdict(shown) if complete else "") + table_of(shown.columns, shown.protocol, shown.plan.recovery)
+
+
+def draw_answers(session: Session) -> list[Any]:
+    """The answers so far; blocks without a prompt are hidden."""
+    updates: list[Any] = []
+    for index in range(MOST_PROMPTS):
+        updates += block_updates(session.answers[index] if index < len(session.answers) else None, session)
+    return updates
+
+
+def block_updates(answer: Answer | None, session: Session) -> Sequence[Any]:
+    if answer is None:
+        return [gr.Column(visible=False), *[gr.skip()] * (1 + len(NAMES))]
+    shown = session.pending or session.comparison
+    without = shown is not None and shown.plan.recovery == "none"
+    boxes = [
+        gr.Textbox(value=answer.texts.get(name, ""), visible=not (name == "recovered" and without))
+        for name in NAMES
+    ]
+    return [gr.Column(visible=True), f'<p class="prompt">{safe(answer.prompt)}</p>', *boxes]
+
+
+def draw_errors(session: Session) -> Any:
+    """Predicted against measured error, once pruned."""
+    shown = session.pending or session.comparison
+    reports = trials.best_reports(shown) if shown else ()
+    return charts.errors_chart(reports) if reports else None

@@ -1,0 +1,155 @@
+"""Long jobs: one worker thread drives generators of `Progress`, one job after the other; pages only look.
+
+A job belongs to its session, not to a browser event, so a page reload does not end it. No Gradio in here.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from slimllm.types import Progress, Refusal
+
+State = Literal["queued", "running", "done", "stopped", "failed"]
+Steps = Generator[Progress, None, Any]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Job:
+    """One long piece of work and the latest that is known of it.
+
+    `start(job)` makes the generator; `on_progress` sees every step and `on_done` the result, both in the worker thread.
+    """
+
+    kind: str
+    title: str
+    start: Callable[[Job], Steps]
+    on_progress: Callable[[Progress], None] = lambda progress: None
+    on_done: Callable[[Any], None] = lambda result: None
+    state: State = "queued"
+    progress: Progress | None = None
+    error: str = ""
+    began: float = 0.0
+    ended: float = 0.0
+    stage_began: float = 0.0
+    stage_from: int = 0
+    stopping: threading.Event = field(default_factory=threading.Event)
+    finished: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def active(self) -> bool:
+        return self.state in ("queued", "running")
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the work began; 0 while it waits."""
+        return (self.ended or time.monotonic()) - self.began if self.began else 0.0
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds that this stage still takes at its present pace; None before there is one."""
+        if self.progress is None or self.state != "running" or self.progress.done <= self.stage_from:
+            return None
+        pace = (time.monotonic() - self.stage_began) / (self.progress.done - self.stage_from)
+        return max(0.0, pace * (self.progress.total - self.progress.done))
+
+    def say(self, words: str, stage: str = "") -> None:
+        """Shows words where the work has no countable steps."""
+        self.note(Progress(stage or self.kind, 0, 0, words))
+
+    def note(self, progress: Progress) -> None:
+        """Keeps a step as the latest; a new stage restarts its clock."""
+        if self.progress is None or progress.stage != self.progress.stage:
+            self.stage_began, self.stage_from = time.monotonic(), max(0, progress.done - 1)
+        self.progress = progress
+
+
+def sentence(failure: BaseException) -> str:
+    """What went wrong, in one sentence; what nobody foresaw is logged with its traceback."""
+    if isinstance(failure, Refusal):
+        return str(failure)
+    log.error("A job failed", exc_info=failure)
+    if isinstance(failure, MemoryError) or type(failure).__name__ == "OutOfMemoryError":
+        return "There was not enough memory; use fewer or shorter samples, or a smaller model."
+    lines = str(failure).strip().splitlines() or [""]
+    return f"Something went wrong: {type(failure).__name__}: {lines[0][:160]}".rstrip(": ")
+
+
+class Worker:
+    """A single thread that runs jobs in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Job] = deque()
+        self._running: Job | None = None
+        self._wake = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def submit(self, job: Job) -> Job:
+        with self._wake:
+            self._waiting.append(job)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="slimllm-worker", daemon=True)
+                self._thread.start()
+            self._wake.notify()
+        return job
+
+    def place(self, job: Job) -> int:
+        """How many jobs come before this one; 0 once it runs."""
+        with self._wake:
+            if job not in self._waiting:
+                return 0
+            return self._waiting.index(job) + (self._running is not None)
+
+    def cancel(self, job: Job) -> None:
+        """Stops a job: at once while it waits, after its present step while it runs."""
+        job.stopping.set()
+        with self._wake:
+            if job in self._waiting:
+                self._waiting.remove(job)
+                self._end(job, "stopped")
+
+    def _work(self) -> None:
+        while True:
+            with self._wake:
+                while not self._waiting:
+                    self._wake.wait()
+                job = self._running = self._waiting.popleft()
+                job.began, job.state = time.monotonic(), "running"
+            try:
+                self._end(job, self._drive(job))
+            except BaseException as failure:
+                job.error = sentence(failure)
+                self._end(job, "failed")
+            finally:
+                with self._wake:
+                    self._running = None
+                del job  # a finished job must not keep its model alive until the next one comes
+
+    def _drive(self, job: Job) -> State:
+        """Runs the generator to its end, or closes it between two steps once the job is to stop."""
+        steps = job.start(job)
+        try:
+            while not job.stopping.is_set():
+                try:
+                    progress = next(steps)
+                except StopIteration as end:
+                    job.on_done(end.value)
+                    return "done"
+                job.note(progress)
+                job.on_progress(progress)
+        finally:
+            steps.close()
+        return "stopped"
+
+    @staticmethod
+    def _end(job: Job, state: State) -> None:
+        job.ended, job.state = time.monotonic(), state
+        job.start = job.on_done = lambda _: (_ for _ in ())  # type: ignore[assignment]
+        job.finished.set()

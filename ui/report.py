@@ -1,0 +1,36 @@
+"""A run as one self-contained HTML page. Text in, text out."""
+
+from __future__ import annotations
+
+from slimllm.recipes import plan_text
+from ui.runs import Run, command_line
+from ui.tables import table_of
+from ui.words import safe, share
+
+STYLE = """
+body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1c1917;background:#fff}
+table{border-collapse:collapse;width:100%;margin:1rem 0}th,td{padding:.4rem .6rem;border-bottom:1px solid #e3dfdb;text-align:left}
+small{display:block;color:#68625d;font-weight:400}pre{background:#f5f3f1;padding:1rem;overflow:auto}
+"""
+
+
+def page(run: Run) -> str:
+    """The report: figures, widths and errors per layer, the plan, the command line."""
+    rows = ""
+    for i, (heads, channels) in enumerate(zip(run.plan.heads, run.plan.channels, strict=True)):
+        errors = (
+            "".join(f"<td>{share(e)}</td>" for e in run.errors[i])
+            if i < len(run.errors)
+            else "<td></td><td></td>"
+        )
+        dense = run.plan.widths[i]
+        rows += f"<tr><td>{i}</td><td>{heads} of {dense[0]}</td><td>{channels:,} of {dense[2]:,}</td>{errors}</tr>"
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{safe(run.name)}</title><style>{STYLE}</style>'
+        f"<h1>{safe(run.name)}: {safe(run.plan.model)}, {share(run.smaller)} smaller</h1><p>{safe(run.made)}</p>"
+        f"{table_of(dict(run.columns), run.protocol, run.plan.recovery)}"
+        "<h2>Layers</h2><table><tr><th>Layer</th><th>Heads kept</th><th>Channels kept</th><th>Error predicted</th>"
+        f"<th>Error measured</th></tr>{rows}</table>"
+        f"<h2>Command line</h2><pre>{safe(command_line(run))}</pre><h2>plan.json</h2><pre>{safe(plan_text(run.plan))}</pre>"
+        "</html>"
+    )

@@ -1,0 +1,146 @@
+"""Finished comparisons: their plan and figures, kept as JSON per browser so that they outlive a restart. No weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slimllm.recipes import plan_from_text, plan_to_dict
+from slimllm.sources import home
+from slimllm.store import replace_file
+from slimllm.types import Plan, Refusal
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+LABELS = {"dense": "Dense", "pruned": "Pruned", "recovered": "Pruned + recovery"}
+NAMES = tuple(LABELS)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How perplexity is measured: text, window length and at most how many tokens."""
+
+    text: str = "encyclopedia"
+    window: int = 128
+    limit: int = 8192
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a comparison is to measure and answer."""
+
+    protocol: Protocol = Protocol()
+    prompts: tuple[str, ...] = ()
+    new_tokens: int = 48
+    temperature: float = 0.0
+    seed: int = 0
+    offline: bool = False
+
+
+@dataclass(frozen=True)
+class Column:
+    """The figures of one model of a comparison. Errors are means over layers, relative squared."""
+
+    parameters: int
+    bytes: int
+    perplexity: float | None = None
+    tokens: int = 0
+    tokens_per_second: float | None = None
+    error_predicted: float | None = None
+    error_measured: float | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One comparison: the plan, the protocol, the columns by name, the run it started from, what was exported."""
+
+    number: int
+    made: str
+    plan: Plan
+    protocol: Protocol
+    columns: Mapping[str, Column]
+    parent: int | None = None
+    errors: tuple[tuple[float, float], ...] = ()
+    exported: Mapping[str, Any] | None = None
+
+    @property
+    def best(self) -> Column:
+        """The column that the plan stands for: with its recovery, if it has one."""
+        return self.columns.get("recovered") or self.columns["pruned"]
+
+    @property
+    def smaller(self) -> float:
+        """The share of all parameters that is gone."""
+        return 1 - self.best.parameters / self.columns["dense"].parameters
+
+    @property
+    def name(self) -> str:
+        return f"Run {self.number}"
+
+
+def run_to_dict(run: Run) -> dict[str, Any]:
+    """The run as JSON-able data."""
+    data = {name: getattr(run, name) for name in ("number", "made", "parent", "exported")}
+    return {
+        "format": FORMAT,
+        **data,
+        "plan": plan_to_dict(run.plan),
+        "protocol": dataclasses.asdict(run.protocol),
+        "columns": {name: dataclasses.asdict(column) for name, column in run.columns.items()},
+        "errors": [list(pair) for pair in run.errors],
+    }
+
+
+def run_from_dict(data: Mapping[str, Any]) -> Run:
+    """The run in JSON data; raises what the data provokes where it is malformed."""
+    return Run(
+        number=int(data["number"]),
+        made=str(data["made"]),
+        plan=plan_from_text(json.dumps(data["plan"])),
+        protocol=Protocol(**data["protocol"]),
+        columns={name: Column(**data["columns"][name]) for name in NAMES if name in data["columns"]},
+        parent=data["parent"],
+        errors=tuple((float(p), float(m)) for p, m in data["errors"]),
+        exported=data["exported"],
+    )
+
+
+def folder_of(owner: str) -> Path:
+    """Where the runs of one browser are kept; its id cannot be read off the name."""
+    return home() / "history" / hashlib.sha256(owner.encode()).hexdigest()[:24]
+
+
+def save_run(owner: str, run: Run) -> None:
+    text = json.dumps(run_to_dict(run), indent=1)
+    try:
+        replace_file(
+            folder_of(owner) / f"run-{run.number:04d}.json",
+            lambda path: path.write_text(text, encoding="utf-8"),
+        )
+    except OSError as failure:
+        raise Refusal(f"The run could not be kept on disk: {failure.strerror}.") from failure
+
+
+def open_runs(owner: str) -> list[Run]:
+    """The runs kept for one browser, oldest first; what cannot be read is left out and logged."""
+    runs = []
+    for file in sorted(folder_of(owner).glob("run-*.json")):
+        try:
+            data = json.loads(file.read_text(encoding="utf-8"))
+            if data["format"] == FORMAT:
+                runs.append(run_from_dict(data))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            log.warning("%s cannot be read as a run", file)
+    return runs
+
+
+def command_line(run: Run) -> str:
+    """The command that repeats a run from its saved plan."""
+    return f"python -m slimllm prune --model {run.plan.model} --plan plan.json --out out/run{run.number}"

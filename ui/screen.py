@@ -1,0 +1,269 @@
+"""The wiring between page and session: every event acts on the session, then what changed is drawn. One way for all.
+
+A page registers views (components, what they depend on, how to draw them) and events (what to do with the session). An
+event answers with all views, but only those whose session parts changed since this browser tab last saw them are sent.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from slimllm.types import Refusal
+from ui import words
+from ui.jobs import sentence
+from ui.session import REGISTRY, Session
+
+log = logging.getLogger(__name__)
+
+Act = Callable[..., str | None]
+NEVER = ("never", 0.0)
+TICK = 0.5  # seconds between two looks at a running job
+
+
+@dataclass(frozen=True)
+class View:
+    """Components, the value that tells whether they are stale, how to draw them, and the least seconds between."""
+
+    components: tuple[Any, ...]
+    token: Callable[[Session], Any]
+    draw: Callable[[Session], Sequence[Any]]
+    pace: float = 0.0
+
+
+@dataclass(frozen=True)
+class Event:
+    """A trigger, the page it is on, what it does to the session, and the components whose values it takes."""
+
+    trigger: Any
+    page: str
+    act: Act
+    inputs: tuple[Any, ...]
+    mode: str
+    click: bool
+
+
+class Screen:
+    """Collects views and events while the pages are built; `wire` connects them once all are known."""
+
+    def __init__(self, browser: gr.BrowserState):
+        self.browser = browser
+        self.id, self.seen = gr.State(""), gr.State({})
+        self.timer = gr.Timer(TICK, active=False)
+        self.tabs: gr.Tabs | None = None
+        self.views: list[View] = []
+        self.events: list[Event] = []
+        self.stamps: list[tuple[gr.State, tuple[Any, ...], Callable[[Session], Sequence[Any]]]] = []
+
+    def show(
+        self,
+        components: Any | Sequence[Any],
+        draw: Callable[[Session], Any],
+        *parts: str,
+        token: Callable[[Session], Any] | None = None,
+        pace: float = 0.0,
+    ) -> None:
+        """Draws components from the session whenever one of its parts changed; without parts once per page load."""
+        many = isinstance(components, list | tuple)
+        stale = token or (lambda session: tuple(session.serial[part] for part in parts))
+        parts_of_page = tuple(components) if many else (components,)
+        drawn = draw if many else (lambda session: [draw(session)])
+        if any(isinstance(component, gr.HTML) and component.props for component in parts_of_page):
+            # An empty update would wipe the properties of such a component (Gradio 6.31), so it must never be sent one:
+            # the common answer moves a stamp, and only a moved stamp draws.
+            stamp = gr.State(0)
+            self.stamps.append((stamp, parts_of_page, drawn))
+            self.views.append(View((stamp,), stale, lambda session: [time.monotonic_ns()], pace))
+            return
+        self.views.append(View(parts_of_page, stale, drawn, pace))
+
+    def on(
+        self, trigger: Any, page: str, act: Act, *inputs: Any, mode: str = "once", click: bool = False
+    ) -> None:
+        """On this event calls `act(session, *values)`; with `click` the event's data comes last. An act that returns a
+        tab's name leads there."""
+        self.events.append(Event(trigger, page, act, inputs, mode, click))
+
+    def wire(self, demo: gr.Blocks) -> None:
+        """Connects everything."""
+        assert self.tabs is not None
+        shown = [component for view in self.views for component in view.components]
+        outputs = [self.seen, self.timer, self.tabs, *shown]
+        common: dict[str, Any] = {
+            "show_progress": "hidden",
+            "concurrency_limit": None,
+            "api_visibility": "private",
+        }
+        for event in self.events:
+            event.trigger(
+                self._clicked(event) if event.click else self._acted(event),
+                inputs=[self.id, self.seen, *event.inputs],
+                outputs=outputs,
+                trigger_mode=event.mode,
+                **common,
+            )
+        for stamp, components, draw in self.stamps:
+            stamp.change(
+                self._drawn(draw, len(components)),
+                [self.id],
+                list(components),
+                trigger_mode="always_last",
+                **common,
+            )
+        self.timer.tick(self._look, [self.id, self.seen], outputs, trigger_mode="once", **common)
+        demo.load(self._attach, [self.browser], [self.browser, self.id, *outputs], **common)
+
+    def _acted(self, event: Event) -> Callable[..., list[Any]]:
+        def handle(id: str, seen: dict[Any, Any], *values: Any) -> list[Any]:
+            return self._do(id, seen, event, values)
+
+        return handle
+
+    def _clicked(self, event: Event) -> Callable[..., list[Any]]:
+        def handle(id: str, seen: dict[Any, Any], e: gr.EventData) -> list[Any]:
+            return self._do(id, seen, event, (e,))
+
+        return handle
+
+    @staticmethod
+    def _drawn(draw: Callable[[Session], Sequence[Any]], count: int) -> Callable[[str], Any]:
+        def handle(id: str) -> Any:
+            updates = draw(REGISTRY.open(id))
+            return updates[0] if count == 1 else list(updates)
+
+        return handle
+
+    def _do(self, id: str, seen: dict[Any, Any], event: Event, values: Sequence[Any]) -> list[Any]:
+        session = REGISTRY.open(id)
+        tab = None
+        try:
+            session.notes.pop(event.page, None)
+            tab = event.act(session, *values)
+        except Refusal as refusal:
+            session.say(event.page, str(refusal), "bad")
+            session.mark("controls", "plan")
+            gr.Warning(words.safe(refusal))
+        except Exception as failure:
+            session.say(event.page, sentence(failure), "bad")
+        session.mark("notes")
+        return self.refresh(session, seen, tab)
+
+    def _look(self, id: str, seen: dict[Any, Any]) -> list[Any]:
+        return self.refresh(REGISTRY.open(id), seen)
+
+    def _attach(self, known: str | None) -> list[Any]:
+        """Finds the session of this browser again, or opens one, and draws everything."""
+        session = REGISTRY.open(known)
+        return [session.id, session.id, *self.refresh(session, {})]
+
+    def refresh(self, session: Session, seen: dict[Any, Any], tab: str | None = None) -> list[Any]:
+        """The new `seen`, the timer, the tabs, and an update for every component, empty where nothing changed."""
+        busy, now, fresh = session.busy, time.monotonic(), dict(seen)
+        updates: list[Any] = []
+        for index, view in enumerate(self.views):
+            token = view.token(session)
+            old, when = seen.get(index, NEVER)
+            wait = view.pace and busy and now - when < view.pace
+            if token == old or wait:
+                updates += [gr.skip()] * len(view.components)
+                continue
+            fresh[index] = (token, now)
+            updates += list(view.draw(session))
+        job = session.job
+        if job is not None and job.state == "failed" and seen and seen.get("failed") != id(job):
+            gr.Warning(words.safe(job.error))
+        fresh["failed"] = id(job) if job is not None and job.state == "failed" else None
+        timer = gr.skip() if seen.get("busy") is busy else gr.Timer(active=busy)
+        fresh["busy"] = busy
+        return [fresh, timer, gr.skip() if tab is None else gr.Tabs(selected=tab), *updates]
+
+
+# Pieces that several pages share -----------------------------------------------------------------------------------
+
+
+def job_line(screen: Screen, kind: str, elem_id: str) -> gr.HTML:
+    """A line that follows this session's job of one kind: its step, times and end."""
+    line = gr.HTML("", elem_id=elem_id, elem_classes="job-line", padding=False)
+
+    def look(session: Session) -> str:
+        job = session.job
+        if job is None:
+            return ""
+        if job.kind != kind:
+            if not job.active:
+                return ""
+            return words.note("info", f"{job.title} is going on; this page waits for it.")
+        return words.progress_line(job, REGISTRY.worker.place(job))
+
+    screen.show(line, look, token=look)
+    return line
+
+
+def intro(screen: Screen, page: str, purpose: str, needs: Callable[[Session], str]) -> None:
+    """The sentence that a page begins with: what it is for, and what it still needs; then what last went wrong."""
+    line = gr.HTML("", elem_id=f"{page}-intro", padding=False)
+
+    def draw(session: Session) -> str:
+        kind, said = session.notes.get(page, ("info", ""))
+        lack = needs(session)
+        todo = f' <span class="needs">{words.safe(lack)}</span>' if lack else ""
+        return f'<p class="purpose">{words.safe(purpose)}{todo}</p>{words.note(kind, said)}'
+
+    screen.show(line, draw, token=draw)
+
+
+def lead(screen: Screen, page: str, step: Callable[[Session], tuple[str, str] | None]) -> gr.Button:
+    """The button to another tab: `step` gives its label and tab, or None to hide it."""
+    button = gr.Button("", variant="primary", visible=False, elem_id=f"{page}-next", scale=0, min_width=200)
+
+    def draw(session: Session) -> Any:
+        found = step(session)
+        if found is None:
+            return gr.Button(visible=False)
+        return gr.Button(found[0], visible=True)
+
+    screen.show(button, draw, token=step)
+    screen.on(button.click, page, lambda session: (step(session) or ("", None))[1])
+    return button
+
+
+def job_token(kind: str) -> Callable[[Session], tuple[bool, bool]]:
+    """(whether any job of the session is active, whether it is of this kind)."""
+    return lambda session: (
+        session.busy,
+        session.busy and session.job is not None and session.job.kind == kind,
+    )
+
+
+def start_and_stop(
+    screen: Screen,
+    kind: str,
+    start: gr.Button,
+    stop: gr.Button,
+    ready: Callable[[Session], bool],
+    dress: Callable[[Session], dict[str, Any]] = lambda session: {},
+) -> None:
+    """Start is pressable when the page is ready and no job runs; Stop while this kind of job runs. `dress` gives the
+    start button's label and variant."""
+    token = job_token(kind)
+
+    def draw(session: Session) -> list[Any]:
+        busy, mine = token(session)
+        return [
+            gr.Button(interactive=ready(session) and not busy, **dress(session)),
+            gr.Button(interactive=mine),
+        ]
+
+    screen.show([start, stop], draw, token=lambda s: (*token(s), ready(s), tuple(dress(s).values())))
+    screen.on(stop.click, kind, press_stop)
+
+
+def press_stop(session: Session) -> None:
+    """Stops the session's job."""
+    if session.job is not None:
+        REGISTRY.worker.cancel(session.job)

@@ -1,0 +1,265 @@
+"""What one browser has loaded, analysed, planned and compared; a registry finds it again by its id. No Gradio in here."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shutil
+import tempfile
+import threading
+import time
+import weakref
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from slimllm.models import Pruned, Subject
+from slimllm.planning import check_plan
+from slimllm.types import Analysis, LayerAnalysis, LayerReport, Plan, Refusal
+from ui.jobs import Job, Worker
+from ui.runs import Column, Protocol, Run, open_runs, save_run
+
+IDLE_SECONDS = 3600.0
+KEPT_WEIGHTS = 2  # pruned models stay in memory for the latest runs only
+KEPT_PLANS = 500
+SAME_GESTURE = 1.0  # seconds within which a moving dial counts as one change
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A model that is shared by all sessions, and the tokens per second at which it reads."""
+
+    subject: Subject
+    pace: float
+    device: str
+    dtype: str
+
+
+@dataclass(eq=False)
+class Comparison:
+    """The table being filled or shown: figures, layer reports, models and answers by column name."""
+
+    plan: Plan
+    protocol: Protocol = Protocol()
+    columns: dict[str, Column] = field(default_factory=dict)
+    reports: dict[str, tuple[LayerReport, ...]] = field(default_factory=dict)
+    models: dict[str, Pruned] = field(default_factory=dict)
+    run: int | None = None
+
+
+@dataclass
+class Answer:
+    """A prompt and what each model wrote after it so far."""
+
+    prompt: str
+    texts: dict[str, str] = field(default_factory=dict)
+
+
+class Session:
+    """The state of one browser. `serial` counts the changes of each part, so that a page can tell what it has not shown."""
+
+    def __init__(self, id: str):
+        self.id = id
+        self.lock = threading.RLock()
+        self.touched = time.monotonic()
+        self.serial: Counter[str] = Counter()
+        self.folder = Path(tempfile.mkdtemp(prefix="slimllm-page-"))
+        self.loaded: Loaded | None = None
+        self.job: Job | None = None
+        self.analysis: Analysis | None = None
+        self.partial: list[LayerAnalysis | None] = []
+        self.detail: int | None = None
+        self.plans: list[Plan] = []
+        self.cursor = -1
+        self.gesture: tuple[str, float] = ("", 0.0)
+        self.locked: list[bool] = []
+        self.comparison: Comparison | None = None
+        self.pending: Comparison | None = None
+        self.answers: list[Answer] = []
+        self.runs: list[Run] = open_runs(id)
+        self.parent: int | None = None
+        self.chosen: int | None = self.runs[-1].number if self.runs else None
+        self.weights: dict[int, dict[str, Pruned]] = {}
+        self.notes: dict[str, tuple[str, str]] = {}
+        self.wishes: dict[str, tuple[object, ...]] = {}
+        self.tour: int | None = None
+
+    def mark(self, *parts: str) -> None:
+        """Says that these parts changed."""
+        with self.lock:
+            self.serial.update(parts)
+
+    def say(self, page: str, words: str, kind: str = "info") -> None:
+        """Puts one sentence on a page, or takes it away."""
+        self.notes[page] = (kind, words)
+        self.mark("notes")
+
+    # Jobs
+
+    @property
+    def busy(self) -> bool:
+        return self.job is not None and self.job.active
+
+    def begin(self, worker: Worker, job: Job) -> Job:
+        """Hands a job to the worker; a `Refusal` while another one of this session is not finished."""
+        with self.lock:
+            if self.job is not None and self.job.active:
+                raise Refusal(f"{self.job.title} is still going on; stop it or wait for it first.")
+            self.job = worker.submit(job)
+            self.mark("job")
+            return job
+
+    # Model and analysis
+
+    @property
+    def subject(self) -> Subject:
+        if self.loaded is None:
+            raise Refusal("No model is loaded yet; load one on the Load tab first.")
+        return self.loaded.subject
+
+    def set_loaded(self, loaded: Loaded) -> None:
+        """Takes a model; all that was known of another one is forgotten, except the runs."""
+        with self.lock:
+            if self.loaded is loaded:
+                return
+            self.loaded = loaded
+            self.comparison, self.answers = None, []
+            self.weights.clear()
+            self.forget_analysis()
+            self.mark("subject", "table", "answers")
+
+    def forget_analysis(self) -> None:
+        with self.lock:
+            self.analysis, self.partial, self.detail = None, [], None
+            self.plans, self.cursor, self.locked, self.parent = [], -1, [], None
+            self.mark("layers", "detail", "plan", "controls", "bank")
+
+    def set_analysis(self, analysis: Analysis, plan: Plan) -> None:
+        """Takes an analysis and the plan to start from; earlier plans stay if they fit, so that undo goes back to them."""
+        with self.lock:
+            self.analysis, self.partial = analysis, list(analysis.layers)
+            self.locked = self.locked or [False] * len(analysis.layers)
+            self.push(plan)
+            self.mark("layers", "detail", "bank", "controls")
+
+    @property
+    def known(self) -> Analysis:
+        if self.analysis is None:
+            raise Refusal("The model is not analysed yet; do that on the Analyse tab first.")
+        return self.analysis
+
+    # Plans
+
+    @property
+    def plan(self) -> Plan:
+        if self.cursor < 0:
+            raise Refusal("There is no plan yet; analyse the model first.")
+        return self.plans[self.cursor]
+
+    def push(self, plan: Plan, gesture: str = "") -> None:
+        """Makes a plan the present one. Steps of the same gesture in quick succession are one step of undo."""
+        with self.lock:
+            now = time.monotonic()
+            name, when = self.gesture
+            same = bool(gesture) and gesture == name and now - when < SAME_GESTURE and self.cursor > 0
+            self.gesture = (gesture, now)
+            if self.cursor >= 0 and plan == self.plans[self.cursor]:
+                self.mark("plan")
+                return
+            keep = self.cursor if same else self.cursor + 1
+            self.plans = [*self.plans[:keep], plan][-KEPT_PLANS:]
+            self.cursor = len(self.plans) - 1
+            self.mark("plan")
+
+    def take_plan(self, plan: Plan) -> None:
+        """Makes a plan from a file or a run the present one; a `Refusal` where it is for another model."""
+        check_plan(plan, self.known.shape)
+        self.push(plan)
+        self.mark("controls", "bank")
+
+    def step(self, by: int) -> None:
+        """Moves back (−1) or forth (+1) through the plans, as far as there are any."""
+        with self.lock:
+            self.cursor = min(max(self.cursor + by, 0), len(self.plans) - 1)
+            self.gesture = ("", 0.0)
+            self.mark("plan", "controls", "bank")
+
+    # Runs
+
+    def add_run(self, run: Run, models: dict[str, Pruned]) -> None:
+        with self.lock:
+            self.runs.append(run)
+            self.weights[run.number] = models
+            for number in sorted(self.weights)[:-KEPT_WEIGHTS]:
+                del self.weights[number]
+            self.chosen, self.parent = run.number, run.number
+            self.mark("runs")
+        save_run(self.id, run)
+
+    def replace_run(self, run: Run) -> None:
+        with self.lock:
+            self.runs = [run if old.number == run.number else old for old in self.runs]
+            self.mark("runs")
+        save_run(self.id, run)
+
+    def run(self, number: int | None) -> Run:
+        for run in self.runs:
+            if run.number == number:
+                return run
+        raise Refusal("No run is chosen; prune a model on the Compare tab first, then choose its run here.")
+
+    def close(self) -> None:
+        """Lets go of everything."""
+        if self.job is not None and self.job.active:
+            self.job.stopping.set()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Models:
+    """The models in memory: each (source, device, dtype) once, for as long as some session uses it."""
+
+    def __init__(self) -> None:
+        self._known: weakref.WeakValueDictionary[tuple[str, str, str], Loaded] = weakref.WeakValueDictionary()
+        self._lock = threading.Lock()
+
+    def take(self, source: str, device: str, dtype: str, make: Callable[[], Loaded]) -> Loaded:
+        """The model that is there, else the one that `make` loads."""
+        with self._lock:
+            found = self._known.get((source, device, dtype))
+            if found is None:
+                found = self._known[source, device, dtype] = make()
+            return found
+
+
+class Registry:
+    """Sessions by id, forgotten after an hour without a sign of life; one worker and one set of models for all."""
+
+    def __init__(self, idle: float = IDLE_SECONDS):
+        self.idle, self.worker, self.models = idle, Worker(), Models()
+        self._sessions: dict[str, Session] = {}
+        self._lock = threading.Lock()
+
+    def open(self, id: str | None) -> Session:
+        """The session of this id; a new one where there is none, under a new id if this is not a proper one."""
+        with self._lock:
+            self._sweep()
+            if not (isinstance(id, str) and re.fullmatch(r"[\w-]{16,64}", id)):
+                id = secrets.token_urlsafe(24)
+            session = self._sessions.get(id)
+            if session is None:
+                session = self._sessions[id] = Session(id)
+            session.touched = time.monotonic()
+            return session
+
+    def _sweep(self) -> None:
+        now = time.monotonic()
+        for id, session in list(self._sessions.items()):
+            if now - session.touched > self.idle and not session.busy:
+                self._sessions.pop(id).close()
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+
+REGISTRY = Registry()

@@ -1,0 +1,234 @@
+"""The jobs of the Compare tab: prune twice, measure all three models, let them answer. No Gradio in here."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Callable, Generator, Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from slimllm import evaluate, pipeline, planning, texts
+from slimllm.models import Subject
+from slimllm.types import LayerReport, Plan, Progress, Refusal
+from ui.jobs import Job, Steps
+from ui.runs import LABELS, Asked, Column, Protocol, Run
+from ui.session import Answer, Comparison, Registry, Session
+
+
+def start_compare(registry: Registry, session: Session, asked: Asked) -> Job:
+    """The job that prunes by the session's plan, without and with recovery, measures all three models and lets them
+    answer; it becomes a run."""
+    subject, plan = session.subject, session.plan
+    planning.check_plan(plan, subject.shape)
+
+    def steps(job: Job) -> Steps:
+        pending = session.pending = Comparison(plan, asked.protocol)
+        session.answers = []
+        session.mark("table", "answers")
+        try:
+            yield from numbered(compare_stages(session, subject, pending, asked))
+            return pending
+        finally:
+            session.pending = None
+            session.mark("table")
+
+    def on_done(comparison: Comparison) -> None:
+        session.comparison = comparison
+        run = Run(
+            number=max((run.number for run in session.runs), default=0) + 1,
+            made=datetime.now().astimezone().isoformat(timespec="seconds"),
+            plan=plan,
+            protocol=comparison.protocol,
+            columns=dict(comparison.columns),
+            parent=session.parent,
+            errors=tuple((r.error_predicted, r.error_measured) for r in best_reports(comparison)),
+        )
+        comparison.run = run.number
+        session.add_run(run, comparison.models)
+        session.mark("table")
+
+    return session.begin(registry.worker, Job("compare", "Pruning and comparing", steps, on_done=on_done))
+
+
+def best_reports(comparison: Comparison) -> tuple[LayerReport, ...]:
+    """The layer reports of the pruned model that the plan stands for."""
+    return comparison.reports.get("recovered") or comparison.reports.get("pruned") or ()
+
+
+Stage = tuple[str, Callable[[], Generator[Progress, None, Any]]]
+
+
+def numbered(stages: Sequence[Stage]) -> Steps:
+    """Runs stages one after the other; each step says which of how many it belongs to."""
+    for number, (title, run) in enumerate(stages, 1):
+        for step in run():
+            words = f"Step {number} of {len(stages)} · {title} · {step.words}"
+            yield dataclasses.replace(step, stage=f"{number}", words=words)
+
+
+def compare_stages(session: Session, subject: Subject, pending: Comparison, asked: Asked) -> list[Stage]:
+    """All stages of a comparison, in the order in which they are shown."""
+    plan, bare = pending.plan, dataclasses.replace(pending.plan, recovery="none")
+    if plan.recovery != "none" and session.analysis is not None:
+        bare = planning.told(session.analysis, bare)
+    plans = {"pruned": bare} if plan.recovery == "none" else {"pruned": bare, "recovered": plan}
+    stages: list[Stage] = [("Dense", lambda: measure(session, "dense", subject, pending, asked))]
+    for name, wanted in plans.items():
+
+        def prune(name: str = name, wanted: Plan = wanted) -> Steps:
+            text = texts.text(wanted.calibration.text, offline=asked.offline)
+            pending.models[name] = yield from pipeline.prune(subject, wanted, text)
+            pending.reports[name] = pending.models[name].layers
+
+        def gauge(name: str = name) -> Steps:
+            yield from measure(session, name, pending.models[name].subject, pending, asked)
+
+        stages += [(f"{LABELS[name]}: pruning", prune), (LABELS[name], gauge)]
+    stages.append(("Speed", lambda: race(session, subject, pending)))
+    if asked.prompts:
+        stages.append(("Answers", lambda: answer(session, subjects(subject, pending), asked)))
+    return stages
+
+
+def subjects(dense: Subject, comparison: Comparison) -> dict[str, Subject]:
+    """The models of a comparison by column."""
+    return {"dense": dense, **{name: pruned.subject for name, pruned in comparison.models.items()}}
+
+
+def measure(session: Session, name: str, subject: Subject, pending: Comparison, asked: Asked) -> Steps:
+    """Fills one column: sizes at once, then perplexity, which for the dense model is measured only once."""
+    shape, reports = subject.shape, pending.reports.get(name)
+    column = Column(shape.parameters, shape.parameters * subject.dtype.itemsize)
+    if reports:
+        column = dataclasses.replace(
+            column,
+            error_predicted=statistics.fmean(r.error_predicted for r in reports),
+            error_measured=statistics.fmean(r.error_measured for r in reports),
+        )
+    speed = known_speeds(session, pending).get(name)
+    put(session, pending, name, column)
+    known = known_dense(session, pending.protocol) if name == "dense" else None
+    if known is None or known.perplexity is None:
+        ids = evaluation_ids(subject, pending.protocol, asked.offline)
+        found = yield from evaluate.perplexity(subject, ids, pending.protocol.window)
+        column = dataclasses.replace(column, perplexity=found.perplexity, tokens=found.tokens)
+    else:
+        column = dataclasses.replace(column, perplexity=known.perplexity, tokens=known.tokens)
+    put(session, pending, name, dataclasses.replace(column, tokens_per_second=speed))
+
+
+def known_speeds(session: Session, pending: Comparison) -> dict[str, float | None]:
+    """The speeds measured before, where the models are the same ones."""
+    last = session.comparison
+    if last is None or last.run is None or last.run != pending.run:
+        return {}
+    return {name: column.tokens_per_second for name, column in last.columns.items()}
+
+
+def race(session: Session, dense: Subject, pending: Comparison) -> Steps:
+    """Measures how fast all models write, round by round in turns, so that a busy moment slows all of them alike."""
+    who = subjects(dense, pending)
+    rounds = {
+        name: evaluate.speed(subject, length=64, new_tokens=16, repeats=5) for name, subject in who.items()
+    }
+    while rounds:
+        for name, steps in list(rounds.items()):
+            try:
+                yield next(steps)
+            except StopIteration as end:
+                del rounds[name]
+                pace = end.value.decode_tokens_per_second
+                put(
+                    session, pending, name, dataclasses.replace(pending.columns[name], tokens_per_second=pace)
+                )
+
+
+def put(session: Session, pending: Comparison, name: str, column: Column) -> None:
+    pending.columns[name] = column
+    session.mark("table")
+
+
+def known_dense(session: Session, protocol: Protocol) -> Column | None:
+    """The dense model's figures from the latest comparison, if measured the same way."""
+    last = session.comparison
+    if last is None or "dense" not in last.columns:
+        return None
+    column = last.columns["dense"]
+    return column if last.protocol == protocol else None
+
+
+def evaluation_ids(subject: Subject, protocol: Protocol, offline: bool) -> Any:
+    """The tokens that perplexity is measured on."""
+    text = texts.text(protocol.text, offline=offline)
+    return texts.evaluation_tokens(text, subject.tokenizer, limit=protocol.limit or None)
+
+
+def start_measure(registry: Registry, session: Session, asked: Asked) -> Job:
+    """The job that measures the models of the present comparison again, on another text or window."""
+    subject, last = session.subject, compared(session)
+
+    def steps(job: Job) -> Steps:
+        pending = session.pending = dataclasses.replace(last, protocol=asked.protocol, columns={})
+        try:
+            yield from numbered(
+                [
+                    (LABELS[name], lambda name=name, who=who: measure(session, name, who, pending, asked))
+                    for name, who in subjects(subject, last).items()
+                ]
+            )
+            return pending
+        finally:
+            session.pending = None
+            session.mark("table")
+
+    def on_done(comparison: Comparison) -> None:
+        session.comparison = comparison
+        run = session.run(comparison.run)
+        session.replace_run(
+            dataclasses.replace(run, protocol=comparison.protocol, columns=dict(comparison.columns))
+        )
+        session.mark("table")
+
+    return session.begin(registry.worker, Job("compare", "Measuring", steps, on_done=on_done))
+
+
+def compared(session: Session) -> Comparison:
+    """The present comparison; a `Refusal` where nothing has been pruned yet."""
+    if session.comparison is None:
+        raise Refusal("Nothing has been pruned yet; press Prune and compare first.")
+    return session.comparison
+
+
+def start_answers(registry: Registry, session: Session, asked: Asked) -> Job:
+    """The job that lets all models of the present comparison continue the prompts."""
+    subject, last = session.subject, compared(session)
+    if not asked.prompts:
+        raise Refusal("There is no prompt; write one per line.")
+
+    def steps(job: Job) -> Steps:
+        yield from numbered([("Answers", lambda: answer(session, subjects(subject, last), asked))])
+
+    return session.begin(registry.worker, Job("compare", "Answering", steps))
+
+
+def answer(session: Session, who: dict[str, Subject], asked: Asked) -> Steps:
+    """Lets every model continue every prompt with the same seed; the session's answers grow piece by piece."""
+    session.answers = [Answer(prompt) for prompt in asked.prompts]
+    total, done = len(who) * len(asked.prompts), 0
+    for answer in session.answers:
+        for name, subject in who.items():
+            answer.texts[name] = ""
+            for piece in pieces(subject, answer.prompt, asked):
+                answer.texts[name] += piece
+                session.mark("answers")
+                yield Progress("answers", done, total, f"{LABELS[name]} model is writing")
+            done += 1
+    session.mark("answers")
+    yield Progress("answers", done, total, "All models have written")
+
+
+def pieces(subject: Subject, prompt: str, asked: Asked) -> Iterator[str]:
+    return evaluate.generate(
+        subject, prompt, max_new_tokens=asked.new_tokens, temperature=asked.temperature, seed=asked.seed
+    )

@@ -1,0 +1,258 @@
+"""The Tune tab: how much smaller, by which rules, and every layer by hand; undo, redo, save and load of plans."""
+
+from __future__ import annotations
+
+import contextlib
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from slimllm import planning, recipes
+from slimllm.allocation import ALLOCATIONS
+from slimllm.recovery import RECOVERIES
+from slimllm.types import Plan, Refusal
+from ui.faders import Faders, bank, value_of
+from ui.screen import Screen, intro, lead
+from ui.session import Session
+from ui.wishes import plan_for
+from ui.words import count, note, share, size
+
+PURPOSE = "Say how much smaller the model should become, and from where to take it."
+ALIGNMENTS = (1, 8, 16, 32, 64, 128)
+UNITS = [
+    ("Automatic (the finer one)", "auto"),
+    ("Whole KV groups", "kv-group"),
+    ("Heads of every group", "query-head"),
+]
+COUNTS = [("parameters in the layers", "decoder"), ("all parameters", "all")]
+LARGEST_PLAN = 5_000_000  # bytes
+
+
+def build(screen: Screen) -> None:
+    """The components and events of the tab."""
+    intro(screen, "tune", PURPOSE, lambda s: "" if s.analysis else "It needs an analysis first.")
+    with gr.Row(elem_classes="next"):
+        lead(screen, "tune-missing", missing)
+    target = gr.Slider(
+        0,
+        0.9,
+        value=0.2,
+        step=0.005,
+        label="How much smaller?",
+        info="0 keeps everything; 0.2 removes a fifth; 0.5 removes half",
+        elem_id="tune-target",
+        buttons=[],
+    )
+    summary = gr.HTML(elem_id="tune-summary", padding=False)
+    rules = (target, *rules_box())
+    with gr.Row(elem_classes="bar"):
+        undo = gr.Button("Undo", elem_id="tune-undo", scale=0, min_width=90, interactive=False)
+        redo = gr.Button("Redo", elem_id="tune-redo", scale=0, min_width=90, interactive=False)
+        save = gr.DownloadButton("Save plan", elem_id="tune-save", scale=0, min_width=110, interactive=False)
+        load = gr.UploadButton(
+            "Load plan", file_types=[".json"], elem_id="tune-load", scale=0, min_width=110, interactive=False
+        )
+        lead(screen, "tune", lambda s: ("Next: prune and compare", "compare") if s.plans else None)
+        hold = gr.Checkbox(
+            False,
+            label="Hold the size: other layers give way",
+            elem_id="tune-hold",
+            container=False,
+            min_width=260,
+        )
+    faders = Faders(elem_id="tune-faders", label="Kept in every layer")
+    faders.bank = None  # else Gradio takes this name in faders.js for an event and puts a method into its config
+    screen.show(summary, draw_summary, "plan")
+    screen.show([undo, redo, save, load], draw_history, "plan", "layers")
+    screen.show(list(rules), draw_rules, "controls")
+    screen.show(faders, partial(draw_faders, faders), "plan", "bank", "locks")
+    screen.on(target.input, "tune", turn_dial, *rules, mode="always_last")
+    for control in rules[1:]:
+        screen.on(control.input, "tune", change_rules, *rules, mode="always_last")
+    screen.on(faders.release, "tune", move_faders, faders, hold, mode="always_last")
+    screen.on(undo.click, "tune", undo_step)
+    screen.on(redo.click, "tune", redo_step)
+    screen.on(load.upload, "tune", load_plan, load)
+
+
+def rules_box() -> tuple[Any, ...]:
+    """The second level, folded away: recovery, allocation, unit, alignment, what is counted, one width for all."""
+
+    def choice(choices: Any, value: Any, label: str, info: str, name: str) -> gr.Dropdown:
+        return gr.Dropdown(
+            choices, value=value, label=label, info=info, elem_id=f"tune-{name}", min_width=190
+        )
+
+    recoveries = [(row.title, name) for name, row in RECOVERIES.items()]
+    allocations = [(row.title, name) for name, row in ALLOCATIONS.items()]
+    alignments = [(f"multiples of {a}" if a > 1 else "any number", a) for a in ALIGNMENTS]
+    with gr.Accordion("By which rules", open=False, elem_id="tune-rules"), gr.Row(elem_classes="controls"):
+        recovery = choice(recoveries, "regression", "Recovery", "how what remains is mended", "recovery")
+        allocation = choice(
+            allocations, "cosine", "Where to cut", "how the loss is spread over the layers", "allocation"
+        )
+        unit = choice(UNITS, "auto", "Heads leave as", "the unit of attention", "unit")
+        align = choice(alignments, 8, "Channels stay in", "multiples run faster", "align")
+        counted = choice(COUNTS, "decoder", "The dial counts", "what it is a share of", "count")
+        same = gr.Checkbox(
+            False,
+            label="Same width everywhere",
+            info="gives a plain checkpoint; then 'Where to cut' has no say",
+            elem_id="tune-same",
+            min_width=190,
+        )
+    return recovery, allocation, unit, align, counted, same
+
+
+def missing(session: Session) -> tuple[str, str] | None:
+    """The way to what this tab lacks."""
+    if session.loaded is None:
+        return "Go to Load", "load"
+    return None if session.analysis else ("Go to Analyse", "analyse")
+
+
+def turn_dial(session: Session, *rules: Any) -> None:
+    """Plans anew for the dial; while it moves this is one step of undo."""
+    change(session, "dial", *rules)
+
+
+def change_rules(session: Session, *rules: Any) -> None:
+    """Plans anew by other rules."""
+    change(session, "", *rules)
+
+
+def change(session: Session, gesture: str, *rules: Any) -> None:
+    if session.analysis is None:
+        session.mark("controls")
+        raise Refusal("The model is not analysed yet; do that on the Analyse tab first.")
+    session.push(plan_for(session.known, session.plan if session.plans else None, *rules), gesture)
+    session.wishes["rules"] = (rules[3], rules[6])
+    session.mark("bank")
+
+
+def move_faders(session: Session, value: dict[str, list[Any]] | None, hold: bool) -> None:
+    """Takes what the faders say; counts snap, and with `hold` the unlocked layers give way."""
+    if value is None or not session.plans:
+        return
+    plan, analysis = session.plan, session.known
+    if len(value["heads"]) != len(plan.heads):
+        session.mark("bank")
+        return
+    session.locked = [bool(lock) for lock in value["locked"]]
+    session.mark("locks", "plan")
+    wanted = list(zip(value["heads"], value["channels"], strict=True))
+    present = list(zip(plan.heads, plan.channels, strict=True))
+    changes = {i: pair for i, pair in enumerate(wanted) if tuple(pair) != present[i]}
+    if changes:
+        locked = [i for i, lock in enumerate(session.locked) if lock]
+        session.push(planning.adjust(analysis, plan, changes, hold=hold, locked=locked))
+
+
+def undo_step(session: Session) -> None:
+    """One plan back."""
+    session.step(-1)
+
+
+def redo_step(session: Session) -> None:
+    """One plan forth."""
+    session.step(1)
+
+
+def load_plan(session: Session, path: str | None) -> None:
+    """Takes a plan from an uploaded file; nothing changes if it is malformed or for another model."""
+    if not path:
+        return
+    file = Path(path)
+    try:
+        if file.stat().st_size > LARGEST_PLAN:
+            raise Refusal("The file is too large to be a plan; choose a plan.json.")
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise Refusal("The file is not readable text; choose a plan.json.") from None
+    plan = recipes.plan_from_text(text, "The plan")
+    plan = planning.told(session.known, plan) if fits(session, plan) else plan
+    session.take_plan(plan)
+    other = plan.method != session.known.method or plan.calibration != session.known.calibration
+    session.say(
+        "tune",
+        "The plan is loaded. It was made with another method or text; errors shown are from the present analysis."
+        if other
+        else "The plan is loaded.",
+        "good",
+    )
+
+
+def fits(session: Session, plan: Plan) -> bool:
+    """Whether a plan is for the model at hand."""
+    with contextlib.suppress(Refusal):
+        planning.check_plan(plan, session.known.shape)
+        return True
+    return False
+
+
+def draw_summary(session: Session) -> str:
+    """The plan in one plain sentence."""
+    if not session.plans or session.analysis is None:
+        return note("info", "Once the model is analysed, this dial plans the whole pruning.")
+    plan, shape = session.plan, session.analysis.shape
+    view = planning.forecast(session.analysis, plan)
+    saved = (shape.parameters - view.parameters) * session.analysis.bytes_per_parameter
+    return note(
+        "info",
+        f"The model becomes {share(1 - view.parameters / shape.parameters)} smaller: {count(view.parameters)} of "
+        f"{count(shape.parameters)} parameters stay, {size(saved)} are saved"
+        f"{'' if plan.count == 'all' else f' ({share(view.ratio)} of what is in the layers)'}. "
+        f"Each layer's output is expected to move by {share(view.total_error)} on average.",
+    )
+
+
+def draw_history(session: Session) -> list[Any]:
+    """Undo, redo, save and load, as far as they can do something; the plan as a file to download."""
+    if not session.plans:
+        off = gr.Button(interactive=False)
+        return [
+            off,
+            off,
+            gr.DownloadButton(interactive=False),
+            gr.UploadButton(interactive=session.analysis is not None),
+        ]
+    file = session.folder / "plan.json"
+    file.write_text(recipes.plan_text(session.plan), encoding="utf-8")
+    return [
+        gr.Button(interactive=session.cursor > 0),
+        gr.Button(interactive=session.cursor < len(session.plans) - 1),
+        gr.DownloadButton(value=str(file), interactive=True),
+        gr.UploadButton(interactive=True),
+    ]
+
+
+def draw_rules(session: Session) -> list[Any]:
+    """The dial and the rules as the present plan has them."""
+    if not session.plans:
+        return [gr.skip()] * 7
+    plan = session.plan
+    unit, same = session.wishes.get("rules", ("auto", False))
+    allocation = plan.allocation if plan.allocation in ALLOCATIONS else gr.skip()
+    align = gr.Dropdown(value=plan.align) if plan.align in ALIGNMENTS else gr.skip()
+    shown = unit if unit == "auto" else plan.unit
+    return [
+        min(max(plan.ratio_requested, 0.0), 0.9),
+        plan.recovery,
+        allocation,
+        shown,
+        align,
+        plan.count,
+        same,
+    ]
+
+
+def draw_faders(faders: Faders, session: Session) -> Any:
+    """The bank at the present plan; an update replaces all properties, so all of them are given."""
+    if session.analysis is None or not session.plans:
+        return gr.update(value=None, **faders.props)
+    plan = session.plan
+    return gr.update(
+        value=value_of(plan, session.locked), **{**faders.props, "bank": bank(session.analysis, plan)}
+    )

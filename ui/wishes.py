@@ -1,0 +1,95 @@
+"""What the controls ask for, checked: plain values in, dataclasses out, a `Refusal` for what cannot be. No Gradio."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from slimllm import planning, texts
+from slimllm.allocation import ALLOCATIONS
+from slimllm.types import Analysis, Calibration, Plan, Refusal
+from ui.runs import Asked, Protocol
+
+MOST_PROMPTS = 4
+
+
+def whole(value: Any, name: str, low: int, high: int) -> int:
+    """A whole number between two bounds; a `Refusal` that names it otherwise."""
+    try:
+        number = int(value)
+        if number != float(value) or not low <= number <= high:
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        raise Refusal(f"{name} must be a whole number from {low:,} to {high:,}, not {value!r}.") from None
+    return number
+
+
+def text_choices() -> list[tuple[str, str]]:
+    """The texts that have a name; topics only where the starter kit is installed."""
+    try:
+        topics = [(f"Encyclopedia: {topic}", f"encyclopedia/{topic}") for topic in texts.topics()]
+    except Refusal:
+        topics = []
+    hub = [(f"{name} (from the model hub)", name) for name in texts.HUB_SETS]
+    return [("Encyclopedia, all topics", "encyclopedia"), *topics, *hub]
+
+
+def calibration_of(text: Any, samples: Any, length: Any, seed: Any) -> Calibration:
+    """The calibration that the controls ask for; a `Refusal` for what cannot be."""
+    return Calibration(
+        str(text or "").strip(),
+        whole(samples, "Samples", 1, 100_000),
+        whole(length, "Length", 2, 1_000_000),
+        whole(seed, "Seed", 0, 2**31 - 1),
+    )
+
+
+def plan_for(
+    analysis: Analysis,
+    present: Plan | None,
+    ratio: Any,
+    recovery: str,
+    allocation: str,
+    unit: str,
+    align: Any,
+    count: Any,
+    same: bool,
+) -> Plan:
+    """The plan that the controls ask for; protected and forced units of the present one stay."""
+    if isinstance(ratio, bool) or not isinstance(ratio, int | float):
+        raise Refusal("The dial needs a number from 0 to 0.9.")
+    return planning.make_plan(
+        analysis,
+        float(ratio),
+        allocation=allocation if allocation in ALLOCATIONS else None,
+        recovery=recovery,
+        unit=unit,
+        align=align,
+        count=count,
+        same_width=bool(same),
+        protected=present.protected if present else (),
+        forced=present.forced if present else (),
+    )
+
+
+def asked_for(
+    text: Any, window: Any, limit: Any, prompts: Any, length: Any, heat: Any, seed: Any, *, offline: bool
+) -> Asked:
+    """What is to be measured and answered; a `Refusal` for what cannot be."""
+    lines = [line.strip() for line in str(prompts or "").splitlines() if line.strip()]
+    if len(lines) > MOST_PROMPTS:
+        raise Refusal(f"There are {len(lines)} prompts; up to {MOST_PROMPTS} can be compared at once.")
+    if not isinstance(heat, int | float) or not math.isfinite(heat) or not 0 <= heat <= 10:
+        raise Refusal("The temperature must be a number from 0 to 10.")
+    return Asked(
+        protocol=Protocol(
+            str(text or "").strip(),
+            whole(window, "Window", 2, 1_000_000),
+            whole(limit, "The limit", 0, 2**31 - 1),
+        ),
+        prompts=tuple(lines),
+        new_tokens=whole(length, "The answer length", 1, 4096),
+        temperature=float(heat),
+        seed=whole(seed, "Seed", 0, 2**31 - 1),
+        offline=offline,
+    )

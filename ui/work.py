@@ -1,0 +1,164 @@
+"""The long jobs of the page: library generators strung together, their results put into the session. No Gradio in here."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+import shutil
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from slimllm import checkpoint, evaluate, models, pipeline, planning, texts
+from slimllm.models import Pruned, Subject
+from slimllm.sources import home
+from slimllm.types import Analysis, Calibration, Plan, Progress, Refusal
+from ui.jobs import Job, Steps
+from ui.session import Loaded, Registry, Session
+
+MOMENTS_ON_DISK = 2_000_000_000  # bytes: beyond this a change of method reads the text again
+START_RATIO = 0.2
+
+
+# Load --------------------------------------------------------------------------------------------------------------
+
+
+def start_load(
+    registry: Registry, session: Session, source: str, device: str, dtype: str, offline: bool
+) -> Job:
+    """The job that loads a model, or takes it from another session that has it."""
+    source = str(source or "").strip()
+
+    def steps(job: Job) -> Steps:
+        job.say(f"Opening {source or 'the model'}.")
+
+        def make() -> Loaded:
+            subject = models.load(source, device=device, dtype=dtype, offline=offline, say=job.say)
+            job.say("Measuring how fast it reads.")
+            found = pipeline.finish(evaluate.speed(subject, length=64, new_tokens=1, repeats=1))
+            kind = str(subject.dtype).removeprefix("torch.")
+            return Loaded(subject, found.prefill_tokens_per_second, str(subject.device), kind)
+
+        loaded = registry.models.take(source, device, dtype, make)
+        yield Progress("load", 1, 1, "Loaded.")
+        return loaded
+
+    return session.begin(registry.worker, Job("load", "Loading", steps, on_done=session.set_loaded))
+
+
+# Analyse -----------------------------------------------------------------------------------------------------------
+
+
+def start_analyse(
+    registry: Registry, session: Session, calibration: Calibration, method: str, offline: bool
+) -> Job:
+    """The job that scores all layers; the session's partial layers fill up while it runs."""
+    subject = session.subject
+
+    def steps(job: Job) -> Steps:
+        earlier, session.partial = session.partial, [None] * len(subject.layers)
+        session.mark("layers")
+        job.say(f"Reading {calibration.samples * calibration.length:,} tokens of {calibration.text}.")
+        done = False
+        try:
+            text = texts.text(calibration.text, offline=offline)
+            folder = moments_folder(subject, calibration)
+            found = yield from pipeline.analyse(subject, text, calibration, method_name=method, folder=folder)
+            done = True
+            return found
+        finally:
+            if not done:
+                session.partial = earlier
+                session.mark("layers")
+
+    def on_progress(progress: Progress) -> None:
+        session.partial[progress.done - 1] = progress.result
+        session.mark("layers")
+
+    def on_done(analysis: Analysis) -> None:
+        session.set_analysis(analysis, first_plan(session, analysis))
+
+    return session.begin(registry.worker, Job("analyse", "Analysis", steps, on_progress, on_done))
+
+
+def first_plan(session: Session, analysis: Analysis) -> Plan:
+    """A plan to start from: the wish of the present plan if there is one, else a fifth smaller."""
+    wish = session.plans[session.cursor].ratio_requested if session.plans else START_RATIO
+    for ratio in (wish, START_RATIO, 0.1):
+        try:
+            return planning.make_plan(analysis, ratio)
+        except Refusal:
+            continue
+    return planning.make_plan(analysis, 0.0)
+
+
+def moments_folder(subject: Subject, calibration: Calibration) -> Path | None:
+    """Where the moments are kept for a change of method, the latest calibration only; None if they are too large."""
+    shape = subject.shape
+    size = sum(4 * ((layer.heads * shape.head_size) ** 2 + layer.channels**2) for layer in shape.layers)
+    if size > MOMENTS_ON_DISK:
+        return None
+    key = json.dumps([subject.source, str(subject.dtype), shape.widths, dataclasses.asdict(calibration)])
+    name = hashlib.sha256(key.encode()).hexdigest()[:16]
+    root = home() / "moments"
+    for other in sorted(root.glob("*"), key=lambda path: path.stat().st_mtime)[:-1]:
+        if other.name != name:
+            shutil.rmtree(other, ignore_errors=True)
+    return root / name
+
+
+def rough_cost(loaded: Loaded, calibration: Calibration) -> tuple[int, float, float]:
+    """(tokens, seconds, bytes beyond the model) that an analysis takes, roughly."""
+    shape = loaded.subject.shape
+    tokens = calibration.samples * calibration.length
+    arithmetic = sum(0.08 + 1.2e-10 * layer.channels**3 for layer in shape.layers)
+    widest = max(layer.channels for layer in shape.layers)
+    memory = 4 * tokens * shape.hidden * 2 + 8 * 6 * widest**2
+    return tokens, 1.5 * tokens / max(loaded.pace, 1e-9) + arithmetic, memory
+
+
+# Export ------------------------------------------------------------------------------------------------------------
+
+
+def start_export(registry: Registry, session: Session, number: int | None, tier: str, offline: bool) -> Job:
+    """The job that writes, verifies and packs the checkpoint of a run; pruned again from its plan if need be."""
+    run = session.run(number)
+
+    def steps(job: Job) -> Steps:
+        held = session.weights.get(run.number, {})
+        pruned: Pruned | None = held.get("recovered" if run.plan.recovery != "none" else "pruned")
+        if pruned is None:
+            job.say(f"Opening {run.plan.model} to prune it again.")
+            subject = subject_of(registry, session, run.plan, offline)
+            pruned = yield from pipeline.prune(
+                subject, run.plan, texts.text(run.plan.calibration.text, offline=offline)
+            )
+        slug = re.sub(r"[^A-Za-z0-9.-]+", "-", Path(run.plan.model).name).strip("-.") or "model"
+        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+        folder = home() / "exports" / f"{slug}-run{run.number}-{stamp}"
+        job.say("Choosing how to store it.", "export")
+        export = yield from checkpoint.export(pruned, folder, wanted=tier)
+        yield Progress("pack", 1, 1, "Packing a zip for download.")
+        for old in session.folder.glob("*.zip"):
+            old.unlink()
+        base = session.folder / folder.name
+        archive = shutil.make_archive(str(base), "zip", root_dir=folder.parent, base_dir=folder.name)
+        return {**dataclasses.asdict(export), "zip": archive}
+
+    def on_done(export: dict[str, Any]) -> None:
+        session.replace_run(dataclasses.replace(session.run(run.number), exported=export))
+
+    return session.begin(registry.worker, Job("export", "Export", steps, on_done=on_done))
+
+
+def subject_of(registry: Registry, session: Session, plan: Plan, offline: bool) -> Subject:
+    """The dense model that a plan was made for: the session's own, else loaded from the plan's source."""
+    mine = session.loaded
+    if mine is not None and mine.subject.source == plan.model:
+        planning.check_plan(plan, mine.subject.shape)
+        return mine.subject
+    subject = models.load(plan.model, offline=offline)
+    planning.check_plan(plan, subject.shape)
+    return subject
