@@ -54,96 +54,102 @@ class Report:
             self.say(words)
 
 
+def options() -> dict[str, Parser]:
+    """Groups of options that several commands share."""
+    names = ("common", "model", "reading", "scoring", "sizing", "measuring", "writing")
+    groups = {name: Parser(add_help=False) for name in names}
+
+    add = groups["common"].add_argument
+    add("--json", action="store_true", help="print one JSON object on stdout")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:n")
+    add("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+    add("--seed", type=int, default=0, help="for sampling of text and generation")
+    add("--offline", action="store_true", help="never ask the model hub")
+
+    add = groups["model"].add_argument
+    add("--model", required=True, help="smollm2, a hub id, a folder or a .gguf file")
+
+    add = groups["reading"].add_argument
+    add("--text", default="encyclopedia", help="calibration text: a name or a file")
+    add("--samples", type=int, default=64, help="calibration samples")
+    add("--length", type=int, default=256, help="tokens per sample")
+
+    add = groups["scoring"].add_argument
+    add("--method", default="slimllm", help=f"one of: {', '.join(METHODS)}")
+    add("--option", action="append", default=[], metavar="NAME=on|off", help="an option of the method")
+
+    add = groups["sizing"].add_argument
+    add("--allocation", help=f"one of: {', '.join(ALLOCATIONS)}")
+    add("--recovery", help=f"one of: {', '.join(RECOVERIES)}")
+    add("--unit", default="auto", help="what attention loses: kv-group, query-head or auto")
+    add("--align", type=int, default=8, help="channels in multiples of this")
+    add("--count", default="decoder", choices=("decoder", "all"), help="what the ratio is a share of")
+    add("--same-width", action="store_true", help="keep every layer equally wide (loads anywhere)")
+
+    add = groups["measuring"].add_argument
+    add("--text", default="encyclopedia", help="evaluation text: a name or a file")
+    add("--window", type=int, default=128, help="tokens per window")
+    add("--limit-tokens", type=int, help="read no more than this many tokens")
+
+    add = groups["writing"].add_argument
+    add("--max-new-tokens", type=int, default=64)
+    add("--temperature", type=float, default=0.0)
+    return groups
+
+
 def parser() -> Parser:
     """The parser of all commands."""
     top = Parser(
         prog="slimllm", description="See what matters inside a language model, and cut the rest away."
     )
     kinds = top.add_subparsers(dest="command", required=True, parser_class=Parser, metavar="COMMAND")
+    groups = options()
 
-    common = Parser(add_help=False)
-    common.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-    common.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:n")
-    common.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
-    common.add_argument("--seed", type=int, default=0, help="for sampling of text and generation")
-    common.add_argument("--offline", action="store_true", help="never ask the model hub")
+    def command(name: str, words: str, run: Callable[..., dict[str, Any]], *shared: str) -> Parser:
+        parents = [groups[group] for group in ("common", *shared)]
+        found: Parser = kinds.add_parser(name, help=words, description=words, parents=parents)
+        found.set_defaults(run=run)
+        return found
 
-    model = Parser(add_help=False)
-    model.add_argument("--model", required=True, help="smollm2, a hub id, a folder or a .gguf file")
-
-    reading = Parser(add_help=False)
-    reading.add_argument("--text", default="encyclopedia", help="calibration text: a name or a file")
-    reading.add_argument("--samples", type=int, default=64, help="calibration samples")
-    reading.add_argument("--length", type=int, default=256, help="tokens per sample")
-
-    scoring = Parser(add_help=False)
-    scoring.add_argument("--method", default="slimllm", help=f"one of: {', '.join(METHODS)}")
-    scoring.add_argument(
-        "--option", action="append", default=[], metavar="NAME=on|off", help="an option of the method"
+    analyse = command(
+        "analyse", "score every head and channel", commands.analyse, "model", "reading", "scoring"
     )
+    analyse.add_argument("--out", required=True, type=Path, metavar="DIR")
 
-    sizing = Parser(add_help=False)
-    sizing.add_argument("--allocation", help=f"one of: {', '.join(ALLOCATIONS)}")
-    sizing.add_argument("--recovery", help=f"one of: {', '.join(RECOVERIES)}")
-    sizing.add_argument("--unit", default="auto", help="what attention loses: kv-group, query-head or auto")
-    sizing.add_argument("--align", type=int, default=8, help="channels in multiples of this")
-    sizing.add_argument(
-        "--count", default="decoder", choices=("decoder", "all"), help="what the ratio is a share of"
-    )
-    sizing.add_argument(
-        "--same-width", action="store_true", help="keep every layer equally wide (loads anywhere)"
-    )
-
-    def add(name: str, words: str, run: Callable[..., dict[str, Any]], *parents: Parser) -> Parser:
-        command = kinds.add_parser(name, help=words, description=words, parents=[common, *parents])
-        command.set_defaults(run=run)
-        return command
-
-    def folder(command: Parser) -> None:
-        command.add_argument("--out", required=True, type=Path, metavar="DIR")
-
-    folder(add("analyse", "score every head and channel", commands.analyse, model, reading, scoring))
-
-    plan = add("plan", "choose widths for a target size", commands.plan, sizing)
+    plan = command("plan", "choose widths for a target size", commands.plan, "sizing")
     plan.add_argument("--analysis", required=True, type=Path, metavar="DIR")
     plan.add_argument("--ratio", required=True, type=float, help="share of parameters to remove, 0 to 1")
     plan.add_argument("--out", required=True, type=Path, metavar="plan.json")
 
-    prune = add("prune", "prune and export a checkpoint", commands.prune, model, reading, scoring, sizing)
+    prune = command(
+        "prune", "prune and export a checkpoint", commands.prune, "model", "reading", "scoring", "sizing"
+    )
     what = prune.add_mutually_exclusive_group(required=True)
     what.add_argument("--plan", type=Path, metavar="plan.json")
     what.add_argument("--ratio", type=float, help="share of parameters to remove, 0 to 1")
     prune.add_argument("--export", default="auto", choices=("auto", "native", "shim", "padded"))
-    folder(prune)
+    prune.add_argument("--out", required=True, type=Path, metavar="DIR")
 
-    evaluate = add("evaluate", "measure perplexity", commands.evaluate, model)
-    evaluate.add_argument("--text", default="encyclopedia")
-    evaluate.add_argument("--window", type=int, default=128)
-    evaluate.add_argument("--limit-tokens", type=int)
+    command("evaluate", "measure perplexity", commands.evaluate, "model", "measuring")
+    generate = command("generate", "continue a prompt", commands.generate, "model", "writing")
+    generate.add_argument("--prompt", required=True)
 
-    writing = Parser(add_help=False)
-    writing.add_argument("--max-new-tokens", type=int, default=64)
-    writing.add_argument("--temperature", type=float, default=0.0)
-    add("generate", "continue a prompt", commands.generate, model, writing).add_argument(
-        "--prompt", required=True
-    )
-
-    compare = add("compare", "several models side by side", commands.compare, writing)
+    compare = command("compare", "several models side by side", commands.compare, "measuring", "writing")
     compare.add_argument("--model", required=True, action="append", help="give it once per model")
-    compare.add_argument("--text", default="encyclopedia")
-    compare.add_argument("--window", type=int, default=128)
-    compare.add_argument("--limit-tokens", type=int)
     compare.add_argument("--prompt", action="append", default=[])
 
-    add("methods", "list methods, recoveries, allocations and families", commands.methods)
+    command("methods", "list methods, recoveries, allocations and families", commands.methods)
+    add_serve(command("serve", "start the app", commands.serve))
+    return top
 
-    serve = add("serve", "start the app", commands.serve)
+
+def add_serve(serve: Parser) -> None:
+    """The options of the app."""
     serve.add_argument("--host", default="127.0.0.1")
     serve.add_argument("--port", type=int, default=7860)
     serve.add_argument("--model", default="smollm2")
     serve.add_argument("--listen", action="store_true", help="answer other machines too; needs --auth")
     serve.add_argument("--auth", metavar="USER:PASSWORD")
-    return top
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

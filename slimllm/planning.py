@@ -17,6 +17,8 @@ from slimllm.methods import method, settings
 from slimllm.recovery import RECOVERIES
 from slimllm.types import Analysis, Forecast, LayerAnalysis, Pin, Plan, Refusal, Shape, SiteAnalysis, Unit
 
+COUNTS = ("decoder", "all")  # what a ratio is a share of
+
 
 def resolve_unit(shape: Shape, unit: str) -> Unit:
     """The attention unit asked for; auto takes the one with more steps."""
@@ -73,28 +75,21 @@ def make_plan(
     `same_width` keeps every layer equally wide, which plain checkpoints need. Raises `Refusal` for what
     cannot be met.
     """
-    row = method(analysis.method)
+    row, shape = method(analysis.method), analysis.shape
     allocation, recovery = allocation or row.allocation, recovery or row.recovery
     check_ratio(ratio)
     check_align(align)
-    check_pins(analysis.shape, (*protected, *forced))
-    if count not in ("decoder", "all"):
-        raise Refusal(f"Count '{count}' is not known; use decoder or all.")
-    for name, table in ((allocation, ALLOCATIONS), (recovery, RECOVERIES)):
+    check_pins(shape, (*protected, *forced))
+    for name, table in ((allocation, ALLOCATIONS), (recovery, RECOVERIES), (count, COUNTS)):
         if name not in table:
             raise Refusal(f"'{name}' is not known; use one of: {', '.join(table)}.")
-    shape = analysis.shape
     chosen = resolve_unit(shape, unit)
-    bounds = tuple(
-        bounds_of(layer, i, chosen, align, protected, forced) for i, layer in enumerate(shape.layers)
-    )
-    problem = Problem(analysis, chosen, recovery, bounds)
-    whole = [max(b.heads) for b in bounds], [b.high for b in bounds]
+    problem = problem_of(analysis, chosen, recovery, align, protected, forced)
     budget = shape.decoder - ratio * (shape.parameters if count == "all" else shape.decoder)
     if same_width:
         heads, channels = equal_widths(problem, budget)
     elif ratio == 0:
-        heads, channels = whole
+        heads, channels = [max(b.heads) for b in problem.bounds], [b.high for b in problem.bounds]
     else:
         heads, channels = ALLOCATIONS[allocation].widths(problem, budget)
     plan = Plan(
@@ -118,6 +113,20 @@ def make_plan(
         versions=versions(),
     )
     return told(analysis, plan)
+
+
+def problem_of(
+    analysis: Analysis,
+    unit: Unit,
+    recovery: str,
+    align: int,
+    protected: Collection[Pin],
+    forced: Collection[Pin],
+) -> Problem:
+    """The problem with the bounds of every layer."""
+    layers = enumerate(analysis.shape.layers)
+    bounds = tuple(bounds_of(layer, i, unit, align, protected, forced) for i, layer in layers)
+    return Problem(analysis, unit, recovery, bounds)
 
 
 def equal_widths(problem: Problem, budget: float) -> Widths:
@@ -214,18 +223,14 @@ def adjust(
     With `hold` the channels of the other, unlocked layers give way so that the total stays within what it
     was.
     """
-    shape = analysis.shape
-    bounds = tuple(
-        bounds_of(layer, i, plan.unit, plan.align, plan.protected, plan.forced)
-        for i, layer in enumerate(shape.layers)
-    )
-    problem = Problem(analysis, plan.unit, plan.recovery, bounds)
+    problem = problem_of(analysis, plan.unit, plan.recovery, plan.align, plan.protected, plan.forced)
+    bounds = problem.bounds
     heads, channels = list(plan.heads), list(plan.channels)
     for index, (h, c) in changes.items():
         heads[index] = min(bounds[index].heads, key=lambda feasible: abs(feasible - h))
         channels[index] = bounds[index].down(c)
     if hold:
-        budget = decoder_parameters(shape, plan)
+        budget = decoder_parameters(analysis.shape, plan)
         others = [i for i in range(len(heads)) if i not in changes and i not in locked]
         wanted = spread(problem, heads, [float(c) for c in channels], budget, others)
         fixed = {i: channels[i] for i in range(len(heads)) if i not in others}
