@@ -164,7 +164,11 @@ ALLOCATIONS: dict[str, Allocation] = {
         "Rising", "Spares early layers and cuts more of later ones (SlimGPT).", by_ratios(logarithmic_weights)
     ),
     "error": Allocation(
-        "By predicted error", "Cuts where the predicted error grows least per parameter saved.", by_error
+        "By predicted error",
+        "Cuts where the predicted error grows least per parameter saved; misjudges layers in which a "
+        "few tokens carry "
+        "most of the energy, so compare before you trust it.",
+        by_error,
     ),
     "cosine-unclipped": Allocation(
         "By layer cosine, unclipped",

@@ -129,14 +129,20 @@ def mean_energy(weight: Tensor, moments: Moments) -> Tensor:
     return (weight @ moments.mean).square().sum()
 
 
-def error_of(weight: Tensor, moments: Moments, kept: Tensor, repair: Repair) -> float:
-    """The relative error of any repair, from the moments: E‖W x − W' x_K − b‖² / E‖W x‖²."""
+def squared_error(weight: Tensor, moments: Moments, kept: Tensor, repair: Repair) -> float:
+    """E‖W x − W' x_K − b‖² of any repair, from the moments."""
     change = weight.clone()
     change[:, kept] -= repair.weight
     error = ((change @ moments.gram) * change).sum()
     if repair.bias is not None:
         error = error - 2 * repair.bias @ (change @ moments.mean) + repair.bias.square().sum()
-    return float(error.clamp_min(0)) / max(output_energy(weight, moments), torch.finfo(weight.dtype).tiny)
+    return float(error.clamp_min(0))
+
+
+def error_of(weight: Tensor, moments: Moments, kept: Tensor, repair: Repair) -> float:
+    """The relative error of any repair: `squared_error` as a share of E‖W x‖²."""
+    energy = max(output_energy(weight, moments), torch.finfo(weight.dtype).tiny)
+    return squared_error(weight, moments, kept, repair) / energy
 
 
 def output_energy(weight: Tensor, moments: Moments) -> float:

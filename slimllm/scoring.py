@@ -31,7 +31,7 @@ def analyse_layer(
         grouping = Grouping(shape.heads, shape.groups, unit)
         ranking = row.heads(HeadSite(weight, moments, grouping, seed=seed), options)
         attention[unit] = SiteAnalysis(
-            compact(ranking), head_errors(weight, moments, ranking, grouping), energy
+            compact(ranking), head_errors(weight, moments, ranking, grouping, energy), energy
         )
     down, moments = double(part(layer, family.mlp.reader).weight), found.mlp.double()
     ranking = row.channels(
@@ -46,7 +46,9 @@ def compact(ranking: Ranking) -> Ranking:
     return Ranking(ranking.scores.float(), ranking.order, ranking.subsets)
 
 
-def head_errors(weight: Tensor, moments: Moments, ranking: Ranking, grouping: Grouping) -> dict[str, Tensor]:
+def head_errors(
+    weight: Tensor, moments: Moments, ranking: Ranking, grouping: Grouping, energy: float
+) -> dict[str, Tensor]:
     """The error (s+1,) of every recovery at every step; kept sets are not nested, so each step is
     repaired."""
     size = weight.shape[1] // grouping.heads
@@ -54,5 +56,6 @@ def head_errors(weight: Tensor, moments: Moments, ranking: Ranking, grouping: Gr
     for step in range(grouping.steps):
         kept = inputs_of(ranking.kept(step * grouping.heads // grouping.steps), size)
         for name, row in RECOVERIES.items():
-            errors[name].append(recovery.error_of(weight, moments, kept, row.repair(weight, moments, kept)))
+            repair = row.repair(weight, moments, kept)
+            errors[name].append(recovery.squared_error(weight, moments, kept, repair) / (energy or 1.0))
     return {name: torch.tensor([*values, 0.0]) for name, values in errors.items()}

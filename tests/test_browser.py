@@ -1,10 +1,12 @@
-"""The page in a real browser, on a tiny model: all ids, the whole road, reload in the middle of a job, stop, two people."""
+"""The page in a real browser, on a tiny model: all ids, the whole road, reload in the middle of a job, stop,
+two people."""
 
 from __future__ import annotations
 
 import os
 import re
 import shutil
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,17 +22,40 @@ CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/c
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(not Path(CHROMIUM).is_file(), reason="there is no chromium"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:.*(no_silent_downcasting|copy keyword)"),  # Gradio's own
 ]
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 TABS = ("Load", "Analyse", "Tune", "Compare", "History")
-IDS = (
-    "load-model load-button load-card analyse-text analyse-button analyse-layers analyse-heads analyse-channels "
-    "analyse-detail tune-target tune-faders tune-undo tune-redo tune-save tune-load compare-button compare-stop "
-    "compare-progress compare-table compare-text compare-prompt compare-generations history-table history-scatter "
-    "history-export history-report tour-start"
-).split()
+IDS = [
+    "load-model",
+    "load-button",
+    "load-card",
+    "analyse-text",
+    "analyse-button",
+    "analyse-layers",
+    "analyse-heads",
+    "analyse-channels",
+    "analyse-detail",
+    "tune-target",
+    "tune-faders",
+    "tune-undo",
+    "tune-redo",
+    "tune-save",
+    "tune-load",
+    "compare-button",
+    "compare-stop",
+    "compare-progress",
+    "compare-table",
+    "compare-text",
+    "compare-prompt",
+    "compare-generations",
+    "history-table",
+    "history-scatter",
+    "history-export",
+    "history-report",
+    "tour-start",
+]
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +88,8 @@ def browser() -> Iterator[Browser]:
 
 
 class Visitor:
-    """A person with a browser of their own; complaints are console errors, and requests that leave the machine."""
+    """A person with a browser of their own; complaints are console errors, and requests that leave the
+    machine."""
 
     def __init__(self, browser: Browser, address: str, width: int = 1200):
         self.address, self.complaints = address, list[str]()
@@ -72,13 +98,17 @@ class Visitor:
         self.page: Page = self.context.new_page()
         self.page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
         self.page.on("console", lambda m: self.complaints.append(m.text) if m.type == "error" else None)
-        self.page.on("request", lambda r: None if local(r.url) else self.complaints.append(f"request: {r.url}"))
+        self.page.on(
+            "request", lambda r: None if local(r.url) else self.complaints.append(f"request: {r.url}")
+        )
         self.open()
 
     def open(self) -> None:
         self.page.goto(self.address)
         expect(self.page.locator("#load-button")).to_be_enabled(timeout=15_000)
-        self.page.wait_for_function("document.querySelector('#load-intro')?.textContent.includes('language model')")
+        self.page.wait_for_function(
+            "document.querySelector('#load-intro')?.textContent.includes('language model')"
+        )
 
     def tab(self, name: str) -> None:
         self.page.get_by_role("tab", name=name, exact=True).click()
@@ -106,7 +136,10 @@ class Visitor:
 
 
 def local(url: str) -> bool:
-    return url.startswith(("data:", "blob:")) or re.match(r"http://(127\.0\.0\.1|localhost)[:/]", url) is not None
+    return (
+        url.startswith(("data:", "blob:"))
+        or re.match(r"http://(127\.0\.0\.1|localhost)[:/]", url) is not None
+    )
 
 
 @pytest.fixture
@@ -177,6 +210,13 @@ def test_whole_road(visitor: Visitor, text_file: str) -> None:
     page.click("#compare-next")
     expect(page.locator("#history-table")).to_contain_text("Run 1")
     expect(page.locator("#history-about")).to_contain_text("python -m slimllm prune")
+    page.click("#history-export")
+    expect(page.locator("#history-progress")).to_contain_text("done", timeout=40_000)
+    expect(page.locator("#history-about")).to_contain_text("loaded again in a fresh process")
+    with page.expect_download() as saved:
+        page.click("#history-zip")
+    names = zipfile.ZipFile(saved.value.path()).namelist()
+    assert any(name.endswith("model.safetensors") for name in names)
     with page.expect_download() as saved:
         page.click("#history-report")
     assert "Run 1" in Path(saved.value.path()).read_text()
@@ -184,7 +224,9 @@ def test_whole_road(visitor: Visitor, text_file: str) -> None:
     expect(page.locator("#tune-intro")).to_contain_text("plan of Run 1")
 
 
-def test_reload_finds_the_job_again_and_stop_stops_it(visitor: Visitor, text_file: str, long_text: str) -> None:
+def test_reload_finds_the_job_again_and_stop_stops_it(
+    visitor: Visitor, text_file: str, long_text: str
+) -> None:
     page = visitor.page
     visitor.load()
     visitor.analyse(text_file)
@@ -219,6 +261,7 @@ def test_two_people_have_two_plans(browser: Browser, address: str, text_file: st
     two.load()
     two.analyse(text_file)
     two.page.click("#analyse-next")
+    expect(two.fader("mlp", 0)).to_be_visible()
     two.page.bring_to_front()
     two.fader("mlp", 0).press("ArrowDown")
     expect(two.page.locator("#tune-undo")).to_be_enabled()
@@ -257,7 +300,9 @@ def test_nothing_is_wider_than_the_window(browser: Browser, address: str, width:
     for name in TABS:
         if width > 600:
             visitor.tab(name)
-        overflow = visitor.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        overflow = visitor.page.evaluate(
+            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        )
         assert overflow <= 0, name
     visitor.context.close()
     assert visitor.complaints == []

@@ -19,6 +19,7 @@ from slimllm.planning import make_plan
 from slimllm.types import Analysis, LayerReport, Plan
 from tests.synthetic import synthetic_analysis
 from ui import charts
+from ui.drawing import ticks
 from ui.theme import PALETTE, swaps
 
 LIMIT = 150_000  # bytes of any figure
@@ -290,7 +291,7 @@ def test_reports_without_layers_or_with_infinite_errors_are_drawn() -> None:
 
 @pytest.mark.parametrize(("n", "most"), [(1, 10), (3, 10), (30, 10), (80, 16), (4096, 10)])
 def test_ticks_are_few_and_start_at_zero(n: int, most: int) -> None:
-    found = charts.ticks(n, most)
+    found = ticks(n, most)
     assert found[0] == 0
     assert found[-1] < n
     assert len(found) <= most

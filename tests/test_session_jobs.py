@@ -29,7 +29,7 @@ class Gate:
         self.steps, self.go, self.closed = steps, threading.Semaphore(0), False
         self.reached = threading.Semaphore(0)
 
-    def __call__(self, job: Job) -> Steps:
+    def __call__(self, _: Job) -> Steps:
         try:
             for i in range(self.steps):
                 self.reached.release()
@@ -125,7 +125,7 @@ def test_waiting_job_is_stopped_at_once_and_never_starts() -> None:
     ],
 )
 def test_error_becomes_one_sentence(failure: Exception, words: str) -> None:
-    def steps(job: Job) -> Steps:
+    def steps(_: Job) -> Steps:
         yield Progress("test", 1, 2)
         raise failure
 
@@ -138,7 +138,7 @@ def test_error_becomes_one_sentence(failure: Exception, words: str) -> None:
 
 
 def test_failure_while_taking_the_result_is_a_failure_too() -> None:
-    def refuse(result: Any) -> None:
+    def refuse(_: Any) -> None:
         raise Refusal("The run could not be kept.")
 
     failed = Worker().submit(job(Gate(0), on_done=refuse))
@@ -151,7 +151,7 @@ def test_finished_job_lets_go_of_what_it_worked_on() -> None:
         pass
 
     def start(thing: Thing) -> Callable[[Job], Steps]:
-        def steps(job: Job) -> Steps:
+        def steps(_: Job) -> Steps:
             yield Progress("test", 1, 1, result=id(thing))
 
         return steps
@@ -178,7 +178,7 @@ def test_remaining_time_follows_the_pace_of_the_stage() -> None:
     assert running.remaining == pytest.approx(5.0, rel=0.1)
 
 
-# Sessions ----------------------------------------------------------------------------------------------------
+# Sessions ---------------------------------------------------------------------------------------------------
 
 
 def test_session_is_found_again_and_with_it_its_job() -> None:
@@ -250,7 +250,7 @@ def test_two_sessions_share_the_model_and_nothing_else() -> None:
     assert gone() is None, "a model that no session uses is freed"
 
 
-# Plans -------------------------------------------------------------------------------------------------------
+# Plans ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -296,7 +296,7 @@ def test_plan_for_another_model_is_refused_and_nothing_is_lost(planned: Session)
     assert planned.plan == before
 
 
-# Runs --------------------------------------------------------------------------------------------------------
+# Runs -------------------------------------------------------------------------------------------------------
 
 
 def make_run(number: int = 1) -> Run:

@@ -36,8 +36,7 @@ def build(screen: Screen, offline: bool) -> None:
     screen.show(preflight, draw_preflight, "subject", "preflight")
     start_and_stop(screen, "analyse", button, stop, lambda s: s.loaded is not None, dress)
     screen.on(button.click, "analyse", Press(offline), *asked)
-    for control in asked:
-        screen.on(control.change, "analyse", estimate, *asked, mode="always_last")
+    screen.on([control.change for control in asked], "analyse", estimate, *asked, mode="always_last")
     maps(screen)
     detail(screen)
 
@@ -133,8 +132,8 @@ def detail(screen: Screen) -> None:
                 elem_id="analyse-scores",
             )
     screen.show(about, draw_about, "detail", "layers", pace=1.0)
-    screen.show(curves, draw_curves, "detail", "layers", "plan", pace=2.0)
-    screen.show(scores, draw_scores, "detail", "layers", "plan", pace=2.0)
+    screen.show(curves, draw_curves, "detail", "layers", "look", pace=2.0)
+    screen.show(scores, draw_scores, "detail", "layers", "look", pace=2.0)
 
 
 def onward(session: Session) -> tuple[str, str] | None:
@@ -228,6 +227,13 @@ def click_map(session: Session, event: gr.EventData) -> None:
     open_layer(session, event._data.get("y"))
 
 
+def look(session: Session) -> None:
+    """On coming back to the tab: the present plan is drawn into the detail, once instead of at every move."""
+    if session.wishes.get("look") != (present_plan(session),):
+        session.wishes["look"] = (present_plan(session),)
+        session.mark("look")
+
+
 def open_layer(session: Session, where: Any) -> None:
     """Shows one layer in the detail, if there is one by that number."""
     try:
@@ -285,7 +291,9 @@ def about_layer(session: Session, index: int, layer: LayerAnalysis) -> str:
     sentences = [
         f"Input and output point {figure(layer.cosine)} the same way (1 would mean that it changes nothing): "
         f"number {place} of {len(cosines)} in how little it changes.",
-        f"{share(needed / widths.channels, 0)} of its {widths.channels:,} channels carry 80 % of the importance.",
-        f"Half of its channels gone would leave an error of {share(half)} in what its MLP writes (with {recovery}).",
+        f"{share(needed / widths.channels, 0)} of its {widths.channels:,} channels carry 80 % of the "
+        "importance.",
+        f"Half of its channels gone would leave an error of {share(half)} in what its MLP writes "
+        f"(with recovery {recovery}).",
     ]
     return f"<h3>Layer {index}</h3><p>{' '.join(safe(s) for s in sentences)}</p>"

@@ -1,4 +1,5 @@
-"""The page's actions for programs: plain JSON in and out, by the names load, analyse, plan, prune, evaluate, generate, export.
+"""The page's actions for programs: plain JSON in and out, by the names load, analyse, plan, prune, evaluate,
+generate, export.
 
 Every client has a session of its own; the heavy ones wait in the same queue as the page's jobs.
 """
@@ -144,7 +145,8 @@ class Endpoints:
     def prune(
         self, request: gr.Request, text: str = "encyclopedia", window: int = 128, limit: int = 8192
     ) -> dict[str, Any]:
-        """Prunes by the present plan, without and with its recovery, and measures both against the dense model."""
+        """Prunes by the present plan, without and with its recovery, and measures both against the dense
+        model."""
         session = session_of(request)
         asked = asked_for(text, window, limit, "", 1, 0.0, 0, offline=self.offline)
         finished(trials.start_compare(REGISTRY, session, asked))

@@ -45,7 +45,8 @@ def build(settings: Settings) -> gr.Blocks:
         screen = Screen(gr.BrowserState(None, storage_key="slimllm-session", secret="slimllm-page"))
         with gr.Row(elem_id="masthead"):
             gr.HTML(
-                '<h1>slimllm</h1><p class="tagline">Make a language model smaller, and see what that costs.</p>',
+                "<h1>slimllm</h1>"
+                '<p class="tagline">Make a language model smaller, and see what that costs.</p>',
                 padding=False,
             )
             start = gr.Button("Take the tour", elem_id="tour-start", scale=0, min_width=130)
@@ -56,8 +57,9 @@ def build(settings: Settings) -> gr.Blocks:
                     load.press_load, device=settings.device, dtype=settings.dtype, offline=settings.offline
                 )
                 load.build(screen, settings.model or "smollm2", press)
-            with gr.Tab("Analyse", id="analyse"):
+            with gr.Tab("Analyse", id="analyse") as tab:
                 analyse.build(screen, settings.offline)
+                screen.on(tab.select, "analyse", analyse.look)
             with gr.Tab("Tune", id="tune"):
                 tune.build(screen)
             with gr.Tab("Compare", id="compare"):
@@ -70,10 +72,11 @@ def build(settings: Settings) -> gr.Blocks:
 
 
 def launch_options(settings: Settings) -> dict[str, Any]:
-    """What `launch` is given, in tests as well: only this machine unless `listen`, nothing recorded, nothing from outside."""
+    """What `launch` is given, in tests as well: only this machine unless `listen`, nothing recorded, nothing
+    from outside."""
     hosts = ["*"] if settings.listen else [*HERE]
     return {
-        "server_name": settings.host,
+        "server_name": "0.0.0.0" if settings.listen and settings.host in HERE else settings.host,
         "server_port": settings.port,
         "share": False,
         "auth": settings.auth,
@@ -92,12 +95,14 @@ def launch_options(settings: Settings) -> dict[str, Any]:
 
 
 def check(settings: Settings) -> Settings:
-    """The settings, if they can be served; a `Refusal` for an open server without a password or a port in use."""
+    """The settings, if they can be served; a `Refusal` for an open server without a password or a port in
+    use."""
     if settings.listen and not settings.auth:
         raise Refusal("Serving to other machines needs a password; add --auth user:password.")
     if not settings.listen and settings.host not in HERE:
         raise Refusal(
-            f"Host '{settings.host}' can be reached by others; add --listen and --auth user:password for that."
+            f"Host '{settings.host}' can be reached by others; add --listen and --auth user:password for "
+            "that."
         )
     if not 0 < settings.port < 65536:
         raise Refusal(f"Port {settings.port} is not possible; use one from 1 to 65535.")
@@ -108,7 +113,8 @@ def check(settings: Settings) -> Settings:
             probe.bind((settings.host, settings.port))
         except OSError as failure:
             raise Refusal(
-                f"Port {settings.port} on {settings.host} cannot be used ({failure.strerror}); choose another with --port."
+                f"Port {settings.port} on {settings.host} cannot be used ({failure.strerror}); choose "
+                "another with --port."
             ) from None
     return settings
 

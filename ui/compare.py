@@ -1,4 +1,5 @@
-"""The Compare tab: prune, measure dense against pruned against recovered, and let all three answer the same prompts."""
+"""The Compare tab: prune, measure dense against pruned against recovered, and let all three answer the same
+prompts."""
 
 from __future__ import annotations
 
@@ -188,7 +189,7 @@ def block_updates(answer: Answer | None, session: Session) -> Sequence[Any]:
     shown = session.pending or session.comparison
     without = shown is not None and shown.plan.recovery == "none"
     boxes = [
-        gr.Textbox(value=answer.texts.get(name, ""), visible=not (name == "recovered" and without))
+        gr.Textbox(value=answer.texts.get(name, "").lstrip(), visible=not (name == "recovered" and without))
         for name in NAMES
     ]
     return [gr.Column(visible=True), f'<p class="prompt">{safe(answer.prompt)}</p>', *boxes]

@@ -110,10 +110,11 @@ def errors(
 
 
 def grid(bounds: Bounds, limit: int) -> tuple[int, ...]:
-    """The channel counts whose errors are sent: all feasible ones where `limit` allows, else that many samples.
+    """The channel counts whose errors are sent: all feasible ones where `limit` allows, else that many
+    samples.
 
-    Samples lie closer near both ends, where curves bend most. On the starter model 65 of them, joined by straight
-    lines, miss a curve by a tenth of a percentage point in most layers and by half a point at worst.
+    Samples lie closer near both ends, where curves bend most. On the starter model 65 of them, joined by
+    straight lines, miss a curve by a tenth of a percentage point in most layers and by half a point at worst.
     """
     low, high, align = bounds.low, bounds.high, bounds.align
     feasible = sorted({low, high, *range(-(-low // align) * align, high + 1, align)})

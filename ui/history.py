@@ -1,4 +1,5 @@
-"""The History tab: every run with its figures; restore its plan, export its checkpoint, take away a report."""
+"""The History tab: every run with its figures; restore its plan, export its checkpoint, take away a
+report."""
 
 from __future__ import annotations
 
@@ -213,8 +214,8 @@ def about_run(run: Run) -> str:
     """The chosen run in words, as HTML: its plan, its export, the command that repeats it."""
     said = [
         f"{run.name} made {run.plan.model} {share(run.smaller)} smaller ({share(run.plan.ratio_achieved)} of "
-        f"{'all parameters' if run.plan.count == 'all' else 'the parameters in its layers'}) by {run.plan.method} with "
-        f"recovery {run.plan.recovery}, having read {run.plan.calibration.text}."
+        f"{'all parameters' if run.plan.count == 'all' else 'the parameters in its layers'}) by "
+        f"{run.plan.method} with recovery {run.plan.recovery}, having read {run.plan.calibration.text}."
     ]
     made = run.exported
     if made:
@@ -228,4 +229,6 @@ def about_run(run: Run) -> str:
             f"Exported as {made['tier']}, {size(made['bytes'])}, in {made['folder']}. {made['words']} {check}"
         )
     text = "".join(f"<p>{safe(sentence)}</p>" for sentence in said)
-    return f'<div class="card">{text}<p>The same on the command line, with the saved plan:</p><code>{safe(command_line(run))}</code></div>'
+    line = safe(command_line(run))
+    again = f"<p>The same on the command line, with the saved plan:</p><code>{line}</code>"
+    return f'<div class="card">{text}{again}</div>'

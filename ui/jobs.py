@@ -25,14 +25,15 @@ log = logging.getLogger(__name__)
 class Job:
     """One long piece of work and the latest that is known of it.
 
-    `start(job)` makes the generator; `on_progress` sees every step and `on_done` the result, both in the worker thread.
+    `start(job)` makes the generator; `on_progress` sees every step and `on_done` the result, both in the
+    worker thread.
     """
 
     kind: str
     title: str
     start: Callable[[Job], Steps]
-    on_progress: Callable[[Progress], None] = lambda progress: None
-    on_done: Callable[[Any], None] = lambda result: None
+    on_progress: Callable[[Progress], None] = lambda _: None
+    on_done: Callable[[Any], None] = lambda _: None
     state: State = "queued"
     progress: Progress | None = None
     error: str = ""

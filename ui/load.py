@@ -45,7 +45,7 @@ def build(screen: Screen, model: str, press: Callable[[Session, str], None]) -> 
     card = gr.HTML(elem_id="load-card", padding=False)
     screen.show(card, draw_card, "subject")
     screen.show(name, lambda s: gr.Textbox(s.loaded.subject.source if s.loaded else model))
-    start_and_stop(screen, "load", button, stop, lambda s: True, dress)
+    start_and_stop(screen, "load", button, stop, lambda _: True, dress)
     screen.on(button.click, "load", press, name)
     screen.on(name.submit, "load", press, name)
 
@@ -66,8 +66,9 @@ def draw_card(session: Session) -> str:
     """The model card, as HTML."""
     if session.loaded is None:
         return (
-            '<div class="card empty"><p>No model yet. The starter, <b>SmolLM2-135M</b>, is a small real language model that '
-            "came with this program. Its first load takes about 20 s, later ones a few seconds.</p></div>"
+            '<div class="card empty"><p>No model yet. The starter, <b>SmolLM2-135M</b>, is a small real '
+            "language model that came with this program. Its first load takes about 20 s, later ones a few "
+            "seconds.</p></div>"
         )
     shape = session.loaded.subject.shape
     facts = "".join(f"<div><dt>{safe(k)}</dt><dd>{safe(v)}</dd></div>" for k, v in facts_of(session.loaded))
@@ -118,15 +119,19 @@ def parts_bar(shape: Shape) -> str:
     """The parameters by part as a bar with its legend."""
     found = parts_of(shape)
     bar = "".join(
-        f'<span class="part {key}" style="width:{100 * found[key] / shape.parameters:.2f}%" title="{safe(label)}"></span>'
+        f'<span class="part {key}" style="width:{100 * found[key] / shape.parameters:.2f}%" '
+        f'title="{safe(label)}"></span>'
         for key, label, _ in PARTS
     )
     legend = "".join(
-        f'<li><span class="part {key}"></span><b>{label}</b> {count(found[key])} ({share(found[key] / shape.parameters)})'
-        f"<small>{why}</small></li>"
+        f'<li><span class="part {key}"></span><b>{label}</b> {count(found[key])} '
+        f"({share(found[key] / shape.parameters)})<small>{why}</small></li>"
         for key, label, why in PARTS
     )
-    return f'<div class="parts" role="img" aria-label="Parameters by part">{bar}</div><ul class="legend">{legend}</ul>'
+    return (
+        f'<div class="parts" role="img" aria-label="Parameters by part">{bar}</div>'
+        f'<ul class="legend">{legend}</ul>'
+    )
 
 
 def prunable(shape: Shape) -> list[str]:
@@ -155,6 +160,7 @@ def exports(shape: Shape) -> list[str]:
         "Every layer at the same width: a plain checkpoint that transformers loads as it is (native)."
         if alike
         else "Its layers already differ in width, so it is stored with a short code file (shim).",
-        "Layers of different width: a checkpoint with a short code file (shim), or filled up with zeros (padded).",
+        "Layers of different width: a checkpoint with a short code file (shim), or filled up with zeros "
+        "(padded).",
         "In every case the plan, as a small JSON file.",
     ]

@@ -8,8 +8,9 @@ from ui.tables import table_of
 from ui.words import safe, share
 
 STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1c1917;background:#fff}
-table{border-collapse:collapse;width:100%;margin:1rem 0}th,td{padding:.4rem .6rem;border-bottom:1px solid #e3dfdb;text-align:left}
+body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1c1917}
+table{border-collapse:collapse;width:100%;margin:1rem 0}
+th,td{padding:.4rem .6rem;border-bottom:1px solid #e3dfdb;text-align:left}
 small{display:block;color:#68625d;font-weight:400}pre{background:#f5f3f1;padding:1rem;overflow:auto}
 """
 
@@ -24,13 +25,16 @@ def page(run: Run) -> str:
             else "<td></td><td></td>"
         )
         dense = run.plan.widths[i]
-        rows += f"<tr><td>{i}</td><td>{heads} of {dense[0]}</td><td>{channels:,} of {dense[2]:,}</td>{errors}</tr>"
+        kept = f"<td>{heads} of {dense[0]}</td><td>{channels:,} of {dense[2]:,}</td>"
+        rows += f"<tr><td>{i}</td>{kept}{errors}</tr>"
     return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{safe(run.name)}</title><style>{STYLE}</style>'
-        f"<h1>{safe(run.name)}: {safe(run.plan.model)}, {share(run.smaller)} smaller</h1><p>{safe(run.made)}</p>"
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{safe(run.name)}</title>'
+        f"<style>{STYLE}</style>"
+        f"<h1>{safe(run.name)}: {safe(run.plan.model)}, {share(run.smaller)} smaller</h1>"
+        f"<p>{safe(run.made)}</p>"
         f"{table_of(dict(run.columns), run.protocol, run.plan.recovery)}"
-        "<h2>Layers</h2><table><tr><th>Layer</th><th>Heads kept</th><th>Channels kept</th><th>Error predicted</th>"
-        f"<th>Error measured</th></tr>{rows}</table>"
-        f"<h2>Command line</h2><pre>{safe(command_line(run))}</pre><h2>plan.json</h2><pre>{safe(plan_text(run.plan))}</pre>"
-        "</html>"
+        "<h2>Layers</h2><table><tr><th>Layer</th><th>Heads kept</th><th>Channels kept</th>"
+        f"<th>Error predicted</th><th>Error measured</th></tr>{rows}</table>"
+        f"<h2>Command line</h2><pre>{safe(command_line(run))}</pre>"
+        f"<h2>plan.json</h2><pre>{safe(plan_text(run.plan))}</pre></html>"
     )

@@ -1,4 +1,5 @@
-"""Finished comparisons: their plan and figures, kept as JSON per browser so that they outlive a restart. No weights."""
+"""Finished comparisons: their plan and figures, kept as JSON per browser so that they outlive a restart. No
+weights."""
 
 from __future__ import annotations
 
@@ -59,7 +60,8 @@ class Column:
 
 @dataclass(frozen=True)
 class Run:
-    """One comparison: the plan, the protocol, the columns by name, the run it started from, what was exported."""
+    """One comparison: the plan, the protocol, the columns by name, the run it started from, what was
+    exported."""
 
     number: int
     made: str

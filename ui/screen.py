@@ -1,7 +1,9 @@
-"""The wiring between page and session: every event acts on the session, then what changed is drawn. One way for all.
+"""The wiring between page and session: every event acts on the session, then what changed is drawn. One way
+for all.
 
-A page registers views (components, what they depend on, how to draw them) and events (what to do with the session). An
-event answers with all views, but only those whose session parts changed since this browser tab last saw them are sent.
+A page registers views (components, what they depend on, how to draw them) and events (what to do with the
+session). An event answers with all views, but only those whose session parts changed since this browser tab
+last saw them are sent.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -24,11 +27,13 @@ log = logging.getLogger(__name__)
 Act = Callable[..., str | None]
 NEVER = ("never", 0.0)
 TICK = 0.5  # seconds between two looks at a running job
+PULSE = 300.0  # seconds between two signs of life of an open page, whose session then does not expire
 
 
 @dataclass(frozen=True)
 class View:
-    """Components, the value that tells whether they are stale, how to draw them, and the least seconds between."""
+    """Components, the value that tells whether they are stale, how to draw them, and the least seconds
+    between."""
 
     components: tuple[Any, ...]
     token: Callable[[Session], Any]
@@ -38,7 +43,7 @@ class View:
 
 @dataclass(frozen=True)
 class Event:
-    """A trigger, the page it is on, what it does to the session, and the components whose values it takes."""
+    """A trigger or several, the page, what it does to the session, and the components it takes values of."""
 
     trigger: Any
     page: str
@@ -55,6 +60,7 @@ class Screen:
         self.browser = browser
         self.id, self.seen = gr.State(""), gr.State({})
         self.timer = gr.Timer(TICK, active=False)
+        self.pulse = gr.Timer(PULSE)
         self.tabs: gr.Tabs | None = None
         self.views: list[View] = []
         self.events: list[Event] = []
@@ -68,25 +74,27 @@ class Screen:
         token: Callable[[Session], Any] | None = None,
         pace: float = 0.0,
     ) -> None:
-        """Draws components from the session whenever one of its parts changed; without parts once per page load."""
+        """Draws components from the session whenever one of its parts changed; without parts once per page
+        load."""
         many = isinstance(components, list | tuple)
-        stale = token or (lambda session: tuple(session.serial[part] for part in parts))
+        stale = token or (lambda session: (session.born, *(session.serial[part] for part in parts)))
         parts_of_page = tuple(components) if many else (components,)
         drawn = draw if many else (lambda session: [draw(session)])
         if any(isinstance(component, gr.HTML) and component.props for component in parts_of_page):
-            # An empty update would wipe the properties of such a component (Gradio 6.31), so it must never be sent one:
+            # An empty update would wipe the properties of such a component (Gradio 6.31), so it must never be
+            # sent one:
             # the common answer moves a stamp, and only a moved stamp draws.
             stamp = gr.State(0)
             self.stamps.append((stamp, parts_of_page, drawn))
-            self.views.append(View((stamp,), stale, lambda session: [time.monotonic_ns()], pace))
+            self.views.append(View((stamp,), stale, lambda _: [time.monotonic_ns()], pace))
             return
         self.views.append(View(parts_of_page, stale, drawn, pace))
 
     def on(
         self, trigger: Any, page: str, act: Act, *inputs: Any, mode: str = "once", click: bool = False
     ) -> None:
-        """On this event calls `act(session, *values)`; with `click` the event's data comes last. An act that returns a
-        tab's name leads there."""
+        """On this event calls `act(session, *values)`; with `click` the event's data comes last. An act that
+        returns a tab's name leads there."""
         self.events.append(Event(trigger, page, act, inputs, mode, click))
 
     def wire(self, demo: gr.Blocks) -> None:
@@ -100,7 +108,8 @@ class Screen:
             "api_visibility": "private",
         }
         for event in self.events:
-            event.trigger(
+            listen = partial(gr.on, event.trigger) if isinstance(event.trigger, list) else event.trigger
+            listen(
                 self._clicked(event) if event.click else self._acted(event),
                 inputs=[self.id, self.seen, *event.inputs],
                 outputs=outputs,
@@ -116,6 +125,7 @@ class Screen:
                 **common,
             )
         self.timer.tick(self._look, [self.id, self.seen], outputs, trigger_mode="once", **common)
+        self.pulse.tick(self._beat, [self.id], None, **common)
         demo.load(self._attach, [self.browser], [self.browser, self.id, *outputs], **common)
 
     def _acted(self, event: Event) -> Callable[..., list[Any]]:
@@ -153,6 +163,10 @@ class Screen:
         session.mark("notes")
         return self.refresh(session, seen, tab)
 
+    @staticmethod
+    def _beat(id: str) -> None:
+        REGISTRY.open(id)
+
     def _look(self, id: str, seen: dict[Any, Any]) -> list[Any]:
         return self.refresh(REGISTRY.open(id), seen)
 
@@ -161,8 +175,19 @@ class Screen:
         session = REGISTRY.open(known)
         return [session.id, session.id, *self.refresh(session, {})]
 
+    @staticmethod
+    def _drawn_or_left(view: View, session: Session) -> Sequence[Any]:
+        """The updates of one view; a view that fails is logged and left as it is, so that the others still
+        show."""
+        try:
+            return list(view.draw(session))
+        except Exception:
+            log.exception("A part of the page could not be drawn")
+            return [gr.skip()] * len(view.components)
+
     def refresh(self, session: Session, seen: dict[Any, Any], tab: str | None = None) -> list[Any]:
-        """The new `seen`, the timer, the tabs, and an update for every component, empty where nothing changed."""
+        """The new `seen`, the timer, the tabs, and an update for every component, empty where nothing
+        changed."""
         busy, now, fresh = session.busy, time.monotonic(), dict(seen)
         updates: list[Any] = []
         for index, view in enumerate(self.views):
@@ -173,7 +198,7 @@ class Screen:
                 updates += [gr.skip()] * len(view.components)
                 continue
             fresh[index] = (token, now)
-            updates += list(view.draw(session))
+            updates += self._drawn_or_left(view, session)
         job = session.job
         if job is not None and job.state == "failed" and seen and seen.get("failed") != id(job):
             gr.Warning(words.safe(job.error))
@@ -183,7 +208,7 @@ class Screen:
         return [fresh, timer, gr.skip() if tab is None else gr.Tabs(selected=tab), *updates]
 
 
-# Pieces that several pages share -----------------------------------------------------------------------------------
+# Pieces that several pages share ----------------------------------------------------------------------------
 
 
 def job_line(screen: Screen, kind: str, elem_id: str) -> gr.HTML:
@@ -205,7 +230,8 @@ def job_line(screen: Screen, kind: str, elem_id: str) -> gr.HTML:
 
 
 def intro(screen: Screen, page: str, purpose: str, needs: Callable[[Session], str]) -> None:
-    """The sentence that a page begins with: what it is for, and what it still needs; then what last went wrong."""
+    """The sentence that a page begins with: what it is for, and what it still needs; then what last went
+    wrong."""
     line = gr.HTML("", elem_id=f"{page}-intro", padding=False)
 
     def draw(session: Session) -> str:
@@ -246,10 +272,10 @@ def start_and_stop(
     start: gr.Button,
     stop: gr.Button,
     ready: Callable[[Session], bool],
-    dress: Callable[[Session], dict[str, Any]] = lambda session: {},
+    dress: Callable[[Session], dict[str, Any]] = lambda _: {},
 ) -> None:
-    """Start is pressable when the page is ready and no job runs; Stop while this kind of job runs. `dress` gives the
-    start button's label and variant."""
+    """Start is pressable when the page is ready and no job runs; Stop while this kind of job runs. `dress`
+    gives the start button's label and variant."""
     token = job_token(kind)
 
     def draw(session: Session) -> list[Any]:

@@ -1,4 +1,5 @@
-"""What one browser has loaded, analysed, planned and compared; a registry finds it again by its id. No Gradio in here."""
+"""What one browser has loaded, analysed, planned and compared; a registry finds it again by its id. No Gradio
+in here."""
 
 from __future__ import annotations
 
@@ -41,7 +42,7 @@ class Comparison:
     """The table being filled or shown: figures, layer reports, models and answers by column name."""
 
     plan: Plan
-    protocol: Protocol = Protocol()
+    protocol: Protocol = field(default_factory=Protocol)
     columns: dict[str, Column] = field(default_factory=dict)
     reports: dict[str, tuple[LayerReport, ...]] = field(default_factory=dict)
     models: dict[str, Pruned] = field(default_factory=dict)
@@ -57,14 +58,17 @@ class Answer:
 
 
 class Session:
-    """The state of one browser. `serial` counts the changes of each part, so that a page can tell what it has not shown."""
+    """The state of one browser. `serial` counts the changes of each part, so that a page can tell what it has
+    not shown."""
 
     def __init__(self, id: str):
         self.id = id
         self.lock = threading.RLock()
         self.touched = time.monotonic()
+        self.born = time.monotonic_ns()
         self.serial: Counter[str] = Counter()
         self.folder = Path(tempfile.mkdtemp(prefix="slimllm-page-"))
+        self._swept = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)  # at exit, too
         self.loaded: Loaded | None = None
         self.job: Job | None = None
         self.analysis: Analysis | None = None
@@ -136,7 +140,8 @@ class Session:
             self.mark("layers", "detail", "plan", "controls", "bank")
 
     def set_analysis(self, analysis: Analysis, plan: Plan) -> None:
-        """Takes an analysis and the plan to start from; earlier plans stay if they fit, so that undo goes back to them."""
+        """Takes an analysis and the plan to start from; earlier plans stay if they fit, so that undo goes
+        back to them."""
         with self.lock:
             self.analysis, self.partial = analysis, list(analysis.layers)
             self.locked = self.locked or [False] * len(analysis.layers)
@@ -158,7 +163,8 @@ class Session:
         return self.plans[self.cursor]
 
     def push(self, plan: Plan, gesture: str = "") -> None:
-        """Makes a plan the present one. Steps of the same gesture in quick succession are one step of undo."""
+        """Makes a plan the present one. Steps of the same gesture in quick succession are one step of
+        undo."""
         with self.lock:
             now = time.monotonic()
             name, when = self.gesture
@@ -213,7 +219,7 @@ class Session:
         """Lets go of everything."""
         if self.job is not None and self.job.active:
             self.job.stopping.set()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._swept()
 
 
 class Models:
@@ -233,7 +239,8 @@ class Models:
 
 
 class Registry:
-    """Sessions by id, forgotten after an hour without a sign of life; one worker and one set of models for all."""
+    """Sessions by id, forgotten after an hour without a sign of life; one worker and one set of models for
+    all."""
 
     def __init__(self, idle: float = IDLE_SECONDS):
         self.idle, self.worker, self.models = idle, Worker(), Models()
@@ -241,7 +248,8 @@ class Registry:
         self._lock = threading.Lock()
 
     def open(self, id: str | None) -> Session:
-        """The session of this id; a new one where there is none, under a new id if this is not a proper one."""
+        """The session of this id; a new one where there is none, under a new id if this is not a proper
+        one."""
         with self._lock:
             self._sweep()
             if not (isinstance(id, str) and re.fullmatch(r"[\w-]{16,64}", id)):

@@ -31,13 +31,15 @@ def table_of(columns: dict[str, Column], protocol: Protocol, recovery: str) -> s
             base = None if dense is None else of(dense)
             relative = change(value, base) if name != "dense" and value is not None and base else ""
             quiet = name == "dense" and title.startswith("Error")
-            cells += f"<td>{'–' if quiet else '…' if value is None else safe(say(value))}<small>{relative}</small></td>"
+            said = "–" if quiet else "…" if value is None else safe(say(value))
+            cells += f"<td>{said}<small>{relative}</small></td>"
         body += f'<tr><th scope="row">{title}<small>{hint}</small></th>{cells}</tr>'
     measured = next((c.tokens for c in columns.values() if c.tokens), 0)
     how = f"{measured:,} tokens of " if measured else ""
     foot = (
-        f"Perplexity over {how}{safe(protocol.text)}, evaluation part, in windows of {protocol.window:,} tokens that do "
-        f"not overlap. Percentages are changes against the dense model. Recovery: {safe(recovery)}."
+        f"Perplexity over {how}{safe(protocol.text)}, evaluation part, in windows of {protocol.window:,} "
+        "tokens that do not overlap. Percentages are changes against the dense model. "
+        f"Recovery: {safe(recovery)}."
     )
     return (
         f'<div class="wide"><table class="figures"><thead><tr><th scope="col">What</th>{head}</tr></thead>'
@@ -73,7 +75,8 @@ def verdict(comparison: Comparison) -> str:
     said = f"The model became {share(smaller)} smaller and is {figure(worse)} times as perplexed. {judgement}"
     if pruned is not None and best is not pruned and pruned.perplexity and math.isfinite(pruned.perplexity):
         if best.perplexity < pruned.perplexity:
-            said += f" Recovery brought perplexity down from {figure(pruned.perplexity)} to {figure(best.perplexity)}."
+            way = f"from {figure(pruned.perplexity)} to {figure(best.perplexity)}"
+            said += f" Recovery brought perplexity down {way}."
         else:
             said += " Recovery did not help this time."
     return note(kind, said)

@@ -15,29 +15,31 @@ STEPS = (
     (
         "load",
         "A model",
-        "A language model is a stack of layers full of numbers. Press Load: the starter is a real, small one.",
+        "A language model is a stack of layers full of numbers. Press Load: the starter is real and small.",
     ),
     (
         "analyse",
         "What matters",
-        "Press Analyse. The model reads a few pages, and we watch which of its parts change what comes out. In the pictures, "
-        "dark cells matter, pale ones hardly do.",
+        "Press Analyse. The model reads a few pages, and we watch which of its parts change what comes out. "
+        "In the pictures, strong colour means that a part matters, pale colour that it hardly does.",
     ),
     (
         "tune",
         "How small",
-        "Turn the one dial: 0.2 takes away a fifth. The plan says where it is taken from; drag any fader if you know better.",
+        "Turn the one dial: 0.2 takes away a fifth. The plan says where it is taken from; drag any fader if "
+        "you know better.",
     ),
     (
         "compare",
         "What it cost",
-        "Press Prune and compare. The parts are really cut out, the rest is mended, and all three models are measured and "
-        "answer the same prompts, so that you can read the difference.",
+        "Press Prune and compare. The parts are really cut out, the rest is mended, and all three models are "
+        "measured and answer the same prompts, so that you can read the difference.",
     ),
     (
         "history",
         "Take it away",
-        "Every try is kept here. Export writes a checkpoint that other programs load, after checking that it really does.",
+        "Every try is kept here. Export writes a checkpoint that other programs load, after checking that it "
+        "really does.",
     ),
 )
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import statistics
 from collections.abc import Callable, Generator, Iterator, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from slimllm import evaluate, pipeline, planning, texts
@@ -17,21 +19,23 @@ from ui.session import Answer, Comparison, Registry, Session
 
 
 def start_compare(registry: Registry, session: Session, asked: Asked) -> Job:
-    """The job that prunes by the session's plan, without and with recovery, measures all three models and lets them
-    answer; it becomes a run."""
+    """The job that prunes by the session's plan, without and with recovery, measures all three models and
+    lets them answer; it becomes a run."""
     subject, plan = session.subject, session.plan
     planning.check_plan(plan, subject.shape)
 
-    def steps(job: Job) -> Steps:
+    def steps(_: Job) -> Steps:
         pending = session.pending = Comparison(plan, asked.protocol)
-        session.answers = []
+        earlier, session.answers, done = session.answers, [], False
         session.mark("table", "answers")
         try:
             yield from numbered(compare_stages(session, subject, pending, asked))
+            done = True
             return pending
         finally:
             session.pending = None
-            session.mark("table")
+            session.answers = session.answers if done else earlier
+            session.mark("table", "answers")
 
     def on_done(comparison: Comparison) -> None:
         session.comparison = comparison
@@ -62,9 +66,10 @@ Stage = tuple[str, Callable[[], Generator[Progress, None, Any]]]
 def numbered(stages: Sequence[Stage]) -> Steps:
     """Runs stages one after the other; each step says which of how many it belongs to."""
     for number, (title, run) in enumerate(stages, 1):
-        for step in run():
-            words = f"Step {number} of {len(stages)} · {title} · {step.words}"
-            yield dataclasses.replace(step, stage=f"{number}", words=words)
+        with contextlib.closing(run()) as steps:
+            for step in steps:
+                words = f"Step {number} of {len(stages)} · {title} · {step.words}"
+                yield dataclasses.replace(step, stage=f"{number}", words=words)
 
 
 def compare_stages(session: Session, subject: Subject, pending: Comparison, asked: Asked) -> list[Stage]:
@@ -73,7 +78,7 @@ def compare_stages(session: Session, subject: Subject, pending: Comparison, aske
     if plan.recovery != "none" and session.analysis is not None:
         bare = planning.told(session.analysis, bare)
     plans = {"pruned": bare} if plan.recovery == "none" else {"pruned": bare, "recovered": plan}
-    stages: list[Stage] = [("Dense", lambda: measure(session, "dense", subject, pending, asked))]
+    stages: list[Stage] = [(LABELS["dense"], partial(measure, session, "dense", subject, pending, asked))]
     for name, wanted in plans.items():
 
         def prune(name: str = name, wanted: Plan = wanted) -> Steps:
@@ -127,7 +132,8 @@ def known_speeds(session: Session, pending: Comparison) -> dict[str, float | Non
 
 
 def race(session: Session, dense: Subject, pending: Comparison) -> Steps:
-    """Measures how fast all models write, round by round in turns, so that a busy moment slows all of them alike."""
+    """Measures how fast all models write, round by round in turns, so that a busy moment slows all of them
+    alike."""
     who = subjects(dense, pending)
     rounds = {
         name: evaluate.speed(subject, length=64, new_tokens=16, repeats=5) for name, subject in who.items()
@@ -168,14 +174,12 @@ def start_measure(registry: Registry, session: Session, asked: Asked) -> Job:
     """The job that measures the models of the present comparison again, on another text or window."""
     subject, last = session.subject, compared(session)
 
-    def steps(job: Job) -> Steps:
+    def steps(_: Job) -> Steps:
         pending = session.pending = dataclasses.replace(last, protocol=asked.protocol, columns={})
         try:
+            who = subjects(subject, last)
             yield from numbered(
-                [
-                    (LABELS[name], lambda name=name, who=who: measure(session, name, who, pending, asked))
-                    for name, who in subjects(subject, last).items()
-                ]
+                [(LABELS[n], partial(measure, session, n, who[n], pending, asked)) for n in who]
             )
             return pending
         finally:
@@ -206,14 +210,15 @@ def start_answers(registry: Registry, session: Session, asked: Asked) -> Job:
     if not asked.prompts:
         raise Refusal("There is no prompt; write one per line.")
 
-    def steps(job: Job) -> Steps:
+    def steps(_: Job) -> Steps:
         yield from numbered([("Answers", lambda: answer(session, subjects(subject, last), asked))])
 
     return session.begin(registry.worker, Job("compare", "Answering", steps))
 
 
 def answer(session: Session, who: dict[str, Subject], asked: Asked) -> Steps:
-    """Lets every model continue every prompt with the same seed; the session's answers grow piece by piece."""
+    """Lets every model continue every prompt with the same seed; the session's answers grow piece by
+    piece."""
     session.answers = [Answer(prompt) for prompt in asked.prompts]
     total, done = len(who) * len(asked.prompts), 0
     for answer in session.answers:

@@ -1,4 +1,5 @@
-"""The Tune tab: how much smaller, by which rules, and every layer by hand; undo, redo, save and load of plans."""
+"""The Tune tab: how much smaller, by which rules, and every layer by hand; undo, redo, save and load of
+plans."""
 
 from __future__ import annotations
 
@@ -63,14 +64,15 @@ def build(screen: Screen) -> None:
             min_width=260,
         )
     faders = Faders(elem_id="tune-faders", label="Kept in every layer")
-    faders.bank = None  # else Gradio takes this name in faders.js for an event and puts a method into its config
+    faders.bank = (
+        None  # else Gradio takes this name in faders.js for an event and puts a method into its config
+    )
     screen.show(summary, draw_summary, "plan")
     screen.show([undo, redo, save, load], draw_history, "plan", "layers")
     screen.show(list(rules), draw_rules, "controls")
     screen.show(faders, partial(draw_faders, faders), "plan", "bank", "locks")
     screen.on(target.input, "tune", turn_dial, *rules, mode="always_last")
-    for control in rules[1:]:
-        screen.on(control.input, "tune", change_rules, *rules, mode="always_last")
+    screen.on([control.input for control in rules[1:]], "tune", change_rules, *rules, mode="always_last")
     screen.on(faders.release, "tune", move_faders, faders, hold, mode="always_last")
     screen.on(undo.click, "tune", undo_step)
     screen.on(redo.click, "tune", redo_step)
@@ -78,7 +80,8 @@ def build(screen: Screen) -> None:
 
 
 def rules_box() -> tuple[Any, ...]:
-    """The second level, folded away: recovery, allocation, unit, alignment, what is counted, one width for all."""
+    """The second level, folded away: recovery, allocation, unit, alignment, what is counted, one width for
+    all."""
 
     def choice(choices: Any, value: Any, label: str, info: str, name: str) -> gr.Dropdown:
         return gr.Dropdown(
@@ -177,7 +180,8 @@ def load_plan(session: Session, path: str | None) -> None:
     other = plan.method != session.known.method or plan.calibration != session.known.calibration
     session.say(
         "tune",
-        "The plan is loaded. It was made with another method or text; errors shown are from the present analysis."
+        "The plan is loaded. It was made with another method or text; errors shown are from the present "
+        "analysis."
         if other
         else "The plan is loaded.",
         "good",
@@ -201,8 +205,8 @@ def draw_summary(session: Session) -> str:
     saved = (shape.parameters - view.parameters) * session.analysis.bytes_per_parameter
     return note(
         "info",
-        f"The model becomes {share(1 - view.parameters / shape.parameters)} smaller: {count(view.parameters)} of "
-        f"{count(shape.parameters)} parameters stay, {size(saved)} are saved"
+        f"The model becomes {share(1 - view.parameters / shape.parameters)} smaller: "
+        f"{count(view.parameters)} of {count(shape.parameters)} parameters stay, {size(saved)} are saved"
         f"{'' if plan.count == 'all' else f' ({share(view.ratio)} of what is in the layers)'}. "
         f"Each layer's output is expected to move by {share(view.total_error)} on average.",
     )
@@ -233,10 +237,11 @@ def draw_rules(session: Session) -> list[Any]:
     if not session.plans:
         return [gr.skip()] * 7
     plan = session.plan
-    unit, same = session.wishes.get("rules", ("auto", False))
+    wish = session.wishes.get("rules", ("auto", False))[0]
+    same = plan.ratio_requested > 0 and len(set(zip(plan.heads, plan.channels, strict=True))) == 1
     allocation = plan.allocation if plan.allocation in ALLOCATIONS else gr.skip()
     align = gr.Dropdown(value=plan.align) if plan.align in ALIGNMENTS else gr.skip()
-    shown = unit if unit == "auto" else plan.unit
+    shown = "auto" if wish == "auto" and plan.unit == session.known.shape.units[0] else plan.unit
     return [
         min(max(plan.ratio_requested, 0.0), 0.9),
         plan.recovery,

@@ -1,4 +1,5 @@
-"""What the controls ask for, checked: plain values in, dataclasses out, a `Refusal` for what cannot be. No Gradio."""
+"""What the controls ask for, checked: plain values in, dataclasses out, a `Refusal` for what cannot be. No
+Gradio."""
 
 from __future__ import annotations
 

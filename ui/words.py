@@ -35,6 +35,9 @@ def duration(seconds: float) -> str:
 
 
 def share(ratio: float, digits: int = 1) -> str:
+    least = 10.0**-digits
+    if 0 < 100 * ratio < least / 2:
+        return f"under {least:g} %"
     return f"{100 * ratio:.{digits}f} %"
 
 
@@ -98,8 +101,8 @@ def strip(kind: str, words: str, times: str, fraction: float | None) -> str:
     return (
         f'<div class="job {kind}"><div class="job-words" role="status"><span>{safe(words)}</span>'
         f'<span class="job-times">{safe(times)}</span></div>'
-        f'<div class="job-bar{moving}" role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100"{now}>'
-        f'<div style="width:{width}"></div></div></div>'
+        f'<div class="job-bar{moving}" role="progressbar" aria-label="Progress" aria-valuemin="0" '
+        f'aria-valuemax="100"{now}><div style="width:{width}"></div></div></div>'
     )
 
 

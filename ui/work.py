@@ -1,4 +1,5 @@
-"""The long jobs of the page: library generators strung together, their results put into the session. No Gradio in here."""
+"""The long jobs of the page: library generators strung together, their results put into the session. No
+Gradio in here."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ MOMENTS_ON_DISK = 2_000_000_000  # bytes: beyond this a change of method reads t
 START_RATIO = 0.2
 
 
-# Load --------------------------------------------------------------------------------------------------------------
+# Load -------------------------------------------------------------------------------------------------------
 
 
 def start_load(
@@ -37,7 +38,7 @@ def start_load(
         def make() -> Loaded:
             subject = models.load(source, device=device, dtype=dtype, offline=offline, say=job.say)
             job.say("Measuring how fast it reads.")
-            found = pipeline.finish(evaluate.speed(subject, length=64, new_tokens=1, repeats=1))
+            found = pipeline.finish(evaluate.speed(subject, length=128, new_tokens=1, repeats=2))
             kind = str(subject.dtype).removeprefix("torch.")
             return Loaded(subject, found.prefill_tokens_per_second, str(subject.device), kind)
 
@@ -48,7 +49,7 @@ def start_load(
     return session.begin(registry.worker, Job("load", "Loading", steps, on_done=session.set_loaded))
 
 
-# Analyse -----------------------------------------------------------------------------------------------------------
+# Analyse ----------------------------------------------------------------------------------------------------
 
 
 def start_analyse(
@@ -95,7 +96,8 @@ def first_plan(session: Session, analysis: Analysis) -> Plan:
 
 
 def moments_folder(subject: Subject, calibration: Calibration) -> Path | None:
-    """Where the moments are kept for a change of method, the latest calibration only; None if they are too large."""
+    """Where the moments are kept for a change of method, the latest calibration only; None if they are too
+    large."""
     shape = subject.shape
     size = sum(4 * ((layer.heads * shape.head_size) ** 2 + layer.channels**2) for layer in shape.layers)
     if size > MOMENTS_ON_DISK:
@@ -119,11 +121,12 @@ def rough_cost(loaded: Loaded, calibration: Calibration) -> tuple[int, float, fl
     return tokens, 1.5 * tokens / max(loaded.pace, 1e-9) + arithmetic, memory
 
 
-# Export ------------------------------------------------------------------------------------------------------------
+# Export -----------------------------------------------------------------------------------------------------
 
 
 def start_export(registry: Registry, session: Session, number: int | None, tier: str, offline: bool) -> Job:
-    """The job that writes, verifies and packs the checkpoint of a run; pruned again from its plan if need be."""
+    """The job that writes, verifies and packs the checkpoint of a run; pruned again from its plan if need
+    be."""
     run = session.run(number)
 
     def steps(job: Job) -> Steps:
@@ -131,7 +134,7 @@ def start_export(registry: Registry, session: Session, number: int | None, tier:
         pruned: Pruned | None = held.get("recovered" if run.plan.recovery != "none" else "pruned")
         if pruned is None:
             job.say(f"Opening {run.plan.model} to prune it again.")
-            subject = subject_of(registry, session, run.plan, offline)
+            subject = subject_of(session, run.plan, offline)
             pruned = yield from pipeline.prune(
                 subject, run.plan, texts.text(run.plan.calibration.text, offline=offline)
             )
@@ -153,7 +156,7 @@ def start_export(registry: Registry, session: Session, number: int | None, tier:
     return session.begin(registry.worker, Job("export", "Export", steps, on_done=on_done))
 
 
-def subject_of(registry: Registry, session: Session, plan: Plan, offline: bool) -> Subject:
+def subject_of(session: Session, plan: Plan, offline: bool) -> Subject:
     """The dense model that a plan was made for: the session's own, else loaded from the plan's source."""
     mine = session.loaded
     if mine is not None and mine.subject.source == plan.model:

@@ -1,0 +1,161 @@
+"""Maps of all layers: one row per layer, one cell per head or per handful of channels. Pure.
+
+Shades travel as uint8 and scores as float32 arrays, which Plotly sends as base64: a list is five times as
+long. Layers, heads and channels count from 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from slimllm.types import LayerAnalysis, Shape, SiteAnalysis, Unit
+from ui.drawing import COLOUR, Layers, axis, colour_bar, laid_out, layer_axis, scale, ticks
+
+
+def heads_map(layers: Layers, total: int, shape: Shape, *, unit: Unit | None = None) -> go.Figure:
+    """Layers × heads by score within the layer; KV groups stand apart. A click gives x = head, y = layer."""
+    unit = unit or shape.units[0]
+    figure = go.Figure()
+    for first, run in runs(layers):
+        scores = np.stack([padded_scores(found.attention[unit], shape.heads) for found in run])
+        heads = np.arange(shape.heads, dtype=np.int16)
+        figure.add_trace(map_trace(scores, of_best(scores), first, heads, gap(max(shape.heads, total))))
+        figure.data[-1].update(
+            hovertemplate="Layer %{y}, head %{x}<br>score %{customdata:.4g}<extra></extra>"
+        )
+    size, groups = shape.heads, shape.groups
+    lines = [g * size / groups - 0.5 for g in range(1, groups)] if groups < size and figure.data else []
+    layout: dict[str, Any] = {
+        "xaxis": axis("Query head", range=[-0.5, size - 0.5], tickmode="array", tickvals=ticks(size, 16)),
+        "yaxis": layer_axis(total),
+        "shapes": [between_groups(x) for x in lines],
+        "coloraxis": colours("of the layer’s best head", {"0 %": 0, "50 %": 100, "100 %": 200}),
+    }
+    words = f"Importance of each head, in {groups} KV groups" if groups < size else "Importance of each head"
+    return laid_out(figure, title=words, key=f"heads {total} {size}", **layout)
+
+
+def between_groups(x: float) -> dict[str, Any]:
+    """A gap in the colour of the surface, so that heads of one KV group are seen as one block."""
+    return {
+        "type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper",
+        "line": {"color": COLOUR["surface"], "width": 4},
+    }  # fmt: skip
+
+
+def channels_map(
+    layers: Layers, total: int, shape: Shape, *, bins: int = 128, ordered: bool = True
+) -> go.Figure:
+    """Layers × binned channels by mean score, best first (`ordered`) or in place.
+
+    Colours compare with the layer's median on a logarithmic scale: beside the few channels that outshine all
+    others, the best would leave the rest alike. A click gives x = the middle channel (or rank) of the cell
+    and y = layer.
+    """
+    figure = go.Figure()
+    size = shape.channels
+    edges = bin_edges(size, bins)
+    middles = ((edges[:-1] + edges[1:] - 1) / 2).astype(np.float32)
+    what = "rank" if ordered else "channel"
+    for first, run in runs(layers):
+        means = np.stack([binned(found.mlp, edges, ordered) for found in run])
+        medians = np.array([[float(found.mlp.ranking.scores.float().nanmedian())] for found in run])
+        figure.add_trace(map_trace(means, of_median(means, medians), first, middles, (0, gap(total)[1])))
+        figure.data[-1].update(
+            hovertemplate=f"Layer %{{y}}, around {what} %{{x:,.0f}}<br>"
+            "mean score %{customdata:.4g}<extra></extra>"
+        )
+    width = size / max(1, len(middles))
+    cells = f", {width:,.0f} per cell" if width > 1 else ""
+    layout: dict[str, Any] = {
+        "xaxis": axis(
+            f"Channel rank, best first{cells}" if ordered else f"Channel{cells}",
+            range=[-0.5, size - 0.5], tickformat=",d", nticks=6,
+        ),
+        "yaxis": layer_axis(total),
+        "coloraxis": colours("times the layer’s median", {"½": 0, "1": 67, "2": 133, "4": 200}),
+    }  # fmt: skip
+    words = "Importance of the MLP channels"
+    return laid_out(figure, title=words, key=f"channels {total} {size} {ordered}", **layout)
+
+
+def padded_scores(site: SiteAnalysis, size: int) -> np.ndarray:
+    """The scores (size,) of a site; layers may differ in width, and what a layer lacks counts nothing."""
+    scores = np.zeros(size, dtype=np.float32)
+    found = np.nan_to_num(site.ranking.scores.float().numpy())
+    scores[: len(found)] = found
+    return scores
+
+
+def of_best(scores: np.ndarray) -> np.ndarray:
+    """0 to 200 for 0 to 100 % of each row's best."""
+    best = np.maximum(scores.max(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return 200 * np.clip(scores / best, 0, 1)
+
+
+def of_median(scores: np.ndarray, medians: np.ndarray) -> np.ndarray:
+    """0 to 200 for half to four times each row's median, equal steps for equal factors."""
+    tiny = np.finfo(np.float32).tiny
+    middle = np.maximum(np.nan_to_num(medians), tiny)
+    shades = 200 * np.clip((1 + np.log2(np.maximum(scores, tiny) / middle)) / 3, 0, 1)
+    return np.where(scores > 0, shades, 0)  # a dead channel is nothing, also in a dead layer
+
+
+def colours(title: str, marks: Mapping[str, int]) -> dict[str, Any]:
+    """The common colour axis of a map, with words at these values of 0 to 200."""
+    return {
+        "colorscale": scale("sequential"),
+        "cmin": 0,
+        "cmax": 200,
+        "colorbar": colour_bar(title, tuple(marks), tuple(marks.values())),
+    }
+
+
+def map_trace(
+    scores: np.ndarray, shades: np.ndarray, first: int, x: np.ndarray, gaps: tuple[int, int]
+) -> go.Heatmap:
+    """A map of consecutive layers: shades (0 to 200) in uint8, exact scores in float32 for the hover."""
+    return go.Heatmap(
+        z=np.round(shades).astype(np.uint8),
+        x=x,
+        y=np.arange(first, first + len(scores), dtype=np.int16),
+        customdata=scores.astype(np.float32),
+        coloraxis="coloraxis",
+        xgap=gaps[0],
+        ygap=gaps[1],
+    )
+
+
+def gap(cells: int) -> tuple[int, int]:
+    """Pixels between cells: none where cells are only a few pixels wide themselves."""
+    return (1, 1) if cells <= 40 else (0, 0)
+
+
+def runs(layers: Layers) -> Iterator[tuple[int, list[LayerAnalysis]]]:
+    """The stretches of layers that have arrived, each with the number of its first layer."""
+    run: list[LayerAnalysis] = []
+    for i, found in enumerate([*layers, None]):
+        if found is not None:
+            run.append(found)
+        elif run:
+            yield i - len(run), run
+            run = []
+
+
+def bin_edges(size: int, bins: int) -> np.ndarray:
+    """Borders of at most `bins` stretches, as equal as whole channels allow."""
+    return np.round(np.linspace(0, size, min(size, bins) + 1)).astype(np.int64)
+
+
+def binned(site: SiteAnalysis, edges: np.ndarray, ordered: bool) -> np.ndarray:
+    """The mean score within each stretch; layers narrower than the widest leave the last ones at zero."""
+    scores = padded_scores(site, edges[-1]).astype(np.float64)
+    count = len(site.ranking.scores)
+    if ordered:
+        scores[:count] = scores[site.ranking.order.numpy()]
+    sizes = np.maximum(1, np.diff(np.minimum(edges, count)))
+    return (np.add.reduceat(scores, edges[:-1]) / sizes).astype(np.float32)

@@ -1,0 +1,132 @@
+"""Figures of what came out: errors predicted and measured, size and perplexity of every run. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from slimllm.types import LayerReport
+from ui.drawing import COLOUR, axis, finite, laid_out, percent, safe, ticks
+
+
+def errors_chart(reports: Sequence[LayerReport]) -> go.Figure:
+    """Predicted against measured error of every pruned layer. A click gives x = layer."""
+    figure = go.Figure()
+    x = np.arange(len(reports), dtype=np.int16)
+    rows = (
+        ("predicted", [r.error_predicted for r in reports], "accent-ring", "circle-open"),
+        ("measured", [r.error_measured for r in reports], "second", "circle"),
+    )
+    for name, values, colour, symbol in rows:
+        shown = COLOUR["accent"] if colour == "accent-ring" else COLOUR[colour]
+        figure.add_scatter(
+            x=x,
+            y=percent(np.nan_to_num(np.array(values, dtype=np.float64), posinf=0.0, neginf=0.0)),
+            name=name,
+            mode="lines+markers",
+            line={"color": shown, "width": 1.5, "dash": "dot" if name == "predicted" else "solid"},
+            marker={"size": 7, "symbol": symbol, "color": shown, "line": {"width": 1.5, "color": shown}},
+            hovertemplate=f"Layer %{{x}}<br>{name} error %{{y:.3g}} %<extra></extra>",
+        )
+    total = max(1, len(reports))
+    return laid_out(
+        figure,
+        title="Error of each layer, predicted and measured",
+        key=f"reports {total}",
+        xaxis=axis("Layer", range=[-0.6, total - 0.4], tickmode="array", tickvals=ticks(total, 16)),
+        yaxis=axis("Relative error, %", showgrid=True, rangemode="tozero", nticks=6),
+        showlegend=True,
+    )
+
+
+def history_chart(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
+    """Size against perplexity of every run; runs that no other beats in both are filled and joined by a line.
+
+    Row keys: name, parameters, perplexity; optional: words (a line for the hover). A click gives custom =
+    the row's number in `rows`.
+    """
+    shown = [
+        (i, row)
+        for i, row in enumerate(rows)
+        if finite(row.get("parameters")) and finite(row.get("perplexity"))
+    ]
+    front = pareto([position(row) for _, row in shown])
+    best = sorted((pair for pair in shown if position(pair[1]) in front), key=lambda pair: position(pair[1]))
+    beaten = [pair for pair in shown if position(pair[1]) not in front]
+    figure = go.Figure()
+    figure.add_trace(
+        run_trace(beaten, "smaller and better exists", COLOUR["surface"], "markers+text", "top right")
+    )
+    figure.add_trace(
+        run_trace(best, "best at its size", COLOUR["accent"], "lines+markers+text", "bottom left")
+    )
+    return laid_out(
+        figure,
+        title="Size and perplexity of every run",
+        key=f"history {len(rows)}",
+        xaxis=axis(
+            "Parameters, millions", showgrid=True, nticks=7, range=padded([p[0] / 1e6 for p in points(shown)])
+        ),
+        yaxis=axis("Perplexity, lower is better", showgrid=True, nticks=6, **perplexity_axis(shown)),
+        showlegend=True,
+    )
+
+
+Run = tuple[int, Mapping[str, Any]]  # the row's number and the row
+
+
+def run_trace(runs: Sequence[Run], name: str, fill: str, mode: str, place: str) -> go.Scatter:
+    """Labelled points for some runs."""
+    return go.Scatter(
+        x=[row["parameters"] / 1e6 for _, row in runs],
+        y=[row["perplexity"] for _, row in runs],
+        customdata=[i for i, _ in runs],
+        text=[safe(row.get("name", "")) for _, row in runs],
+        hovertext=[safe(row.get("words", "")) for _, row in runs],
+        name=name,
+        mode=mode,
+        textposition=place,
+        textfont={"size": 12, "color": COLOUR["muted"]},
+        cliponaxis=False,
+        line={"color": COLOUR["line-strong"], "width": 1.5, "shape": "hv"},
+        marker={"size": 11, "color": fill, "opacity": 1, "line": {"width": 2, "color": COLOUR["accent"]}},
+        hovertemplate="%{text}<br>%{x:,.1f} M parameters, perplexity %{y:.2f}<br>%{hovertext}<extra></extra>",
+    )
+
+
+def position(row: Mapping[str, Any]) -> tuple[float, float]:
+    return row["parameters"], row["perplexity"]
+
+
+def points(shown: Sequence[Run]) -> list[tuple[float, float]]:
+    return [position(row) for _, row in shown]
+
+
+def padded(values: Sequence[float]) -> list[float] | None:
+    """A range with room for labels around these values."""
+    if not values:
+        return None
+    low, high = min(values), max(values)
+    room = 0.2 * ((high - low) or abs(high) or 1.0)
+    return [low - room, high + room]
+
+
+def perplexity_axis(shown: Sequence[Run]) -> dict[str, Any]:
+    """The range; on a logarithmic scale where one broken model would squeeze all others into a line."""
+    values = [perplexity for _, perplexity in points(shown)]
+    if values and min(values) > 0 and max(values) > 8 * min(values):
+        return {"type": "log", "range": padded([math.log10(v) for v in values])}
+    return {"range": padded(values)}
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points that no other beats in both size and perplexity, smallest first."""
+    front: list[tuple[float, float]] = []
+    for size, perplexity in sorted(points):
+        if not front or perplexity < front[-1][1]:
+            front.append((size, perplexity))
+    return front
