@@ -145,14 +145,20 @@ def equal_widths(problem: Problem, budget: float) -> Widths:
     )
     if not common or first.low > first.high:
         raise Refusal("The protected and forced units leave no common width; release some.")
-    share = budget / sum(layer.dense for layer in problem.layers)
-    for heads in sorted((h for h in first.heads if h <= first.nearest_heads(share)), reverse=True):
+    wanted = max(common) * budget / sum(layer.dense for layer in problem.layers)
+    found: dict[int, int] = {}  # heads → the most channels beside them
+    for heads in first.heads:
         channels = first.high
         while channels > first.low and problem.total([heads] * n, [channels] * n) > budget:
             channels = first.down(channels - 1)
         if problem.total([heads] * n, [channels] * n) <= budget:
-            return [heads] * n, [channels] * n
-    raise Refusal(unreachable(problem, budget))
+            found[heads] = channels
+    if not found:
+        raise Refusal(unreachable(problem, budget))
+    # with all channels kept budget may be left over, unless all heads are kept too
+    spent = [h for h in found if found[h] < first.high or h == max(common)]
+    heads = min(spent, key=lambda h: (abs(h - wanted), -h)) if spent else max(found)
+    return [heads] * n, [found[heads]] * n
 
 
 def versions() -> tuple[tuple[str, str], ...]:

@@ -479,11 +479,11 @@ def test_the_comparison_sees_other_logits_other_text_and_other_words() -> None:
 
 def test_the_float32_copy_leaves_the_model_alone() -> None:
     model = uneven("gemma", tie_word_embeddings=True).subject.model
-    assert checkpoint.on_cpu(model, exact=True) is model
+    assert proof.on_cpu(model, exact=True) is model
     model.to(torch.bfloat16)
-    copy = checkpoint.on_cpu(model, exact=True)
+    copy = proof.on_cpu(model, exact=True)
     assert {p.dtype for p in copy.parameters()} == {torch.float32}
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
     assert copy.lm_head.weight is copy.get_input_embeddings().weight
-    assert checkpoint.on_cpu(model, exact=False) is model
+    assert proof.on_cpu(model, exact=False) is model
     assert transformers.__version__.startswith("5.")

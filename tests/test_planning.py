@@ -277,7 +277,13 @@ def test_same_width_gives_equal_widths_within_the_budget(
     assert len(set(plan.heads)) == len(set(plan.channels)) == 1
     gap = budget_of(analysis, ratio, choice["count"]) - decoder_of(analysis, plan)
     assert gap >= -1e-6
-    assert gap < len(plan.heads) * one_step(analysis, choice["align"]) or whole(analysis, plan)
+    if gap >= len(plan.heads) * one_step(analysis, choice["align"]) and not whole(analysis, plan):
+        # a head step that costs more than all channels: then no wider equal widths may fit
+        layer, n = analysis.shape.layers[0], len(plan.heads)
+        step = layer.heads // layer.steps(plan.unit)
+        assert plan.channels[0] == layer.channels
+        wider = by_hand(analysis, [plan.heads[0] + step] * n, [1] * n, plan.unit, plan.recovery)
+        assert wider > budget_of(analysis, ratio, choice["count"])
 
 
 def test_same_width_spends_the_budget_where_attention_outweighs_the_mlp() -> None:

@@ -124,8 +124,8 @@ def parts_bar(shape: Shape) -> str:
         for key, label, _ in PARTS
     )
     legend = "".join(
-        f'<li><span class="part {key}"></span><b>{label}</b> {count(found[key])} '
-        f"({share(found[key] / shape.parameters)})<small>{why}</small></li>"
+        f'<li><span class="part {key}"></span><b>{label}</b> <span class="amount">{count(found[key])} '
+        f"({share(found[key] / shape.parameters)})</span><small>{why}</small></li>"
         for key, label, why in PARTS
     )
     return (
