@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-
-# Waiting threads should sleep: spinning ones made torch 16 times slower on 2 cores that a browser used, too.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from slimllm.cli import main
 

@@ -1,7 +1,9 @@
-"""Perplexity of the dense and the pruned model, for several ratios and recoveries, on two texts and two windows.
+"""Perplexity of the dense and the pruned model, for several ratios and recoveries, on two texts and two
+windows.
 
-    python -m benchmarks.recoveries [--model smollm2] [--ratios 0.2 0.5] [--recoveries none regression least-squares]
-        [--unit auto] [--allocation cosine] [--texts encyclopedia ../shared/data/wikitext-2-raw-test.txt] [--windows 128 1024] [--tokens 32768] [--json]
+python -m benchmarks.recoveries [--model smollm2] [--ratios 0.2 0.5] [--recoveries none regression
+least-squares] [--unit auto] [--allocation cosine] [--texts encyclopedia
+../shared/data/wikitext-2-raw-test.txt] [--windows 128 1024] [--tokens 32768] [--json]
 
 A text file that is absent is left out. Calibration is always on the encyclopedia's calibration part.
 """
@@ -30,13 +32,17 @@ def measure(subject: models.Subject, given: argparse.Namespace) -> dict[str, flo
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--ratios", type=float, nargs="+", default=[0.2, 0.5])
     parser.add_argument("--recoveries", nargs="+", default=["none", "regression", "least-squares"])
     parser.add_argument("--unit", default="auto")
     parser.add_argument("--allocation", default="cosine")
-    parser.add_argument("--texts", nargs="+", default=["encyclopedia", "../shared/data/wikitext-2-raw-test.txt"])
+    parser.add_argument(
+        "--texts", nargs="+", default=["encyclopedia", "../shared/data/wikitext-2-raw-test.txt"]
+    )
     parser.add_argument("--windows", type=int, nargs="+", default=[128, 1024])
     parser.add_argument("--tokens", type=int, default=32768)
     parser.add_argument("--samples", type=int, default=64)

@@ -1,10 +1,10 @@
 """Speed and memory of analyse and prune, as ratios to one plain forward of the same tokens.
 
-    python -m benchmarks.speed [--model smollm2] [--samples 64] [--length 256] [--repeats 3] [--json]
+python -m benchmarks.speed [--model smollm2] [--samples 64] [--length 256] [--repeats 3] [--json]
 
-Forward, analyse and prune alternate within one run, and the medians are compared: on a shared machine absolute times
-wander. `limit` is what the project allows: 4 forwards + 20 s to analyse, 6 forwards + 20 s to prune, 1.5 GB beyond
-the weights.
+Forward, analyse and prune alternate within one run, and the medians are compared: on a shared machine
+absolute times wander. `limit` is what the project allows: 4 forwards + 20 s to analyse, 6 forwards + 20 s to
+prune, 1.5 GB beyond the weights.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ def main() -> None:
         )
         rounds["analyse"].append((seconds, memory))
         plan = planning.make_plan(analysis, 0.2)  # type: ignore[arg-type]
-        seconds, memory, _ = timed(subject, lambda plan=plan: pipeline.finish(pipeline.prune(subject, plan, text)))
+        seconds, memory, _ = timed(
+            subject, lambda plan=plan: pipeline.finish(pipeline.prune(subject, plan, text))
+        )
         rounds["prune"].append((seconds, memory))
     one = statistics.median(seconds for seconds, _ in rounds["forward"])
     report = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +37,12 @@ FAMILY_CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 PAGE = (
-    "A model is a long chain of layers. Every layer reads a stream of numbers, looks back at earlier words with its "
-    "heads, and writes what it found. Then its channels open and close like small gates. Some of them hardly ever "
-    "change what comes out, and these can be cut away. What remains must be mended, so that the sum of it still says "
+    "A model is a long chain of layers. Every layer reads a stream of numbers, looks back at earlier "
+    "words with its "
+    "heads, and writes what it found. Then its channels open and close like small gates. Some of them "
+    "hardly ever "
+    "change what comes out, and these can be cut away. What remains must be mended, so that the sum of "
+    "it still says "
     "what the whole one said. To know which parts matter, we let the model read a few pages, and watch.\n"
 )
 
@@ -119,7 +122,7 @@ def page(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All caches go to a temporary folder, and nothing is reached beyond loopback."""
     monkeypatch.setenv("SLIMLLM_HOME", str(tmp_path / "home"))
     connect = socket.socket.connect
@@ -131,4 +134,3 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", loopback_only)
-    yield

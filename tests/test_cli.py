@@ -96,9 +96,21 @@ def test_analyse_plan_prune_evaluate_generate_compare(
     assert {"text", "tokens", "tokens_per_second"} <= set(written)
 
     status, both, _ = call(
-        capsys, "compare", "--model", tiny_folder, "--model", tmp_path / "small", "--text", page, "--window", 32,
-        "--prompt", "The", "--max-new-tokens", 4,
-    )  # fmt: skip
+        capsys,
+        "compare",
+        "--model",
+        tiny_folder,
+        "--model",
+        tmp_path / "small",
+        "--text",
+        page,
+        "--window",
+        32,
+        "--prompt",
+        "The",
+        "--max-new-tokens",
+        4,
+    )
     assert status == 0
     assert [len(row["generations"]) for row in both["models"]] == [1, 1]
     assert both["models"][0]["parameters"] > both["models"][1]["parameters"]
@@ -112,7 +124,7 @@ def test_prune_with_a_ratio_does_it_all(
     assert status == 0
     assert made["tier"] == "native"
     first = (out / "model.safetensors").read_bytes()
-    status, again, _ = call(capsys, "prune", *reading, "--ratio", 0.25, "--export", "native", "--out", out)
+    status, _, _ = call(capsys, "prune", *reading, "--ratio", 0.25, "--export", "native", "--out", out)
     assert status == 0  # our own export is replaced
     assert (out / "model.safetensors").read_bytes() == first
 
@@ -222,9 +234,24 @@ def test_interrupted_is_status_130_without_traceback(tmp_path: Path, tiny_folder
     text = tmp_path / "long.txt"
     text.write_text(page.read_text() * 60)
     process = subprocess.Popen(
-        [sys.executable, "-m", "slimllm", "evaluate", "--model", str(tiny_folder), "--text", str(text), "--window", "2"],
-        cwd=ROOT, env={**os.environ}, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "slimllm",
+            "evaluate",
+            "--model",
+            str(tiny_folder),
+            "--text",
+            str(text),
+            "--window",
+            "2",
+        ],
+        cwd=ROOT,
+        env={**os.environ},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert process.stderr is not None
     for line in process.stderr:
         if "Perplexity" in line:

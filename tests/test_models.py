@@ -30,7 +30,8 @@ def test_the_dtype_is_as_asked(tiny_folder: Path) -> None:
 
 
 def save_config(folder: Path, config: Any) -> Path:
-    """A model folder that holds a config and an empty weights file: a refusal must come before weights are read."""
+    """A model folder that holds a config and an empty weights file: a refusal must come before weights are
+    read."""
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(folder)
     (folder / "model.safetensors").write_bytes(b"")

@@ -100,7 +100,8 @@ def test_regression_never_does_worse_than_none_on_what_it_saw(text: texts.Text) 
 
 
 def test_oracle_measured_error_is_that_of_the_activations(text: texts.Text) -> None:
-    """The last layer's MLP error, from moments, against its dense and sliced reader run on the same activations."""
+    """The last layer's MLP error, from moments, against its dense and sliced reader run on the same
+    activations."""
     subject = tiny_subject("gemma2")
     analysis = analysis_of(subject, text)
     plan = planning.make_plan(analysis, 0.3, allocation="uniform", align=1)

@@ -33,7 +33,9 @@ def test_every_command_runs(
         assert cli.main(line) == 0, line
 
 
-def test_the_python_example_runs(tmp_path: Path, tiny_folder: Path, page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_example_runs(
+    tmp_path: Path, tiny_folder: Path, page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     code = code.replace("smollm2", str(tiny_folder)).replace("encyclopedia", str(page))

@@ -178,6 +178,7 @@ class Faders(gr.HTML):
             forecast_id=forecast_id,
             **kwargs,
         )
+        self.bank = bank  # else Gradio takes the name, quoted in faders.js, for that of an event
 
     def preprocess(self, payload: Any) -> Value | None:
         """The value, clamped to what is feasible; `gr.Error` in one sentence for what is no set of faders."""

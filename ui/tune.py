@@ -64,9 +64,6 @@ def build(screen: Screen) -> None:
             min_width=260,
         )
     faders = Faders(elem_id="tune-faders", label="Kept in every layer")
-    faders.bank = (
-        None  # else Gradio takes this name in faders.js for an event and puts a method into its config
-    )
     screen.show(summary, draw_summary, "plan")
     screen.show([undo, redo, save, load], draw_history, "plan", "layers")
     screen.show(list(rules), draw_rules, "controls")
