@@ -4,9 +4,7 @@ stderr."""
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
-import math
 import os
 import signal
 import sys
@@ -17,6 +15,7 @@ from typing import Any
 
 from slimllm import commands
 from slimllm.allocation import ALLOCATIONS
+from slimllm.answers import plain
 from slimllm.methods import METHODS
 from slimllm.recovery import RECOVERIES
 from slimllm.types import Progress, Refusal
@@ -184,19 +183,6 @@ def quiet_libraries() -> None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-
-
-def plain(value: Any) -> Any:
-    """The value as strict JSON: dataclasses as objects, numbers that JSON lacks as text."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = dataclasses.asdict(value)
-    if isinstance(value, dict):
-        return {str(key): plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return str(value) if isinstance(value, Path) else value
 
 
 def show(answer: dict[str, Any]) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import gradio as gr
 
 from slimllm import planning
+from slimllm.answers import plain
 from slimllm.recipes import plan_from_text, plan_to_dict
 from slimllm.types import Refusal
 from ui import trials, work
@@ -44,15 +44,6 @@ def told(action: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]
             raise gr.Error(str(refusal), print_exception=False) from None
 
     return act
-
-
-def plain(value: Any) -> Any:
-    """The value as JSON can hold it: numbers that JSON lacks become text."""
-    if isinstance(value, dict):
-        return {str(key): plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(inner) for inner in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def session_of(request: gr.Request) -> Session:
