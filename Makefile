@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 MARK ?= not slow and not gpu and not network
 
-.PHONY: run test check fix screens clean
+.PHONY: run test check fix clean
 
 run: .venv/.app
 	@$(BIN)/python app.py $(ARGS)

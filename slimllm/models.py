@@ -14,13 +14,8 @@ from safetensors import SafetensorError
 from torch import nn
 
 from slimllm import modeling_slim
-from slimllm.families import FAMILIES as FAMILIES
 from slimllm.families import Family, family_of, shape_of
-from slimllm.families import part as part
-from slimllm.families import writer_blocks as writer_blocks
 from slimllm.sources import check_folder, locate
-from slimllm.sources import home as home
-from slimllm.sources import starter_file as starter_file
 from slimllm.types import LayerReport, Plan, Refusal, Shape
 
 
