@@ -56,7 +56,9 @@ def build(screen: Screen, offline: bool) -> None:
     screen.show(boxes, draw_answers, "answers", pace=0.4)
     screen.show(errors, draw_errors, "table", pace=2.0)
     start_and_stop(screen, "compare", button, stop, lambda s: bool(s.plans), dress)
-    screen.show([again, answers], draw_again, token=lambda s: bool(s.comparison) and not s.busy)
+    screen.show(
+        [again, answers], draw_again, token=lambda s: (bool(s.comparison) and not s.busy, s.serial["visit"])
+    )
     screen.on(button.click, "compare", Press(trials.start_compare, offline), *asked)
     screen.on(again.click, "compare", Press(trials.start_measure, offline), *asked)
     screen.on(answers.click, "compare", Press(trials.start_answers, offline), *asked)

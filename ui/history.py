@@ -77,7 +77,7 @@ def build(screen: Screen, offline: bool) -> None:
     screen.show(table, lambda s: [row_of(run) for run in newest_first(s)], "runs")
     screen.show(scatter, draw_scatter, "runs")
     screen.show(chosen, draw_chosen, "runs", "chosen")
-    screen.show([about, page, archive, restore], draw_run, "runs", "chosen")
+    screen.show([about, page, archive, restore], draw_run, "runs", "chosen", "visit")
     start_and_stop(screen, "export", export, stop, lambda s: bool(s.runs))
     screen.on(chosen.input, "history", choose_run, chosen)
     screen.on(table.select, "history", click_row, click=True)

@@ -126,6 +126,7 @@ class Screen:
             )
         self.timer.tick(self._look, [self.id, self.seen], outputs, trigger_mode="once", **common)
         self.pulse.tick(self._beat, [self.id], None, **common)
+        self.tabs.select(self._visit, [self.id, self.seen], outputs, trigger_mode="always_last", **common)
         demo.load(self._attach, [self.browser], [self.browser, self.id, *outputs], **common)
 
     def _acted(self, event: Event) -> Callable[..., list[Any]]:
@@ -166,6 +167,13 @@ class Screen:
     @staticmethod
     def _beat(id: str) -> None:
         REGISTRY.open(id)
+
+    def _visit(self, id: str, seen: dict[Any, Any]) -> list[Any]:
+        """Draws buttons once more when their tab opens: one that opens while an answer arrives may have
+        missed it."""
+        session = REGISTRY.open(id)
+        session.mark("visit")
+        return self.refresh(session, seen)
 
     def _look(self, id: str, seen: dict[Any, Any]) -> list[Any]:
         return self.refresh(REGISTRY.open(id), seen)
@@ -253,7 +261,7 @@ def lead(screen: Screen, page: str, step: Callable[[Session], tuple[str, str] | 
             return gr.Button(visible=False)
         return gr.Button(found[0], visible=True)
 
-    screen.show(button, draw, token=step)
+    screen.show(button, draw, token=lambda session: (step(session), session.serial["visit"]))
     screen.on(button.click, page, lambda session: (step(session) or ("", None))[1])
     return button
 
@@ -285,7 +293,11 @@ def start_and_stop(
             gr.Button(interactive=mine),
         ]
 
-    screen.show([start, stop], draw, token=lambda s: (*token(s), ready(s), tuple(dress(s).values())))
+    screen.show(
+        [start, stop],
+        draw,
+        token=lambda s: (*token(s), ready(s), tuple(dress(s).values()), s.serial["visit"]),
+    )
     screen.on(stop.click, kind, press_stop)
 
 
