@@ -26,6 +26,19 @@ log = logging.getLogger(__name__)
 
 Act = Callable[..., str | None]
 NEVER = ("never", 0.0)
+# The browser's own name for itself, read at once: a BrowserState may still be empty when a cold page asks for
+# it, and
+# then a reload would find a new session instead of the one with the running job.
+BROWSER_ID = """() => {
+  const key = "slimllm-browser";
+  let id = localStorage.getItem(key);
+  if (!id) {
+    const bytes = crypto.getRandomValues(new Uint8Array(18));
+    id = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+    localStorage.setItem(key, id);
+  }
+  return [id];
+}"""
 TICK = 0.5  # seconds between two looks at a running job
 PULSE = 300.0  # seconds between two signs of life of an open page, whose session then does not expire
 
@@ -127,7 +140,7 @@ class Screen:
         self.timer.tick(self._look, [self.id, self.seen], outputs, trigger_mode="once", **common)
         self.pulse.tick(self._beat, [self.id], None, **common)
         self.tabs.select(self._visit, [self.id, self.seen], outputs, trigger_mode="always_last", **common)
-        demo.load(self._attach, [self.browser], [self.browser, self.id, *outputs], **common)
+        demo.load(self._attach, [self.browser], [self.browser, self.id, *outputs], js=BROWSER_ID, **common)
 
     def _acted(self, event: Event) -> Callable[..., list[Any]]:
         def handle(id: str, seen: dict[Any, Any], *values: Any) -> list[Any]:
