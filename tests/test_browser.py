@@ -67,9 +67,10 @@ def text_file(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def long_text(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A text that takes many seconds to measure on."""
+    """A text that takes minutes to measure on: however slow the machine, a job on it still runs after a
+    reload."""
     file = tmp_path_factory.mktemp("texts") / "long.txt"
-    file.write_text(PAGE * 1500, encoding="utf-8")
+    file.write_text(PAGE * 3000, encoding="utf-8")
     return str(file)
 
 
@@ -96,19 +97,31 @@ class Visitor:
         self.context: BrowserContext = browser.new_context(viewport={"width": width, "height": 900})
         self.context.set_default_timeout(15_000)
         self.page: Page = self.context.new_page()
-        self.page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
-        self.page.on("console", lambda m: self.complaints.append(m.text) if m.type == "error" else None)
-        self.page.on(
-            "request", lambda r: None if local(r.url) else self.complaints.append(f"request: {r.url}")
-        )
+        self.leaving = False
+        self.page.on("pageerror", lambda error: self.complain(f"error: {error}"))
+        self.page.on("console", lambda m: self.complain(m.text) if m.type == "error" else None)
+        self.page.on("request", lambda r: None if local(r.url) else self.complain(f"request: {r.url}"))
         self.open()
 
+    def complain(self, what: str) -> None:
+        """Keeps a complaint. A page that is being left breaks off its own streams, and Gradio calls that an
+        error."""
+        broken_off = "AbortError" in what or "Connection errored out" in what
+        if not (self.leaving and broken_off):
+            self.complaints.append(what)
+
     def open(self) -> None:
+        self.leaving = True
         self.page.goto(self.address)
-        expect(self.page.locator("#load-button")).to_be_enabled(timeout=15_000)
+        self.leaving = False
         self.page.wait_for_function(
             "document.querySelector('#load-intro')?.textContent.includes('language model')"
         )
+
+    def close(self) -> None:
+        self.leaving = True
+        self.context.close()
+        assert self.complaints == []
 
     def tab(self, name: str) -> None:
         self.page.get_by_role("tab", name=name, exact=True).click()
@@ -146,8 +159,7 @@ def local(url: str) -> bool:
 def visitor(browser: Browser, address: str) -> Iterator[Visitor]:
     visitor = Visitor(browser, address)
     yield visitor
-    visitor.context.close()
-    assert visitor.complaints == []
+    visitor.close()
 
 
 def test_whole_road(visitor: Visitor, text_file: str) -> None:
@@ -268,9 +280,8 @@ def test_two_people_have_two_plans(browser: Browser, address: str, text_file: st
     one.open()
     one.tab("Tune")
     expect(one.page.locator("#tune-undo")).to_be_disabled()
-    for visitor in (one, two):
-        visitor.context.close()
-        assert visitor.complaints == []
+    one.close()
+    two.close()
 
 
 def test_refusal_is_said_on_the_page(visitor: Visitor) -> None:
@@ -304,5 +315,4 @@ def test_nothing_is_wider_than_the_window(browser: Browser, address: str, width:
             "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         )
         assert overflow <= 0, name
-    visitor.context.close()
-    assert visitor.complaints == []
+    visitor.close()

@@ -28,7 +28,9 @@ def build(screen: Screen, offline: bool) -> None:
     asked = controls()
     preflight = gr.HTML(elem_id="analyse-preflight", padding=False)
     with gr.Row(elem_classes="bar"):
-        button = gr.Button("Analyse", variant="primary", elem_id="analyse-button", scale=0, min_width=130)
+        button = gr.Button(
+            "Analyse", variant="primary", elem_id="analyse-button", scale=0, min_width=130, interactive=False
+        )
         stop = gr.Button("Stop", elem_id="analyse-stop", scale=0, min_width=90, interactive=False)
         lead(screen, "analyse", onward)
         job_line(screen, "analyse", "analyse-progress")

@@ -42,7 +42,7 @@ class Settings:
 def build(settings: Settings) -> gr.Blocks:
     """The page."""
     with gr.Blocks(title="slimllm", delete_cache=(3600, 7200), analytics_enabled=False) as demo:
-        screen = Screen(gr.BrowserState(None, storage_key="slimllm-session", secret="slimllm-page"))
+        screen = Screen()
         with gr.Row(elem_id="masthead"):
             gr.HTML(
                 "<h1>slimllm</h1>"

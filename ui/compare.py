@@ -29,7 +29,12 @@ def build(screen: Screen, offline: bool) -> None:
         lead(screen, "compare-missing", missing)
     with gr.Row(elem_classes="bar"):
         button = gr.Button(
-            "Prune and compare", variant="primary", elem_id="compare-button", scale=0, min_width=180
+            "Prune and compare",
+            variant="primary",
+            elem_id="compare-button",
+            scale=0,
+            min_width=180,
+            interactive=False,
         )
         stop = gr.Button("Stop", elem_id="compare-stop", scale=0, min_width=90, interactive=False)
         lead(screen, "compare", onward)

@@ -38,7 +38,9 @@ def build(screen: Screen, model: str, press: Callable[[Session, str], None]) -> 
         max_lines=1,
     )
     with gr.Row(elem_classes="bar"):
-        button = gr.Button("Load", variant="primary", elem_id="load-button", scale=0, min_width=120)
+        button = gr.Button(
+            "Load", variant="primary", elem_id="load-button", scale=0, min_width=120, interactive=False
+        )
         stop = gr.Button("Stop", elem_id="load-stop", scale=0, min_width=90, interactive=False)
         lead(screen, "load", lambda s: ("Next: analyse it", "analyse") if s.loaded and not s.busy else None)
         job_line(screen, "load", "load-progress")

@@ -26,9 +26,8 @@ log = logging.getLogger(__name__)
 
 Act = Callable[..., str | None]
 NEVER = ("never", 0.0)
-# The browser's own name for itself, read at once: a BrowserState may still be empty when a cold page asks for
-# it, and
-# then a reload would find a new session instead of the one with the running job.
+# The browser's own name for itself. JavaScript reads it at once; a `BrowserState` may still be empty when a
+# cold page asks for it, and then a reload would find a new session instead of the one with the running job.
 BROWSER_ID = """() => {
   const key = "slimllm-browser";
   let id = localStorage.getItem(key);
@@ -69,12 +68,13 @@ class Event:
 class Screen:
     """Collects views and events while the pages are built; `wire` connects them once all are known."""
 
-    def __init__(self, browser: gr.BrowserState):
-        self.browser = browser
+    def __init__(self) -> None:
+        self.browser = gr.Textbox(visible=False)  # carries what BROWSER_ID answers
         self.id, self.seen = gr.State(""), gr.State({})
         self.timer = gr.Timer(TICK, active=False)
         self.pulse = gr.Timer(PULSE)
         self.tabs: gr.Tabs | None = None
+        self.width = 0
         self.views: list[View] = []
         self.events: list[Event] = []
         self.stamps: list[tuple[gr.State, tuple[Any, ...], Callable[[Session], Sequence[Any]]]] = []
@@ -115,6 +115,7 @@ class Screen:
         assert self.tabs is not None
         shown = [component for view in self.views for component in view.components]
         outputs = [self.seen, self.timer, self.tabs, *shown]
+        self.width = len(outputs)
         common: dict[str, Any] = {
             "show_progress": "hidden",
             "concurrency_limit": None,
@@ -140,7 +141,7 @@ class Screen:
         self.timer.tick(self._look, [self.id, self.seen], outputs, trigger_mode="once", **common)
         self.pulse.tick(self._beat, [self.id], None, **common)
         self.tabs.select(self._visit, [self.id, self.seen], outputs, trigger_mode="always_last", **common)
-        demo.load(self._attach, [self.browser], [self.browser, self.id, *outputs], js=BROWSER_ID, **common)
+        demo.load(self._attach, [self.browser], [self.id, *outputs], js=BROWSER_ID, **common)
 
     def _acted(self, event: Event) -> Callable[..., list[Any]]:
         def handle(id: str, seen: dict[Any, Any], *values: Any) -> list[Any]:
@@ -163,6 +164,8 @@ class Screen:
         return handle
 
     def _do(self, id: str, seen: dict[Any, Any], event: Event, values: Sequence[Any]) -> list[Any]:
+        if not id:
+            return self._nothing()
         session = REGISTRY.open(id)
         tab = None
         try:
@@ -184,17 +187,24 @@ class Screen:
     def _visit(self, id: str, seen: dict[Any, Any]) -> list[Any]:
         """Draws buttons once more when their tab opens: one that opens while an answer arrives may have
         missed it."""
+        if not id:
+            return self._nothing()
         session = REGISTRY.open(id)
         session.mark("visit")
         return self.refresh(session, seen)
 
     def _look(self, id: str, seen: dict[Any, Any]) -> list[Any]:
-        return self.refresh(REGISTRY.open(id), seen)
+        return self.refresh(REGISTRY.open(id), seen) if id else self._nothing()
+
+    def _nothing(self) -> list[Any]:
+        """The answer to a page that has not yet been told its session: nothing, for a new session would hide
+        its own."""
+        return [gr.skip()] * self.width
 
     def _attach(self, known: str | None) -> list[Any]:
         """Finds the session of this browser again, or opens one, and draws everything."""
         session = REGISTRY.open(known)
-        return [session.id, session.id, *self.refresh(session, {})]
+        return [session.id, *self.refresh(session, {})]
 
     @staticmethod
     def _drawn_or_left(view: View, session: Session) -> Sequence[Any]:
