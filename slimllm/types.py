@@ -169,6 +169,15 @@ class LayerMoments:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class UnitScores:
+    """What one layer's heads (H,) and channels (c,) are worth by gradients or training, which moments cannot
+    tell."""
+
+    heads: Tensor
+    channels: Tensor
+
+
 @dataclass(frozen=True)
 class Grouping:
     """How the query heads of one layer may be chosen: in whole KV groups, or equally many out of every
