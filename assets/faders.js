@@ -1,5 +1,5 @@
 // The fader bank. Gradio runs this once, when the bank appears, with `element, trigger, props, watch`.
-// Arithmetic mirrors slimllm/planning.py (layer_cost, forecast); tests compare the two.
+// Arithmetic mirrors slimllm (budget.layer_cost, planning.forecast); tests compare the two.
 // Text from the model never becomes HTML here: every word is set with textContent.
 
 const root = element.querySelector('.faders');
@@ -8,6 +8,7 @@ const WORDS = {
   attention: {title: 'Attention heads', short: 'attention', unit: 'heads', one: 'head', key: 'heads'},
   mlp: {title: 'MLP channels', short: 'MLP', unit: 'channels', one: 'channel', key: 'channels'},
 };
+const COLUMNS = {...WORDS.attention, title: 'Attention value columns', unit: 'value columns', one: 'value column'};
 const MAX_COLUMN = 52; // px; wider faders look like bars of a chart, not like something to hold
 
 let text = ''; // the bank as Python sent it, and
@@ -22,6 +23,11 @@ let pointed = null; // {site, layer} under the pointer or focused
 let changed = false; // something moved since the last release
 
 // Arithmetic ---------------------------------------------------------------------------------------------
+
+/** What a site's units are called; attention may lose value columns instead of heads. */
+function wordsOf(site) {
+  return site === 'attention' && bank.unit === 'value-column' ? COLUMNS : WORDS[site];
+}
 
 const clamp = (x, low, high) => Math.min(high, Math.max(low, x));
 
@@ -51,6 +57,7 @@ function snap(site, layer, wanted) {
 function stepped(site, layer, steps) {
   const it = bank.layers[layer];
   const now = value[WORDS[site].key][layer];
+  if (isDropped(layer) && steps < 0) return 0;
   if (site === 'attention') {
     return it.heads[clamp(it.heads.indexOf(now) + steps, 0, it.heads.length - 1)];
   }
@@ -58,27 +65,33 @@ function stepped(site, layer, steps) {
   return clamp((base + steps) * bank.align, it.low, it.high);
 }
 
+/** The place of an attention width among its steps. */
+const stepOf = (it, heads) => Math.floor((heads * it.steps) / it.dense[0]);
+
 function layerParameters(layer, heads, channels) {
+  if (!heads && !channels) return 0;
   const it = bank.layers[layer];
-  const [fixed, headCost, groupCost, channelCost] = it.cost;
-  let total = fixed + heads * headCost + groupsKept(it, heads) * groupCost + channels * channelCost;
+  const [base, stepCost, channelCost] = it.cost;
+  let total = base + stepOf(it, heads) * stepCost + channels * channelCost;
   if (heads < it.dense[0]) total += it.bias[0];
   if (channels < it.dense[1]) total += it.bias[1];
   return total;
 }
 
 function groupsKept(it, heads) {
-  return bank.unit === 'kv-group' ? Math.floor((heads * it.groups) / it.dense[0]) : it.groups;
+  if (!heads) return 0;
+  return bank.unit === 'kv-group' ? stepOf(it, heads) : it.groups;
 }
 
 function attentionError(layer, heads) {
   const it = bank.layers[layer];
-  return it.attention[it.heads.indexOf(heads)] ?? 0;
+  return heads ? it.attention[it.heads.indexOf(heads)] ?? 0 : it.dropped[0];
 }
 
 /** Between the sampled widths on a straight line. */
 function mlpError(layer, channels) {
   const it = bank.layers[layer];
+  if (!channels) return it.dropped[1];
   const grid = bank.grids[it.grid];
   let low = 0;
   let high = grid.length - 1;
@@ -175,10 +188,13 @@ const FIGURES = [
   {key: 'error', label: 'Predicted error', show: percent, of: () => 'mean of all layers'},
 ];
 
+const isDropped = (layer) => !value.heads[layer] && !value.channels[layer];
+
 /** What a fader says to a screen reader. */
 function spoken(site, layer) {
-  const words = WORDS[site];
+  const words = wordsOf(site);
   const kept = value[words.key][layer];
+  if (isDropped(layer)) return `layer ${layer}: dropped whole, ${words.short} included`;
   const lock = value.locked[layer] ? ', locked' : '';
   return (
     `layer ${layer} ${words.short}: ${whole.format(kept)} of ${whole.format(dense(site, layer))} ` +
@@ -226,7 +242,7 @@ function fit(n) {
 }
 
 function title(site) {
-  return make('div', 'fd-title', {}, make('span', '', {}, WORDS[site].title));
+  return make('div', 'fd-title', {}, make('span', '', {}, wordsOf(site).title));
 }
 
 /** Kept share in per cent, beside each lane. */
@@ -239,7 +255,7 @@ function axis() {
 }
 
 function lane(site, n) {
-  const row = make('div', 'fd-lane', {'data-lane': site, role: 'group', 'aria-label': WORDS[site].title});
+  const row = make('div', 'fd-lane', {'data-lane': site, role: 'group', 'aria-label': wordsOf(site).title});
   for (let layer = 0; layer < n; layer += 1) {
     const node = fader(site, layer);
     nodes.faders[site].push(node);
@@ -258,7 +274,7 @@ function fader(site, layer) {
     'data-layer': layer,
     'data-site': site,
     'data-testid': `fader-${site}-${layer}`,
-    'aria-label': `layer ${layer} ${WORDS[site].title}`,
+    'aria-label': `layer ${layer} ${wordsOf(site).title}`,
     'aria-orientation': 'vertical',
     'aria-valuemin': low,
     'aria-valuemax': high,
@@ -278,7 +294,7 @@ function ghost(site, layer) {
   const points = curve(site, layer).map(([kept, error]) => `${(100 * Math.sqrt(Math.min(1, error))).toFixed(1)},${up(kept)}`);
   if (low > 0) svg.append(draw('rect', {class: 'fd-shut', x: 0, width: 100, y: up(low), height: (100 * low) / all}));
   if (high < all) svg.append(draw('rect', {class: 'fd-shut', x: 0, width: 100, y: 0, height: up(high)}));
-  if (site === 'attention') {
+  if (site === 'attention' && bank.layers[layer].heads.length <= 20) {
     const ticks = bank.layers[layer].heads.filter((h) => h < all).map((h) => `M0 ${up(h)}H100`);
     svg.append(draw('path', {class: 'fd-ticks', d: ticks.join('')}));
   }
@@ -355,7 +371,9 @@ function paintLayer(layer) {
       node.style.setProperty('--kept', kept / dense(site, layer));
       node.setAttribute('aria-valuenow', now);
     }
+    node.setAttribute('aria-valuemin', Math.min(kept, limits(site, layer)[0]));
     node.setAttribute('aria-valuetext', spoken(site, layer));
+    node.classList.toggle('fd-dropped', isDropped(layer));
   }
 }
 
@@ -394,12 +412,18 @@ function paintDetail() {
     return;
   }
   const {site, layer} = pointed;
-  const words = WORDS[site];
+  const words = wordsOf(site);
   const kept = value[words.key][layer];
   const [heads, channels] = bank.layers[layer].dense;
   const without = site === 'attention' ? [heads, value.channels[layer]] : [value.heads[layer], channels];
   const saved = layerParameters(layer, ...without) - sums[layer].parameters;
-  const parts = [
+  const all = [heads, channels];
+  const parts = isDropped(layer) ? [
+    'dropped whole',
+    `predicted error ${percent(sums[layer].joint)}`,
+    `saves ${count(layerParameters(layer, ...all))} parameters`,
+    'move a fader to bring it back',
+  ] : [
     `${whole.format(kept)} of ${whole.format(dense(site, layer))} ${words.unit} kept`,
     `predicted error ${percent(sums[layer][site])}, whole layer ${percent(sums[layer].joint)}`,
     `saves ${count(Math.max(0, saved))} parameters`,
@@ -459,9 +483,18 @@ function release() {
 function set(site, layer, kept) {
   const counts = value[WORDS[site].key];
   if (value.locked[layer] || counts[layer] === kept) return;
+  if (isDropped(layer)) revive(layer);
   counts[layer] = kept;
   drag?.touched.add(`${site} ${layer}`);
   schedule(layer);
+}
+
+/** A dropped layer comes back whole; the hand then takes its share of one site. */
+function revive(layer) {
+  for (const site of SITES) {
+    [, value[WORDS[site].key][layer]] = limits(site, layer);
+    drag?.touched.add(`${site} ${layer}`);
+  }
 }
 
 function setShare(site, layer, share) {
@@ -616,7 +649,9 @@ function accept(touched = new Set()) {
   for (const name of touched) {
     const [site, layer] = name.split(' ');
     const kept = mine?.[WORDS[site].key][layer];
-    if (kept !== undefined && layer < bank.layers.length) value[WORDS[site].key][layer] = snap(site, Number(layer), kept);
+    if (kept !== undefined && layer < bank.layers.length) {
+      value[WORDS[site].key][layer] = kept ? snap(site, Number(layer), kept) : 0;
+    }
   }
   if (rebuilt) build();
   sums = [];

@@ -11,26 +11,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shutil
 import statistics
 import time
 from typing import Any
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-
 import gradio as gr
-from playwright.sync_api import CDPSession, Page, sync_playwright
+from playwright.sync_api import CDPSession, Page
 
 from slimllm.planning import make_plan
 from slimllm.types import Analysis
+from tests.serving import chromium, shown
 from tests.synthetic import synthetic_analysis
-from ui import charts, theme
+from ui import charts
 from ui.faders import Faders, bank, value_of
 
 LAYERS, HEADS, GROUPS, HEAD_SIZE, CHANNELS = 80, 64, 8, 128, 28_672
 STROKES, MOVES = 6, 60
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 RECORD = """() => {
   window.frames_ = []; window.long_ = 0; window.running_ = true;
   const count = (list) => { window.long_ += list.getEntries().length; };
@@ -58,7 +54,7 @@ def page_with_faders(analysis: Analysis) -> gr.Blocks:
     return page
 
 
-def drag(page: Page) -> dict[str, float]:
+def strokes(page: Page) -> dict[str, float]:
     """Frame times of strokes across both lanes."""
     boxes = [page.locator(f"[data-lane={site}]").bounding_box() for site in ("attention", "mlp")]
     session = page.context.new_cdp_session(page)
@@ -95,39 +91,19 @@ def busy(session: CDPSession) -> float:
 
 def in_browser(analysis: Analysis) -> dict[str, Any]:
     """Seconds until the faders stand, nodes of the page, frame times while dragging."""
-    demo = page_with_faders(analysis)
-    _, url, _ = demo.launch(
-        server_name="127.0.0.1",
-        prevent_thread_lock=True,
-        quiet=True,
-        share=False,
-        run_history=False,
-        enable_monitoring=False,
-        footer_links=[],
-        theme=theme.theme(),
-        css=theme.css(),
-        head=theme.head(),
-    )
-    try:
-        with sync_playwright() as playwright:
-            path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-            browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-            page = browser.new_page(viewport={"width": 1400, "height": 900})
-            start = time.perf_counter()
-            page.goto(url)
-            page.locator("#tune-faders [role=slider]").first.wait_for()
-            seconds = round(time.perf_counter() - start, 2)
-            page.wait_for_timeout(1000)
-            drag(page)  # once to warm up
-            found = {
-                "load_seconds": seconds,
-                **drag(page),
-                "dom_nodes": page.evaluate("document.querySelectorAll('*').length"),
-            }
-            browser.close()
-    finally:
-        demo.close()
-    return found
+    with shown(page_with_faders(analysis)) as url, chromium() as browser:
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        start = time.perf_counter()
+        page.goto(url)
+        page.locator("#tune-faders [role=slider]").first.wait_for()
+        seconds = round(time.perf_counter() - start, 2)
+        page.wait_for_timeout(1000)
+        strokes(page)  # once to warm up
+        return {
+            "load_seconds": seconds,
+            **strokes(page),
+            "dom_nodes": page.evaluate("document.querySelectorAll('*').length"),
+        }
 
 
 def payloads(analysis: Analysis) -> dict[str, int]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from slimllm.budget import MAX_RATIO, Problem, Widths, layer_cost, settle
+from slimllm.shapes import LayerShape, Unit
 from slimllm.types import Analysis
 
 
@@ -112,6 +113,14 @@ def by_error(problem: Problem, budget: float) -> Widths:
     return settle(problem, heads, [float(c) for c in channels], budget, range(len(heads)))
 
 
+def inner_weights(analysis: Analysis, ratio: float) -> list[float]:
+    """LLM-Pruner's equal ratios for all but the first four and the last two layers of a deep model."""
+    count = len(analysis.layers)
+    if count <= 8:
+        return uniform_weights(analysis, ratio)
+    return [float(4 <= index < count - 2) for index in range(count)]
+
+
 @dataclass(frozen=True, eq=False)
 class Curve:
     widths: torch.Tensor  # (s,) feasible kept counts
@@ -127,8 +136,8 @@ def site_curves(problem: Problem, index: int) -> tuple[Curve, Curve]:
     found = problem.analysis.layers[index]
     scale = sum(s.dense for s in problem.layers) / len(problem.layers)
     heads = torch.tensor(bounds.heads)
-    steps = heads * layer.steps(problem.unit) // layer.heads
-    head_cost = torch.tensor([layer_cost(layer, int(h), 0, problem.unit, "none", 0) for h in heads])
+    steps = torch.tensor([layer.step(h, problem.unit) for h in bounds.heads])
+    head_cost = torch.tensor([layer_cost(layer, h, 0, problem.unit, "none", 0) for h in bounds.heads])
     channels = torch.arange(bounds.low, bounds.high + 1)
     site = found.attention[problem.unit]
     share = site.energy / ((site.energy + found.mlp.energy) or 1.0)
@@ -146,11 +155,76 @@ def site_curves(problem: Problem, index: int) -> tuple[Curve, Curve]:
     )
 
 
+def by_standing(problem: Problem, budget: float) -> Widths:
+    """FLAP's one ranking of all units (arXiv 2312.11983): scores standardised within each site, removed from
+    the lowest up until the budget is met, every unit at its true cost."""
+    return by_rank(problem, budget, standardised)
+
+
+def by_gates(problem: Problem, budget: float) -> Widths:
+    """DDP's one ranking of all units by their trained gates, which are comparable as they are."""
+    return by_rank(problem, budget, lambda scores: scores)
+
+
+def standardised(scores: torch.Tensor) -> torch.Tensor:
+    """Scores (n,) with mean 0 and variance 1; equal ones all 0."""
+    return (scores - scores.mean()) / scores.std(unbiased=False).clamp_min(torch.finfo(scores.dtype).tiny)
+
+
+def by_rank(problem: Problem, budget: float, comparable: Callable[[torch.Tensor], torch.Tensor]) -> Widths:
+    """Widths after the lowest steps of all layers and sites are removed, in one ascending order."""
+    steps: list[tuple[float, int, bool]] = []  # (score, layer, whether of attention)
+    for index, (bounds, layer) in enumerate(zip(problem.bounds, problem.layers, strict=True)):
+        found = problem.analysis.layers[index]
+        of_heads = step_scores(comparable(found.attention[problem.unit].ranking.scores), layer, problem.unit)
+        of_channels = comparable(found.mlp.ranking.scores).sort().values
+        steps += [(score, index, True) for score in of_heads.tolist()[: len(bounds.heads) - 1]]
+        steps += [(score, index, False) for score in of_channels.tolist()[: bounds.high - bounds.low]]
+    heads = [max(b.heads) for b in problem.bounds]
+    channels = [b.high for b in problem.bounds]
+    left = problem.total(heads, channels)
+    for _, index, of_attention in sorted(steps):
+        if left <= budget:
+            break
+        before = problem.cost(index, heads[index], channels[index])
+        if of_attention:
+            heads[index] = max(h for h in problem.bounds[index].heads if h < heads[index])
+        else:
+            channels[index] -= 1
+        left -= before - problem.cost(index, heads[index], channels[index])
+    return settle(problem, heads, [float(c) for c in channels], budget, range(len(heads)))
+
+
+def step_scores(scores: torch.Tensor, layer: LayerShape, unit: Unit) -> torch.Tensor:
+    """The score (s,) of each step of an attention site, ascending, from its heads' or columns' scores: the
+    mean over what goes with the step."""
+    if unit == "kv-group":
+        return scores.view(layer.groups, -1).mean(1).sort().values
+    return scores.view(layer.groups, -1).sort(1).values.mean(0)
+
+
+def whole_layers(problem: Problem, budget: float) -> Widths:
+    """Drops the layers that change their input least (block influence, ShortGPT, arXiv 2403.03853) until the
+    budget is met, to within one layer."""
+    heads = [max(b.heads) for b in problem.bounds]
+    channels = [b.high for b in problem.bounds]
+    cosine = problem.analysis.cosine
+    left = problem.total(heads, channels)
+    for index in sorted(range(len(heads)), key=lambda i: -cosine[i])[:-1]:
+        cost = problem.cost(index, heads[index], channels[index])
+        if left - cost / 2 <= budget:  # what is left is nearer than with one more layer dropped
+            break
+        heads[index] = channels[index] = 0
+        left -= cost
+    return heads, channels
+
+
 @dataclass(frozen=True)
 class Allocation:
     title: str
     words: str
     widths: Callable[[Problem, float], Widths]
+    methods: tuple[str, ...] = ()  # the only methods it makes sense for; empty: all
 
 
 ALLOCATIONS: dict[str, Allocation] = {
@@ -160,6 +234,11 @@ ALLOCATIONS: dict[str, Allocation] = {
         by_ratios(cosine_weights),
     ),
     "uniform": Allocation("Uniform", "Cuts the same share of every layer.", by_ratios(uniform_weights)),
+    "inner": Allocation(
+        "Inner layers alike",
+        "Spares the first four and the last two layers and cuts the same share of all others (LLM-Pruner).",
+        by_ratios(inner_weights),
+    ),
     "logarithmic": Allocation(
         "Rising", "Spares early layers and cuts more of later ones (SlimGPT).", by_ratios(logarithmic_weights)
     ),
@@ -169,6 +248,24 @@ ALLOCATIONS: dict[str, Allocation] = {
         "few tokens carry "
         "most of the energy, so compare before you trust it.",
         by_error,
+    ),
+    "standing": Allocation(
+        "By standing in the whole model",
+        "Ranks the units of all layers in one list, by how far their score stands above or below others of "
+        "their layer (FLAP).",
+        by_standing,
+    ),
+    "gates": Allocation(
+        "By trained gates",
+        "Ranks the units of all layers by the gates that training left.",
+        by_gates,
+        ("ddp",),
+    ),
+    "whole-layers": Allocation(
+        "Whole layers",
+        "Drops the layers that change their input least, each as a whole.",
+        whole_layers,
+        ("block-influence",),
     ),
     "cosine-unclipped": Allocation(
         "By layer cosine, unclipped",

@@ -12,7 +12,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from slimllm.recovery import RECOVERIES
-from slimllm.types import Analysis, LayerShape, Pin, Refusal, Unit
+from slimllm.shapes import LayerShape, Unit
+from slimllm.types import Analysis, Pin, Refusal
 
 Widths = tuple[list[int], list[int]]  # kept heads and kept channels of every layer
 MAX_RATIO = 0.95  # no layer loses more than this unless the target demands it
@@ -65,25 +66,27 @@ class Problem:
         return sum(self.cost(i, h, c) for i, (h, c) in enumerate(zip(heads, channels, strict=True)))
 
 
-def layer_cost(layer: LayerShape, heads: int, channels: int, unit: Unit, recovery: str, hidden: int) -> int:
+def layer_cost(layer: LayerShape, width: int, channels: int, unit: Unit, recovery: str, hidden: int) -> int:
     """Parameters of a layer at these widths, with the biases that the recovery adds to cut readers."""
     added = 0
-    if RECOVERIES[recovery].bias:
-        added += hidden * (heads < layer.heads and not layer.attention_bias)
+    if RECOVERIES[recovery].bias and (width or channels):
+        added += hidden * (width < layer.widest(unit) and not layer.attention_bias)
         added += hidden * (channels < layer.channels and not layer.mlp_bias)
-    return layer.parameters(heads, layer.groups_kept(heads, unit), channels) + added
+    return layer.at(width, channels, unit) + added
 
 
 def bounds_of(
     layer: LayerShape, index: int, unit: Unit, align: int, protected: Collection[Pin], forced: Collection[Pin]
 ) -> Bounds:
     """What one layer may keep: at least one step and what is protected, never what is forced out."""
-    steps, size = layer.steps(unit), layer.heads // layer.steps(unit)
+    steps, size = layer.steps(unit), layer.widest(unit) // layer.steps(unit)
 
     def units(pins: Collection[Pin]) -> dict[int, int]:
         """Pinned units per pool."""
         heads = {p.index for p in pins if p.layer == index and p.site == "attention"}
         per_group = layer.heads // layer.groups
+        if unit == "value-column":  # such plans keep every head
+            return {0: 0}
         if unit == "kv-group":
             return {0: len({h // per_group for h in heads})}
         found: dict[int, int] = dict.fromkeys(range(layer.groups), 0)

@@ -18,6 +18,7 @@ from slimllm.allocation import ALLOCATIONS
 from slimllm.answers import plain
 from slimllm.methods import METHODS
 from slimllm.recovery import RECOVERIES
+from slimllm.tuning import Tuning
 from slimllm.types import Progress, Refusal
 
 OK, REFUSED, CANCELLED = 0, 2, 130
@@ -75,7 +76,7 @@ def options() -> dict[str, Parser]:
 
     add = groups["scoring"].add_argument
     add("--method", default="slimllm", help=f"one of: {', '.join(METHODS)}")
-    add("--option", action="append", default=[], metavar="NAME=on|off", help="an option of the method")
+    add("--option", action="append", default=[], metavar="NAME=VALUE", help="an option of the method")
 
     add = groups["sizing"].add_argument
     add("--allocation", help=f"one of: {', '.join(ALLOCATIONS)}")
@@ -129,6 +130,7 @@ def parser() -> Parser:
     prune.add_argument("--export", default="auto", choices=("auto", "native", "shim", "padded"))
     prune.add_argument("--out", required=True, type=Path, metavar="DIR")
 
+    add_tune(command("tune", "fine-tune a pruned model, merge and export it", commands.tune, "model"))
     command("evaluate", "measure perplexity", commands.evaluate, "model", "measuring")
     generate = command("generate", "continue a prompt", commands.generate, "model", "writing")
     generate.add_argument("--prompt", required=True)
@@ -140,6 +142,25 @@ def parser() -> Parser:
     command("methods", "list methods, recoveries, allocations and families", commands.methods)
     add_serve(command("serve", "start the app", commands.serve))
     return top
+
+
+def add_tune(tune: Parser) -> None:
+    """The options of fine-tuning, with the defaults of `Tuning`."""
+    usual = Tuning()
+    add = tune.add_argument
+    add("--text", default=usual.text, help="the text to learn: a name or a file")
+    add("--samples", type=int, default=usual.samples, help="pieces of text")
+    add("--length", type=int, default=usual.length, help="tokens per piece")
+    add("--epochs", type=int, default=usual.epochs, help="how often the text is read")
+    add("--batch", type=int, default=usual.batch, help="pieces per step")
+    add("--rank", type=int, default=usual.rank, help="rank of the adapters")
+    add("--alpha", type=int, default=usual.alpha, help="adapters are scaled by alpha / rank")
+    add("--rate", type=float, default=usual.rate, help="highest learning rate")
+    add("--measure-on", metavar="TEXT", help="text for the perplexity, by default that of --text")
+    add("--window", type=int, default=128, help="tokens per window")
+    add("--limit-tokens", type=int, help="measure on no more than this many tokens")
+    add("--export", default="auto", choices=("auto", "native", "shim", "padded"))
+    add("--out", required=True, type=Path, metavar="DIR")
 
 
 def add_serve(serve: Parser) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import time
 from pathlib import Path
 from typing import Any, Protocol
 
-from slimllm import checkpoint, models, pipeline, planning, recipes, store, texts
+from slimllm import checkpoint, models, pipeline, planning, recipes, store, texts, tuning
 from slimllm import evaluate as evaluation
 from slimllm.allocation import ALLOCATIONS
 from slimllm.families import FAMILIES
@@ -35,14 +36,22 @@ def calibration(given: Arguments) -> Calibration:
     return Calibration(text=given.text, samples=given.samples, length=given.length, seed=given.seed)
 
 
-def options(given: Arguments) -> dict[str, bool]:
-    """The method's options as given by --option NAME=on|off."""
-    found = {}
+def options(given: Arguments) -> dict[str, bool | int | float]:
+    """The method's options as given by --option NAME=VALUE; a method that trains towards a target takes the
+    ratio for it."""
+    found: dict[str, bool | int | float] = {}
+    known = {option.name for option in method(given.method).options}
+    if "target" in known and getattr(given, "ratio", None):
+        found["target"] = given.ratio
     for word in given.option:
         name, _, value = word.partition("=")
-        if value not in ("on", "off"):
-            raise Refusal(f"Option '{word}' is not of the form NAME=on or NAME=off.")
-        found[name] = value == "on"
+        if value in ("on", "off"):
+            found[name] = value == "on"
+            continue
+        try:
+            found[name] = int(value) if value.lstrip("-").isdigit() else float(value)
+        except ValueError:
+            raise Refusal(f"Option '{word}' is not of the form NAME=on, NAME=off or NAME=number.") from None
     return found
 
 
@@ -75,7 +84,7 @@ def analyse(given: Arguments, report: Report) -> dict[str, Any]:
     subject = load(given.model, given, report)
     analysis = run_analysis(subject, given, report, given.out / "moments")
     file = store.save_analysis(analysis, given.out)
-    shape, unit = analysis.shape, analysis.shape.units[0]
+    shape, unit = analysis.shape, next(iter(analysis.layers[0].attention))
     return {
         "model": analysis.model,
         "layers": len(shape.layers),
@@ -125,12 +134,13 @@ def prune(given: Arguments, report: Report) -> dict[str, Any]:
         method(given.method)
     text = texts.text(ready.calibration.text if ready else given.text, offline=given.offline)
     subject = load(given.model, given, report)
+    analysis = None
     if ready is None:
         if given.ratio == 0:
             report.say("A ratio of 0 removes nothing; the dense model is exported.")
         analysis = run_analysis(subject, given, report, None)
         ready = make_plan(analysis, given, same_width=given.same_width or given.export == "native")
-    pruned = pipeline.finish(pipeline.prune(subject, ready, text), report.progress)
+    pruned = pipeline.finish(pipeline.prune(subject, ready, text, analysis), report.progress)
     recipe = f"python -m slimllm prune --model {given.model} --plan plan.json --out DIR"
     job = checkpoint.export(pruned, given.out, wanted=given.export, recipe=recipe)
     exported = pipeline.finish(job, report.progress)
@@ -189,6 +199,55 @@ def evaluate(given: Arguments, report: Report) -> dict[str, Any]:
     }
 
 
+def tune(given: Arguments, report: Report) -> dict[str, Any]:
+    checkpoint.check_target(given.out)
+    names = [field.name for field in dataclasses.fields(tuning.Tuning)]
+    wanted = tuning.Tuning(**{name: getattr(given, name) for name in names})
+    tuning.check(wanted)
+    text = texts.text(given.text, offline=given.offline)
+    other = texts.text(given.measure_on or given.text, offline=given.offline)
+    subject = load(given.model, given, report)
+    pruned, most = tuning.as_pruned(subject), subject.shape.max_length
+    tokens = texts.calibration_tokens(text, subject.tokenizer, calibration(given), max_length=most)
+    seen = other.name == text.name and not text.parts_differ
+    if seen:
+        report.say(f"'{text.name}' is one part, so perplexity is measured on what is learned.")
+    before = measure(pruned.subject, other, given, report)
+    done: list[Progress] = []
+
+    def follow(step: Progress) -> None:
+        done.append(step)
+        report.progress(step)
+
+    tuned = pipeline.finish(tuning.tune(pruned, tokens, wanted), follow)
+    after = measure(tuned.subject, other, given, report)
+    change = f"{before.perplexity:.2f} before, {after.perplexity:.2f} after tuning"
+    notes = [tuning.words(wanted), f"Perplexity on `{other.name}`: {change}."]
+    recipe = tuning.command(wanted, given.model)
+    job = checkpoint.export(tuned, given.out, wanted=given.export, recipe=recipe, card_notes=notes)
+    exported = pipeline.finish(job, report.progress)
+    report.say(exported.words)
+    return {
+        "perplexity_before": before.perplexity,
+        "perplexity_after": after.perplexity,
+        "measured_on": other.name,
+        "split": "evaluation" if other.parts_differ else "whole file",
+        "measured_on_learned_text": seen,
+        "steps": len(done),
+        "epochs": wanted.epochs,
+        "tokens": tokens.numel(),
+        "seconds": tuned.seconds,
+        "peak_memory_mib": tuned.peak_memory_mib,
+        "loss_first": done[0].result,
+        "loss_last": done[-1].result,
+        "tier": exported.tier,
+        "verified": exported.verified,
+        "max_logit_difference": exported.max_logit_difference,
+        "bytes": exported.bytes,
+        "out": str(given.out),
+    }
+
+
 def generate(given: Arguments, report: Report) -> dict[str, Any]:
     subject = load(given.model, given, report)
     text, tokens, rate = write(subject, given.prompt, given)
@@ -234,6 +293,10 @@ def methods(given: Arguments, report: Report) -> dict[str, Any]:
                 "recovery": row.recovery,
                 "allocation": row.allocation,
                 "options": {option.name: option.default for option in row.options},
+                "units": list(row.units),
+                "recoveries": list(row.recoveries or RECOVERIES),
+                "statistics": row.statistics,
+                "learns": row.learns,
             }
             for name, row in METHODS.items()
         ],

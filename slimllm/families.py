@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from slimllm.types import LayerShape, Refusal, Shape
+from slimllm.shapes import LayerShape, Shape
+from slimllm.types import Refusal
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,16 @@ def part(layer: nn.Module, name: str) -> nn.Linear:
     return layer.get_submodule(name)  # type: ignore[return-value]
 
 
+def value_writer(family: Family) -> str:
+    """The name of the linear that writes the values, with all of its rows or with a block of them."""
+    return next(name for name, letters in family.attention.writers.items() if "v" in letters)
+
+
+def narrows_values(family: Family) -> bool:
+    """Whether attention may keep values narrower than its heads: they must be one block of one linear."""
+    return "".join(family.attention.writers.values()).count("v") == 1
+
+
 def writer_blocks(layer: nn.Module, site: Site) -> list[Tensor]:
     """The weights (n, o) that write each channel of an MLP site, one per stacked block, in float32."""
     blocks: list[Tensor] = []
@@ -97,21 +108,26 @@ def layer_shape(layer: nn.Module, family: Family) -> LayerShape:
     """The widths and unit costs of one decoder layer, read off its modules rather than the config."""
     size: int = layer.get_submodule(family.attention_module).head_dim  # type: ignore[assignment]
     reader, down = part(layer, family.attention.reader), part(layer, family.mlp.reader)
+    # attention always sees whole heads, so outputs and inputs count them; values may have fewer weights
     heads, channels = reader.in_features // size, down.in_features
     rows = sum(part(layer, name).out_features for name in family.attention.writers)
     groups = (rows // size - heads) // 2
-    head_cost, group_cost, channel_cost = size * reader.out_features, 0, down.out_features
+    values = reader.weight.shape[1] // heads
+    head_cost, group_cost, channel_cost = values * reader.out_features, 0, down.out_features
+    value_cost = heads * reader.out_features
     for site in (family.attention, family.mlp):
         for name, letters in site.writers.items():
             linear = part(layer, name)
             row = linear.in_features + (linear.bias is not None)
             head_cost += row * size * letters.count("q")
-            group_cost += row * size * (letters.count("k") + letters.count("v"))
+            group_cost += row * (size * letters.count("k") + values * letters.count("v"))
+            value_cost += row * groups * letters.count("v")
             channel_cost += row * letters.count("c")
     total = sum(p.numel() for p in layer.parameters())
     fixed = total - heads * head_cost - groups * group_cost - channels * channel_cost
     biases = reader.bias is not None, down.bias is not None
-    return LayerShape(heads, groups, channels, head_cost, group_cost, channel_cost, fixed, *biases)
+    costs = head_cost, group_cost, channel_cost
+    return LayerShape(heads, groups, channels, *costs, fixed, *biases, values=values, value_cost=value_cost)
 
 
 def shape_of(model: Any, family: Family) -> Shape:

@@ -19,6 +19,7 @@ import transformers
 from torch import Tensor, nn
 
 from slimllm.families import part
+from slimllm.modeling_slim import Placed
 from slimllm.models import Pruned, Subject, slim_class
 from slimllm.types import Refusal
 
@@ -122,11 +123,11 @@ def padded(pruned: Pruned) -> Form:
             misfits.append(misfit)
             continue
         filled = pad(subject, state, target)
-        zeros = sum(t.numel() for t in filled.values()) - sum(t.numel() for t in state.values())
+        zeros = sum(tensor.numel() - state[key].numel() for key, tensor in filled.items())
         words = (
-            f"Narrow layers are filled up with zeros to {target[0]} heads and {target[2]} channels, so that "
-            f"it loads anywhere as {name_of(model)}; {zeros:,} parameters are such zeros, which save neither "
-            "memory nor time."
+            f"Narrow layers are filled up with zeros to {target[0]} whole heads and {target[2]} channels, "
+            f"so that it loads anywhere as {name_of(model)}; {zeros:,} parameters are such zeros, which save "
+            "neither memory nor time."
         )
         return Form("padded", model, filled, words)
     raise misfits[-1]
@@ -136,7 +137,11 @@ FORMS: dict[str, Callable[[Pruned], Form]] = {"native": native, "twin": twin, "s
 
 
 def same_widths(pruned: Pruned) -> Widths:
-    """The widths that all layers share."""
+    """The widths that all layers share, their values as wide as their heads."""
+    size = pruned.subject.shape.head_size
+    if any(0 < layer.values < size for layer in pruned.subject.shape.layers):
+        remedy = "use --export auto, shim or padded"
+        raise Misfit("values narrower than heads have no place in a stock class", remedy)
     widths = set(pruned.subject.shape.widths)
     if len(widths) > 1:
         remedy = "use --export shim or padded, or keep every layer the same width"
@@ -223,8 +228,12 @@ def base_of(subject: Subject) -> str:
     return (getattr(subject.model.config, "slim", None) or {}).get("base") or name_of(subject.model)
 
 
-def extent(linear: nn.Linear) -> list[int | bool]:
-    return [linear.out_features, linear.in_features, linear.bias is not None]
+def extent(linear: nn.Linear) -> list[int | bool | str]:
+    """The linear's shape as `modeling_slim.resize` reads it."""
+    shape: list[int | bool | str] = [linear.out_features, linear.in_features, linear.bias is not None]
+    if isinstance(linear, Placed):
+        shape += [type(linear).__name__, len(linear.places)]
+    return shape
 
 
 # Zeros ------------------------------------------------------------------------------------------------------
@@ -242,24 +251,28 @@ def padded_widths(subject: Subject) -> Iterator[Widths]:
 
 
 def pad(subject: Subject, state: State, target: Widths) -> dict[str, Tensor]:
-    """The state with zero heads inside each group, and zero groups and zero channels appended."""
+    """The state with zero heads inside each group, zeros for missing values, and zero groups and zero
+    channels appended."""
     family, size, filled = subject.family, subject.shape.head_size, dict(state)
     total = {"q": target[0], "k": target[1], "v": target[1], "c": target[2]}
     for index, (heads, groups, channels) in enumerate(subject.shape.widths):
         head, each = torch.arange(heads), heads // groups
-        places = {"q": head // each * (target[0] // target[1]) + head % each, "c": torch.arange(channels)}
-        places["k"] = places["v"] = torch.arange(groups)
+        units = {"q": head // each * (target[0] // target[1]) + head % each, "c": torch.arange(channels)}
+        units["k"] = units["v"] = torch.arange(groups)
         for site, unit, tall in ((family.attention, "q", size), (family.mlp, "c", 1)):
             for name, letters in {**site.writers, site.reader: unit}.items():
                 rows, start = [], 0
                 for letter in letters:
-                    rows.append(((start + places[letter])[:, None] * tall + torch.arange(tall)).flatten())
+                    rows.append(((start + units[letter])[:, None] * tall + torch.arange(tall)).flatten())
                     start += total[letter]
-                dim = int(name == site.reader)
-                for leaf in ("weight",) if dim else ("weight", "bias"):
-                    key = f"{family.layers}.{index}.{name}.{leaf}"
+                dim, stem = int(name == site.reader), f"{family.layers}.{index}.{name}"
+                places, linear = torch.cat(rows), part(subject.layers[index], name)
+                if isinstance(linear, Placed):
+                    places = places[linear.places.cpu()]
+                    del filled[f"{stem}.places"]
+                for key in (f"{stem}.weight",) if dim else (f"{stem}.weight", f"{stem}.bias"):
                     if key in state:
-                        filled[key] = scatter(state[key], torch.cat(rows), start * tall, dim)
+                        filled[key] = scatter(state[key], places, start * tall, dim)
     return filled
 
 

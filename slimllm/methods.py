@@ -3,52 +3,38 @@ default."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from torch import Tensor
-
-from slimllm import scores
-from slimllm.types import Grouping, Moments, Ranking, Refusal
-
-
-@dataclass(frozen=True, eq=False)
-class HeadSite:
-    """All that a ranking of heads may look at: o_proj's weight (o, d), its moments, the grouping, pins
-    (H,)."""
-
-    weight: Tensor
-    moments: Moments
-    grouping: Grouping
-    pinned: Tensor | None = None
-    seed: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class ChannelSite:
-    """All that a ranking of channels may look at: down_proj's weight (o, c), its moments, the writers (c,
-    o), the mean square of the MLP's input (o,), pins (c,)."""
-
-    weight: Tensor
-    moments: Moments
-    writers: Sequence[Tensor]
-    input_sq: Tensor
-    pinned: Tensor | None = None
-    seed: int = 0
+from slimllm import rankings
+from slimllm.rankings import ChannelSite, HeadSite
+from slimllm.shapes import Unit
+from slimllm.types import Ranking, Refusal
 
 
 @dataclass(frozen=True)
 class Option:
-    """A yes/no choice of a method, declared here so that interfaces can draw it."""
+    """A choice of a method, yes/no or a number from `low` to `high`, declared here so that interfaces can
+    draw it."""
 
     name: str
-    default: bool
+    default: bool | int | float
     words: str
+    low: float = 0.0
+    high: float = 0.0
 
 
 @dataclass(frozen=True)
 class Method:
+    """A row of the table. `recovery` and `allocation` are its own; empty `recoveries` and `allocations` mean
+    that it combines with all.
+
+    `statistics`: whether units are judged on what the already pruned layers hand on, or on the dense model.
+    `learns`: what it must know beyond moments, from gradients or from training. `weighted`: whether its
+    moments weigh every token by the size of the residual stream (`moments.residual_weights`).
+    """
+
     title: str
     words: str
     paper: str
@@ -57,59 +43,19 @@ class Method:
     recovery: str
     allocation: str
     options: tuple[Option, ...] = ()
-
-
-def pearson_heads(site: HeadSite, options: Mapping[str, Any]) -> Ranking:
-    cov = scores.head_covariance(site.moments.cov, site.weight, site.grouping.heads)
-    return scores.rank_by_pearson(cov, site.grouping, pinned=site.pinned, search=options["greedy"])
-
-
-def pca_channels(site: ChannelSite, options: Mapping[str, Any]) -> Ranking:
-    return scores.rank_by_pca(
-        site.moments,
-        site.weight,
-        site.writers,
-        site.input_sq,
-        keep_lowest=options["keep_lowest"],
-        pinned=site.pinned,
-    )
-
-
-def per_head(values: Tensor, grouping: Grouping) -> Tensor:
-    """Sums input scores (d,) over each head: (H,)."""
-    return values.view(grouping.heads, -1).sum(1)
-
-
-def wanda_heads(site: HeadSite, options: Mapping[str, Any]) -> Ranking:
-    values = per_head(scores.wanda(site.moments, site.weight), site.grouping)
-    return scores.rank_heads(values, site.grouping, pinned=site.pinned)
-
-
-def wanda_channels(site: ChannelSite, options: Mapping[str, Any]) -> Ranking:
-    return scores.rank(scores.wanda(site.moments, site.weight), pinned=site.pinned)
-
-
-def magnitude_heads(site: HeadSite, options: Mapping[str, Any]) -> Ranking:
-    values = per_head(scores.magnitude(site.weight), site.grouping)
-    return scores.rank_heads(values, site.grouping, pinned=site.pinned)
-
-
-def magnitude_channels(site: ChannelSite, options: Mapping[str, Any]) -> Ranking:
-    return scores.rank(scores.magnitude(site.weight), pinned=site.pinned)
-
-
-def random_heads(site: HeadSite, options: Mapping[str, Any]) -> Ranking:
-    return scores.rank_heads(scores.chance(site.grouping.heads, site.seed), site.grouping, pinned=site.pinned)
-
-
-def random_channels(site: ChannelSite, options: Mapping[str, Any]) -> Ranking:
-    return scores.rank(scores.chance(site.weight.shape[1], site.seed), pinned=site.pinned)
+    units: tuple[Unit, ...] = ("kv-group", "query-head")
+    recoveries: tuple[str, ...] = ()
+    allocations: tuple[str, ...] = ()
+    statistics: Literal["pruned", "dense"] = "pruned"
+    learns: Literal["", "taylor", "gates"] = ""
+    weighted: bool = False
 
 
 GREEDY = Option("greedy", True, "Try swapping removed heads against kept ones, as long as it helps.")
 KEEP_LOWEST = Option(
     "keep_lowest", False, "Keep the 1 % lowest-scoring channels, as the published code does."
 )
+
 
 METHODS: dict[str, Method] = {
     "slimllm": Method(
@@ -118,8 +64,8 @@ METHODS: dict[str, Method] = {
         "along the "
         "main directions of the output.",
         "arXiv 2505.22689",
-        pearson_heads,
-        pca_channels,
+        rankings.pearson_heads,
+        rankings.pca_channels,
         recovery="regression",
         allocation="cosine",
         options=(GREEDY, KEEP_LOWEST),
@@ -130,18 +76,80 @@ METHODS: dict[str, Method] = {
         "ratios are "
         "not clipped, so that the asked size can be missed.",
         "arXiv 2505.22689, published code",
-        pearson_heads,
-        pca_channels,
+        rankings.pearson_heads,
+        rankings.pca_channels,
         recovery="regression",
         allocation="cosine-unclipped",
         options=(GREEDY, Option("keep_lowest", True, KEEP_LOWEST.words)),
+    ),
+    "fasp": Method(
+        "FASP",
+        "Cuts single value columns out of all heads, and channels, by weight times activation; queries and "
+        "keys stay, and the rest is refitted.",
+        "arXiv 2501.09412",
+        rankings.value_columns,
+        rankings.wanda_channels,
+        recovery="least-squares",
+        allocation="uniform",
+        units=("value-column",),
+    ),
+    "slimgpt": Method(
+        "SlimGPT",
+        "Removes one unit after the other, always the one whose loss the others can best make up for.",
+        "arXiv 2412.18110",
+        rankings.eliminated_heads,
+        rankings.eliminated_channels,
+        recovery="least-squares",
+        allocation="logarithmic",
+    ),
+    "flap": Method(
+        "FLAP",
+        "Keeps what varies most from word to word; what hardly varies can be replaced by its average.",
+        "arXiv 2312.11983",
+        rankings.fluctuation_heads,
+        rankings.fluctuation_channels,
+        recovery="bias",
+        allocation="standing",
+        statistics="dense",
+    ),
+    "llm-pruner": Method(
+        "LLM-Pruner",
+        "Keeps what the loss depends on most, by its gradient on ten short texts; layers at both ends stay "
+        "whole.",
+        "arXiv 2305.11627",
+        rankings.learned_heads,
+        rankings.learned_channels,
+        recovery="none",
+        allocation="inner",
+        statistics="dense",
+        learns="taylor",
+    ),
+    "ddp": Method(
+        "DDP",
+        "Trains a gate for every unit to keep the model’s answers while more and more of them close; takes "
+        "minutes.",
+        "arXiv 2603.08065",
+        rankings.learned_heads,
+        rankings.learned_channels,
+        recovery="none",
+        allocation="gates",
+        options=(
+            Option(
+                "target", 0.2, "The share of units that training removes; plan the same ratio.", 0.01, 0.9
+            ),
+            Option("steps", 300, "Training steps; more are slower and better.", 1, 20_000),
+        ),
+        recoveries=("none",),
+        allocations=("gates",),
+        statistics="dense",
+        learns="gates",
     ),
     "wanda-sp": Method(
         "Wanda-sp",
         "Keeps what has large weights and large activations; each unit is judged alone.",
         "arXiv 2306.11695",
-        wanda_heads,
-        wanda_channels,
+        rankings.wanda_heads,
+        rankings.wanda_channels,
         recovery="none",
         allocation="uniform",
     ),
@@ -149,17 +157,29 @@ METHODS: dict[str, Method] = {
         "Magnitude",
         "Keeps what has large weights; no text is needed to judge.",
         "",
-        magnitude_heads,
-        magnitude_channels,
+        rankings.magnitude_heads,
+        rankings.magnitude_channels,
         recovery="none",
         allocation="uniform",
+    ),
+    "block-influence": Method(
+        "Block influence",
+        "Drops whole layers, those that change their input least first.",
+        "arXiv 2403.03853",
+        rankings.magnitude_heads,
+        rankings.magnitude_channels,
+        recovery="none",
+        allocation="whole-layers",
+        recoveries=("none",),
+        allocations=("whole-layers",),
+        statistics="dense",
     ),
     "random": Method(
         "Random",
         "Keeps a seeded random choice: the floor every method must beat.",
         "",
-        random_heads,
-        random_channels,
+        rankings.random_heads,
+        rankings.random_channels,
         recovery="none",
         allocation="uniform",
     ),
@@ -174,12 +194,26 @@ def method(name: str) -> Method:
 
 
 def settings(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The method's options, defaults filled in; a `Refusal` for an option it does not have."""
-    known = {option.name: option.default for option in method(name).options}
+    """The method's options, defaults filled in; a `Refusal` for an option or a value it does not have."""
+    known = {option.name: option for option in method(name).options}
     for key, value in given.items():
-        if key not in known or not isinstance(value, bool):
+        if key not in known or not fits(known[key], value):
             raise Refusal(
-                f"Method '{name}' has no yes/no option '{key}' with value {value!r}; it has: "
-                f"{', '.join(known) or 'none'}."
+                f"Method '{name}' has no option '{key}' with value {value!r}; it has: "
+                f"{', '.join(map(described, known.values())) or 'none'}."
             )
-    return {**known, **given}
+    return {**{key: option.default for key, option in known.items()}, **given}
+
+
+def fits(option: Option, value: Any) -> bool:
+    """Whether the value is of the option's kind and in its range."""
+    if isinstance(option.default, bool):
+        return isinstance(value, bool)
+    kinds = (int,) if isinstance(option.default, int) else (int, float)
+    return isinstance(value, kinds) and not isinstance(value, bool) and option.low <= value <= option.high
+
+
+def described(option: Option) -> str:
+    if isinstance(option.default, bool):
+        return f"{option.name} (yes or no)"
+    return f"{option.name} ({option.low:g} to {option.high:g})"

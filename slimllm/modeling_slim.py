@@ -3,12 +3,16 @@
 This file travels inside checkpoints written by slimllm, so it depends on nothing but torch and transformers.
 It does two things: it gives every linear layer listed in `config.slim` its own shape, and tells each
 attention how many heads it has. Everything else is the original architecture's code.
+
+Values may be narrower than their heads. Attention code knows one head size only, so the linear that writes
+such values fills them up with zeros, and the linear that reads them takes only the places that are kept.
 """
 
 from typing import Any
 
+import torch
 import transformers
-from torch import nn
+from torch import Tensor, nn
 
 
 class OwnHeads:
@@ -31,15 +35,64 @@ def set_heads(attention: Any, heads: int, groups: int) -> None:
         attention.config = OwnHeads(getattr(attention.config, "shared", attention.config), heads, groups)
 
 
+class Placed(nn.Linear):
+    """A linear layer whose weight lacks some rows or columns. Those it has belong to the outputs or inputs
+    `places` (n,), ascending, which are stored beside the weight."""
+
+    places: Tensor
+
+    def own(self, whole: Tensor) -> Tensor:
+        """The part of a tensor in the shape of the whole weight that this weight has."""
+        raise NotImplementedError
+
+
+class Widened(Placed):
+    """Outputs without a row are zero."""
+
+    def __init__(self, in_features: int, out_features: int, count: int, **how: Any) -> None:
+        super().__init__(in_features, count, **how)
+        self.out_features = out_features
+        self.register_buffer("places", torch.arange(count, device=how.get("device")))
+
+    def own(self, whole: Tensor) -> Tensor:
+        return whole[self.places]
+
+    def forward(self, input: Tensor) -> Tensor:
+        some = super().forward(input)
+        return some.new_zeros(*some.shape[:-1], self.out_features).index_copy_(-1, self.places, some)
+
+
+class Selected(Placed):
+    """Inputs without a column are not read."""
+
+    def __init__(self, in_features: int, out_features: int, count: int, **how: Any) -> None:
+        super().__init__(count, out_features, **how)
+        self.in_features = in_features
+        self.register_buffer("places", torch.arange(count, device=how.get("device")))
+
+    def own(self, whole: Tensor) -> Tensor:
+        return whole[:, self.places]
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.index_select(-1, self.places))
+
+
+KINDS = {"Widened": Widened, "Selected": Selected}
+
+
 def resize(model: transformers.PreTrainedModel, slim: dict[str, Any]) -> None:
-    """Replaces the linear layers named in `slim` by empty ones of the listed (rows, columns, bias)."""
+    """Replaces the linear layers named in `slim` by empty ones of the listed shapes.
+
+    A shape is (outputs, inputs, bias), and for a `Placed` one its kind and number of places.
+    """
     for index, layer in enumerate(model.get_submodule(slim["layers"])):
         for name, shapes in slim["linears"].items():
-            rows, columns, bias = shapes[index]
+            outputs, inputs, bias, *places = shapes[index]
             parent, _, leaf = name.rpartition(".")
             like = layer.get_submodule(name).weight
-            linear = nn.Linear(columns, rows, bias=bias, device=like.device, dtype=like.dtype)
-            setattr(layer.get_submodule(parent), leaf, linear)
+            how = {"bias": bias, "device": like.device, "dtype": like.dtype}
+            kind, count = (KINDS[places[0]], places[1:]) if places else (nn.Linear, ())
+            setattr(layer.get_submodule(parent), leaf, kind(inputs, outputs, *count, **how))
         set_heads(layer.get_submodule(slim["attention"]), *slim["heads"][index])
 
 

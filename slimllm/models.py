@@ -15,8 +15,9 @@ from torch import nn
 
 from slimllm import modeling_slim
 from slimllm.families import Family, family_of, shape_of
+from slimllm.shapes import Shape
 from slimllm.sources import check_folder, locate
-from slimllm.types import LayerReport, Plan, Refusal, Shape
+from slimllm.types import LayerReport, Plan, Refusal
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ Only the hidden state of the tokens is held, never the activations of all layers
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,51 +39,62 @@ class _Reached(Exception):
 
 
 class Accumulator:
-    """Running first and second moments of (…, d) activations, summed in float32."""
+    """Running first and second moments of (…, d) activations, summed in float32; weighted ones count every
+    token by `residual_weights`, which are known only once the layer has run."""
 
-    def __init__(self, second: bool = True) -> None:
-        self.second = second
-        self.tokens = 0
+    def __init__(self, second: bool = True, weighted: bool = False) -> None:
+        self.second, self.weighted = second, weighted
+        self.tokens, self.mass = 0, 0.0
         self.total: Tensor | None = None
         self.product: Tensor | None = None
+        self.pending: Tensor | None = None
 
-    def add(self, activations: Tensor) -> None:
+    def see(self, activations: Tensor) -> None:
+        """Takes a batch: at once, or when `settle` brings the layer's output, by which it is weighted."""
+        if self.weighted:
+            self.pending = activations.detach()
+        else:
+            self.add(activations)
+
+    def settle(self, output: Tensor) -> None:
+        if self.pending is not None:
+            self.add(self.pending, residual_weights(output))
+            self.pending = None
+
+    def add(self, activations: Tensor, weights: Tensor | None = None) -> None:
         x = activations.detach().flatten(0, -2).float()  # (t, d)
-        total = x.sum(0) if self.second else x.square().sum(0)
+        scaled = x if weights is None else x * weights.flatten()[:, None]
+        total = scaled.sum(0) if self.second else (scaled * x).sum(0)
         self.tokens += len(x)
+        self.mass += float(len(x) if weights is None else weights.sum())
         self.total = total if self.total is None else self.total.add_(total)
         if self.second:
             if self.product is None:
                 self.product = x.new_zeros(x.shape[1], x.shape[1])
-            self.product.addmm_(x.T, x)
+            self.product.addmm_(scaled.T, x)
 
     @property
     def mean(self) -> Tensor:
         assert self.total is not None
-        return (self.total / self.tokens).cpu()
+        return (self.total / self.mass).cpu()
 
     @property
     def moments(self) -> Moments:
         assert self.product is not None
-        return Moments(self.mean, (self.product / self.tokens).cpu(), self.tokens)
+        return Moments(
+            self.mean, (self.product / self.mass).cpu(), self.tokens, self.mass / max(1, self.tokens)
+        )
 
 
-@contextlib.contextmanager
-def watching(module: nn.Module, *accumulators: tuple[str, Accumulator]) -> Iterator[None]:
-    """While open, the input of each named linear inside `module` goes to its accumulator."""
+def residual_weights(output: Tensor) -> Tensor:
+    """1 / ‖h‖² of the residual stream h (b, T, o) at every token: (b, T).
 
-    def watcher(accumulator: Accumulator) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        return lambda _, inputs: accumulator.add(inputs[0])
-
-    handles = [
-        part(module, name).register_forward_pre_hook(watcher(accumulator))
-        for name, accumulator in accumulators
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    Every layer normalises the stream before it reads it, so what an error does further on goes by its size
+    relative to the stream. Without weights the few tokens with enormous activations (attention sinks)
+    outweigh all others.
+    """
+    square = output.detach().float().square().sum(-1)
+    return 1 / square.clamp_min(torch.finfo(square.dtype).eps)
 
 
 @torch.inference_mode()
@@ -130,10 +141,29 @@ def run(layer: nn.Module, hidden: Tensor, arguments: dict[str, Any]) -> Tensor:
 
 
 @torch.inference_mode()
-def passes(layer: nn.Module, stream: Stream, index: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """(input, output) of the layer for every batch of the stream, which stays as it is."""
-    for hidden in stream.hidden:
-        yield hidden, run(layer, hidden, stream.arguments[index])
+def passes(
+    layer: nn.Module, stream: Stream, index: int, accumulators: Mapping[str, Accumulator] | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """(input, output) of the layer for every batch of the stream, which stays as it is; meanwhile the input
+    of each named linear goes to its accumulator."""
+    watched = accumulators or {}
+
+    def watcher(accumulator: Accumulator) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda _, inputs: accumulator.see(inputs[0])
+
+    handles = [
+        part(layer, name).register_forward_pre_hook(watcher(accumulator))
+        for name, accumulator in watched.items()
+    ]
+    try:
+        for hidden in stream.hidden:
+            output = run(layer, hidden, stream.arguments[index])
+            for accumulator in watched.values():
+                accumulator.settle(output)
+            yield hidden, output
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def watch(
@@ -141,16 +171,17 @@ def watch(
 ) -> dict[str, Accumulator]:
     """The accumulators of the named linears, filled while the layer runs once over the stream, which stays
     as it is."""
-    with watching(layer, *accumulators.items()):
-        for _ in passes(layer, stream, index):
-            pass
+    for _ in passes(layer, stream, index, accumulators):
+        pass
     return accumulators
 
 
-def advance(layer: nn.Module, stream: Stream, index: int) -> float:
+def advance(
+    layer: nn.Module, stream: Stream, index: int, accumulators: Mapping[str, Accumulator] | None = None
+) -> float:
     """Runs the layer for good: the stream becomes its output. Returns the mean cosine of input and output."""
     total = 0.0
-    for i, (before, after) in enumerate(passes(layer, stream, index)):
+    for i, (before, after) in enumerate(passes(layer, stream, index, accumulators)):
         total += torch.cosine_similarity(before.float(), after.float(), dim=-1).sum().item()
         stream.hidden[i] = after
     return total / stream.tokens
@@ -178,11 +209,11 @@ def advance_measured(
     return {name: energy / stream.tokens for name, energy in energies.items()}
 
 
-def collect(subject: Subject, stream: Stream, index: int) -> LayerMoments:
+def collect(subject: Subject, stream: Stream, index: int, weighted: bool = False) -> LayerMoments:
     """The moments of one dense layer, from one pass; the stream moves on to its output."""
     layer, family = subject.layers[index], subject.family
-    attention, mlp, inputs = Accumulator(), Accumulator(), Accumulator(second=False)
-    writer = next(iter(family.mlp.writers))
-    with watching(layer, (family.attention.reader, attention), (family.mlp.reader, mlp), (writer, inputs)):
-        cosine = advance(layer, stream, index)
+    attention, mlp = Accumulator(weighted=weighted), Accumulator(weighted=weighted)
+    inputs = Accumulator(second=False, weighted=weighted)
+    found = {family.attention.reader: attention, family.mlp.reader: mlp}
+    cosine = advance(layer, stream, index, {**found, next(iter(family.mlp.writers)): inputs})
     return LayerMoments(attention.moments, mlp.moments, inputs.mean, cosine)

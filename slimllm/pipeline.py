@@ -11,13 +11,15 @@ from typing import Any, TypeVar
 
 from slimllm import moments as streaming
 from slimllm import texts
+from slimllm.depth import drop_layers
 from slimllm.families import shape_of
+from slimllm.learning import learn, learned_in
 from slimllm.memory import watch_peak
 from slimllm.methods import method, settings
 from slimllm.models import Pruned, Subject
 from slimllm.planning import check_plan
-from slimllm.pruning import prune_layer
-from slimllm.scoring import analyse_layer
+from slimllm.pruning import Work, prune_layer
+from slimllm.scoring import analyse_layer, units_of
 from slimllm.store import MomentStore
 from slimllm.surgery import skeleton
 from slimllm.types import Analysis, Calibration, LayerAnalysis, LayerReport, Plan, Progress
@@ -56,14 +58,17 @@ def analyse(
     start, peak = time.perf_counter(), watch_peak(subject.device)
     row, chosen = method(method_name), settings(method_name, options or {})
     store = MomentStore(folder) if folder else None
-    key = store_key(subject, calibration)
+    key = store_key(subject, calibration, row.weighted)
     count = len(subject.layers)
     reuse = store is not None and store.matches(key, count)
-    stream = None
-    if not reuse:
+    stream, learned = None, None
+    if not reuse or row.learns:
         tokens = texts.calibration_tokens(
             text, subject.tokenizer, calibration, max_length=subject.shape.max_length
         )
+        unit = units_of(row, subject.shape)[0]
+        learned = yield from learn(subject, tokens, row, chosen, unit, calibration.seed)
+    if not reuse:
         stream = streaming.embed(subject, tokens)
         if store:
             store.begin()
@@ -74,11 +79,12 @@ def analyse(
             assert store is not None
             found = store[index]
         else:
-            found = streaming.collect(subject, stream, index)
+            found = streaming.collect(subject, stream, index, row.weighted)
             if store:
                 store.save(index, found)
         seen = found.mlp.tokens
-        layers.append(analyse_layer(subject, index, found, row, chosen, calibration.seed))
+        known = learned[index] if learned else None
+        layers.append(analyse_layer(subject, index, found, row, chosen, calibration.seed, known))
         yield Progress("analyse", index + 1, count, f"Layer {index + 1} of {count} scored", layers[-1])
     if store and not reuse:
         store.finish(key)
@@ -96,7 +102,7 @@ def analyse(
     )
 
 
-def store_key(subject: Subject, calibration: Calibration) -> dict[str, Any]:
+def store_key(subject: Subject, calibration: Calibration, weighted: bool) -> dict[str, Any]:
     """What moments depend on."""
     return {
         "model": subject.source,
@@ -104,28 +110,46 @@ def store_key(subject: Subject, calibration: Calibration) -> dict[str, Any]:
         "shape": [list(widths) for widths in subject.shape.widths],
         "parameters": subject.shape.parameters,
         "calibration": dataclasses.asdict(calibration),
+        "weighted": weighted,
     }
 
 
-def prune(subject: Subject, plan: Plan, text: texts.Text) -> Generator[Progress, None, Pruned]:
+def prune(
+    subject: Subject, plan: Plan, text: texts.Text, analysis: Analysis | None = None
+) -> Generator[Progress, None, Pruned]:
     """The subject pruned to the plan, layer by layer through what is pruned already; the dense subject stays
     untouched.
 
     Every `Progress` carries the `LayerReport` just finished. Closing the generator early leaves nothing
-    behind.
+    behind. The `analysis` that the plan was made from spares a method that learns from learning again.
     """
     check_plan(plan, subject.shape)
     start, peak = time.perf_counter(), watch_peak(subject.device)
     tokens = texts.calibration_tokens(
         text, subject.tokenizer, plan.calibration, max_length=subject.shape.max_length
     )
+    row, options = method(plan.method), dict(plan.options)
+    learned = learned_in(analysis, row) if analysis and same_source(analysis, plan) else None
+    if learned is None:
+        learned = yield from learn(subject, tokens, row, options, plan.unit, plan.seed)
     model = skeleton(subject.model)
     slim = dataclasses.replace(subject, model=model)
-    stream = streaming.embed(slim, tokens)
+    work = Work(subject, slim, plan, streaming.embed(slim, tokens), learned)
     reports: list[LayerReport] = []
     count = len(subject.layers)
     for index in range(count):
-        reports.append(prune_layer(slim, plan, stream, index))
+        reports.append(prune_layer(work, index))
         yield Progress("prune", index + 1, count, f"Layer {index + 1} of {count} pruned", reports[-1])
+    dropped = [index for index in range(count) if not plan.heads[index] and not plan.channels[index]]
+    drop_layers(model, subject.family, dropped)
     done = dataclasses.replace(slim, shape=shape_of(model, subject.family))
     return Pruned(done, plan, tuple(reports), time.perf_counter() - start, peak())
+
+
+def same_source(analysis: Analysis, plan: Plan) -> bool:
+    """Whether the plan's method would learn from the same text with the same options."""
+    return (
+        analysis.method == plan.method
+        and dict(analysis.options) == dict(plan.options)
+        and analysis.calibration == plan.calibration
+    )

@@ -9,26 +9,51 @@ import dataclasses
 import math
 from collections.abc import Collection
 from importlib import metadata
-from typing import Literal
+from typing import Literal, get_args
 
 from slimllm.allocation import ALLOCATIONS
 from slimllm.budget import Problem, Widths, bounds_of, layer_cost, rounded, spread, unreachable
 from slimllm.methods import method, settings
 from slimllm.recovery import RECOVERIES
-from slimllm.types import Analysis, Forecast, LayerAnalysis, Pin, Plan, Refusal, Shape, SiteAnalysis, Unit
+from slimllm.shapes import Shape, Unit
+from slimllm.types import Analysis, Forecast, LayerAnalysis, Pin, Plan, Refusal, SiteAnalysis
 
 COUNTS = ("decoder", "all")  # what a ratio is a share of
 
 
-def resolve_unit(shape: Shape, unit: str) -> Unit:
-    """The attention unit asked for; auto takes the one with more steps."""
+def resolve_unit(analysis: Analysis, unit: str) -> Unit:
+    """The attention unit asked for; auto takes the method's first, which has the most steps."""
+    known = tuple(analysis.layers[0].attention)
     if unit == "auto":
-        return shape.units[0]
-    if unit not in ("kv-group", "query-head"):
-        raise Refusal(f"Unit '{unit}' is not known; use kv-group, query-head or auto.")
-    if unit not in shape.units:
-        raise Refusal(f"Unit '{unit}' offers no choice in this model; use {shape.units[0]}.")
+        return known[0]
+    if unit not in get_args(Unit):
+        raise Refusal(f"Unit '{unit}' is not known; use {', '.join(get_args(Unit))} or auto.")
+    if unit not in known:
+        raise Refusal(
+            f"Unit '{unit}' offers no choice in this model with method '{analysis.method}'; use {known[0]}."
+        )
     return unit
+
+
+def hindrance(name: str, recovery: str, allocation: str) -> str:
+    """Why this method does not combine with this recovery and allocation, in one sentence; empty where it
+    does."""
+    row = method(name)
+    if row.recoveries and recovery not in row.recoveries:
+        return f"{row.title} does not combine with recovery '{recovery}': {WHY_RECOVERY[row.learns]}."
+    if row.allocations and allocation not in row.allocations:
+        return f"{row.title} has an allocation of its own: {', '.join(row.allocations)}."
+    only = ALLOCATIONS[allocation].methods
+    if only and name not in only:
+        return f"Allocation '{allocation}' belongs to {', '.join(only)}; choose another for {row.title}."
+    return ""
+
+
+WHY_RECOVERY = {
+    "gates": "its trained gates are the recovery",
+    "taylor": "it brings its own",
+    "": "it removes whole layers, so nothing is left to repair",
+}
 
 
 def check_ratio(ratio: float) -> float:
@@ -83,7 +108,10 @@ def make_plan(
     for name, table in ((allocation, ALLOCATIONS), (recovery, RECOVERIES), (count, COUNTS)):
         if name not in table:
             raise Refusal(f"'{name}' is not known; use one of: {', '.join(table)}.")
-    chosen = resolve_unit(shape, unit)
+    reason = hindrance(analysis.method, recovery, allocation)
+    if reason:
+        raise Refusal(reason)
+    chosen = resolve_unit(analysis, unit)
     problem = problem_of(analysis, chosen, recovery, align, protected, forced)
     budget = shape.decoder - ratio * (shape.parameters if count == "all" else shape.decoder)
     if same_width:
@@ -181,7 +209,7 @@ def forecast(analysis: Analysis, plan: Plan) -> Forecast:
         shape.layers, analysis.layers, plan.heads, plan.channels, strict=True
     ):
         site = found.attention[plan.unit]
-        a = float(site.error[plan.recovery][heads * layer.steps(plan.unit) // layer.heads])
+        a = float(site.error[plan.recovery][layer.step(heads, plan.unit)])
         m = float(found.mlp.error[plan.recovery][channels])
         attention.append(a)
         mlp.append(m)
@@ -265,3 +293,12 @@ def check_plan(plan: Plan, shape: Shape) -> None:
             f"this {shape.family} with {len(shape.layers)} layers; make a plan from an analysis of this "
             "model."
         )
+    for index, (width, layer) in enumerate(zip(plan.heads, shape.layers, strict=True)):
+        if width > layer.widest(plan.unit):
+            raise Refusal(
+                f"This plan keeps {width} value columns in layer {index}, whose heads have {layer.values}; "
+                "make a plan from an analysis of this model."
+            )
+    reason = "" if plan.allocation == "hand" else hindrance(plan.method, plan.recovery, plan.allocation)
+    if reason:
+        raise Refusal(reason)

@@ -3,30 +3,63 @@ is left."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from slimllm import moments as streaming
-from slimllm import recovery
+from slimllm import recovery, surgery
 from slimllm.families import part
-from slimllm.methods import HeadSite, method
+from slimllm.methods import Method, method
 from slimllm.models import Subject
+from slimllm.rankings import HeadSite
 from slimllm.recovery import RECOVERIES
-from slimllm.sites import channel_site, double, inputs_of
+from slimllm.shapes import Grouping, SiteName
+from slimllm.sites import channel_site, double
 from slimllm.surgery import slice_attention, slice_mlp
-from slimllm.types import Grouping, LayerReport, Moments, Plan, Repair, SiteName
+from slimllm.types import LayerMoments, LayerReport, Moments, Plan, Repair, UnitScores
 
 
-def prune_layer(subject: Subject, plan: Plan, stream: streaming.Stream, index: int) -> LayerReport:
-    """Prunes one layer of a skeleton, attention first, and moves the stream through it."""
-    layer = subject.layers[index]
-    heads, head_cut = prune_attention(subject, plan, stream, index)
-    channels, channel_cut = prune_mlp(subject, plan, stream, index)
-    readers = [subject.family.attention.reader, subject.family.mlp.reader]
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What pruning one layer needs: the dense subject, the skeleton being pruned, the plan, the stream, and
+    what the units are worth by gradients or training, if the method asks for it."""
+
+    dense: Subject
+    slim: Subject
+    plan: Plan
+    stream: streaming.Stream
+    learned: Sequence[UnitScores] | None = None
+
+    @property
+    def method(self) -> Method:
+        return method(self.plan.method)
+
+
+def prune_layer(work: Work, index: int) -> LayerReport:
+    """Prunes one layer of the skeleton, attention first, and moves the stream through it: through the pruned
+    layer, or through the dense one where the method judges by the dense model."""
+    plan, stream = work.plan, work.stream
+    layer, family = work.slim.layers[index], work.slim.family
+    if not plan.heads[index] and not plan.channels[index]:
+        return LayerReport(0, 0, (), (), predicted(plan, index), 1.0)
+    found = None
+    if work.method.statistics == "dense":
+        found = streaming.collect(work.dense, stream, index, work.method.weighted)
+    heads, head_cut = prune_attention(work, index, found)
+    channels, channel_cut = prune_mlp(work, index, found)
+    readers = [family.attention.reader, family.mlp.reader]
     whole = [name for name, cut in zip(readers, (head_cut, channel_cut), strict=True) if cut is None]
-    energies = streaming.advance_measured(layer, stream, index, whole)
+    if found is None:
+        energies = streaming.advance_measured(layer, stream, index, whole)
+    else:
+        sites = dict(zip(readers, (found.attention, found.mlp), strict=True))
+        energies = {
+            name: recovery.output_energy(double(part(layer, name).weight), sites[name].double())
+            for name in whole
+        }
     cuts = [
         head_cut or Cut(0.0, energies.get(readers[0], 0.0)),
         channel_cut or Cut(0.0, energies.get(readers[1], 0.0)),
@@ -37,9 +70,13 @@ def prune_layer(subject: Subject, plan: Plan, stream: streaming.Stream, index: i
         channels=len(channels),
         kept_heads=tuple(heads.tolist()),
         kept_channels=tuple(channels.tolist()),
-        error_predicted=plan.predicted_error[index] if plan.predicted_error else float("nan"),
+        error_predicted=predicted(plan, index),
         error_measured=sum(cut.error * cut.energy for cut in cuts) / energy if energy > 0 else 0.0,
     )
+
+
+def predicted(plan: Plan, index: int) -> float:
+    return plan.predicted_error[index] if plan.predicted_error else float("nan")
 
 
 @dataclass(frozen=True)
@@ -50,46 +87,71 @@ class Cut:
     energy: float
 
 
-def prune_attention(
-    subject: Subject, plan: Plan, stream: streaming.Stream, index: int
-) -> tuple[Tensor, Cut | None]:
-    """Ranks, repairs and slices the heads of one layer: (kept heads, what it cost), or all and None if none
-    goes."""
+def prune_attention(work: Work, index: int, found: LayerMoments | None) -> tuple[Tensor, Cut | None]:
+    """Ranks, repairs and slices the attention of one layer: (kept heads or value columns, what it cost), or
+    all and None if none goes."""
+    subject, plan = work.slim, work.plan
     layer, family, shape = subject.layers[index], subject.family, subject.shape.layers[index]
-    if plan.heads[index] == shape.heads:
-        return torch.arange(shape.heads), None
+    size = subject.shape.head_size
+    grouping = Grouping(shape.heads, shape.groups, plan.unit, size)
+    if plan.heads[index] == shape.widest(plan.unit):
+        return torch.arange(grouping.units if plan.unit == "value-column" else shape.heads), None
     name = family.attention.reader
     weight = double(part(layer, name).weight)
-    moments = streaming.watch(layer, stream, index, {name: streaming.Accumulator()})[name].moments.double()
-    grouping = Grouping(shape.heads, shape.groups, plan.unit)
-    site = HeadSite(
-        weight, moments, grouping, pinned(plan, index, "attention", shape.heads), plan.seed * 1000 + index
-    )
-    kept = method(plan.method).heads(site, dict(plan.options)).kept(plan.heads[index])
-    inputs = inputs_of(kept, subject.shape.head_size)
-    repair = RECOVERIES[plan.recovery].repair(weight, moments, inputs)
-    slice_attention(layer, family, shape, subject.shape.head_size, kept, repair)
+    if found is None:
+        wanted = {name: streaming.Accumulator(weighted=work.method.weighted)}
+        watched = streaming.watch(layer, work.stream, index, wanted)
+        moments = watched[name].moments.double()
+    else:
+        moments = found.attention.double()
+    learned = None if work.learned is None else work.learned[index].heads
+    pins = pinned(plan, index, "attention", shape.heads)
+    site = HeadSite(weight, moments, grouping, pins, plan.seed * 1000 + index, learned)
+    ranking = work.method.heads(site, dict(plan.options))
+    kept = ranking.kept(plan.heads[index], shape.widest(plan.unit))
+    inputs = grouping.inputs_of(kept, size)
+    gain = None if learned is None else learned.repeat_interleave(size)[inputs]
+    repair = mended(work, weight, moments, inputs, gain)
+    if plan.unit == "value-column":
+        surgery.slice_values(layer, family, shape, size, kept.view(shape.groups, -1) % size, repair)
+    else:
+        slice_attention(layer, family, shape, size, kept, repair)
     return kept, cost_of(layer, name, weight, moments, inputs, repair)
 
 
-def prune_mlp(
-    subject: Subject, plan: Plan, stream: streaming.Stream, index: int
-) -> tuple[Tensor, Cut | None]:
+def prune_mlp(work: Work, index: int, found: LayerMoments | None) -> tuple[Tensor, Cut | None]:
     """Ranks, repairs and slices the channels of one layer: (kept channels, what it cost), or all and None."""
+    subject, plan = work.slim, work.plan
     layer, family, shape = subject.layers[index], subject.family, subject.shape.layers[index]
     if plan.channels[index] == shape.channels:
         return torch.arange(shape.channels), None
     name, writer = family.mlp.reader, next(iter(family.mlp.writers))
     weight = double(part(layer, name).weight)
-    wanted = {name: streaming.Accumulator(), writer: streaming.Accumulator(second=False)}
-    found = streaming.watch(layer, stream, index, wanted)
-    moments = found[name].moments.double()
+    if found is None:
+        wanted = {
+            name: streaming.Accumulator(weighted=work.method.weighted),
+            writer: streaming.Accumulator(second=False, weighted=work.method.weighted),
+        }
+        watched = streaming.watch(layer, work.stream, index, wanted)
+        moments, input_sq = watched[name].moments.double(), watched[writer].mean
+    else:
+        moments, input_sq = found.mlp.double(), found.mlp_input_sq
+    learned = None if work.learned is None else work.learned[index].channels
     pins = pinned(plan, index, "mlp", shape.channels)
-    site = channel_site(layer, subject, weight, moments, found[writer].mean, pins, plan.seed * 1000 + index)
-    kept = method(plan.method).channels(site, dict(plan.options)).kept(plan.channels[index])
-    repair = RECOVERIES[plan.recovery].repair(weight, moments, kept)
+    seed = plan.seed * 1000 + index
+    site = channel_site(layer, subject, weight, moments, input_sq, pins, seed, learned)
+    kept = work.method.channels(site, dict(plan.options)).kept(plan.channels[index])
+    repair = mended(work, weight, moments, kept, None if learned is None else learned[kept])
     slice_mlp(layer, family, shape, kept, repair)
     return kept, cost_of(layer, name, weight, moments, kept, repair)
+
+
+def mended(work: Work, weight: Tensor, moments: Moments, kept: Tensor, gain: Tensor | None) -> Repair:
+    """The reader's repair; trained gates (k,) multiply what they let through."""
+    repair = RECOVERIES[work.plan.recovery].repair(weight, moments, kept)
+    if gain is None or work.method.learns != "gates":
+        return repair
+    return Repair(repair.weight * gain, repair.bias)
 
 
 def cost_of(

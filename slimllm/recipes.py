@@ -6,11 +6,12 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from slimllm.allocation import ALLOCATIONS
 from slimllm.methods import METHODS, settings
 from slimllm.recovery import RECOVERIES
+from slimllm.shapes import Unit
 from slimllm.types import Calibration, Pin, Plan, Refusal
 
 FORMAT = 1
@@ -79,21 +80,13 @@ def _checked(data: Mapping[str, Any]) -> Plan:
     widths = tuple(_integers(row, 3, "widths", low=1) for row in _list(data, "widths"))
     if not widths:
         raise Fault("has no layers")
-    heads = _integers(_list(data, "heads"), len(widths), "heads", low=1)
-    channels = _integers(_list(data, "channels"), len(widths), "channels", low=1)
-    unit = _one_of(data, "unit", ("kv-group", "query-head"))
-    for i, (dense_heads, groups, dense_channels) in enumerate(widths):
-        if dense_heads % groups:
-            raise Fault(
-                f"says that layer {i} has {dense_heads} heads in {groups} groups, which do not divide"
-            )
-        step = dense_heads // groups if unit == "kv-group" else groups
-        if heads[i] > dense_heads or heads[i] % step:
-            raise Fault(
-                f"keeps {heads[i]} heads in layer {i}, which must be a multiple of {step} up to {dense_heads}"
-            )
-        if channels[i] > dense_channels:
-            raise Fault(f"keeps {channels[i]} channels in layer {i}, which has only {dense_channels}")
+    heads = _integers(_list(data, "heads"), len(widths), "heads", low=0)
+    channels = _integers(_list(data, "channels"), len(widths), "channels", low=0)
+    unit = _one_of(data, "unit", get_args(Unit))
+    for i, kept in enumerate(zip(heads, channels, strict=True)):
+        _check_layer(i, widths[i], kept, unit)
+    if not any(heads):
+        raise Fault("drops every layer")
     method = _one_of(data, "method", METHODS)
     options = data.get("options", {})
     if not isinstance(options, dict):
@@ -124,6 +117,21 @@ def _checked(data: Mapping[str, Any]) -> Plan:
         seed=_typed(data, "seed", int),
         versions=tuple(sorted((str(k), str(v)) for k, v in _typed(data, "versions", dict).items())),
     )
+
+
+def _check_layer(index: int, dense: tuple[int, ...], kept: tuple[int, int], unit: str) -> None:
+    """Raises a `Fault` where a layer cannot be this wide; what depends on the head size is checked beside the
+    model."""
+    (heads, groups, most), (width, channels) = dense, kept
+    if heads % groups:
+        raise Fault(f"says that layer {index} has {heads} heads in {groups} groups, which do not divide")
+    if channels > most:
+        raise Fault(f"keeps {channels} channels in layer {index}, which has only {most}")
+    if bool(width) != bool(channels):
+        raise Fault(f"keeps nothing of one part of layer {index}; a layer is kept or dropped as a whole")
+    step = heads // groups if unit == "kv-group" else groups
+    if unit != "value-column" and (width > heads or width % step):
+        raise Fault(f"keeps {width} heads in layer {index}, which must be a multiple of {step} up to {heads}")
 
 
 def _typed(data: Mapping[str, Any], key: str, kind: type) -> Any:

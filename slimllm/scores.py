@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from slimllm.types import Grouping, Moments, Ranking
+from slimllm.shapes import Grouping
+from slimllm.types import Moments, Ranking
 
 
 def output_norms(moments: Moments) -> Tensor:
@@ -187,6 +188,18 @@ def rank_heads(scores: Tensor, grouping: Grouping, *, pinned: Tensor | None = No
 def wanda(moments: Moments, weight: Tensor) -> Tensor:
     """Σ_i |W_ij| · ‖x_j‖ per input (d,): Wanda's metric summed over outputs (arXiv 2306.11695)."""
     return weight.abs().sum(0) * output_norms(moments)
+
+
+def fluctuation(moments: Moments, weight: Tensor) -> Tensor:
+    """Var(x_j) · ‖W_:j‖² per input (d,): FLAP's weighted input feature variance (arXiv 2312.11983, AAAI
+    2024)."""
+    return moments.cov.diagonal().clamp_min(0) * weight.square().sum(0)
+
+
+def fluctuation_heads(moments: Moments, weight: Tensor, heads: int) -> Tensor:
+    """FLAP's score of heads (H,): the mean over a head's inputs of `fluctuation` squared, as the published
+    code does."""
+    return fluctuation(moments, weight).square().view(heads, -1).mean(1)
 
 
 def magnitude(weight: Tensor) -> Tensor:

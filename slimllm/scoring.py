@@ -10,15 +10,23 @@ from torch import Tensor
 
 from slimllm import recovery
 from slimllm.families import part
-from slimllm.methods import HeadSite, Method
+from slimllm.methods import Method
 from slimllm.models import Subject
+from slimllm.rankings import HeadSite
 from slimllm.recovery import RECOVERIES
-from slimllm.sites import channel_site, double, inputs_of
-from slimllm.types import Grouping, LayerAnalysis, LayerMoments, Moments, Ranking, SiteAnalysis, Unit
+from slimllm.shapes import Grouping, Shape, Unit
+from slimllm.sites import channel_site, double
+from slimllm.types import LayerAnalysis, LayerMoments, Moments, Ranking, SiteAnalysis, UnitScores
 
 
 def analyse_layer(
-    subject: Subject, index: int, found: LayerMoments, row: Method, options: Mapping[str, Any], seed: int
+    subject: Subject,
+    index: int,
+    found: LayerMoments,
+    row: Method,
+    options: Mapping[str, Any],
+    seed: int,
+    learned: UnitScores | None = None,
 ) -> LayerAnalysis:
     """Both sites of one layer: ranking, and the error of every recovery at every feasible width."""
     layer, family, shape = subject.layers[index], subject.family, subject.shape.layers[index]
@@ -27,19 +35,27 @@ def analyse_layer(
     moments = found.attention.double()
     energy = recovery.output_energy(weight, moments)
     attention: dict[Unit, SiteAnalysis] = {}
-    for unit in subject.shape.units:
-        grouping = Grouping(shape.heads, shape.groups, unit)
-        ranking = row.heads(HeadSite(weight, moments, grouping, seed=seed), options)
-        attention[unit] = SiteAnalysis(
-            compact(ranking), head_errors(weight, moments, ranking, grouping, energy), energy
-        )
+    for unit in units_of(row, subject.shape):
+        grouping = Grouping(shape.heads, shape.groups, unit, subject.shape.head_size)
+        known = learned.heads if learned else None
+        ranking = row.heads(HeadSite(weight, moments, grouping, seed=seed, learned=known), options)
+        error = head_errors(weight, moments, ranking, grouping, energy)
+        attention[unit] = SiteAnalysis(compact(ranking), error, energy * moments.weight)
     down, moments = double(part(layer, family.mlp.reader).weight), found.mlp.double()
-    ranking = row.channels(
-        channel_site(layer, subject, down, moments, found.mlp_input_sq, None, seed), options
-    )
+    known = learned.channels if learned else None
+    site = channel_site(layer, subject, down, moments, found.mlp_input_sq, None, seed, known)
+    ranking = row.channels(site, options)
     error = {name: r.curve(down, moments, ranking.order).float() for name, r in RECOVERIES.items()}
-    mlp = SiteAnalysis(compact(ranking), error, recovery.output_energy(down, moments))
+    mlp = SiteAnalysis(compact(ranking), error, recovery.output_energy(down, moments) * moments.weight)
     return LayerAnalysis(found.cosine, attention, mlp)
+
+
+def units_of(row: Method, shape: Shape) -> tuple[Unit, ...]:
+    """The attention units that a method offers on this model, the preferred one first."""
+    if "value-column" in row.units:
+        return ("value-column",)
+    units = tuple(unit for unit in shape.units if unit in row.units)
+    return units[:1] if row.learns == "gates" else units  # gates are trained for one unit
 
 
 def compact(ranking: Ranking) -> Ranking:
@@ -52,10 +68,28 @@ def head_errors(
     """The error (s+1,) of every recovery at every step; kept sets are not nested, so each step is
     repaired."""
     size = weight.shape[1] // grouping.heads
+    if grouping.unit == "value-column":
+        return column_errors(weight, moments, ranking, grouping)
     errors: dict[str, list[float]] = {name: [] for name in RECOVERIES}
     for step in range(grouping.steps):
-        kept = inputs_of(ranking.kept(step * grouping.heads // grouping.steps), size)
+        kept = grouping.inputs_of(ranking.kept(step * grouping.heads // grouping.steps), size)
         for name, row in RECOVERIES.items():
             repair = row.repair(weight, moments, kept)
             errors[name].append(recovery.squared_error(weight, moments, kept, repair) / (energy or 1.0))
     return {name: torch.tensor([*values, 0.0]) for name, values in errors.items()}
+
+
+def column_errors(
+    weight: Tensor, moments: Moments, ranking: Ranking, grouping: Grouping
+) -> dict[str, Tensor]:
+    """The error (e+1,) of every recovery at every number of value columns; kept sets are nested, so one curve
+    over the reader's inputs tells all."""
+    assert ranking.subsets is not None
+    joins = ranking.subsets.sum(0)  # (G·e,): at how many steps a column is kept
+    width = ranking.subsets.shape[1] // grouping.groups
+    heads = torch.arange(grouping.heads) // (grouping.heads // grouping.groups)
+    column = heads[:, None] * width + torch.arange(width)  # (H, e): the value column behind each input
+    order = joins[column.flatten()].argsort(descending=True, stable=True)
+    return {
+        name: row.curve(weight, moments, order)[:: grouping.heads].float() for name, row in RECOVERIES.items()
+    }

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from slimllm.families import writer_blocks
-from slimllm.methods import ChannelSite
 from slimllm.models import Subject
+from slimllm.rankings import ChannelSite
 from slimllm.types import Moments
 
 
 def double(weight: Tensor) -> Tensor:
     """The weight in float64 beside the moments, where the arithmetic is done."""
     return weight.detach().cpu().double()
-
-
-def inputs_of(heads: Tensor, size: int) -> Tensor:
-    """The reader's inputs (k·e,) that belong to these heads (k,)."""
-    return (heads[:, None] * size + torch.arange(size)).flatten()
 
 
 def channel_site(
@@ -29,6 +23,7 @@ def channel_site(
     input_sq: Tensor,
     pinned: Tensor | None,
     seed: int,
+    learned: Tensor | None = None,
 ) -> ChannelSite:
     writers = [double(block) for block in writer_blocks(layer, subject.family.mlp)]
-    return ChannelSite(down, moments, writers, input_sq.double(), pinned, seed)
+    return ChannelSite(down, moments, writers, input_sq.double(), pinned, seed, learned)

@@ -13,16 +13,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from slimllm.shapes import LayerShape, Shape
 from slimllm.types import (
     Analysis,
     Calibration,
     LayerAnalysis,
     LayerMoments,
-    LayerShape,
     Moments,
     Ranking,
     Refusal,
-    Shape,
     SiteAnalysis,
 )
 
@@ -77,15 +76,20 @@ class MomentStore:
             "mlp_input_sq": moments.mlp_input_sq,
             "cosine": torch.tensor([moments.cosine], dtype=torch.float64),
             "tokens": torch.tensor([moments.attention.tokens, moments.mlp.tokens]),
+            "weights": torch.tensor([moments.attention.weight, moments.mlp.weight], dtype=torch.float64),
         }
         replace_file(self.file(index), lambda path: save_file(tensors, path))
 
     def __getitem__(self, index: int) -> LayerMoments:
         with safe_open(self.file(index), framework="pt") as file:
-            attention, mlp = file.get_tensor("tokens").tolist()
+            tokens, weights = file.get_tensor("tokens").tolist(), file.get_tensor("weights").tolist()
+            attention, mlp = (
+                Moments(file.get_tensor(f"{site}.mean"), file.get_tensor(f"{site}.gram"), count, weight)
+                for site, count, weight in zip(("attention", "mlp"), tokens, weights, strict=True)
+            )
             return LayerMoments(
-                Moments(file.get_tensor("attention.mean"), file.get_tensor("attention.gram"), attention),
-                Moments(file.get_tensor("mlp.mean"), file.get_tensor("mlp.gram"), mlp),
+                attention,
+                mlp,
                 file.get_tensor("mlp_input_sq"),
                 file.get_tensor("cosine").item(),
             )

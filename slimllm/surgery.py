@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slimllm.families import Family, Site, part
-from slimllm.modeling_slim import set_heads
-from slimllm.types import LayerShape, Repair
+from slimllm.families import Family, Site, part, value_writer
+from slimllm.modeling_slim import Placed, Selected, Widened, set_heads
+from slimllm.shapes import LayerShape
+from slimllm.types import Repair
 
 
 def skeleton(model: Any) -> Any:
@@ -38,7 +39,36 @@ def slice_attention(
         size,
     )
     set_reader(layer, family.attention.reader, repair)
+    reader = part(layer, family.attention.reader)
+    if isinstance(reader, Placed):
+        reader.in_features = len(kept) * size
+        keep_places(reader, (kept[:, None] * size + torch.arange(size)).flatten())
     set_heads(layer.get_submodule(family.attention_module), len(kept), len(groups))
+
+
+def slice_values(
+    layer: nn.Module, family: Family, shape: LayerShape, size: int, kept: Tensor, repair: Repair
+) -> None:
+    """Keeps in every KV group g the value columns `kept[g]` (G, v), for all heads that read it, and gives
+    the reader its repaired weight, whose columns (H·v) are ordered by head, then by value.
+
+    Columns are counted among the `shape.values` that the layer has; in a dense layer these are all `size`.
+    Attention goes on seeing whole heads, with zeros where values are gone.
+    """
+    values, each = shape.values or size, shape.heads // shape.groups
+    if kept.shape[1] < values:
+        heads, groups = torch.arange(shape.heads), torch.arange(shape.groups)
+        sizes = {"q": shape.heads * size, "k": shape.groups * size, "v": shape.groups * values}
+        inside = {letter: torch.arange(rows) for letter, rows in sizes.items()}
+        inside["v"] = (groups[:, None] * values + kept).flatten()
+        writer, start, blocks = value_writer(family), 0, []
+        for letter in family.attention.writers[writer]:
+            blocks.append(start + inside[letter])
+            start += sizes[letter]
+        rows, columns = torch.cat(blocks), (heads[:, None] * values + kept[heads // each]).flatten()
+        take_rows(put_places(layer, writer, Widened, rows), rows)
+        put_places(layer, family.attention.reader, Selected, columns)
+    set_reader(layer, family.attention.reader, repair)
 
 
 def slice_mlp(layer: nn.Module, family: Family, shape: LayerShape, kept: Tensor, repair: Repair) -> None:
@@ -61,11 +91,38 @@ def cut_writers(
 
 
 def set_rows(linear: nn.Linear, rows: Tensor) -> None:
+    """Keeps these outputs, with the rows that the weight has for them."""
+    linear.out_features = len(rows)
+    take_rows(linear, keep_places(linear, rows) if isinstance(linear, Placed) else rows)
+
+
+def take_rows(linear: nn.Linear, rows: Tensor) -> None:
     rows = rows.to(linear.weight.device)
     linear.weight = frozen(linear.weight[rows])
     if linear.bias is not None:
         linear.bias = frozen(linear.bias[rows])
-    linear.out_features = len(rows)
+
+
+def keep_places(linear: Placed, kept: Tensor) -> Tensor:
+    """Numbers the places that are among `kept` anew, and returns which of the weight's rows or columns have
+    them."""
+    kept = kept.to(linear.places.device)
+    held = torch.isin(linear.places, kept)
+    linear.places = torch.searchsorted(kept, linear.places[held])
+    return held.nonzero().flatten()
+
+
+def put_places(layer: nn.Module, name: str, kind: type[Widened | Selected], kept: Tensor) -> Placed:
+    """The linear that replaces the one called `name`: around the same tensors, which are still to be cut to
+    the rows or columns `kept`, at the places that these have."""
+    old = part(layer, name)
+    new = kind(old.in_features, old.out_features, len(kept), device="meta").train(old.training)
+    new.weight, new.bias = old.weight, old.bias
+    kept = kept.to(old.weight.device)
+    new.places = old.places[kept] if isinstance(old, Placed) else kept
+    parent, _, leaf = name.rpartition(".")
+    setattr(layer.get_submodule(parent), leaf, new)
+    return new
 
 
 def set_reader(layer: nn.Module, name: str, repair: Repair) -> None:
@@ -76,7 +133,8 @@ def set_reader(layer: nn.Module, name: str, repair: Repair) -> None:
         old = reader.bias.detach().float() if reader.bias is not None else 0.0
         reader.bias = frozen((repair.bias.to(like.device).float() + old).to(like.dtype))
     reader.weight = frozen(repair.weight.to(like))
-    reader.in_features = repair.weight.shape[1]
+    if not isinstance(reader, Placed):
+        reader.in_features = repair.weight.shape[1]
 
 
 def frozen(tensor: Tensor) -> nn.Parameter:

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-Unit = Literal["kv-group", "query-head"]
-SiteName = Literal["attention", "mlp"]
+from slimllm.shapes import Shape, SiteName, Unit
+
 FLAT = (
     1e-5  # an input whose variance is a smaller share of its energy is constant, but for rounding in float32
 )
@@ -36,83 +36,6 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class LayerShape:
-    """The prunable widths of one decoder layer and what each unit of them costs in parameters."""
-
-    heads: int
-    groups: int
-    channels: int
-    head_cost: int
-    group_cost: int
-    channel_cost: int
-    fixed: int
-    attention_bias: bool
-    mlp_bias: bool
-
-    def steps(self, unit: Unit) -> int:
-        """How many feasible widths above zero the attention site has."""
-        return self.groups if unit == "kv-group" else self.heads // self.groups
-
-    def groups_kept(self, heads: int, unit: Unit) -> int:
-        """Key/value groups that remain when `heads` query heads are kept."""
-        return heads * self.groups // self.heads if unit == "kv-group" else self.groups
-
-    def parameters(self, heads: int, groups: int, channels: int) -> int:
-        """Parameters of the layer at these widths, without biases that a recovery may add."""
-        return self.fixed + heads * self.head_cost + groups * self.group_cost + channels * self.channel_cost
-
-    @property
-    def dense(self) -> int:
-        return self.parameters(self.heads, self.groups, self.channels)
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The sizes of a causal language model; `outside` counts the parameters that are not in decoder
-    layers."""
-
-    family: str
-    hidden: int
-    head_size: int
-    vocab: int
-    max_length: int
-    outside: int
-    layers: tuple[LayerShape, ...]
-
-    @property
-    def decoder(self) -> int:
-        return sum(layer.dense for layer in self.layers)
-
-    @property
-    def parameters(self) -> int:
-        return self.outside + self.decoder
-
-    @property
-    def heads(self) -> int:
-        return max(layer.heads for layer in self.layers)
-
-    @property
-    def groups(self) -> int:
-        return max(layer.groups for layer in self.layers)
-
-    @property
-    def channels(self) -> int:
-        return max(layer.channels for layer in self.layers)
-
-    @property
-    def units(self) -> tuple[Unit, ...]:
-        """The attention units that offer a choice, the finer one first."""
-        names: tuple[Unit, ...] = ("kv-group", "query-head")
-        steps = {unit: max(layer.steps(unit) for layer in self.layers) for unit in names}
-        return tuple(sorted((u for u in names if steps[u] > 1), key=lambda u: -steps[u])) or ("kv-group",)
-
-    @property
-    def widths(self) -> tuple[tuple[int, int, int], ...]:
-        """(heads, groups, channels) of every layer: what a plan must match."""
-        return tuple((layer.heads, layer.groups, layer.channels) for layer in self.layers)
-
-
-@dataclass(frozen=True)
 class Calibration:
     """Which text the moments come from."""
 
@@ -124,11 +47,15 @@ class Calibration:
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """First and second moments of a reader's input over `tokens` tokens: mean (d,), gram = E[x xᵀ] (d, d)."""
+    """First and second moments of a reader's input over `tokens` tokens: mean (d,), gram = E[x xᵀ] (d, d).
+
+    `weight` is the mean weight of a token, where tokens were weighted; the moments are then weighted means.
+    """
 
     mean: Tensor
     gram: Tensor
     tokens: int
+    weight: float = 1.0
 
     @property
     def cov(self) -> Tensor:
@@ -141,11 +68,17 @@ class Moments:
     def __add__(self, other: Moments) -> Moments:
         """The moments of both token sets together."""
         total = self.tokens + other.tokens
-        mine, theirs = self.tokens / total, other.tokens / total
-        return Moments(self.mean * mine + other.mean * theirs, self.gram * mine + other.gram * theirs, total)
+        mass = self.tokens * self.weight + other.tokens * other.weight
+        mine, theirs = self.tokens * self.weight / mass, other.tokens * other.weight / mass
+        return Moments(
+            self.mean * mine + other.mean * theirs,
+            self.gram * mine + other.gram * theirs,
+            total,
+            mass / total,
+        )
 
     def double(self) -> Moments:
-        return Moments(self.mean.double(), self.gram.double(), self.tokens)
+        return Moments(self.mean.double(), self.gram.double(), self.tokens, self.weight)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,10 +94,12 @@ class LayerMoments:
     def __add__(self, other: LayerMoments) -> LayerMoments:
         total = self.mlp.tokens + other.mlp.tokens
         mine, theirs = self.mlp.tokens / total, other.mlp.tokens / total
+        mass = mine * self.mlp.weight + theirs * other.mlp.weight
         return LayerMoments(
             self.attention + other.attention,
             self.mlp + other.mlp,
-            self.mlp_input_sq * mine + other.mlp_input_sq * theirs,
+            self.mlp_input_sq * (mine * self.mlp.weight / mass)
+            + other.mlp_input_sq * (theirs * other.mlp.weight / mass),
             self.cosine * mine + other.cosine * theirs,
         )
 
@@ -178,53 +113,23 @@ class UnitScores:
     channels: Tensor
 
 
-@dataclass(frozen=True)
-class Grouping:
-    """How the query heads of one layer may be chosen: in whole KV groups, or equally many out of every
-    group."""
-
-    heads: int
-    groups: int
-    unit: Unit
-
-    @property
-    def units(self) -> int:
-        return self.groups if self.unit == "kv-group" else self.heads
-
-    @property
-    def pools(self) -> Tensor:
-        """The pool (n,) each unit competes in; a feasible choice keeps equally many units of every pool."""
-        if self.unit == "kv-group":
-            return torch.zeros(self.groups, dtype=torch.int64)
-        return torch.arange(self.heads) // (self.heads // self.groups)
-
-    @property
-    def steps(self) -> int:
-        return self.groups if self.unit == "kv-group" else self.heads // self.groups
-
-    def unit_of_head(self) -> Tensor:
-        """The unit (H,) that each query head belongs to."""
-        heads = torch.arange(self.heads)
-        return heads // (self.heads // self.groups) if self.unit == "kv-group" else heads
-
-
 @dataclass(frozen=True, eq=False)
 class Ranking:
     """Importance of a site's n heads or channels, and which of them are kept at every feasible width.
 
-    `scores` (n,), higher matters more; `order` (n,) best first; `subsets` (s+1, n) bool where the kept sets
-    are not nested (a search chose them), row j at width j·n/s.
+    `scores` (n,), higher matters more; `order` (n,) best first; `subsets` (s+1, n) bool where a feasible kept
+    set is not simply the best of the order, one row per step.
     """
 
     scores: Tensor
     order: Tensor
     subsets: Tensor | None = None
 
-    def kept(self, width: int) -> Tensor:
-        """The indices kept at this width, int64, ascending (k,)."""
+    def kept(self, width: int, widest: int | None = None) -> Tensor:
+        """The indices kept at this width of `widest` (default n), int64, ascending (k,)."""
         if self.subsets is None:
             return self.order[:width].sort().values
-        step = width * (len(self.subsets) - 1) // len(self.scores)
+        step = width * (len(self.subsets) - 1) // (widest or len(self.scores))
         return self.subsets[step].nonzero().flatten()
 
 
@@ -241,7 +146,8 @@ class SiteAnalysis:
     """A site's ranking and, for each recovery, the predicted relative error at each of its s+1 feasible
     widths.
 
-    `energy` is E‖y‖² of the reader's output, the unit in which errors are relative.
+    `energy` is E‖y‖² of the reader's output, the unit in which errors are relative; where tokens are weighted,
+    it is the output's share of the residual stream.
     """
 
     ranking: Ranking
@@ -292,7 +198,8 @@ class Plan:
     """The recipe of one pruning: everything that decides the resulting weights.
 
     `heads` and `channels` are kept counts per layer; `widths` the dense (heads, groups, channels) they were
-    made for.
+    made for. With unit value-column, `heads` counts the value columns kept in every head. A layer that keeps
+    nothing is dropped whole.
     """
 
     model: str

@@ -1,14 +1,30 @@
-"""The app on a free port of this machine, for tests."""
+"""What tests and benchmarks of the page share: the app and single components on free ports of this machine, a
+browser, a hand that drags, texts, and analyses of unusual shape."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import os
+import shutil
 import socket
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+import gradio as gr
 import torch
 
+from slimllm.types import Analysis, Plan, Ranking, SiteAnalysis
+from tests.conftest import PAGE
+from tests.synthetic import curves, synthetic_analysis
+from ui import theme
 from ui.app import Settings, build, launch_options
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or ""
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 
 
 def free_port() -> int:
@@ -30,3 +46,88 @@ def served(model: str) -> Iterator[str]:
     finally:
         demo.close(verbose=False)
         torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def shown(page: gr.Blocks) -> Iterator[str]:
+    """The address of a page of single components that looks as the app does."""
+    _, url, _ = page.launch(
+        server_name="127.0.0.1",
+        prevent_thread_lock=True,
+        quiet=True,
+        share=False,
+        run_history=False,
+        enable_monitoring=False,
+        footer_links=[],
+        theme=theme.theme(),
+        css=theme.css(),
+        head=theme.head(),
+    )
+    try:
+        yield url
+    finally:
+        page.close(verbose=False)
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Any]:
+    """A browser without a window."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM or None, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+def text_of(folder: Path, times: int, name: str = "page.txt") -> str:
+    """The path of a new text: our page so many times."""
+    file = folder / name
+    file.write_text(PAGE * times, encoding="utf-8")
+    return str(file)
+
+
+def fader(page: Any, site: str, layer: int) -> Any:
+    """One fader of the bank."""
+    return page.locator(f"#tune-faders [role=slider][data-site={site}][data-layer='{layer}']")
+
+
+def spot(page: Any, site: str, layer: int, share: float) -> tuple[float, float]:
+    """Where this share of this fader is on the screen."""
+    box = fader(page, site, layer).bounding_box()
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] * (1 - share)
+
+
+def drag(page: Any, *spots: tuple[float, float], steps: int = 4) -> None:
+    """Presses at the first spot, goes through the others, and lets go at the last."""
+    page.mouse.move(*spots[0])
+    page.mouse.down()
+    for place in spots[1:]:
+        page.mouse.move(*place, steps=steps)
+    page.mouse.up()
+
+
+def columns_analysis(layers: int = 4, channels: int = 96, seed: int = 0) -> Analysis:
+    """A made-up analysis by a method that cuts value columns: 6 heads in 3 groups, 8 columns each."""
+    made = synthetic_analysis(layers=layers, heads=6, groups=3, head_size=8, channels=channels, seed=seed)
+    widths = [dataclasses.replace(layer, values=8, value_cost=432) for layer in made.shape.layers]
+    random = torch.Generator().manual_seed(seed)
+    found = []
+    for layer in made.layers:
+        scores = torch.rand(24, generator=random)
+        places = scores.view(3, 8).argsort(1, descending=True).argsort(1).flatten()
+        kept = torch.stack([places < step for step in range(9)])
+        ranking = Ranking(scores, scores.argsort(descending=True, stable=True), kept)
+        site = SiteAnalysis(ranking, curves(8, 1.5), 3.0)
+        found.append(dataclasses.replace(layer, attention={"value-column": site}))
+    shape = dataclasses.replace(made.shape, layers=tuple(widths))
+    return dataclasses.replace(made, method="fasp", shape=shape, layers=tuple(found))
+
+
+def without_layers(plan: Plan, *gone: int) -> Plan:
+    """The plan with these layers dropped whole."""
+
+    def cut(widths: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(0 if i in gone else width for i, width in enumerate(widths))
+
+    return dataclasses.replace(plan, heads=cut(plan.heads), channels=cut(plan.channels))

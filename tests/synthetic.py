@@ -7,17 +7,8 @@ import math
 import torch
 
 from slimllm.recovery import RECOVERIES
-from slimllm.types import (
-    Analysis,
-    Calibration,
-    Grouping,
-    LayerAnalysis,
-    LayerShape,
-    Ranking,
-    Shape,
-    SiteAnalysis,
-    Unit,
-)
+from slimllm.shapes import Grouping, LayerShape, Shape, Unit
+from slimllm.types import Analysis, Calibration, LayerAnalysis, Ranking, SiteAnalysis
 
 GAINS = {"none": 1.0, "bias": 0.93, "regression": 0.8, "least-squares": 0.45}  # error left by each recovery
 

@@ -3,9 +3,7 @@ two people."""
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,17 +13,14 @@ import pytest
 sync_api = pytest.importorskip("playwright.sync_api")
 from playwright.sync_api import Browser, BrowserContext, Page, expect  # noqa: E402
 
-from tests.conftest import PAGE  # noqa: E402
-from tests.serving import served  # noqa: E402
+from tests.serving import CHROMIUM, chromium, drag, fader, served, spot, text_of  # noqa: E402
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(not Path(CHROMIUM).is_file(), reason="there is no chromium"),
+    pytest.mark.skipif(not CHROMIUM, reason="there is no chromium"),
     pytest.mark.filterwarnings("ignore:.*(no_silent_downcasting|copy keyword)"),  # Gradio's own
 ]
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 TABS = ("Load", "Analyse", "Tune", "Compare", "History")
 IDS = [
     "load-model",
@@ -60,18 +55,14 @@ IDS = [
 
 @pytest.fixture(scope="module")
 def text_file(tmp_path_factory: pytest.TempPathFactory) -> str:
-    file = tmp_path_factory.mktemp("texts") / "page.txt"
-    file.write_text(PAGE * 40, encoding="utf-8")
-    return str(file)
+    return text_of(tmp_path_factory.mktemp("texts"), 40)
 
 
 @pytest.fixture(scope="module")
 def long_text(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A text that takes minutes to measure on: however slow the machine, a job on it still runs after a
     reload."""
-    file = tmp_path_factory.mktemp("texts") / "long.txt"
-    file.write_text(PAGE * 3000, encoding="utf-8")
-    return str(file)
+    return text_of(tmp_path_factory.mktemp("texts"), 3000)
 
 
 @pytest.fixture(scope="module")
@@ -82,10 +73,8 @@ def address(tiny_folder: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
+    with chromium() as browser:
+        yield browser
 
 
 class Visitor:
@@ -145,7 +134,7 @@ class Visitor:
         expect(self.page.locator("#analyse-progress")).to_contain_text("done", timeout=20_000)
 
     def fader(self, site: str, layer: int) -> sync_api.Locator:
-        return self.page.locator(f'#tune-faders [role=slider][data-site={site}][data-layer="{layer}"]')
+        return fader(self.page, site, layer)
 
 
 def local(url: str) -> bool:
@@ -183,21 +172,15 @@ def test_whole_road(visitor: Visitor, text_file: str) -> None:
 
     page.click("#analyse-next")
     assert page.locator("#tune-forecast").count() == 1
-    fader = visitor.fader("mlp", 1)
-    before, summary = fader.get_attribute("aria-valuenow"), page.locator("#tune-summary .note").inner_text()
-    fader.scroll_into_view_if_needed()
-    frame = fader.bounding_box()
-    x, y = frame["x"] + frame["width"] / 2, frame["y"]
-    page.mouse.move(x, y + 6)
-    page.mouse.down()
-    page.mouse.move(x, y + frame["height"] * 0.4, steps=4)
-    page.mouse.move(x, y + frame["height"] * 0.7, steps=4)
-    page.mouse.up()
+    one = visitor.fader("mlp", 1)
+    before, summary = one.get_attribute("aria-valuenow"), page.locator("#tune-summary .note").inner_text()
+    one.scroll_into_view_if_needed()
+    drag(page, *(spot(page, "mlp", 1, share) for share in (0.95, 0.6, 0.3)))
     expect(page.locator("#tune-summary .note")).not_to_have_text(summary)
     expect(page.locator("#tune-undo")).to_be_enabled()
-    assert fader.get_attribute("aria-valuenow") != before
+    assert one.get_attribute("aria-valuenow") != before
     page.click("#tune-undo")
-    expect(fader).to_have_attribute("aria-valuenow", before or "")
+    expect(one).to_have_attribute("aria-valuenow", before or "")
     expect(page.locator("#tune-summary .note")).to_have_text(summary)
     expect(page.locator("#tune-redo")).to_be_enabled()
     with page.expect_download() as saved:

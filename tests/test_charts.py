@@ -17,8 +17,9 @@ import torch
 from slimllm.budget import layer_cost
 from slimllm.planning import make_plan
 from slimllm.types import Analysis, LayerReport, Plan
+from tests.serving import columns_analysis, without_layers
 from tests.synthetic import synthetic_analysis
-from ui import charts
+from ui import agreement, agreement_maps, charts
 from ui.drawing import ticks
 from ui.theme import PALETTE, swaps
 
@@ -52,6 +53,17 @@ RUNS = [
 ]
 
 
+TRAINING = [
+    {"loss": 5.0 - i / 900, "ce": 4.0, "kl": i / 900, "kept_heads": 0.9, "kept_channels": 0.8}
+    for i in range(1000)
+]
+METHOD_ROWS = [
+    {"name": "A", "parameters": 110e6, "perplexity": 25.0, "words": "+10 %", "present": False},
+    {"name": "B", "parameters": 110e6, "perplexity": 25.1, "words": "+10 %", "present": True},
+    {"name": "C", "parameters": 111e6, "perplexity": math.inf, "words": "", "present": False},
+]
+
+
 def figures(analysis: Analysis) -> dict[str, go.Figure]:
     plan, layers, total, shape = (
         make_plan(analysis, 0.2),
@@ -68,10 +80,31 @@ def figures(analysis: Analysis) -> dict[str, go.Figure]:
         "scores": charts.score_chart(layers[1], 1, plan),
         "reports": charts.errors_chart(reports(total)),
         "history": charts.history_chart(RUNS),
+        "training": charts.training_chart(TRAINING),
+        "methods": charts.methods_chart(METHOD_ROWS, RUNS[0]),
+        **overlays(analysis, plan),
     }
 
 
-NAMES = ("layers", "heads", "channels", "channels in place", "error curves", "scores", "reports", "history")
+def overlays(first: Analysis, plan: Plan) -> dict[str, go.Figure]:
+    """The figures of two methods on one map."""
+    layer = first.shape.layers[0]
+    second = synthetic_analysis(
+        len(first.layers), layer.heads, layer.groups, first.shape.head_size, layer.channels, seed=1
+    )
+    names, unit = ("SlimLLM", "Wanda-sp"), plan.unit
+    alike = agreement.agreement(first, second, plan)
+    return {
+        "kept heads": agreement_maps.heads_agreement(first, second, plan, unit, names),
+        "kept channels": agreement_maps.channels_agreement(first, second, plan, names, ordered=True),
+        "agreement": agreement_maps.agreement_chart(alike, names, "heads"),
+    }
+
+
+NAMES = (
+    "layers", "heads", "channels", "channels in place", "error curves", "scores", "reports", "history",
+    "training", "methods", "kept heads", "kept channels", "agreement",
+)  # fmt: skip
 
 
 def numbers(array: Any) -> np.ndarray:
@@ -295,3 +328,89 @@ def test_ticks_are_few_and_start_at_zero(n: int, most: int) -> None:
     assert found[0] == 0
     assert found[-1] < n
     assert len(found) <= most
+
+
+# Value columns and dropped layers ---------------------------------------------------------------------------
+
+
+def test_value_columns_are_drawn_where_there_are_no_heads() -> None:
+    analysis = columns_analysis()
+    plan = without_layers(make_plan(analysis, 0.3, align=1), 2)
+    figure = charts.heads_map(analysis.layers, 4, analysis.shape)
+    (trace,) = sent(figure)["data"]
+    scores = torch.stack([x.attention["value-column"].ranking.scores for x in analysis.layers])
+    np.testing.assert_allclose(numbers(trace["customdata"]), scores.numpy(), rtol=1e-6)
+    assert [line.x0 for line in figure.layout.shapes] == [7.5, 15.5]
+    curves = charts.error_curves(analysis.layers[2], 2, plan, analysis.shape)
+    assert list(curves.data[0].x) == list(range(9))
+    assert "value columns" in curves.data[0].hovertemplate
+    assert "dropped" in curves.layout.title.text
+    line = sent(charts.layer_chart(analysis.layers, 4, plan, analysis.shape))["data"][1]
+    assert numbers(line["y"])[2] == 100
+    sent(charts.score_chart(analysis.layers[2], 2, plan))
+
+
+# Two methods ------------------------------------------------------------------------------------------------
+
+
+def naive_spearman(one: list[float], other: list[float]) -> float:
+    """Pearson's correlation of mean ranks, by the definition."""
+
+    def places(values: list[float]) -> list[float]:
+        return [sum(w < v for w in values) + (sum(w == v for w in values) - 1) / 2 for v in values]
+
+    a, b = places(one), places(other)
+    n, ma, mb = len(a), sum(a) / len(a), sum(b) / len(b)
+    top = sum((a[i] - ma) * (b[i] - mb) for i in range(n))
+    return top / math.sqrt(sum((x - ma) ** 2 for x in a) * sum((x - mb) ** 2 for x in b))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rank_correlation_is_spearmans_also_with_equal_scores(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    one, other = random.integers(0, 8, (2, 30)).astype(float)
+    assert agreement.spearman(one, other) == pytest.approx(naive_spearman(list(one), list(other)), abs=1e-12)
+    assert agreement.spearman(one, np.exp(one)) == pytest.approx(1)
+    assert agreement.spearman(one, -one) == pytest.approx(-1)
+    assert agreement.spearman(one, np.ones(30)) is None
+    assert agreement.spearman(one, other[:9]) is None
+
+
+def test_what_both_keep_is_counted_at_the_plans_width(small: Analysis) -> None:
+    second = synthetic_analysis(layers=6, heads=9, groups=3, head_size=8, channels=96, seed=1)
+    plan = make_plan(small, 0.3)
+    found = agreement.agreement(small, second, plan)
+    for index, width in enumerate(plan.channels):
+        one, other = (set(x.layers[index].mlp.ranking.order[:width].tolist()) for x in (small, second))
+        shared = found[index].shared_channels
+        if width == 96:
+            assert shared is None
+            continue
+        assert shared is not None
+        assert (shared.both, shared.kept, shared.all) == (len(one & other), width, 96)
+        sides = agreement.sides_of_channels(small, second, plan, index)
+        assert set(np.flatnonzero(sides == agreement.ONLY_FIRST)) == one - other
+        assert set(np.flatnonzero(sides == agreement.NEITHER)) == set(range(96)) - one - other
+    said = agreement.sentence(("A", "B"), found, "heads")
+    assert "A and B agree on" in said
+    assert "least in layer" in said
+    alone = agreement.sentence(("A", "A"), agreement.agreement(small, small, plan), "heads")
+    assert "agree on 100\u00a0% of the channels" in alone
+
+
+def test_methods_that_cut_different_units_are_compared_by_channels_alone() -> None:
+    first, second = synthetic_analysis(4, 6, 3, 8, 96), columns_analysis()
+    plan = make_plan(first, 0.3)
+    assert agreement.common_unit(first, second, plan) is None
+    found = agreement.agreement(first, second, plan)
+    assert all(layer.heads is None and layer.channels is not None for layer in found)
+    assert "cannot be compared" in agreement.sentence(("A", "B"), found, None)
+
+
+def test_labels_of_equal_methods_do_not_lie_on_each_other() -> None:
+    figure = charts.methods_chart(METHOD_ROWS, RUNS[0])
+    one, other = figure.layout.annotations[-2:]
+    heights = [label.ay for label in (one, other)]
+    assert heights[0] - heights[1] > 14
+    assert figure.layout.yaxis.type == "log"
+    assert charts.methods_chart([], None).layout.title.text

@@ -25,8 +25,9 @@ from slimllm.forms import Form
 from slimllm.models import Pruned, Subject
 from slimllm.proof import Reload
 from slimllm.recipes import read_plan
+from slimllm.shapes import Grouping
 from slimllm.surgery import skeleton, slice_attention, slice_mlp
-from slimllm.types import Grouping, LayerReport, Plan, Refusal, Repair
+from slimllm.types import LayerReport, Plan, Refusal, Repair
 
 Cuts = list[tuple[list[int], int]]  # per layer the kept heads, and how many channels are kept
 

@@ -80,7 +80,7 @@ def test_the_value_of_a_plan_passes_unchanged(analysis: Analysis) -> None:
 
 def test_what_is_not_feasible_is_clamped(analysis: Analysis) -> None:
     told = json.loads(bank(analysis, make_plan(analysis, 0.2)))
-    wild = {"heads": [-5, 999, 3, 4, 8], "channels": [-1, 10**9, 50, 8, 96], "locked": [False] * 5}
+    wild = {"heads": [-5, 999, 3, 4, 8], "channels": [5, 10**9, 50, 8, 96], "locked": [False] * 5}
     assert checked(wild, told) == {
         "heads": [2, 8, 2, 4, 8],
         "channels": [8, 96, 48, 8, 96],

@@ -21,8 +21,7 @@ from gradio_client.exceptions import AppError
 from slimllm import planning
 from slimllm.recipes import save_plan
 from slimllm.types import Refusal
-from tests.conftest import PAGE
-from tests.serving import served
+from tests.serving import served, text_of
 from tests.synthetic import synthetic_analysis
 from ui import compare, history, report, tables, tune
 from ui.app import Settings, check, launch_options
@@ -36,9 +35,7 @@ Call = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def text_file(tmp_path_factory: pytest.TempPathFactory) -> str:
-    file = tmp_path_factory.mktemp("texts") / "page.txt"
-    file.write_text(PAGE * 8, encoding="utf-8")
-    return str(file)
+    return text_of(tmp_path_factory.mktemp("texts"), 8)
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,15 @@ from torch import Tensor
 
 from slimllm import scores
 from slimllm.budget import bounds_of
-from slimllm.methods import METHODS, ChannelSite, HeadSite, settings
-from slimllm.types import Grouping, LayerShape, Moments, Pin, Ranking
+from slimllm.methods import METHODS, settings
+from slimllm.rankings import ChannelSite, HeadSite
+from slimllm.shapes import Grouping, LayerShape
+from slimllm.types import Moments, Pin, Ranking
 
 KV = [Grouping(6, 6, "kv-group"), Grouping(8, 4, "kv-group"), Grouping(12, 6, "kv-group")]
 BALANCED = [Grouping(6, 2, "query-head"), Grouping(8, 2, "query-head"), Grouping(9, 3, "query-head")]
 GROUPINGS = [*KV, *BALANCED]
+HEADED = [name for name, row in METHODS.items() if "kv-group" in row.units]  # the others cut no heads
 SIZE, OUTPUTS, TOKENS = 3, 5, 60
 
 
@@ -61,12 +64,14 @@ def channel_case(seed: int) -> tuple[Tensor, Tensor, list[Tensor], Tensor]:
 
 
 def head_ranking(name: str, x: Tensor, weight: Tensor, grouping: Grouping, **options: bool) -> Ranking:
-    return METHODS[name].heads(HeadSite(weight, moments_of(x), grouping), settings(name, options))
+    site = HeadSite(weight, moments_of(x), grouping, learned=normal(grouping.heads, seed=21).abs())
+    return METHODS[name].heads(site, settings(name, options))
 
 
 def channel_ranking(name: str, seed: int, pinned: Tensor | None = None, **options: bool) -> Ranking:
     x, down, writers, inner = channel_case(seed)
-    site = ChannelSite(down, moments_of(inner), writers, x.square().mean(0), pinned)
+    learned = normal(16, seed=22).abs()
+    site = ChannelSite(down, moments_of(inner), writers, x.square().mean(0), pinned, learned=learned)
     return METHODS[name].channels(site, settings(name, options))
 
 
@@ -301,16 +306,20 @@ def broken(x: Tensor, kind: str) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", ["dead channel", "dead site", "constant site", "one token", "sink token"])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", HEADED)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 def test_broken_inputs_give_finite_scores_and_complete_orders(
     kind: str, name: str, dtype: torch.dtype
 ) -> None:
     x, weight = head_case(KV[1], seed=9)
     moments = moments_of(broken(x, kind).to(dtype))
-    site = HeadSite(weight.to(dtype), moments, KV[1])
+    site = HeadSite(weight.to(dtype), moments, KV[1], learned=torch.ones(8))
     channels = ChannelSite(
-        weight.to(dtype), moments, [normal(24, OUTPUTS, seed=3).to(dtype)], torch.zeros(OUTPUTS, dtype=dtype)
+        weight.to(dtype),
+        moments,
+        [normal(24, OUTPUTS, seed=3).to(dtype)],
+        torch.zeros(OUTPUTS, dtype=dtype),
+        learned=torch.ones(24),
     )
     found = (
         METHODS[name].heads(site, settings(name, {})),
@@ -346,7 +355,7 @@ def test_permuting_units_permutes_scores_and_kept_sets(name: str) -> None:
 
 
 @pytest.mark.parametrize("grouping", GROUPINGS, ids=named)
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", HEADED)
 def test_kept_is_ascending_and_has_equally_many_heads_of_every_pool(name: str, grouping: Grouping) -> None:
     found = head_ranking(name, *head_case(grouping, seed=13), grouping)
     group_of = torch.arange(grouping.heads) // (grouping.heads // grouping.groups)
@@ -365,7 +374,7 @@ def test_kept_is_ascending_and_has_equally_many_heads_of_every_pool(name: str, g
 
 
 @pytest.mark.parametrize("grouping", GROUPINGS, ids=named)
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", HEADED)
 def test_pinned_heads_are_honoured_at_every_feasible_width(name: str, grouping: Grouping) -> None:
     x, weight = head_case(grouping, seed=14)
     layer = LayerShape(grouping.heads, grouping.groups, 16, 1, 1, 1, 0, False, False)
@@ -377,7 +386,9 @@ def test_pinned_heads_are_honoured_at_every_feasible_width(name: str, grouping: 
     pinned = torch.zeros(grouping.heads, dtype=torch.int64)
     pinned[worst], pinned[best] = 1, -1
     bounds = bounds_of(layer, 0, grouping.unit, 1, protected, forced)
-    found = METHODS[name].heads(HeadSite(weight, moments_of(x), grouping, pinned), settings(name, {}))
+    learned = normal(grouping.heads, seed=21).abs()
+    site = HeadSite(weight, moments_of(x), grouping, pinned, learned=learned)
+    found = METHODS[name].heads(site, settings(name, {}))
     assert len(bounds.heads) == grouping.steps - 1
     for width in bounds.heads:
         kept = found.kept(width).tolist()
@@ -396,7 +407,8 @@ def test_pinned_channels_are_honoured_at_every_feasible_width(name: str) -> None
         kept = found.kept(width).tolist()
         assert set(free[-3:]) <= set(kept)
         assert not set(free[:2]) & set(kept)
-    assert [j for j in found.order.tolist() if pinned[j] == 0] == free[2:-3]
+    if name != "slimgpt":  # there, what is gone already changes what goes next
+        assert [j for j in found.order.tolist() if pinned[j] == 0] == free[2:-3]
 
 
 def test_chance_is_seeded_and_leaves_the_global_generator_alone() -> None:

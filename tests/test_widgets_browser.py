@@ -7,26 +7,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
-
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import gradio as gr
 import pytest
 
 from slimllm.planning import forecast, make_plan
 from slimllm.types import Analysis, Plan
+from tests.serving import CHROMIUM, chromium, columns_analysis, drag, fader, shown, spot, without_layers
 from tests.synthetic import synthetic_analysis
-from ui import charts, theme
+from ui import charts
 from ui.faders import Faders, bank, value_of
 from ui.plotview import PlotView
 
 sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed")]
 
 LAYERS, GROUPS, CHANNELS = 12, 8, 1024
@@ -64,6 +59,7 @@ def build(analysis: Analysis, plan: Plan, heard: Heard) -> gr.Blocks:
         start = gr.Button("start", elem_id="start")
         reset = gr.Button("reset", elem_id="reset")
         swap = gr.Button("swap", elem_id="swap")
+        columns = gr.Button("columns", elem_id="columns")
         told = gr.Textbox(elem_id="told", label="told")
         plot = PlotView(
             height=300, label="Heads of every layer", placeholder="Nothing here yet.", elem_id="map"
@@ -77,6 +73,7 @@ def build(analysis: Analysis, plan: Plan, heard: Heard) -> gr.Blocks:
                 hidden = PlotView(height=200, label="hidden", placeholder="Empty.", elem_id="hidden")
         start.click(lambda: show(analysis, plan), None, faders)
         reset.click(lambda: gr.update(value=value_of(plan)), None, faders)
+        columns.click(lambda: show(*of_columns()), None, faders)
         swap.click(lambda: show(other, other_plan), None, faders)
         faders.input(heard.inputs.append, faders, None, trigger_mode="always_last", show_progress="hidden")
         faders.release(
@@ -90,6 +87,12 @@ def build(analysis: Analysis, plan: Plan, heard: Heard) -> gr.Blocks:
     return page
 
 
+def of_columns() -> tuple[Analysis, Plan]:
+    """Value columns instead of heads, and one layer dropped whole."""
+    analysis = columns_analysis()
+    return analysis, without_layers(make_plan(analysis, 0.3, recovery="regression", align=1), 2)
+
+
 def heads(analysis: Analysis) -> Any:
     return charts.heads_map(analysis.layers, len(analysis.layers), analysis.shape)
 
@@ -98,29 +101,14 @@ def heads(analysis: Analysis) -> Any:
 def app() -> Iterator[App]:
     analysis = synthetic_analysis(layers=LAYERS, heads=16, groups=GROUPS, head_size=8, channels=CHANNELS)
     plan, heard = make_plan(analysis, 0.2), Heard()
-    page = build(analysis, plan, heard)
-    _, url, _ = page.launch(
-        server_name="127.0.0.1",
-        prevent_thread_lock=True,
-        quiet=True,
-        share=False,
-        run_history=False,
-        enable_monitoring=False,
-        footer_links=[],
-        theme=theme.theme(),
-        css=theme.css(),
-        head=theme.head(),
-    )
-    yield App(url, analysis, plan, heard)
-    page.close()
+    with shown(build(analysis, plan, heard)) as url:
+        yield App(url, analysis, plan, heard)
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
+    with chromium() as browser:
+        yield browser
 
 
 Open = Callable[..., Any]
@@ -157,18 +145,8 @@ def local(url: str) -> bool:
     return url.startswith(("http://127.0.0.1", "ws://127.0.0.1", "data:", "blob:", "about:"))
 
 
-def fader(page: Any, site: str, layer: int) -> Any:
-    return page.locator(f"[role=slider][data-site={site}][data-layer='{layer}']")
-
-
 def kept(page: Any, site: str, layer: int) -> int:
     return int(fader(page, site, layer).get_attribute("aria-valuenow"))
-
-
-def spot(page: Any, site: str, layer: int, share: float) -> tuple[float, float]:
-    """Where this share of this fader is on the screen."""
-    box = fader(page, site, layer).bounding_box()
-    return box["x"] + box["width"] / 2, box["y"] + box["height"] * (1 - share)
 
 
 def released(page: Any, app: App) -> dict[str, list]:
@@ -265,10 +243,7 @@ def test_heads_snap_to_feasible_steps(visit: Open, app: App) -> None:
 
 def test_a_fast_stroke_paints_the_columns_it_jumps_over(visit: Open, app: App) -> None:
     page = visit()
-    page.mouse.move(*spot(page, "mlp", 2, 0.9))
-    page.mouse.down()
-    page.mouse.move(*spot(page, "mlp", 9, 0.2), steps=1)
-    page.mouse.up()
+    drag(page, spot(page, "mlp", 2, 0.9), spot(page, "mlp", 9, 0.2), steps=1)
     painted = released(page, app)["channels"][2:10]
     straight = [CHANNELS * (0.9 - 0.1 * i) for i in range(8)]
     assert all(abs(p - s) <= 10 for p, s in zip(painted, straight, strict=True)), painted
@@ -277,10 +252,7 @@ def test_a_fast_stroke_paints_the_columns_it_jumps_over(visit: Open, app: App) -
 def test_shift_holds_one_fader(visit: Open, app: App) -> None:
     page = visit()
     page.keyboard.down("Shift")
-    page.mouse.move(*spot(page, "mlp", 2, 0.9))
-    page.mouse.down()
-    page.mouse.move(*spot(page, "mlp", 9, 0.3), steps=3)
-    page.mouse.up()
+    drag(page, spot(page, "mlp", 2, 0.9), spot(page, "mlp", 9, 0.3), steps=3)
     page.keyboard.up("Shift")
     value = released(page, app)
     assert abs(value["channels"][2] - 0.3 * CHANNELS) <= 8
@@ -337,10 +309,7 @@ def test_locked_layers_do_not_move(visit: Open, app: App) -> None:
     page.keyboard.press("l")
     value = released(page, app)
     assert [i for i, locked in enumerate(value["locked"]) if locked] == [5, 6]
-    page.mouse.move(*spot(page, "mlp", 4, 0.4))
-    page.mouse.down()
-    page.mouse.move(*spot(page, "mlp", 7, 0.4), steps=4)
-    page.mouse.up()
+    drag(page, spot(page, "mlp", 4, 0.4), spot(page, "mlp", 7, 0.4), steps=4)
     page.keyboard.press("End")
     value = released(page, app)
     assert value["channels"][5:7] == list(app.plan.channels[5:7])
@@ -389,6 +358,24 @@ def test_python_can_set_the_faders_and_change_the_model(visit: Open, app: App) -
     sync_api.expect(page.locator("#tune-forecast")).to_contain_text("of the whole model")
     page.mouse.click(*spot(page, "mlp", 2, 0.5))
     assert released(page, app)["channels"][2] in (47, 48, 49)
+
+
+def test_value_columns_and_a_dropped_layer(visit: Open, app: App) -> None:
+    page, (analysis, plan) = visit(), of_columns()
+    page.locator("#columns").click()
+    page.wait_for_function("document.querySelectorAll('#tune-faders [role=slider]').length === 8")
+    sync_api.expect(page.locator(".fd-title").first).to_have_text("Attention value columns")
+    assert "value columns kept" in fader(page, "attention", 0).get_attribute("aria-valuetext")
+    same_as_forecast(figures(page), analysis, plan)
+    assert "dropped whole" in fader(page, "mlp", 2).get_attribute("aria-valuetext")
+    page.mouse.click(*spot(page, "attention", 0, 0.5))
+    value = released(page, app)
+    assert (value["heads"][0], value["heads"][2], value["channels"][2]) == (4, 0, 0)
+    moved_plan = dataclasses.replace(plan, heads=tuple(value["heads"]), channels=tuple(value["channels"]))
+    same_as_forecast(figures(page), analysis, moved_plan)
+    page.mouse.click(*spot(page, "mlp", 2, 0.5))
+    value = released(page, app)
+    assert (value["heads"][2], value["channels"][2]) == (8, 48), "a layer comes back whole on its other site"
 
 
 def test_a_finger_moves_a_fader_and_nothing_is_cut_off_on_a_phone(visit: Open, app: App) -> None:

@@ -6,17 +6,18 @@ from typing import Any
 
 import gradio as gr
 
-from slimllm.methods import METHODS
-from slimllm.types import Calibration, LayerAnalysis, Plan, Refusal
-from ui import charts, work
+from slimllm.types import LayerAnalysis
+from ui import charts, overlay, work
+from ui.choices import options_of
+from ui.overlay import present_plan
 from ui.plotview import PlotView
+from ui.reading import FIXED, controls, draw_asked, draw_preflight, estimate
 from ui.screen import Screen, intro, job_line, lead, start_and_stop
 from ui.session import REGISTRY, Session
-from ui.wishes import calibration_of, text_choices
-from ui.words import duration, figure, note, safe, share, size
+from ui.wishes import calibration_of
+from ui.words import figure, note, safe, share
 
 PURPOSE = "Let the model read a text while we watch which of its parts matter."
-DEFAULT = Calibration()
 ORDERS = [("sorted, best first", "sorted"), ("in place", "place")]
 
 
@@ -25,7 +26,7 @@ def build(screen: Screen, offline: bool) -> None:
     intro(screen, "analyse", PURPOSE, lambda s: "" if s.loaded else "It needs a model first.")
     with gr.Row(elem_classes="next"):
         lead(screen, "analyse-missing", lambda s: None if s.loaded else ("Go to Load", "load"))
-    asked = controls()
+    asked = controls(screen)
     preflight = gr.HTML(elem_id="analyse-preflight", padding=False)
     with gr.Row(elem_classes="bar"):
         button = gr.Button(
@@ -39,53 +40,41 @@ def build(screen: Screen, offline: bool) -> None:
     start_and_stop(screen, "analyse", button, stop, lambda s: s.loaded is not None, dress)
     screen.on(button.click, "analyse", Press(offline), *asked)
     screen.on([control.change for control in asked], "analyse", estimate, *asked, mode="always_last")
-    maps(screen)
+    training(screen)
+    maps(screen, offline)
     detail(screen)
 
 
-def controls() -> tuple[Any, ...]:
-    """The text and how much of it, and the method."""
-    with gr.Row(elem_classes="controls"):
-        text = gr.Dropdown(
-            text_choices(),
-            value=DEFAULT.text,
-            allow_custom_value=True,
-            label="Text to read",
-            info="or the path of a .txt, .jsonl or .parquet file",
-            elem_id="analyse-text",
-            scale=3,
-            min_width=230,
+def training(screen: Screen) -> None:
+    """The loss curve of a method that trains, shown only once there is one."""
+    with gr.Column(visible=False, elem_id="analyse-training-panel") as panel:
+        curve = PlotView(
+            height=300,
+            label="How the training of the gates goes",
+            placeholder="The loss and what is kept, step by step.",
+            elem_id="analyse-training",
         )
-        samples, length, seed = (
-            gr.Number(
-                value, label=label, info=info, precision=0, elem_id=f"analyse-{label.lower()}", min_width=110
-            )
-            for value, label, info in (
-                (DEFAULT.samples, "Samples", "pieces of text"),
-                (DEFAULT.length, "Length", "tokens in each"),
-                (DEFAULT.seed, "Seed", "which pieces"),
-            )
-        )
-        method = gr.Dropdown(
-            [(row.title, name) for name, row in METHODS.items()],
-            value="slimllm",
-            label="Method",
-            info="how importance is judged",
-            elem_id="analyse-method",
-            scale=2,
-            min_width=190,
-        )
-    return text, samples, length, seed, method
+    screen.show(
+        panel,
+        lambda session: gr.Column(visible=bool(session.training)),
+        token=lambda session: (session.born, bool(session.training)),
+    )
+    screen.show(curve, draw_training, "training", pace=1.0)
 
 
-def maps(screen: Screen) -> None:
-    """The three pictures of the whole model; a click on a layer opens it."""
+def draw_training(session: Session) -> Any:
+    return charts.training_chart(session.training) if session.training else None
+
+
+def maps(screen: Screen, offline: bool) -> None:
+    """The three pictures of the whole model, with a second method over them; a click on a layer opens it."""
     layers = PlotView(
         height=260,
         label="How little each layer changes what passes through it",
         placeholder="How little each layer changes its input: a layer that changes little can lose more.",
         elem_id="analyse-layers",
     )
+    overlay.chooser(screen, offline)
     with gr.Row(equal_height=False, elem_classes="maps"):
         heads = PlotView(
             height=420,
@@ -108,8 +97,9 @@ def maps(screen: Screen) -> None:
         elem_classes="inline-choice",
     )
     screen.show(layers, draw_layers, "layers", pace=1.0)
-    screen.show(heads, draw_heads, "layers", pace=1.0)
-    screen.show(channels, draw_channels, "layers", "order", pace=1.0)
+    overlay.agreement(screen)
+    screen.show(heads, draw_heads, "layers", "overlay", "second", "look", pace=1.0)
+    screen.show(channels, draw_channels, "layers", "order", "overlay", "second", "look", pace=1.0)
     screen.on(order.input, "analyse", choose_order, order)
     screen.on(layers.click, "analyse", click_bar, click=True)
     screen.on(heads.click, "analyse", click_map, click=True)
@@ -151,47 +141,15 @@ class Press:
 
     def __call__(self, session: Session, *asked: Any) -> None:
         session.wishes["analyse"] = asked
-        work.start_analyse(REGISTRY, session, calibration_of(*asked[:4]), str(asked[4]), self.offline)
-
-
-def estimate(session: Session, *asked: Any) -> None:
-    """Says anew what the analysis would take."""
-    session.wishes["analyse"] = asked
-    session.mark("preflight")
-
-
-def draw_asked(session: Session) -> list[Any]:
-    """The controls as this session last left them."""
-    return list(session.wishes.get("analyse") or [gr.skip()] * 5)
-
-
-def draw_preflight(session: Session) -> str:
-    """What the analysis will take, before it starts."""
-    if session.loaded is None:
-        return ""
-    try:
-        asked = session.wishes.get("analyse")
-        calibration = calibration_of(*asked[:4]) if asked else DEFAULT
-        if calibration.length > session.loaded.subject.shape.max_length:
-            raise Refusal(
-                f"This model reads at most {session.loaded.subject.shape.max_length:,} tokens at once."
-            )
-    except Refusal as refusal:
-        return note("bad", str(refusal))
-    tokens, seconds, memory = work.rough_cost(session.loaded, calibration)
-    return note(
-        "quiet", f"Reads {tokens:,} tokens: roughly {duration(seconds)} and {size(memory)} beyond the model."
-    )
+        calibration, name = calibration_of(*asked[:4]), str(asked[4])
+        options = options_of(name, asked[FIXED:])
+        work.start_analyse(REGISTRY, session, calibration, name, self.offline, options)
 
 
 def dress(session: Session) -> dict[str, Any]:
     if session.analysis:
         return {"value": "Analyse again", "variant": "secondary"}
     return {"value": "Analyse", "variant": "primary"}
-
-
-def present_plan(session: Session) -> Plan | None:
-    return session.plan if session.plans else None
 
 
 def draw_layers(session: Session) -> Any:
@@ -203,14 +161,22 @@ def draw_layers(session: Session) -> Any:
 def draw_heads(session: Session) -> Any:
     if session.loaded is None or not session.partial:
         return None
-    return charts.heads_map(session.partial, len(session.partial), session.subject.shape)
+    laid = overlay.heads_picture(session)
+    if laid is not None:
+        return laid
+    layers = overlay.shown_layers(session)
+    return charts.heads_map(layers, len(layers), session.subject.shape)
 
 
 def draw_channels(session: Session) -> Any:
     if session.loaded is None or not session.partial:
         return None
     ordered = session.wishes.get("order", ("sorted",))[0] == "sorted"
-    return charts.channels_map(session.partial, len(session.partial), session.subject.shape, ordered=ordered)
+    laid = overlay.channels_picture(session, ordered)
+    if laid is not None:
+        return laid
+    layers = overlay.shown_layers(session)
+    return charts.channels_map(layers, len(layers), session.subject.shape, ordered=ordered)
 
 
 def choose_order(session: Session, order: str) -> None:

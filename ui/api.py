@@ -94,13 +94,14 @@ class Endpoints:
         length: int = 256,
         seed: int = 0,
         method: str = "slimllm",
+        options: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Scores every layer, head and channel of the loaded model on a text."""
         session = session_of(request)
         asked = calibration_of(text, samples, length, seed)
-        finished(work.start_analyse(REGISTRY, session, asked, method, self.offline))
+        finished(work.start_analyse(REGISTRY, session, asked, method, self.offline, options))
         found = session.known
-        unit = found.shape.units[0]
+        unit = next(iter(found.layers[0].attention))
         return {
             "model": found.model,
             "method": found.method,
@@ -114,15 +115,16 @@ class Endpoints:
         self,
         request: gr.Request,
         ratio: float = 0.2,
-        recovery: str = "regression",
-        allocation: str = "cosine",
+        recovery: str = "auto",
+        allocation: str = "auto",
         unit: str = "auto",
         align: int = 8,
         count: str = "decoder",
         same_width: bool = False,
         plan: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Plans the widths of all layers for a ratio; or takes a whole plan as it is."""
+        """Plans the widths of all layers for a ratio, by the method's own recovery and allocation unless
+        others are named; or takes a whole plan as it is."""
         session = session_of(request)
         if plan:
             session.take_plan(plan_from_text(json.dumps(plan)))

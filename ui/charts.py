@@ -15,14 +15,17 @@ from plotly.subplots import make_subplots
 
 from slimllm.budget import layer_cost
 from slimllm.recovery import RECOVERIES
-from slimllm.types import LayerAnalysis, Plan, Shape, SiteAnalysis
+from slimllm.shapes import Shape
+from slimllm.types import LayerAnalysis, Plan, SiteAnalysis
+from ui.agreement import attention_width
 from ui.drawing import COLOUR, Layers, axis, laid_out, payload, percent, ticks
 from ui.maps import channels_map, heads_map
-from ui.results import errors_chart, history_chart
+from ui.results import errors_chart, history_chart, methods_chart, training_chart
+from ui.words import dropped, unit_words
 
 __all__ = [
-    "channels_map", "error_curves", "errors_chart", "heads_map", "history_chart", "layer_chart", "payload",
-    "score_chart",
+    "channels_map", "error_curves", "errors_chart", "heads_map", "history_chart", "layer_chart",
+    "methods_chart", "payload", "score_chart", "training_chart",
 ]  # fmt: skip
 
 LINES = {  # recovery: colour and dash, so that neither is needed alone
@@ -31,6 +34,7 @@ LINES = {  # recovery: colour and dash, so that neither is needed alone
     "regression": (COLOUR["accent"], "solid"),
     "least-squares": (COLOUR["third"], "dashdot"),
 }
+BELOW = {"orientation": "h", "x": 0, "xanchor": "left", "y": -0.3, "yanchor": "top", "font": {"size": 12}}
 POINTS = 192  # points of a curve: more than a chart has pixels to tell apart is waste
 
 
@@ -99,15 +103,19 @@ def error_curves(found: LayerAnalysis, index: int, plan: Plan | None, shape: Sha
     """
     layer = shape.layers[index]
     unit = plan.unit if plan is not None and plan.unit in found.attention else next(iter(found.attention))
-    figure = make_subplots(1, 2, subplot_titles=("Attention heads", "MLP channels"), horizontal_spacing=0.11)
-    heads = np.arange(layer.steps(unit) + 1) * (layer.heads // layer.steps(unit))
+    units = unit_words(unit)
+    titles = (f"Attention {units}", "MLP channels")
+    figure = make_subplots(1, 2, subplot_titles=titles, horizontal_spacing=0.11)
+    widest = layer.widest(unit)
+    heads = np.arange(layer.steps(unit) + 1) * (widest // layer.steps(unit))
     channels = thinned(layer.channels)
     sites = (
-        (1, found.attention[unit], heads, np.arange(len(heads)), "heads"),
+        (1, found.attention[unit], heads, np.arange(len(heads)), units),
         (2, found.mlp, channels, channels, "channels"),
     )
     for column, site, widths, places, what in sites:
-        for name, (colour, dash) in LINES.items():
+        for name in RECOVERIES:
+            colour, dash = LINES.get(name, (COLOUR["muted"], "longdash"))
             if name in site.error:
                 values = site.error[name].float().numpy()[places]
                 figure.add_trace(curve(widths, values, name, colour, dash, what, column), row=1, col=column)
@@ -115,16 +123,16 @@ def error_curves(found: LayerAnalysis, index: int, plan: Plan | None, shape: Sha
         mark(
             figure,
             1,
-            plan.heads[index],
+            attention_width(plan, index, layer, unit),
             found.attention[unit],
             plan,
-            layer.steps(unit) / layer.heads,
-            "heads",
+            layer.steps(unit) / widest,
+            units,
         )
         mark(figure, 2, plan.channels[index], found.mlp, plan, 1.0, "channels")
     marks = {"tickvals": heads.tolist()} if len(heads) <= 12 else {"nticks": 6}
     figure.update_xaxes(
-        **axis("Heads kept", range=[-0.04 * layer.heads, 1.04 * layer.heads], **marks), row=1, col=1
+        **axis(f"{units.capitalize()} kept", range=[-0.04 * widest, 1.04 * widest], **marks), row=1, col=1
     )
     figure.update_xaxes(
         **axis(
@@ -137,17 +145,11 @@ def error_curves(found: LayerAnalysis, index: int, plan: Plan | None, shape: Sha
     figure.update_annotations(font={"size": 13, "color": COLOUR["muted"]})
     return laid_out(
         figure,
-        title=f"Layer {index}: what each width costs",
+        title=f"Layer {index}: what each width costs"
+        + (", dropped by the plan" if plan is not None and dropped(plan, index) else ""),
         key=f"errors {index}",
         margin={"l": 64, "r": 24, "t": 76, "b": 84},
-        legend={
-            "orientation": "h",
-            "x": 0,
-            "xanchor": "left",
-            "y": -0.3,
-            "yanchor": "top",
-            "font": {"size": 12},
-        },
+        legend=BELOW,
     )
 
 

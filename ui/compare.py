@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from ui import charts, trials
+from ui import charts, several, trials
 from ui.plotview import PlotView
 from ui.runs import LABELS, NAMES
 from ui.screen import Screen, intro, job_line, lead, start_and_stop
@@ -56,6 +56,7 @@ def build(screen: Screen, offline: bool) -> None:
         placeholder="How far each layer's output moved, as predicted and as measured.",
         elem_id="compare-errors",
     )
+    several.build(screen, offline, asked)
     screen.show(list(asked), draw_asked)
     screen.show(table, draw_table, "table")
     screen.show(boxes, draw_answers, "answers", pace=0.4)
@@ -194,10 +195,11 @@ def block_updates(answer: Answer | None, session: Session) -> Sequence[Any]:
     if answer is None:
         return [gr.Column(visible=False), *[gr.skip()] * (1 + len(NAMES))]
     shown = session.pending or session.comparison
-    without = shown is not None and shown.plan.recovery == "none"
+    hidden = {"recovered"} if shown is not None and shown.plan.recovery == "none" else set()
+    if shown is not None and "recovered" in shown.models and "pruned" not in shown.models:
+        hidden = {"pruned"}
     boxes = [
-        gr.Textbox(value=answer.texts.get(name, "").lstrip(), visible=not (name == "recovered" and without))
-        for name in NAMES
+        gr.Textbox(value=answer.texts.get(name, "").lstrip(), visible=name not in hidden) for name in NAMES
     ]
     return [gr.Column(visible=True), f'<p class="prompt">{safe(answer.prompt)}</p>', *boxes]
 

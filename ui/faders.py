@@ -20,7 +20,8 @@ import gradio as gr
 
 from slimllm.budget import Bounds, bounds_of
 from slimllm.recovery import RECOVERIES
-from slimllm.types import Analysis, LayerAnalysis, LayerShape, Plan
+from slimllm.shapes import LayerShape
+from slimllm.types import Analysis, LayerAnalysis, Plan
 from ui.theme import ASSETS
 
 SAMPLES = 65  # widths at which the longest error curves are sent at least
@@ -83,15 +84,20 @@ def facts(analysis: Analysis, plan: Plan) -> dict[str, Any]:
 
 
 def widths_and_costs(layer: LayerShape, bounds: Bounds, plan: Plan, hidden: int) -> dict[str, Any]:
-    """A layer's feasible widths and what they cost: the numbers of `planning.layer_cost`."""
+    """A layer's feasible widths and what they cost: the numbers of `budget.layer_cost`, which are linear in
+    the steps of attention and in the channels."""
     adds = hidden if RECOVERIES[plan.recovery].bias else 0
+    widest, steps = layer.widest(plan.unit), layer.steps(plan.unit)
+    whole = layer.at(widest, layer.channels, plan.unit)
+    step = whole - layer.at(widest - widest // steps, layer.channels, plan.unit) if steps > 1 else 0
     return {
         "heads": list(bounds.heads),
         "low": bounds.low,
         "high": bounds.high,
-        "dense": [layer.heads, layer.channels],
+        "dense": [widest, layer.channels],
         "groups": layer.groups,
-        "cost": [layer.fixed, layer.head_cost, layer.group_cost, layer.channel_cost],
+        "steps": steps,
+        "cost": [whole - steps * step - layer.channels * layer.channel_cost, step, layer.channel_cost],
         "bias": [adds * (not layer.attention_bias), adds * (not layer.mlp_bias)],
     }
 
@@ -99,13 +105,16 @@ def widths_and_costs(layer: LayerShape, bounds: Bounds, plan: Plan, hidden: int)
 def errors(
     layer: LayerShape, found: LayerAnalysis, bounds: Bounds, widths: tuple[int, ...], plan: Plan
 ) -> dict[str, Any]:
-    """A layer's predicted errors at its feasible head counts and at the sampled channel counts."""
-    site = found.attention[plan.unit]
-    steps = [h * layer.steps(plan.unit) // layer.heads for h in bounds.heads]
+    """A layer's predicted errors at its feasible attention widths, at the sampled channel counts, and with
+    the layer dropped."""
+    attention, mlp = found.attention[plan.unit], found.mlp.error[plan.recovery]
+    of_heads = attention.error[plan.recovery]
+    steps = [layer.step(h, plan.unit) for h in bounds.heads]
     return {
-        "attention": rounded(site.error[plan.recovery][steps].tolist()),
-        "mlp": rounded(found.mlp.error[plan.recovery][list(widths)].tolist()),
-        "energy": [short(site.energy), short(found.mlp.energy)],
+        "attention": rounded(of_heads[steps].tolist()),
+        "mlp": rounded(mlp[list(widths)].tolist()),
+        "dropped": rounded([float(of_heads[0]), float(mlp[0])]),
+        "energy": [short(attention.energy), short(found.mlp.energy)],
     }
 
 
@@ -208,11 +217,17 @@ def checked(payload: Any, bank: Mapping[str, Any] | None) -> Value:
         layers = bank["layers"]
         if len(layers) != len(heads):
             raise refusal(f"they show {len(heads)} layers and the model has {len(layers)}")
-        heads = [
-            min(layer["heads"], key=lambda f: abs(f - h)) for layer, h in zip(layers, heads, strict=True)
-        ]
-        channels = [feasible(layer, c, bank["align"]) for layer, c in zip(layers, channels, strict=True)]
+        align = bank["align"]
+        pairs = [snapped(*found, align) for found in zip(layers, heads, channels, strict=True)]
+        heads, channels = [h for h, _ in pairs], [c for _, c in pairs]
     return {"heads": heads, "channels": channels, "locked": locked}
+
+
+def snapped(layer: Mapping[str, Any], heads: int, channels: int, align: int) -> tuple[int, int]:
+    """The feasible widths of a layer next to these; a layer that keeps nothing is one dropped whole."""
+    if not heads and not channels:
+        return 0, 0
+    return min(layer["heads"], key=lambda f: abs(f - heads)), feasible(layer, channels, align)
 
 
 def whole(payload: dict[str, Any], name: str) -> list[int]:
@@ -222,7 +237,7 @@ def whole(payload: dict[str, Any], name: str) -> list[int]:
         raise refusal(f"the {name} are not a list with one number per layer")
     if not all(isinstance(x, int) and not isinstance(x, bool) for x in found):
         raise refusal(f"the {name} are not all whole numbers")
-    return [min(MAX_COUNT, max(1, x)) for x in found]
+    return [min(MAX_COUNT, max(0, x)) for x in found]
 
 
 def feasible(layer: Mapping[str, Any], channels: int, align: int) -> int:

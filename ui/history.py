@@ -8,13 +8,14 @@ from typing import Any
 
 import gradio as gr
 
+from slimllm.recovery import RECOVERIES
 from slimllm.types import Refusal
 from ui import charts, report, work
 from ui.plotview import PlotView
 from ui.runs import Run, command_line
 from ui.screen import Screen, intro, job_line, lead, start_and_stop
 from ui.session import REGISTRY, Session
-from ui.words import count, figure, note, safe, share, size
+from ui.words import count, dropped_layers, figure, method_title, note, safe, share, size
 
 PURPOSE = "All comparisons so far: pick one to go on from, or to take away."
 HEADERS = [
@@ -119,8 +120,8 @@ def row_of(run: Run) -> list[str]:
         share(run.smaller),
         count(best.parameters),
         "–" if best.perplexity is None else figure(best.perplexity),
-        run.plan.method,
-        run.plan.recovery,
+        method_title(run.plan.method),
+        RECOVERIES[run.plan.recovery].title,
         run.protocol.text,
         "" if run.parent is None else f"Run {run.parent}",
         run.made[:16].replace("T", " "),
@@ -215,7 +216,8 @@ def about_run(run: Run) -> str:
     said = [
         f"{run.name} made {run.plan.model} {share(run.smaller)} smaller ({share(run.plan.ratio_achieved)} of "
         f"{'all parameters' if run.plan.count == 'all' else 'the parameters in its layers'}) by "
-        f"{run.plan.method} with recovery {run.plan.recovery}, having read {run.plan.calibration.text}."
+        f"{method_title(run.plan.method)} with recovery {run.plan.recovery}, having read "
+        f"{run.plan.calibration.text}. {dropped_layers(run.plan)}"
     ]
     made = run.exported
     if made:

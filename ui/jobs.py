@@ -43,6 +43,7 @@ class Job:
     stage_from: int = 0
     stopping: threading.Event = field(default_factory=threading.Event)
     finished: threading.Event = field(default_factory=threading.Event)
+    left: str = "nothing was changed"  # what a stop leaves
 
     @property
     def active(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from slimllm.types import LayerShape, Shape
+from slimllm.shapes import LayerShape, Shape
 from ui import work
 from ui.screen import Screen, intro, job_line, lead, start_and_stop
 from ui.session import REGISTRY, Loaded, Session

@@ -12,13 +12,22 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from slimllm.types import LayerAnalysis, Shape, SiteAnalysis, Unit
+from slimllm.shapes import Shape, Unit
+from slimllm.types import LayerAnalysis, SiteAnalysis
 from ui.drawing import COLOUR, Layers, axis, colour_bar, laid_out, layer_axis, scale, ticks
+
+
+def first_unit(layers: Layers, shape: Shape) -> Unit:
+    """The attention unit that the layers were scored by first."""
+    units: list[Unit] = [unit for found in layers if found for unit in found.attention]
+    return units[0] if units else shape.units[0]
 
 
 def heads_map(layers: Layers, total: int, shape: Shape, *, unit: Unit | None = None) -> go.Figure:
     """Layers × heads by score within the layer; KV groups stand apart. A click gives x = head, y = layer."""
-    unit = unit or shape.units[0]
+    unit = unit or first_unit(layers, shape)
+    if unit == "value-column":
+        return columns_map(layers, total, shape)
     figure = go.Figure()
     for first, run in runs(layers):
         scores = np.stack([padded_scores(found.attention[unit], shape.heads) for found in run])
@@ -37,6 +46,31 @@ def heads_map(layers: Layers, total: int, shape: Shape, *, unit: Unit | None = N
     }
     words = f"Importance of each head, in {groups} KV groups" if groups < size else "Importance of each head"
     return laid_out(figure, title=words, key=f"heads {total} {size}", **layout)
+
+
+def columns_map(layers: Layers, total: int, shape: Shape, *, bins: int = 192) -> go.Figure:
+    """Layers × value columns, group after group, by score within the layer."""
+    each = max(layer.values for layer in shape.layers)
+    size = shape.groups * each
+    edges = bin_edges(size, bins)
+    middles = ((edges[:-1] + edges[1:] - 1) / 2).astype(np.float32)
+    figure = go.Figure()
+    for first, run in runs(layers):
+        scores = np.stack([binned(found.attention["value-column"], edges, False) for found in run])
+        figure.add_trace(map_trace(scores, of_best(scores), first, middles, (0, gap(total)[1])))
+        figure.data[-1].update(
+            hovertemplate="Layer %{y}, around value column %{x:,.0f}<br>"
+            "score %{customdata:.4g}<extra></extra>"
+        )
+    lines = [g * each - 0.5 for g in range(1, shape.groups)] if figure.data else []
+    layout: dict[str, Any] = {
+        "xaxis": axis("Value column", range=[-0.5, size - 0.5], tickformat=",d", nticks=6),
+        "yaxis": layer_axis(total),
+        "shapes": [between_groups(x) for x in lines],
+        "coloraxis": colours("of the layer’s best column", {"0 %": 0, "50 %": 100, "100 %": 200}),
+    }
+    words = f"Importance of each value column, in {shape.groups} KV groups of {each}"
+    return laid_out(figure, title=words, key=f"columns {total} {size}", **layout)
 
 
 def between_groups(x: float) -> dict[str, Any]:

@@ -43,6 +43,106 @@ def errors_chart(reports: Sequence[LayerReport]) -> go.Figure:
     )
 
 
+def training_chart(steps: Sequence[Mapping[str, float]]) -> go.Figure:
+    """The losses of a training of gates on the left, the shares that count as kept on the right, step by
+    step."""
+    every = max(1, len(steps) // 400)
+    places = [*range(0, len(steps), every)]
+    x = np.array(places, dtype=np.int32) + 1
+    lines = (
+        ("ce", "loss on the text", "accent", "solid", "y", "%{y:.3f} nats per token"),
+        ("kl", "distance from the dense model", "second", "dash", "y", "%{y:.3f} nats per token"),
+        ("kept_heads", "heads kept", "third", "dot", "y2", "%{y:.1f} %"),
+        ("kept_channels", "channels kept", "fourth", "dashdot", "y2", "%{y:.1f} %"),
+    )
+    figure = go.Figure()
+    for key, name, colour, dash, side, words in lines:
+        values = np.nan_to_num([steps[i].get(key, 0.0) for i in places], posinf=0.0, neginf=0.0)
+        figure.add_scatter(
+            x=x,
+            y=percent(values) if side == "y2" else np.asarray(values, dtype=np.float32),
+            name=name,
+            mode="lines",
+            yaxis=side,
+            line={"color": COLOUR[colour], "width": 2, "dash": dash},
+            hovertemplate=f"Step %{{x:,d}}, {name}<br>{words}<extra></extra>",
+        )
+    return laid_out(
+        figure,
+        title="The training of the gates",
+        key="training",
+        xaxis=axis("Step", nticks=8, tickformat=",d"),
+        yaxis=axis("Loss, nats per token", showgrid=True, rangemode="tozero", nticks=6),
+        yaxis2=axis("Kept, %", overlaying="y", side="right", range=[0, 105], dtick=25),
+        margin={"l": 64, "r": 64, "t": 52, "b": 86},
+        legend={
+            "orientation": "h", "font": {"size": 12},
+            "x": 0, "xanchor": "left", "y": 0, "yref": "container", "yanchor": "bottom",
+        },
+        showlegend=True,
+    )  # fmt: skip
+
+
+def methods_chart(rows: Sequence[Mapping[str, Any]], dense: Mapping[str, Any] | None) -> go.Figure:
+    """Size against perplexity of several methods on one budget, the dense model as reference.
+
+    Row keys: name, parameters, perplexity, words (a line for the hover), present (whether it is the plan of
+    the Tune tab). A click gives custom = the row's number in `rows`.
+    """
+    shown = [(i, r) for i, r in enumerate(rows) if finite(r["parameters"]) and finite(r["perplexity"])]
+    figure = go.Figure()
+    for mine, name, fill in ((False, "methods", "accent"), (True, "your plan", "surface")):
+        some = [(i, row) for i, row in shown if row["present"] is mine]
+        if some:
+            figure.add_trace(run_trace(some, name, COLOUR[fill], "markers", "middle right"))
+            figure.data[-1].update(cliponaxis=True)
+    everyone = [position(row) for _, row in shown]
+    if dense is not None and finite(dense["perplexity"]):
+        everyone.append(position(dense))
+        trace = run_trace([(-1, dense)], "dense", COLOUR["ink"], "markers", "middle right")
+        trace.marker.symbol, trace.marker.line.color = "diamond", COLOUR["ink"]
+        figure.add_trace(trace)
+        figure.add_hline(y=dense["perplexity"], line={"color": COLOUR["ink"], "width": 1, "dash": "dot"})
+    heights = [math.log10(p) for _, p in everyone if p > 0]
+    sizes = [size for size, _ in everyone]
+    for label in labels([(row["name"], *position(row)) for _, row in shown], heights):
+        figure.add_annotation(**label)
+    return laid_out(
+        figure,
+        title="Size and perplexity of every method",
+        key=f"methods {len(rows)}",
+        xaxis=axis("Parameters, millions", showgrid=True, nticks=7, range=padded([s / 1e6 for s in sizes])),
+        yaxis=axis(
+            "Perplexity, lower is better", showgrid=True, nticks=6, type="log", range=padded(heights),
+        ),
+        showlegend=True,
+    )  # fmt: skip
+
+
+TALL, LINE = 280, 17  # pixels of the plot's height and of a label, roughly
+
+
+def labels(points: Sequence[tuple[str, float, float]], heights: Sequence[float]) -> list[dict[str, Any]]:
+    """A label to the right of each (name, parameters, perplexity), pushed up where it would lie on the one
+    below."""
+    found: list[dict[str, Any]] = []
+    low, high = padded(heights) or [0.0, 1.0]
+    taken = -math.inf
+    for name, size, perplexity in sorted(points, key=lambda point: (point[2], point[1])):
+        at = TALL * (math.log10(perplexity) - low) / (high - low)
+        place = max(at, taken + LINE)
+        taken = place
+        found.append(
+            {
+                "x": size / 1e6, "y": math.log10(perplexity), "ax": 30, "ay": at - place,
+                "text": safe(name), "showarrow": True, "arrowhead": 0, "arrowwidth": 1, "standoff": 7,
+                "arrowcolor": COLOUR["line-strong"], "xanchor": "left", "yanchor": "middle",
+                "font": {"size": 12, "color": COLOUR["ink"]},
+            }
+        )  # fmt: skip
+    return found
+
+
 def history_chart(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
     """Size against perplexity of every run; runs that no other beats in both are filled and joined by a line.
 

@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 from slimllm.recipes import plan_from_text, plan_to_dict
 from slimllm.sources import home
 from slimllm.store import replace_file
-from slimllm.types import Plan, Refusal
+from slimllm.types import Calibration, Plan, Refusal
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,37 @@ class Run:
     @property
     def name(self) -> str:
         return f"Run {self.number}"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What several methods are compared on: the size, the text they read, how they are measured."""
+
+    ratio: float
+    count: str
+    calibration: Calibration
+    protocol: Protocol
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One of several methods on one budget: its plan and figures, or why there are none. `present` says that
+    it is the plan of the Tune tab, not a method's own."""
+
+    method: str
+    budget: Budget
+    dense: Column
+    plan: Plan | None = None
+    column: Column | None = None
+    seconds: float = 0.0
+    present: bool = False
+    refusal: str = ""
+
+    @property
+    def excess(self) -> float | None:
+        """ln of perplexity over the dense model's: the loss per token that pruning added."""
+        mine, dense = self.column.perplexity if self.column else None, self.dense.perplexity
+        return math.log(mine / dense) if mine and dense and math.isfinite(mine) else None
 
 
 def run_to_dict(run: Run) -> dict[str, Any]:

@@ -11,19 +11,24 @@ import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from slimllm.methods import settings
 from slimllm.models import Pruned, Subject
 from slimllm.planning import check_plan
-from slimllm.types import Analysis, LayerAnalysis, LayerReport, Plan, Refusal
+from slimllm.types import Analysis, Calibration, LayerAnalysis, LayerReport, Plan, Refusal
+from ui.choices import Source, source_of
 from ui.jobs import Job, Worker
-from ui.runs import Column, Protocol, Run, open_runs, save_run
+from ui.runs import Column, Entry, Protocol, Run, open_runs, save_run
+from ui.words import method_title
 
 IDLE_SECONDS = 3600.0
 KEPT_WEIGHTS = 2  # pruned models stay in memory for the latest runs only
 KEPT_PLANS = 500
+KEPT_ANALYSES = 16  # a few megabytes each
 SAME_GESTURE = 1.0  # seconds within which a moving dial counts as one change
 
 
@@ -72,6 +77,10 @@ class Session:
         self.loaded: Loaded | None = None
         self.job: Job | None = None
         self.analysis: Analysis | None = None
+        self.analyses: dict[Source, Analysis] = {}
+        self.second: Analysis | None = None
+        self.training: list[dict[str, float]] = []
+        self.entries: list[Entry] = []
         self.partial: list[LayerAnalysis | None] = []
         self.detail: int | None = None
         self.plans: list[Plan] = []
@@ -136,17 +145,71 @@ class Session:
     def forget_analysis(self) -> None:
         with self.lock:
             self.analysis, self.partial, self.detail = None, [], None
+            self.analyses, self.second, self.training, self.entries = {}, None, [], []
             self.plans, self.cursor, self.locked, self.parent = [], -1, [], None
-            self.mark("layers", "detail", "plan", "controls", "bank")
+            self.mark("layers", "detail", "plan", "controls", "bank", "second", "training", "entries")
 
     def set_analysis(self, analysis: Analysis, plan: Plan) -> None:
         """Takes an analysis and the plan to start from; earlier plans stay if they fit, so that undo goes
         back to them."""
         with self.lock:
-            self.analysis, self.partial = analysis, list(analysis.layers)
+            self.keep_analysis(analysis)
+            self.show_analysis(analysis)
             self.locked = self.locked or [False] * len(analysis.layers)
             self.push(plan)
-            self.mark("layers", "detail", "bank", "controls")
+
+    def keep_analysis(self, analysis: Analysis) -> None:
+        """Remembers an analysis, so that its plans can be shown and pruned again; the oldest give way."""
+        with self.lock:
+            source = source_of(analysis)
+            self.analyses.pop(source, None)
+            self.analyses[source] = analysis
+            for old in list(self.analyses)[:-KEPT_ANALYSES]:
+                del self.analyses[old]
+
+    def show_analysis(self, analysis: Analysis) -> None:
+        """Makes an analysis the present one; a second method stays beside it only if it read the same
+        text."""
+        with self.lock:
+            self.analysis, self.partial = analysis, list(analysis.layers)
+            if self.second is not None and (
+                self.second.calibration != analysis.calibration
+                or source_of(self.second) == source_of(analysis)
+            ):
+                self.second = None
+            self.mark("layers", "detail", "bank", "controls", "second")
+
+    def made_from(self, plan: Plan) -> Analysis | None:
+        """The analysis that a plan was made from, if it is remembered."""
+        return self.analyses.get(source_of(plan))
+
+    def analysis_by(
+        self, method: str, options: Mapping[str, Any], calibration: Calibration
+    ) -> Analysis | None:
+        """The analysis by a method with these options, the others as usual, if it is remembered."""
+        return self.analyses.get((method, tuple(sorted(settings(method, options).items())), calibration))
+
+    def lay_over(self, second: Analysis | None) -> None:
+        """Lays a second method over the maps, or takes it away."""
+        self.second = second
+        self.mark("second", "layers")
+
+    def suit(self, plan: Plan) -> None:
+        """Makes the analysis that a plan was made from the present one, or another that knows its units; a
+        `Refusal` where there is none."""
+        with self.lock:
+            able = [a for a in self.analyses.values() if plan.unit in a.layers[0].attention]
+            if not able:
+                raise Refusal(
+                    f"This plan cuts {plan.unit} units; analyse the model with method "
+                    f"{method_title(plan.method)} first."
+                )
+            found = max(
+                able,
+                key=lambda a: (source_of(a) == source_of(plan), a.method == plan.method, a is self.analysis),
+            )
+            if found is not self.analysis:
+                self.show_analysis(found)
 
     @property
     def known(self) -> Analysis:
@@ -181,6 +244,7 @@ class Session:
     def take_plan(self, plan: Plan) -> None:
         """Makes a plan from a file or a run the present one; a `Refusal` where it is for another model."""
         check_plan(plan, self.known.shape)
+        self.suit(plan)
         self.push(plan)
         self.mark("controls", "bank")
 
@@ -189,9 +253,21 @@ class Session:
         with self.lock:
             self.cursor = min(max(self.cursor + by, 0), len(self.plans) - 1)
             self.gesture = ("", 0.0)
+            if self.cursor >= 0:
+                self.suit(self.plan)
             self.mark("plan", "controls", "bank")
 
     # Runs
+
+    def put_entry(self, entry: Entry) -> None:
+        """Adds a row to the table of methods; the same method on the same budget has one row."""
+        with self.lock:
+            same = (entry.method if not entry.present else "", entry.present, entry.budget)
+            kept = [
+                e for e in self.entries if (e.method if not e.present else "", e.present, e.budget) != same
+            ]
+            self.entries = [*kept, entry]
+            self.mark("entries")
 
     def add_run(self, run: Run, models: dict[str, Pruned]) -> None:
         with self.lock:

@@ -13,6 +13,7 @@ from typing import Any
 from slimllm import evaluate, pipeline, planning, texts
 from slimllm.models import Subject
 from slimllm.types import LayerReport, Plan, Progress, Refusal
+from ui.choices import recoveries_for
 from ui.jobs import Job, Steps
 from ui.runs import LABELS, Asked, Column, Protocol, Run
 from ui.session import Answer, Comparison, Registry, Session
@@ -77,13 +78,16 @@ def compare_stages(session: Session, subject: Subject, pending: Comparison, aske
     plan, bare = pending.plan, dataclasses.replace(pending.plan, recovery="none")
     if plan.recovery != "none" and session.analysis is not None:
         bare = planning.told(session.analysis, bare)
+    known = session.made_from(plan)
     plans = {"pruned": bare} if plan.recovery == "none" else {"pruned": bare, "recovered": plan}
+    if plan.recovery != "none" and not any(key == "none" for _, key in recoveries_for(plan.method)):
+        del plans["pruned"]  # the method cannot do without
     stages: list[Stage] = [(LABELS["dense"], partial(measure, session, "dense", subject, pending, asked))]
     for name, wanted in plans.items():
 
         def prune(name: str = name, wanted: Plan = wanted) -> Steps:
             text = texts.text(wanted.calibration.text, offline=asked.offline)
-            pending.models[name] = yield from pipeline.prune(subject, wanted, text)
+            pending.models[name] = yield from pipeline.prune(subject, wanted, text, known)
             pending.reports[name] = pending.models[name].layers
 
         def gauge(name: str = name) -> Steps:

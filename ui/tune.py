@@ -11,23 +11,19 @@ from typing import Any
 import gradio as gr
 
 from slimllm import planning, recipes
-from slimllm.allocation import ALLOCATIONS
-from slimllm.recovery import RECOVERIES
+from slimllm.methods import method
 from slimllm.types import Plan, Refusal
+from ui.choices import allocations_for, recoveries_for, units_for, words_on_choices
 from ui.faders import Faders, bank, value_of
 from ui.screen import Screen, intro, lead
 from ui.session import Session
 from ui.wishes import plan_for
-from ui.words import count, note, share, size
+from ui.words import count, dropped, dropped_layers, note, share, size
 
 PURPOSE = "Say how much smaller the model should become, and from where to take it."
 ALIGNMENTS = (1, 8, 16, 32, 64, 128)
-UNITS = [
-    ("Automatic (the finer one)", "auto"),
-    ("Whole KV groups", "kv-group"),
-    ("Heads of every group", "query-head"),
-]
 COUNTS = [("parameters in the layers", "decoder"), ("all parameters", "all")]
+FIRST = "slimllm"  # the method whose rules are offered before there is an analysis
 LARGEST_PLAN = 5_000_000  # bytes
 
 
@@ -47,7 +43,7 @@ def build(screen: Screen) -> None:
         buttons=[],
     )
     summary = gr.HTML(elem_id="tune-summary", padding=False)
-    rules = (target, *rules_box())
+    rules = (target, *rules_box(screen))
     with gr.Row(elem_classes="bar"):
         undo = gr.Button("Undo", elem_id="tune-undo", scale=0, min_width=90, interactive=False)
         redo = gr.Button("Redo", elem_id="tune-redo", scale=0, min_width=90, interactive=False)
@@ -76,7 +72,7 @@ def build(screen: Screen) -> None:
     screen.on(load.upload, "tune", load_plan, load)
 
 
-def rules_box() -> tuple[Any, ...]:
+def rules_box(screen: Screen) -> tuple[Any, ...]:
     """The second level, folded away: recovery, allocation, unit, alignment, what is counted, one width for
     all."""
 
@@ -85,24 +81,29 @@ def rules_box() -> tuple[Any, ...]:
             choices, value=value, label=label, info=info, elem_id=f"tune-{name}", min_width=190
         )
 
-    recoveries = [(row.title, name) for name, row in RECOVERIES.items()]
-    allocations = [(row.title, name) for name, row in ALLOCATIONS.items()]
+    recoveries, allocations = recoveries_for(FIRST), allocations_for(FIRST)
+    units = [("Automatic", "auto")]
     alignments = [(f"multiples of {a}" if a > 1 else "any number", a) for a in ALIGNMENTS]
-    with gr.Accordion("By which rules", open=False, elem_id="tune-rules"), gr.Row(elem_classes="controls"):
-        recovery = choice(recoveries, "regression", "Recovery", "how what remains is mended", "recovery")
-        allocation = choice(
-            allocations, "cosine", "Where to cut", "how the loss is spread over the layers", "allocation"
-        )
-        unit = choice(UNITS, "auto", "Heads leave as", "the unit of attention", "unit")
-        align = choice(alignments, 8, "Channels stay in", "multiples run faster", "align")
-        counted = choice(COUNTS, "decoder", "The dial counts", "what it is a share of", "count")
-        same = gr.Checkbox(
-            False,
-            label="Same width everywhere",
-            info="gives a plain checkpoint; then 'Where to cut' has no say",
-            elem_id="tune-same",
-            min_width=190,
-        )
+    first = method(FIRST)
+    with gr.Accordion("By which rules", open=False, elem_id="tune-rules"):
+        with gr.Row(elem_classes="controls"):
+            recovery = choice(recoveries, first.recovery, "Recovery", "how the rest is mended", "recovery")
+            allocation = choice(
+                allocations, first.allocation, "Where to cut", "the share of each layer", "allocation"
+            )
+            unit = choice(units, "auto", "Attention loses", "the unit that leaves", "unit")
+        said = gr.HTML(elem_id="tune-words", padding=False)
+        with gr.Row(elem_classes="controls"):
+            align = choice(alignments, 8, "Channels stay in", "multiples run faster", "align")
+            counted = choice(COUNTS, "decoder", "The dial counts", "what it is a share of", "count")
+            same = gr.Checkbox(
+                False,
+                label="Same width everywhere",
+                info="gives a plain checkpoint; then 'Where to cut' has no say",
+                elem_id="tune-same",
+                min_width=190,
+            )
+    screen.show(said, draw_words, "plan", "layers")
     return recovery, allocation, unit, align, counted, same
 
 
@@ -128,7 +129,7 @@ def change(session: Session, gesture: str, *rules: Any) -> None:
         session.mark("controls")
         raise Refusal("The model is not analysed yet; do that on the Analyse tab first.")
     session.push(plan_for(session.known, session.plan if session.plans else None, *rules), gesture)
-    session.wishes["rules"] = (rules[3], rules[6])
+    session.wishes["rules"] = (rules[3], rules[2])
     session.mark("bank")
 
 
@@ -146,7 +147,7 @@ def move_faders(session: Session, value: dict[str, list[Any]] | None, hold: bool
     present = list(zip(plan.heads, plan.channels, strict=True))
     changes = {i: pair for i, pair in enumerate(wanted) if tuple(pair) != present[i]}
     if changes:
-        locked = [i for i, lock in enumerate(session.locked) if lock]
+        locked = [i for i, lock in enumerate(session.locked) if lock or dropped(plan, i)]
         session.push(planning.adjust(analysis, plan, changes, hold=hold, locked=locked))
 
 
@@ -172,9 +173,11 @@ def load_plan(session: Session, path: str | None) -> None:
     except (OSError, UnicodeDecodeError):
         raise Refusal("The file is not readable text; choose a plan.json.") from None
     plan = recipes.plan_from_text(text, "The plan")
-    plan = planning.told(session.known, plan) if fits(session, plan) else plan
+    if fits(session, plan):
+        session.suit(plan)
+        plan = planning.told(session.known, plan)
     session.take_plan(plan)
-    other = plan.method != session.known.method or plan.calibration != session.known.calibration
+    other = session.made_from(plan) is None
     session.say(
         "tune",
         "The plan is loaded. It was made with another method or text; errors shown are from the present "
@@ -205,6 +208,7 @@ def draw_summary(session: Session) -> str:
         f"The model becomes {share(1 - view.parameters / shape.parameters)} smaller: "
         f"{count(view.parameters)} of {count(shape.parameters)} parameters stay, {size(saved)} are saved"
         f"{'' if plan.count == 'all' else f' ({share(view.ratio)} of what is in the layers)'}. "
+        f"{dropped_layers(plan)}{' ' if dropped_layers(plan) else ''}"
         f"Each layer's output is expected to move by {share(view.total_error)} on average.",
     )
 
@@ -230,24 +234,35 @@ def draw_history(session: Session) -> list[Any]:
 
 
 def draw_rules(session: Session) -> list[Any]:
-    """The dial and the rules as the present plan has them."""
+    """The dial and the rules as the present plan has them; only what combines with its method is offered."""
     if not session.plans:
         return [gr.skip()] * 7
-    plan = session.plan
-    wish = session.wishes.get("rules", ("auto", False))[0]
+    plan, analysis = session.plan, session.known
+    name = analysis.method
+    unit, allocation = session.wishes.get("rules", ("auto", ""))
+    cuts = allocations_for(name)
+    known = [key for _, key in cuts]
+    cut = next((a for a in (plan.allocation, str(allocation), method(name).allocation) if a in known), None)
     same = plan.ratio_requested > 0 and len(set(zip(plan.heads, plan.channels, strict=True))) == 1
-    allocation = plan.allocation if plan.allocation in ALLOCATIONS else gr.skip()
     align = gr.Dropdown(value=plan.align) if plan.align in ALIGNMENTS else gr.skip()
-    shown = "auto" if wish == "auto" and plan.unit == session.known.shape.units[0] else plan.unit
+    first = next(iter(analysis.layers[0].attention))
     return [
         min(max(plan.ratio_requested, 0.0), 0.9),
-        plan.recovery,
-        allocation,
-        shown,
+        gr.Dropdown(choices=recoveries_for(name), value=plan.recovery),
+        gr.Dropdown(choices=cuts, value=cut),
+        gr.Dropdown(
+            choices=units_for(analysis),
+            value="auto" if unit == "auto" and plan.unit == first else plan.unit,
+        ),
         align,
         plan.count,
         same,
     ]
+
+
+def draw_words(session: Session) -> str:
+    """The chosen rules in plain words, and what does not combine with the method."""
+    return words_on_choices(session.plan, session.known.method) if session.plans else ""
 
 
 def draw_faders(faders: Faders, session: Session) -> Any:

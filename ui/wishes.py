@@ -63,7 +63,7 @@ def plan_for(
         analysis,
         float(ratio),
         allocation=allocation if allocation in ALLOCATIONS else None,
-        recovery=recovery,
+        recovery=None if recovery == "auto" else recovery,
         unit=unit,
         align=align,
         count=count,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 import math
 
+from slimllm.methods import METHODS
+from slimllm.types import Plan
 from ui.jobs import Job
 
 
@@ -60,6 +62,31 @@ def change(after: float, before: float) -> str:
     return f"{'+' if ratio > 0 else '−' if ratio < 0 else '±'}{abs(100 * ratio):.1f} %"
 
 
+def unit_words(unit: str) -> str:
+    """What attention loses, in the plural."""
+    return "value columns" if unit == "value-column" else "heads"
+
+
+def dropped(plan: Plan, index: int) -> bool:
+    """Whether the plan takes this layer out whole."""
+    return not plan.heads[index] and not plan.channels[index]
+
+
+def dropped_layers(plan: Plan) -> str:
+    """The layers that the plan takes out whole, as a sentence; empty where there are none."""
+    gone = [i for i in range(len(plan.heads)) if dropped(plan, i)]
+    if not gone:
+        return ""
+    if len(gone) == 1:
+        return f"Layer {gone[0]} is dropped whole."
+    return f"Layers {', '.join(map(str, gone[:-1]))} and {gone[-1]} are dropped whole."
+
+
+def method_title(name: str) -> str:
+    """What a method is called on the page."""
+    return METHODS[name].title if name in METHODS else name
+
+
 def safe(text: object) -> str:
     """Text made harmless for HTML."""
     return html.escape(str(text), quote=True)
@@ -77,9 +104,7 @@ def progress_line(job: Job | None, place: int) -> str:
     if job.state == "failed":
         return strip("bad", job.error, "", None)
     if job.state == "stopped":
-        return strip(
-            "off", f"{job.title}: stopped after {duration(job.elapsed)}; nothing was changed.", "", None
-        )
+        return strip("off", f"{job.title}: stopped after {duration(job.elapsed)}; {job.left}.", "", None)
     if job.state == "done":
         return strip("good", f"{job.title}: done in {duration(job.elapsed)}.", "", 1.0)
     step = job.progress

@@ -8,16 +8,19 @@ import hashlib
 import json
 import re
 import shutil
+from collections.abc import Generator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from slimllm import checkpoint, evaluate, models, pipeline, planning, texts
+from slimllm import checkpoint, evaluate, gates, models, pipeline, planning, texts
 from slimllm.models import Pruned, Subject
 from slimllm.sources import home
-from slimllm.types import Analysis, Calibration, Plan, Progress, Refusal
+from slimllm.types import Analysis, Calibration, LayerAnalysis, Plan, Progress, Refusal
+from ui.choices import carried
 from ui.jobs import Job, Steps
 from ui.session import Loaded, Registry, Session
+from ui.words import method_title
 
 MOMENTS_ON_DISK = 2_000_000_000  # bytes: beyond this a change of method reads the text again
 START_RATIO = 0.2
@@ -53,46 +56,99 @@ def start_load(
 
 
 def start_analyse(
-    registry: Registry, session: Session, calibration: Calibration, method: str, offline: bool
+    registry: Registry,
+    session: Session,
+    calibration: Calibration,
+    method: str,
+    offline: bool,
+    options: Mapping[str, Any] | None = None,
 ) -> Job:
     """The job that scores all layers; the session's partial layers fill up while it runs."""
     subject = session.subject
 
     def steps(job: Job) -> Steps:
         earlier, session.partial = session.partial, [None] * len(subject.layers)
-        session.mark("layers")
+        trained, session.training = session.training, []
+        session.mark("layers", "training")
         job.say(f"Reading {calibration.samples * calibration.length:,} tokens of {calibration.text}.")
         done = False
         try:
-            text = texts.text(calibration.text, offline=offline)
-            folder = moments_folder(subject, calibration)
-            found = yield from pipeline.analyse(subject, text, calibration, method_name=method, folder=folder)
+            found = yield from scored(subject, calibration, method, options, offline)
             done = True
             return found
         finally:
             if not done:
-                session.partial = earlier
-                session.mark("layers")
+                session.partial, session.training = earlier, trained
+                session.mark("layers", "training")
 
     def on_progress(progress: Progress) -> None:
-        session.partial[progress.done - 1] = progress.result
-        session.mark("layers")
+        if progress.stage == "gates":
+            session.training.append(progress.result)
+            session.mark("training")
+        elif isinstance(progress.result, LayerAnalysis):
+            session.partial[progress.done - 1] = progress.result
+            session.mark("layers")
 
     def on_done(analysis: Analysis) -> None:
-        session.set_analysis(analysis, first_plan(session, analysis))
+        plan, said = first_plan(session, analysis)
+        session.set_analysis(analysis, plan)
+        if said:
+            session.say("analyse", said)
+            session.say("tune", said)
 
     return session.begin(registry.worker, Job("analyse", "Analysis", steps, on_progress, on_done))
 
 
-def first_plan(session: Session, analysis: Analysis) -> Plan:
-    """A plan to start from: the wish of the present plan if there is one, else a fifth smaller."""
-    wish = session.plans[session.cursor].ratio_requested if session.plans else START_RATIO
+def scored(
+    subject: Subject, calibration: Calibration, method: str, options: Mapping[str, Any] | None, offline: bool
+) -> Generator[Progress, None, Analysis]:
+    """The scores of all layers; moments that are on disk already are not collected again."""
+    text = texts.text(calibration.text, offline=offline)
+    folder = moments_folder(subject, calibration)
+    return (
+        yield from pipeline.analyse(
+            subject, text, calibration, method_name=method, options=options, folder=folder
+        )
+    )
+
+
+def start_second(
+    registry: Registry, session: Session, method: str, options: Mapping[str, Any] | None, offline: bool
+) -> Job:
+    """The job that scores the layers by a second method, from the text that the first one read."""
+    subject, first = session.subject, session.known
+
+    def steps(job: Job) -> Steps:
+        job.say(f"Scoring with {method_title(method)}.")
+        return (yield from scored(subject, first.calibration, method, options, offline))
+
+    def on_done(analysis: Analysis) -> None:
+        session.keep_analysis(analysis)
+        session.lay_over(analysis)
+
+    return session.begin(registry.worker, Job("second", "Second method", steps, on_done=on_done))
+
+
+def first_plan(session: Session, analysis: Analysis) -> tuple[Plan, str]:
+    """A plan to start from, with what was chosen for the present one as far as it combines, else a fifth
+    smaller; and what had to be given up."""
+    present = session.plan if session.plans else None
+    recovery, allocation, said = carried(present, analysis.method)
+    wish = present.ratio_requested if present else START_RATIO
     for ratio in (wish, START_RATIO, 0.1):
         try:
-            return planning.make_plan(analysis, ratio)
+            plan = planning.make_plan(
+                analysis,
+                ratio,
+                recovery=recovery,
+                allocation=allocation,
+                align=present.align if present else 8,
+                count=present.count if present else "decoder",
+            )
         except Refusal:
             continue
-    return planning.make_plan(analysis, 0.0)
+        return plan, said
+    return planning.make_plan(analysis, 0.0), said
 
 
 def moments_folder(subject: Subject, calibration: Calibration) -> Path | None:
@@ -121,6 +177,12 @@ def rough_cost(loaded: Loaded, calibration: Calibration) -> tuple[int, float, fl
     return tokens, 1.5 * tokens / max(loaded.pace, 1e-9) + arithmetic, memory
 
 
+def training_seconds(steps: int, pace: float) -> float:
+    """Seconds that so many steps of training gates take, roughly: each reads its tokens twice and goes back
+    once."""
+    return steps * gates.Training.tokens_per_step * 5 / max(pace, 1e-9)
+
+
 # Export -----------------------------------------------------------------------------------------------------
 
 
@@ -135,9 +197,8 @@ def start_export(registry: Registry, session: Session, number: int | None, tier:
         if pruned is None:
             job.say(f"Opening {run.plan.model} to prune it again.")
             subject = subject_of(session, run.plan, offline)
-            pruned = yield from pipeline.prune(
-                subject, run.plan, texts.text(run.plan.calibration.text, offline=offline)
-            )
+            text = texts.text(run.plan.calibration.text, offline=offline)
+            pruned = yield from pipeline.prune(subject, run.plan, text, session.made_from(run.plan))
         slug = re.sub(r"[^A-Za-z0-9.-]+", "-", Path(run.plan.model).name).strip("-.") or "model"
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         folder = home() / "exports" / f"{slug}-run{run.number}-{stamp}"

@@ -1,0 +1,159 @@
+"""The cells of the methods' benchmark: which rows there are, what decides a cell's numbers, and where
+finished cells lie."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import slimllm
+from slimllm.allocation import ALLOCATIONS
+from slimllm.methods import METHODS, method, settings
+from slimllm.models import Subject
+from slimllm.recovery import RECOVERIES
+from slimllm.store import replace_file
+from slimllm.types import Refusal
+
+FORMAT = 1  # raised when a cell's content changes its meaning
+YARDSTICK, BEST, FLOOR = "slimllm", "best", "random"  # the only methods known by name
+USED = ("pipeline", "planning", "evaluate", "texts", "models", "store")  # what the benchmark calls
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method with a recovery and an allocation."""
+
+    method: str
+    recovery: str
+    allocation: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.method}:{self.recovery}:{self.allocation}"
+
+    @property
+    def trained(self) -> bool:
+        """Whether it learns from the text by descent, where all others only measure."""
+        return getattr(METHODS[self.method], "learns", "") == "gates"
+
+    def options(self, ratio: float) -> dict[str, Any]:
+        """What the method must be told: one that trains towards a size, which."""
+        return {option.name: ratio for option in METHODS[self.method].options if option.name == "target"}
+
+
+def row_of(words: str) -> Row:
+    """The row NAME[:RECOVERY[:ALLOCATION]]; what is left out is the method's own choice."""
+    name, recovery, allocation = (*words.split(":"), "", "")[:3]
+    known = method(name)
+    recovery, allocation = recovery or known.recovery, allocation or known.allocation
+    for word, table, kind in ((recovery, RECOVERIES, "Recovery"), (allocation, ALLOCATIONS, "Allocation")):
+        if word not in table:
+            raise Refusal(f"{kind} '{word}' in '{words}' is not known; use one of: {', '.join(table)}.")
+    return Row(name, recovery, allocation)
+
+
+def rows_of(asked: Sequence[str]) -> list[Row]:
+    """The rows asked for, or every method with its own choices and the yardstick with every recovery; each
+    once."""
+    every = [*METHODS, *(f"{YARDSTICK}:{recovery}" for recovery in RECOVERIES)]
+    return list(dict.fromkeys(row_of(words) for words in asked or every))
+
+
+def source_digest() -> str:
+    """A digest of the modules that decide numbers; neither comments nor docstrings count."""
+    digest = hashlib.sha256()
+    for name, source in sorted(imported_everywhere().items()):
+        digest.update(name.encode() + bare(source).encode())
+    return digest.hexdigest()[:16]
+
+
+def imported_everywhere() -> dict[str, str]:
+    """The source of every module that the benchmark calls, and of all that these import."""
+    waiting, found = list(USED), dict[str, str]()
+    while waiting:
+        name = waiting.pop()
+        file = Path(slimllm.__file__).parent / f"{name}.py"
+        if name not in found and file.is_file():
+            found[name] = file.read_text(encoding="utf-8")
+            waiting += imported(ast.parse(found[name]))
+    return found
+
+
+def imported(tree: ast.Module) -> list[str]:
+    """The names after `from slimllm.` or `from slimllm import`, wherever they stand."""
+    found: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "slimllm":
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("slimllm."):
+            found.append((node.module or "").split(".")[1])
+    return found
+
+
+def bare(source: str) -> str:
+    """The source without comments, docstrings and layout."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, False):
+            node.body = node.body[1:]
+    return ast.dump(tree)
+
+
+def model_digest(subject: Subject) -> str:
+    """A digest of the model's name, its tensors' names and shapes, and a few hundred values of each."""
+    digest = hashlib.sha256(f"{subject.source} {subject.device.type}".encode())
+    for name, tensor in subject.model.state_dict().items():
+        values = tensor.flatten()[:: max(1, tensor.numel() // 256)].float().cpu().numpy()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + values.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def tokens_digest(tokens: Tensor) -> str:
+    """A digest of token ids: a text under the same name may have changed."""
+    return hashlib.sha256(tokens.to(torch.int64).cpu().numpy().tobytes()).hexdigest()[:16]
+
+
+def key_digest(key: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Finished cells on disk, one file each, whole or not there, named for reading and by the digest of
+    their key."""
+
+    folder: Path
+
+    def file(self, key: dict[str, Any]) -> Path:
+        words = (
+            [key["row"][part] for part in ("method", "recovery", "allocation")] if key["row"] else ["dense"]
+        )
+        return self.folder / f"{'_'.join(words)}_{key['ratio']:g}_{key_digest(key)}.json"
+
+    def find(self, key: dict[str, Any]) -> dict[str, Any] | None:
+        """The cell with exactly this key, or None."""
+        try:
+            found = json.loads(self.file(key).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return found["cell"] if found.get("key") == json.loads(json.dumps(key)) else None
+
+    def keep(self, key: dict[str, Any], cell: dict[str, Any]) -> None:
+        text = json.dumps({"key": key, "cell": cell}, indent=1, allow_nan=False)
+        replace_file(self.file(key), lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def key_of(row: Row | None, ratio: float, shared: dict[str, Any]) -> dict[str, Any]:
+    """All that decides a cell's numbers; no row is the dense model, which no option of pruning touches."""
+    if row is None:
+        unmoved = {name: shared[name] for name in ("format", "source", "model", "evaluation", "versions")}
+        return {**unmoved, "row": None, "ratio": 0.0}
+    return {**shared, "row": asdict(row), "ratio": ratio, "options": settings(row.method, row.options(ratio))}

@@ -1,0 +1,184 @@
+"""Measuring one cell of the methods' benchmark: analyse, plan, prune, evaluate; or find it on disk."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from benchmarks import cells
+from benchmarks.cells import Cells, Row
+from slimllm import evaluate, models, pipeline, planning, store, texts
+from slimllm.answers import plain
+from slimllm.types import Analysis, Calibration, Refusal
+
+
+def say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
+
+
+@dataclass(eq=False)
+class Bench:
+    """The subject, its texts and settings, and what has been computed or found."""
+
+    subject: models.Subject
+    given: argparse.Namespace
+    source: texts.Text
+    calibration: Calibration
+    evaluation: dict[str, Tensor]  # token ids by label
+    shared: dict[str, Any]  # what every cell's key holds
+    store: Cells
+    computed: int = 0
+    missing: list[str] = field(default_factory=list)
+    kept: tuple[str, Analysis] | None = None  # the last analysis, by its digest
+
+    @property
+    def out(self) -> Path:
+        return Path(self.given.out)
+
+
+def prepare(given: argparse.Namespace) -> Bench:
+    """Loads the model, reads the texts, and fixes what all cells share."""
+    subject = models.load(given.model, device=given.device, dtype=given.dtype)
+    source = texts.text(given.calibration)
+    calibration = Calibration(given.calibration, given.samples, given.length, given.seed)
+    evaluation = {}
+    for name, label in labelled(given.texts).items():
+        evaluation[label] = texts.evaluation_tokens(texts.text(name), subject.tokenizer, limit=given.tokens)
+    read = texts.calibration_tokens(
+        source, subject.tokenizer, calibration, max_length=subject.shape.max_length
+    )
+    shared = {
+        "format": cells.FORMAT,
+        "source": cells.source_digest(),
+        "model": {"name": subject.source, "digest": cells.model_digest(subject)},
+        "calibration": {**asdict(calibration), "digest": cells.tokens_digest(read)},
+        "evaluation": {
+            "texts": {label: [len(ids), cells.tokens_digest(ids)] for label, ids in evaluation.items()},
+            "windows": given.windows,
+        },
+        "unit": given.unit,
+        "align": given.align,
+        "versions": dict(planning.versions()),
+    }
+    folder = Path(given.out) / "cells"
+    return Bench(subject, given, source, calibration, evaluation, shared, Cells(folder))
+
+
+def labelled(names: Sequence[str]) -> dict[str, str]:
+    """A short label for each text: `wikitext-2` for …/wikitext-2-raw-test.txt, more of the name on a tie."""
+    stems = {name: Path(name).stem for name in names}
+    short = {name: "-".join(stem.split("-")[:2]) for name, stem in stems.items()}
+    tied = len(set(short.values())) < len(short)
+    return {name: name if tied else short[name] for name in names}
+
+
+def analysis_of(bench: Bench, row: Row, ratio: float) -> Analysis:
+    """The analysis by the row's method: the one just used, one on disk, or a new one from shared moments."""
+    options = row.options(ratio)
+    key = {name: bench.shared[name] for name in ("format", "source", "model", "calibration", "versions")}
+    digest = cells.key_digest({**key, "method": row.method, "options": options})
+    if bench.kept and bench.kept[0] == digest:
+        return bench.kept[1]
+    folder = bench.out / "analyses" / digest
+    try:
+        found = store.open_analysis(folder)
+    except Refusal:
+        moments_of(bench, key)
+        found = analyse(bench, row.method, options)
+        store.save_analysis(found, folder)
+    bench.kept = (digest, found)
+    return found
+
+
+def analyse(bench: Bench, name: str, options: dict[str, Any]) -> Analysis:
+    return pipeline.finish(
+        pipeline.analyse(
+            bench.subject,
+            bench.source,
+            bench.calibration,
+            method_name=name,
+            options=options,
+            folder=bench.out / "moments",
+        )
+    )
+
+
+def moments_of(bench: Bench, key: dict[str, Any]) -> None:
+    """Collects the moments unless they lie there, so that every method's own seconds are of equal kind."""
+    folder, digest = bench.out / "moments", cells.key_digest(key)
+    stamp = folder / "bench.json"
+    if stamp.is_file() and json.loads(stamp.read_text())["digest"] == digest:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    say("collecting the moments …")
+    analyse(bench, cells.FLOOR, {})
+    store.replace_file(stamp, lambda path: path.write_text(json.dumps({"digest": digest})))
+
+
+def compute(bench: Bench, row: Row, ratio: float) -> dict[str, Any]:
+    """Analyses, plans, prunes and evaluates one row at one ratio."""
+    given = bench.given
+    analysis = analysis_of(bench, row, ratio)
+    plan = planning.make_plan(
+        analysis,
+        ratio,
+        recovery=row.recovery,
+        allocation=row.allocation,
+        unit=given.unit,
+        align=given.align,
+    )
+    pruned = pipeline.finish(pipeline.prune(bench.subject, plan, bench.source, analysis))
+    return {
+        "seconds": {"analyse": analysis.seconds, "prune": pruned.seconds},
+        "peak_mib": {"analyse": analysis.peak_memory_mib, "prune": pruned.peak_memory_mib},
+        "unit": plan.unit,
+        "heads": plan.heads,
+        "channels": plan.channels,
+        **evaluated(bench, pruned.subject),
+    }
+
+
+def evaluated(bench: Bench, subject: models.Subject) -> dict[str, Any]:
+    """Size, and mean negative log-likelihood per token by text and window."""
+    start, nll = time.perf_counter(), {}
+    for label, ids in bench.evaluation.items():
+        nll[label] = {
+            str(window): pipeline.finish(evaluate.perplexity(subject, ids, window)).nll
+            for window in bench.given.windows
+        }
+    return {
+        "decoder": subject.shape.decoder,
+        "parameters": subject.shape.parameters,
+        "nll": nll,
+        "evaluate_seconds": time.perf_counter() - start,
+    }
+
+
+def cell_of(bench: Bench, row: Row | None, ratio: float) -> dict[str, Any]:
+    """The stored cell, or a new one: numbers, or the sentence of a refusal."""
+    key = cells.key_of(row, ratio, bench.shared)
+    found, reused = bench.store.find(key), True
+    if found is None:
+        reused = False
+        bench.computed += 1
+        try:
+            found = evaluated(bench, bench.subject) if row is None else compute(bench, row, ratio)
+        except Refusal as refusal:
+            if row is None:  # without the dense model nothing can be compared
+                raise
+            found = {"refused": " ".join(str(refusal).split())}
+        found = json.loads(json.dumps(plain(found)))
+        bench.store.keep(key, found)
+        gc.collect()
+    known = {**asdict(row), "trained": row.trained} if row else {"method": "dense"}
+    return {**known, "ratio": ratio, "reused": reused, **found}

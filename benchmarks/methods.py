@@ -1,0 +1,167 @@
+"""Perplexity of every method at equal size, side by side.
+
+python -m benchmarks.methods [--model smollm2] [--ratios 0.2 0.5] [--methods NAME[:RECOVERY[:ALLOCATION]] …]
+[--texts encyclopedia ../shared/data/wikitext-2-raw-test.txt] [--windows 128 1024] [--tokens 16384]
+[--samples 64 --length 256] [--unit auto] [--align 8] [--out out/bench] [--json | --markdown]
+
+Without --methods: every method with its own recovery and allocation, and SlimLLM with every recovery. Every
+cell (a row at a ratio) is stored under --out when it is finished and never computed twice, unless an option,
+a text, the model, a library or our own source has changed; Ctrl-C loses at most the cell being computed. What
+a method refuses is noted with its reason. Moments are collected once, and a method's analysis serves all its
+cells.
+
+Prints a table per ratio and what the goals come to; writes results.json and the picture results.html. The
+first of --windows is the one that methods are compared by.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import cells, picture, report
+from benchmarks.cells import Row
+from benchmarks.measuring import Bench, cell_of, prepare, say
+from slimllm import planning, store
+from slimllm.answers import plain
+from slimllm.types import Refusal
+
+DEFAULT_TEXTS = ["encyclopedia", "../shared/data/wikitext-2-raw-test.txt"]
+
+
+def run(bench: Bench, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """All cells, the dense model's first; after Ctrl-C those that are finished."""
+    wanted = [(row, ratio) for row in rows for ratio in bench.given.ratios]
+    found = [cell_of(bench, None, 0.0)]
+    for number, (row, ratio) in enumerate(wanted, 1):
+        name, start = f"[{number}/{len(wanted)}] {row.name} at {ratio:.0%}", time.perf_counter()
+        try:
+            cell = cell_of(bench, row, ratio)
+        except KeyboardInterrupt:
+            say(f"{name}: cancelled; run the same command to go on from here")
+            bench.missing += [f"{row.name} at {ratio:g}" for row, ratio in wanted[number - 1 :]]
+            break
+        except Exception:  # a bug in one method must not cost a night's work; nothing is stored of it
+            say(f"{name}: failed\n{traceback.format_exc()}")
+            bench.missing.append(f"{row.name} at {ratio:g}")
+            continue
+        how = "reused" if cell["reused"] else f"computed in {time.perf_counter() - start:.0f} s"
+        say(f"{name}: {how}; {cell.get('refused') or brief(cell)}")
+        found.append(cell)
+    return found
+
+
+def brief(cell: dict[str, Any]) -> str:
+    first = {label: next(iter(by_window.values())) for label, by_window in cell["nll"].items()}
+    return ", ".join(f"{label} {report.perplexity(nll):.4g}" for label, nll in first.items())
+
+
+def machine(bench: Bench) -> str:
+    """The kind of machine, in words."""
+    cores, memory = os.cpu_count() or 1, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.is_file() and limit.read_text().strip().isdigit():
+        memory = min(memory, int(limit.read_text()))
+    device = bench.subject.device
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else "no GPU used"
+    versions = ", ".join(f"{name} {version}" for name, version in planning.versions())
+    dtype = str(bench.subject.dtype).removeprefix("torch.")
+    threads = torch.get_num_threads()
+    return f"{cores} cores, {threads} threads, {memory / 2**30:.0f} GiB, {gpu}; {dtype}; {versions}"
+
+
+def results(bench: Bench, found: list[dict[str, Any]], command: str) -> dict[str, Any]:
+    """All that is reported, as one object."""
+    dense = found[0]
+    pruned = [report.completed(cell, dense) for cell in found[1:]]
+    return {
+        "command": command,
+        "date": date.today().isoformat(),
+        "machine": machine(bench),
+        "model": bench.given.model,
+        "calibration": bench.shared["calibration"],
+        "evaluation": bench.shared["evaluation"],
+        "unit": bench.given.unit,
+        "align": bench.given.align,
+        "source": bench.shared["source"],
+        "computed": bench.computed,
+        "missing": bench.missing,
+        "dense": report.completed(dense, dense),
+        "cells": pruned,
+        "verdicts": [report.verdict(pruned, ratio) for ratio in bench.given.ratios],
+    }
+
+
+def parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument("--model", default="smollm2")
+    found.add_argument("--ratios", type=float, nargs="+", default=[0.2, 0.5])
+    found.add_argument("--methods", nargs="+", default=[], metavar="NAME[:RECOVERY[:ALLOCATION]]")
+    found.add_argument("--texts", nargs="+", default=DEFAULT_TEXTS, help="texts to evaluate on")
+    found.add_argument("--windows", type=int, nargs="+", default=[128, 1024])
+    found.add_argument("--tokens", type=int, default=16384, help="evaluation tokens of each text")
+    found.add_argument("--calibration", default="encyclopedia", help="the text to calibrate on")
+    found.add_argument("--samples", type=int, default=64)
+    found.add_argument("--length", type=int, default=256)
+    found.add_argument("--seed", type=int, default=0)
+    found.add_argument("--unit", default="auto")
+    found.add_argument("--align", type=int, default=8, help="channels in multiples of this")
+    found.add_argument("--device", default="auto")
+    found.add_argument("--dtype", default="auto")
+    found.add_argument("--out", default="out/bench")
+    how = found.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+    how.add_argument("--markdown", action="store_true", help="print the tables for docs/benchmarks.md")
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the benchmark; 0 all cells are there, 1 some are missing, 2 refused in one sentence, 130
+    cancelled."""
+    given = parser().parse_args(arguments)
+    command = shlex.join(
+        ["python", "-m", "benchmarks.methods", *(sys.argv[1:] if arguments is None else arguments)]
+    )
+    try:
+        answer, out = benchmark(given, command)
+    except Refusal as refusal:
+        say(f"benchmarks.methods: {' '.join(str(refusal).split())}")
+        return 2
+    except KeyboardInterrupt:
+        say("benchmarks.methods: cancelled before the first cell was finished")
+        return 130
+    text = json.dumps(plain(answer), indent=1, allow_nan=False)
+    store.replace_file(out / "results.json", lambda path: path.write_text(text, encoding="utf-8"))
+    store.replace_file(out / "results.html", lambda path: picture.write(answer, path))
+    show = report.markdown if given.markdown else report.plain_text
+    print(text if given.json else show(answer))
+    say(f"wrote {out / 'results.json'} and {out / 'results.html'}")
+    return 1 if answer["missing"] else 0
+
+
+def benchmark(given: argparse.Namespace, command: str) -> tuple[dict[str, Any], Path]:
+    """The results, and the folder they belong to."""
+    absent = [name for name in given.texts if Path(name).suffix and not Path(name).is_file()]
+    for name in absent:
+        say(f"text '{name}' is not there and is left out")
+    given.texts = [name for name in given.texts if name not in absent]
+    rows = cells.rows_of(given.methods)
+    if not given.texts:
+        raise Refusal("There is no text to evaluate on; give --texts.")
+    bench = prepare(given)
+    return results(bench, run(bench, rows), command), bench.out
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""How wide a model is, what each unit costs, and how the units of a site may be chosen.
+
+The letters are those of `types`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Unit = Literal["kv-group", "query-head", "value-column"]
+SiteName = Literal["attention", "mlp"]
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """The prunable widths of one decoder layer and what each unit of them costs in parameters."""
+
+    heads: int
+    groups: int
+    channels: int
+    head_cost: int
+    group_cost: int
+    channel_cost: int
+    fixed: int
+    attention_bias: bool
+    mlp_bias: bool
+    values: int = 0  # value columns of each head
+    value_cost: int = 0  # parameters of one value column in all heads: rows of V and columns of O
+
+    def widest(self, unit: Unit) -> int:
+        """The dense width of the attention site: its query heads, or the value columns of each."""
+        return self.values if unit == "value-column" else self.heads
+
+    def steps(self, unit: Unit) -> int:
+        """How many feasible widths above zero the attention site has."""
+        if unit == "value-column":
+            return self.values
+        return self.groups if unit == "kv-group" else self.heads // self.groups
+
+    def step(self, width: int, unit: Unit) -> int:
+        """The place of a feasible width of the attention site among its steps."""
+        return width * self.steps(unit) // self.widest(unit)
+
+    def heads_kept(self, width: int, unit: Unit) -> int:
+        """Query heads that remain at this width of the attention site."""
+        return (self.heads if width else 0) if unit == "value-column" else width
+
+    def groups_kept(self, width: int, unit: Unit) -> int:
+        """Key/value groups that remain at this width of the attention site."""
+        if unit == "kv-group":
+            return width * self.groups // self.heads
+        return self.groups if width else 0
+
+    def at(self, width: int, channels: int, unit: Unit) -> int:
+        """Parameters at these widths, without biases that a recovery may add; nothing kept is a layer
+        dropped."""
+        if not width and not channels:
+            return 0
+        whole = self.parameters(self.heads_kept(width, unit), self.groups_kept(width, unit), channels)
+        narrowed = (self.values - width) * self.value_cost if unit == "value-column" and width else 0
+        return whole - narrowed
+
+    def parameters(self, heads: int, groups: int, channels: int) -> int:
+        """Parameters of the layer at these widths, without biases that a recovery may add."""
+        return self.fixed + heads * self.head_cost + groups * self.group_cost + channels * self.channel_cost
+
+    @property
+    def dense(self) -> int:
+        return self.parameters(self.heads, self.groups, self.channels)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a causal language model; `outside` counts the parameters that are not in decoder
+    layers."""
+
+    family: str
+    hidden: int
+    head_size: int
+    vocab: int
+    max_length: int
+    outside: int
+    layers: tuple[LayerShape, ...]
+
+    @property
+    def decoder(self) -> int:
+        return sum(layer.dense for layer in self.layers)
+
+    @property
+    def parameters(self) -> int:
+        return self.outside + self.decoder
+
+    @property
+    def heads(self) -> int:
+        return max(layer.heads for layer in self.layers)
+
+    @property
+    def groups(self) -> int:
+        return max(layer.groups for layer in self.layers)
+
+    @property
+    def channels(self) -> int:
+        return max(layer.channels for layer in self.layers)
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        """The attention units that offer a choice, the finer one first."""
+        names: tuple[Unit, ...] = ("kv-group", "query-head")
+        steps = {unit: max(layer.steps(unit) for layer in self.layers) for unit in names}
+        return tuple(sorted((u for u in names if steps[u] > 1), key=lambda u: -steps[u])) or ("kv-group",)
+
+    @property
+    def widths(self) -> tuple[tuple[int, int, int], ...]:
+        """(heads, groups, channels) of every layer: what a plan must match."""
+        return tuple((layer.heads, layer.groups, layer.channels) for layer in self.layers)
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """What attention may lose: whole KV groups, equally many heads of every group, or equally many value
+    columns of every group (of which each has `size`, read by all its heads)."""
+
+    heads: int
+    groups: int
+    unit: Unit
+    size: int = 1
+
+    @property
+    def units(self) -> int:
+        if self.unit == "value-column":
+            return self.groups * self.size
+        return self.groups if self.unit == "kv-group" else self.heads
+
+    @property
+    def pools(self) -> Tensor:
+        """The pool (n,) each unit competes in; a feasible choice keeps equally many units of every pool."""
+        if self.unit == "kv-group":
+            return torch.zeros(self.groups, dtype=torch.int64)
+        if self.unit == "value-column":
+            return torch.arange(self.units) // self.size
+        return torch.arange(self.heads) // (self.heads // self.groups)
+
+    @property
+    def steps(self) -> int:
+        if self.unit == "value-column":
+            return self.size
+        return self.groups if self.unit == "kv-group" else self.heads // self.groups
+
+    def inputs_of(self, kept: Tensor, size: int) -> Tensor:
+        """The reader's inputs (k,) of the kept heads, or of the kept value columns, ascending; heads have
+        `size` inputs."""
+        if self.unit != "value-column":
+            return (kept[:, None] * size + torch.arange(size)).flatten()
+        each = self.heads // self.groups
+        head = kept[:, None] // size * each + torch.arange(each)
+        return (head * size + kept[:, None] % size).flatten().sort().values
+
+    def unit_of_head(self) -> Tensor:
+        """The unit (H,) that each query head belongs to."""
+        heads = torch.arange(self.heads)
+        return heads // (self.heads // self.groups) if self.unit == "kv-group" else heads

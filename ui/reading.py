@@ -1,0 +1,143 @@
+"""What the Analyse tab asks for: the text and how much of it, the method and its options, and what that will
+take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from slimllm.methods import METHODS, Option, method
+from slimllm.types import Calibration, Refusal
+from ui import work
+from ui.choices import all_options, label_of, options_of
+from ui.screen import Screen
+from ui.session import Session
+from ui.wishes import calibration_of, text_choices
+from ui.words import duration, note, safe, size
+
+DEFAULT = Calibration()
+FIRST = "slimllm"
+FIXED = 5  # controls before the options
+
+
+def controls(screen: Screen) -> tuple[Any, ...]:
+    """The text and how much of it, the method, and all options, of which the method's own are shown."""
+    with gr.Row(elem_classes="controls"):
+        text = gr.Dropdown(
+            text_choices(),
+            value=DEFAULT.text,
+            allow_custom_value=True,
+            label="Text to read",
+            info="or the path of a .txt, .jsonl or .parquet file",
+            elem_id="analyse-text",
+            scale=3,
+            min_width=230,
+        )
+        samples, length, seed = (
+            gr.Number(
+                value, label=label, info=info, precision=0, elem_id=f"analyse-{label.lower()}", min_width=110
+            )
+            for value, label, info in (
+                (DEFAULT.samples, "Samples", "pieces of text"),
+                (DEFAULT.length, "Length", "tokens in each"),
+                (DEFAULT.seed, "Seed", "which pieces"),
+            )
+        )
+        chosen = gr.Dropdown(
+            [(row.title, name) for name, row in METHODS.items()],
+            value=FIRST,
+            label="Method",
+            info="how importance is judged",
+            elem_id="analyse-method",
+            scale=2,
+            min_width=190,
+        )
+    words = gr.HTML(elem_id="analyse-method-words", padding=False)
+    with gr.Row(elem_classes="controls options"):
+        options = [option_box(name, option) for name, option in all_options()]
+    screen.show(words, draw_words, "preflight")
+    if options:
+        screen.show(options, draw_options, "preflight")
+    return text, samples, length, seed, chosen, *options
+
+
+def option_box(name: str, option: Option) -> Any:
+    """A checkbox or a number for one option of one method."""
+    common: dict[str, Any] = {
+        "label": label_of(option),
+        "elem_id": f"analyse-option-{name}-{option.name}",
+        "min_width": 220,
+        "visible": name == FIRST,
+    }
+    if isinstance(option.default, bool):
+        return gr.Checkbox(option.default, info=option.words, **common)
+    words = f"{option.words} From {option.low:g} to {option.high:g}."
+    precision = 0 if isinstance(option.default, int) else None
+    return gr.Number(option.default, info=words, precision=precision, **common)
+
+
+def chosen_method(session: Session) -> str:
+    """The method that the chooser shows."""
+    asked = session.wishes.get("analyse")
+    return str(asked[4]) if asked and asked[4] in METHODS else FIRST
+
+
+def draw_words(session: Session) -> str:
+    """The chosen method in a plain sentence."""
+    row = method(chosen_method(session))
+    source = f" <span>{safe(row.paper)}</span>" if row.paper else ""
+    return f'<p class="method-words">{safe(row.words)}{source}</p>'
+
+
+def draw_options(session: Session) -> list[Any]:
+    """Only the options of the chosen method are shown."""
+    name = chosen_method(session)
+    return [
+        (gr.Checkbox if isinstance(option.default, bool) else gr.Number)(visible=owner == name)
+        for owner, option in all_options()
+    ]
+
+
+def estimate(session: Session, *asked: Any) -> None:
+    """Says anew what the analysis would take."""
+    session.wishes["analyse"] = asked
+    session.mark("preflight")
+
+
+def draw_asked(session: Session) -> list[Any]:
+    """The controls as this session last left them."""
+    count = FIXED + len(all_options())
+    asked = session.wishes.get("analyse") or ()
+    return list(asked) if len(asked) == count else [gr.skip()] * count
+
+
+def draw_preflight(session: Session) -> str:
+    """What the analysis will take, before it starts."""
+    if session.loaded is None:
+        return ""
+    asked, name = session.wishes.get("analyse"), chosen_method(session)
+    try:
+        calibration = calibration_of(*asked[:4]) if asked else DEFAULT
+        options = options_of(name, asked[FIXED:]) if asked else {}
+        if calibration.length > session.loaded.subject.shape.max_length:
+            raise Refusal(
+                f"This model reads at most {session.loaded.subject.shape.max_length:,} tokens at once."
+            )
+    except Refusal as refusal:
+        return note("bad", str(refusal))
+    tokens, seconds, memory = work.rough_cost(session.loaded, calibration)
+    said = f"Reads {tokens:,} tokens: roughly {duration(seconds)} and {size(memory)} beyond the model."
+    if method(name).learns:
+        said += " " + training_words(session, name, options)
+    return note("quiet", said)
+
+
+def training_words(session: Session, name: str, options: dict[str, Any]) -> str:
+    """What a method that learns takes on top."""
+    if method(name).learns != "gates":
+        return "Then it asks the loss for gradients, which takes memory for the whole model at once."
+    steps = int(options.get("steps", 300))
+    pace = session.loaded.pace if session.loaded else 1.0
+    seconds = work.training_seconds(steps, pace)
+    return f"Before that it trains its gates for {steps:,} steps: roughly {duration(seconds)} more."

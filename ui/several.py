@@ -1,0 +1,165 @@
+"""Several methods on one budget: the part of the Compare tab that runs them one after the other, with one
+table and one picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from slimllm.methods import METHODS, method
+from slimllm.types import Refusal
+from ui import charts, work
+from ui.choices import for_ratio
+from ui.entries import budget_of, start_methods
+from ui.plotview import PlotView
+from ui.runs import Asked, Entry
+from ui.screen import Screen, job_line, start_and_stop
+from ui.session import REGISTRY, Session
+from ui.tables import latest, methods_table
+from ui.wishes import asked_for
+from ui.words import change, duration, figure, method_title, note, safe, share
+
+TAKE = """
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('button[data-row]');
+  if (button) trigger('take', {row: Number(button.dataset.row)});
+});
+"""
+QUICK = [name for name, row in METHODS.items() if not row.learns]
+
+
+def build(screen: Screen, offline: bool, asked: tuple[Any, ...]) -> None:
+    """The chooser, the buttons, the table and the picture; `asked` are the controls that say how to
+    measure."""
+    about = gr.HTML(elem_id="compare-methods-intro", padding=False)
+    methods = gr.CheckboxGroup(
+        [(row.title, name) for name, row in METHODS.items()],
+        value=QUICK,
+        label="Methods",
+        info="each with its own recovery and allocation, one after the other",
+        elem_id="compare-methods",
+    )
+    with gr.Row(elem_classes="bar"):
+        button = gr.Button(
+            "Compare methods",
+            elem_id="compare-methods-button",
+            scale=0,
+            min_width=170,
+            interactive=False,
+        )
+        stop = gr.Button("Stop", elem_id="compare-methods-stop", scale=0, min_width=90, interactive=False)
+        job_line(screen, "methods", "compare-methods-progress")
+    table = gr.HTML(elem_id="compare-methods-table", padding=False, js_on_load=TAKE)
+    scatter = PlotView(
+        height=380,
+        label="Size and perplexity of every method",
+        placeholder="Every method becomes a point: further down is better, the dense model is the reference.",
+        elem_id="compare-methods-scatter",
+    )
+    screen.show(methods, draw_methods)
+    screen.show(about, draw_about, "plan", "methods")
+    screen.show(table, draw_table, "entries")
+    screen.show(scatter, draw_scatter, "entries")
+    start_and_stop(screen, "methods", button, stop, lambda s: bool(s.plans))
+    screen.on(methods.input, "compare", choose, methods)
+    screen.on(button.click, "compare", Press(offline), methods, *asked)
+    screen.on(table.take, "compare", take, click=True)
+
+
+class Press:
+    """Starts the comparison of the chosen methods."""
+
+    def __init__(self, offline: bool):
+        self.offline = offline
+
+    def __call__(self, session: Session, methods: list[str], *values: Any) -> None:
+        found = asked_for(*values, offline=self.offline)
+        session.wishes["compare"], session.wishes["methods"] = values, (methods,)
+        start_methods(REGISTRY, session, methods, found)
+
+
+def choose(session: Session, methods: list[str]) -> None:
+    """Keeps which methods are chosen, and says what they will take."""
+    session.wishes["methods"] = (methods,)
+    session.mark("methods")
+
+
+def take(session: Session, event: gr.EventData) -> str:
+    """Makes the plan of a row the present one and leads to Tune."""
+    row = event._data.get("row")
+    entry = session.entries[row] if isinstance(row, int) and 0 <= row < len(session.entries) else None
+    if entry is None or entry.plan is None:
+        raise Refusal("This row has no plan to take; compare its method again.")
+    session.take_plan(entry.plan)
+    session.say("tune", f"This is the plan of {name_of(entry)}.", "good")
+    return "tune"
+
+
+def name_of(entry: Entry) -> str:
+    title = method_title(entry.method)
+    return f"your plan ({title})" if entry.present else title
+
+
+def chosen(session: Session) -> list[str]:
+    found: Any = session.wishes.get("methods", (QUICK,))[0]
+    return [name for name in found if name in METHODS]
+
+
+def draw_methods(session: Session) -> list[str]:
+    """The choice as this session last left it."""
+    return chosen(session)
+
+
+def draw_about(session: Session) -> str:
+    """What is about to be compared, and what takes long."""
+    said = "<h3>Several methods on one budget</h3>"
+    if not session.plans or session.analysis is None:
+        return said + note("quiet", "The budget is that of your plan, so this needs a plan first.")
+    budget = budget_of(session.plan, session.analysis, Asked())
+    of = "all parameters" if budget.count == "all" else "the layers"
+    words = (
+        f"Every method removes {share(budget.ratio)} of {of}, reads the same text, and is measured as set "
+        "above; your plan is measured beside them."
+    )
+    training = [name for name in chosen(session) if method(name).learns == "gates"]
+    for name in training:
+        known = session.analysis_by(name, for_ratio(name, budget.ratio), budget.calibration)
+        if known is None and session.loaded is not None:
+            steps = next((int(o.default) for o in method(name).options if o.name == "steps"), 300)
+            lasts = duration(work.training_seconds(steps, session.loaded.pace))
+            words += f" {method_title(name)} trains first: roughly {lasts}."
+    return said + note("quiet", words)
+
+
+def draw_table(session: Session) -> str:
+    """The methods tried so far, or what will be here."""
+    if not session.entries:
+        return note("info", "The methods you compare appear here, row by row, as they finish.")
+    return methods_table(session.entries)
+
+
+def draw_scatter(session: Session) -> Any:
+    """The methods of the latest budget that have a perplexity."""
+    rows = [
+        {
+            "name": name_of(entry)[0].upper() + name_of(entry)[1:],
+            "parameters": entry.column.parameters,
+            "perplexity": entry.column.perplexity,
+            "words": safe(change(entry.column.perplexity, entry.dense.perplexity or 0.0)) + " against dense",
+            "present": entry.present,
+        }
+        for entry in latest(session.entries)
+        if entry.column is not None and entry.column.perplexity is not None
+    ]
+    if not rows:
+        return None
+    dense = latest(session.entries)[0].dense
+    words = f"perplexity {figure(dense.perplexity or 0.0)}"
+    reference = {
+        "name": "Dense",
+        "parameters": dense.parameters,
+        "perplexity": dense.perplexity,
+        "words": words,
+    }
+    return charts.methods_chart(rows, reference)
