@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import statistics
 import sys
 import time
@@ -24,11 +25,14 @@ from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded, as in slimllm/__init__.py
+
 import torch
 
 from benchmarks import reference
 from slimllm import models, pipeline, texts
 from slimllm import moments as streaming
+from slimllm.cli import quiet_libraries
 from slimllm.methods import settings
 from slimllm.types import Calibration, Plan, Refusal
 
@@ -159,6 +163,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args(arguments)
+    quiet_libraries()
     try:
         subject = models.load(given.model)
         text = texts.text(given.text)

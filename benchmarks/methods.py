@@ -28,6 +28,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded, as in slimllm/__init__.py
+
 import torch
 
 from benchmarks import cells, picture, report
@@ -35,6 +37,7 @@ from benchmarks.cells import Row
 from benchmarks.measuring import Bench, cell_of, prepare, say
 from slimllm import planning, store
 from slimllm.answers import plain
+from slimllm.cli import quiet_libraries
 from slimllm.types import Refusal
 
 DEFAULT_TEXTS = ["encyclopedia", "../shared/data/wikitext-2-raw-test.txt"]
@@ -130,6 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the benchmark; 0 all cells are there, 1 some are missing, 2 refused in one sentence, 130
     cancelled."""
     given = parser().parse_args(arguments)
+    quiet_libraries()
     command = shlex.join(
         ["python", "-m", "benchmarks.methods", *(sys.argv[1:] if arguments is None else arguments)]
     )

@@ -14,7 +14,7 @@ import torch
 
 from slimllm.budget import MAX_RATIO, Problem, Widths, layer_cost, settle
 from slimllm.shapes import LayerShape, Unit
-from slimllm.types import Analysis
+from slimllm.types import Analysis, LayerAnalysis
 
 
 def fill(weights: Sequence[float], sizes: Sequence[int], target: float, cap: float | None) -> list[float]:
@@ -92,9 +92,37 @@ def by_ratios(
 
 
 def by_error(problem: Problem, budget: float) -> Widths:
-    """Spends parameters where the predicted error per parameter is largest: a price per parameter, found by
-    bisection."""
-    curves = [site_curves(problem, i) for i in range(len(problem.layers))]
+    """Spends parameters where the predicted error per parameter is largest; every layer counts alike."""
+    return by_price(problem, budget, energy_shares)
+
+
+def by_sensitivity(problem: Problem, budget: float) -> Widths:
+    """Spends parameters where the answers would move most per parameter, as far as probing can tell."""
+    return by_price(problem, budget, probed)
+
+
+def energy_shares(found: LayerAnalysis, unit: Unit) -> tuple[float, float]:
+    """What an error in each site counts: its share of the energy of both."""
+    energies = found.attention[unit].energy, found.mlp.energy
+    total = sum(energies) or 1.0
+    return energies[0] / total, energies[1] / total
+
+
+def probed(found: LayerAnalysis, unit: Unit) -> tuple[float, float]:
+    """What an error in each site counts: the nats by which it moves the answers."""
+    attention, mlp = found.attention[unit].energy, found.mlp.energy
+    return attention * found.sensitivity.get("attention", 1.0), mlp * found.sensitivity.get("mlp", 1.0)
+
+
+def by_price(
+    problem: Problem, budget: float, counts: Callable[[LayerAnalysis, Unit], tuple[float, float]]
+) -> Widths:
+    """One price per parameter for all sites, found by bisection: each takes the width where its error, as it
+    counts, and its cost are least together."""
+    curves = [
+        site_curves(problem, i, *counts(problem.analysis.layers[i], problem.unit))
+        for i in range(len(problem.layers))
+    ]
 
     def at(price: float) -> Widths:
         heads, channels = [], []
@@ -131,7 +159,7 @@ class Curve:
         return int(self.widths[(self.error + price * self.cost).argmin()])
 
 
-def site_curves(problem: Problem, index: int) -> tuple[Curve, Curve]:
+def site_curves(problem: Problem, index: int, attention: float, mlp: float) -> tuple[Curve, Curve]:
     layer, bounds = problem.layers[index], problem.bounds[index]
     found = problem.analysis.layers[index]
     scale = sum(s.dense for s in problem.layers) / len(problem.layers)
@@ -139,17 +167,15 @@ def site_curves(problem: Problem, index: int) -> tuple[Curve, Curve]:
     steps = torch.tensor([layer.step(h, problem.unit) for h in bounds.heads])
     head_cost = torch.tensor([layer_cost(layer, h, 0, problem.unit, "none", 0) for h in bounds.heads])
     channels = torch.arange(bounds.low, bounds.high + 1)
-    site = found.attention[problem.unit]
-    share = site.energy / ((site.energy + found.mlp.energy) or 1.0)
     return (
         Curve(
             heads,
-            found.attention[problem.unit].error[problem.recovery][steps].double() * share,
+            found.attention[problem.unit].error[problem.recovery][steps].double() * attention,
             head_cost / scale,
         ),
         Curve(
             channels,
-            found.mlp.error[problem.recovery][channels].double() * (1 - share),
+            found.mlp.error[problem.recovery][channels].double() * mlp,
             channels * layer.channel_cost / scale,
         ),
     )
@@ -248,6 +274,13 @@ ALLOCATIONS: dict[str, Allocation] = {
         "few tokens carry "
         "most of the energy, so compare before you trust it.",
         by_error,
+    ),
+    "sensitivity": Allocation(
+        "By measured sensitivity",
+        "Cuts where the answers move least per parameter saved, as measured layer by layer; so it finds the "
+        "split between attention and MLP, too.",
+        by_sensitivity,
+        ("best",),
     ),
     "standing": Allocation(
         "By standing in the whole model",

@@ -6,7 +6,7 @@ A new family whose layers have one attention and one MLP is one row of `FAMILIES
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -25,13 +25,19 @@ class Site:
 
 @dataclass(frozen=True)
 class Family:
-    """Where the parts of a decoder layer are. Blocks: q, k, v attention heads; c channels."""
+    """Where the parts of a decoder layer are. Blocks: q, k, v attention heads; c channels.
+
+    `between` names the module that reads the residual stream between attention and MLP, where what a reader
+    writes is added to the stream as it is; empty where it is normalised or scaled first, or both sites read
+    the same stream.
+    """
 
     attention: Site
     mlp: Site
     trunk: str = "model"
     layers: str = "model.layers"
     attention_module: str = "self_attn"
+    between: str = ""
 
 
 STANDARD = Family(
@@ -43,6 +49,7 @@ STANDARD = Family(
 FUSED = Family(
     attention=Site("self_attn.o_proj", {"self_attn.qkv_proj": "qkv"}),
     mlp=Site("mlp.down_proj", {"mlp.gate_up_proj": "cc"}),
+    between="post_attention_layernorm",
 )
 PARALLEL = Family(
     attention=Site(
@@ -50,10 +57,10 @@ PARALLEL = Family(
     ),
     mlp=Site("mlp.fc2", {"mlp.fc1": "c"}),
 )
+PLAIN = replace(STANDARD, between="post_attention_layernorm")
 FAMILIES: dict[str, Family] = {
-    **dict.fromkeys(
-        ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "granite"), STANDARD
-    ),
+    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma"), PLAIN),
+    **dict.fromkeys(("gemma2", "gemma3_text", "granite"), STANDARD),
     "phi3": FUSED,
     "phi": PARALLEL,
 }

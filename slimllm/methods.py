@@ -32,7 +32,9 @@ class Method:
 
     `statistics`: whether units are judged on what the already pruned layers hand on, or on the dense model.
     `learns`: what it must know beyond moments, from gradients or from training. `weighted`: whether its
-    moments weigh every token by the size of the residual stream (`moments.residual_weights`).
+    moments weigh every token by the size of the residual stream (`moments.residual_weights`). `probes`:
+    whether the effect of damage on the answers is measured layer by layer (`probing`). `units`: what
+    attention may lose, the preferred one first; empty as the model has it.
     """
 
     title: str
@@ -43,12 +45,13 @@ class Method:
     recovery: str
     allocation: str
     options: tuple[Option, ...] = ()
-    units: tuple[Unit, ...] = ("kv-group", "query-head")
+    units: tuple[Unit, ...] = ()
     recoveries: tuple[str, ...] = ()
     allocations: tuple[str, ...] = ()
     statistics: Literal["pruned", "dense"] = "pruned"
     learns: Literal["", "taylor", "gates"] = ""
     weighted: bool = False
+    probes: bool = False
 
 
 GREEDY = Option("greedy", True, "Try swapping removed heads against kept ones, as long as it helps.")
@@ -69,6 +72,19 @@ METHODS: dict[str, Method] = {
         recovery="regression",
         allocation="cosine",
         options=(GREEDY, KEEP_LOWEST),
+    ),
+    "best": Method(
+        "Best measured",
+        "Cuts where the answers suffer least, as measured layer by layer, and lets later layers make up for "
+        "what earlier ones lost.",
+        "",
+        rankings.best_heads,
+        rankings.pca_channels,
+        recovery="guided",
+        allocation="sensitivity",
+        units=("query-head", "kv-group"),
+        weighted=True,
+        probes=True,
     ),
     "slimllm-published": Method(
         "SlimLLM as published",

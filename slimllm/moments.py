@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from slimllm.families import part
 from slimllm.models import Subject
-from slimllm.types import LayerMoments, Moments
+from slimllm.types import Drift, LayerMoments, Moments
 
 TOKENS_PER_BATCH = 4096
 
@@ -42,24 +42,32 @@ class Accumulator:
     """Running first and second moments of (…, d) activations, summed in float32; weighted ones count every
     token by `residual_weights`, which are known only once the layer has run."""
 
-    def __init__(self, second: bool = True, weighted: bool = False) -> None:
-        self.second, self.weighted = second, weighted
+    def __init__(self, second: bool = True, weighted: bool = False, goal: Goal | None = None) -> None:
+        self.second, self.weighted, self.goal = second, weighted, goal
         self.tokens, self.mass = 0, 0.0
         self.total: Tensor | None = None
         self.product: Tensor | None = None
         self.pending: Tensor | None = None
+        self.lacking: list[tuple[Tensor, Tensor]] = []  # of every batch, with a goal: Σ e (o,), Σ e xᵀ (o, d)
 
     def see(self, activations: Tensor) -> None:
-        """Takes a batch: at once, or when `settle` brings the layer's output, by which it is weighted."""
-        if self.weighted:
+        """Takes a batch: at once, or when `settle` brings the layer's output that it is seen in the light
+        of."""
+        if self.weighted or self.goal:
             self.pending = activations.detach()
         else:
             self.add(activations)
 
     def settle(self, output: Tensor) -> None:
-        if self.pending is not None:
-            self.add(self.pending, residual_weights(output))
-            self.pending = None
+        if self.pending is None:
+            return
+        weights = residual_weights(output) if self.weighted else None
+        self.add(self.pending, weights)
+        if self.goal:
+            lack = self.goal.lack(output).flatten(0, -2)
+            lack = lack if weights is None else lack * weights.flatten()[:, None]
+            self.lacking.append((lack.sum(0), lack.T @ self.pending.flatten(0, -2).float()))
+        self.pending = None
 
     def add(self, activations: Tensor, weights: Tensor | None = None) -> None:
         x = activations.detach().flatten(0, -2).float()  # (t, d)
@@ -81,9 +89,30 @@ class Accumulator:
     @property
     def moments(self) -> Moments:
         assert self.product is not None
-        return Moments(
-            self.mean, (self.product / self.mass).cpu(), self.tokens, self.mass / max(1, self.tokens)
-        )
+        drift = None
+        if self.lacking:
+            mean, cross = (torch.stack(parts).sum(0) / self.mass for parts in zip(*self.lacking, strict=True))
+            drift = Drift(mean.cpu(), cross.cpu())
+        gram = (self.product / self.mass).cpu()
+        return Moments(self.mean, gram, self.tokens, self.mass / max(1, self.tokens), drift)
+
+
+@dataclass(eq=False)
+class Goal:
+    """The residual stream that the dense model has behind a site, batch by batch, beside which a pruned one
+    is seen. `behind` names the module that reads the stream there; empty where it is the layer's output."""
+
+    residuals: list[Tensor]
+    behind: str = ""
+    batch: int = 0
+    reached: Tensor | None = None
+
+    def lack(self, output: Tensor) -> Tensor:
+        """What the pruned stream lacks (b, T, o) in this batch, in float32."""
+        own = self.reached if self.behind else output
+        assert own is not None
+        self.batch += 1
+        return self.residuals[self.batch - 1].float() - own.float()
 
 
 def residual_weights(output: Tensor) -> Tensor:
@@ -155,6 +184,8 @@ def passes(
         part(layer, name).register_forward_pre_hook(watcher(accumulator))
         for name, accumulator in watched.items()
     ]
+    goals = [a.goal for a in watched.values() if a.goal and a.goal.behind]
+    handles += [layer.get_submodule(goal.behind).register_forward_pre_hook(catcher(goal)) for goal in goals]
     try:
         for hidden in stream.hidden:
             output = run(layer, hidden, stream.arguments[index])
@@ -164,6 +195,33 @@ def passes(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def catcher(goal: Goal) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    """Keeps what the module reads."""
+
+    def catch(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        goal.reached = inputs[0].detach()
+
+    return catch
+
+
+@torch.inference_mode()
+def lead(layer: nn.Module, stream: Stream, index: int, between: str) -> tuple[Goal, Goal]:
+    """The residual streams behind the attention and behind the MLP of a dense layer; the stream moves on.
+
+    `between` names the module that reads the stream between the two.
+    """
+    middle = Goal([], between)
+    handle = layer.get_submodule(between).register_forward_pre_hook(catcher(middle))
+    try:
+        for i, (_, output) in enumerate(passes(layer, stream, index)):
+            assert middle.reached is not None
+            middle.residuals.append(middle.reached)
+            stream.hidden[i] = output
+    finally:
+        handle.remove()
+    return middle, Goal(list(stream.hidden))
 
 
 def watch(

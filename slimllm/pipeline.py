@@ -18,7 +18,9 @@ from slimllm.memory import watch_peak
 from slimllm.methods import method, settings
 from slimllm.models import Pruned, Subject
 from slimllm.planning import check_plan
+from slimllm.probing import probe
 from slimllm.pruning import Work, prune_layer
+from slimllm.recovery import RECOVERIES
 from slimllm.scoring import analyse_layer, units_of
 from slimllm.store import MomentStore
 from slimllm.surgery import skeleton
@@ -62,7 +64,7 @@ def analyse(
     count = len(subject.layers)
     reuse = store is not None and store.matches(key, count)
     stream, learned = None, None
-    if not reuse or row.learns:
+    if not reuse or row.learns or row.probes:
         tokens = texts.calibration_tokens(
             text, subject.tokenizer, calibration, max_length=subject.shape.max_length
         )
@@ -72,6 +74,7 @@ def analyse(
         stream = streaming.embed(subject, tokens)
         if store:
             store.begin()
+    prober = probe(subject, tokens) if row.probes else None
     layers: list[LayerAnalysis] = []
     seen = 0
     for index in range(count):
@@ -84,7 +87,10 @@ def analyse(
                 store.save(index, found)
         seen = found.mlp.tokens
         known = learned[index] if learned else None
-        layers.append(analyse_layer(subject, index, found, row, chosen, calibration.seed, known))
+        layer = analyse_layer(subject, index, found, row, chosen, calibration.seed, known)
+        if prober:
+            layer = dataclasses.replace(layer, sensitivity=prober.move(index, found, layer))
+        layers.append(layer)
         yield Progress("analyse", index + 1, count, f"Layer {index + 1} of {count} scored", layers[-1])
     if store and not reuse:
         store.finish(key)
@@ -134,7 +140,8 @@ def prune(
         learned = yield from learn(subject, tokens, row, options, plan.unit, plan.seed)
     model = skeleton(subject.model)
     slim = dataclasses.replace(subject, model=model)
-    work = Work(subject, slim, plan, streaming.embed(slim, tokens), learned)
+    guide = streaming.embed(subject, tokens) if follows(subject, plan) else None
+    work = Work(subject, slim, plan, streaming.embed(slim, tokens), learned, guide)
     reports: list[LayerReport] = []
     count = len(subject.layers)
     for index in range(count):
@@ -153,3 +160,9 @@ def same_source(analysis: Analysis, plan: Plan) -> bool:
         and dict(analysis.options) == dict(plan.options)
         and analysis.calibration == plan.calibration
     )
+
+
+def follows(subject: Subject, plan: Plan) -> bool:
+    """Whether the dense stream is needed beside the pruned one."""
+    row = method(plan.method)
+    return RECOVERIES[plan.recovery].follows and row.statistics == "pruned" and bool(subject.family.between)

@@ -32,10 +32,26 @@ class Work:
     plan: Plan
     stream: streaming.Stream
     learned: Sequence[UnitScores] | None = None
+    guide: streaming.Stream | None = None  # the same tokens on their way through the dense layers
 
     @property
     def method(self) -> Method:
         return method(self.plan.method)
+
+    def goals(self, index: int) -> tuple[streaming.Goal | None, streaming.Goal | None]:
+        """What the dense stream is behind the attention and behind the MLP of this layer, where a recovery
+        follows it and something before is lost already; the guide moves on."""
+        if self.guide is None:
+            return None, None
+        layer = self.dense.layers[index]
+        middle, end = streaming.lead(layer, self.guide, index, self.dense.family.between)
+        before = any(self.cut(i) != (False, False) for i in range(index))
+        return (middle if before else None), (end if before or self.cut(index)[0] else None)
+
+    def cut(self, index: int) -> tuple[bool, bool]:
+        """Whether the attention and the MLP of this layer lose anything."""
+        shape, plan = self.dense.shape.layers[index], self.plan
+        return plan.heads[index] < shape.widest(plan.unit), plan.channels[index] < shape.channels
 
 
 def prune_layer(work: Work, index: int) -> LayerReport:
@@ -43,13 +59,14 @@ def prune_layer(work: Work, index: int) -> LayerReport:
     layer, or through the dense one where the method judges by the dense model."""
     plan, stream = work.plan, work.stream
     layer, family = work.slim.layers[index], work.slim.family
+    goals = work.goals(index)
     if not plan.heads[index] and not plan.channels[index]:
         return LayerReport(0, 0, (), (), predicted(plan, index), 1.0)
     found = None
     if work.method.statistics == "dense":
         found = streaming.collect(work.dense, stream, index, work.method.weighted)
-    heads, head_cut = prune_attention(work, index, found)
-    channels, channel_cut = prune_mlp(work, index, found)
+    heads, head_cut = prune_attention(work, index, found, goals[0])
+    channels, channel_cut = prune_mlp(work, index, found, goals[1])
     readers = [family.attention.reader, family.mlp.reader]
     whole = [name for name, cut in zip(readers, (head_cut, channel_cut), strict=True) if cut is None]
     if found is None:
@@ -87,19 +104,22 @@ class Cut:
     energy: float
 
 
-def prune_attention(work: Work, index: int, found: LayerMoments | None) -> tuple[Tensor, Cut | None]:
+def prune_attention(
+    work: Work, index: int, found: LayerMoments | None, goal: streaming.Goal | None
+) -> tuple[Tensor, Cut | None]:
     """Ranks, repairs and slices the attention of one layer: (kept heads or value columns, what it cost), or
     all and None if none goes."""
     subject, plan = work.slim, work.plan
     layer, family, shape = subject.layers[index], subject.family, subject.shape.layers[index]
     size = subject.shape.head_size
     grouping = Grouping(shape.heads, shape.groups, plan.unit, size)
-    if plan.heads[index] == shape.widest(plan.unit):
-        return torch.arange(grouping.units if plan.unit == "value-column" else shape.heads), None
     name = family.attention.reader
     weight = double(part(layer, name).weight)
+    if not work.cut(index)[0]:
+        refit(work, index, name, goal)
+        return torch.arange(grouping.units if plan.unit == "value-column" else shape.heads), None
     if found is None:
-        wanted = {name: streaming.Accumulator(weighted=work.method.weighted)}
+        wanted = {name: streaming.Accumulator(weighted=work.method.weighted, goal=goal)}
         watched = streaming.watch(layer, work.stream, index, wanted)
         moments = watched[name].moments.double()
     else:
@@ -119,17 +139,32 @@ def prune_attention(work: Work, index: int, found: LayerMoments | None) -> tuple
     return kept, cost_of(layer, name, weight, moments, inputs, repair)
 
 
-def prune_mlp(work: Work, index: int, found: LayerMoments | None) -> tuple[Tensor, Cut | None]:
+def refit(work: Work, index: int, name: str, goal: streaming.Goal | None) -> None:
+    """Lets a reader that loses nothing make up for what is lost before it, where the recovery does that."""
+    if goal is None:
+        return
+    layer = work.slim.layers[index]
+    wanted = {name: streaming.Accumulator(weighted=work.method.weighted, goal=goal)}
+    moments = streaming.watch(layer, work.stream, index, wanted)[name].moments.double()
+    weight = double(part(layer, name).weight)
+    kept = torch.arange(weight.shape[1])
+    surgery.set_reader(layer, name, RECOVERIES[work.plan.recovery].repair(weight, moments, kept))
+
+
+def prune_mlp(
+    work: Work, index: int, found: LayerMoments | None, goal: streaming.Goal | None
+) -> tuple[Tensor, Cut | None]:
     """Ranks, repairs and slices the channels of one layer: (kept channels, what it cost), or all and None."""
     subject, plan = work.slim, work.plan
     layer, family, shape = subject.layers[index], subject.family, subject.shape.layers[index]
-    if plan.channels[index] == shape.channels:
-        return torch.arange(shape.channels), None
     name, writer = family.mlp.reader, next(iter(family.mlp.writers))
+    if not work.cut(index)[1]:
+        refit(work, index, name, goal)
+        return torch.arange(shape.channels), None
     weight = double(part(layer, name).weight)
     if found is None:
         wanted = {
-            name: streaming.Accumulator(weighted=work.method.weighted),
+            name: streaming.Accumulator(weighted=work.method.weighted, goal=goal),
             writer: streaming.Accumulator(second=False, weighted=work.method.weighted),
         }
         watched = streaming.watch(layer, work.stream, index, wanted)

@@ -52,7 +52,7 @@ def pca_channels(site: ChannelSite, options: Mapping[str, Any]) -> Ranking:
         site.weight,
         site.writers,
         site.input_sq,
-        keep_lowest=options["keep_lowest"],
+        keep_lowest=options.get("keep_lowest", False),
         pinned=site.pinned,
     )
 
@@ -116,6 +116,14 @@ def eliminated_heads(site: HeadSite, options: Mapping[str, Any]) -> Ranking:
 def eliminated_channels(site: ChannelSite, options: Mapping[str, Any]) -> Ranking:
     """SlimGPT's backward elimination of channels."""
     return elimination.eliminate_channels(site.weight, site.moments.gram, pinned=site.pinned)
+
+
+def best_heads(site: HeadSite, options: Mapping[str, Any]) -> Ranking:
+    """Backward elimination of heads by the exact error of the refit, on the covariance, for a bias is
+    refitted, too."""
+    return elimination.eliminate_heads(
+        site.weight, site.moments.cov, site.grouping, exact=True, pinned=site.pinned
+    )
 
 
 def learned_heads(site: HeadSite, options: Mapping[str, Any]) -> Ranking:

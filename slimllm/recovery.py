@@ -14,6 +14,8 @@ from torch import Tensor
 
 from slimllm.types import Moments, Refusal, Repair
 
+GUIDED_DAMPING = 1e-1  # of `guided`, which follows a noisier target
+GUIDANCE = 0.5  # α of `guided`
 DAMPING = 1e-2  # ridge of the least squares, as a share of the mean variance of the inputs
 
 
@@ -58,6 +60,33 @@ def least_squares(weight: Tensor, moments: Moments, kept: Tensor, *, damping: fl
         )
         part = part + torch.cholesky_solve(cov[kept][:, lost] @ weight[:, lost].T, factor(inner)).T
     return Repair(part, lost_mean(weight, part, moments, kept))
+
+
+def guided(weight: Tensor, moments: Moments, kept: Tensor) -> Repair:
+    """Least squares towards y + α e: half of what the stream lacks beside the dense model's is made up for.
+
+    e is what earlier cuts left in the residual stream behind this site (`Moments.drift`). With all of it
+    (α = 1) a fit chases what its inputs cannot know and loses on other texts. A reader that keeps all its
+    inputs is refitted without a bias, so that it costs no parameter.
+    """
+    drift, part = moments.drift, weight[:, kept]
+    if drift is None:
+        return least_squares(weight, moments, kept, damping=GUIDED_DAMPING)
+    whole = len(kept) == weight.shape[1]
+    second = moments.gram if whole else moments.cov
+    cross = drift.cross if whole else drift.cross - torch.outer(drift.mean, moments.mean)
+    delta = ridge(second, GUIDED_DAMPING) * torch.eye(len(kept), dtype=weight.dtype, device=weight.device)
+    lost = weight @ second[:, kept] - part @ second[kept][:, kept] + GUIDANCE * cross[:, kept]
+    change = torch.cholesky_solve(lost.T, factor(second[kept][:, kept] + delta)).T
+    part = part + change
+    if whole:
+        return Repair(part)
+    return Repair(part, lost_mean(weight, part, moments, kept) + GUIDANCE * drift.mean)
+
+
+def guided_curve(weight: Tensor, moments: Moments, order: Tensor) -> Tensor:
+    """Error (d+1,) of `guided` at every width where nothing upstream is lost."""
+    return least_squares_curve(weight, moments, order, damping=GUIDED_DAMPING)
 
 
 def cut_curve(weight: Tensor, moments: Moments, order: Tensor) -> Tensor:
@@ -203,6 +232,7 @@ class Recovery:
     curve: Callable[[Tensor, Moments, Tensor], Tensor]
     bias: bool
     words: str
+    follows: bool = False  # whether it also makes up for what earlier cuts left in the stream
 
 
 RECOVERIES: dict[str, Recovery] = {
@@ -224,5 +254,13 @@ RECOVERIES: dict[str, Recovery] = {
         least_squares_curve,
         True,
         "Refit all remaining weights of the reading layer so that its output follows the original.",
+    ),
+    "guided": Recovery(
+        "Guided least squares",
+        guided,
+        guided_curve,
+        True,
+        "Refit as least squares, and let later layers make up for half of what earlier ones lost.",
+        follows=True,
     ),
 }

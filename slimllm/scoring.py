@@ -54,7 +54,7 @@ def units_of(row: Method, shape: Shape) -> tuple[Unit, ...]:
     """The attention units that a method offers on this model, the preferred one first."""
     if "value-column" in row.units:
         return ("value-column",)
-    units = tuple(unit for unit in shape.units if unit in row.units)
+    units = tuple(unit for unit in row.units if unit in shape.units) or shape.units
     return units[:1] if row.learns == "gates" else units  # gates are trained for one unit
 
 

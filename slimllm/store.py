@@ -103,7 +103,8 @@ def save_analysis(analysis: Analysis, folder: Path) -> Path:
     layers = []
     for i, layer in enumerate(analysis.layers):
         sites = {**{f"attention.{unit}": site for unit, site in layer.attention.items()}, "mlp": layer.mlp}
-        layers.append({"cosine": layer.cosine, "energy": {name: site.energy for name, site in sites.items()}})
+        energy = {name: site.energy for name, site in sites.items()}
+        layers.append({"cosine": layer.cosine, "energy": energy, "sensitivity": dict(layer.sensitivity)})
         for name, site in sites.items():
             tensors |= site_tensors(f"{i}.{name}", site)
     head = {field: getattr(analysis, field) for field in SIMPLE}
@@ -166,6 +167,7 @@ def open_layer(file: Any, names: list[str], index: int, found: dict[str, Any]) -
         found["cosine"],
         {name.removeprefix("attention."): site for name, site in sites.items()},
         mlp,
+        found.get("sensitivity", {}),
     )
 
 

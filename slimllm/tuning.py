@@ -146,16 +146,19 @@ def adapted(subject: Subject, tuning: Tuning) -> Any:
         torch.manual_seed(tuning.seed)  # peft draws A from the global generator
         warnings.simplefilter("ignore", FutureWarning)  # it asks transformers by an old name
         wrapped = peft.get_peft_model(model, config).eval()
-    for (
-        name
-    ) in names:  # inputs that are not read have no part in A; so nothing they could learn has a gradient
-        adapter = wrapped.base_model.model.get_submodule(name)
-        base = adapter.get_base_layer()
-        if isinstance(base, Selected):
-            unread = torch.ones(base.in_features, dtype=torch.bool, device=base.places.device)
-            unread[base.places] = False
-            adapter.lora_A[adapter.active_adapters[0]].weight.data[:, unread] = 0
+    for name in names:
+        leave_unread(wrapped.base_model.model.get_submodule(name))
     return wrapped
+
+
+def leave_unread(adapter: Any) -> None:
+    """Takes inputs that the linear layer does not read out of A: then neither they, nor what would write
+    them, ever get a gradient, and the whole of what is learned fits into the weights."""
+    base = adapter.get_base_layer()
+    if isinstance(base, Selected):
+        unread = torch.ones(base.in_features, dtype=torch.bool, device=base.places.device)
+        unread[base.places] = False
+        adapter.lora_A[adapter.active_adapters[0]].weight.data[:, unread] = 0
 
 
 def merged(subject: Subject, model: Any) -> Any:

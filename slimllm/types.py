@@ -46,6 +46,18 @@ class Calibration:
 
 
 @dataclass(frozen=True, eq=False)
+class Drift:
+    """How far a stream through pruned layers has drifted from the dense one, seen from a reader: with e what
+    the residual behind its site lacks, mean = E[e] (o,) and cross = E[e xᵀ] (o, d)."""
+
+    mean: Tensor
+    cross: Tensor
+
+    def double(self) -> Drift:
+        return Drift(self.mean.double(), self.cross.double())
+
+
+@dataclass(frozen=True, eq=False)
 class Moments:
     """First and second moments of a reader's input over `tokens` tokens: mean (d,), gram = E[x xᵀ] (d, d).
 
@@ -56,6 +68,7 @@ class Moments:
     gram: Tensor
     tokens: int
     weight: float = 1.0
+    drift: Drift | None = None
 
     @property
     def cov(self) -> Tensor:
@@ -78,7 +91,8 @@ class Moments:
         )
 
     def double(self) -> Moments:
-        return Moments(self.mean.double(), self.gram.double(), self.tokens, self.weight)
+        drift = None if self.drift is None else self.drift.double()
+        return Moments(self.mean.double(), self.gram.double(), self.tokens, self.weight, drift)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,8 +160,8 @@ class SiteAnalysis:
     """A site's ranking and, for each recovery, the predicted relative error at each of its s+1 feasible
     widths.
 
-    `energy` is E‖y‖² of the reader's output, the unit in which errors are relative; where tokens are weighted,
-    it is the output's share of the residual stream.
+    `energy` is E‖y‖² of the reader's output, the unit in which errors are relative; where tokens are
+    weighted, it is the output's share of the residual stream.
     """
 
     ranking: Ranking
@@ -157,11 +171,16 @@ class SiteAnalysis:
 
 @dataclass(frozen=True, eq=False)
 class LayerAnalysis:
-    """One layer: its input/output cosine, the attention site under each unit, the MLP site."""
+    """One layer: its input/output cosine, the attention site under each unit, the MLP site.
+
+    `sensitivity`, where it was probed: by how many nats the model's answers move per unit of error × energy
+    in a site.
+    """
 
     cosine: float
     attention: Mapping[Unit, SiteAnalysis]
     mlp: SiteAnalysis
+    sensitivity: Mapping[SiteName, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

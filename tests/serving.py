@@ -107,21 +107,27 @@ def drag(page: Any, *spots: tuple[float, float], steps: int = 4) -> None:
     page.mouse.up()
 
 
-def columns_analysis(layers: int = 4, channels: int = 96, seed: int = 0) -> Analysis:
+def columns_analysis(layers: int = 4, channels: int = 96) -> Analysis:
     """A made-up analysis by a method that cuts value columns: 6 heads in 3 groups, 8 columns each."""
-    made = synthetic_analysis(layers=layers, heads=6, groups=3, head_size=8, channels=channels, seed=seed)
-    widths = [dataclasses.replace(layer, values=8, value_cost=432) for layer in made.shape.layers]
-    random = torch.Generator().manual_seed(seed)
-    found = []
-    for layer in made.layers:
-        scores = torch.rand(24, generator=random)
-        places = scores.view(3, 8).argsort(1, descending=True).argsort(1).flatten()
-        kept = torch.stack([places < step for step in range(9)])
+    return by_columns(synthetic_analysis(layers=layers, heads=6, groups=3, head_size=8, channels=channels))
+
+
+def by_columns(made: Analysis) -> Analysis:
+    """The same model analysed by a method that cuts value columns."""
+    size, hidden = made.shape.head_size, made.shape.hidden
+    random = torch.Generator().manual_seed(0)
+    found, widths = [], []
+    for shape, layer in zip(made.shape.layers, made.layers, strict=True):
+        cost = (shape.groups + shape.heads) * hidden
+        widths.append(dataclasses.replace(shape, values=size, value_cost=cost))
+        scores = torch.rand(shape.groups * size, generator=random)
+        places = scores.view(shape.groups, size).argsort(1, descending=True).argsort(1).flatten()
+        kept = torch.stack([places < step for step in range(size + 1)])
         ranking = Ranking(scores, scores.argsort(descending=True, stable=True), kept)
-        site = SiteAnalysis(ranking, curves(8, 1.5), 3.0)
+        site = SiteAnalysis(ranking, curves(size, 1.5), 3.0)
         found.append(dataclasses.replace(layer, attention={"value-column": site}))
-    shape = dataclasses.replace(made.shape, layers=tuple(widths))
-    return dataclasses.replace(made, method="fasp", shape=shape, layers=tuple(found))
+    shapes = dataclasses.replace(made.shape, layers=tuple(widths))
+    return dataclasses.replace(made, method="fasp", shape=shapes, layers=tuple(found))
 
 
 def without_layers(plan: Plan, *gone: int) -> Plan:

@@ -10,7 +10,7 @@ from slimllm.recovery import RECOVERIES
 from slimllm.shapes import Grouping, LayerShape, Shape, Unit
 from slimllm.types import Analysis, Calibration, LayerAnalysis, Ranking, SiteAnalysis
 
-GAINS = {"none": 1.0, "bias": 0.93, "regression": 0.8, "least-squares": 0.45}  # error left by each recovery
+GAINS = {"none": 1.0, "bias": 0.93, "regression": 0.8, "least-squares": 0.45, "guided": 0.5}  # error left
 
 
 def synthetic_shape(layers: int, heads: int, groups: int, head_size: int, channels: int) -> Shape:
@@ -93,6 +93,6 @@ def mlp_site(layer: LayerShape, power: float, random: torch.Generator) -> SiteAn
 def curves(steps: int, power: float) -> dict[str, torch.Tensor]:
     removed = 1 - torch.arange(steps + 1) / steps
     return {
-        name: GAINS[name] * removed.pow(power * (1.3 if name == "least-squares" else 1))
+        name: GAINS.get(name, 0.6) * removed.pow(power * (1.3 if name == "least-squares" else 1))
         for name in RECOVERIES
     }

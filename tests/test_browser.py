@@ -21,6 +21,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*(no_silent_downcasting|copy keyword)"),  # Gradio's own
 ]
 
+expect.set_options(timeout=15_000)  # other programs may keep the machine busy
 TABS = ("Load", "Analyse", "Tune", "Compare", "History")
 IDS = [
     "load-model",
@@ -32,6 +33,8 @@ IDS = [
     "analyse-heads",
     "analyse-channels",
     "analyse-detail",
+    "analyse-second",
+    "analyse-agreement",
     "tune-target",
     "tune-faders",
     "tune-undo",
@@ -45,6 +48,10 @@ IDS = [
     "compare-text",
     "compare-prompt",
     "compare-generations",
+    "compare-methods",
+    "compare-methods-button",
+    "compare-methods-table",
+    "compare-methods-scatter",
     "history-table",
     "history-scatter",
     "history-export",
@@ -119,6 +126,14 @@ class Visitor:
         box = self.page.locator(f"#{id} :is(input, textarea)").first
         box.fill(value)
         box.press("Tab")
+
+    def choose(self, id: str, label: str) -> None:
+        """Takes an entry of a drop-down list."""
+        box = self.page.locator(f"#{id} input").first
+        box.click()
+        box.fill(label)
+        box.press("Enter")
+        expect(box).to_have_value(label)
 
     def load(self) -> None:
         self.page.click("#load-button")
@@ -265,6 +280,65 @@ def test_two_people_have_two_plans(browser: Browser, address: str, text_file: st
     expect(one.page.locator("#tune-undo")).to_be_disabled()
     one.close()
     two.close()
+
+
+def test_second_method_is_laid_over_the_maps(visitor: Visitor, text_file: str) -> None:
+    page = visitor.page
+    visitor.load()
+    visitor.analyse(text_file)
+    page.click("#analyse-second-button")
+    expect(page.locator("#analyse-intro")).to_contain_text("Choose a second method")
+    visitor.choose("analyse-second", "Wanda-sp")
+    page.click("#analyse-second-button")
+    expect(page.locator("#analyse-agreement-words")).to_contain_text("agree on", timeout=20_000)
+    expect(page.locator("#analyse-agreement .main-svg").first).to_be_visible()
+    for id in ("analyse-heads", "analyse-channels"):
+        expect(page.locator(f"#{id} .legend")).to_contain_text("only by Wanda-sp")
+    page.locator("#analyse-overlay").get_by_text("by Wanda-sp").last.click()
+    expect(page.locator("#analyse-channels .legend")).to_have_count(0)
+    visitor.choose("analyse-second", "Nobody")
+    expect(page.locator("#analyse-agreement-words")).not_to_contain_text("agree on")
+    expect(page.locator("#analyse-overlay")).to_have_count(0)
+
+
+def test_several_methods_on_one_budget(visitor: Visitor, text_file: str) -> None:
+    page = visitor.page
+    visitor.load()
+    visitor.analyse(text_file)
+    visitor.tab("Compare")
+    visitor.set("compare-text", text_file)
+    visitor.set("compare-window", "32")
+    visitor.set("compare-limit", "256")
+    boxes = page.locator("#compare-methods label")
+    for label in boxes.all():
+        label.locator("input").set_checked(
+            label.inner_text().strip() in ("Magnitude", "FASP", "Block influence")
+        )
+    page.click("#compare-methods-button")
+    expect(page.locator("#compare-methods-progress")).to_contain_text("done", timeout=60_000)
+    table = page.locator("#compare-methods-table")
+    for words in (
+        "Dense",
+        "Your plan",
+        "Magnitude",
+        "FASP",
+        "Block influence",
+        "Whole layers",
+        "Excess loss",
+    ):
+        expect(table).to_contain_text(words)
+    expect(page.locator("#compare-methods-scatter .main-svg").first).to_be_visible()
+    table.get_by_role("button", name="Take the plan of Block influence into Tune").click()
+    expect(page.locator("#tune-intro")).to_contain_text("plan of Block influence")
+    expect(page.locator("#tune-summary")).to_contain_text("dropped whole")
+    page.locator("#tune-rules").get_by_text("By which rules").click()
+    expect(page.locator("#tune-words")).to_contain_text("it removes whole layers")
+    visitor.tab("Compare")
+    table.get_by_role("button", name="Take the plan of FASP into Tune").click()
+    expect(page.locator("#tune-intro")).to_contain_text("plan of FASP")
+    expect(page.locator("#tune-faders")).to_contain_text("Attention value columns")
+    page.click("#tune-undo")
+    expect(page.locator("#tune-faders")).to_contain_text("Attention heads")
 
 
 def test_refusal_is_said_on_the_page(visitor: Visitor) -> None:

@@ -16,6 +16,7 @@ import torch
 
 from slimllm.budget import layer_cost
 from slimllm.planning import make_plan
+from slimllm.recovery import RECOVERIES
 from slimllm.types import Analysis, LayerReport, Plan
 from tests.serving import columns_analysis, without_layers
 from tests.synthetic import synthetic_analysis
@@ -284,7 +285,7 @@ def test_the_layer_chart_tells_the_plans_share_of_each_layer(small: Analysis, pl
 def test_error_curves_show_every_recovery_and_mark_the_plan(small: Analysis, plan: Plan) -> None:
     figure = charts.error_curves(small.layers[2], 2, plan, small.shape)
     names = [trace.name for trace in figure.data if trace.showlegend]
-    assert names == ["None", "Bias", "Regression", "Least squares", "the plan"]
+    assert names == [*(row.title for row in RECOVERIES.values()), "the plan"]
     marks = [trace for trace in figure.data if trace.name == "the plan"]
     assert [mark.x[0] for mark in marks] == [plan.heads[2], plan.channels[2]]
     found = small.layers[2].mlp.error[plan.recovery][plan.channels[2]]

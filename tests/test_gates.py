@@ -297,6 +297,20 @@ def test_the_pull_of_the_multipliers_rises_then_the_loss_falls_as_the_target_is_
     assert sum(loss[-5:]) / 5 < peak - 0.5
 
 
+def test_the_multipliers_climb_and_no_latent_sinks_out_of_reach() -> None:
+    subject = tiny_subject()
+    tokens = page_tokens(subject, 2)
+    trainer = gates.Trainer(subject, Training(0.3, steps=100, lr_gate=0.1, warmup=0), "query-head")
+    for number in range(4):
+        trainer.step(number, tokens)
+    assert (trainer.square > 0).all()  # λ2 and λ3 belong to terms that are never below 0
+    assert (trainer.linear[:, 1] >= 0).all()
+    assert (trainer.linear[:, 0] < 0).all()  # too little is removed so far: more must lower the loss
+    for latents in (trainer.heads, trainer.channels):
+        assert latents.min().item() == pytest.approx(-0.1)
+    assert all(layer.heads.min() >= 0 and layer.channels.min() >= 0 for layer in trainer.gates())
+
+
 def test_a_group_shares_its_gate_and_heads_do_not() -> None:
     subject = tiny_subject()
     _, grouped = run(subject, Training(0.3, steps=3), "kv-group")

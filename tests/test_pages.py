@@ -7,7 +7,9 @@ import contextlib
 import dataclasses
 import io
 import json
+import math
 import socket
+import types
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -19,13 +21,16 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from slimllm import planning
+from slimllm.allocation import ALLOCATIONS
+from slimllm.methods import METHODS, Option, settings
 from slimllm.recipes import save_plan
+from slimllm.recovery import RECOVERIES
 from slimllm.types import Refusal
-from tests.serving import served, text_of
+from tests.serving import by_columns, served, text_of
 from tests.synthetic import synthetic_analysis
-from ui import compare, history, report, tables, tune
+from ui import choices, compare, history, overlay, report, several, tables, tune
 from ui.app import Settings, check, launch_options
-from ui.runs import Column, Protocol, Run
+from ui.runs import Budget, Column, Entry, Protocol, Run
 from ui.session import REGISTRY, Comparison, Registry, Session
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(no_silent_downcasting|copy keyword)")  # Gradio's own
@@ -296,3 +301,139 @@ def test_report_and_history_escape_what_they_show(planned: Session) -> None:
 def test_prompts_become_one_block_each() -> None:
     session = Registry().open(None)
     assert len(compare.draw_answers(session)) == 4 * 5
+
+
+# Choices, several methods, a second method ------------------------------------------------------------------
+
+
+def dropping() -> Session:
+    """A session whose method drops whole layers."""
+    session = Registry().open(None)
+    analysis = dataclasses.replace(synthetic_analysis(layers=6, channels=96), method="block-influence")
+    session.set_analysis(analysis, planning.make_plan(analysis, 0.3))
+    return session
+
+
+def test_every_method_offers_what_combines_and_says_why_the_rest_does_not() -> None:
+    for name, row in METHODS.items():
+        recoveries = [key for _, key in choices.recoveries_for(name)]
+        allocations = [key for _, key in choices.allocations_for(name)]
+        assert row.recovery in recoveries
+        assert row.allocation in allocations
+        gone = (len(RECOVERIES) - len(recoveries)) + (len(ALLOCATIONS) - len(allocations))
+        told = " ".join(choices.left_out(name))
+        assert bool(told) == bool(gone)
+        assert all(row.title in told for key, row in RECOVERIES.items() if key not in recoveries)
+
+
+def test_what_no_longer_combines_falls_back_and_says_so(planned: Session) -> None:
+    plan = dataclasses.replace(planned.plan, recovery="least-squares", allocation="error")
+    recovery, allocation, said = choices.carried(plan, "block-influence")
+    assert (recovery, allocation) == (None, None)
+    assert said.count("instead") == 2
+    assert choices.carried(plan, "wanda-sp") == ("least-squares", "error", "")
+    assert choices.carried(planned.plan, "wanda-sp") == (None, None, ""), "defaults are no choice"
+
+
+def test_an_option_out_of_range_is_refused_by_its_name() -> None:
+    number = Option("sharp_ness", 3, "How sharp.", 1, 9)
+    assert choices.checked(number, 9.0) == 9
+    for bad in (10, 2.5, None, True):
+        with pytest.raises(Refusal, match="Sharp ness must be"):
+            choices.checked(number, bad)
+    values = [option.default for _, option in choices.all_options()]
+    for name in METHODS:
+        assert choices.options_of(name, values) == settings(name, {})
+
+
+def test_a_plan_that_drops_layers_is_told_drawn_and_moved() -> None:
+    session = dropping()
+    gone = [i for i, width in enumerate(session.plan.heads) if not width]
+    assert gone
+    assert f"{gone[-1]} are dropped whole" in tune.draw_summary(session) or len(gone) == 1
+    value = {"heads": [*session.plan.heads], "channels": [*session.plan.channels], "locked": [False] * 6}
+    mine = next(i for i in range(6) if i not in gone)
+    value["channels"][mine] -= 16
+    for hold in (False, True):
+        tune.move_faders(session, value, hold)
+        assert [i for i, width in enumerate(session.plan.channels) if not width] == gone
+        assert session.plan.channels[mine] == value["channels"][mine]
+        tune.undo_step(session)
+    value["heads"][gone[0]], value["channels"][gone[0]] = 9, 96
+    tune.move_faders(session, value, False)
+    assert (session.plan.heads[gone[0]], session.plan.channels[gone[0]]) == (9, 96)
+    run = Run(1, "2026-01-01T12:00:00", dropping().plan, Protocol(), columns(13.0))
+    assert "dropped whole" in report.page(run)
+    assert "dropped whole" in history.about_run(run)
+
+
+def test_undo_across_methods_brings_the_analysis_of_the_plan_back(planned: Session) -> None:
+    first, plan = planned.known, planned.plan
+    other = by_columns(first)
+    planned.set_analysis(other, planning.make_plan(other, 0.2, align=1))
+    assert planned.plan.unit == "value-column"
+    tune.undo_step(planned)
+    assert (planned.known, planned.plan) == (first, plan)
+    assert "smaller" in tune.draw_summary(planned)
+    tune.redo_step(planned)
+    assert planned.known is other
+    stranger = dataclasses.replace(plan, method="fasp", unit="value-column")
+    empty = Registry().open(None)
+    empty.set_analysis(first, plan)
+    with pytest.raises(Refusal, match="method FASP first"):
+        empty.suit(stranger)
+
+
+def test_a_second_method_is_laid_over_and_taken_away(planned: Session) -> None:
+    assert overlay.draw_chart(planned) is None
+    second = dataclasses.replace(synthetic_analysis(layers=4, channels=256, seed=1), method="wanda-sp")
+    planned.keep_analysis(second)
+    overlay.choose(planned, "wanda-sp")
+    assert planned.second is second
+    assert "SlimLLM and Wanda-sp agree on" in overlay.draw_words(planned)
+    for figure in (overlay.heads_picture(planned), overlay.channels_picture(planned, True)):
+        assert [trace.name for trace in figure.data[1:]][1:3] == ["only by SlimLLM", "only by Wanda-sp"]
+    overlay.choose_colours(planned, "second")
+    assert overlay.channels_picture(planned, True) is None
+    assert overlay.shown_layers(planned) is second.layers
+    with pytest.raises(Refusal, match="already"):
+        overlay.Press(True)(planned, "slimllm")
+    with pytest.raises(Refusal, match="Choose a second"):
+        overlay.Press(True)(planned, "")
+    overlay.choose(planned, "")
+    assert planned.second is None
+
+
+def entry(planned: Session, method: str, perplexity: float, **more: Any) -> Entry:
+    budget = Budget(0.2, "decoder", planned.known.calibration, Protocol())
+    dense, column = Column(100, 200, 10.0, 64), Column(80, 160, perplexity, 64)
+    return Entry(method, budget, dense, planned.plan, column, 3.0, **more)
+
+
+def test_the_table_of_methods_is_sorted_escaped_and_leads_to_tune(planned: Session) -> None:
+    assert "appear here" in several.draw_table(planned)
+    assert several.draw_scatter(planned) is None
+    planned.put_entry(entry(planned, "magnitude", 30.0))
+    planned.put_entry(entry(planned, "slimllm", 12.0))
+    planned.put_entry(entry(planned, "slimllm", 13.0, present=True))
+    refused = Entry("random", planned.entries[0].budget, Column(100, 200, 10.0), refusal="No <b>luck</b>.")
+    planned.put_entry(refused)
+    planned.put_entry(entry(planned, "magnitude", 29.0))
+    html = several.draw_table(planned)
+    assert html.index("Dense") < html.index("SlimLLM") < html.index("Magnitude") < html.index("No &lt;b&gt;")
+    assert (html.count("Magnitude</th>"), html.count("To Tune"), html.count("29.00")) == (1, 3, 1)
+    assert f"{math.log(2.9):.3f}" in html
+    assert len(several.draw_scatter(planned).layout.annotations) == 3
+    row = next(i for i, e in enumerate(planned.entries) if e.method == "magnitude")
+
+    def pressed(data: Any) -> Any:
+        return several.take(planned, types.SimpleNamespace(_data=data))  # type: ignore[arg-type]
+
+    assert pressed({"row": row}) == "tune"
+    for bad in ({"row": 99}, {"row": "x"}, {}, {"row": -1}):
+        with pytest.raises(Refusal, match="no plan"):
+            pressed(bad)
+    other = dataclasses.replace(entry(planned, "random", 50.0).budget, ratio=0.4)
+    planned.put_entry(dataclasses.replace(entry(planned, "random", 50.0), budget=other))
+    assert "40.0 % of the layers" in several.draw_table(planned)
+    assert len(several.draw_scatter(planned).layout.annotations) == 1

@@ -21,7 +21,7 @@ from slimllm.types import Moments, Pin, Ranking
 KV = [Grouping(6, 6, "kv-group"), Grouping(8, 4, "kv-group"), Grouping(12, 6, "kv-group")]
 BALANCED = [Grouping(6, 2, "query-head"), Grouping(8, 2, "query-head"), Grouping(9, 3, "query-head")]
 GROUPINGS = [*KV, *BALANCED]
-HEADED = [name for name, row in METHODS.items() if "kv-group" in row.units]  # the others cut no heads
+HEADED = [name for name, row in METHODS.items() if "value-column" not in row.units]  # the others cut no heads
 SIZE, OUTPUTS, TOKENS = 3, 5, 60
 
 

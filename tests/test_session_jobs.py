@@ -8,16 +8,20 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from slimllm import planning
-from slimllm.types import Plan, Progress, Refusal
+from slimllm import pipeline, planning, texts
+from slimllm.types import Calibration, Plan, Progress, Refusal
+from tests.conftest import tiny_subject
 from tests.synthetic import synthetic_analysis
+from ui import entries
 from ui.jobs import Job, Worker, sentence
-from ui.runs import Column, Protocol, Run, folder_of, open_runs, run_from_dict, run_to_dict, save_run
-from ui.session import Registry, Session
+from ui.runs import Asked, Column, Protocol, Run, folder_of, open_runs, run_from_dict, run_to_dict, save_run
+from ui.session import Loaded, Registry, Session
+from ui.words import progress_line
 
 Steps = Generator[Progress, None, Any]
 
@@ -335,3 +339,71 @@ def test_only_the_latest_weights_stay_in_memory() -> None:
         session.add_run(make_run(number), {})
     assert sorted(session.weights) == [3, 4]
     assert [run.number for run in session.runs] == [1, 2, 3, 4]
+
+
+# Several methods --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ready(page: Path) -> tuple[Session, Asked]:
+    """A session with a tiny model, analysed and planned, and a way to measure it."""
+    session, model = Registry().open(None), tiny_subject()
+    session.set_loaded(Loaded(model, 1000.0, "cpu", "float32"))
+    calibration = Calibration(str(page), 4, 32)
+    made = pipeline.analyse(model, texts.text(str(page)), calibration)
+    analysis = pipeline.finish(made)
+    session.set_analysis(analysis, planning.make_plan(analysis, 0.3, align=1))
+    return session, Asked(Protocol(str(page), 32, 128), offline=True)
+
+
+def test_every_method_becomes_a_row_and_refusals_say_why(
+    ready: tuple[Session, Asked], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, asked = ready
+    honest = entries.scored
+
+    def moody(subject: Any, calibration: Any, name: str, *rest: Any) -> Any:
+        if name == "random":
+            raise Refusal("Not today.")
+        return honest(subject, calibration, name, *rest)
+
+    monkeypatch.setattr(entries, "scored", moody)
+    seen: list[str] = []
+    names = ["slimllm", "random", "block-influence"]
+    job = entries.start_methods(Registry(), session, names, asked)
+    job.on_progress = lambda step: seen.append(step.words)
+    assert job.finished.wait(60)
+    assert (job.state, job.error) == ("done", "")
+    assert [(e.method, e.present) for e in session.entries] == [
+        ("slimllm", True),
+        ("slimllm", False),
+        ("random", False),
+        ("block-influence", False),
+    ]
+    assert session.entries[2].refusal == "Not today."
+    assert any(words.startswith("Method 3 of 3 · Block influence · Layer") for words in seen)
+    mine, whole = session.entries[0], session.entries[3]
+    assert mine.column is not None
+    assert whole.plan is not None
+    assert mine.excess is not None
+    assert 0 in whole.plan.heads
+    before = list(session.entries)
+    again = entries.start_methods(Registry(), session, ["slimllm"], asked)
+    assert again.finished.wait(60)
+    assert len(session.entries) == len(before)
+    assert session.analysis_by("block-influence", {}, session.known.calibration) is not None
+    session.take_plan(whole.plan)
+    assert session.known.method == "block-influence"
+
+
+def test_a_stop_keeps_the_finished_methods(ready: tuple[Session, Asked]) -> None:
+    session, asked = ready
+    registry = Registry()
+    job = entries.start_methods(registry, session, ["magnitude", "wanda-sp"], asked)
+    job.on_progress = lambda step: job.stopping.set() if step.words.startswith("Method 2") else None
+    assert job.finished.wait(60)
+    assert job.state == "stopped"
+    assert [e.method for e in session.entries] == ["slimllm", "magnitude"]
+    assert "what was finished is in the table" in progress_line(job, 0)
+    with pytest.raises(Refusal, match="No method"):
+        entries.start_methods(registry, session, [], asked)

@@ -30,7 +30,7 @@ def heads_agreement(first: Analysis, second: Analysis, plan: Plan, unit: Unit, n
     figure = agreement_map(rows, names, what)
     figure.update_layout(shapes=[between_groups(x) for x in lines])
     title = f"Which {unit_words(unit)} the two methods keep"
-    return titled(figure, title, what.capitalize() if each > 1 or what != "head" else "Query head", rows)
+    return titled(figure, title, "Query head" if what == "head" else "Value column", rows)
 
 
 def channels_agreement(

@@ -33,6 +33,7 @@ LINES = {  # recovery: colour and dash, so that neither is needed alone
     "bias": (COLOUR["second"], "dash"),
     "regression": (COLOUR["accent"], "solid"),
     "least-squares": (COLOUR["third"], "dashdot"),
+    "guided": (COLOUR["ink"], "longdash"),
 }
 BELOW = {"orientation": "h", "x": 0, "xanchor": "left", "y": -0.3, "yanchor": "top", "font": {"size": 12}}
 POINTS = 192  # points of a curve: more than a chart has pixels to tell apart is waste

@@ -42,7 +42,7 @@ def allocations_for(name: str) -> Choices:
 def units_for(analysis: Analysis) -> Choices:
     """The units of attention that an analysis knows."""
     known = [(UNITS[unit], str(unit)) for unit in analysis.layers[0].attention]
-    return [("Automatic (the finer one)" if len(known) > 1 else "Automatic", "auto"), *known]
+    return [("Automatic", "auto"), *known]
 
 
 def left_out(name: str) -> list[str]:

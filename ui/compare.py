@@ -38,7 +38,7 @@ def build(screen: Screen, offline: bool) -> None:
         )
         stop = gr.Button("Stop", elem_id="compare-stop", scale=0, min_width=90, interactive=False)
         lead(screen, "compare", onward)
-        job_line(screen, "compare", "compare-progress")
+        job_line(screen, "compare", "compare-progress", beside="methods")
     table = gr.HTML(elem_id="compare-table", padding=False)
     asked = (*measure_box(), *prompt_box())
     with gr.Row(elem_classes="bar"):

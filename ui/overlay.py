@@ -42,7 +42,7 @@ def chooser(screen: Screen, offline: bool) -> None:
             "Lay over", elem_id="analyse-second-button", scale=0, min_width=120, interactive=False
         )
         stop = gr.Button("Stop", elem_id="analyse-second-stop", scale=0, min_width=90, interactive=False)
-        job_line(screen, "second", "analyse-second-progress")
+        job_line(screen, "second", "analyse-second-progress", beside="analyse")
     colours = gr.Radio(
         [("who keeps what", "both"), ("first method", "first"), ("second method", "second")],
         value="both",
@@ -176,7 +176,7 @@ def filling(session: Session) -> bool:
 def draw_chosen(session: Session) -> str:
     if session.second is not None:
         return session.second.method
-    return str(session.wishes.get("second", (NOBODY,))[0]) if session.busy else NOBODY
+    return str(session.wishes.get("second", (NOBODY,))[0])
 
 
 def draw_colours(session: Session) -> Any:

@@ -80,7 +80,9 @@ def option_box(name: str, option: Option) -> Any:
 def chosen_method(session: Session) -> str:
     """The method that the chooser shows."""
     asked = session.wishes.get("analyse")
-    return str(asked[4]) if asked and asked[4] in METHODS else FIRST
+    if asked and asked[4] in METHODS:
+        return str(asked[4])
+    return session.analysis.method if session.analysis else FIRST
 
 
 def draw_words(session: Session) -> str:
@@ -109,7 +111,10 @@ def draw_asked(session: Session) -> list[Any]:
     """The controls as this session last left them."""
     count = FIXED + len(all_options())
     asked = session.wishes.get("analyse") or ()
-    return list(asked) if len(asked) == count else [gr.skip()] * count
+    if len(asked) == count:
+        return list(asked)
+    method_now = session.analysis.method if session.analysis else gr.skip()
+    return [method_now if place == 4 else gr.skip() for place in range(count)]
 
 
 def draw_preflight(session: Session) -> str:
@@ -130,6 +135,8 @@ def draw_preflight(session: Session) -> str:
     said = f"Reads {tokens:,} tokens: roughly {duration(seconds)} and {size(memory)} beyond the model."
     if method(name).learns:
         said += " " + training_words(session, name, options)
+    if method(name).probes:
+        said += " It also measures how far the answers move when a layer is disturbed, which takes longer."
     return note("quiet", said)
 
 

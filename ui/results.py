@@ -113,7 +113,8 @@ def methods_chart(rows: Sequence[Mapping[str, Any]], dense: Mapping[str, Any] | 
         key=f"methods {len(rows)}",
         xaxis=axis("Parameters, millions", showgrid=True, nticks=7, range=padded([s / 1e6 for s in sizes])),
         yaxis=axis(
-            "Perplexity, lower is better", showgrid=True, nticks=6, type="log", range=padded(heights),
+            "Perplexity, lower is better", showgrid=True, type="log", range=padded(heights),
+            tickformat=",d", dtick=1 if max(heights, default=0) - min(heights, default=0) > 1.2 else "D2",
         ),
         showlegend=True,
     )  # fmt: skip

@@ -113,6 +113,11 @@ class Entry:
     refusal: str = ""
 
     @property
+    def place(self) -> tuple[str, bool, Budget]:
+        """What a later entry of the same kind takes the row of."""
+        return "" if self.present else self.method, self.present, self.budget
+
+    @property
     def excess(self) -> float | None:
         """ln of perplexity over the dense model's: the loss per token that pruning added."""
         mine, dense = self.column.perplexity if self.column else None, self.dense.perplexity

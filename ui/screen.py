@@ -242,8 +242,9 @@ class Screen:
 # Pieces that several pages share ----------------------------------------------------------------------------
 
 
-def job_line(screen: Screen, kind: str, elem_id: str) -> gr.HTML:
-    """A line that follows this session's job of one kind: its step, times and end."""
+def job_line(screen: Screen, kind: str, elem_id: str, beside: str = "") -> gr.HTML:
+    """A line that follows this session's job of one kind: its step, times and end; jobs of the kind `beside`
+    have a line of their own on the same page."""
     line = gr.HTML("", elem_id=elem_id, elem_classes="job-line", padding=False)
 
     def look(session: Session) -> str:
@@ -251,7 +252,7 @@ def job_line(screen: Screen, kind: str, elem_id: str) -> gr.HTML:
         if job is None:
             return ""
         if job.kind != kind:
-            if not job.active:
+            if not job.active or job.kind == beside:
                 return ""
             return words.note("info", f"{job.title} is going on; this page waits for it.")
         return words.progress_line(job, REGISTRY.worker.place(job))

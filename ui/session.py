@@ -210,6 +210,9 @@ class Session:
             )
             if found is not self.analysis:
                 self.show_analysis(found)
+                if asked := self.wishes.get("analyse"):  # the chooser follows
+                    self.wishes["analyse"] = (*asked[:4], found.method, *asked[5:])
+                self.mark("asked", "preflight")
 
     @property
     def known(self) -> Analysis:
@@ -262,10 +265,7 @@ class Session:
     def put_entry(self, entry: Entry) -> None:
         """Adds a row to the table of methods; the same method on the same budget has one row."""
         with self.lock:
-            same = (entry.method if not entry.present else "", entry.present, entry.budget)
-            kept = [
-                e for e in self.entries if (e.method if not e.present else "", e.present, e.budget) != same
-            ]
+            kept = [old for old in self.entries if old.place != entry.place]
             self.entries = [*kept, entry]
             self.mark("entries")
 

@@ -18,7 +18,7 @@ from ui.screen import Screen, job_line, start_and_stop
 from ui.session import REGISTRY, Session
 from ui.tables import latest, methods_table
 from ui.wishes import asked_for
-from ui.words import change, duration, figure, method_title, note, safe, share
+from ui.words import change, duration, figure, method_title, note, share
 
 TAKE = """
 element.addEventListener('click', (event) => {
@@ -49,7 +49,7 @@ def build(screen: Screen, offline: bool, asked: tuple[Any, ...]) -> None:
             interactive=False,
         )
         stop = gr.Button("Stop", elem_id="compare-methods-stop", scale=0, min_width=90, interactive=False)
-        job_line(screen, "methods", "compare-methods-progress")
+        job_line(screen, "methods", "compare-methods-progress", beside="compare")
     table = gr.HTML(elem_id="compare-methods-table", padding=False, js_on_load=TAKE)
     scatter = PlotView(
         height=380,
@@ -146,7 +146,7 @@ def draw_scatter(session: Session) -> Any:
             "name": name_of(entry)[0].upper() + name_of(entry)[1:],
             "parameters": entry.column.parameters,
             "perplexity": entry.column.perplexity,
-            "words": safe(change(entry.column.perplexity, entry.dense.perplexity or 0.0)) + " against dense",
+            "words": f"{change(entry.column.perplexity, entry.dense.perplexity or 0.0)} against dense",
             "present": entry.present,
         }
         for entry in latest(session.entries)
