@@ -217,6 +217,7 @@ class Trainer:
         }
         return {name: value.item() for name, value in values.items()}
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def result(self) -> tuple[UnitScores, ...]:
         """The gates of every layer on the CPU, free of the training."""

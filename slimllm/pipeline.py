@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+
+from torch import Tensor
 
 from slimllm import moments as streaming
 from slimllm import texts
@@ -24,7 +26,7 @@ from slimllm.recovery import RECOVERIES
 from slimllm.scoring import analyse_layer, units_of
 from slimllm.store import MomentStore
 from slimllm.surgery import skeleton
-from slimllm.types import Analysis, Calibration, LayerAnalysis, LayerReport, Plan, Progress
+from slimllm.types import Analysis, Calibration, LayerAnalysis, LayerMoments, LayerReport, Plan, Progress
 
 Result = TypeVar("Result")
 
@@ -59,41 +61,24 @@ def analyse(
     """
     start, peak = time.perf_counter(), watch_peak(subject.device)
     row, chosen = method(method_name), settings(method_name, options or {})
+    tokens = texts.calibration_tokens(
+        text, subject.tokenizer, calibration, max_length=subject.shape.max_length
+    )
+    unit = units_of(row, subject.shape)[0]
+    learned = yield from learn(subject, tokens, row, chosen, unit, calibration.seed)
     store = MomentStore(folder) if folder else None
     key = store_key(subject, calibration, row.weighted)
-    count = len(subject.layers)
-    reuse = store is not None and store.matches(key, count)
-    stream, learned = None, None
-    if not reuse or row.learns or row.probes:
-        tokens = texts.calibration_tokens(
-            text, subject.tokenizer, calibration, max_length=subject.shape.max_length
-        )
-        unit = units_of(row, subject.shape)[0]
-        learned = yield from learn(subject, tokens, row, chosen, unit, calibration.seed)
-    if not reuse:
-        stream = streaming.embed(subject, tokens)
-        if store:
-            store.begin()
     prober = probe(subject, tokens) if row.probes else None
     layers: list[LayerAnalysis] = []
-    seen = 0
-    for index in range(count):
-        if stream is None:
-            assert store is not None
-            found = store[index]
-        else:
-            found = streaming.collect(subject, stream, index, row.weighted)
-            if store:
-                store.save(index, found)
-        seen = found.mlp.tokens
+    count, seen = len(subject.layers), 0
+    for index, found in enumerate(dense_moments(subject, tokens, store, key)):
         known = learned[index] if learned else None
         layer = analyse_layer(subject, index, found, row, chosen, calibration.seed, known)
         if prober:
             layer = dataclasses.replace(layer, sensitivity=prober.move(index, found, layer))
         layers.append(layer)
-        yield Progress("analyse", index + 1, count, f"Layer {index + 1} of {count} scored", layers[-1])
-    if store and not reuse:
-        store.finish(key)
+        seen = found.mlp.tokens
+        yield Progress("analyse", index + 1, count, f"Layer {index + 1} of {count} scored", layer)
     return Analysis(
         model=subject.source,
         shape=subject.shape,
@@ -106,6 +91,27 @@ def analyse(
         seconds=time.perf_counter() - start,
         peak_memory_mib=peak(),
     )
+
+
+def dense_moments(
+    subject: Subject, tokens: Tensor, store: MomentStore | None, key: Mapping[str, Any]
+) -> Iterator[LayerMoments]:
+    """The moments of every layer in turn: from the store if it was made under this key, else from a pass over
+    the tokens, which fills the store."""
+    count = len(subject.layers)
+    if store is not None and store.matches(dict(key), count):
+        yield from (store[index] for index in range(count))
+        return
+    if store is not None:
+        store.begin()
+    stream = streaming.embed(subject, tokens)
+    for index in range(count):
+        found = streaming.collect(subject, stream, index, key["weighted"])
+        if store is not None:
+            store.save(index, found)
+        yield found
+    if store is not None:
+        store.finish(dict(key))
 
 
 def store_key(subject: Subject, calibration: Calibration, weighted: bool) -> dict[str, Any]:
