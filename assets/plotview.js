@@ -83,10 +83,12 @@
     }, []);
   }
 
-  /** How many rows the legend will need, from the length of its words. */
+  /** How many rows the legend will need: Plotly sets entries that do not fit into one row in columns as wide as the
+   * longest. */
   function rows(names, pixels) {
-    const all = [...names].reduce((sum, name) => sum + name.length * 6.4 + 56, 0);
-    return Math.min(names.size, Math.ceil((1.15 * all) / pixels));
+    const widths = [...names].map((name) => name.length * 6.4 + 56);
+    if (1.15 * widths.reduce((sum, width) => sum + width, 0) <= pixels) return 1;
+    return Math.ceil(names.size / Math.max(1, Math.floor(pixels / Math.max(...widths))));
   }
 
   function sparse(axis, width) {

@@ -4,6 +4,7 @@ finished cells lie."""
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import json
 from collections.abc import Sequence
@@ -67,6 +68,7 @@ def rows_of(asked: Sequence[str]) -> list[Row]:
     return list(dict.fromkeys(row_of(words) for words in asked or every))
 
 
+@functools.cache
 def source_digest() -> str:
     """A digest of the modules that decide numbers; neither comments nor docstrings count."""
     digest = hashlib.sha256()

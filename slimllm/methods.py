@@ -28,7 +28,7 @@ class Option:
 @dataclass(frozen=True)
 class Method:
     """A row of the table. `recovery` and `allocation` are its own; empty `recoveries` and `allocations` mean
-    that it combines with all.
+    that it combines with all, `alone` says why not with other recoveries.
 
     `statistics`: whether units are judged on what the already pruned layers hand on, or on the dense model.
     `learns`: what it must know beyond moments, from gradients or from training. `weighted`: whether its
@@ -47,6 +47,7 @@ class Method:
     options: tuple[Option, ...] = ()
     units: tuple[Unit, ...] = ()
     recoveries: tuple[str, ...] = ()
+    alone: str = ""
     allocations: tuple[str, ...] = ()
     statistics: Literal["pruned", "dense"] = "pruned"
     learns: Literal["", "taylor", "gates"] = ""
@@ -156,6 +157,7 @@ METHODS: dict[str, Method] = {
             Option("steps", 300, "Training steps; more are slower and better.", 1, 20_000),
         ),
         recoveries=("none",),
+        alone="its trained gates are the recovery",
         allocations=("gates",),
         statistics="dense",
         learns="gates",
@@ -187,6 +189,7 @@ METHODS: dict[str, Method] = {
         recovery="none",
         allocation="whole-layers",
         recoveries=("none",),
+        alone="it removes whole layers, so nothing is left to repair",
         allocations=("whole-layers",),
         statistics="dense",
     ),

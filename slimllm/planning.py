@@ -40,20 +40,13 @@ def hindrance(name: str, recovery: str, allocation: str) -> str:
     does."""
     row = method(name)
     if row.recoveries and recovery not in row.recoveries:
-        return f"{row.title} does not combine with recovery '{recovery}': {WHY_RECOVERY[row.learns]}."
+        return f"{row.title} does not combine with recovery '{recovery}': {row.alone}."
     if row.allocations and allocation not in row.allocations:
         return f"{row.title} has an allocation of its own: {', '.join(row.allocations)}."
     only = ALLOCATIONS[allocation].methods
     if only and name not in only:
         return f"Allocation '{allocation}' belongs to {', '.join(only)}; choose another for {row.title}."
     return ""
-
-
-WHY_RECOVERY = {
-    "gates": "its trained gates are the recovery",
-    "taylor": "it brings its own",
-    "": "it removes whole layers, so nothing is left to repair",
-}
 
 
 def check_ratio(ratio: float) -> float:

@@ -23,7 +23,7 @@ from ui.words import count, dropped, dropped_layers, note, share, size
 PURPOSE = "Say how much smaller the model should become, and from where to take it."
 ALIGNMENTS = (1, 8, 16, 32, 64, 128)
 COUNTS = [("parameters in the layers", "decoder"), ("all parameters", "all")]
-FIRST = "slimllm"  # the method whose rules are offered before there is an analysis
+FIRST = "best"  # the method whose rules are offered before there is an analysis
 LARGEST_PLAN = 5_000_000  # bytes
 
 
