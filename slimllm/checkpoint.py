@@ -121,7 +121,7 @@ def write(form: Form, pruned: Pruned, folder: Path) -> tuple[int, int]:
     if subject.tokenizer is not None:
         subject.tokenizer.save_pretrained(folder)
     (folder / "plan.json").write_text(plan_text(pruned.plan), encoding="utf-8")
-    return weights.stat().st_size, sum(t.numel() for t in tensors.values())
+    return weights.stat().st_size, sum(t.numel() for t in tensors.values() if t.is_floating_point())
 
 
 def stored(form: Form) -> dict[str, Tensor]:

@@ -166,7 +166,7 @@ BAD: dict[str, tuple[str, str]] = {
     "text too short": ("analyse {model} --text {page} --samples 99999 --out {new}", "fewer than"),
     "unknown text": ("analyse {model} --text nowhere --out {new}", "not known"),
     "unknown method": ("analyse {model} --text {page} --method hammer --out {new}", "not known"),
-    "unknown option": ("analyse {reading} --option speed=on --out {new}", "no yes/no option"),
+    "unknown option": ("analyse {reading} --option speed=on --out {new}", "has no option 'speed'"),
     "option without value": ("analyse {reading} --option greedy --out {new}", "NAME=on"),
     "unknown recovery": ("prune {reading} --ratio 0.2 --recovery prayer --out {new}", "not known"),
     "unknown allocation": ("prune {reading} --ratio 0.2 --allocation fair --out {new}", "not known"),
@@ -232,7 +232,7 @@ def test_port_in_use_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_interrupted_is_status_130_without_traceback(tmp_path: Path, tiny_folder: Path, page: Path) -> None:
     text = tmp_path / "long.txt"
-    text.write_text(page.read_text() * 60)
+    text.write_text(page.read_text() * 300)
     process = subprocess.Popen(
         [
             sys.executable,

@@ -13,7 +13,6 @@ from conftest import FAMILY_CONFIGS, tiny_subject
 from slimllm.families import part, shape_of
 from slimllm.models import Subject
 from slimllm.recovery import cut
-from slimllm.sites import inputs_of
 from slimllm.surgery import skeleton, slice_attention, slice_mlp
 from slimllm.types import Moments
 
@@ -33,7 +32,7 @@ def masked(subject: Subject, heads: list[torch.Tensor]) -> Any:
         model.get_submodule(family.layers), heads, CHANNELS, strict=True
     ):
         for name, kept in (
-            (family.attention.reader, inputs_of(kept_heads, size)),
+            (family.attention.reader, (kept_heads[:, None] * size + torch.arange(size)).flatten()),
             (family.mlp.reader, kept_channels),
         ):
             weight = part(layer, name).weight.data
@@ -53,7 +52,7 @@ def sliced(subject: Subject, heads: list[torch.Tensor]) -> Any:
     ):
         if len(kept_heads) < shape.heads:
             weight = part(layer, family.attention.reader).weight
-            repair = cut(weight, NOTHING, inputs_of(kept_heads, size))
+            repair = cut(weight, NOTHING, (kept_heads[:, None] * size + torch.arange(size)).flatten())
             slice_attention(layer, family, shape, size, kept_heads, repair)
         repair = cut(part(layer, family.mlp.reader).weight, NOTHING, kept_channels)
         slice_mlp(layer, family, shape, kept_channels, repair)
