@@ -110,6 +110,21 @@ def test_a_loss_is_the_mean_over_all_predicted_tokens(page: Path, monkeypatch: p
         assert math.isclose(second, next(again).result, rel_tol=1e-4)
 
 
+def test_a_step_knows_nothing_of_the_pieces_before_it() -> None:
+    first, second = pieces().split(4)
+
+    def gradients(*steps: Tensor) -> list[Tensor]:
+        model = scrambled(tiny_subject(), 0.1)
+        learned = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.SGD(learned, lr=0.0)
+        for rows in steps:
+            tuning.learn(model, optimizer, rows)
+        return [p.grad for p in learned if p.grad is not None]
+
+    assert len(gradients(second)) == 3 * 7 * 2
+    torch.testing.assert_close(gradients(first, second), gradients(second))
+
+
 def test_the_same_seed_gives_the_same_bytes_and_no_other_does(page: Path) -> None:
     given = pruned(tiny_subject(), page)
     torch.manual_seed(1)
