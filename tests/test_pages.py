@@ -30,8 +30,9 @@ from tests.serving import by_columns, served, text_of
 from tests.synthetic import synthetic_analysis
 from ui import choices, compare, history, overlay, report, several, tables, tune
 from ui.app import Settings, check, launch_options
+from ui.registry import REGISTRY, Registry
 from ui.runs import Budget, Column, Entry, Protocol, Run
-from ui.session import REGISTRY, Comparison, Registry, Session
+from ui.session import Comparison, Session
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(no_silent_downcasting|copy keyword)")  # Gradio's own
 NAMES = {"load", "analyse", "plan", "prune", "evaluate", "generate", "export"}

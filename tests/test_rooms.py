@@ -87,7 +87,7 @@ def test_the_library_does_not_know_the_page() -> None:
 
 
 def test_session_and_jobs_know_no_components() -> None:
-    for name in ("session", "jobs", "charts"):
+    for name in ("session", "registry", "jobs", "charts"):
         assert "gradio" not in {i.split(".")[0] for i in imports(ROOT / "ui" / f"{name}.py")}
 
 

@@ -19,8 +19,9 @@ from tests.conftest import tiny_subject
 from tests.synthetic import synthetic_analysis
 from ui import entries
 from ui.jobs import Job, Worker, sentence
+from ui.registry import Registry
 from ui.runs import Asked, Column, Protocol, Run, folder_of, open_runs, run_from_dict, run_to_dict, save_run
-from ui.session import Loaded, Registry, Session
+from ui.session import Loaded, Session
 from ui.words import progress_line
 
 Steps = Generator[Progress, None, Any]

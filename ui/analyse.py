@@ -10,10 +10,12 @@ from slimllm.types import LayerAnalysis
 from ui import charts, overlay, work
 from ui.choices import options_of
 from ui.overlay import present_plan
+from ui.pieces import intro, job_line, lead, start_and_stop
 from ui.plotview import PlotView
 from ui.reading import FIXED, controls, draw_asked, draw_preflight, estimate
-from ui.screen import Screen, intro, job_line, lead, start_and_stop
-from ui.session import REGISTRY, Session
+from ui.registry import REGISTRY
+from ui.screen import Screen
+from ui.session import Session
 from ui.wishes import calibration_of
 from ui.words import figure, note, safe, share
 

@@ -21,8 +21,9 @@ from slimllm.recipes import plan_from_text, plan_to_dict
 from slimllm.types import Refusal
 from ui import trials, work
 from ui.jobs import Job
+from ui.registry import REGISTRY
 from ui.runs import Column, Run
-from ui.session import REGISTRY, Session
+from ui.session import Session
 from ui.wishes import asked_for, calibration_of, plan_for
 
 

@@ -9,10 +9,12 @@ from typing import Any
 import gradio as gr
 
 from ui import charts, several, trials
+from ui.pieces import intro, job_line, lead, start_and_stop
 from ui.plotview import PlotView
+from ui.registry import REGISTRY
 from ui.runs import LABELS, NAMES
-from ui.screen import Screen, intro, job_line, lead, start_and_stop
-from ui.session import REGISTRY, Answer, Session
+from ui.screen import Screen
+from ui.session import Answer, Session
 from ui.tables import table_of, verdict
 from ui.wishes import MOST_PROMPTS, asked_for, text_choices
 from ui.words import note, safe

@@ -14,8 +14,9 @@ from slimllm.models import Subject
 from slimllm.types import Analysis, Plan, Progress, Refusal
 from ui.choices import for_ratio
 from ui.jobs import Job, Steps, sentence
+from ui.registry import Registry
 from ui.runs import Asked, Budget, Column, Entry
-from ui.session import Registry, Session
+from ui.session import Session
 from ui.trials import evaluation_ids, known_dense
 from ui.words import method_title
 from ui.work import scored

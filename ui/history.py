@@ -11,10 +11,12 @@ import gradio as gr
 from slimllm.recovery import RECOVERIES
 from slimllm.types import Refusal
 from ui import charts, report, work
+from ui.pieces import intro, job_line, lead, start_and_stop
 from ui.plotview import PlotView
+from ui.registry import REGISTRY
 from ui.runs import Run, command_line
-from ui.screen import Screen, intro, job_line, lead, start_and_stop
-from ui.session import REGISTRY, Session
+from ui.screen import Screen
+from ui.session import Session
 from ui.words import count, dropped_layers, figure, method_title, note, safe, share, size
 
 PURPOSE = "All comparisons so far: pick one to go on from, or to take away."

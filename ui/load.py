@@ -9,8 +9,10 @@ import gradio as gr
 
 from slimllm.shapes import LayerShape, Shape
 from ui import work
-from ui.screen import Screen, intro, job_line, lead, start_and_stop
-from ui.session import REGISTRY, Loaded, Session
+from ui.pieces import intro, job_line, lead, start_and_stop
+from ui.registry import REGISTRY
+from ui.screen import Screen
+from ui.session import Loaded, Session
 from ui.words import count, safe, share, size
 
 PURPOSE = "Choose the language model that you want to make smaller."

@@ -14,9 +14,11 @@ from ui import work
 from ui.agreement_maps import agreement_chart, channels_agreement, heads_agreement
 from ui.choices import for_ratio, source_of
 from ui.drawing import Layers
+from ui.pieces import job_line, start_and_stop
 from ui.plotview import PlotView
-from ui.screen import Screen, job_line, start_and_stop
-from ui.session import REGISTRY, Session
+from ui.registry import REGISTRY
+from ui.screen import Screen
+from ui.session import Session
 from ui.words import method_title, note, unit_words
 
 NOBODY = ""

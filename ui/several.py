@@ -12,10 +12,12 @@ from slimllm.types import Refusal
 from ui import charts, work
 from ui.choices import for_ratio
 from ui.entries import budget_of, start_methods
+from ui.pieces import job_line, start_and_stop
 from ui.plotview import PlotView
+from ui.registry import REGISTRY
 from ui.runs import Asked, Entry
-from ui.screen import Screen, job_line, start_and_stop
-from ui.session import REGISTRY, Session
+from ui.screen import Screen
+from ui.session import Session
 from ui.tables import latest, methods_table
 from ui.wishes import asked_for
 from ui.words import change, duration, figure, method_title, note, share

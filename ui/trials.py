@@ -15,8 +15,9 @@ from slimllm.models import Subject
 from slimllm.types import LayerReport, Plan, Progress, Refusal
 from ui.choices import recoveries_for
 from ui.jobs import Job, Steps
+from ui.registry import Registry
 from ui.runs import LABELS, Asked, Column, Protocol, Run
-from ui.session import Answer, Comparison, Registry, Session
+from ui.session import Answer, Comparison, Session
 
 
 def start_compare(registry: Registry, session: Session, asked: Asked) -> Job:

@@ -15,7 +15,8 @@ from slimllm.methods import method
 from slimllm.types import Plan, Refusal
 from ui.choices import allocations_for, recoveries_for, units_for, words_on_choices
 from ui.faders import Faders, bank, value_of
-from ui.screen import Screen, intro, lead
+from ui.pieces import intro, lead
+from ui.screen import Screen
 from ui.session import Session
 from ui.wishes import plan_for
 from ui.words import count, dropped, dropped_layers, note, share, size

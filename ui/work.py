@@ -19,7 +19,8 @@ from slimllm.sources import home
 from slimllm.types import Analysis, Calibration, LayerAnalysis, Plan, Progress, Refusal
 from ui.choices import carried
 from ui.jobs import Job, Steps
-from ui.session import Loaded, Registry, Session
+from ui.registry import Registry
+from ui.session import Loaded, Session
 from ui.words import method_title
 
 MOMENTS_ON_DISK = 2_000_000_000  # bytes: beyond this a change of method reads the text again
