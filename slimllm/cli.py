@@ -18,6 +18,7 @@ from slimllm.allocation import ALLOCATIONS
 from slimllm.answers import plain
 from slimllm.methods import METHODS
 from slimllm.recovery import RECOVERIES
+from slimllm.stopping import left_by
 from slimllm.tuning import Tuning
 from slimllm.types import Progress, Refusal
 
@@ -38,11 +39,13 @@ class Report:
     def __init__(self) -> None:
         self.terminal = sys.stderr.isatty()
         self.last = 0.0
+        self.step: Progress | None = None  # the latest, whether shown or not
 
     def say(self, words: str) -> None:
         print(words, file=sys.stderr, flush=True)
 
     def progress(self, step: Progress) -> None:
+        self.step = step
         now, ended = time.monotonic(), step.done == step.total
         if now - self.last < (0.1 if self.terminal else 5.0) and not ended:
             return
@@ -190,7 +193,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report.say(f"slimllm: {' '.join(str(refusal).split())}")
         return REFUSED
     except KeyboardInterrupt:
-        report.say("slimllm: cancelled; nothing was left half-written.")
+        said = left_by(report.step)
+        report.say(f"slimllm: cancelled; {said + ', and ' if said else ''}nothing was left half-written.")
         return CANCELLED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

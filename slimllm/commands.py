@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
-from slimllm import checkpoint, models, pipeline, planning, recipes, store, texts, tuning
+from slimllm import checkpoint, models, pipeline, planning, recipes, reloaded, store, texts, tuning
 from slimllm import evaluate as evaluation
 from slimllm.allocation import ALLOCATIONS
 from slimllm.families import FAMILIES
@@ -207,7 +207,7 @@ def tune(given: Arguments, report: Report) -> dict[str, Any]:
     text = texts.text(given.text, offline=given.offline)
     other = texts.text(given.measure_on or given.text, offline=given.offline)
     subject = load(given.model, given, report)
-    pruned, most = tuning.as_pruned(subject), subject.shape.max_length
+    pruned, most = reloaded.as_pruned(subject), subject.shape.max_length
     tokens = texts.calibration_tokens(text, subject.tokenizer, calibration(given), max_length=most)
     seen = other.name == text.name and not text.parts_differ
     if seen:

@@ -28,6 +28,7 @@ def learn(
         return single(taylor(subject, tokens[:TAYLOR_SAMPLES, :TAYLOR_LENGTH]))
     if row.learns == "gates":
         training = gates.Training(target=options["target"], steps=options["steps"], seed=seed)
+        yield Progress("gates", 0, training.steps, "The gates begin to train")
         return single((yield from gates.train(subject, tokens, training, unit)))
     return None
 

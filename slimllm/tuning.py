@@ -10,27 +10,23 @@ from __future__ import annotations
 import copy
 import dataclasses
 import importlib.util
-import json
 import math
 import shlex
 import time
 import warnings
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from slimllm.families import Family, layer_shape, narrows_values, part, shape_of
+from slimllm.families import Family
 from slimllm.memory import watch_peak
 from slimllm.modeling_slim import Placed, Selected
 from slimllm.models import Pruned, Subject
-from slimllm.planning import versions
-from slimllm.recipes import read_plan
-from slimllm.surgery import frozen, skeleton, slice_attention, slice_mlp, slice_values
-from slimllm.types import LayerReport, Plan, Progress, Refusal, Repair
+from slimllm.surgery import frozen, skeleton
+from slimllm.types import Progress, Refusal
 
 INSTALL = "pip install -r requirements-tune.txt"
 TOKENS_PER_PASS = 1024  # logits and their gradient are the largest tensors of a step
@@ -210,99 +206,3 @@ def learn(model: Any, optimizer: torch.optim.Optimizer, rows: Tensor) -> float:
         nn.utils.clip_grad_norm_(learned, LONGEST_STEP)
         optimizer.step()
     return total
-
-
-# What is tuned: a loaded model as something pruned ----------------------------------------------------------
-
-
-def as_pruned(subject: Subject) -> Pruned:
-    """A loaded subject with the plan and reports of its folder, where that is an export of ours; else with a
-    plan that keeps everything.
-
-    Zeros that a padded export was filled up with are cut away, for training would fill them. Raises `Refusal`
-    where the folder's plan or reports cannot be read.
-    """
-    folder = Path(subject.source).expanduser()
-    if (folder / "slimllm.json").is_file():
-        plan, (tier, layers) = read_plan(folder / "plan.json"), facts(folder / "slimllm.json")
-        return Pruned(unpadded(subject) if tier == "padded" else subject, plan, layers, 0.0, 0.0)
-    shape = subject.shape
-    plan = Plan(
-        model=subject.source,
-        family=shape.family,
-        widths=shape.widths,
-        heads=tuple(heads for heads, _, _ in shape.widths),
-        channels=tuple(channels for _, _, channels in shape.widths),
-        recovery="none",
-        unit=shape.units[0],
-        versions=versions(),
-    )
-    whole = [LayerReport(h, c, tuple(range(h)), tuple(range(c)), 0.0, 0.0) for h, _, c in shape.widths]
-    return Pruned(subject, plan, tuple(whole), 0.0, 0.0)
-
-
-def facts(file: Path) -> tuple[str, tuple[LayerReport, ...]]:
-    """(tier, layer reports) of an export's slimllm.json, where unknown errors are null; here they are NaN."""
-
-    def error(value: float | None) -> float:
-        return math.nan if value is None else float(value)
-
-    try:
-        known = json.loads(file.read_text(encoding="utf-8"))
-        layers = [
-            LayerReport(
-                heads=int(row["heads"]),
-                channels=int(row["channels"]),
-                kept_heads=tuple(map(int, row["kept_heads"])),
-                kept_channels=tuple(map(int, row["kept_channels"])),
-                error_predicted=error(row["error_predicted"]),
-                error_measured=error(row["error_measured"]),
-            )
-            for row in known["layers"]
-        ]
-        return str(known["tier"]), tuple(layers)
-    except (OSError, ValueError, KeyError, TypeError) as failure:
-        raise Refusal(f"'{file}' does not hold what an export writes; export the model again.") from failure
-
-
-def unpadded(subject: Subject) -> Subject:
-    """The subject without the heads, values and channels that its readers multiply by zero: what `forms.pad`
-    filled up."""
-    slim, family = dataclasses.replace(subject, model=skeleton(subject.model)), subject.family
-    for layer in slim.layers:
-        cut_heads(layer, family, subject.shape.head_size)
-        if narrows_values(family):
-            cut_values(layer, family, subject.shape.head_size)
-        shape, weight = layer_shape(layer, family), part(layer, family.mlp.reader).weight
-        kept = live(weight, 1)
-        if 0 < len(kept) < shape.channels:
-            slice_mlp(layer, family, shape, kept, Repair(weight[:, kept]))
-    return dataclasses.replace(slim, shape=shape_of(slim.model, family))
-
-
-def cut_heads(layer: nn.Module, family: Family, size: int) -> None:
-    """Cuts heads of zeros, where equally many remain in every group that remains."""
-    shape, weight = layer_shape(layer, family), part(layer, family.attention.reader).weight
-    kept = live(weight, size)
-    in_groups = (kept // (shape.heads // shape.groups)).unique(return_counts=True)[1]
-    if len(kept) < shape.heads and len(in_groups.unique()) == 1:
-        inputs = (kept[:, None] * size + torch.arange(size)).flatten()
-        slice_attention(layer, family, shape, size, kept, Repair(weight[:, inputs]))
-
-
-def cut_values(layer: nn.Module, family: Family, size: int) -> None:
-    """Cuts value columns of zeros, where equally many remain in every group."""
-    shape, weight = layer_shape(layer, family), part(layer, family.attention.reader).weight
-    each = shape.heads // shape.groups
-    mask = (weight != 0).any(0).cpu().view(shape.groups, each, size).any(1)  # (G, size)
-    counts = mask.sum(1)
-    if 0 < counts.min() == counts.max() < size:
-        kept = mask.nonzero()[:, 1].view(shape.groups, -1)
-        heads = torch.arange(shape.heads)
-        inputs = (heads[:, None] * size + kept[heads // each]).flatten()
-        slice_values(layer, family, shape, size, kept, Repair(weight[:, inputs]))
-
-
-def live(weight: Tensor, size: int) -> Tensor:
-    """The units (k,) of a reader's weight (o, units·size) that have any column but zeros, on the CPU."""
-    return (weight != 0).any(0).view(-1, size).any(1).nonzero().flatten().cpu()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -230,22 +231,10 @@ def test_port_in_use_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None
     assert "port" in capsys.readouterr().err.lower()
 
 
-def test_interrupted_is_status_130_without_traceback(tmp_path: Path, tiny_folder: Path, page: Path) -> None:
-    text = tmp_path / "long.txt"
-    text.write_text(page.read_text() * 300)
+def interrupted(shown: str, *arguments: object) -> tuple[int, str, str]:
+    """(exit status, stdout, stderr) of a command that is interrupted soon after it has shown this."""
     process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "slimllm",
-            "evaluate",
-            "--model",
-            str(tiny_folder),
-            "--text",
-            str(text),
-            "--window",
-            "2",
-        ],
+        [sys.executable, "-m", "slimllm", *map(str, arguments)],
         cwd=ROOT,
         env={**os.environ},
         stderr=subprocess.PIPE,
@@ -254,11 +243,36 @@ def test_interrupted_is_status_130_without_traceback(tmp_path: Path, tiny_folder
     )
     assert process.stderr is not None
     for line in process.stderr:
-        if "Perplexity" in line:
+        if shown in line:
             break
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    return process.returncode, out, err
+
+
+def test_interrupted_is_status_130_without_traceback(tmp_path: Path, tiny_folder: Path, page: Path) -> None:
+    text = tmp_path / "long.txt"
+    text.write_text(page.read_text() * 300)
+    status, out, err = interrupted(
+        "Perplexity", "evaluate", "--model", tiny_folder, "--text", text, "--window", 2
+    )
+    assert status == 130
     assert "Traceback" not in err
     assert out == ""
+
+
+def test_interrupted_training_of_gates_says_that_the_dense_model_is_unchanged(
+    tmp_path: Path, reading: list[object]
+) -> None:
+    method = ["--method", "ddp", "--option", "steps=20000", "--ratio", 0.2]
+    status, out, err = interrupted(
+        "begin to train", "prune", *reading, *method, "--out", tmp_path / "out", "--json"
+    )
+    assert status == 130
+    assert re.search(
+        r"the training of the gates ended at step \d+ of 20000 and left the dense model unchanged", err
+    )
+    assert "Traceback" not in err
+    assert out == ""
+    assert not (tmp_path / "out").exists()

@@ -17,7 +17,7 @@ import torch
 from conftest import PAGE, tiny_subject, tiny_tokenizer
 from torch import Tensor, nn
 
-from slimllm import checkpoint, cli, evaluate, models, pipeline, planning, texts, tuning
+from slimllm import checkpoint, cli, evaluate, models, pipeline, planning, reloaded, texts, tuning
 from slimllm.families import layer_shape, narrows_values, part, shape_of
 from slimllm.models import Pruned, Subject
 from slimllm.recipes import read_plan
@@ -280,7 +280,7 @@ def test_narrow_values_learn_nothing_where_they_are_gone(
     merge, before = tuning.merged, state(slim.model)
     monkeypatch.setattr(tuning, "merged", lambda *given: (trained.append(given[1]), merge(*given))[1])
     report = LayerReport(6, 96, (), (), 0.0, 0.0)
-    given = Pruned(slim, tuning.as_pruned(any_subject).plan, (report,) * 3, 0.0, 0.0)
+    given = Pruned(slim, reloaded.as_pruned(any_subject).plan, (report,) * 3, 0.0, 0.0)
     done, found = losses(tuning.tune(given, pieces(), FAST))
     assert found[-1] < found[0] - 0.5
     assert same(slim.model, before)
@@ -299,7 +299,7 @@ def test_narrow_values_learn_nothing_where_they_are_gone(
 
 def test_a_dense_model_is_something_pruned_that_keeps_everything(tiny_folder: Path) -> None:
     subject = models.load(str(tiny_folder), dtype="float32")
-    found = tuning.as_pruned(subject)
+    found = reloaded.as_pruned(subject)
     assert found.subject is subject
     assert (found.plan.heads, found.plan.channels) == ((6, 6, 6), (96, 96, 96))
     planning.check_plan(found.plan, subject.shape)
@@ -325,7 +325,7 @@ def test_an_export_is_opened_with_its_plan_and_its_true_widths(
 ) -> None:
     given = pruned(tiny_subject(), page)
     unproven(given, tmp_path / "out", tier)
-    found = tuning.as_pruned(models.load(str(tmp_path / "out"), dtype="float32"))
+    found = reloaded.as_pruned(models.load(str(tmp_path / "out"), dtype="float32"))
     assert found.plan == given.plan
     assert found.layers == given.layers
     assert found.subject.shape.widths == given.subject.shape.widths
@@ -337,7 +337,7 @@ def test_a_tuned_export_is_exported_verified_and_reloads(
     tmp_path: Path, page: Path, tier: str, unproven: Callable[..., None]
 ) -> None:
     unproven(pruned(tiny_subject(), page), tmp_path / "out", tier)
-    found = tuning.as_pruned(models.load(str(tmp_path / "out"), dtype="float32"))
+    found = reloaded.as_pruned(models.load(str(tmp_path / "out"), dtype="float32"))
     done = pipeline.finish(tuning.tune(found, pieces(), FAST))
     made = pipeline.finish(checkpoint.export(done, tmp_path / "tuned", wanted=tier))
     assert made.verified
@@ -353,19 +353,19 @@ def test_zero_heads_inside_a_group_are_cut_away_too() -> None:
         weight = layer.self_attn.o_proj.weight.detach().clone()
         weight[:, [*range(8, 16), *range(24, 32), *range(32, 40)]] = 0  # heads 1, 3 and 4
         layer.self_attn.o_proj.weight = nn.Parameter(weight, requires_grad=False)
-    found = tuning.unpadded(models.subject("zeros", model, subject.tokenizer))
+    found = reloaded.unpadded(models.subject("zeros", model, subject.tokenizer))
     assert found.shape.widths == ((3, 3, 96),) * 3
     torch.testing.assert_close(logits(found.model, pieces()), logits(model, pieces()))
 
 
 def test_padded_values_are_cut_away_again(tmp_path: Path, unproven: Callable[..., None]) -> None:
     slim = narrowed(tiny_subject())
-    plan = tuning.as_pruned(slim).plan
+    plan = reloaded.as_pruned(slim).plan
     report = LayerReport(6, 96, (), (), 0.0, 0.0)
     unproven(Pruned(slim, plan, (report,) * 3, 0.0, 0.0), tmp_path / "out", "padded")
     loaded = models.load(str(tmp_path / "out"), dtype="float32")
     assert loaded.shape.parameters > slim.shape.parameters
-    found = tuning.as_pruned(loaded).subject
+    found = reloaded.as_pruned(loaded).subject
     assert found.shape == slim.shape
     torch.testing.assert_close(logits(found.model, pieces()), logits(slim.model, pieces()))
 
@@ -376,7 +376,7 @@ def test_a_broken_export_is_one_sentence(tmp_path: Path, page: Path, unproven: C
     for text in ("{", "[]", '{"layers": [{}]}', '{"layers": 3}', "\x00"):
         (tmp_path / "out" / "slimllm.json").write_text(text)
         with pytest.raises(Refusal, match=r"slimllm\.json.*export the model again"):
-            tuning.as_pruned(subject)
+            reloaded.as_pruned(subject)
 
 
 # The command ------------------------------------------------------------------------------------------------

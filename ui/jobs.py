@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from slimllm.stopping import left_by
 from slimllm.types import Progress, Refusal
 
 State = Literal["queued", "running", "done", "stopped", "failed"]
@@ -61,6 +62,11 @@ class Job:
             return None
         pace = (time.monotonic() - self.stage_began) / (self.progress.done - self.stage_from)
         return max(0.0, pace * (self.progress.total - self.progress.done))
+
+    @property
+    def leaves(self) -> str:
+        """What a stop left, with what became of a training that it ended."""
+        return "; ".join(said for said in (self.left, left_by(self.progress)) if said)
 
     def say(self, words: str, stage: str = "") -> None:
         """Shows words where the work has no countable steps."""

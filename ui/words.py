@@ -104,7 +104,7 @@ def progress_line(job: Job | None, place: int) -> str:
     if job.state == "failed":
         return strip("bad", job.error, "", None)
     if job.state == "stopped":
-        return strip("off", f"{job.title}: stopped after {duration(job.elapsed)}; {job.left}.", "", None)
+        return strip("off", f"{job.title}: stopped after {duration(job.elapsed)}; {job.leaves}.", "", None)
     if job.state == "done":
         return strip("good", f"{job.title}: done in {duration(job.elapsed)}.", "", 1.0)
     step = job.progress

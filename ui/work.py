@@ -83,7 +83,7 @@ def start_analyse(
                 session.mark("layers", "training")
 
     def on_progress(progress: Progress) -> None:
-        if progress.stage == "gates":
+        if progress.stage == "gates" and progress.result:
             session.training.append(progress.result)
             session.mark("training")
         elif isinstance(progress.result, LayerAnalysis):
