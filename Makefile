@@ -1,10 +1,11 @@
 # Two commands matter: `make run` starts the app, `make test` runs the tests. Both install what they need first.
+# `make screens` takes pictures of every tab in its states, for looking at.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 MARK ?= not slow and not gpu and not network
 
-.PHONY: run test check fix clean
+.PHONY: run test check fix screens clean
 
 run: .venv/.app
 	@$(BIN)/python app.py $(ARGS)
@@ -34,6 +35,9 @@ fix: .venv/.dev
 .venv/.dev: requirements-dev.txt .venv/.app
 	@$(PIP) install -r requirements-dev.txt
 	@touch $@
+
+screens: .venv/.dev
+	@$(BIN)/python -m tests.screens $(ARGS)
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis out screens

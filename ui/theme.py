@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import gradio as gr
@@ -27,11 +28,12 @@ PALETTE: dict[str, Colours] = {
         "muted": "#69635e",
         "line": "#e7e4e0",
         "line-strong": "#cbc6c1",
-        "accent": "#0f766e",
-        "accent-strong": "#0b5f58",
+        "edge": "#8a837c",
+        "accent": "#0d6b64",
+        "accent-strong": "#0a5750",
         "accent-soft": "#d6eae6",
         "on-accent": "#ffffff",
-        "second": "#b4540a",
+        "second": "#9c4706",
         "third": "#6d4aa3",
         "fourth": "#5b6470",
         "sequential": ("#edf4f2", "#cfe3df", "#a3cbc5", "#6dafa7", "#36918a", "#0e7169", "#0b544f"),
@@ -46,6 +48,7 @@ PALETTE: dict[str, Colours] = {
         "muted": "#a8a19b",
         "line": "#34312e",
         "line-strong": "#57524e",
+        "edge": "#857d77",
         "accent": "#4fc3b4",
         "accent-strong": "#74d5c8",
         "accent-soft": "#1f3b38",
@@ -58,6 +61,22 @@ PALETTE: dict[str, Colours] = {
     },
 }
 
+# What may be written on what: tests compute the contrast of every pair in both modes.
+TEXTS = ("ink", "muted", "accent", "accent-strong", "second", "third", "fourth")
+GROUNDS = ("page", "surface", "raised", "track", "accent-soft")
+SPACES = (0, 2, 4, 8, 12, 16, 24, 40)  # pixels: every padding, margin and gap is one of these
+SIZES = {"tiny": 12, "small": 13, "text": 15, "large": 17, "title": 24}  # pixels of type, as --slim-NAME
+GRADIO_TEXTS = (
+    "tiny",
+    "tiny",
+    "small",
+    "text",
+    "large",
+    "title",
+    "title",
+)  # its xxs, xs, sm, md, lg, xl, xxl
+PRESENTED = 1.4  # how much larger type is in presenter mode
+
 
 def theme() -> gr.themes.Base:
     """The theme: warm neutral surfaces, thin lines, one teal accent, whole font files only."""
@@ -68,7 +87,7 @@ def theme() -> gr.themes.Base:
         neutral_hue=colors.stone,
         spacing_size=sizes.spacing_md,
         radius_size=sizes.radius_md,
-        text_size=sizes.text_md,
+        text_size=sizes.Size(*(f"var(--slim-{name})" for name in GRADIO_TEXTS), name="slim"),
         font=(sans, "ui-sans-serif", "system-ui", "sans-serif"),
         font_mono=(mono, "ui-monospace", "monospace"),
     )
@@ -98,12 +117,12 @@ SETTINGS = {  # Gradio's variable: our colour, for light and dark alike
     "panel_background_fill": "page",
     "panel_border_color": "line",
     "input_background_fill": "surface",
-    "input_border_color": "line-strong",
+    "input_border_color": "edge",
     "input_border_color_focus": "accent",
     "input_placeholder_color": "muted",
     "checkbox_background_color": "surface",
     "checkbox_background_color_selected": "accent",
-    "checkbox_border_color": "line-strong",
+    "checkbox_border_color": "edge",
     "checkbox_border_color_focus": "accent",
     "checkbox_border_color_selected": "accent",
     "checkbox_label_background_fill": "surface",
@@ -149,7 +168,7 @@ MEASURES = {
     "input_border_width": "1px",
     "input_shadow": "none",
     "input_shadow_focus": "0 0 0 2px var(--slim-accent-soft)",
-    "layout_gap": "20px",
+    "layout_gap": "24px",
     "section_header_text_weight": "700",
     "prose_header_text_weight": "700",
 }
@@ -167,7 +186,16 @@ def settings() -> dict[str, str]:
 def css() -> str:
     """The style sheet of the page, the plots and the faders."""
     sheets = [(ASSETS / name).read_text(encoding="utf-8") for name in ("style.css", "faders.css")]
-    return "\n".join([variables(":root", PALETTE["light"]), variables(".dark", PALETTE["dark"]), *sheets])
+    large = {name: round(PRESENTED * pixels) for name, pixels in SIZES.items()}
+    looks = [variables(":root", PALETTE["light"]), variables(".dark", PALETTE["dark"])]
+    return "\n".join([*looks, typed(":root", SIZES), typed(".presenting", large), *sheets])
+
+
+def typed(selector: str, pixels: Mapping[str, int]) -> str:
+    """Sizes of type as CSS variables."""
+    return "\n".join(
+        [f"{selector} {{", *(f"  --slim-{name}: {size}px;" for name, size in pixels.items()), "}"]
+    )
 
 
 def variables(selector: str, colours: Colours) -> str:

@@ -1,0 +1,124 @@
+"""Pictures of every tab in its states, for looking at: `make screens ARGS="--only road"`.
+
+Neither a test nor a benchmark: it starts the app on the starter model with quick settings, drives it as a
+person would, and writes `screens/STATE-TAB-THEME-WIDTH.png`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.serving import chromium, served
+
+OUT = Path(__file__).parent.parent / "screens"
+WIDTHS = (390, 1024, 1600)
+THEMES = ("light", "dark")
+TABS = ("Load", "Analyse", "Tune", "Compare", "History")
+QUICK = {"analyse-samples": "8", "analyse-length": "128", "compare-limit": "1024", "compare-length": "16"}
+PATIENCE = 300_000  # milliseconds: other programs may keep the machine busy
+
+
+@dataclass(frozen=True)
+class Camera:
+    """One browser's page, and where its pictures go."""
+
+    page: Any
+    address: str
+    folder: Path
+
+    def open(self, theme: str, width: int) -> None:
+        """Shows the page anew in one theme and width; the session stays."""
+        self.page.set_viewport_size({"width": width, "height": 900})
+        self.page.goto(f"{self.address}?__theme={theme}")
+        self.page.wait_for_function(
+            "document.querySelector('#load-intro')?.textContent.includes('language model')"
+        )
+
+    def turn_to(self, tab: str) -> None:
+        """Opens a tab; where the row is too narrow for it, from the list behind the row."""
+        self.page.get_by_role("tab", name=tab, exact=True).click()
+
+    def shoot(self, name: str) -> None:
+        """Keeps the whole page as a picture, once its plots and fonts are there."""
+        self.page.evaluate("document.fonts.ready")
+        self.page.wait_for_function(
+            "[...document.querySelectorAll('.pv-plot:not([hidden])')]"
+            ".every((p) => !p.clientWidth || p.querySelector('.main-svg'))"
+        )
+        self.page.screenshot(path=self.folder / f"{name}.png", full_page=True, animations="disabled")
+
+    def everywhere(self, state: str, tabs: tuple[str, ...] = TABS) -> None:
+        """All tabs in both themes and all widths."""
+        for theme in THEMES:
+            for width in WIDTHS:
+                self.open(theme, width)
+                for tab in tabs:
+                    self.turn_to(tab)
+                    self.shoot(f"{state}-{tab.lower()}-{theme}-{width}")
+
+    def set(self, id: str, value: str) -> None:
+        box = self.page.locator(f"#{id} :is(input, textarea)").first
+        box.fill(value)
+        box.press("Tab")
+
+    def until(self, id: str, words: str) -> None:
+        """Waits until a part of the page says this."""
+        self.page.wait_for_function(
+            "([id, words]) => document.getElementById(id)?.textContent.includes(words)",
+            arg=[id, words],
+            timeout=PATIENCE,
+        )
+
+
+def empty(camera: Camera) -> None:
+    camera.everywhere("empty")
+
+
+def road(camera: Camera) -> None:
+    """Loads, analyses, plans and compares; while it runs one theme and width must do."""
+    page = camera.page
+    camera.open("light", 1024)
+    page.click("#load-button")
+    camera.until("load-card", "KV groups")
+    camera.turn_to("Analyse")
+    for id in ("analyse-samples", "analyse-length"):
+        camera.set(id, QUICK[id])
+    page.click("#analyse-button")
+    camera.until("analyse-progress", "so far")
+    camera.shoot("running-analyse-light-1024")
+    camera.until("analyse-progress", "done")
+    camera.turn_to("Compare")
+    for id in ("compare-limit", "compare-length"):
+        camera.set(id, QUICK[id])
+    page.click("#compare-button")
+    camera.until("compare-progress", "Step 2")
+    camera.shoot("running-compare-light-1024")
+    camera.until("compare-progress", "done")
+    camera.everywhere("done")
+
+
+STATES: dict[str, Callable[[Camera], None]] = {"empty": empty, "road": road}
+
+
+def main() -> None:
+    """Takes the pictures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="*", choices=STATES, default=list(STATES), help="these states only")
+    parser.add_argument("--model", default="smollm2")
+    asked = parser.parse_args()
+    OUT.mkdir(exist_ok=True)
+    with served(asked.model) as address, chromium() as browser:
+        for name in asked.only:
+            context = browser.new_context()
+            context.set_default_timeout(30_000)
+            STATES[name](Camera(context.new_page(), address, OUT))
+            context.close()
+            print(f"{name}: {len(list(OUT.glob('*.png')))} pictures in {OUT}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
