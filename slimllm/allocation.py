@@ -55,6 +55,12 @@ def cosine_weights(analysis: Analysis, ratio: float) -> list[float]:
     return [math.exp(sharpness * (cosine[i] - 1)) if i in chosen else 0.0 for i in range(n)]
 
 
+def implied_ratios(analysis: Analysis, removed: float) -> list[float]:
+    """The ratio that each layer's cosine alone implies where so many parameters of the decoder go."""
+    sizes = [layer.dense for layer in analysis.shape.layers]
+    return fill(cosine_weights(analysis, removed / sum(sizes)), sizes, removed, MAX_RATIO)
+
+
 def logarithmic_weights(analysis: Analysis, ratio: float) -> list[float]:
     """SlimGPT's rising ratios (arXiv 2412.18110): nothing from the first layer, log(i + 1) from layer i."""
     return [math.log(i + 1) for i in range(len(analysis.layers))] if len(analysis.layers) > 1 else [1.0]

@@ -74,9 +74,11 @@ def rank_by_pearson(
     unit_scores = torch.stack([-similarity(units, flipped(everyone, [u])) for u in range(grouping.units)])
     pins = unit_pins(pinned, unit_of, grouping.units)
     first = subsets(unit_scores + pins * PIN, grouping)
-    if search:
-        first = torch.stack([greedy(units, row, unit_scores, grouping.pools, pins == 0) for row in first])
-    return Ranking(scores, scores.argsort(descending=True, stable=True), first[:, unit_of])
+    order = scores.argsort(descending=True, stable=True)
+    if not search:
+        return Ranking(scores, order, first[:, unit_of])
+    found = torch.stack([greedy(units, row, unit_scores, grouping.pools, pins == 0) for row in first])
+    return Ranking(scores, order, found[:, unit_of], first[:, unit_of])
 
 
 PIN = 1e30  # added to a pinned unit's score so that it sorts first or last
@@ -164,6 +166,12 @@ def rank_by_pca(
     for writer in writers:
         scores = scores + (writer.square() @ energy).sqrt()
     return rank(scores, keep_lowest=0.01 if keep_lowest else 0.0, pinned=pinned)
+
+
+def spectrum(moments: Moments, weight: Tensor) -> Tensor:
+    """The variances (o,) of a reader's output along its principal directions, largest first."""
+    output = weight @ moments.cov @ weight.T
+    return torch.linalg.eigvalsh((output + output.T) / 2).clamp_min(0).flip(0)
 
 
 def rank(scores: Tensor, *, keep_lowest: float = 0.0, pinned: Tensor | None = None) -> Ranking:

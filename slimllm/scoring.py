@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from slimllm import recovery
+from slimllm import recovery, scores
 from slimllm.families import part
 from slimllm.methods import Method
 from slimllm.models import Subject
@@ -46,7 +47,8 @@ def analyse_layer(
     site = channel_site(layer, subject, down, moments, found.mlp_input_sq, None, seed, known)
     ranking = row.channels(site, options)
     error = {name: r.curve(down, moments, ranking.order).float() for name, r in RECOVERIES.items()}
-    mlp = SiteAnalysis(compact(ranking), error, recovery.output_energy(down, moments) * moments.weight)
+    energy = recovery.output_energy(down, moments) * moments.weight
+    mlp = SiteAnalysis(compact(ranking), error, energy, scores.spectrum(moments, down).float())
     return LayerAnalysis(found.cosine, attention, mlp)
 
 
@@ -59,7 +61,7 @@ def units_of(row: Method, shape: Shape) -> tuple[Unit, ...]:
 
 
 def compact(ranking: Ranking) -> Ranking:
-    return Ranking(ranking.scores.float(), ranking.order, ranking.subsets)
+    return dataclasses.replace(ranking, scores=ranking.scores.float())
 
 
 def head_errors(

@@ -128,8 +128,8 @@ SIMPLE = ("model", "method", "options", "tokens", "bytes_per_parameter", "second
 
 def site_tensors(prefix: str, site: SiteAnalysis) -> dict[str, Tensor]:
     tensors = {f"{prefix}.scores": site.ranking.scores, f"{prefix}.order": site.ranking.order}
-    if site.ranking.subsets is not None:
-        tensors[f"{prefix}.subsets"] = site.ranking.subsets
+    some = {"subsets": site.ranking.subsets, "unsearched": site.ranking.unsearched, "spectrum": site.spectrum}
+    tensors |= {f"{prefix}.{name}": tensor for name, tensor in some.items() if tensor is not None}
     tensors |= {f"{prefix}.error.{name}": error for name, error in site.error.items()}
     return {name: tensor.contiguous() for name, tensor in tensors.items()}
 
@@ -172,12 +172,15 @@ def open_layer(file: Any, names: list[str], index: int, found: dict[str, Any]) -
 
 
 def open_site(file: Any, names: list[str], prefix: str, energy: float) -> SiteAnalysis:
-    subsets = f"{prefix}.subsets"
+    def some(name: str) -> Tensor | None:
+        return file.get_tensor(f"{prefix}.{name}") if f"{prefix}.{name}" in names else None
+
     ranking = Ranking(
         file.get_tensor(f"{prefix}.scores"),
         file.get_tensor(f"{prefix}.order"),
-        file.get_tensor(subsets) if subsets in names else None,
+        some("subsets"),
+        some("unsearched"),
     )
     start = f"{prefix}.error."
     error = {name.removeprefix(start): file.get_tensor(name) for name in names if name.startswith(start)}
-    return SiteAnalysis(ranking, error, energy)
+    return SiteAnalysis(ranking, error, energy, some("spectrum"))

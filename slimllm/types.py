@@ -132,12 +132,14 @@ class Ranking:
     """Importance of a site's n heads or channels, and which of them are kept at every feasible width.
 
     `scores` (n,), higher matters more; `order` (n,) best first; `subsets` (s+1, n) bool where a feasible kept
-    set is not simply the best of the order, one row per step.
+    set is not simply the best of the order, one row per step; `unsearched` (s+1, n) bool, where a search
+    swapped units, what they were before it.
     """
 
     scores: Tensor
     order: Tensor
     subsets: Tensor | None = None
+    unsearched: Tensor | None = None
 
     def kept(self, width: int, widest: int | None = None) -> Tensor:
         """The indices kept at this width of `widest` (default n), int64, ascending (k,)."""
@@ -161,12 +163,14 @@ class SiteAnalysis:
     widths.
 
     `energy` is E‖y‖² of the reader's output, the unit in which errors are relative; where tokens are
-    weighted, it is the output's share of the residual stream.
+    weighted, it is the output's share of the residual stream. `spectrum` (o,), where known, are the variances
+    of the reader's output along its principal directions, largest first.
     """
 
     ranking: Ranking
     error: Mapping[str, Tensor]
     energy: float
+    spectrum: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)

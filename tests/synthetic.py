@@ -85,9 +85,9 @@ def attention_site(layer: LayerShape, unit: Unit, power: float, random: torch.Ge
 def mlp_site(layer: LayerShape, power: float, random: torch.Generator) -> SiteAnalysis:
     scores = torch.randn(layer.channels, generator=random).mul(0.8).exp()
     ranking = Ranking(scores, scores.argsort(descending=True, stable=True))
-    return SiteAnalysis(
-        ranking, curves(layer.channels, power), 9.0 + 4 * float(torch.rand(1, generator=random))
-    )
+    energy = 9.0 + 4 * float(torch.rand(1, generator=random))
+    spectrum = torch.arange(1, layer.channels // 3 + 1).pow(-1.2)
+    return SiteAnalysis(ranking, curves(layer.channels, power), energy, spectrum)
 
 
 def curves(steps: int, power: float) -> dict[str, torch.Tensor]:

@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 import pytest
 import torch
 
+from slimllm.allocation import implied_ratios
 from slimllm.budget import layer_cost
 from slimllm.planning import make_plan
 from slimllm.recovery import RECOVERIES
@@ -73,12 +74,13 @@ def figures(analysis: Analysis) -> dict[str, go.Figure]:
         analysis.shape,
     )
     return {
-        "layers": charts.layer_chart(layers, total, plan, shape),
+        "layers": charts.layer_chart(layers, total, plan, shape, implied_ratios(analysis, shape.decoder / 5)),
         "heads": charts.heads_map(layers, total, shape),
         "channels": charts.channels_map(layers, total, shape),
         "channels in place": charts.channels_map(layers, total, shape, ordered=False),
         "error curves": charts.error_curves(layers[1], 1, plan, shape),
-        "scores": charts.score_chart(layers[1], 1, plan),
+        "scores": charts.score_chart(layers[1], 1, plan, shape),
+        "spectrum": charts.spectrum_chart(layers[1], 1) or go.Figure(),
         "reports": charts.errors_chart(reports(total)),
         "history": charts.history_chart(RUNS),
         "training": charts.training_chart(TRAINING),
@@ -103,8 +105,8 @@ def overlays(first: Analysis, plan: Plan) -> dict[str, go.Figure]:
 
 
 NAMES = (
-    "layers", "heads", "channels", "channels in place", "error curves", "scores", "reports", "history",
-    "training", "methods", "kept heads", "kept channels", "agreement",
+    "layers", "heads", "channels", "channels in place", "error curves", "scores", "spectrum",
+    "reports", "history", "training", "methods", "kept heads", "kept channels", "agreement",
 )  # fmt: skip
 
 
@@ -270,16 +272,30 @@ def test_dead_layers_and_broken_scores_are_drawn_as_nothing(small: Analysis) -> 
     layers = [dataclasses.replace(first, mlp=mlp), *small.layers[1:]]
     (trace,) = sent(charts.channels_map(layers, 6, small.shape))["data"]
     assert not numbers(trace["z"])[0].any()
-    sent(charts.score_chart(layers[0], 0, None))
+    sent(charts.score_chart(layers[0], 0, None, small.shape))
 
 
-def test_the_layer_chart_tells_the_plans_share_of_each_layer(small: Analysis, plan: Plan) -> None:
-    bars, line = sent(charts.layer_chart(small.layers, 6, plan, small.shape))["data"]
+def test_the_layer_chart_tells_cosine_implied_and_chosen_share(small: Analysis, plan: Plan) -> None:
+    implied = implied_ratios(small, small.shape.decoder / 5)
+    bars, should, line = sent(charts.layer_chart(small.layers, 6, plan, small.shape, implied))["data"]
     np.testing.assert_allclose(numbers(bars["y"]), small.cosine, rtol=1e-6)
+    np.testing.assert_allclose(numbers(should["y"]), 100 * np.array(implied), rtol=1e-5)
     layer = small.shape.layers[2]
     kept = layer_cost(layer, plan.heads[2], plan.channels[2], plan.unit, plan.recovery, small.shape.hidden)
     assert numbers(line["y"])[2] == pytest.approx(100 * (1 - kept / layer.dense), rel=1e-5)
-    assert len(charts.layer_chart(small.layers[:2], 6, None, small.shape).data) == 1
+    filling = charts.layer_chart(small.layers[:2], 6, None, small.shape)
+    assert len(filling.data) == 1
+    whole = charts.layer_chart(small.layers, 6, plan, small.shape, implied)
+    assert filling.layout.margin == whole.layout.margin, "nothing moves when the plan arrives"
+
+
+def test_the_ratios_that_cosines_imply_add_up_and_follow_the_cosine(small: Analysis) -> None:
+    implied = implied_ratios(small, small.shape.decoder / 5)
+    sizes = [layer.dense for layer in small.shape.layers]
+    assert sum(r * s for r, s in zip(implied, sizes, strict=True)) == pytest.approx(small.shape.decoder / 5)
+    chosen = [i for i, r in enumerate(implied) if r > 0]
+    assert sorted(chosen, key=lambda i: implied[i]) == sorted(chosen, key=lambda i: small.cosine[i])
+    assert implied_ratios(small, 0) == [0.0] * 6
 
 
 def test_error_curves_show_every_recovery_and_mark_the_plan(small: Analysis, plan: Plan) -> None:
@@ -299,13 +315,33 @@ def test_error_curves_of_the_other_unit(small: Analysis) -> None:
     charts.error_curves(small.layers[0], 0, None, small.shape)
 
 
-def test_the_score_chart_says_how_many_are_kept(small: Analysis, plan: Plan) -> None:
-    kept = plan.channels[2]
-    figure = charts.score_chart(small.layers[2], 2, plan)
-    assert [trace.name for trace in figure.data] == [f"kept: {kept} channels", f"cut: {96 - kept} channels"]
-    assert [trace.name for trace in charts.score_chart(small.layers[2], 2, None).data] == [
-        "kept: 96 channels"
-    ]
+def test_the_score_chart_says_what_is_kept(small: Analysis, plan: Plan) -> None:
+    kept, layer = plan.channels[2], small.layers[2]
+    figure = charts.score_chart(layer, 2, plan, small.shape)
+    channels = [trace.name for trace in figure.data if trace.type == "scatter"]
+    assert channels == [f"kept: {kept} channels", f"cut: {96 - kept} channels"]
+    assert [line.x0 for line in figure.layout.shapes] == [kept + 0.5]
+    bars = {trace.name: list(trace.customdata) for trace in figure.data if trace.type == "bar"}
+    wanted = layer.attention[plan.unit].ranking.kept(plan.heads[2]).tolist()
+    assert sorted(bars["kept"]) == wanted
+    assert sorted(bars["kept"] + bars.get("cut", [])) == list(range(9))
+    whole = charts.score_chart(layer, 2, None, small.shape)
+    assert [trace.name for trace in whole.data] == ["kept", "kept: 96 channels"]
+
+
+def test_the_spectrum_says_how_many_directions_carry_most(small: Analysis) -> None:
+    variances = torch.tensor([6.0, 3.0, 0.9, 0.1])
+    layer = dataclasses.replace(
+        small.layers[0], mlp=dataclasses.replace(small.layers[0].mlp, spectrum=variances)
+    )
+    figure = charts.spectrum_chart(layer, 0)
+    assert figure is not None
+    np.testing.assert_allclose(numbers(sent(figure)["data"][0]["y"]), [60, 90, 99, 100], rtol=1e-5)
+    assert figure.layout.annotations[0].text == "90 % in 2 of 4"
+    dead = dataclasses.replace(layer, mlp=dataclasses.replace(layer.mlp, spectrum=torch.zeros(4)))
+    sent(charts.spectrum_chart(dead, 0) or go.Figure())
+    bare = dataclasses.replace(layer, mlp=dataclasses.replace(layer.mlp, spectrum=None))
+    assert charts.spectrum_chart(bare, 0) is None
 
 
 def test_history_joins_the_best_leaves_out_the_unmeasured_and_shows_names_as_text() -> None:
@@ -348,7 +384,7 @@ def test_value_columns_are_drawn_where_there_are_no_heads() -> None:
     assert "dropped" in curves.layout.title.text
     line = sent(charts.layer_chart(analysis.layers, 4, plan, analysis.shape))["data"][1]
     assert numbers(line["y"])[2] == 100
-    sent(charts.score_chart(analysis.layers[2], 2, plan))
+    sent(charts.score_chart(analysis.layers[2], 2, plan, analysis.shape))
 
 
 # Two methods ------------------------------------------------------------------------------------------------

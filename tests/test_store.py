@@ -33,6 +33,9 @@ def test_an_analysis_comes_back_whole(tmp_path: Path, page: Path) -> None:
         assert here.mlp.energy == there.mlp.energy
         for unit, site in here.attention.items():
             assert torch.equal(site.ranking.subsets, there.attention[unit].ranking.subsets)
+            assert torch.equal(site.ranking.unsearched, there.attention[unit].ranking.unsearched)
+        assert torch.equal(here.mlp.spectrum, there.mlp.spectrum)
+        assert (here.mlp.spectrum.diff() <= 0).all()
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "format", "tensors"])

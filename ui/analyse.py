@@ -6,8 +6,9 @@ from typing import Any
 
 import gradio as gr
 
-from slimllm.types import LayerAnalysis
-from ui import charts, overlay, work
+from slimllm import planning
+from slimllm.allocation import implied_ratios
+from ui import charts, detail, overlay, work
 from ui.choices import options_of
 from ui.overlay import present_plan
 from ui.pieces import intro, job_line, lead, start_and_stop
@@ -17,7 +18,6 @@ from ui.registry import REGISTRY
 from ui.screen import Screen
 from ui.session import Session
 from ui.wishes import calibration_of
-from ui.words import figure, note, safe, share
 
 PURPOSE = "Let the model read a text while we watch which of its parts matter."
 ORDERS = [("sorted, best first", "sorted"), ("in place", "place")]
@@ -44,7 +44,7 @@ def build(screen: Screen, offline: bool) -> None:
     screen.on([control.change for control in asked], "analyse", estimate, *asked, mode="always_last")
     training(screen)
     maps(screen, offline)
-    detail(screen)
+    detail.build(screen)
 
 
 def training(screen: Screen) -> None:
@@ -98,7 +98,7 @@ def maps(screen: Screen, offline: bool) -> None:
         elem_id="analyse-order",
         elem_classes="inline-choice",
     )
-    screen.show(layers, draw_layers, "layers", pace=1.0)
+    screen.show(layers, draw_layers, "layers", "look", pace=1.0)
     overlay.agreement(screen)
     screen.show(heads, draw_heads, "layers", "overlay", "second", "look", pace=1.0)
     screen.show(channels, draw_channels, "layers", "order", "overlay", "second", "look", pace=1.0)
@@ -106,28 +106,6 @@ def maps(screen: Screen, offline: bool) -> None:
     screen.on(layers.click, "analyse", click_bar, click=True)
     screen.on(heads.click, "analyse", click_map, click=True)
     screen.on(channels.click, "analyse", click_map, click=True)
-
-
-def detail(screen: Screen) -> None:
-    """One layer in words and two pictures."""
-    with gr.Column(elem_id="analyse-detail"):
-        about = gr.HTML(padding=False, elem_id="analyse-about")
-        with gr.Row(equal_height=False):
-            curves = PlotView(
-                height=320,
-                label="What pruning this layer would cost",
-                placeholder="What pruning this layer would cost, at every width.",
-                elem_id="analyse-curves",
-            )
-            scores = PlotView(
-                height=320,
-                label="Scores of this layer's channels",
-                placeholder="How importance is spread over this layer's channels.",
-                elem_id="analyse-scores",
-            )
-    screen.show(about, draw_about, "detail", "layers", pace=1.0)
-    screen.show(curves, draw_curves, "detail", "layers", "look", pace=2.0)
-    screen.show(scores, draw_scores, "detail", "layers", "look", pace=2.0)
 
 
 def onward(session: Session) -> tuple[str, str] | None:
@@ -157,7 +135,11 @@ def dress(session: Session) -> dict[str, Any]:
 def draw_layers(session: Session) -> Any:
     if session.loaded is None or not session.partial:
         return None
-    return charts.layer_chart(session.partial, len(session.partial), None, session.subject.shape)
+    shape, plan = session.subject.shape, present_plan(session)
+    if session.analysis is None or plan is None or overlay.filling(session):
+        return charts.layer_chart(session.partial, len(session.partial), None, shape)
+    implied = implied_ratios(session.analysis, shape.decoder - planning.decoder_parameters(shape, plan))
+    return charts.layer_chart(session.partial, len(session.partial), plan, shape, implied)
 
 
 def draw_heads(session: Session) -> Any:
@@ -213,57 +195,3 @@ def open_layer(session: Session, where: Any) -> None:
     if 0 <= index < len(session.partial) and session.partial[index] is not None:
         session.detail = index
         session.mark("detail")
-
-
-def draw_about(session: Session) -> str:
-    """A few words on one layer."""
-    found = chosen_layer(session)
-    if found is None:
-        return note("quiet", "Click on a layer in any of the pictures to look inside it.")
-    return about_layer(session, *found)
-
-
-def draw_curves(session: Session) -> Any:
-    """The error curves of one layer."""
-    found = chosen_layer(session)
-    if found is None:
-        return None
-    return charts.error_curves(found[1], found[0], present_plan(session), session.subject.shape)
-
-
-def draw_scores(session: Session) -> Any:
-    """The channel scores of one layer."""
-    found = chosen_layer(session)
-    return None if found is None else charts.score_chart(found[1], found[0], present_plan(session))
-
-
-def chosen_layer(session: Session) -> tuple[int, LayerAnalysis] | None:
-    """The layer to look at: the one clicked, else the middle one once all are there."""
-    index = session.detail
-    if index is None and session.analysis is not None:
-        index = len(session.partial) // 2
-    if index is None or index >= len(session.partial):
-        return None
-    layer = session.partial[index]
-    return None if layer is None else (index, layer)
-
-
-def about_layer(session: Session, index: int, layer: LayerAnalysis) -> str:
-    """What there is to say about one layer, in plain words, as HTML."""
-    shape = session.subject.shape
-    widths = shape.layers[index]
-    cosines = [other.cosine for other in session.partial if other is not None]
-    place = sum(cosine > layer.cosine for cosine in cosines) + 1
-    recovery = "regression" if "regression" in layer.mlp.error else next(iter(layer.mlp.error))
-    half = float(layer.mlp.error[recovery][widths.channels // 2])
-    scores = layer.mlp.ranking.scores.sort(descending=True).values.clamp(min=0)
-    needed = int((scores.cumsum(0) < 0.8 * scores.sum()).sum()) + 1
-    sentences = [
-        f"Input and output point {figure(layer.cosine)} the same way (1 would mean that it changes nothing): "
-        f"number {place} of {len(cosines)} in how little it changes.",
-        f"{share(needed / widths.channels, 0)} of its {widths.channels:,} channels carry 80 % of the "
-        "importance.",
-        f"Half of its channels gone would leave an error of {share(half)} in what its MLP writes "
-        f"(with recovery {recovery}).",
-    ]
-    return f"<h3>Layer {index}</h3><p>{' '.join(safe(s) for s in sentences)}</p>"
