@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from slimllm.families import part
+from slimllm.gram import Gram
 from slimllm.models import Subject
 from slimllm.types import Drift, LayerMoments, Moments
 
@@ -43,10 +44,10 @@ class Accumulator:
     token by `residual_weights`, which are known only once the layer has run."""
 
     def __init__(self, second: bool = True, weighted: bool = False, goal: Goal | None = None) -> None:
-        self.second, self.weighted, self.goal = second, weighted, goal
+        self.weighted, self.goal = weighted, goal
         self.tokens, self.mass = 0, 0.0
         self.total: Tensor | None = None
-        self.product: Tensor | None = None
+        self.gram = Gram() if second else None
         self.pending: Tensor | None = None
         self.lacking: list[tuple[Tensor, Tensor]] = []  # of every batch, with a goal: Σ e (o,), Σ e xᵀ (o, d)
 
@@ -70,16 +71,15 @@ class Accumulator:
         self.pending = None
 
     def add(self, activations: Tensor, weights: Tensor | None = None) -> None:
-        x = activations.detach().flatten(0, -2).float()  # (t, d)
-        scaled = x if weights is None else x * weights.flatten()[:, None]
-        total = scaled.sum(0) if self.second else (scaled * x).sum(0)
+        x = activations.detach().flatten(0, -2)  # (t, d)
+        each = None if weights is None else weights.flatten()
+        counted = x.float() if each is None else x.float() * each[:, None]
+        total = counted.sum(0) if self.gram else (counted * x).sum(0)
         self.tokens += len(x)
-        self.mass += float(len(x) if weights is None else weights.sum())
+        self.mass += float(len(x) if each is None else each.sum())
         self.total = total if self.total is None else self.total.add_(total)
-        if self.second:
-            if self.product is None:
-                self.product = x.new_zeros(x.shape[1], x.shape[1])
-            self.product.addmm_(scaled.T, x)
+        if self.gram:
+            self.gram.add(x, each)
 
     @property
     def mean(self) -> Tensor:
@@ -88,12 +88,12 @@ class Accumulator:
 
     @property
     def moments(self) -> Moments:
-        assert self.product is not None
+        assert self.gram is not None
         drift = None
         if self.lacking:
             mean, cross = (torch.stack(parts).sum(0) / self.mass for parts in zip(*self.lacking, strict=True))
             drift = Drift(mean.cpu(), cross.cpu())
-        gram = (self.product / self.mass).cpu()
+        gram = (self.gram.whole / self.mass).cpu()
         return Moments(self.mean, gram, self.tokens, self.mass / max(1, self.tokens), drift)
 
 
