@@ -21,8 +21,9 @@ from torch import Tensor
 
 from slimllm import modeling_slim
 from slimllm.forms import Form, base_of, choose, name_of
-from slimllm.models import Pruned
-from slimllm.proof import compare, is_exact, reload_elsewhere
+from slimllm.lending import is_lent, opened
+from slimllm.models import Pruned, Subject
+from slimllm.proof import compare, how_of, reload_elsewhere
 from slimllm.recipes import plan_text
 from slimllm.types import Progress, Refusal
 
@@ -58,7 +59,7 @@ def export(
     with beside(folder) as scratch:
         size, parameters = write(form, pruned, scratch)
         yield Progress("export", 2, 4, f"{size / 2**20:.1f} MiB written; loading them in a fresh process")
-        found = reload_elsewhere([scratch], exact=is_exact(pruned.subject))
+        found = reload_elsewhere([scratch], how_of(pruned.subject))
         difference = compare(pruned.subject, found[0])
         done = Export(form.tier, str(folder), size, parameters, True, difference, form.words)
         yield Progress("export", 3, 4, f"Verified; largest difference of a logit {difference:.1e}")
@@ -106,11 +107,11 @@ def write(form: Form, pruned: Pruned, folder: Path) -> tuple[int, int]:
     if need >= free:
         where = f"The export needs {need:,} MiB and '{folder.parent}' has {free:,} MiB left"
         raise Refusal(f"{where}; free space or name another folder.")
-    weights = folder / "model.safetensors"
-    save_file(tensors, weights, metadata={"format": "pt"})
+    weights = save_weights(tensors, subject, folder)
     config.architectures, config.dtype = [name_of(form.model)], subject.dtype
     config.save_pretrained(folder)
-    shutil.copymode(folder / "config.json", weights)  # safetensors lets only the owner read it
+    for file in weights:
+        shutil.copymode(folder / "config.json", file)  # safetensors lets only the owner read it
     if form.tier == "shim":
         code = Path(modeling_slim.__file__).read_text(encoding="utf-8")
         code += f"\n\nclass SlimForCausalLM(Slim, transformers.{base_of(subject)}): ...\n"
@@ -121,11 +122,38 @@ def write(form: Form, pruned: Pruned, folder: Path) -> tuple[int, int]:
     if subject.tokenizer is not None:
         subject.tokenizer.save_pretrained(folder)
     (folder / "plan.json").write_text(plan_text(pruned.plan), encoding="utf-8")
-    return weights.stat().st_size, sum(t.numel() for t in tensors.values() if t.is_floating_point())
+    size = sum(file.stat().st_size for file in weights)
+    return size, sum(t.numel() for t in tensors.values() if t.is_floating_point())
+
+
+def save_weights(tensors: dict[str, Tensor], subject: Subject, folder: Path) -> list[Path]:
+    """The files just written: one, or one for each layer of a model that lends them."""
+    if not is_lent(subject.model):
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        return [folder / "model.safetensors"]
+    prefixes = [f"{subject.family.layers}.{index}." for index in range(len(subject.layers))]
+    count, placed = len(prefixes) + 1, {}
+    for number, prefix in enumerate(["", *prefixes], 1):
+        own = {
+            name: tensor
+            for name, tensor in tensors.items()
+            if (name.startswith(prefix) if prefix else not name.startswith(tuple(prefixes)))
+        }
+        file = f"model-{number:05d}-of-{count:05d}.safetensors"
+        with opened(subject.layers[number - 2]) if prefix else contextlib.nullcontext():
+            held = dict(subject.layers[number - 2].named_parameters()) if prefix else {}
+            there = {prefix + name: parameter.detach().contiguous() for name, parameter in held.items()}
+            save_file({**own, **there}, folder / file, metadata={"format": "pt"})
+        placed.update(dict.fromkeys(own, file))
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    index = {"metadata": {"total_size": total}, "weight_map": placed}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
+    return [folder / file for file in dict.fromkeys(placed.values())]
 
 
 def stored(form: Form) -> dict[str, Tensor]:
-    """The tensors of the weights file: tied ones once, biases that only the class has as zeros."""
+    """The tensors of the weights file: tied ones once, biases that only the class has as zeros; of lent
+    layers only the shapes."""
     tied, tensors = form.model.all_tied_weights_keys, {}
     dtype = next(iter(form.state.values())).dtype
     for name, like in form.model.state_dict().items():
@@ -134,7 +162,7 @@ def stored(form: Form) -> dict[str, Tensor]:
             tensor = torch.zeros(like.shape, dtype=dtype)
         elif name in tied and tensor.data_ptr() == form.state[tied[name]].data_ptr():
             continue
-        tensors[name] = tensor.detach().cpu().contiguous()
+        tensors[name] = tensor.detach() if tensor.is_meta else tensor.detach().cpu().contiguous()
     return tensors
 
 

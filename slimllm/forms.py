@@ -19,6 +19,7 @@ import transformers
 from torch import Tensor, nn
 
 from slimllm.families import part
+from slimllm.lending import is_lent
 from slimllm.modeling_slim import Placed
 from slimllm.models import Pruned, Subject, slim_class
 from slimllm.types import Refusal
@@ -113,6 +114,8 @@ def padded(pruned: Pruned) -> Form:
         with contextlib.suppress(Misfit):
             return unpadded(pruned)
     subject, state = pruned.subject, pruned.subject.model.state_dict()
+    if is_lent(subject.model):
+        raise Misfit("its weights do not fit into memory together", "use --export auto or shim")
     ghosts = {name: tensor.to("meta") for name, tensor in state.items()}
     misfits = []
     for target in padded_widths(subject):

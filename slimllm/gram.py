@@ -21,12 +21,12 @@ def bfloat16_products() -> Iterator[None]:
     Exact up to the order of summation where every factor is a bfloat16 number to begin with. The setting is
     the process's: it is open only for the products themselves.
     """
-    before = torch.backends.mkldnn.matmul.fp32_precision
-    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+    products = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    before, products.fp32_precision = products.fp32_precision, "bf16"
     try:
         yield
     finally:
-        torch.backends.mkldnn.matmul.fp32_precision = before
+        products.fp32_precision = before
 
 
 class Gram:

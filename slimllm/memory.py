@@ -1,14 +1,15 @@
-"""Peak memory of a stretch of work."""
+"""Peak memory of a stretch of work, and how much there is."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+MACHINE, GROUPS = Path("/proc/meminfo"), Path("/proc/self/cgroup")
 
 
 def watch_peak(device: torch.device) -> Callable[[], float]:
@@ -28,3 +29,28 @@ def status_mib(name: str) -> float:
         line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{name}:"))
         return int(line.split()[1]) / 1024
     return 0.0
+
+
+def available_mib() -> float:
+    """The memory that this process can still take, by the machine's and its own group's account; infinite
+    where no system tells."""
+    found = [float("inf")]
+    with contextlib.suppress(OSError, StopIteration):
+        line = next(line for line in MACHINE.read_text().splitlines() if line.startswith("MemAvailable:"))
+        found.append(int(line.split()[1]) / 1024)
+    for limit in limits():
+        with contextlib.suppress(OSError, ValueError):  # "max" is no number
+            found.append(int(limit.read_text()) / 2**20 - status_mib("VmRSS"))
+    return min(found)
+
+
+def limits() -> Iterator[Path]:
+    """The files that would limit this process's memory, in both versions of control groups."""
+    with contextlib.suppress(OSError):
+        for line in GROUPS.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            inside = path.lstrip("/")
+            if controllers == "memory":
+                yield Path("/sys/fs/cgroup/memory", inside, "memory.limit_in_bytes")
+            elif not controllers:
+                yield Path("/sys/fs/cgroup", inside, "memory.max")

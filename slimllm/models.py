@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import nn
 from slimllm import modeling_slim
 from slimllm.families import Family, family_of, shape_of
 from slimllm.shapes import Shape
+from slimllm.shelf import borrow, too_large
 from slimllm.sources import check_folder, locate
 from slimllm.types import LayerReport, Plan, Refusal
 
@@ -124,7 +126,7 @@ def load(
         config = transformers.AutoConfig.from_pretrained(
             name, local_files_only=local, trust_remote_code=False
         )
-    family_of(config, source)
+    family = family_of(config, source)
     kind = pick_dtype(dtype, place)
     builder: Any = transformers.AutoModelForCausalLM
     if getattr(config, "slim", None):
@@ -133,6 +135,13 @@ def load(
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             name, local_files_only=local, trust_remote_code=False
         )
+        if folder is not None and place.type == "cpu" and too_large(folder, kind):
+            say(f"'{source}' is larger than the free memory, so its layers are read when they are needed.")
+            make = (
+                builder.from_config if builder is transformers.AutoModelForCausalLM else builder._from_config
+            )
+            model = borrow(folder, partial(make, config, dtype=kind), family, kind, source)
+            return subject(source, model, tokenizer)
         model = builder.from_pretrained(
             name,
             config=config,

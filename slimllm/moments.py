@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from slimllm.families import part
 from slimllm.gram import Gram
+from slimllm.lending import opened
 from slimllm.models import Subject
 from slimllm.types import Drift, LayerMoments, Moments
 
@@ -187,11 +188,12 @@ def passes(
     goals = [a.goal for a in watched.values() if a.goal and a.goal.behind]
     handles += [layer.get_submodule(goal.behind).register_forward_pre_hook(catcher(goal)) for goal in goals]
     try:
-        for hidden in stream.hidden:
-            output = run(layer, hidden, stream.arguments[index])
-            for accumulator in watched.values():
-                accumulator.settle(output)
-            yield hidden, output
+        with opened(layer):
+            for hidden in stream.hidden:
+                output = run(layer, hidden, stream.arguments[index])
+                for accumulator in watched.values():
+                    accumulator.settle(output)
+                yield hidden, output
     finally:
         for handle in handles:
             handle.remove()

@@ -4,7 +4,10 @@ result."""
 from __future__ import annotations
 
 import dataclasses
+import shutil
+import tempfile
 import time
+import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +19,7 @@ from slimllm import texts
 from slimllm.depth import drop_layers
 from slimllm.families import shape_of
 from slimllm.learning import learn, learned_in
+from slimllm.lending import is_lent, opened, put_away
 from slimllm.memory import watch_peak
 from slimllm.methods import method, settings
 from slimllm.models import Pruned, Subject
@@ -24,6 +28,7 @@ from slimllm.probing import probe
 from slimllm.pruning import Work, prune_layer
 from slimllm.recovery import RECOVERIES
 from slimllm.scoring import analyse_layer, units_of
+from slimllm.sources import home
 from slimllm.store import MomentStore
 from slimllm.surgery import skeleton
 from slimllm.types import (
@@ -83,9 +88,10 @@ def analyse(
     count, seen = len(subject.layers), 0
     for index, found in enumerate(dense_moments(subject, tokens, store, key)):
         known = learned[index] if learned else None
-        layer = analyse_layer(subject, index, found, row, chosen, calibration.seed, known)
-        if prober:
-            layer = dataclasses.replace(layer, sensitivity=prober.move(index, found, layer))
+        with opened(subject.layers[index]):
+            layer = analyse_layer(subject, index, found, row, chosen, calibration.seed, known)
+            if prober:
+                layer = dataclasses.replace(layer, sensitivity=prober.move(index, found, layer))
         layers.append(layer)
         seen = found.mlp.tokens
         yield Progress("analyse", index + 1, count, f"Layer {index + 1} of {count} scored", layer)
@@ -161,13 +167,27 @@ def prune(
     work = Work(subject, slim, plan, streaming.embed(slim, tokens), learned, guide)
     reports: list[LayerReport] = []
     count = len(subject.layers)
-    for index in range(count):
-        reports.append(prune_layer(work, index))
+    scratch = scratch_of(model)
+    for index, layer in enumerate(slim.layers):
+        with opened(layer):
+            reports.append(prune_layer(work, index))
+            if scratch is not None:
+                put_away(layer, scratch / f"{index}.safetensors")
         yield Progress("prune", index + 1, count, f"Layer {index + 1} of {count} pruned", reports[-1])
     dropped = [index for index in range(count) if not plan.heads[index] and not plan.channels[index]]
     drop_layers(model, subject.family, dropped)
     done = dataclasses.replace(slim, shape=shape_of(model, subject.family))
     return Pruned(done, plan, tuple(reports), time.perf_counter() - start, peak())
+
+
+def scratch_of(model: Any) -> Path | None:
+    """A folder for the pruned layers of a model that lends them, for as long as that model lives."""
+    if not is_lent(model):
+        return None
+    home().mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="pruned-", dir=home()))
+    weakref.finalize(model, shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def same_source(analysis: Analysis, plan: Plan) -> bool:

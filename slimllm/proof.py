@@ -9,8 +9,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from slimllm.lending import is_lent
 from slimllm.models import Subject
 from slimllm.types import Refusal
 
 LARGE = 2_000_000_000  # parameters beyond which no float32 copy is made for the comparison
 PROMPT, NEW = 24, 16  # tokens that the comparison reads, and generates
+NEW_FROM_DISK = 2
 SAMPLE = "What remains must still say what the whole one said: 3 * 14 = 42."
 
 ELSEWHERE = """
@@ -34,6 +36,8 @@ import safetensors.torch, torch, transformers
 torch.set_num_threads(job["threads"])
 for folder, out in job["folders"]:
     trust = {"trust_remote_code": True} if os.path.exists(os.path.join(folder, "modeling_slim.py")) else {}
+    if job["places"]:
+        trust.update(device_map=job["places"], offload_folder=out + ".offload")
     model, report = transformers.AutoModelForCausalLM.from_pretrained(
         folder, dtype="auto", local_files_only=True, output_loading_info=True, **trust
     )
@@ -54,6 +58,19 @@ for folder, out in job["folders"]:
 """
 
 
+@dataclass(frozen=True)
+class How:
+    """How a checkpoint is compared: in float32 if `exact`, over `new` generated tokens, with its modules in
+    these `places` – everything in memory where there are none."""
+
+    exact: bool = True
+    new: int = NEW
+    places: Mapping[str, str] = field(default_factory=dict)
+
+
+EVERYTHING = How()
+
+
 @dataclass(frozen=True, eq=False)
 class Reload:
     """What a fresh process made of a checkpoint: prompt and greedy continuation (n,), generated with the
@@ -64,7 +81,7 @@ class Reload:
     words: Tensor | None = None
 
 
-def reload_elsewhere(folders: Sequence[Path], *, exact: bool = True) -> list[Reload]:
+def reload_elsewhere(folders: Sequence[Path], how: How = EVERYTHING) -> list[Reload]:
     """What plain transformers makes of these checkpoints, in one process that cannot import this package."""
     with tempfile.TemporaryDirectory(prefix="slimllm-") as name:
         outs = [str(Path(name) / f"{index}.safetensors") for index in range(len(folders))]
@@ -72,10 +89,11 @@ def reload_elsewhere(folders: Sequence[Path], *, exact: bool = True) -> list[Rel
             "folders": [(str(folder), out) for folder, out in zip(folders, outs, strict=True)],
             "path": [entry for entry in sys.path if entry],  # this process's packages, wherever they are
             "threads": torch.get_num_threads(),
-            "exact": exact,
+            "exact": how.exact,
             "sample": SAMPLE,
             "prompt": PROMPT,
-            "new": NEW,
+            "new": how.new,
+            "places": dict(how.places),
         }
         quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "CUDA_VISIBLE_DEVICES": ""}
         env = {**os.environ, **quiet, "HF_MODULES_CACHE": str(Path(name) / "modules")}
@@ -90,9 +108,19 @@ def reload_elsewhere(folders: Sequence[Path], *, exact: bool = True) -> list[Rel
         return [Reload(**load_file(out)) for out in outs]
 
 
-def is_exact(subject: Subject) -> bool:
-    """Whether the comparison is made in float32; large models are compared in the dtype they have."""
-    return subject.shape.parameters <= LARGE
+def how_of(subject: Subject) -> How:
+    """Large models are compared in the dtype they have; those larger than the memory, which are read from
+    disk for every token, over few tokens."""
+    if not is_lent(subject.model):
+        return How(subject.shape.parameters <= LARGE)
+    above, _, layers = subject.family.layers.rpartition(".")
+    named = [
+        (prefix, name)
+        for prefix in ("", above)
+        for name, _ in subject.model.get_submodule(prefix).named_children()
+    ]
+    places = {".".join(filter(None, pair)): "disk" if pair == (above, layers) else "cpu" for pair in named}
+    return How(False, NEW_FROM_DISK, {name: place for name, place in places.items() if name != above})
 
 
 def compare(subject: Subject, reload: Reload) -> float:
@@ -100,14 +128,15 @@ def compare(subject: Subject, reload: Reload) -> float:
 
     The continuation has to be greedy for the model in memory too, up to ties within the tolerance.
     """
-    exact = is_exact(subject)
+    how = how_of(subject)
+    exact = how.exact
     with torch.inference_mode():
         logits = on_cpu(subject.model, exact)(reload.ids[None], use_cache=False).logits[0].float()
     difference, top = float((logits - reload.logits).abs().max()), float(logits.abs().max())
     tolerance = max(1e-4, 1e-5 * top) if exact else 0.02 * top
     steps, chosen = logits[PROMPT - 1 : -1], reload.ids[PROMPT:, None]
     lag = float((steps.max(1).values - steps.gather(1, chosen)[:, 0]).max())
-    if not (difference <= tolerance and lag <= 2 * tolerance and len(chosen) == NEW):
+    if not (difference <= tolerance and lag <= 2 * tolerance and len(chosen) == how.new):
         found = f"gives other results (logits off by {difference:.2g}, greedy tokens by {lag:.2g})"
         raise Refusal(
             f"The checkpoint, loaded in a fresh process, {found}, so nothing was written; use --export shim."
@@ -120,7 +149,9 @@ def compare(subject: Subject, reload: Reload) -> float:
 
 
 def on_cpu(model: Any, exact: bool) -> Any:
-    """The model on the CPU, in float32 if `exact`; itself where it is so already."""
+    """The model on the CPU, in float32 if `exact`; itself where it is so already, or lends its layers."""
+    if is_lent(model):
+        return model
 
     def moved(tensor: Tensor) -> Tensor:
         return tensor.to("cpu", torch.float32 if exact and tensor.is_floating_point() else tensor.dtype)

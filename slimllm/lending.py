@@ -1,0 +1,116 @@
+"""Decoder layers whose weights lie on disk and are in memory only while the layer is used.
+
+A lent layer loads what it needs when its forward begins, or when it is `opened`, and lets go of it after the
+last use. Nothing else has to know: a forward of the whole model, generation and a stream through single
+layers all work, at the price of reading.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from slimllm.types import Refusal
+
+Place = tuple[Path, str]  # a file and a tensor's name in it
+
+
+@dataclass(frozen=True)
+class OnDisk:
+    """Where the parameters of one layer are, and the dtype they are wanted in."""
+
+    places: Mapping[str, Place]
+    dtype: torch.dtype
+
+    def __call__(self) -> dict[str, Tensor]:
+        """The parameters by name; a `Refusal` where a file is gone."""
+        wanted: dict[Path, list[tuple[str, str]]] = defaultdict(list)
+        for name, (file, key) in self.places.items():
+            wanted[file].append((name, key))
+        found: dict[str, Tensor] = {}
+        for file, pairs in wanted.items():
+            try:
+                with safe_open(file, "pt") as tensors:
+                    found |= {name: tensors.get_tensor(key).to(self.dtype) for name, key in pairs}
+            except OSError as failure:
+                raise Refusal(
+                    f"Weights in '{file}' cannot be read any more; load the model again."
+                ) from failure
+        return found
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> OnDisk:
+        return self
+
+
+class Lent:
+    """Gives a layer its parameters with its first user and takes them back after the last."""
+
+    def __init__(self, layer: nn.Module, fetch: Callable[[], dict[str, Tensor]]) -> None:
+        self.layer, self.fetch, self.users = layer, fetch, 0
+
+    def begin(self, *_: object) -> None:
+        self.users += 1  # first: the end comes even where fetching fails
+        if self.users == 1:
+            fill(self.layer, self.fetch())
+
+    def end(self, *_: object) -> None:
+        self.users -= 1
+        if not self.users:
+            empty(self.layer)
+
+
+def lend(layer: nn.Module, fetch: Callable[[], dict[str, Tensor]]) -> None:
+    """Makes the layer a lent one; what it holds now is let go."""
+    lent = Lent(layer, fetch)
+    layer.lent = lent  # type: ignore[assignment]
+    layer.register_forward_pre_hook(lent.begin)
+    layer.register_forward_hook(lent.end, always_call=True)
+    empty(layer)
+
+
+@contextlib.contextmanager
+def opened(layer: nn.Module) -> Iterator[None]:
+    """While open, the layer has its parameters."""
+    lent: Lent | None = getattr(layer, "lent", None)
+    if lent is None:
+        yield
+        return
+    try:
+        lent.begin()
+        yield
+    finally:
+        lent.end()
+
+
+def is_lent(model: Any) -> bool:
+    """Whether some layers of the model are in memory only while they are used."""
+    return any(isinstance(getattr(module, "lent", None), Lent) for module in model.modules())
+
+
+def put_away(layer: nn.Module, file: Path) -> None:
+    """Writes what an open lent layer holds now to a file, from which it is lent from then on."""
+    held = dict(layer.named_parameters())
+    save_file({name: tensor.detach().contiguous() for name, tensor in held.items()}, file)
+    dtype = next(iter(held.values())).dtype
+    layer.lent.fetch = OnDisk({name: (file, name) for name in held}, dtype)  # type: ignore[union-attr]
+
+
+def fill(layer: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Gives the layer these parameters."""
+    for name, tensor in tensors.items():
+        parent, _, leaf = name.rpartition(".")
+        setattr(layer.get_submodule(parent), leaf, nn.Parameter(tensor, requires_grad=False))
+
+
+def empty(layer: nn.Module) -> None:
+    """Leaves of the layer's parameters only their shapes."""
+    fill(layer, {name: tensor.detach().to("meta") for name, tensor in layer.named_parameters()})

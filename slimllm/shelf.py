@@ -1,0 +1,87 @@
+"""Models larger than the memory: all but the decoder layers is read, and the layers are lent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import accelerate
+import torch
+import transformers
+from safetensors import safe_open
+
+from slimllm.families import Family
+from slimllm.lending import OnDisk, Place, lend
+from slimllm.memory import available_mib
+from slimllm.types import Refusal
+
+SHARE = 0.7  # of the memory that weights may fill: activations and arithmetic need the rest
+
+
+def tensors_in(folder: Path) -> dict[str, Place]:
+    """Every tensor of a safetensors checkpoint, and where it is."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        placed = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        return {name: (folder / file, name) for name, file in placed.items()}
+    found: dict[str, Place] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, "pt") as tensors:
+            found |= {name: (file, name) for name in tensors.keys()}  # noqa: SIM118 – not a mapping
+    return found
+
+
+def weights_mib(folder: Path, dtype: torch.dtype) -> float:
+    """What the checkpoint's parameters fill in this dtype."""
+    count = 0
+    for file in {file for file, _ in tensors_in(folder).values()}:
+        with safe_open(file, "pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118
+                count += torch.Size(tensors.get_slice(name).get_shape()).numel()
+    return count * dtype.itemsize / 2**20
+
+
+def too_large(folder: Path, dtype: torch.dtype) -> bool:
+    """Whether the checkpoint would leave too little memory to work in."""
+    return weights_mib(folder, dtype) > SHARE * available_mib()
+
+
+def borrow(folder: Path, make: Callable[[], Any], family: Family, dtype: torch.dtype, source: str) -> Any:
+    """A model whose decoder layers stay in the folder's files; `make` builds it in this dtype.
+
+    Raises `Refusal` where the files lack a tensor or name it differently than the model does.
+    """
+    places = tensors_in(folder)
+    with accelerate.init_empty_weights(include_buffers=False):
+        model = make()
+    model.tie_weights()
+    tied = set(model.all_tied_weights_keys)
+    state = {name for name in model.state_dict() if name not in tied}
+    missing = sorted(state - places.keys())
+    if missing:
+        raise Refusal(
+            f"'{source}' is larger than the memory, and layers cannot be read one by one because its files "
+            f"hold no '{missing[0]}'; use a machine with more memory."
+        )
+    prefix = f"{family.layers}."
+    parameters = dict(model.named_parameters())
+    for name in state:
+        if not (name in parameters and name.startswith(prefix)):
+            file, key = places[name]
+            with safe_open(file, "pt") as tensors:
+                accelerate.utils.set_module_tensor_to_device(
+                    model,
+                    name,
+                    "cpu",
+                    value=tensors.get_tensor(key),
+                    dtype=dtype if name in parameters else None,
+                )
+    model.tie_weights()
+    for index, layer in enumerate(model.get_submodule(family.layers)):
+        own = {name: places[f"{prefix}{index}.{name}"] for name, _ in layer.named_parameters()}
+        lend(layer, OnDisk(own, dtype))
+    if (folder / "generation_config.json").is_file():
+        model.generation_config = transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
+    return model

@@ -1,0 +1,165 @@
+"""Claims about layers whose weights lie on disk: the same figures and bytes as in memory, little held, all or
+nothing on disk."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+import slimllm
+from slimllm import evaluate, memory, models, pipeline, shelf, texts
+from slimllm.lending import is_lent, opened
+from slimllm.models import Subject
+from slimllm.sources import home
+from slimllm.types import Calibration, Refusal
+from tests.conftest import tiny_model, tiny_tokenizer
+
+WANTED = Calibration(samples=6, length=32)
+
+
+@pytest.fixture(params=["llama", "qwen3", "gemma2", "phi", "phi3"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A tiny checkpoint in several files."""
+    place = tmp_path / request.param
+    tiny_model(request.param).save_pretrained(place, max_shard_size="60KB")
+    tiny_tokenizer().save_pretrained(place)
+    assert len(list(place.glob("*.safetensors"))) > 1
+    return place
+
+
+def borrowed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Subject:
+    """The checkpoint as a machine with too little memory for it loads it."""
+    with monkeypatch.context() as patch:
+        patch.setattr(shelf, "available_mib", lambda: 0.1)
+        found = models.load(str(folder), dtype="float32", device="cpu")
+    assert is_lent(found.model)
+    return found
+
+
+def resident(subject: Subject) -> int:
+    """How many decoder layers are in memory."""
+    return sum(not any(p.is_meta for p in layer.parameters()) for layer in subject.layers)
+
+
+def test_a_borrowed_model_computes_what_the_whole_one_does(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, lent = models.load(str(folder), dtype="float32", device="cpu"), borrowed(folder, monkeypatch)
+    assert lent.shape == whole.shape
+    ids = torch.arange(40)[None] * 7 % 256
+    mask = torch.ones_like(ids)
+    with torch.inference_mode():
+        assert torch.equal(lent.model(ids).logits, whole.model(ids).logits)
+    how = {"attention_mask": mask, "do_sample": False, "max_new_tokens": 4}
+    assert torch.equal(lent.model.generate(ids, **how), whole.model.generate(ids, **how))
+    assert resident(lent) == 0
+
+
+@pytest.mark.parametrize("method", ["slimllm", "best", "fasp", "block-influence"])
+def test_a_borrowed_model_is_analysed_and_pruned_to_the_same_bytes(
+    method: str, tmp_path: Path, page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "llama"
+    tiny_model("llama").save_pretrained(place)
+    tiny_tokenizer().save_pretrained(place)
+    text, pruned, plans = texts.text(str(page)), [], []
+    for subject in (models.load(str(place), dtype="float32", device="cpu"), borrowed(place, monkeypatch)):
+        analysis = pipeline.finish(pipeline.analyse(subject, text, WANTED, method_name=method))
+        plans.append(slimllm.plan(analysis, ratio=0.35))
+        pruned.append(pipeline.finish(pipeline.prune(subject, plans[-1], text, analysis)))
+        assert resident(subject) in (0, len(subject.layers))
+    assert plans[0].heads == plans[1].heads
+    assert plans[0].channels == plans[1].channels
+    whole, lent = (p.subject for p in pruned)
+    assert resident(lent) == 0
+    assert lent.shape == whole.shape
+    for mine, other in zip(lent.layers, whole.layers, strict=True):
+        with opened(mine):
+            assert {n: p.tolist() for n, p in mine.named_parameters()} == {
+                n: p.tolist() for n, p in other.named_parameters()
+            }
+
+
+def pruned_from_disk(folder: Path, page: Path, monkeypatch: pytest.MonkeyPatch) -> models.Pruned:
+    subject, text = borrowed(folder, monkeypatch), texts.text(str(page))
+    analysis = pipeline.finish(pipeline.analyse(subject, text, WANTED))
+    return pipeline.finish(pipeline.prune(subject, slimllm.plan(analysis, ratio=0.3), text))
+
+
+def test_export_of_a_borrowed_model_is_verified_and_loads_whole(
+    tiny_folder: Path, tmp_path: Path, page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pruned = pruned_from_disk(tiny_folder, page, monkeypatch)
+    slimllm.save(pruned, tmp_path / "small")
+    files = sorted(file.name for file in (tmp_path / "small").glob("*.safetensors"))
+    assert files == [f"model-{n:05d}-of-00004.safetensors" for n in range(1, 5)]
+    again = models.load(str(tmp_path / "small"), dtype="float32", device="cpu")
+    ids = torch.arange(30)[None]
+    with torch.inference_mode():
+        torch.testing.assert_close(again.model(ids).logits, pruned.subject.model(ids).logits)
+    elsewhere = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "small", trust_remote_code=True, local_files_only=True
+    )
+    with torch.inference_mode():
+        torch.testing.assert_close(elsewhere(ids).logits, again.model(ids).logits)
+
+
+def test_a_borrowed_export_can_be_borrowed_again(
+    tiny_folder: Path, tmp_path: Path, page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pruned = pruned_from_disk(tiny_folder, page, monkeypatch)
+    slimllm.save(pruned, tmp_path / "small")
+    again = borrowed(tmp_path / "small", monkeypatch)
+    tokens = torch.arange(256)
+    first, second = (
+        pipeline.finish(evaluate.perplexity(subject, tokens, 32)).nll for subject in (pruned.subject, again)
+    )
+    assert first == pytest.approx(second, abs=1e-6)
+
+
+def test_pruned_layers_leave_the_disk_with_their_model(
+    tiny_folder: Path, page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pruned = pruned_from_disk(tiny_folder, page, monkeypatch)
+    assert len(list(home().glob("pruned-*/*.safetensors"))) == 3
+    del pruned
+    gc.collect()
+    assert not list(home().glob("pruned-*"))
+
+
+def test_a_forward_that_fails_leaves_no_layer_in_memory(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lent = borrowed(tiny_folder, monkeypatch)
+    layer = lent.layers[1]
+    with pytest.raises(RuntimeError):  # a stream of another width
+        layer(torch.zeros(1, 4, 47))
+    assert resident(lent) == 0
+
+
+def test_a_checkpoint_that_vanished_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "gone"
+    tiny_model("llama").save_pretrained(place)
+    tiny_tokenizer().save_pretrained(place)
+    lent = borrowed(place, monkeypatch)
+    for file in place.glob("*.safetensors"):
+        file.unlink()
+    with pytest.raises(Refusal, match="cannot be read any more"), opened(lent.layers[0]):
+        pass
+
+
+@pytest.mark.parametrize("method", ["llm-pruner", "ddp"])
+def test_methods_that_learn_are_refused_on_a_borrowed_model(
+    method: str, tiny_folder: Path, page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lent = borrowed(tiny_folder, monkeypatch)
+    with pytest.raises(Refusal, match="needs all weights in memory"):
+        pipeline.finish(pipeline.analyse(lent, texts.text(str(page)), WANTED, method_name=method))
+
+
+def test_memory_of_this_machine_is_known() -> None:
+    assert 0 < memory.available_mib() < float("inf")
