@@ -43,46 +43,6 @@ def errors_chart(reports: Sequence[LayerReport]) -> go.Figure:
     )
 
 
-def training_chart(steps: Sequence[Mapping[str, float]]) -> go.Figure:
-    """The losses of a training of gates on the left, the shares that count as kept on the right, step by
-    step."""
-    every = max(1, len(steps) // 400)
-    places = [*range(0, len(steps), every)]
-    x = np.array(places, dtype=np.int32) + 1
-    lines = (
-        ("ce", "loss on the text", "accent", "solid", "y", "%{y:.3f} nats per token"),
-        ("kl", "distance from the dense model", "second", "dash", "y", "%{y:.3f} nats per token"),
-        ("kept_heads", "heads kept", "third", "dot", "y2", "%{y:.1f} %"),
-        ("kept_channels", "channels kept", "fourth", "dashdot", "y2", "%{y:.1f} %"),
-    )
-    figure = go.Figure()
-    for key, name, colour, dash, side, words in lines:
-        values = np.nan_to_num([steps[i].get(key, 0.0) for i in places], posinf=0.0, neginf=0.0)
-        figure.add_scatter(
-            x=x,
-            y=percent(values) if side == "y2" else np.asarray(values, dtype=np.float32),
-            name=name,
-            mode="lines",
-            yaxis=side,
-            line={"color": COLOUR[colour], "width": 2, "dash": dash},
-            hovertemplate=f"Step %{{x:,d}}, {name}<br>{words}<extra></extra>",
-        )
-    return laid_out(
-        figure,
-        title="The training of the gates",
-        key="training",
-        xaxis=axis("Step", nticks=8, tickformat=",d"),
-        yaxis=axis("Loss, nats per token", showgrid=True, rangemode="tozero", nticks=6),
-        yaxis2=axis("Kept, %", overlaying="y", side="right", range=[0, 105], dtick=25),
-        margin={"l": 64, "r": 64, "t": 52, "b": 86},
-        legend={
-            "orientation": "h", "font": {"size": 12},
-            "x": 0, "xanchor": "left", "y": 0, "yref": "container", "yanchor": "bottom",
-        },
-        showlegend=True,
-    )  # fmt: skip
-
-
 def methods_chart(rows: Sequence[Mapping[str, Any]], dense: Mapping[str, Any] | None) -> go.Figure:
     """Size against perplexity of several methods on one budget, the dense model as reference.
 

@@ -1,0 +1,163 @@
+"""Fine-tuning what was pruned: the part of the History tab that teaches the chosen run's model on a text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from slimllm import texts, tuning
+from slimllm.types import Refusal
+from ui import charts
+from ui.pieces import job_line, start_and_stop
+from ui.plotview import PlotView
+from ui.polished import BATCH, LENGTH, MOST_STEPS, Wish, table_of, wish_of
+from ui.polishing import TIMES_FORWARD, start_polish
+from ui.registry import REGISTRY
+from ui.screen import Screen
+from ui.session import Session
+from ui.wishes import text_choices
+from ui.words import duration, note
+
+USUAL = Wish()
+
+
+def build(screen: Screen, offline: bool) -> None:
+    """The controls, the loss curve and the table, folded away at first."""
+    with gr.Accordion("Fine-tune what was pruned", open=False, elem_id="polish"):
+        about = gr.HTML(elem_id="polish-about", padding=False)
+        asked = controls()
+        preflight = gr.HTML(elem_id="polish-preflight", padding=False)
+        with gr.Row(elem_classes="bar"):
+            button = gr.Button(
+                "Fine-tune", elem_id="polish-button", scale=0, min_width=140, interactive=False
+            )
+            stop = gr.Button("Stop", elem_id="polish-stop", scale=0, min_width=90, interactive=False)
+            job_line(screen, "polish", "polish-progress", beside="export")
+        table = gr.HTML(elem_id="polish-table", padding=False)
+        with gr.Column(visible=False, elem_id="polish-curve-panel") as panel:
+            curve = PlotView(
+                height=280,
+                label="The loss while it learns",
+                placeholder="The loss, step by step.",
+                elem_id="polish-curve",
+            )
+    screen.show(about, draw_about, "runs", "chosen")
+    screen.show(list(asked), draw_asked)
+    screen.show(preflight, draw_preflight, "polish-wish", "subject", "runs")
+    screen.show(table, draw_table, "polish")
+    screen.show(panel, lambda s: gr.Column(visible=learning(s)), token=lambda s: (s.born, learning(s)))
+    screen.show(curve, draw_curve, "polish", pace=1.0)
+    start_and_stop(screen, "polish", button, stop, able)
+    screen.on([control.change for control in asked], "history", wish_changed, *asked, mode="always_last")
+    screen.on(button.click, "history", Press(offline), *asked)
+
+
+def controls() -> tuple[Any, ...]:
+    """The text to learn, the steps, the rate."""
+    with gr.Row(elem_classes="controls"):
+        text = gr.Dropdown(
+            text_choices(),
+            value=USUAL.text,
+            allow_custom_value=True,
+            label="Text to learn",
+            info="its calibration part, or the path of a .txt, .jsonl or .parquet file",
+            elem_id="polish-text",
+            scale=3,
+            min_width=230,
+        )
+        steps = gr.Number(
+            USUAL.steps,
+            label="Steps",
+            info=f"{BATCH} pieces of {LENGTH} tokens each",
+            precision=0,
+            minimum=1,
+            maximum=MOST_STEPS,
+            elem_id="polish-steps",
+            min_width=130,
+        )
+        rate = gr.Number(
+            USUAL.rate,
+            label="Learning rate",
+            info="higher learns faster and forgets more",
+            elem_id="polish-rate",
+            min_width=130,
+        )
+    return text, steps, rate
+
+
+class Press:
+    """Starts the tuning that the controls ask for."""
+
+    def __init__(self, offline: bool):
+        self.offline = offline
+
+    def __call__(self, session: Session, *asked: Any) -> None:
+        session.wishes["polish"] = asked
+        start_polish(REGISTRY, session, session.chosen, wish_of(*asked), self.offline)
+
+
+def able(session: Session) -> bool:
+    return bool(session.runs) and not tuning.missing()
+
+
+def learning(session: Session) -> bool:
+    return session.polished is not None and bool(session.polished.losses)
+
+
+def wish_changed(session: Session, *asked: Any) -> None:
+    """Says anew what the tuning would take."""
+    session.wishes["polish"] = asked
+    session.mark("polish-wish")
+
+
+def draw_asked(session: Session) -> list[Any]:
+    """The controls as this session last left them."""
+    return list(session.wishes.get("polish") or [gr.skip()] * 3)
+
+
+def draw_about(session: Session) -> str:
+    """What this does, and to which run."""
+    if lack := tuning.missing():
+        return note("bad", lack)
+    run = next((run for run in session.runs if run.number == session.chosen), None)
+    words = (
+        "The model reads a text again and learns to guess its next words: small matrices beside its weights "
+        "are trained (LoRA) and then merged, so nothing becomes larger. "
+    )
+    if run is None:
+        return note("quiet", words + "It needs a run first: prune a model on the Compare tab.")
+    return note("quiet", words + f"{run.name} stays as it is; what comes of it becomes a run of its own.")
+
+
+def draw_preflight(session: Session) -> str:
+    """What the tuning will take, before it starts."""
+    if not able(session):
+        return ""
+    try:
+        wish = wish_of(*asked) if (asked := session.wishes.get("polish")) else USUAL
+    except Refusal as refusal:
+        return note("bad", str(refusal))
+    read = wish.steps * BATCH * LENGTH
+    words = f"Learns from {read:,} tokens"
+    if session.loaded is not None:
+        words += f": roughly {duration(TIMES_FORWARD * read / max(session.loaded.pace, 1e-9))}, and as long as it takes to measure"
+    return note("quiet", f"{words}.")
+
+
+def draw_table(session: Session) -> str:
+    """Perplexity before and after, as far as it is known."""
+    shown = session.polished
+    if shown is None:
+        return ""
+    try:
+        same = not texts.text(shown.wish.text, offline=True).parts_differ
+    except Refusal:
+        same = False
+    return table_of(shown, same)
+
+
+def draw_curve(session: Session) -> Any:
+    """The loss so far."""
+    shown = session.polished
+    return charts.loss_chart(shown.losses, shown.wish.steps) if shown and shown.losses else None
