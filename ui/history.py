@@ -10,7 +10,7 @@ import gradio as gr
 
 from slimllm.recovery import RECOVERIES
 from slimllm.types import Refusal
-from ui import charts, report, work
+from ui import charts, polish, report, work
 from ui.pieces import intro, job_line, lead, start_and_stop
 from ui.plotview import PlotView
 from ui.registry import REGISTRY
@@ -76,6 +76,7 @@ def build(screen: Screen, offline: bool) -> None:
         )
         job_line(screen, "export", "history-progress")
     about = gr.HTML(elem_id="history-about", padding=False)
+    polish.build(screen, offline)
 
     screen.show(table, lambda s: [row_of(run) for run in newest_first(s)], "runs")
     screen.show(scatter, draw_scatter, "runs")
@@ -125,9 +126,16 @@ def row_of(run: Run) -> list[str]:
         method_title(run.plan.method),
         RECOVERIES[run.plan.recovery].title,
         run.protocol.text,
-        "" if run.parent is None else f"Run {run.parent}",
+        came_from(run),
         run.made[:16].replace("T", " "),
     ]
+
+
+def came_from(run: Run) -> str:
+    """The run that this one started from, and what was done to it."""
+    if run.parent is None:
+        return ""
+    return f"from Run {run.parent}: {run.told}" if run.told else f"from Run {run.parent}"
 
 
 def draw_scatter(session: Session) -> Any:

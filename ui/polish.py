@@ -141,7 +141,8 @@ def draw_preflight(session: Session) -> str:
     read = wish.steps * BATCH * LENGTH
     words = f"Learns from {read:,} tokens"
     if session.loaded is not None:
-        words += f": roughly {duration(TIMES_FORWARD * read / max(session.loaded.pace, 1e-9))}, and as long as it takes to measure"
+        seconds = TIMES_FORWARD * read / max(session.loaded.pace, 1e-9)
+        words += f": roughly {duration(seconds)}, and then it is measured"
     return note("quiet", f"{words}.")
 
 

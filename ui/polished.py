@@ -80,7 +80,8 @@ def lessons(wish: Wish, tokens: int, longest: int) -> Tuning:
 
 
 def table_of(shown: Polished, same: bool) -> str:
-    """Perplexities before and after as an HTML table; `same` says that one text is both learned and measured."""
+    """Perplexities before and after as an HTML table; `same` says that what it is
+    measured on is what it learned."""
     rows = ""
     for measured in shown.measured:
         how = measured.protocol
@@ -96,9 +97,7 @@ def table_of(shown: Polished, same: bool) -> str:
             f'<tr><th scope="row">{safe(how.text)}<small>{hint}</small></th>'
             f"{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
         )
-    head = "".join(
-        f'<th scope="col">{name}</th>' for name in ("Perplexity on", "Before", "After", "Change")
-    )
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("Perplexity on", "Before", "After", "Change"))
     foot = "Lower is better. " + (
         "This text has no evaluation part, so it is measured on what it learned."
         if same

@@ -37,7 +37,9 @@ def start_polish(registry: Registry, session: Session, number: int | None, wish:
             job.say(f"Opening the model of {run.name}.")
             pruned = yield from led("The model as it is", "1", weights_of(session, run, offline))
             wanted = lessons(wish, learnable(text, pruned.subject, wish), pruned.subject.shape.max_length)
-            yield from led("Step 1 of 3 · Before", "2", readings(session, shown, pruned.subject, run, offline))
+            yield from led(
+                "Step 1 of 3 · Before", "2", readings(session, shown, pruned.subject, run, offline)
+            )
             tokens = lesson_tokens(text, pruned.subject, wanted)
             tuned = yield from led("Step 2 of 3 · Learning", "3", tuning.tune(pruned, tokens, wanted))
             yield from led("Step 3 of 3 · After", "4", readings(session, shown, tuned.subject, None, offline))
@@ -86,8 +88,8 @@ def readings(
         if value is None:
             ids = evaluation_ids(subject, row.protocol, offline)
             value = (yield from evaluate.perplexity(subject, ids, row.protocol.window)).perplexity
-        found = {"before": value} if known is not None else {"after": value}
-        shown.measured[place] = dataclasses.replace(row, **found)
+        before, after = (value, row.after) if known is not None else (row.before, value)
+        shown.measured[place] = Measured(row.protocol, before, after)
         session.mark("polish")
 
 

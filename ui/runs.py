@@ -16,13 +16,19 @@ from typing import Any
 from slimllm.recipes import plan_from_text, plan_to_dict
 from slimllm.sources import home
 from slimllm.store import replace_file
+from slimllm.tuning import Tuning
 from slimllm.types import Calibration, Plan, Refusal
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
-LABELS = {"dense": "Dense", "pruned": "Pruned", "recovered": "Pruned + recovery"}
-NAMES = tuple(LABELS)
+LABELS = {
+    "dense": "Dense",
+    "pruned": "Pruned",
+    "recovered": "Pruned + recovery",
+    "tuned": "Fine-tuned",
+}
+NAMES = ("dense", "pruned", "recovered")  # the models of a comparison; tuning comes after it
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,11 @@ class Column:
 @dataclass(frozen=True)
 class Run:
     """One comparison: the plan, the protocol, the columns by name, the run it started from, what was
-    exported."""
+    exported.
+
+    `told` says what was done to the run it started from, `tunings` how its model was fine-tuned after
+    pruning, one after the other.
+    """
 
     number: int
     made: str
@@ -72,11 +82,18 @@ class Run:
     parent: int | None = None
     errors: tuple[tuple[float, float], ...] = ()
     exported: Mapping[str, Any] | None = None
+    told: str = ""
+    tunings: tuple[Tuning, ...] = ()
+
+    @property
+    def best_name(self) -> str:
+        """The name of the column that the run stands for: tuned, with the plan's recovery, or bare."""
+        return next(name for name in ("tuned", "recovered", "pruned") if name in self.columns)
 
     @property
     def best(self) -> Column:
-        """The column that the plan stands for: with its recovery, if it has one."""
-        return self.columns.get("recovered") or self.columns["pruned"]
+        """The column that the run stands for."""
+        return self.columns[self.best_name]
 
     @property
     def smaller(self) -> float:
@@ -126,7 +143,7 @@ class Entry:
 
 def run_to_dict(run: Run) -> dict[str, Any]:
     """The run as JSON-able data."""
-    data = {name: getattr(run, name) for name in ("number", "made", "parent", "exported")}
+    data = {name: getattr(run, name) for name in ("number", "made", "parent", "exported", "told")}
     return {
         "format": FORMAT,
         **data,
@@ -134,6 +151,7 @@ def run_to_dict(run: Run) -> dict[str, Any]:
         "protocol": dataclasses.asdict(run.protocol),
         "columns": {name: dataclasses.asdict(column) for name, column in run.columns.items()},
         "errors": [list(pair) for pair in run.errors],
+        "tunings": [dataclasses.asdict(tuning) for tuning in run.tunings],
     }
 
 
@@ -144,10 +162,12 @@ def run_from_dict(data: Mapping[str, Any]) -> Run:
         made=str(data["made"]),
         plan=plan_from_text(json.dumps(data["plan"])),
         protocol=Protocol(**data["protocol"]),
-        columns={name: Column(**data["columns"][name]) for name in NAMES if name in data["columns"]},
+        columns={name: Column(**data["columns"][name]) for name in LABELS if name in data["columns"]},
         parent=data["parent"],
         errors=tuple((float(p), float(m)) for p, m in data["errors"]),
         exported=data["exported"],
+        told=str(data.get("told", "")),
+        tunings=tuple(Tuning(**settings) for settings in data.get("tunings", ())),
     )
 
 

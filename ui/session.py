@@ -19,6 +19,7 @@ from slimllm.planning import check_plan
 from slimllm.types import Analysis, Calibration, LayerAnalysis, LayerReport, Plan, Refusal
 from ui.choices import Source, source_of
 from ui.jobs import Job, Worker
+from ui.polished import Polished
 from ui.runs import Column, Entry, Protocol, Run, open_runs, save_run
 from ui.words import method_title
 
@@ -77,6 +78,7 @@ class Session:
         self.second: Analysis | None = None
         self.training: list[dict[str, float]] = []
         self.entries: list[Entry] = []
+        self.polished: Polished | None = None
         self.partial: list[LayerAnalysis | None] = []
         self.detail: int | None = None
         self.plans: list[Plan] = []

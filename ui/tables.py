@@ -18,6 +18,8 @@ def table_of(columns: dict[str, Column], protocol: Protocol, recovery: str) -> s
     names = [name for name in NAMES if name != "recovered" or recovery != "none"]
     if "recovered" in columns and "pruned" not in columns:  # the method cannot do without its recovery
         names.remove("pruned")
+    if "tuned" in columns:
+        names.append("tuned")
     dense = columns.get("dense")
     rows = (
         ("Parameters", "", lambda c: c.parameters, count),

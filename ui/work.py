@@ -13,13 +13,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from slimllm import checkpoint, evaluate, gates, models, pipeline, planning, texts
-from slimllm.models import Pruned, Subject
+from slimllm import checkpoint, evaluate, gates, models, pipeline, planning, texts, tuning
+from slimllm.models import Subject
 from slimllm.sources import home
 from slimllm.types import Analysis, Calibration, LayerAnalysis, Plan, Progress, Refusal
 from ui.choices import carried
 from ui.jobs import Job, Steps
 from ui.registry import Registry
+from ui.remaking import weights_of
 from ui.session import Loaded, Session
 from ui.words import method_title
 
@@ -193,18 +194,14 @@ def start_export(registry: Registry, session: Session, number: int | None, tier:
     run = session.run(number)
 
     def steps(job: Job) -> Steps:
-        held = session.weights.get(run.number, {})
-        pruned: Pruned | None = held.get("recovered" if run.plan.recovery != "none" else "pruned")
-        if pruned is None:
-            job.say(f"Opening {run.plan.model} to prune it again.")
-            subject = subject_of(session, run.plan, offline)
-            text = texts.text(run.plan.calibration.text, offline=offline)
-            pruned = yield from pipeline.prune(subject, run.plan, text, session.made_from(run.plan))
+        job.say(f"Opening the model of {run.name}.")
+        pruned = yield from weights_of(session, run, offline)
         slug = re.sub(r"[^A-Za-z0-9.-]+", "-", Path(run.plan.model).name).strip("-.") or "model"
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         folder = home() / "exports" / f"{slug}-run{run.number}-{stamp}"
         job.say("Choosing how to store it.", "export")
-        export = yield from checkpoint.export(pruned, folder, wanted=tier)
+        notes = [tuning.words(wanted) for wanted in run.tunings]
+        export = yield from checkpoint.export(pruned, folder, wanted=tier, card_notes=notes)
         yield Progress("pack", 1, 1, "Packing a zip for download.")
         for old in session.folder.glob("*.zip"):
             old.unlink()
@@ -216,14 +213,3 @@ def start_export(registry: Registry, session: Session, number: int | None, tier:
         session.replace_run(dataclasses.replace(session.run(run.number), exported=export))
 
     return session.begin(registry.worker, Job("export", "Export", steps, on_done=on_done))
-
-
-def subject_of(session: Session, plan: Plan, offline: bool) -> Subject:
-    """The dense model that a plan was made for: the session's own, else loaded from the plan's source."""
-    mine = session.loaded
-    if mine is not None and mine.subject.source == plan.model:
-        planning.check_plan(plan, mine.subject.shape)
-        return mine.subject
-    subject = models.load(plan.model, offline=offline)
-    planning.check_plan(plan, subject.shape)
-    return subject

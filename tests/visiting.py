@@ -1,0 +1,84 @@
+"""A person in front of the page: what the browser tests of all tabs share."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+
+from tests.serving import fader
+
+
+class Visitor:
+    """A person with a browser of their own; complaints are console errors, and requests that leave the
+    machine."""
+
+    def __init__(self, browser: Browser, address: str, width: int = 1200):
+        self.address, self.complaints = address, list[str]()
+        self.context: BrowserContext = browser.new_context(viewport={"width": width, "height": 900})
+        self.context.set_default_timeout(15_000)
+        self.page: Page = self.context.new_page()
+        self.leaving = False
+        self.page.on("pageerror", lambda error: self.complain(f"error: {error}"))
+        self.page.on("console", lambda m: self.complain(m.text) if m.type == "error" else None)
+        self.page.on("request", lambda r: None if local(r.url) else self.complain(f"request: {r.url}"))
+        self.open()
+
+    def complain(self, what: str) -> None:
+        """Keeps a complaint. A page that is being left breaks off its own streams, and Gradio calls that an
+        error."""
+        broken_off = "AbortError" in what or "Connection errored out" in what
+        if not (self.leaving and broken_off):
+            self.complaints.append(what)
+
+    def open(self) -> None:
+        self.leaving = True
+        self.page.goto(self.address)
+        self.leaving = False
+        self.page.wait_for_function(
+            "document.querySelector('#load-intro')?.textContent.includes('language model')"
+        )
+
+    def close(self) -> None:
+        self.leaving = True
+        self.context.close()
+        assert self.complaints == []
+
+    def tab(self, name: str) -> None:
+        self.page.get_by_role("tab", name=name, exact=True).click()
+
+    def set(self, id: str, value: str) -> None:
+        box = self.page.locator(f"#{id} :is(input, textarea)").first
+        box.fill(value)
+        box.press("Tab")
+
+    def choose(self, id: str, label: str) -> None:
+        """Takes an entry of a drop-down list."""
+        box = self.page.locator(f"#{id} input").first
+        box.click()
+        box.fill(label)
+        box.press("Enter")
+        expect(box).to_have_value(label)
+
+    def load(self) -> None:
+        self.page.click("#load-button")
+        expect(self.page.locator("#load-card")).to_contain_text("6 in 3 KV groups", timeout=20_000)
+
+    def analyse(self, text: str, samples: str = "8") -> None:
+        self.page.click("#load-next")
+        self.set("analyse-text", text)
+        self.set("analyse-samples", samples)
+        self.set("analyse-length", "32")
+        expect(self.page.locator("#analyse-preflight")).to_contain_text(f"{int(samples) * 32:,} tokens")
+        self.page.click("#analyse-button")
+        expect(self.page.locator("#analyse-progress")).to_contain_text("done", timeout=20_000)
+
+    def fader(self, site: str, layer: int) -> Locator:
+        return fader(self.page, site, layer)
+
+
+def local(url: str) -> bool:
+    return (
+        url.startswith(("data:", "blob:"))
+        or re.match(r"http://(127\.0\.0\.1|localhost)[:/]", url) is not None
+    )
