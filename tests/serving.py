@@ -34,10 +34,10 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def served(model: str) -> Iterator[str]:
+def served(model: str, threads: int = 1) -> Iterator[str]:
     """The address of a running app; tiny models are fastest on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
     settings = Settings(port=free_port(), model=model, device="cpu", dtype="float32", offline=True)
     demo = build(settings)
     demo.launch(**launch_options(settings), prevent_thread_lock=True)
@@ -45,7 +45,7 @@ def served(model: str) -> Iterator[str]:
         yield f"http://127.0.0.1:{settings.port}/"
     finally:
         demo.close(verbose=False)
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

@@ -50,13 +50,14 @@ def build(settings: Settings) -> gr.Blocks:
                 padding=False,
             )
             start = gr.Button("Take the tour", elem_id="tour-start", scale=0, min_width=130)
-        tour.build(screen, start)
+        model = settings.model or "smollm2"
+        press = partial(
+            load.press_load, device=settings.device, dtype=settings.dtype, offline=settings.offline
+        )
+        tour.build(screen, start, partial(press, source=model))
         with gr.Tabs(selected="load", elem_id="tabs") as screen.tabs:
             with gr.Tab("Load", id="load"):
-                press = partial(
-                    load.press_load, device=settings.device, dtype=settings.dtype, offline=settings.offline
-                )
-                load.build(screen, settings.model or "smollm2", press)
+                load.build(screen, model, press)
             with gr.Tab("Analyse", id="analyse") as tab:
                 analyse.build(screen, settings.offline)
                 screen.on(tab.select, "analyse", analyse.look)

@@ -185,7 +185,7 @@ def settings() -> dict[str, str]:
 
 def css() -> str:
     """The style sheet of the page, the plots and the faders."""
-    sheets = [(ASSETS / name).read_text(encoding="utf-8") for name in ("style.css", "faders.css")]
+    sheets = [(ASSETS / name).read_text(encoding="utf-8") for name in ("style.css", "faders.css", "tour.css")]
     large = {name: round(PRESENTED * pixels) for name, pixels in SIZES.items()}
     looks = [variables(":root", PALETTE["light"]), variables(".dark", PALETTE["dark"])]
     return "\n".join([*looks, typed(":root", SIZES), typed(".presenting", large), *sheets])
