@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from slimllm import commands
+from slimllm import commands, crew
 from slimllm.allocation import ALLOCATIONS
 from slimllm.answers import plain
 from slimllm.methods import METHODS
@@ -108,7 +108,7 @@ def parser() -> Parser:
     kinds = top.add_subparsers(dest="command", required=True, parser_class=Parser, metavar="COMMAND")
     groups = options()
 
-    def command(name: str, words: str, run: Callable[..., dict[str, Any]], *shared: str) -> Parser:
+    def command(name: str, words: str, run: Callable[..., dict[str, Any] | None], *shared: str) -> Parser:
         parents = [groups[group] for group in ("common", *shared)]
         found: Parser = kinds.add_parser(name, help=words, description=words, parents=parents)
         found.set_defaults(run=run)
@@ -184,7 +184,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = parser().parse_args(arguments)
         if given.offline:
             os.environ["HF_HUB_OFFLINE"] = "1"
+        if crew.launched() and given.command != "analyse":
+            raise Refusal(
+                f"Several processes can share 'analyse', not '{given.command}'; start it by itself."
+            )
         answer = given.run(given, report)
+        if answer is None:
+            return OK
         if given.json:
             print(json.dumps(plain(answer), indent=1, allow_nan=False))
         else:

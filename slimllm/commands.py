@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
-from slimllm import checkpoint, models, pipeline, planning, recipes, reloaded, store, texts, tuning
+from slimllm import checkpoint, crew, models, pipeline, planning, recipes, reloaded, store, texts, tuning
 from slimllm import evaluate as evaluation
 from slimllm.allocation import ALLOCATIONS
 from slimllm.families import FAMILIES
@@ -77,12 +77,18 @@ def run_analysis(subject: Subject, given: Arguments, report: Report, folder: Pat
     return pipeline.finish(job, report.progress)
 
 
-def analyse(given: Arguments, report: Report) -> dict[str, Any]:
+def analyse(given: Arguments, report: Report) -> dict[str, Any] | None:
+    """The answer; None from a process of several that only read its share."""
     method(given.method)
-    texts.text(given.text, offline=given.offline)
-    check_folder(given.out)
-    subject = load(given.model, given, report)
-    analysis = run_analysis(subject, given, report, given.out / "moments")
+    text = texts.text(given.text, offline=given.offline)
+    with crew.joined():
+        if crew.rank():
+            subject = models.load(given.model, device=given.device, dtype=given.dtype, offline=given.offline)
+            pipeline.contribute(subject, text, calibration(given), method_name=given.method)
+            return None
+        check_folder(given.out)
+        subject = load(given.model, given, report)
+        analysis = run_analysis(subject, given, report, given.out / "moments")
     file = store.save_analysis(analysis, given.out)
     shape, unit = analysis.shape, next(iter(analysis.layers[0].attention))
     return {

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from slimllm import crew, texts
 from slimllm import moments as streaming
-from slimllm import texts
 from slimllm.depth import drop_layers
 from slimllm.families import shape_of
 from slimllm.learning import learn, learned_in
@@ -109,20 +109,33 @@ def analyse(
     )
 
 
+def contribute(
+    subject: Subject, text: texts.Text, calibration: Calibration, *, method_name: str = "slimllm"
+) -> None:
+    """What a process that is not the first of several does while that one runs `analyse`: reads its share of
+    the text and adds its moments."""
+    tokens = texts.calibration_tokens(
+        text, subject.tokenizer, calibration, max_length=subject.shape.max_length
+    )
+    key = store_key(subject, calibration, method(method_name).weighted)
+    for _ in dense_moments(subject, tokens, None, key):
+        pass
+
+
 def dense_moments(
     subject: Subject, tokens: Tensor, store: MomentStore | None, key: Mapping[str, Any]
 ) -> Iterator[LayerMoments]:
     """The moments of every layer in turn: from the store if it was made under this key, else from a pass over
-    the tokens, which fills the store."""
+    the tokens, which fills the store. Several processes read a share of the tokens each."""
     count = len(subject.layers)
-    if store is not None and store.matches(dict(key), count):
-        yield from (store[index] for index in range(count))
+    if crew.first_says(store is not None and store.matches(dict(key), count)):
+        yield from (store[index] for index in range(count) if store is not None)
         return
     if store is not None:
         store.begin()
-    stream = streaming.embed(subject, tokens)
+    stream = streaming.embed(subject, crew.share(tokens))
     for index in range(count):
-        found = streaming.collect(subject, stream, index, key["weighted"])
+        found = crew.total(streaming.collect(subject, stream, index, key["weighted"]))
         if store is not None:
             store.save(index, found)
         yield found
