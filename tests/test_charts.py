@@ -18,7 +18,7 @@ from slimllm.allocation import implied_ratios
 from slimllm.budget import layer_cost
 from slimllm.planning import make_plan
 from slimllm.recovery import RECOVERIES
-from slimllm.types import Analysis, LayerReport, Plan
+from slimllm.types import Analysis, Plan
 from tests.serving import columns_analysis, without_layers
 from tests.synthetic import synthetic_analysis
 from ui import agreement, agreement_maps, charts
@@ -43,8 +43,8 @@ def plan(small: Analysis) -> Plan:
     return make_plan(small, 0.2)
 
 
-def reports(n: int) -> list[LayerReport]:
-    return [LayerReport(3, 64, (0, 1, 2), tuple(range(64)), 0.01 * i, 0.012 * i) for i in range(n)]
+def errors(n: int) -> list[tuple[float, float]]:
+    return [(0.01 * i, 0.012 * i) for i in range(n)]
 
 
 RUNS = [
@@ -81,7 +81,7 @@ def figures(analysis: Analysis) -> dict[str, go.Figure]:
         "error curves": charts.error_curves(layers[1], 1, plan, shape),
         "scores": charts.score_chart(layers[1], 1, plan, shape),
         "spectrum": charts.spectrum_chart(layers[1], 1) or go.Figure(),
-        "reports": charts.errors_chart(reports(total)),
+        "errors": charts.errors_chart(errors(total)),
         "history": charts.history_chart(RUNS),
         "training": charts.training_chart(TRAINING),
         "methods": charts.methods_chart(METHOD_ROWS, RUNS[0]),
@@ -106,7 +106,7 @@ def overlays(first: Analysis, plan: Plan) -> dict[str, go.Figure]:
 
 NAMES = (
     "layers", "heads", "channels", "channels in place", "error curves", "scores", "spectrum",
-    "reports", "history", "training", "methods", "kept heads", "kept channels", "agreement",
+    "errors", "history", "training", "methods", "kept heads", "kept channels", "agreement",
 )  # fmt: skip
 
 
@@ -354,9 +354,9 @@ def test_history_joins_the_best_leaves_out_the_unmeasured_and_shows_names_as_tex
     assert charts.history_chart(spread).layout.yaxis.type == "log"
 
 
-def test_reports_without_layers_or_with_infinite_errors_are_drawn() -> None:
+def test_errors_without_layers_or_beyond_measure_are_drawn() -> None:
     sent(charts.errors_chart([]))
-    sent(charts.errors_chart([LayerReport(1, 1, (0,), (0,), math.nan, math.inf)]))
+    sent(charts.errors_chart([(math.nan, math.inf)]))
 
 
 @pytest.mark.parametrize(("n", "most"), [(1, 10), (3, 10), (30, 10), (80, 16), (4096, 10)])

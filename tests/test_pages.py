@@ -268,7 +268,14 @@ def columns(perplexity: float) -> dict[str, Column]:
 
 @pytest.mark.parametrize(
     ("perplexity", "words"),
-    [(10.2, "almost as well"), (13.0, "noticeably"), (30.0, "fluency"), (1e9, "damaged")],
+    [
+        (10.2, "almost as well"),
+        (13.0, "noticeably"),
+        (30.0, "fluency"),
+        (90.0, "damaged"),
+        (1e9, "ruined"),
+        (math.inf, "ruined"),
+    ],
 )
 def test_verdict_says_what_the_figures_mean(planned: Session, perplexity: float, words: str) -> None:
     assert words in tables.verdict(Comparison(planned.plan, columns=columns(perplexity)))

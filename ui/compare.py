@@ -8,16 +8,14 @@ from typing import Any
 
 import gradio as gr
 
-from ui import charts, several, trials
+from ui import outcome, several, trials
 from ui.pieces import intro, job_line, lead, start_and_stop
-from ui.plotview import PlotView
 from ui.registry import REGISTRY
 from ui.runs import LABELS, NAMES
 from ui.screen import Screen
 from ui.session import Answer, Session
-from ui.tables import table_of, verdict
 from ui.wishes import MOST_PROMPTS, asked_for, text_choices
-from ui.words import note, safe
+from ui.words import safe
 
 PURPOSE = "Cut the model by your plan, and see what that cost and what it saved."
 PROMPTS = ("The capital of France is", "Water boils when", "Once upon a time there was a small robot who")
@@ -41,7 +39,7 @@ def build(screen: Screen, offline: bool) -> None:
         stop = gr.Button("Stop", elem_id="compare-stop", scale=0, min_width=90, interactive=False)
         lead(screen, "compare", onward)
         job_line(screen, "compare", "compare-progress", beside="methods")
-    table = gr.HTML(elem_id="compare-table", padding=False)
+    outcome.build(screen, offline)
     asked = (*measure_box(), *prompt_box())
     with gr.Row(elem_classes="bar"):
         again = gr.Button(
@@ -52,17 +50,9 @@ def build(screen: Screen, offline: bool) -> None:
         )
     with gr.Column(elem_id="compare-generations"):
         boxes = [component for index in range(MOST_PROMPTS) for component in answer_block(index)]
-    errors = PlotView(
-        height=340,
-        label="Predicted and measured error of every layer",
-        placeholder="How far each layer's output moved, as predicted and as measured.",
-        elem_id="compare-errors",
-    )
     several.build(screen, offline, asked)
     screen.show(list(asked), draw_asked)
-    screen.show(table, draw_table, "table")
     screen.show(boxes, draw_answers, "answers", pace=0.4)
-    screen.show(errors, draw_errors, "table", pace=2.0)
     start_and_stop(screen, "compare", button, stop, lambda s: bool(s.plans), dress)
     screen.show(
         [again, answers], draw_again, token=lambda s: (bool(s.comparison) and not s.busy, s.serial["visit"])
@@ -174,17 +164,6 @@ def draw_again(session: Session) -> list[Any]:
     return [gr.Button(interactive=able), gr.Button(interactive=able)]
 
 
-def draw_table(session: Session) -> str:
-    """The comparison being filled, else the last one, as an HTML table with a verdict."""
-    shown = session.pending or session.comparison
-    if shown is None:
-        return note(
-            "info", "The table of all three models appears here, column by column, while they are measured."
-        )
-    complete = session.pending is None
-    return (verdict(shown) if complete else "") + table_of(shown.columns, shown.protocol, shown.plan.recovery)
-
-
 def draw_answers(session: Session) -> list[Any]:
     """The answers so far; blocks without a prompt are hidden."""
     updates: list[Any] = []
@@ -204,10 +183,3 @@ def block_updates(answer: Answer | None, session: Session) -> Sequence[Any]:
         gr.Textbox(value=answer.texts.get(name, "").lstrip(), visible=name not in hidden) for name in NAMES
     ]
     return [gr.Column(visible=True), f'<p class="prompt">{safe(answer.prompt)}</p>', *boxes]
-
-
-def draw_errors(session: Session) -> Any:
-    """Predicted against measured error, once pruned."""
-    shown = session.pending or session.comparison
-    reports = trials.best_reports(shown) if shown else ()
-    return charts.errors_chart(reports) if reports else None

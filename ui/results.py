@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from slimllm.types import LayerReport
 from ui.drawing import COLOUR, axis, finite, laid_out, percent, safe, ticks
 
 
-def errors_chart(reports: Sequence[LayerReport]) -> go.Figure:
-    """Predicted against measured error of every pruned layer. A click gives x = layer."""
+def errors_chart(errors: Sequence[tuple[float, float]]) -> go.Figure:
+    """Predicted against measured error of every pruned layer, given as (predicted, measured). A click gives
+    x = layer."""
     figure = go.Figure()
-    x = np.arange(len(reports), dtype=np.int16)
+    x = np.arange(len(errors), dtype=np.int16)
     rows = (
-        ("predicted", [r.error_predicted for r in reports], "accent-ring", "circle-open"),
-        ("measured", [r.error_measured for r in reports], "second", "circle"),
+        ("predicted", [predicted for predicted, _ in errors], "accent-ring", "circle-open"),
+        ("measured", [measured for _, measured in errors], "second", "circle"),
     )
     for name, values, colour, symbol in rows:
         shown = COLOUR["accent"] if colour == "accent-ring" else COLOUR[colour]
@@ -32,11 +32,11 @@ def errors_chart(reports: Sequence[LayerReport]) -> go.Figure:
             marker={"size": 7, "symbol": symbol, "color": shown, "line": {"width": 1.5, "color": shown}},
             hovertemplate=f"Layer %{{x}}<br>{name} error %{{y:.3g}} %<extra></extra>",
         )
-    total = max(1, len(reports))
+    total = max(1, len(errors))
     return laid_out(
         figure,
         title="Error of each layer, predicted and measured",
-        key=f"reports {total}",
+        key=f"errors {total}",
         xaxis=axis("Layer", range=[-0.6, total - 0.4], tickmode="array", tickvals=ticks(total, 16)),
         yaxis=axis("Relative error, %", showgrid=True, rangemode="tozero", nticks=6),
         showlegend=True,

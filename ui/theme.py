@@ -183,9 +183,12 @@ def settings() -> dict[str, str]:
     return found
 
 
+SHEETS = ("style.css", "faders.css", "compare.css", "tour.css")
+
+
 def css() -> str:
     """The style sheet of the page, the plots and the faders."""
-    sheets = [(ASSETS / name).read_text(encoding="utf-8") for name in ("style.css", "faders.css", "tour.css")]
+    sheets = [(ASSETS / name).read_text(encoding="utf-8") for name in SHEETS]
     large = {name: round(PRESENTED * pixels) for name, pixels in SIZES.items()}
     looks = [variables(":root", PALETTE["light"]), variables(".dark", PALETTE["dark"])]
     return "\n".join([*looks, typed(":root", SIZES), typed(".presenting", large), *sheets])

@@ -1,0 +1,166 @@
+"""The outcome of a comparison: the verdict with the next sensible step, the three columns, the errors of the
+layers."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import gradio as gr
+
+from slimllm import planning
+from slimllm.allocation import ALLOCATIONS
+from slimllm.types import Refusal
+from ui import charts, trials
+from ui.choices import all_options
+from ui.plotview import PlotView
+from ui.registry import REGISTRY
+from ui.runs import Asked
+from ui.screen import Screen
+from ui.session import Comparison, Session
+from ui.tables import table_of, verdict
+from ui.verdicts import NextStep, Pairs, next_steps, on_layers, worsening
+from ui.wishes import asked_for
+from ui.words import method_title, note, safe
+
+MOST_STEPS = 3
+PLACE = "The table of all three models appears here, column by column, while they are measured."
+
+
+def build(screen: Screen, offline: bool) -> None:
+    """Verdict, next steps, table and chart."""
+    said = gr.HTML(elem_id="compare-verdict", padding=False)
+    with gr.Row(elem_classes="bar steps", elem_id="compare-steps"):
+        buttons = [
+            gr.Button("", visible=False, elem_id=f"compare-step-{i}", scale=0, min_width=200)
+            for i in range(MOST_STEPS)
+        ]
+    table = gr.HTML(elem_id="compare-table", padding=False)
+    errors = PlotView(
+        height=340,
+        label="Predicted and measured error of every layer",
+        placeholder="How far each layer's output moved, as predicted and as measured.",
+        elem_id="compare-errors",
+    )
+    words = gr.HTML(elem_id="compare-errors-words", padding=False)
+    screen.show(said, draw_verdict, token=lambda s: (s.serial["table"], s.born, s.busy))
+    screen.show(
+        buttons,
+        draw_steps,
+        token=lambda s: (s.serial["table"], s.born, s.busy, bool(s.plans), s.serial["visit"]),
+    )
+    screen.show(table, draw_table, "table", "runs")
+    screen.show(errors, draw_errors, "table", "runs", pace=2.0)
+    screen.show(words, draw_words, "table", "runs", pace=2.0)
+    for place, button in enumerate(buttons):
+        screen.on(button.click, "compare", partial(go_on, place=place, offline=offline))
+
+
+def shown(session: Session) -> Comparison | None:
+    """The comparison being filled, else the present one, else what is left of the last run."""
+    found = session.pending or session.comparison
+    if found is not None or not session.runs:
+        return found
+    run = session.runs[-1]
+    return Comparison(run.plan, run.protocol, dict(run.columns), run=run.number)
+
+
+def errors_of(session: Session) -> Pairs:
+    """(predicted, measured) error of every layer of what is shown."""
+    found = shown(session)
+    if found is None:
+        return ()
+    if reports := trials.best_reports(found):
+        return [(r.error_predicted, r.error_measured) for r in reports]
+    return next((run.errors for run in session.runs if run.number == found.run), ())
+
+
+def draw_verdict(session: Session) -> str:
+    """The verdict once all is measured; on what is left of an earlier run, that it is one."""
+    found = shown(session)
+    if found is None or session.pending is not None:
+        return ""
+    if session.comparison is not None:
+        return verdict(found)
+    earlier = (
+        f"This is Run {found.run} of {found.plan.model}, from before; its figures were kept, its weights not."
+    )
+    return note("info", earlier) + verdict(found)
+
+
+def draw_table(session: Session) -> str:
+    """The three columns, or what will be here."""
+    found = shown(session)
+    return (
+        note("info", PLACE) if found is None else table_of(found.columns, found.protocol, found.plan.recovery)
+    )
+
+
+def draw_errors(session: Session) -> Any:
+    """Predicted against measured error, once pruned."""
+    errors = errors_of(session)
+    return charts.errors_chart(errors) if errors else None
+
+
+def draw_words(session: Session) -> str:
+    said = on_layers(errors_of(session))
+    return f'<p class="foot">{safe(said)}</p>' if said else ""
+
+
+def steps_for(session: Session) -> tuple[NextStep, ...]:
+    """What the buttons offer: nothing while a job runs or where there is no analysis to plan from."""
+    last = session.comparison
+    if last is None or session.busy or not session.plans or session.analysis is None:
+        return ()
+    worse = worsening(last.columns)
+    return () if worse is None else next_steps(last.plan, worse)[:MOST_STEPS]
+
+
+def draw_steps(session: Session) -> list[Any]:
+    """A button per step; the first is the one to press after a bad run."""
+    steps, worse = steps_for(session), worsening(session.comparison.columns) if session.comparison else None
+    bad = worse is not None and worse >= 1.5
+    updates = []
+    for place in range(MOST_STEPS):
+        if place < len(steps):
+            variant = "primary" if bad and not place else "secondary"
+            updates.append(gr.Button(steps[place].label, visible=True, variant=variant))
+        else:
+            updates.append(gr.Button(visible=False))
+    return updates
+
+
+def go_on(session: Session, *, place: int, offline: bool) -> str | None:
+    """Takes the step of a button: prunes by a changed plan at once, or leads to where another method is
+    analysed."""
+    steps = steps_for(session)
+    if place >= len(steps) or session.comparison is None:
+        raise Refusal("This step is no longer on offer; prune again first.")
+    step, plan = steps[place], session.comparison.plan
+    if step.method is not None:
+        read = plan.calibration
+        usual = [option.default for _, option in all_options()]
+        session.wishes["analyse"] = (read.text, read.samples, read.length, read.seed, step.method, *usual)
+        session.mark("asked", "preflight")
+        session.say(
+            "analyse", f"Method {method_title(step.method)} is chosen; press Analyse to try it.", "good"
+        )
+        return "analyse"
+    session.suit(plan)
+    ratio = plan.ratio_achieved if step.ratio is None else step.ratio
+    made = planning.make_plan(
+        session.known,
+        ratio,
+        allocation=plan.allocation if plan.allocation in ALLOCATIONS else None,
+        recovery=step.recovery or plan.recovery,
+        unit=plan.unit,
+        align=plan.align,
+        count=plan.count,
+        protected=plan.protected,
+        forced=plan.forced,
+    )
+    session.take_plan(made)
+    wishes = session.wishes.get("compare")
+    asked = asked_for(*wishes, offline=offline) if wishes else Asked(offline=offline)
+    trials.start_compare(REGISTRY, session, asked)
+    return None
