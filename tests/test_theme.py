@@ -14,7 +14,7 @@ from ui.app import PAGES_CSS
 from ui.theme import GROUNDS, PALETTE, SPACES, TEXTS
 
 SPACED = re.compile(r"(?<![\w-])(?:padding|margin|gap|row-gap|column-gap)(?:-[a-z]+)?:([^;}]*)")
-SHEETS = (theme.ASSETS / "style.css", PAGES_CSS)
+SHEETS = (theme.ASSETS / "style.css", theme.ASSETS / "compare.css", PAGES_CSS)
 
 
 def luminance(colour: str) -> float:
