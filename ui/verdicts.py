@@ -47,8 +47,8 @@ def grade(worse: float) -> Grade:
 
 
 def best_of(columns: Columns) -> Column | None:
-    """The column that the plan stands for: with its recovery, if it has one."""
-    return columns.get("recovered") or columns.get("pruned")
+    """The column that a run stands for: fine-tuned, with the plan's recovery, or bare."""
+    return columns.get("tuned") or columns.get("recovered") or columns.get("pruned")
 
 
 def worsening(columns: Columns) -> float | None:
@@ -73,13 +73,14 @@ def sentences(columns: Columns) -> tuple[str, str]:
         f"{found.words} The model became {share(smaller)} smaller and is {times} as perplexed by real text."
     )
     if pruned is not None and best is not pruned and pruned.perplexity and best.perplexity is not None:
+        healer = "Fine-tuning" if "tuned" in columns else "Recovery"
         if best.perplexity < pruned.perplexity:
             said += (
-                f" Recovery brought perplexity down from {figure(pruned.perplexity)} to "
+                f" {healer} brought perplexity down from {figure(pruned.perplexity)} to "
                 f"{figure(best.perplexity)}."
             )
         else:
-            said += " Recovery did not help this time."
+            said += f" {healer} did not help this time."
     return found.kind, said
 
 
@@ -123,7 +124,7 @@ def on_perplexity(columns: Columns) -> str:
     return " ".join(parts)
 
 
-WHO = {"pruned": "Pruned alone", "recovered": "With recovery"}
+WHO = {"pruned": "Pruned alone", "recovered": "With recovery", "tuned": "Fine-tuned"}
 
 
 def on_writing(columns: Columns) -> str:
