@@ -144,10 +144,11 @@ def test_whole_road(visitor: Visitor, text_file: str) -> None:
 
     page.click("#compare-next")
     expect(page.locator("#history-table")).to_contain_text("Run 1")
-    expect(page.locator("#history-about")).to_contain_text("python -m slimllm prune")
+    line = page.locator("#history-command textarea")
+    expect(line).to_have_value(re.compile("^python -m slimllm prune"))
     page.click("#history-export")
     expect(page.locator("#history-progress")).to_contain_text("done", timeout=40_000)
-    expect(page.locator("#history-about")).to_contain_text("loaded again in a fresh process")
+    expect(page.locator("#history-made")).to_contain_text("loaded again in a fresh process")
     with page.expect_download() as saved:
         page.click("#history-zip")
     names = zipfile.ZipFile(saved.value.path()).namelist()

@@ -117,7 +117,7 @@ def test_fine_tuning_becomes_a_run_that_is_exported_and_can_be_stopped(
     expect(page.locator("#history-table")).to_contain_text("from Run 1: fine-tuned 12 steps")
     page.click("#history-export")
     expect(page.locator("#history-progress")).to_contain_text("done", timeout=60_000)
-    expect(page.locator("#history-about")).to_contain_text("loaded again in a fresh process")
+    expect(page.locator("#history-made")).to_contain_text("loaded again in a fresh process")
 
     visitor.set("polish-steps", "20000")
     page.click("#polish-button")

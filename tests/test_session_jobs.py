@@ -1,8 +1,7 @@
-"""Jobs and sessions without a page: order, stop, errors, re-attachment, expiry, isolation, runs on disk."""
+"""Jobs and sessions without a page: order, stop, errors, re-attachment, expiry, isolation."""
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 import threading
 import time
@@ -20,7 +19,7 @@ from tests.synthetic import synthetic_analysis
 from ui import entries
 from ui.jobs import Job, Worker, sentence
 from ui.registry import Registry
-from ui.runs import Asked, Column, Protocol, Run, folder_of, open_runs, run_from_dict, run_to_dict, save_run
+from ui.runs import Asked, Column, Protocol, Run
 from ui.session import Loaded, Session
 from ui.words import progress_line
 
@@ -310,28 +309,6 @@ def make_run(number: int = 1) -> Run:
         "pruned": Column(80, 160, float("inf"), 64, 6.0, 0.1, 0.2),
     }
     return Run(number, "2026-01-01T12:00:00", make_plan(), Protocol(), columns, errors=((0.1, 0.2),) * 4)
-
-
-def test_run_survives_json() -> None:
-    run = make_run()
-    assert run_from_dict(run_to_dict(run)) == run
-
-
-def test_runs_outlive_the_session_and_belong_to_one_browser() -> None:
-    registry = Registry()
-    session = registry.open(None)
-    session.add_run(make_run(), {})
-    assert [run.number for run in Registry().open(session.id).runs] == [1]
-    assert Registry().open(None).runs == []
-
-
-def test_damaged_run_is_left_out() -> None:
-    owner = "a" * 24
-    save_run(owner, make_run(1))
-    save_run(owner, dataclasses.replace(make_run(2), parent=1))
-    (folder_of(owner) / "run-0001.json").write_text('{"format": 1, "plan": {}}')
-    (folder_of(owner) / "run-0003.json").write_text("{")
-    assert [run.number for run in open_runs(owner)] == [2]
 
 
 def test_only_the_latest_weights_stay_in_memory() -> None:

@@ -177,8 +177,8 @@ class Endpoints:
     def export(self, request: gr.Request, tier: str = "auto") -> dict[str, Any]:
         """Writes, verifies and packs the checkpoint of the last pruning."""
         session = session_of(request)
-        finished(work.start_export(REGISTRY, session, session.chosen, tier, self.offline))
-        made = dict(session.run(session.chosen).exported or {})
+        finished(work.start_export(REGISTRY, session, session.archive.chosen, tier, self.offline))
+        made = dict(session.run(session.archive.chosen).exported or {})
         made.pop("zip", None)
         return made
 

@@ -66,7 +66,7 @@ def build(settings: Settings) -> gr.Blocks:
             with gr.Tab("Compare", id="compare"):
                 compare.build(screen, settings.offline)
             with gr.Tab("History", id="history"):
-                history.build(screen, settings.offline)
+                history.build(screen, settings.device, settings.dtype, settings.offline)
         screen.wire(demo)
         api.build(settings.device, settings.dtype, settings.offline)
     return demo

@@ -1,246 +1,349 @@
-"""The History tab: every run with its figures; restore its plan, export its checkpoint, take away a
-report."""
+"""The History tab: every run with its figures and where it came from; choose, pin, note, delete, compare two
+plans, go back to one."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import dataclasses
 from typing import Any
 
 import gradio as gr
 
-from slimllm.recovery import RECOVERIES
-from slimllm.types import Refusal
-from ui import charts, polish, report, work
-from ui.pieces import intro, job_line, lead, start_and_stop
+from slimllm.types import Plan
+from ui import charts, polish, takeaway
+from ui.archive import PRESENT
+from ui.difference_maps import difference_chart
+from ui.differences import summary
+from ui.pieces import intro, lead
 from ui.plotview import PlotView
 from ui.registry import REGISTRY
-from ui.runs import Run, command_line
+from ui.restoring import start_restore
+from ui.rows import PRESS, came_from, damaged_line, deleted_line, runs_table, when
+from ui.runs import Run
 from ui.screen import Screen
 from ui.session import Session
-from ui.words import count, dropped_layers, figure, method_title, note, safe, share, size
+from ui.tables import table_of
+from ui.words import change, dropped_layers, method_title, note, progress_line, safe, share
 
-PURPOSE = "All comparisons so far: pick one to go on from, or to take away."
-HEADERS = [
-    "Run",
-    "Model",
-    "Smaller",
-    "Parameters",
-    "Perplexity",
-    "Method",
-    "Recovery",
-    "Measured on",
-    "From",
-    "When",
-]
-TIERS = [
-    ("Automatic", "auto"),
-    ("Native (plain checkpoint)", "native"),
-    ("Shim (with a short code file)", "shim"),
-    ("Padded (filled up with zeros)", "padded"),
-]
+PURPOSE = "All you have tried so far, also after a restart: look back, go on from one, take one away."
+EMPTY = "Every comparison becomes a row here, and stays when you close the page."
+DENSE = -1  # stands for the dense model, where a run's number is asked for
+LONGEST_NOTE = 500
 
 
-def build(screen: Screen, offline: bool) -> None:
+def build(screen: Screen, device: str, dtype: str, offline: bool) -> None:
     """The components and events of the tab."""
     intro(screen, "history", PURPOSE, lambda s: "" if s.runs else "It needs a comparison first.")
     with gr.Row(elem_classes="next"):
         lead(screen, "history", lambda s: None if s.runs else ("Go to Compare", "compare"))
-    table, scatter = overview()
-    with gr.Row(elem_classes="controls"):
-        chosen = gr.Dropdown(
-            [],
-            label="Chosen run",
-            info="or click its row above",
-            elem_id="history-run",
-            scale=2,
-            min_width=220,
-        )
-        tier = gr.Dropdown(
-            TIERS,
-            value="auto",
-            label="Store as",
-            info="how other programs will read it",
-            elem_id="history-tier",
-            scale=2,
-            min_width=220,
-        )
-    with gr.Row(elem_classes="bar"):
-        export = gr.Button(
-            "Export checkpoint", variant="primary", elem_id="history-export", scale=0, min_width=170
-        )
-        stop = gr.Button("Stop", elem_id="history-stop", scale=0, min_width=90, interactive=False)
-        restore = gr.Button("Restore its plan", elem_id="history-restore", scale=0, min_width=150)
-        page = gr.DownloadButton("Report", elem_id="history-report", scale=0, min_width=110)
-        archive = gr.DownloadButton(
-            "Download zip", elem_id="history-zip", scale=0, min_width=150, visible=False
-        )
-        job_line(screen, "export", "history-progress")
-    about = gr.HTML(elem_id="history-about", padding=False)
-    polish.build(screen, offline)
-
-    screen.show(table, lambda s: [row_of(run) for run in newest_first(s)], "runs")
-    screen.show(scatter, draw_scatter, "runs")
-    screen.show(chosen, draw_chosen, "runs", "chosen")
-    screen.show([about, page, archive, restore], draw_run, "runs", "chosen", "visit")
-    start_and_stop(screen, "export", export, stop, lambda s: bool(s.runs))
-    screen.on(chosen.input, "history", choose_run, chosen)
-    screen.on(table.select, "history", click_row, click=True)
-    screen.on(restore.click, "history", restore_plan)
-    screen.on(export.click, "history", Press(offline), tier)
+    overview(screen)
+    with gr.Column(elem_id="history-one"):  # hidden by the style sheet while there is no run
+        looked_at(screen, device, dtype, offline)
+        takeaway.build(screen, offline)
+        polish.build(screen, offline)
 
 
-def overview() -> tuple[gr.Dataframe, PlotView]:
-    """All runs as a table and as points."""
-    table = gr.Dataframe(
-        headers=HEADERS,
-        type="array",
-        interactive=False,
-        max_height=320,
-        label="Runs",
-        show_label=False,
-        elem_id="history-table",
-        buttons=[],
-    )
+def overview(screen: Screen) -> None:
+    """All runs as points and as a table, and what was deleted."""
+    damaged = gr.HTML(elem_id="history-damaged", padding=False)
     scatter = PlotView(
         height=340,
         label="Size and perplexity of every run",
         placeholder="Every run becomes a point: further left is smaller, further down is better.",
         elem_id="history-scatter",
     )
-    return table, scatter
+    others = gr.HTML(elem_id="history-others", padding=False)
+    table = gr.HTML(elem_id="history-table", padding=False, js_on_load=PRESS)
+    deleted = gr.HTML(elem_id="history-deleted", padding=False, js_on_load=PRESS)
+    screen.show(damaged, lambda s: note("bad", damaged_line([file.name for file in s.archive.damaged])))
+    screen.show(scatter, draw_scatter, "runs")
+    screen.show(others, draw_others, "runs")
+    screen.show(table, draw_table, "runs")
+    screen.show(deleted, lambda s: deleted_line(s.archive.shelf.deleted()), "runs")
+    screen.on(scatter.click, "history", choose_point, click=True)
+    screen.on(table.choose, "history", choose_row, click=True)
+    screen.on(table.pin, "history", pin_row, click=True)
+    screen.on(deleted.back, "history", bring_back, click=True)
 
 
-def newest_first(session: Session) -> list[Run]:
-    return session.runs[::-1]
+def looked_at(screen: Screen, device: str, dtype: str, offline: bool) -> None:
+    """The chosen run: in words, in figures, its note, and its plan beside another one."""
+    about = gr.HTML(elem_id="history-about", padding=False)
+    with gr.Row(elem_classes="bar"):
+        restore = gr.Button(
+            "Take its plan into Tune", variant="primary", elem_id="history-restore", scale=0, min_width=200
+        )
+        delete = gr.Button("Delete this run", elem_id="history-delete", scale=0, min_width=140)
+        line = gr.HTML(elem_id="history-restoring", elem_classes="job-line", padding=False)
+    number = gr.Number(visible=False)  # the run that the note belongs to, whatever is chosen meanwhile
+    with gr.Row(elem_classes="controls"):
+        words = gr.Textbox(
+            label="Your note",
+            info="what you wanted to try, what you saw; kept when you leave the box",
+            max_length=LONGEST_NOTE,
+            elem_id="history-note",
+            scale=3,
+            min_width=280,
+        )
+        against = gr.Dropdown(
+            [],
+            label="Its plan beside",
+            info="what differs, layer by layer",
+            elem_id="history-against",
+            scale=1,
+            min_width=200,
+        )
+    said = gr.HTML(elem_id="history-difference-words", padding=False)
+    picture = PlotView(
+        height=560,
+        label="What two plans keep in every layer",
+        placeholder="Plans of two different models have no layers in common.",
+        elem_id="history-difference",
+    )
+    screen.show(about, draw_about, "runs")
+    screen.show([number, words], draw_note, token=lambda s: (s.born, s.archive.chosen, note_of(s)))
+    screen.show([restore, delete], draw_buttons, token=draw_token)
+    screen.show(line, draw_line, token=draw_line)
+    screen.show(against, draw_against, "runs", "plan")
+    screen.show(said, draw_words, "runs", "plan")
+    screen.show(picture, draw_difference, "runs", "plan")
+    screen.on([words.blur, words.submit], "history", keep_note, number, words)
+    screen.on(against.input, "history", lay_beside, against)
+    screen.on(restore.click, "history", Restore(device, dtype, offline))
+    screen.on(delete.click, "history", delete_chosen)
 
 
-def row_of(run: Run) -> list[str]:
-    """One run as a row of words."""
-    best = run.best
+# What happens -----------------------------------------------------------------------------------------------
+
+
+def pressed(session: Session, event: gr.EventData) -> int:
+    """The run whose row was pressed."""
+    number = event._data.get("run")
+    return session.run(number if isinstance(number, int) else None).number
+
+
+def choose_row(session: Session, event: gr.EventData) -> None:
+    """Looks at the run of a row."""
+    session.archive.choose(pressed(session, event))
+
+
+def choose_point(session: Session, event: gr.EventData) -> None:
+    """Looks at the run of a point."""
+    runs, place = alike(session), event._data.get("custom")
+    if isinstance(place, int) and 0 <= place < len(runs):
+        session.archive.choose(runs[place].number)
+
+
+def pin_row(session: Session, event: gr.EventData) -> None:
+    """Pins the run of a row on top, or no longer."""
+    run = session.run(pressed(session, event))
+    session.archive.amend(run.number, pinned=not run.pinned)
+
+
+def keep_note(session: Session, number: float | None, words: str | None) -> None:
+    """Keeps what the person wrote about a run."""
+    run = session.archive.find(int(number or 0))
+    said = str(words or "").strip()[:LONGEST_NOTE]
+    if run is not None and said != run.note:
+        session.archive.amend(run.number, note=said)
+
+
+def delete_chosen(session: Session) -> None:
+    """Lays the chosen run aside; it can be brought back."""
+    session.archive.delete(session.archive.chosen)
+
+
+def bring_back(session: Session, event: gr.EventData) -> None:
+    """Takes a deleted run back."""
+    number = event._data.get("run")
+    if isinstance(number, int):
+        session.archive.bring_back(number)
+
+
+def lay_beside(session: Session, number: int | None) -> None:
+    """Lays another plan beside that of the chosen run."""
+    session.archive.against = number
+    session.mark("runs")
+
+
+class Restore:
+    """Makes the chosen run's plan the present one: at once where its analysis is known, else once the model
+    is loaded and analysed again."""
+
+    def __init__(self, device: str, dtype: str, offline: bool):
+        self.where = (device, dtype, offline)
+
+    def __call__(self, session: Session) -> str | None:
+        run = session.run(session.archive.chosen)
+        mine = session.loaded is not None and session.loaded.subject.source == run.plan.model
+        if not mine or session.made_from(run.plan) is None:
+            start_restore(REGISTRY, session, run.number, *self.where)
+            return None
+        session.take_plan(run.plan)
+        session.parent = run.number
+        session.say("tune", f"This is the plan of {run.name}.", "good")
+        return "tune"
+
+
+# What is shown ----------------------------------------------------------------------------------------------
+
+
+def chosen(session: Session) -> Run | None:
+    return session.archive.find(session.archive.chosen)
+
+
+def alike(session: Session) -> list[Run]:
+    """The runs that can be set against the chosen one: same model, perplexity measured in the same way."""
+    run = chosen(session)
+    if run is None:
+        return []
     return [
-        run.name,
-        Path(run.plan.model).name,
-        share(run.smaller),
-        count(best.parameters),
-        "–" if best.perplexity is None else figure(best.perplexity),
-        method_title(run.plan.method),
-        RECOVERIES[run.plan.recovery].title,
-        run.protocol.text,
-        came_from(run),
-        run.made[:16].replace("T", " "),
+        one
+        for one in session.runs
+        if one.plan.model == run.plan.model
+        and one.protocol == run.protocol
+        and one.best.perplexity is not None
     ]
 
 
-def came_from(run: Run) -> str:
-    """The run that this one started from, and what was done to it."""
-    if run.parent is None:
-        return ""
-    return f"from Run {run.parent}: {run.told}" if run.told else f"from Run {run.parent}"
-
-
 def draw_scatter(session: Session) -> Any:
-    """Size against perplexity of the runs that have one."""
+    """Size against perplexity of the runs that are like the chosen one."""
+    runs = alike(session)
+    if not runs:
+        return None
     rows = [
         {
             "name": run.name,
             "parameters": run.best.parameters,
             "perplexity": run.best.perplexity,
-            "method": run.plan.method,
-            "recovery": run.plan.recovery,
-            "text": run.protocol.text,
+            "words": f"{method_title(run.plan.method)}, {share(run.smaller)} smaller, "
+            f"{change(run.best.perplexity or 0.0, run.columns['dense'].perplexity or 0.0)} perplexity",
         }
-        for run in session.runs
-        if run.best.perplexity is not None
+        for run in runs
     ]
-    return charts.history_chart(rows) if rows else None
+    dense = runs[-1].columns["dense"]
+    reference = {"name": "Dense", "words": "the whole model", **dataclasses.asdict(dense)}
+    place = next((i for i, run in enumerate(runs) if run.number == session.archive.chosen), None)
+    return charts.history_chart(rows, reference, place)
 
 
-def draw_chosen(session: Session) -> Any:
-    choices = [(f"{run.name}: {share(run.smaller)} smaller", run.number) for run in newest_first(session)]
-    return gr.Dropdown(choices=choices, value=session.chosen)
+def draw_others(session: Session) -> str:
+    """Says which runs are not in the picture, and why."""
+    left = len(session.runs) - len(alike(session))
+    if not left:
+        return ""
+    runs = "1 run is" if left == 1 else f"{left} runs are"
+    return note(
+        "quiet",
+        f"{runs} not in the picture: of another model, or measured on another text or in other windows. "
+        "Choose one in the table to see those like it.",
+    )
 
 
-def choose_run(session: Session, number: int | None) -> None:
-    """Takes a run from the list."""
-    session.run(number)
-    session.chosen = number
-    session.mark("chosen")
+def draw_table(session: Session) -> str:
+    if not session.runs:
+        return f'<div class="nothing">{note("info", EMPTY)}</div>'
+    return runs_table(session.runs, session.archive.chosen)
 
 
-def click_row(session: Session, event: gr.EventData) -> None:
-    """Takes the run of a clicked row."""
-    index = event._data.get("index")
-    row = index[0] if isinstance(index, list | tuple) and index else None
-    runs = newest_first(session)
-    if isinstance(row, int) and 0 <= row < len(runs):
-        choose_run(session, runs[row].number)
+def draw_buttons(session: Session) -> list[Any]:
+    able = bool(session.runs)
+    return [gr.Button(interactive=able and not session.busy), gr.Button(interactive=able)]
 
 
-def restore_plan(session: Session) -> str:
-    """Makes the chosen run's plan the present one and leads to Tune."""
-    run = session.run(session.chosen)
-    if session.analysis is None:
-        raise Refusal(
-            f"{run.name} needs an analysis of {run.plan.model} first: load and analyse it, then restore."
-        )
-    session.take_plan(run.plan)
-    session.parent = run.number
-    session.say("tune", f"This is the plan of {run.name}.", "good")
-    return "tune"
+def draw_token(session: Session) -> tuple[Any, ...]:
+    return session.busy, session.serial["runs"], session.serial["visit"]
 
 
-class Press:
-    """Starts the export of the chosen run."""
-
-    def __init__(self, offline: bool):
-        self.offline = offline
-
-    def __call__(self, session: Session, tier: str) -> None:
-        work.start_export(REGISTRY, session, session.chosen, tier, self.offline)
+def draw_line(session: Session) -> str:
+    """How far the way back to a plan is."""
+    job = session.job
+    if job is None or job.kind != "restore":
+        return ""
+    return progress_line(job, REGISTRY.worker.place(job))
 
 
-def draw_run(session: Session) -> list[Any]:
-    """What there is to say about the chosen run, its report and its archive."""
-    run = next((run for run in session.runs if run.number == session.chosen), None)
-    if run is None:
-        return [
-            note("info", "No run yet."),
-            gr.DownloadButton(interactive=False),
-            gr.DownloadButton(visible=False),
-            gr.Button(interactive=False),
-        ]
-    file = session.folder / f"report-run{run.number}.html"
-    file.write_text(report.page(run), encoding="utf-8")
-    archive = Path(str((run.exported or {}).get("zip", "")))
-    packed = archive.parent == session.folder and archive.is_file()
-    return [
-        about_run(run),
-        gr.DownloadButton(value=str(file), interactive=True),
-        gr.DownloadButton(value=str(archive), visible=True) if packed else gr.DownloadButton(visible=False),
-        gr.Button(interactive=True),
-    ]
+def note_of(session: Session) -> str:
+    run = chosen(session)
+    return run.note if run else ""
+
+
+def draw_note(session: Session) -> list[Any]:
+    return [session.archive.chosen, note_of(session)]
+
+
+def draw_about(session: Session) -> str:
+    """The chosen run in words and figures."""
+    run = chosen(session)
+    return about_run(run) if run else ""
 
 
 def about_run(run: Run) -> str:
-    """The chosen run in words, as HTML: its plan, its export, the command that repeats it."""
-    said = [
-        f"{run.name} made {run.plan.model} {share(run.smaller)} smaller ({share(run.plan.ratio_achieved)} of "
-        f"{'all parameters' if run.plan.count == 'all' else 'the parameters in its layers'}) by "
-        f"{method_title(run.plan.method)} with recovery {run.plan.recovery}, having read "
-        f"{run.plan.calibration.text}. {dropped_layers(run.plan)}"
-    ]
-    made = run.exported
-    if made:
-        check = (
-            f"It was loaded again in a fresh process and gave the same answers (largest difference "
-            f"{made['max_logit_difference']:.1e})."
-            if made.get("verified")
-            else "It could not be verified."
-        )
-        said.append(
-            f"Exported as {made['tier']}, {size(made['bytes'])}, in {made['folder']}. {made['words']} {check}"
-        )
-    text = "".join(f"<p>{safe(sentence)}</p>" for sentence in said)
-    line = safe(command_line(run))
-    again = f"<p>The same on the command line, with the saved plan:</p><code>{line}</code>"
-    return f'<div class="card">{text}{again}</div>'
+    """A run in words and figures, as HTML."""
+    plan = run.plan
+    of = "all parameters" if plan.count == "all" else "the parameters in its layers"
+    said = (
+        f"{plan.model} became {share(run.smaller)} smaller ({share(plan.ratio_achieved)} of {of}) by "
+        f"{method_title(plan.method)} with recovery {plan.recovery}, having read {plan.calibration.text}. "
+        f"{dropped_layers(plan)}"
+    )
+    origin = f"{when(run.made)}, {came_from(run)}"
+    figures = table_of(dict(run.columns), run.protocol, plan.recovery)
+    return f'<h3 class="run">{run.name}<small>{safe(origin)}</small></h3><p>{safe(said)}</p>{figures}'
+
+
+# Two plans --------------------------------------------------------------------------------------------------
+
+
+def whole(plan: Plan) -> Plan:
+    """The plan that removes nothing, of the same model and in the same units."""
+    heads, channels = (tuple(width[i] for width in plan.widths) for i in (0, 2))
+    return dataclasses.replace(plan, heads=heads, channels=channels, unit="query-head")
+
+
+def choices(session: Session) -> list[tuple[str, int]]:
+    """What the chosen run's plan can be laid beside."""
+    run = chosen(session)
+    if run is None:
+        return []
+    others = [one for one in reversed(session.runs) if one.number != run.number]
+    found = [(one.name, one.number) for one in others if one.plan.widths == run.plan.widths]
+    present = [("The plan in Tune", PRESENT)] if session.plans else []
+    return [*found, *present, ("The dense model", DENSE)]
+
+
+def beside(session: Session) -> int:
+    """What is laid beside it now: what was asked for, else the run it came from, else the dense model."""
+    run, known = chosen(session), [number for _, number in choices(session)]
+    wanted = (session.archive.against, run.parent if run else None)
+    return next((number for number in wanted if number in known), DENSE)
+
+
+def pair(session: Session) -> tuple[Plan, Plan, tuple[str, str]] | None:
+    """(the other plan, the chosen run's plan, their names); None without a run."""
+    run, number = chosen(session), beside(session)
+    if run is None:
+        return None
+    if number == PRESENT and session.plans:
+        return session.plan, run.plan, ("Tune", run.name)
+    other = session.archive.find(number)
+    if other is None:
+        return whole(run.plan), run.plan, ("Dense", run.name)
+    return other.plan, run.plan, (other.name, run.name)
+
+
+def draw_against(session: Session) -> Any:
+    found = choices(session)
+    return gr.Dropdown(choices=found, value=beside(session) if found else None)
+
+
+def draw_words(session: Session) -> str:
+    found = pair(session)
+    return note("quiet", summary(*found)) if found else ""
+
+
+def draw_difference(session: Session) -> Any:
+    """Both plans as a picture."""
+    found = pair(session)
+    if found is None or found[0].widths != found[1].widths:
+        return None
+    return difference_chart(*found)

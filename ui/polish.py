@@ -42,7 +42,7 @@ def build(screen: Screen, offline: bool) -> None:
                 placeholder="The loss, step by step.",
                 elem_id="polish-curve",
             )
-    screen.show(about, draw_about, "runs", "chosen")
+    screen.show(about, draw_about, "runs")
     screen.show(list(asked), draw_asked)
     screen.show(preflight, draw_preflight, "polish-wish", "subject", "runs")
     screen.show(table, draw_table, "polish")
@@ -94,7 +94,7 @@ class Press:
 
     def __call__(self, session: Session, *asked: Any) -> None:
         session.wishes["polish"] = asked
-        start_polish(REGISTRY, session, session.chosen, wish_of(*asked), self.offline)
+        start_polish(REGISTRY, session, session.archive.chosen, wish_of(*asked), self.offline)
 
 
 def able(session: Session) -> bool:
@@ -120,7 +120,7 @@ def draw_about(session: Session) -> str:
     """What this does, and to which run."""
     if lack := tuning.missing():
         return note("bad", lack)
-    run = next((run for run in session.runs if run.number == session.chosen), None)
+    run = next((run for run in session.runs if run.number == session.archive.chosen), None)
     words = (
         "The model reads a text again and learns to guess its next words: small matrices beside its weights "
         "are trained (LoRA) and then merged, so nothing becomes larger. "

@@ -106,7 +106,7 @@ def tuned_run(session: Session, run: Run, wanted: Tuning, shown: Polished, subje
         error_measured=None,
     )
     return Run(
-        number=max(one.number for one in session.runs) + 1,
+        number=session.archive.shelf.next_number(),
         made=datetime.now().astimezone().isoformat(timespec="seconds"),
         plan=run.plan,
         protocol=run.protocol,

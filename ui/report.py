@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from slimllm.recipes import plan_text
-from ui.runs import Run, command_line
+from ui.repeating import command_line
+from ui.runs import Run
 from ui.tables import table_of
 from ui.words import dropped, safe, share, unit_words
 

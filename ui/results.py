@@ -104,11 +104,15 @@ def labels(points: Sequence[tuple[str, float, float]], heights: Sequence[float])
     return found
 
 
-def history_chart(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
+def history_chart(
+    rows: Sequence[Mapping[str, Any]],
+    dense: Mapping[str, Any] | None = None,
+    chosen: int | None = None,
+) -> go.Figure:
     """Size against perplexity of every run; runs that no other beats in both are filled and joined by a line.
 
-    Row keys: name, parameters, perplexity; optional: words (a line for the hover). A click gives custom =
-    the row's number in `rows`.
+    Row keys: name, parameters, perplexity; optional: words (a line for the hover). `dense` is drawn as
+    reference, the row number `chosen` has a ring. A click gives custom = the row's number in `rows`.
     """
     shown = [
         (i, row)
@@ -125,16 +129,46 @@ def history_chart(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
     figure.add_trace(
         run_trace(best, "best at its size", COLOUR["accent"], "lines+markers+text", "bottom left")
     )
+    everyone = list(shown)
+    told = apart([*(pair for pair in shown if pair[0] == chosen), *reversed(shown)])
+    for trace in figure.data:
+        trace.text = [text if i in told else "" for i, text in zip(trace.customdata, trace.text, strict=True)]
+    if dense is not None and finite(dense.get("perplexity")):
+        everyone.append((-1, dense))
+        figure.add_trace(run_trace([(-1, dense)], "dense", COLOUR["ink"], "markers", "top right"))
+        figure.data[-1].marker.update(symbol="diamond", line={"color": COLOUR["ink"]})
+    ring = [pair for pair in shown if pair[0] == chosen]
+    if ring:
+        figure.add_trace(run_trace(ring, "chosen", "rgba(0,0,0,0)", "markers", "top right"))
+        figure.data[-1].marker.update(size=21, line={"color": COLOUR["second"], "width": 2.5})
+        figure.data[-1].update(hoverinfo="skip", hovertemplate=None)
     return laid_out(
         figure,
         title="Size and perplexity of every run",
         key=f"history {len(rows)}",
         xaxis=axis(
-            "Parameters, millions", showgrid=True, nticks=7, range=padded([p[0] / 1e6 for p in points(shown)])
+            "Parameters, millions",
+            showgrid=True,
+            nticks=7,
+            range=padded([p[0] / 1e6 for p in points(everyone)]),
         ),
-        yaxis=axis("Perplexity, lower is better", showgrid=True, nticks=6, **perplexity_axis(shown)),
+        yaxis=axis("Perplexity, lower is better", showgrid=True, nticks=6, **perplexity_axis(everyone)),
         showlegend=True,
     )
+
+
+def apart(runs: Sequence[Run]) -> set[int]:
+    """The numbers of the runs that can have a label without lying on another one; the first ones win."""
+    sizes, worth = [p[0] for p in points(runs)], [math.log(max(p[1], 1e-9)) for p in points(runs)]
+    wide, high = (max(values, default=0) - min(values, default=0) or 1.0 for values in (sizes, worth))
+    taken: list[tuple[float, float]] = []
+    told: set[int] = set()
+    for (i, _), size, value in zip(runs, sizes, worth, strict=True):
+        place = (size / wide, value / high)
+        if all(abs(place[0] - x) > 0.09 or abs(place[1] - y) > 0.07 for x, y in taken):
+            taken.append(place)
+            told.add(i)
+    return told
 
 
 Run = tuple[int, Mapping[str, Any]]  # the row's number and the row
@@ -147,7 +181,7 @@ def run_trace(runs: Sequence[Run], name: str, fill: str, mode: str, place: str) 
         y=[row["perplexity"] for _, row in runs],
         customdata=[i for i, _ in runs],
         text=[safe(row.get("name", "")) for _, row in runs],
-        hovertext=[safe(row.get("words", "")) for _, row in runs],
+        hovertext=[named(row) for _, row in runs],
         name=name,
         mode=mode,
         textposition=place,
@@ -155,8 +189,13 @@ def run_trace(runs: Sequence[Run], name: str, fill: str, mode: str, place: str) 
         cliponaxis=False,
         line={"color": COLOUR["line-strong"], "width": 1.5, "shape": "hv"},
         marker={"size": 11, "color": fill, "opacity": 1, "line": {"width": 2, "color": COLOUR["accent"]}},
-        hovertemplate="%{text}<br>%{x:,.1f} M parameters, perplexity %{y:.2f}<br>%{hovertext}<extra></extra>",
+        hovertemplate="%{hovertext}<br>%{x:,.1f} M parameters, perplexity %{y:.2f}<extra></extra>",
     )
+
+
+def named(row: Mapping[str, Any]) -> str:
+    """A run's name and words for the hover."""
+    return "<br>".join(safe(row[key]) for key in ("name", "words") if row.get(key))
 
 
 def position(row: Mapping[str, Any]) -> tuple[float, float]:

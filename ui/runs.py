@@ -1,25 +1,19 @@
-"""Finished comparisons: their plan and figures, kept as JSON per browser so that they outlive a restart. No
+"""Finished comparisons: their plan and figures, and what else is kept of them; as JSON and back. No
 weights."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from slimllm.recipes import plan_from_text, plan_to_dict
-from slimllm.sources import home
-from slimllm.store import replace_file
 from slimllm.tuning import Tuning
-from slimllm.types import Calibration, Plan, Refusal
-
-log = logging.getLogger(__name__)
+from slimllm.types import Calibration, Plan
+from ui.portraits import Portrait, portrait_from_dict, portrait_to_dict
 
 FORMAT = 1
 LABELS = {
@@ -70,8 +64,11 @@ class Run:
     """One comparison: the plan, the protocol, the columns by name, the run it started from, what was
     exported.
 
-    `told` says what was done to the run it started from, `tunings` how its model was fine-tuned after
-    pruning, one after the other.
+    `told` says how the plan differs from that run's, or what else was done to it; `tunings` how its model was
+    fine-tuned after pruning, one after the other. `rules` says whether the plan's rules alone lead to it
+    ("free", or "same" with the same width everywhere) or not (""). `dtype` is that of the model, `answers`
+    the prompts with the answers by column, `portrait` the maps of the analysis. `note` and `pinned` are the
+    person's.
     """
 
     number: int
@@ -84,6 +81,12 @@ class Run:
     exported: Mapping[str, Any] | None = None
     told: str = ""
     tunings: tuple[Tuning, ...] = ()
+    rules: str = ""
+    dtype: str = ""
+    answers: tuple[tuple[str, Mapping[str, str]], ...] = ()
+    portrait: Portrait | None = None
+    note: str = ""
+    pinned: bool = False
 
     @property
     def best_name(self) -> str:
@@ -141,65 +144,39 @@ class Entry:
         return math.log(mine / dense) if mine and dense and math.isfinite(mine) else None
 
 
+PLAIN = ("number", "made", "parent", "exported", "told", "rules", "dtype", "note", "pinned")
+
+
 def run_to_dict(run: Run) -> dict[str, Any]:
     """The run as JSON-able data."""
-    data = {name: getattr(run, name) for name in ("number", "made", "parent", "exported", "told")}
     return {
         "format": FORMAT,
-        **data,
+        **{name: getattr(run, name) for name in PLAIN},
         "plan": plan_to_dict(run.plan),
         "protocol": dataclasses.asdict(run.protocol),
         "columns": {name: dataclasses.asdict(column) for name, column in run.columns.items()},
         "errors": [list(pair) for pair in run.errors],
         "tunings": [dataclasses.asdict(tuning) for tuning in run.tunings],
+        "answers": [[prompt, dict(texts)] for prompt, texts in run.answers],
+        "portrait": None if run.portrait is None else portrait_to_dict(run.portrait),
     }
 
 
 def run_from_dict(data: Mapping[str, Any]) -> Run:
     """The run in JSON data; raises what the data provokes where it is malformed."""
+    if data["format"] != FORMAT:
+        raise ValueError("another format")
+    portrait = data.get("portrait")
+    columns = {name: Column(**data["columns"][name]) for name in LABELS if name in data["columns"]}
+    if "dense" not in columns or len(columns) < 2:
+        raise ValueError("no figures")
     return Run(
-        number=int(data["number"]),
-        made=str(data["made"]),
+        **{name: data[name] for name in PLAIN if name in data},
         plan=plan_from_text(json.dumps(data["plan"])),
         protocol=Protocol(**data["protocol"]),
-        columns={name: Column(**data["columns"][name]) for name in LABELS if name in data["columns"]},
-        parent=data["parent"],
+        columns=columns,
         errors=tuple((float(p), float(m)) for p, m in data["errors"]),
-        exported=data["exported"],
-        told=str(data.get("told", "")),
         tunings=tuple(Tuning(**settings) for settings in data.get("tunings", ())),
+        answers=tuple((str(prompt), dict(texts)) for prompt, texts in data.get("answers", ())),
+        portrait=None if portrait is None else portrait_from_dict(portrait),
     )
-
-
-def folder_of(owner: str) -> Path:
-    """Where the runs of one browser are kept; its id cannot be read off the name."""
-    return home() / "history" / hashlib.sha256(owner.encode()).hexdigest()[:24]
-
-
-def save_run(owner: str, run: Run) -> None:
-    text = json.dumps(run_to_dict(run), indent=1)
-    try:
-        replace_file(
-            folder_of(owner) / f"run-{run.number:04d}.json",
-            lambda path: path.write_text(text, encoding="utf-8"),
-        )
-    except OSError as failure:
-        raise Refusal(f"The run could not be kept on disk: {failure.strerror}.") from failure
-
-
-def open_runs(owner: str) -> list[Run]:
-    """The runs kept for one browser, oldest first; what cannot be read is left out and logged."""
-    runs = []
-    for file in sorted(folder_of(owner).glob("run-*.json")):
-        try:
-            data = json.loads(file.read_text(encoding="utf-8"))
-            if data["format"] == FORMAT:
-                runs.append(run_from_dict(data))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            log.warning("%s cannot be read as a run", file)
-    return runs
-
-
-def command_line(run: Run) -> str:
-    """The command that repeats a run from its saved plan."""
-    return f"python -m slimllm prune --model {run.plan.model} --plan plan.json --out out/run{run.number}"

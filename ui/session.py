@@ -17,10 +17,11 @@ from slimllm.methods import settings
 from slimllm.models import Pruned, Subject
 from slimllm.planning import check_plan
 from slimllm.types import Analysis, Calibration, LayerAnalysis, LayerReport, Plan, Refusal
+from ui.archive import Archive, remembered
 from ui.choices import Source, source_of
 from ui.jobs import Job, Worker
 from ui.polished import Polished
-from ui.runs import Column, Entry, Protocol, Run, open_runs, save_run
+from ui.runs import Column, Entry, Protocol, Run
 from ui.words import method_title
 
 KEPT_WEIGHTS = 2  # pruned models stay in memory for the latest runs only
@@ -88,9 +89,8 @@ class Session:
         self.comparison: Comparison | None = None
         self.pending: Comparison | None = None
         self.answers: list[Answer] = []
-        self.runs: list[Run] = open_runs(id)
+        self.archive = Archive(id, lambda: self.mark("runs"))
         self.parent: int | None = None
-        self.chosen: int | None = self.runs[-1].number if self.runs else None
         self.weights: dict[int, dict[str, Pruned]] = {}
         self.notes: dict[str, tuple[str, str]] = {}
         self.wishes: dict[str, tuple[object, ...]] = {}
@@ -267,27 +267,26 @@ class Session:
             self.entries = [*kept, entry]
             self.mark("entries")
 
+    @property
+    def runs(self) -> list[Run]:
+        return self.archive.runs
+
     def add_run(self, run: Run, models: dict[str, Pruned]) -> None:
+        """Keeps a finished comparison; the weights of the latest ones stay in memory."""
         with self.lock:
-            self.runs.append(run)
             self.weights[run.number] = models
             for number in sorted(self.weights)[:-KEPT_WEIGHTS]:
                 del self.weights[number]
-            self.chosen, self.parent = run.number, run.number
-            self.mark("runs")
-        save_run(self.id, run)
-
-    def replace_run(self, run: Run) -> None:
-        with self.lock:
-            self.runs = [run if old.number == run.number else old for old in self.runs]
-            self.mark("runs")
-        save_run(self.id, run)
+            self.parent = run.number
+            self.archive.add(remembered(self, run, models))
 
     def run(self, number: int | None) -> Run:
-        for run in self.runs:
-            if run.number == number:
-                return run
-        raise Refusal("No run is chosen; prune a model on the Compare tab first, then choose its run here.")
+        run = self.archive.find(number)
+        if run is None:
+            raise Refusal(
+                "No run is chosen; prune a model on the Compare tab first, then choose its run here."
+            )
+        return run
 
     def close(self) -> None:
         """Lets go of everything."""

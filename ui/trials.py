@@ -13,6 +13,7 @@ from typing import Any
 from slimllm import evaluate, pipeline, planning, texts
 from slimllm.models import Subject
 from slimllm.types import LayerReport, Plan, Progress, Refusal
+from ui.archive import given_answers
 from ui.choices import recoveries_for
 from ui.jobs import Job, Steps
 from ui.registry import Registry
@@ -42,7 +43,7 @@ def start_compare(registry: Registry, session: Session, asked: Asked) -> Job:
     def on_done(comparison: Comparison) -> None:
         session.comparison = comparison
         run = Run(
-            number=max((run.number for run in session.runs), default=0) + 1,
+            number=session.archive.shelf.next_number(),
             made=datetime.now().astimezone().isoformat(timespec="seconds"),
             plan=plan,
             protocol=comparison.protocol,
@@ -193,10 +194,7 @@ def start_measure(registry: Registry, session: Session, asked: Asked) -> Job:
 
     def on_done(comparison: Comparison) -> None:
         session.comparison = comparison
-        run = session.run(comparison.run)
-        session.replace_run(
-            dataclasses.replace(run, protocol=comparison.protocol, columns=dict(comparison.columns))
-        )
+        session.archive.amend(comparison.run, protocol=comparison.protocol, columns=dict(comparison.columns))
         session.mark("table")
 
     return session.begin(registry.worker, Job("compare", "Measuring", steps, on_done=on_done))
@@ -218,7 +216,10 @@ def start_answers(registry: Registry, session: Session, asked: Asked) -> Job:
     def steps(_: Job) -> Steps:
         yield from numbered([("Answers", lambda: answer(session, subjects(subject, last), asked))])
 
-    return session.begin(registry.worker, Job("compare", "Answering", steps))
+    def on_done(_: None) -> None:
+        session.archive.amend(last.run, answers=given_answers(session))
+
+    return session.begin(registry.worker, Job("compare", "Answering", steps, on_done=on_done))
 
 
 def answer(session: Session, who: dict[str, Subject], asked: Asked) -> Steps:

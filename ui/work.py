@@ -38,20 +38,25 @@ def start_load(
     source = str(source or "").strip()
 
     def steps(job: Job) -> Steps:
-        job.say(f"Opening {source or 'the model'}.")
-
-        def make() -> Loaded:
-            subject = models.load(source, device=device, dtype=dtype, offline=offline, say=job.say)
-            job.say("Measuring how fast it reads.")
-            found = pipeline.finish(evaluate.speed(subject, length=128, new_tokens=1, repeats=2))
-            kind = str(subject.dtype).removeprefix("torch.")
-            return Loaded(subject, found.prefill_tokens_per_second, str(subject.device), kind)
-
-        loaded = registry.models.take(source, device, dtype, make)
+        found = open_model(registry, job, source, device, dtype, offline)
         yield Progress("load", 1, 1, "Loaded.")
-        return loaded
+        return found
 
     return session.begin(registry.worker, Job("load", "Loading", steps, on_done=session.set_loaded))
+
+
+def open_model(registry: Registry, job: Job, source: str, device: str, dtype: str, offline: bool) -> Loaded:
+    """A model: the one in memory, where some session has it, else read and timed."""
+    job.say(f"Opening {source or 'the model'}.")
+
+    def make() -> Loaded:
+        subject = models.load(source, device=device, dtype=dtype, offline=offline, say=job.say)
+        job.say("Measuring how fast it reads.")
+        found = pipeline.finish(evaluate.speed(subject, length=128, new_tokens=1, repeats=2))
+        kind = str(subject.dtype).removeprefix("torch.")
+        return Loaded(subject, found.prefill_tokens_per_second, str(subject.device), kind)
+
+    return registry.models.take(source, device, dtype, make)
 
 
 # Analyse ----------------------------------------------------------------------------------------------------
@@ -210,6 +215,6 @@ def start_export(registry: Registry, session: Session, number: int | None, tier:
         return {**dataclasses.asdict(export), "zip": archive}
 
     def on_done(export: dict[str, Any]) -> None:
-        session.replace_run(dataclasses.replace(session.run(run.number), exported=export))
+        session.archive.amend(run.number, exported=export)
 
     return session.begin(registry.worker, Job("export", "Export", steps, on_done=on_done))

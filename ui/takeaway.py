@@ -1,0 +1,105 @@
+"""What can be taken away of the chosen run: its checkpoint, its plan, a report, the command that repeats
+it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from slimllm.recipes import plan_text
+from ui import report, work
+from ui.pieces import job_line, start_and_stop
+from ui.registry import REGISTRY
+from ui.repeating import command_line, plan_name
+from ui.screen import Screen
+from ui.session import Session
+from ui.words import note, size
+
+TIERS = [
+    ("Automatic", "auto"),
+    ("Native (plain checkpoint)", "native"),
+    ("Shim (with a short code file)", "shim"),
+    ("Padded (filled up with zeros)", "padded"),
+]
+
+
+def build(screen: Screen, offline: bool) -> None:
+    """The components and events of this part."""
+    gr.HTML("<h3>Take it away</h3>", elem_id="history-away", padding=False)
+    with gr.Row(elem_classes="bar"):
+        page = gr.DownloadButton("Report", elem_id="history-report", scale=0, min_width=110)
+        plan = gr.DownloadButton("Plan file", elem_id="history-plan", scale=0, min_width=110)
+        export = gr.Button("Export checkpoint", elem_id="history-export", scale=0, min_width=170)
+        stop = gr.Button("Stop", elem_id="history-stop", scale=0, min_width=90, interactive=False)
+        archive = gr.DownloadButton(
+            "Download zip", elem_id="history-zip", scale=0, min_width=150, visible=False
+        )
+        job_line(screen, "export", "history-progress", beside="restore")
+    with gr.Row(elem_classes="controls"):
+        tier = gr.Dropdown(
+            TIERS,
+            value="auto",
+            label="Store the checkpoint as",
+            info="how other programs will read it",
+            elem_id="history-tier",
+            scale=1,
+            min_width=240,
+        )
+        line = gr.Textbox(
+            label="The same on the command line",
+            info="run it from the project's folder",
+            lines=2,
+            max_lines=6,
+            interactive=False,
+            buttons=["copy"],
+            elem_id="history-command",
+            scale=3,
+            min_width=300,
+        )
+    made = gr.HTML(elem_id="history-made", padding=False)
+    screen.show([page, plan, archive, line, made], draw, "runs", "visit")
+    start_and_stop(screen, "export", export, stop, lambda s: bool(s.runs))
+    screen.on(export.click, "history", Press(offline), tier)
+
+
+class Press:
+    """Starts the export of the chosen run."""
+
+    def __init__(self, offline: bool):
+        self.offline = offline
+
+    def __call__(self, session: Session, tier: str) -> None:
+        work.start_export(REGISTRY, session, session.archive.chosen, tier, self.offline)
+
+
+def draw(session: Session) -> list[Any]:
+    """Report, plan file, archive, command line and what the last export said, for the chosen run."""
+    run = session.archive.find(session.archive.chosen)
+    if run is None:
+        off = gr.DownloadButton(interactive=False)
+        return [off, off, gr.DownloadButton(visible=False), "", ""]
+    page, plan = session.folder / f"report-run{run.number}.html", session.folder / plan_name(run)
+    page.write_text(report.page(run), encoding="utf-8")
+    plan.write_text(plan_text(run.plan), encoding="utf-8")
+    archive = Path(str((run.exported or {}).get("zip", "")))
+    packed = archive.parent == session.folder and archive.is_file()
+    return [
+        gr.DownloadButton(value=str(page), interactive=True),
+        gr.DownloadButton(value=str(plan), interactive=True),
+        gr.DownloadButton(value=str(archive), visible=True) if packed else gr.DownloadButton(visible=False),
+        command_line(run),
+        note("good", exported_words(run.exported)) if run.exported else "",
+    ]
+
+
+def exported_words(made: Any) -> str:
+    """What an export made, and how it was checked."""
+    check = (
+        f"It was loaded again in a fresh process and gave the same answers (largest difference "
+        f"{made['max_logit_difference']:.1e})."
+        if made.get("verified")
+        else "It could not be verified."
+    )
+    return f"Exported as {made['tier']}, {size(made['bytes'])}, in {made['folder']}. {made['words']} {check}"
