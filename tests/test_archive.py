@@ -17,13 +17,14 @@ import pytest
 from slimllm import cli, commands, pipeline, texts
 from slimllm.planning import adjust, make_plan
 from slimllm.recipes import plan_text, read_plan
+from slimllm.tuning import Tuning
 from slimllm.types import Analysis, Calibration, Pin, Plan, Refusal
 from tests.conftest import tiny_subject
 from tests.runs_made_up import family, reports_of, run_of
 from tests.serving import by_columns, without_layers
 from tests.synthetic import synthetic_analysis
 from ui import charts, history, rows, takeaway
-from ui.archive import Archive
+from ui.archive import Archive, remembered
 from ui.difference_maps import difference_chart
 from ui.differences import summary, told_change
 from ui.drawing import payload
@@ -335,3 +336,21 @@ def test_an_export_is_repeated_in_its_tier(runs: list[Run]) -> None:
     assert parsed(shim).export == "shim"
     native = dataclasses.replace(runs[1], exported={"tier": "native"})
     assert parsed(native).export == "auto", "native would change the plan to equal widths"
+
+
+def test_a_tuned_run_is_repeated_in_two_steps(session: Session) -> None:
+    wanted = Tuning(text="my notes.txt", samples=8)
+    tuned = dataclasses.replace(
+        session.run(1), number=5, parent=1, tunings=(wanted,), told="fine-tuned", portrait=None, answers=()
+    )
+    kept = remembered(session, tuned, {})
+    assert (kept.portrait, kept.told) == (session.run(1).portrait, "fine-tuned")
+    first, second = (shlex.split(line) for line in command_line(kept).splitlines())
+    assert first[-2:] == ["--out", "out/run5-step1"]
+    given = cli.parser().parse_args(second[3:])
+    assert (given.model, given.text, given.samples, str(given.out)) == (
+        "out/run5-step1",
+        "my notes.txt",
+        8,
+        "out/run5",
+    )

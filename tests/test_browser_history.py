@@ -18,7 +18,7 @@ from slimllm.types import Progress  # noqa: E402
 from tests.runs_made_up import family  # noqa: E402
 from tests.serving import CHROMIUM, chromium, served, text_of  # noqa: E402
 from tests.synthetic import synthetic_analysis  # noqa: E402
-from tests.test_browser import Visitor  # noqa: E402
+from tests.visiting import Visitor  # noqa: E402
 from ui.jobs import Job  # noqa: E402
 from ui.registry import REGISTRY  # noqa: E402
 from ui.shelf import Shelf  # noqa: E402
