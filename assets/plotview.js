@@ -170,7 +170,7 @@
       const text = props.value;
       note.hidden = Boolean(text);
       plot.hidden = !text;
-      plot.setAttribute('role', 'img');
+      plot.setAttribute('role', 'group'); // not img: one walks within it by keys
       plot.setAttribute('aria-label', props.caption ?? '');
       if (!text) {
         if (listening) Plotly.purge(plot);

@@ -462,7 +462,7 @@ def test_dark_from_the_start(visit: Open) -> None:
 def test_the_chart_has_a_name_and_offers_no_upload(visit: Open) -> None:
     page = visit()
     drawn(page)
-    sync_api.expect(page.get_by_role("img", name="Heads of every layer")).to_be_visible()
+    sync_api.expect(page.get_by_role("group", name="Heads of every layer")).to_be_visible()
     titles = page.locator("#map .modebar-btn").evaluate_all("nodes => nodes.map(n => n.dataset.title || '')")
     assert titles
     assert not [t for t in titles if any(word in t.lower() for word in ("share", "cloud", "chart studio"))]

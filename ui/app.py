@@ -49,6 +49,7 @@ def build(settings: Settings) -> gr.Blocks:
                 '<p class="tagline">Make a language model smaller, and see what that costs.</p>',
                 padding=False,
             )
+            gr.Button("Present", elem_id="present-start", scale=0, min_width=100)
             start = gr.Button("Take the tour", elem_id="tour-start", scale=0, min_width=130)
         model = settings.model or "smollm2"
         press = partial(

@@ -10,8 +10,12 @@ import gradio as gr
 import plotly
 from gradio.themes.utils import colors, fonts, sizes
 
+from ui.glossary import as_data
+
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 PLOTLY = Path(plotly.__file__).resolve().parent / "package_data" / "plotly.min.js"
+
+SHEETS = ("style.css", "faders.css", "tour.css", "present.css")
 
 Colours = dict[str, str | tuple[str, ...]]
 
@@ -213,11 +217,13 @@ def variables(selector: str, colours: Colours) -> str:
 
 
 def head() -> str:
-    """Script tags for plotly.js and the plot view, which this app serves itself; no other file is opened."""
-    scripts = (PLOTLY, ASSETS / "plotview.js")
+    """Script tags for plotly.js and our own scripts, which this app serves itself; no other file is
+    opened."""
+    scripts = (PLOTLY, *(ASSETS / name for name in ("plotview.js", "glossary.js", "present.js")))
     gr.set_static_paths(list(scripts))
     tags = [f'<script defer src="gradio_api/file={path.as_posix()}"></script>' for path in scripts]
-    return "\n".join([f"<script>window.slimSwaps = {json.dumps(swaps())};</script>", *tags])
+    known = f"window.slimSwaps = {json.dumps(swaps())}; window.slimGlossary = {json.dumps(as_data())};"
+    return "\n".join([f"<script>{known}</script>", *tags])
 
 
 CHART_COLOURS = (

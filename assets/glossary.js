@@ -1,0 +1,167 @@
+// Marks the first use of each word of the field in every panel, and explains it to the pointer, the keyboard and
+// screen readers. The words come as window.slimGlossary; what they mean stands in ui/glossary.py.
+(() => {
+  const PANELS = '.html-container, [data-testid="block-info"], .fd-label, .plotview';
+  const LEAVE = 'a, button, input, textarea, select, code, kbd, svg, script, style, [contenteditable], .term, .job, .prompt, .answers, #tour';
+  const QUIET = 300; // milliseconds without a change before the page is read again: never while a fader is dragged
+
+  const entries = new Map(); // form in lower case: {key, name, words}
+  for (const [i, {name, forms, words}] of window.slimGlossary.entries()) {
+    for (const form of forms) entries.set(form.toLowerCase(), {key: `term-${i}`, name, words});
+  }
+  const escaped = [...entries.keys()].sort((a, b) => b.length - a.length).map((f) => f.replace(/[^\w\s-]/g, '\\$&'));
+  const FORMS = new RegExp(`(?<![\\w-])(?:${escaped.join('|')})(?![\\w-])`, 'gi');
+
+  /** The words of the field in a text, each once, in order: [{entry, start, end}]. */
+  function found(text, known = new Set()) {
+    const list = [];
+    for (const match of text.matchAll(FORMS)) {
+      const entry = entries.get(match[0].toLowerCase());
+      if (known.has(entry.key)) continue;
+      known.add(entry.key);
+      list.push({entry, start: match.index, end: match.index + match[0].length});
+    }
+    return list;
+  }
+
+  function button(list, label) {
+    const mark = document.createElement('button');
+    mark.type = 'button';
+    mark.className = 'term';
+    mark.textContent = label;
+    describe(mark, list);
+    return mark;
+  }
+
+  /** Ties an element to its explanations, for the tip as for screen readers. */
+  function describe(element, list) {
+    element.dataset.terms = list.map((entry) => entry.key).join(' ');
+    element.setAttribute('aria-describedby', element.dataset.terms);
+  }
+
+  // Panels of our own HTML: the word itself becomes the mark. -----------------------------------------------------
+
+  function markText(panel) {
+    const known = new Set([...panel.querySelectorAll('.term')].flatMap((t) => t.dataset.terms.split(' ')));
+    const walker = document.createTreeWalker(panel, NodeFilter.SHOW_TEXT);
+    const nodes = [];
+    while (walker.nextNode()) {
+      if (!walker.currentNode.parentElement.closest(LEAVE)) nodes.push(walker.currentNode);
+    }
+    for (const node of nodes) {
+      for (const {entry, start, end} of found(node.data, known).reverse()) {
+        const rest = node.splitText(start);
+        rest.splitText(end - start);
+        rest.replaceWith(button([entry], rest.data));
+      }
+    }
+  }
+
+  // Labels belong to Gradio, which writes into them: they are marked as a whole, and no node is added. -------------
+
+  function markLabel(label) {
+    const list = found(label.textContent).map(({entry}) => entry);
+    const control = label.closest('.block')?.querySelector('input, textarea, [role="listbox"]');
+    label.classList.toggle('term', list.length > 0);
+    if (!list.length) return;
+    label.tabIndex = 0;
+    describe(label, list);
+    control?.setAttribute('aria-describedby', label.dataset.terms);
+  }
+
+  // Pictures cannot hold marks in their words, so they get one question mark for all of them. ----------------------
+
+  function markPlot(box) {
+    const svg = box.querySelector('.main-svg') ? [...box.querySelectorAll('svg text')].map((t) => t.textContent) : [];
+    const list = found([box.querySelector('.pv-plot')?.getAttribute('aria-label'), ...svg].join(' · ')).map((f) => f.entry);
+    const old = box.querySelector(':scope > .term');
+    if (!list.length || !svg.length) return old?.remove();
+    if (old) return describe(old, list);
+    const mark = button(list, '?');
+    mark.classList.add('term-all');
+    mark.setAttribute('aria-label', 'Words in this picture');
+    box.append(mark);
+  }
+
+  function mark() {
+    for (const panel of document.querySelectorAll(PANELS)) {
+      if (!panel.offsetParent) continue;
+      if (panel.matches('.plotview')) markPlot(panel);
+      else if (panel.matches('.html-container')) {
+        if (!panel.querySelector('.plotview, .faders')) markText(panel);
+      } else markLabel(panel);
+    }
+  }
+
+  // The tip ---------------------------------------------------------------------------------------------------
+
+  const tip = document.createElement('div');
+  tip.id = 'glossary';
+  tip.setAttribute('role', 'tooltip');
+  tip.hidden = true;
+  let shown = null;
+
+  function show(target) {
+    shown = target;
+    const keys = new Set(target.dataset.terms.split(' '));
+    const list = [...new Map([...entries.values()].map((e) => [e.key, e])).values()].filter((e) => keys.has(e.key));
+    tip.replaceChildren(...list.map(({name, words}) => {
+      const line = document.createElement('p');
+      const strong = document.createElement('b');
+      strong.textContent = name;
+      line.append(strong, ` ${words}`);
+      return line;
+    }));
+    tip.hidden = false;
+    const at = target.getBoundingClientRect();
+    const left = Math.min(at.left, document.documentElement.clientWidth - tip.offsetWidth - 8);
+    const below = at.bottom + 8 + tip.offsetHeight < innerHeight;
+    tip.style.left = `${Math.max(8, left)}px`;
+    tip.style.top = `${below ? at.bottom + 4 : Math.max(8, at.top - tip.offsetHeight - 4)}px`;
+  }
+
+  function hide() {
+    tip.hidden = true;
+    shown = null;
+  }
+
+  const termOf = (event) => event.target.closest?.('.term[data-terms]');
+
+  /** Leaving the word for its tip keeps the tip, so that long ones can be read. */
+  function left(event) {
+    if (!shown || tip.contains(event.relatedTarget) || shown.contains(event.relatedTarget)) return;
+    if (document.activeElement !== shown) hide();
+  }
+
+  function start() {
+    const hidden = document.createElement('div');
+    hidden.hidden = true;
+    for (const {key, name, words} of new Set(entries.values())) {
+      if (hidden.querySelector(`#${key}`)) continue;
+      const line = document.createElement('span');
+      line.id = key;
+      line.textContent = `${name}: ${words}`;
+      hidden.append(line);
+    }
+    document.body.append(hidden, tip);
+    for (const kind of ['mouseover', 'focusin', 'click']) {
+      document.addEventListener(kind, (event) => termOf(event) && show(termOf(event)));
+    }
+    document.addEventListener('mouseout', left);
+    document.addEventListener('focusout', (event) => termOf(event) && hide());
+    document.addEventListener('scroll', () => shown && hide(), true);
+    document.addEventListener('keydown', (event) => event.key === 'Escape' && hide());
+    let waiting = 0;
+    const later = () => {
+      clearTimeout(waiting);
+      waiting = setTimeout(mark, QUIET);
+    };
+    new MutationObserver((changes) => {
+      if (changes.some(({target}) => !tip.contains(target))) later();
+    }).observe(document.body, {childList: true, subtree: true, characterData: true});
+    later();
+  }
+
+  if (document.body) start();
+  else document.addEventListener('DOMContentLoaded', start);
+})();
