@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from tests.serving import chromium, served
+from ui.story import STEPS
 
 OUT = Path(__file__).parent.parent / "screens"
 WIDTHS = (390, 1024, 1600)
 THEMES = ("light", "dark")
 TABS = ("Load", "Analyse", "Tune", "Compare", "History")
 QUICK = {"analyse-samples": "8", "analyse-length": "128", "compare-limit": "1024", "compare-length": "16"}
-PATIENCE = 300_000  # milliseconds: other programs may keep the machine busy
+PATIENCE = 600_000  # milliseconds: other programs may keep the machine busy
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,17 @@ class Camera:
     address: str
     folder: Path
 
-    def open(self, theme: str, width: int) -> None:
-        """Shows the page anew in one theme and width; the session stays."""
-        self.page.set_viewport_size({"width": width, "height": 900})
-        self.page.goto(f"{self.address}?__theme={theme}")
+    def open(self) -> None:
+        """Opens the page, and knows that it is alive."""
+        self.page.goto(self.address)
         self.page.wait_for_function(
             "document.querySelector('#load-intro')?.textContent.includes('language model')"
         )
+
+    def dress(self, theme: str, width: int) -> None:
+        """One theme and width, without a new start."""
+        self.page.set_viewport_size({"width": width, "height": 900})
+        self.page.evaluate("(dark) => document.body.classList.toggle('dark', dark)", theme == "dark")
 
     def turn_to(self, tab: str) -> None:
         """Opens a tab; where the row is too narrow for it, from the list behind the row."""
@@ -53,12 +58,17 @@ class Camera:
 
     def everywhere(self, state: str, tabs: tuple[str, ...] = TABS) -> None:
         """All tabs in both themes and all widths."""
+        for tab in tabs:
+            self.turn_to(tab)
+            self.all_round(f"{state}-{tab.lower()}")
+
+    def all_round(self, name: str) -> None:
+        """The page as it stands, in both themes and all widths."""
         for theme in THEMES:
             for width in WIDTHS:
-                self.open(theme, width)
-                for tab in tabs:
-                    self.turn_to(tab)
-                    self.shoot(f"{state}-{tab.lower()}-{theme}-{width}")
+                self.dress(theme, width)
+                self.shoot(f"{name}-{theme}-{width}")
+        self.dress("light", 1024)
 
     def set(self, id: str, value: str) -> None:
         box = self.page.locator(f"#{id} :is(input, textarea)").first
@@ -79,9 +89,8 @@ def empty(camera: Camera) -> None:
 
 
 def road(camera: Camera) -> None:
-    """Loads, analyses, plans and compares; while it runs one theme and width must do."""
+    """Loads, analyses, plans and compares; what runs is taken in one theme and width, it does not wait."""
     page = camera.page
-    camera.open("light", 1024)
     page.click("#load-button")
     camera.until("load-card", "KV groups")
     camera.turn_to("Analyse")
@@ -101,7 +110,22 @@ def road(camera: Camera) -> None:
     camera.everywhere("done")
 
 
-STATES: dict[str, Callable[[Camera], None]] = {"empty": empty, "road": road}
+def tour(camera: Camera) -> None:
+    """The tour, step by step, and its end as it is presented."""
+    page = camera.page
+    page.click("#tour-start")
+    for step in STEPS:
+        page.locator("#tour h2", has_text=step.title).wait_for()
+        camera.shoot(f"tour-{step.name}-begun-light-1024")
+        page.locator("#tour-onward:not([disabled])").wait_for(timeout=PATIENCE)
+        camera.all_round(f"tour-{step.name}")
+        if step is not STEPS[-1]:
+            page.click("#tour-onward")
+    page.click("#present-start")
+    camera.shoot("presented-tour-light-1024")
+
+
+STATES: dict[str, Callable[[Camera], None]] = {"empty": empty, "road": road, "tour": tour}
 
 
 def main() -> None:
@@ -111,11 +135,14 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2")
     asked = parser.parse_args()
     OUT.mkdir(exist_ok=True)
-    with served(asked.model) as address, chromium() as browser:
+    with served(asked.model, threads=2) as address, chromium() as browser:
         for name in asked.only:
             context = browser.new_context()
             context.set_default_timeout(30_000)
-            STATES[name](Camera(context.new_page(), address, OUT))
+            camera = Camera(context.new_page(), address, OUT)
+            camera.open()
+            camera.dress("light", 1024)
+            STATES[name](camera)
             context.close()
             print(f"{name}: {len(list(OUT.glob('*.png')))} pictures in {OUT}", flush=True)
 

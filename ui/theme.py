@@ -15,8 +15,6 @@ from ui.glossary import as_data
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 PLOTLY = Path(plotly.__file__).resolve().parent / "package_data" / "plotly.min.js"
 
-SHEETS = ("style.css", "faders.css", "tour.css", "present.css")
-
 Colours = dict[str, str | tuple[str, ...]]
 
 # Charts are drawn in the light colours; plotview.js swaps each for the dark one of the same name, and the
@@ -187,7 +185,7 @@ def settings() -> dict[str, str]:
     return found
 
 
-SHEETS = ("style.css", "faders.css", "compare.css", "tour.css")
+SHEETS = ("style.css", "faders.css", "compare.css", "tour.css", "present.css")
 
 
 def css() -> str:
