@@ -44,7 +44,20 @@
     if (width < 480) narrow(dress, data, width);
     else if (dress.legend?.y > 1) dress.legend = {...dress.legend, yref: 'container', y: 1 - 14 / height, yanchor: 'top'};
     if (matchMedia('(prefers-reduced-motion: reduce)').matches) delete dress.transition;
-    return dress;
+    return presenting() ? enlarged(dress) : dress;
+  }
+
+  const presenting = () => document.documentElement.classList.contains('presenting');
+  const LARGER = 1.35;
+
+  /** The layout with all its type larger, and more room around the plot for it. */
+  function enlarged(node, key = '') {
+    if (Array.isArray(node)) return node.map((x) => enlarged(x));
+    if (!node || typeof node !== 'object') return node;
+    const grown = key === 'margin' ? Object.keys(node) : /font$/.test(key) ? ['size'] : [];
+    return Object.fromEntries(Object.entries(node).map(([name, x]) => (
+      [name, grown.includes(name) ? LARGER * x : enlarged(x, name)]
+    )));
   }
 
   /** On a phone the title wraps, legend and colour bar go below, and fewer numbers stand on the axis. */
@@ -206,6 +219,7 @@
       if (dark() !== theme) later();
       theme = dark();
     }).observe(document.body, {attributes: true, attributeFilter: ['class']});
+    document.addEventListener('slim:presenting', later);
     paint();
   }
 
