@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from slimllm.recovery import RECOVERIES
-from slimllm.shapes import LayerShape, Unit
+from slimllm.shapes import LayerShape, SiteName, Unit
 from slimllm.types import Analysis, Pin, Refusal
 
 Widths = tuple[list[int], list[int]]  # kept heads and kept channels of every layer
@@ -75,35 +75,41 @@ def layer_cost(layer: LayerShape, width: int, channels: int, unit: Unit, recover
     return layer.at(width, channels, unit) + added
 
 
+def pinned_units(pins: Collection[Pin], layer: int, site: SiteName) -> set[int]:
+    """The heads or channels of one layer that pins name."""
+    mine = (pin for pin in pins if pin.layer == layer and pin.site == site)
+    return {unit for pin in mine for unit in range(pin.index, pin.index + pin.count)}
+
+
 def bounds_of(
     layer: LayerShape, index: int, unit: Unit, align: int, protected: Collection[Pin], forced: Collection[Pin]
 ) -> Bounds:
-    """What one layer may keep: at least one step and what is protected, never what is forced out."""
+    """What one layer may keep: at least one step and what is protected, never what is forced out; nothing
+    where all of it is. Where a unit is both, it is protected."""
+    kept_heads, kept_channels = (pinned_units(protected, index, site) for site in ("attention", "mlp"))
+    cut_heads = pinned_units(forced, index, "attention") - kept_heads
+    cut_channels = pinned_units(forced, index, "mlp") - kept_channels
+    if len(cut_heads) == layer.heads and len(cut_channels) == layer.channels:
+        return Bounds((0,), 0, 0, align)
     steps, size = layer.steps(unit), layer.widest(unit) // layer.steps(unit)
-
-    def units(pins: Collection[Pin]) -> dict[int, int]:
-        """Pinned units per pool."""
-        heads = {p.index for p in pins if p.layer == index and p.site == "attention"}
-        per_group = layer.heads // layer.groups
-        if unit == "value-column":  # such plans keep every head
-            return {0: 0}
-        if unit == "kv-group":
-            return {0: len({h // per_group for h in heads})}
-        found: dict[int, int] = dict.fromkeys(range(layer.groups), 0)
-        for h in heads:
-            found[h // per_group] += 1
-        return found
-
-    low = max(1, *units(protected).values())
-    high = max(low, steps - max(units(forced).values()))
-    kept = sum(p.layer == index and p.site == "mlp" for p in protected)
-    cut = sum(p.layer == index and p.site == "mlp" for p in forced)
-    floor = max(1, kept, math.ceil(layer.channels * (1 - MAX_RATIO)))
-    top = max(layer.channels - cut, 1)
-    if cut:
+    low = max(1, per_pool(layer, unit, kept_heads))
+    high = max(low, steps - per_pool(layer, unit, cut_heads))
+    floor = max(1, len(kept_channels), math.ceil(layer.channels * (1 - MAX_RATIO)))
+    top = max(layer.channels - len(cut_channels), 1)
+    if cut_channels:
         top = max(1, top // align * align) if top >= align else top
     floor = min(top, math.ceil(floor / align) * align)
     return Bounds(tuple(size * j for j in range(low, high + 1)), floor, top, align)
+
+
+def per_pool(layer: LayerShape, unit: Unit, heads: Collection[int]) -> int:
+    """The most units that these heads make up in any pool, so the steps they take. Where every head is only
+    narrowed, all of them stand for all steps and some of them for none."""
+    each = layer.heads // layer.groups
+    if unit == "value-column" or not heads:
+        return layer.values if len(heads) == layer.heads else 0
+    groups = [h // each for h in heads]
+    return len(set(groups)) if unit == "kv-group" else max(map(groups.count, set(groups)))
 
 
 def settle(

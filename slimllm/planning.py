@@ -62,10 +62,11 @@ def check_pins(shape: Shape, pins: Collection[Pin]) -> None:
     for pin in pins:
         inside = 0 <= pin.layer < len(shape.layers)
         widths = shape.widths[pin.layer] if inside else (0, 0, 0)
-        if not 0 <= pin.index < widths[0 if pin.site == "attention" else 2]:
+        most = widths[0 if pin.site == "attention" else 2]
+        if not (pin.count >= 1 and 0 <= pin.index <= most - pin.count):
             raise Refusal(
-                f"Layer {pin.layer} has no {pin.site} unit {pin.index} to protect or force out; "
-                "choose one that the model has."
+                f"Layer {pin.layer} has no {pin.site} unit {pin.index + pin.count - 1} to protect or force "
+                "out; choose one that the model has."
             )
 
 
@@ -147,6 +148,8 @@ def problem_of(
     """The problem with the bounds of every layer."""
     layers = enumerate(analysis.shape.layers)
     bounds = tuple(bounds_of(layer, i, unit, align, protected, forced) for i, layer in layers)
+    if not any(b.high for b in bounds):
+        raise Refusal("Every layer is forced out, so nothing would be left; release at least one.")
     return Problem(analysis, unit, recovery, bounds)
 
 

@@ -203,5 +203,5 @@ def pinned(plan: Plan, index: int, site: SiteName, n: int) -> Tensor | None:
     for value, group in ((-1, plan.forced), (1, plan.protected)):
         for pin in group:
             if pin.layer == index and pin.site == site:
-                pins[pin.index] = value
+                pins[pin.index : pin.index + pin.count] = value
     return pins if pins.any() else None

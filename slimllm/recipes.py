@@ -176,10 +176,15 @@ def _pins(data: Mapping[str, Any], key: str, widths: tuple[tuple[int, ...], ...]
     for row in _list(data, key):
         if not isinstance(row, dict):
             raise Fault(f"has {row!r} in '{key}'")
-        pin = Pin(**_fields({key: row}, key, {"layer": int, "site": str, "index": int}))
+        pin = Pin(
+            **_fields({key: row}, key, {"layer": int, "site": str, "index": int}), count=row.get("count", 1)
+        )
         if pin.site not in ("attention", "mlp") or not 0 <= pin.layer < len(widths):
             raise Fault(f"has {row!r} in '{key}'")
-        if not 0 <= pin.index < widths[pin.layer][0 if pin.site == "attention" else 2]:
+        if not isinstance(pin.count, int) or isinstance(pin.count, bool) or pin.count < 1:
+            raise Fault(f"has {row!r} in '{key}'")
+        most = widths[pin.layer][0 if pin.site == "attention" else 2]
+        if not 0 <= pin.index <= most - pin.count:
             raise Fault(f"has {row!r} in '{key}'")
         pins.append(pin)
     return tuple(pins)

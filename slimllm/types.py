@@ -209,11 +209,13 @@ class Analysis:
 
 @dataclass(frozen=True)
 class Pin:
-    """A head or channel that the user protects from pruning or forces out."""
+    """A head or channel, or `count` neighbouring ones, that the user protects from pruning or forces out. A
+    layer forced out in both sites is dropped whole."""
 
     layer: int
     site: SiteName
     index: int
+    count: int = 1
 
 
 @dataclass(frozen=True)

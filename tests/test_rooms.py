@@ -23,6 +23,7 @@ PURE = {
     "budget",
     "allocation",
     "planning",
+    "pins",
     "methods",
 }
 ALLOWED: dict[str, set[str]] = {  # module of slimllm → modules of slimllm it may import
@@ -37,6 +38,7 @@ ALLOWED: dict[str, set[str]] = {  # module of slimllm → modules of slimllm it 
     "budget": {"types", "shapes", "recovery"},
     "allocation": {"types", "shapes", "budget"},
     "planning": {"types", "shapes", "budget", "allocation", "methods", "recovery"},
+    "pins": {"types", "shapes", "budget", "allocation", "planning"},
     "families": {"types", "shapes"},
     "sources": {"types", "families"},
     "memory": set(),
