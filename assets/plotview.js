@@ -1,16 +1,21 @@
 // Draws one Plotly figure per PlotView and keeps it in step with its size and the theme. Loaded once, from this app.
 (() => {
-  const MODEBAR = ['sendChartToCloud', 'sendDataToCloud', 'editInChartStudio', 'select2d', 'lasso2d', 'autoScale2d', 'zoomIn2d', 'zoomOut2d'];
   const CONFIG = {
     plotlyServerURL: '', // plotly.js 4 offers to upload the chart otherwise
-    modeBarButtonsToRemove: MODEBAR,
     displaylogo: false,
     showSendToCloud: false,
     responsive: false, // our own ResizeObserver also sees tabs being shown
   };
 
+  const touch = matchMedia('(hover: none)').matches;
+  const SAVING = 30; // px below a plot for its buttons, where they cannot come with the pointer
+
   /** The buttons come with the pointer; on a phone there is neither pointer nor room. */
-  const config = (width) => ({...CONFIG, displayModeBar: width < 480 ? false : 'hover'});
+  const config = (width, picks) => ({
+    ...CONFIG,
+    displayModeBar: width < 480 || touch ? false : 'hover',
+    modeBarButtons: [['zoom2d', 'pan2d', ...(picks ? ['select2d'] : []), 'resetScale2d']],
+  });
 
   const dark = () => document.body.classList.contains('dark');
   const style = (name) => getComputedStyle(document.body).getPropertyValue(name).trim();
@@ -26,11 +31,15 @@
   }
 
   /** The page's font and ink for all that the figure leaves open. */
-  function dressed(layout, data, width, height) {
+  function dressed(layout, data, {width, height, picks}) {
     const muted = style('--slim-muted');
     const line = style('--slim-line');
     const font = {family: style('--font') || 'sans-serif', size: 13, color: style('--slim-ink'), ...layout.font};
     const dress = {...layout, width, height, autosize: false, font};
+    // a finger that moves over a plot scrolls the page
+    dress.dragmode = touch || width < 480 ? false : layout.dragmode ?? (picks ? 'select' : 'zoom');
+    const frame = {line: {color: style('--slim-accent'), width: 2, dash: 'solid'}};
+    if (picks) Object.assign(dress, {newselection: frame, activeselection: {opacity: 0}});
     dress.hoverlabel = {
       bgcolor: style('--slim-raised'), bordercolor: style('--slim-line-strong'), align: 'left',
       ...layout.hoverlabel, font: {family: font.family, size: 13, color: style('--slim-ink')},
@@ -119,96 +128,61 @@
     };
   }
 
-  // Keys: arrows go from point to point as the pointer would, Enter is a click. ----------------------------------
-
-  const ARROWS = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]};
-
-  /** The point next to `at` in this direction; the first one when there is none yet. */
-  function neighbour(plot, at, [across, down]) {
-    const curve = at?.curveNumber ?? plot._fullData.findIndex((t) => t.hoverinfo !== 'skip' && t.x?.length);
-    const trace = plot._fullData[curve];
-    if (!trace?.x?.length) return null;
-    const within = (i, list) => Math.min(list.length - 1, Math.max(0, i));
-    if (trace.type !== 'heatmap') {
-      const i = at ? within(at.pointNumber + across, trace.x) : 0;
-      return {x: trace.x[i], y: trace.y[i], curveNumber: curve, pointNumber: i, customdata: trace.customdata?.[i]};
-    }
-    const [row, column] = at?.pointNumber ?? [-down, -across];
-    const [i, j] = [within(row + down, trace.y), within(column + across, trace.x)];
-    return {x: trace.x[j], y: trace.y[i], curveNumber: curve, pointNumber: [i, j]};
-  }
-
-  /** What a screen reader says of the point: axis titles and values. */
-  function said(plot, {x, y, curveNumber}) {
-    const {xaxis = 'x', yaxis = 'y'} = plot._fullData[curveNumber];
-    const name = (id) => plot._fullLayout[`${id[0]}axis${id.slice(1)}`]?.title?.text ?? '';
-    const show = (value) => (typeof value === 'number' ? Number(value.toPrecision(4)).toLocaleString('en-US') : value);
-    return `${name(xaxis)} ${show(x)}, ${name(yaxis)} ${show(y)}`;
-  }
-
-  function steer(event, plot, state, click) {
-    if (event.key === 'Enter' && state.at) click(detail({points: [state.at]}));
-    else if (event.key in ARROWS) {
-      state.at = neighbour(plot, state.at, ARROWS[event.key]) ?? state.at;
-      if (!state.at) return;
-      const {x, y, curveNumber, pointNumber} = state.at;
-      const map = Array.isArray(pointNumber);
-      window.Plotly.Fx.hover(plot, map ? {xval: x, yval: y} : [{curveNumber, pointNumber}]);
-      state.voice.textContent = said(plot, state.at);
-    } else return;
-    event.preventDefault();
-  }
-
-  function mount(element, props, watch, click) {
+  function mount(element, props, watch, tell) {
     const Plotly = window.Plotly;
     const box = element.querySelector('.plotview');
     const plot = document.createElement('div');
     const note = document.createElement('p');
     plot.className = 'pv-plot';
     note.className = 'pv-empty';
-    const state = {at: null, voice: document.createElement('span')}; // the point last hovered, and what is said of it
-    state.voice.className = 'pv-voice';
-    state.voice.setAttribute('aria-live', 'polite');
     plot.tabIndex = 0;
-    plot.addEventListener('keydown', (event) => listening && steer(event, plot, state, click));
+    const save = window.slimSave.buttons(plot, () => props.caption ?? '');
+    box.replaceChildren(plot, note, save);
+    const pick = window.slimPick.attach(box, plot, props, tell, detail);
+    plot.addEventListener('keydown', (event) => listening && pick.keys(event));
     plot.addEventListener('blur', () => listening && Plotly.Fx.unhover(plot));
-    box.replaceChildren(plot, note, state.voice);
     let listening = false;
     let queued = 0;
 
+    /** An empty place, or one where something went wrong, says so. */
+    function bare(words, wrong) {
+      note.textContent = words;
+      note.classList.toggle('pv-wrong', wrong);
+      if (listening) Plotly.purge(plot);
+      listening = false;
+      pick.reset();
+    }
+
     function paint() {
       queued = 0;
-      box.style.height = `${props.height}px`;
-      note.textContent = props.placeholder ?? '';
-      const text = props.value;
-      note.hidden = Boolean(text);
-      plot.hidden = !text;
+      box.style.height = `${props.height + (touch ? SAVING : 0)}px`;
+      const figure = props.value ? JSON.parse(props.value) : null;
+      const empty = !figure?.data;
+      note.hidden = !empty;
+      plot.hidden = empty;
+      save.hidden = empty;
       plot.setAttribute('role', 'group'); // not img: one walks within it by keys
       plot.setAttribute('aria-label', props.caption ?? '');
-      if (!text) {
-        if (listening) Plotly.purge(plot);
-        listening = false;
-        state.at = null;
+      if (empty) {
+        bare(figure?.said ?? props.placeholder ?? '', Boolean(figure?.said));
         return;
       }
       const width = box.clientWidth;
       if (!width) return; // hidden: the ResizeObserver calls again when shown
-      const figure = JSON.parse(text);
       const {data, layout} = dark() ? recoloured(figure, window.slimSwaps ?? {}) : figure;
-      Plotly.react(plot, data, dressed(layout ?? {}, data, width, props.height), config(width)).then(() => {
+      const dress = dressed(layout ?? {}, data, {width, height: props.height, picks: props.picks});
+      Plotly.react(plot, data, dress, config(width, props.picks)).then(() => {
+        pick.place();
         if (listening) return;
         listening = true;
-        plot.on('plotly_click', (event) => click(detail(event)));
-        plot.on('plotly_hover', (event) => {
-          [state.at] = event.points;
-        });
+        pick.listen();
       });
     }
 
     const later = () => {
       queued ||= requestAnimationFrame(paint);
     };
-    watch(['value', 'height', 'caption', 'placeholder'], later);
+    watch(['value', 'height', 'caption', 'placeholder', 'picks'], later);
     let seen = box.clientWidth;
     new ResizeObserver(() => {
       if (box.clientWidth !== seen) later();

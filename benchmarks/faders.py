@@ -113,7 +113,7 @@ def payloads(analysis: Analysis) -> dict[str, int]:
         "heads_map": charts.payload(charts.heads_map(analysis.layers, total, analysis.shape)),
         "channels_map_ordered": charts.payload(charts.channels_map(analysis.layers, total, analysis.shape)),
         "channels_map_in_place": charts.payload(
-            charts.channels_map(analysis.layers, total, analysis.shape, ordered=False)
+            charts.channels_map(analysis.layers, total, analysis.shape, order="place")
         ),
         "layer_chart": charts.payload(charts.layer_chart(analysis.layers, total, plan, analysis.shape)),
         "error_curves": charts.payload(charts.error_curves(analysis.layers[40], 40, plan, analysis.shape)),

@@ -77,7 +77,8 @@ def figures(analysis: Analysis) -> dict[str, go.Figure]:
         "layers": charts.layer_chart(layers, total, plan, shape, implied_ratios(analysis, shape.decoder / 5)),
         "heads": charts.heads_map(layers, total, shape),
         "channels": charts.channels_map(layers, total, shape),
-        "channels in place": charts.channels_map(layers, total, shape, ordered=False),
+        "channels in place": charts.channels_map(layers, total, shape, order="place"),
+        "channels adding up": charts.channels_map(layers, total, shape, order="sum"),
         "error curves": charts.error_curves(layers[1], 1, plan, shape),
         "scores": charts.score_chart(layers[1], 1, plan, shape),
         "spectrum": charts.spectrum_chart(layers[1], 1) or go.Figure(),
@@ -105,8 +106,8 @@ def overlays(first: Analysis, plan: Plan) -> dict[str, go.Figure]:
 
 
 NAMES = (
-    "layers", "heads", "channels", "channels in place", "error curves", "scores", "spectrum",
-    "errors", "history", "training", "methods", "kept heads", "kept channels", "agreement",
+    "layers", "heads", "channels", "channels in place", "channels adding up", "error curves", "scores",
+    "spectrum", "errors", "history", "training", "methods", "kept heads", "kept channels", "agreement",
 )  # fmt: skip
 
 
@@ -231,7 +232,7 @@ def test_groups_stand_apart(small: Analysis) -> None:
 def test_channel_bins_hold_mean_scores_in_order_and_in_place(small: Analysis) -> None:
     scores = small.layers[0].mlp.ranking.scores
     (ordered,) = sent(charts.channels_map(small.layers, 6, small.shape, bins=8))["data"]
-    (placed,) = sent(charts.channels_map(small.layers, 6, small.shape, bins=8, ordered=False))["data"]
+    (placed,) = sent(charts.channels_map(small.layers, 6, small.shape, bins=8, order="place"))["data"]
     best_first = scores.sort(descending=True).values
     np.testing.assert_allclose(
         numbers(ordered["customdata"])[0], best_first.view(8, 12).mean(1).numpy(), rtol=1e-5
@@ -242,6 +243,42 @@ def test_channel_bins_hold_mean_scores_in_order_and_in_place(small: Analysis) ->
     np.testing.assert_allclose(numbers(ordered["x"]), np.arange(8) * 12 + 5.5)
 
 
+def test_the_map_that_adds_up_ends_at_everything(small: Analysis) -> None:
+    (trace,) = sent(charts.channels_map(small.layers, 6, small.shape, bins=8, order="sum"))["data"]
+    scores = small.layers[3].mlp.ranking.scores.sort(descending=True).values
+    wanted = (100 * scores.cumsum(0) / scores.sum())[11::12]
+    np.testing.assert_allclose(numbers(trace["customdata"])[3], wanted.numpy(), rtol=1e-5)
+    assert (numbers(trace["z"])[:, -1] == 200).all()
+
+
+def test_the_hover_knows_ranks(small: Analysis) -> None:
+    (heads,) = sent(charts.heads_map(small.layers, 6, small.shape))["data"]
+    order = small.layers[2].attention["kv-group"].ranking.order.tolist()
+    assert [numbers(heads["text"])[2][h] for h in order] == list(range(1, 10))
+    (placed,) = sent(charts.channels_map(small.layers, 6, small.shape, bins=8, order="place"))["data"]
+    ranks = torch.empty(96, dtype=torch.int64)
+    ranks[small.layers[2].mlp.ranking.order] = torch.arange(1, 97)
+    assert numbers(placed["text"])[2].tolist() == ranks.view(8, 12).amin(1).tolist()
+
+
+@pytest.mark.parametrize("order", ["sorted", "place", "sum"])
+def test_one_layer_shows_every_channel(small: Analysis, large: Analysis, order: Any) -> None:
+    figure = charts.every_channel(small.layers[2], 2, order)
+    (trace,) = sent(figure)["data"]
+    found = small.layers[2].mlp.ranking
+    values, other = numbers(trace["y"]), numbers(trace["customdata"])
+    if order == "place":
+        np.testing.assert_array_equal(values, found.scores.numpy())
+        assert other[found.order[0]] == 1
+    else:
+        assert other.tolist() == found.order.tolist()
+        assert (np.diff(values) >= 0).all() if order == "sum" else (np.diff(values) <= 0).all()
+    assert figure.layout.title.text
+    assert (
+        charts.payload(charts.every_channel(large.layers[0], 0, order)) <= 400_000
+    )  # a map of all layers stays far below
+
+
 def test_layers_of_different_width_share_a_map(small: Analysis) -> None:
     narrow = synthetic_analysis(layers=1, heads=6, groups=3, head_size=8, channels=40)
     shape = dataclasses.replace(small.shape, layers=(*small.shape.layers, *narrow.shape.layers))
@@ -249,7 +286,7 @@ def test_layers_of_different_width_share_a_map(small: Analysis) -> None:
     for figure in (
         charts.heads_map(layers, 7, shape),
         charts.channels_map(layers, 7, shape),
-        charts.channels_map(layers, 7, shape, ordered=False),
+        charts.channels_map(layers, 7, shape, order="place"),
     ):
         (trace,) = sent(figure)["data"]
         assert len(numbers(trace["z"])) == 7
@@ -257,7 +294,7 @@ def test_layers_of_different_width_share_a_map(small: Analysis) -> None:
 
 
 def test_channel_colours_compare_with_the_median(small: Analysis) -> None:
-    (trace,) = sent(charts.channels_map(small.layers, 6, small.shape, ordered=False))["data"]
+    (trace,) = sent(charts.channels_map(small.layers, 6, small.shape, order="place"))["data"]
     scores, shades = numbers(trace["customdata"]), numbers(trace["z"])
     medians = np.array([[float(found.mlp.ranking.scores.median())] for found in small.layers])
     assert (abs(shades[abs(np.log2(scores / medians)) < 0.01].astype(int) - 67) <= 1).all()

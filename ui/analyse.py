@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import gradio as gr
 
 from slimllm import planning
 from slimllm.allocation import implied_ratios
-from ui import charts, detail, overlay, work
+from ui import charts, detail, marks, overlay, pinning, work
 from ui.choices import options_of
 from ui.overlay import present_plan
+from ui.picking import Picked
 from ui.pieces import intro, job_line, lead, start_and_stop
 from ui.plotview import PlotView
 from ui.reading import FIXED, controls, draw_asked, draw_preflight, estimate
@@ -20,7 +22,8 @@ from ui.session import Session
 from ui.wishes import calibration_of
 
 PURPOSE = "Let the model read a text while we watch which of its parts matter."
-ORDERS = [("sorted, best first", "sorted"), ("in place", "place")]
+ORDERS = [("sorted, best first", "sorted"), ("in place", "place"), ("adding up", "sum")]
+ZOOMS = [("all layers", "all"), ("one layer, every channel", "one")]
 
 
 def build(screen: Screen, offline: bool) -> None:
@@ -82,30 +85,54 @@ def maps(screen: Screen, offline: bool) -> None:
             height=420,
             label="Importance of the heads",
             placeholder="The importance of every head: each row a layer, each cell one head.",
+            picks=True,
             elem_id="analyse-heads",
         )
         channels = PlotView(
             height=420,
             label="Importance of the channels",
             placeholder="The importance of the channels: each row a layer, each cell a handful of channels.",
+            picks=True,
             elem_id="analyse-channels",
         )
-    order = gr.Radio(
-        ORDERS,
-        value="sorted",
-        label="Channels",
-        show_label=False,
-        elem_id="analyse-order",
+    with gr.Row(elem_classes="map-choices"):
+        order = choice_of(ORDERS, "Channels are", "analyse-order")
+        zoom = choice_of(ZOOMS, "The map of channels shows", "analyse-zoom")
+    pinning.bar(screen)
+    overlay.agreement(screen)
+    screen.show(layers, draw_layers, "layers", "look", pace=1.0)
+    screen.show(heads, draw_heads, token=map_token("layers", "overlay", "second", "look"), pace=1.0)
+    parts = ("layers", "order", "overlay", "second", "look")
+    screen.show(channels, draw_channels, token=lambda s: (map_token(*parts)(s), pinning.zoomed(s)), pace=1.0)
+    screen.show(
+        [order, zoom], lambda s: [pinning.order_of(s), s.wishes.get("zoom", ("all",))[0]], "order", "subject"
+    )
+    screen.on([order.input, zoom.input], "analyse", choose_order, order, zoom)
+    screen.on(layers.click, "analyse", click_bar, click=True)
+    screen.on(heads.click, "analyse", ClickMap("heads"), click=True)
+    screen.on(channels.click, "analyse", ClickMap("channels"), click=True)
+    pinning.listen(screen, heads, "heads")
+    pinning.listen(screen, channels, "channels")
+
+
+def choice_of(choices: list[tuple[str, str]], label: str, elem_id: str) -> gr.Radio:
+    """A quiet row of choices under the maps, the first one chosen."""
+    return gr.Radio(
+        choices,
+        value=choices[0][1],
+        label=label,
+        elem_id=elem_id,
         elem_classes="inline-choice",
     )
-    screen.show(layers, draw_layers, "layers", "look", pace=1.0)
-    overlay.agreement(screen)
-    screen.show(heads, draw_heads, "layers", "overlay", "second", "look", pace=1.0)
-    screen.show(channels, draw_channels, "layers", "order", "overlay", "second", "look", pace=1.0)
-    screen.on(order.input, "analyse", choose_order, order)
-    screen.on(layers.click, "analyse", click_bar, click=True)
-    screen.on(heads.click, "analyse", click_map, click=True)
-    screen.on(channels.click, "analyse", click_map, click=True)
+
+
+def map_token(*parts: str) -> Callable[[Session], Any]:
+    """What a map depends on: these parts, and the plan's pins, from wherever they changed."""
+    return lambda session: (
+        session.born,
+        *(session.serial[part] for part in parts),
+        pinning.held(session),
+    )
 
 
 def onward(session: Session) -> tuple[str, str] | None:
@@ -145,38 +172,49 @@ def draw_layers(session: Session) -> Any:
 def draw_heads(session: Session) -> Any:
     if session.loaded is None or not session.partial:
         return None
+    shape, plan = session.subject.shape, present_plan(session)
     laid = overlay.heads_picture(session)
-    if laid is not None:
-        return laid
-    layers = overlay.shown_layers(session)
-    return charts.heads_map(layers, len(layers), session.subject.shape)
+    if laid is None:
+        layers = overlay.shown_layers(session)
+        laid = charts.heads_map(layers, len(layers), shape)
+    columns = any(layer and "value-column" in layer.attention for layer in session.partial)
+    return laid if columns else marks.on_heads(laid, plan)
 
 
 def draw_channels(session: Session) -> Any:
     if session.loaded is None or not session.partial:
         return None
-    ordered = session.wishes.get("order", ("sorted",))[0] == "sorted"
-    laid = overlay.channels_picture(session, ordered)
-    if laid is not None:
-        return laid
-    layers = overlay.shown_layers(session)
-    return charts.channels_map(layers, len(layers), session.subject.shape, ordered=ordered)
+    order, by_rank, only = pinning.order_of(session), pinning.by_rank(session), pinning.zoomed(session)
+    layers, plan = overlay.shown_layers(session), present_plan(session)
+    if only is not None and (found := layers[only]) is not None:
+        return marks.on_channels(charts.every_channel(found, only, order), plan, layers, by_rank, only)
+    laid = None if order == "sum" else overlay.channels_picture(session, by_rank)
+    if laid is None:
+        laid = charts.channels_map(layers, len(layers), session.subject.shape, order=order)
+    return marks.on_channels(laid, plan, layers, by_rank)
 
 
-def choose_order(session: Session, order: str) -> None:
-    """Shows the channels sorted or in place."""
-    session.wishes["order"] = (order,)
+def choose_order(session: Session, order: str, zoom: str) -> None:
+    """Shows the channels sorted, in place or adding up; of all layers or each of one."""
+    session.wishes["order"], session.wishes["zoom"] = (order,), (zoom,)
+    session.picked = None
     session.mark("order")
 
 
 def click_bar(session: Session, event: gr.EventData) -> None:
-    """Opens the layer of a clicked bar."""
-    open_layer(session, event._data.get("x"))
+    """Opens and chooses the layer of a clicked bar."""
+    if open_layer(session, event._data.get("x")) and session.detail is not None:
+        session.picked = Picked("layers", (session.detail, session.detail))
 
 
-def click_map(session: Session, event: gr.EventData) -> None:
-    """Opens the layer of a clicked map row."""
-    open_layer(session, event._data.get("y"))
+class ClickMap:
+    """Chooses a clicked cell of a map, and opens its layer."""
+
+    def __init__(self, what: Literal["heads", "channels"]):
+        self.what = what
+
+    def __call__(self, session: Session, event: gr.EventData) -> None:
+        pinning.choose(session, self.what, event._data.get("cell"))
 
 
 def look(session: Session) -> None:
@@ -186,12 +224,14 @@ def look(session: Session) -> None:
         session.mark("look")
 
 
-def open_layer(session: Session, where: Any) -> None:
-    """Shows one layer in the detail, if there is one by that number."""
+def open_layer(session: Session, where: Any) -> bool:
+    """Shows one layer in the detail, if there is one by that number; says whether there is."""
     try:
         index = round(float(where))
     except (TypeError, ValueError, OverflowError):
-        return
-    if 0 <= index < len(session.partial) and session.partial[index] is not None:
-        session.detail = index
-        session.mark("detail")
+        return False
+    if not (0 <= index < len(session.partial) and session.partial[index] is not None):
+        return False
+    session.detail = index
+    session.mark("detail")
+    return True

@@ -16,15 +16,17 @@ import plotly.graph_objects as go
 from slimllm.budget import layer_cost
 from slimllm.shapes import Shape
 from slimllm.types import Plan
+from ui.channel_maps import channels_map, every_channel
 from ui.curves import loss_chart, training_chart
 from ui.drawing import COLOUR, Layers, axis, laid_out, payload, percent, ticks
 from ui.inside import error_curves, score_chart, spectrum_chart
-from ui.maps import channels_map, heads_map
+from ui.maps import heads_map
 from ui.results import errors_chart, history_chart, methods_chart
 
 __all__ = [
-    "channels_map", "error_curves", "errors_chart", "heads_map", "history_chart", "layer_chart",
-    "loss_chart", "methods_chart", "payload", "score_chart", "spectrum_chart", "training_chart",
+    "channels_map", "error_curves", "errors_chart", "every_channel", "heads_map", "history_chart",
+    "layer_chart", "loss_chart", "methods_chart", "payload", "score_chart", "spectrum_chart",
+    "training_chart",
 ]  # fmt: skip
 
 # Layers -----------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Maps of all layers: one row per layer, one cell per head or per handful of channels. Pure.
+"""Maps of all layers: one row per layer, one cell per head; what the map of channels shares with it. Pure.
 
 Shades travel as uint8 and scores as float32 arrays, which Plotly sends as base64: a list is five times as
 long. Layers, heads and channels count from 0.
@@ -32,9 +32,12 @@ def heads_map(layers: Layers, total: int, shape: Shape, *, unit: Unit | None = N
     for first, run in runs(layers):
         scores = np.stack([padded_scores(found.attention[unit], shape.heads) for found in run])
         heads = np.arange(shape.heads, dtype=np.int16)
-        figure.add_trace(map_trace(scores, of_best(scores), first, heads, gap(max(shape.heads, total))))
+        ranks = np.stack([ranks_of(found.attention[unit], shape.heads) for found in run])
+        gaps = gap(max(shape.heads, total))
+        figure.add_trace(map_trace(scores, of_best(scores), first, heads, gaps, ranks))
         figure.data[-1].update(
-            hovertemplate="Layer %{y}, head %{x}<br>score %{customdata:.4g}<extra></extra>"
+            hovertemplate="Layer %{y}, head %{x}<br>score %{customdata:.4g}, "
+            f"rank %{{text}} of {shape.heads}<extra></extra>"
         )
     size, groups = shape.heads, shape.groups
     lines = [g * size / groups - 0.5 for g in range(1, groups)] if groups < size and figure.data else []
@@ -81,42 +84,6 @@ def between_groups(x: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def channels_map(
-    layers: Layers, total: int, shape: Shape, *, bins: int = 128, ordered: bool = True
-) -> go.Figure:
-    """Layers × binned channels by mean score, best first (`ordered`) or in place.
-
-    Colours compare with the layer's median on a logarithmic scale: beside the few channels that outshine all
-    others, the best would leave the rest alike. A click gives x = the middle channel (or rank) of the cell
-    and y = layer.
-    """
-    figure = go.Figure()
-    size = shape.channels
-    edges = bin_edges(size, bins)
-    middles = ((edges[:-1] + edges[1:] - 1) / 2).astype(np.float32)
-    what = "rank" if ordered else "channel"
-    for first, run in runs(layers):
-        means = np.stack([binned(found.mlp, edges, ordered) for found in run])
-        medians = np.array([[float(found.mlp.ranking.scores.float().nanmedian())] for found in run])
-        figure.add_trace(map_trace(means, of_median(means, medians), first, middles, (0, gap(total)[1])))
-        figure.data[-1].update(
-            hovertemplate=f"Layer %{{y}}, around {what} %{{x:,.0f}}<br>"
-            "mean score %{customdata:.4g}<extra></extra>"
-        )
-    width = size / max(1, len(middles))
-    cells = f", {width:,.0f} per cell" if width > 1 else ""
-    layout: dict[str, Any] = {
-        "xaxis": axis(
-            f"Channel rank, best first{cells}" if ordered else f"Channel{cells}",
-            range=[-0.5, size - 0.5], tickformat=",d", nticks=6,
-        ),
-        "yaxis": layer_axis(total),
-        "coloraxis": colours("times the layer’s median", {"½": 0, "1": 67, "2": 133, "4": 200}),
-    }  # fmt: skip
-    words = "Importance of the MLP channels"
-    return laid_out(figure, title=words, key=f"channels {total} {size} {ordered}", **layout)
-
-
 def padded_scores(site: SiteAnalysis, size: int) -> np.ndarray:
     """The scores (size,) of a site; layers may differ in width, and what a layer lacks counts nothing."""
     scores = np.zeros(size, dtype=np.float32)
@@ -131,14 +98,6 @@ def of_best(scores: np.ndarray) -> np.ndarray:
     return 200 * np.clip(scores / best, 0, 1)
 
 
-def of_median(scores: np.ndarray, medians: np.ndarray) -> np.ndarray:
-    """0 to 200 for half to four times each row's median, equal steps for equal factors."""
-    tiny = np.finfo(np.float32).tiny
-    middle = np.maximum(np.nan_to_num(medians), tiny)
-    shades = 200 * np.clip((1 + np.log2(np.maximum(scores, tiny) / middle)) / 3, 0, 1)
-    return np.where(scores > 0, shades, 0)  # a dead channel is nothing, also in a dead layer
-
-
 def colours(title: str, marks: Mapping[str, int]) -> dict[str, Any]:
     """The common colour axis of a map, with words at these values of 0 to 200."""
     return {
@@ -150,18 +109,34 @@ def colours(title: str, marks: Mapping[str, int]) -> dict[str, Any]:
 
 
 def map_trace(
-    scores: np.ndarray, shades: np.ndarray, first: int, x: np.ndarray, gaps: tuple[int, int]
+    scores: np.ndarray,
+    shades: np.ndarray,
+    first: int,
+    x: np.ndarray,
+    gaps: tuple[int, int],
+    ranks: np.ndarray | None = None,
 ) -> go.Heatmap:
-    """A map of consecutive layers: shades (0 to 200) in uint8, exact scores in float32 for the hover."""
+    """A map of consecutive layers: shades (0 to 200) in uint8, exact scores in float32 and ranks for the
+    hover."""
     return go.Heatmap(
         z=np.round(shades).astype(np.uint8),
         x=x,
         y=np.arange(first, first + len(scores), dtype=np.int16),
         customdata=scores.astype(np.float32),
+        text=None if ranks is None else ranks.astype(np.uint16),
+        meta={"value": "score", "text": "rank"},
         coloraxis="coloraxis",
         xgap=gaps[0],
         ygap=gaps[1],
     )
+
+
+def ranks_of(site: SiteAnalysis, size: int) -> np.ndarray:
+    """The rank (size,) from 1 up of each unit of a site; 0 for what a narrower layer lacks."""
+    ranks = np.zeros(size, dtype=np.int64)
+    order = site.ranking.order.numpy()
+    ranks[order] = np.arange(1, len(order) + 1)
+    return ranks
 
 
 def gap(cells: int) -> tuple[int, int]:

@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import gradio as gr
 import plotly.graph_objects as go
 
 MOUNT = """
-const wait = () => (window.slimPlot && window.Plotly)
-  ? window.slimPlot.mount(element, props, watch, (data) => trigger('click', data))
+const tell = {
+  click: (data) => trigger('click', data),
+  pick: (data) => trigger('pick', data),
+  pin: (data) => trigger('pin', data),
+};
+const wait = () => (window.slimPlot && window.slimPick && window.slimSave && window.Plotly)
+  ? window.slimPlot.mount(element, props, watch, tell)
   : setTimeout(wait, 40);
 wait();
 """
 
 
 class PlotView(gr.HTML):
-    """A Plotly figure of fixed height. Value: a `go.Figure`, or None to show `placeholder` in a box.
+    """A Plotly figure of fixed height. Value: a `go.Figure`, None to show `placeholder` in a box, or a
+    sentence to show in its stead, where something went wrong.
 
     `.click(handler)`: the handler takes `e: gr.EventData` with `e.x`, `e.y` (data coordinates), `e.curve`
-    (trace number), `e.i` (point number, or [row, column] in a map) and `e.custom` (the point's customdata).
-    The keys do the same: arrows go from point to point, Enter clicks. Zoom survives updates while
-    `layout.uirevision` stays. The page needs `theme.head()` and `theme.css()` in `launch`.
+    (trace number), `e.i` (point number, or [row, column] in a map), `e.custom` (the point's customdata) and
+    `e.cell`, what the point covers: {"x": [from, to], "y": [from, to]}. The keys do the same: arrows go from
+    point to point, Enter clicks.
+
+    With `picks` a frame shows which cells are chosen, a drag or Shift chooses many (`.pick`, with `e.x` and
+    `e.y` as in `cell`), and the keys P, F, C and L say what shall happen to them (`.pin`, with `e.mark`
+    protect, force, clear or layer as well). `y` is null where a plot is of one layer only.
+
+    Zoom survives updates while `layout.uirevision` stays. Every figure can be saved as PNG and as CSV, whose
+    columns `trace.meta` may name (value, text, custom). The page needs `theme.head()` and `theme.css()` in
+    `launch`.
     """
 
     def __init__(
@@ -31,6 +46,7 @@ class PlotView(gr.HTML):
         height: int = 320,
         label: str = "",
         placeholder: str = "",
+        picks: bool = False,
         elem_id: str | None = None,
         **kwargs: Any,
     ):
@@ -46,11 +62,14 @@ class PlotView(gr.HTML):
             height=height,
             caption=label,
             placeholder=placeholder,
+            picks=picks,
             **kwargs,
         )
 
-    def postprocess(self, value: go.Figure | None) -> str | None:
+    def postprocess(self, value: go.Figure | str | None) -> str | None:
         """The figure's JSON, typed arrays as base64."""
+        if isinstance(value, str):
+            return json.dumps({"said": value})
         return None if value is None else value.to_json()
 
     def preprocess(self, payload: Any) -> None:  # noqa: ARG002

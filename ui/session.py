@@ -20,6 +20,7 @@ from slimllm.types import Analysis, Calibration, LayerAnalysis, LayerReport, Pla
 from ui.archive import Archive, remembered
 from ui.choices import Source, source_of
 from ui.jobs import Job, Worker
+from ui.picking import Picked
 from ui.polished import Polished
 from ui.runs import Column, Entry, Protocol, Run
 from ui.words import method_title
@@ -82,6 +83,7 @@ class Session:
         self.polished: Polished | None = None
         self.partial: list[LayerAnalysis | None] = []
         self.detail: int | None = None
+        self.picked: Picked | None = None
         self.plans: list[Plan] = []
         self.cursor = -1
         self.gesture: tuple[str, float] = ("", 0.0)
@@ -142,7 +144,7 @@ class Session:
 
     def forget_analysis(self) -> None:
         with self.lock:
-            self.analysis, self.partial, self.detail = None, [], None
+            self.analysis, self.partial, self.detail, self.picked = None, [], None, None
             self.analyses, self.second, self.training, self.entries = {}, None, [], []
             self.plans, self.cursor, self.locked, self.parent = [], -1, [], None
             self.mark("layers", "detail", "plan", "controls", "bank", "second", "training", "entries")
