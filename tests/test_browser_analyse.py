@@ -14,7 +14,7 @@ sync_api = pytest.importorskip("playwright.sync_api")
 from playwright.sync_api import Browser, Page, expect  # noqa: E402
 
 from tests.serving import CHROMIUM, chromium, fader, served, text_of  # noqa: E402
-from tests.test_browser import Visitor  # noqa: E402
+from tests.visiting import Visitor  # noqa: E402
 
 pytestmark = [
     pytest.mark.browser,
