@@ -8,8 +8,17 @@
   const within = (i, list) => Math.min(list.length - 1, Math.max(0, i));
   const live = (plot) => plot._fullData.findIndex((t) => t.hoverinfo !== 'skip' && t.x?.length);
 
+  /** Whether a point is one of this figure: another may have taken its place. */
+  function fits(plot, at) {
+    const trace = plot._fullData[at?.curveNumber];
+    if (!trace?.x?.length) return false;
+    if (trace.type !== 'heatmap') return at.pointNumber < trace.x.length;
+    return at.pointNumber?.[0] < trace.y.length && at.pointNumber[1] < trace.x.length;
+  }
+
   /** The point next to `at` in this direction; the first one when there is none yet. */
-  function neighbour(plot, at, [across, down]) {
+  function neighbour(plot, point, [across, down]) {
+    const at = fits(plot, point) ? point : null;
     const curve = at?.curveNumber ?? live(plot);
     const trace = plot._fullData[curve];
     if (!trace?.x?.length) return null;
@@ -93,7 +102,7 @@
     function choose(point, extend) {
       at = point;
       if (!props.picks) return;
-      if (!extend || !anchor) anchor = point;
+      if (!extend || !fits(plot, anchor)) anchor = point;
       span = union(extent(plot, anchor), extent(plot, point));
       document.dispatchEvent(new CustomEvent(PICKED, {detail: plot}));
       place();

@@ -12,9 +12,10 @@
   /** One row for every point or cell that a figure shows. */
   function* records(plot) {
     for (const trace of plot._fullData) {
-      if (trace.hoverinfo === 'skip' || trace.visible !== true) continue;
+      const given = plot.data[trace.index] ?? trace;
+      if (given.hoverinfo === 'skip' || trace.visible !== true) continue;
       const meta = trace.meta ?? {};
-      const base = {trace: plain(trace.name), panel: axisOf(plot, trace.xaxis ?? 'x')};
+      const base = {trace: plain(given.name), panel: axisOf(plot, trace.xaxis ?? 'x')};
       if (trace.type === 'heatmap') yield* cells(trace, base, meta);
       else yield* points(trace, base, meta);
     }

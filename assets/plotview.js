@@ -8,6 +8,7 @@
   };
 
   const touch = matchMedia('(hover: none)').matches;
+  const FOLDED = 72; // px of an empty plot that folds
   const SAVING = 30; // px below a plot for its buttons, where they cannot come with the pointer
 
   /** The buttons come with the pointer; on a phone there is neither pointer nor room. */
@@ -142,6 +143,7 @@
     plot.addEventListener('keydown', (event) => listening && pick.keys(event));
     plot.addEventListener('blur', () => listening && Plotly.Fx.unhover(plot));
     let listening = false;
+    let kind = null;
     let queued = 0;
 
     /** An empty place, or one where something went wrong, says so. */
@@ -155,9 +157,9 @@
 
     function paint() {
       queued = 0;
-      box.style.height = `${props.height + (touch ? SAVING : 0)}px`;
       const figure = props.value ? JSON.parse(props.value) : null;
       const empty = !figure?.data;
+      box.style.height = `${empty && props.folds ? FOLDED : props.height + (touch ? SAVING : 0)}px`;
       note.hidden = !empty;
       plot.hidden = empty;
       save.hidden = empty;
@@ -172,6 +174,8 @@
       const {data, layout} = dark() ? recoloured(figure, window.slimSwaps ?? {}) : figure;
       const dress = dressed(layout ?? {}, data, {width, height: props.height, picks: props.picks});
       Plotly.react(plot, data, dress, config(width, props.picks)).then(() => {
+        if (dress.uirevision !== kind) pick.reset(); // another picture: what was chosen on the last is not on it
+        kind = dress.uirevision;
         pick.place();
         if (listening) return;
         listening = true;

@@ -223,7 +223,7 @@ def test_second_method_is_laid_over_the_maps(visitor: Visitor, text_file: str) -
         expect(page.locator(f"#{id} .legend")).to_contain_text("only by Wanda-sp")
     page.locator("#analyse-overlay").get_by_text("by Wanda-sp").last.click()
     expect(page.locator("#analyse-channels .legend")).to_have_count(0)
-    visitor.choose("analyse-second", "Nobody")
+    visitor.choose("analyse-second", "The same method")
     expect(page.locator("#analyse-agreement-words")).not_to_contain_text("agree on")
     expect(page.locator("#analyse-overlay")).to_have_count(0)
 

@@ -69,13 +69,10 @@ def press_head(page: Page, head: int, layer: int) -> None:
     expect(page.locator("#analyse-picked")).to_contain_text(f"Layer {layer}, head {head} of KV group")
 
 
-def release_all(page: Page) -> None:
-    """Undoes until nothing is held."""
-    undo = page.locator("#analyse-undo")
-    while "In the plan" in page.locator("#analyse-picked").inner_text():
-        before = page.locator("#analyse-picked").inner_text()
-        undo.click()
-        expect(page.locator("#analyse-picked")).not_to_have_text(before)
+def undo(page: Page) -> None:
+    """One step back, after which nothing is held any more."""
+    page.click("#analyse-undo")
+    expect(page.locator("#analyse-picked")).not_to_contain_text("In the plan")
 
 
 def test_a_layer_opens_with_scores_curves_spectrum_and_swaps(page: Page) -> None:
@@ -101,9 +98,10 @@ def test_a_head_is_protected_by_key_shown_and_undone(page: Page) -> None:
     page.keyboard.press("Enter")
     expect(page.locator("#analyse-picked")).to_contain_text("head")
     page.keyboard.press("p")
-    expect(page.locator("#analyse-picked")).to_contain_text("Protected. In the plan: 1 head protected.")
+    expect(page.locator("#analyse-picked")).to_contain_text("Protected.")
+    expect(page.locator("#analyse-picked")).to_contain_text("In the plan: 1 head protected.")
     expect(page.locator("#analyse-heads .legend")).to_contain_text("protected")
-    page.click("#analyse-undo")
+    undo(page)
     expect(page.locator("#analyse-picked")).to_contain_text("Free: the plan decides.")
     expect(page.locator("#analyse-heads .legend")).to_have_count(0)
 
@@ -125,7 +123,7 @@ def test_a_dragged_stretch_of_channels_is_forced_out_and_kept_in_the_plan(
     most = int(fader(page, "mlp", 1).get_attribute("aria-valuemax") or 0)
     assert most <= 72
     visitor.tab("Analyse")
-    release_all(page)
+    undo(page)
 
 
 def test_a_whole_layer_goes_and_comes_back(page: Page, visitor: Visitor) -> None:
@@ -155,7 +153,7 @@ def test_channels_add_up_and_one_layer_is_shown_in_full(page: Page) -> None:
     page.keyboard.press("f")
     expect(page.locator("#analyse-picked")).to_contain_text("Layer 0, the channels ranked 1 to 2 (2 in all).")
     expect(page.locator("#analyse-picked")).to_contain_text("Forced out.")
-    page.click("#analyse-undo")
+    undo(page)
     page.locator("#analyse-zoom").get_by_text("all layers").click()
     page.locator("#analyse-order").get_by_text("sorted").click()
     expect(page.locator("#analyse-channels .gtitle")).to_have_text("Importance of the MLP channels")
@@ -187,3 +185,23 @@ def table(page: Page, caption: str) -> list[dict[str, Any]]:
         button.click()
     with Path(saved.value.path()).open(encoding="utf-8-sig", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def test_another_text_is_laid_over_with_difference_and_rank_correlation(
+    page: Page, visitor: Visitor, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    other = tmp_path_factory.mktemp("texts") / "poems.txt"
+    other.write_text(
+        "Roses are red, violets are blue; sugar is sweet, and so are you.\n" * 90, encoding="utf-8"
+    )
+    visitor.set("analyse-second-text", str(other))
+    page.click("#analyse-second-button")
+    expect(page.locator("#analyse-agreement-words")).to_contain_text("“poems.txt” agree on", timeout=30_000)
+    expect(page.locator("#analyse-agreement .ytitle")).to_have_text("Rank correlation")
+    expect(page.locator("#analyse-heads .legend")).to_contain_text("only by “poems.txt”")
+    page.locator("#analyse-overlay").get_by_text("difference in rank").click()
+    for id in ("analyse-heads", "analyse-channels"):
+        expect(page.locator(f"#{id} .gtitle")).to_contain_text("How differently")
+    visitor.set("analyse-second-text", "The same text")
+    expect(page.locator("#analyse-heads .gtitle")).to_contain_text("Importance of each head")
+    expect(page.locator("#analyse-agreement")).to_contain_text("lay it over")

@@ -21,7 +21,7 @@ from slimllm.recovery import RECOVERIES
 from slimllm.types import Analysis, Plan
 from tests.serving import columns_analysis, without_layers
 from tests.synthetic import synthetic_analysis
-from ui import agreement, agreement_maps, charts
+from ui import agreement, agreement_maps, charts, lead_maps
 from ui.drawing import ticks
 from ui.theme import PALETTE, swaps
 
@@ -102,12 +102,15 @@ def overlays(first: Analysis, plan: Plan) -> dict[str, go.Figure]:
         "kept heads": agreement_maps.heads_agreement(first, second, plan, unit, names),
         "kept channels": agreement_maps.channels_agreement(first, second, plan, names, ordered=True),
         "agreement": agreement_maps.agreement_chart(alike, names, "heads"),
+        "differing heads": lead_maps.heads_difference(first, second, unit, names),
+        "differing channels": lead_maps.channels_difference(first, second, names, ordered=False),
     }
 
 
 NAMES = (
     "layers", "heads", "channels", "channels in place", "channels adding up", "error curves", "scores",
     "spectrum", "errors", "history", "training", "methods", "kept heads", "kept channels", "agreement",
+    "differing heads", "differing channels",
 )  # fmt: skip
 
 
@@ -470,6 +473,18 @@ def test_what_both_keep_is_counted_at_the_plans_width(small: Analysis) -> None:
     assert "least in layer" in said
     alone = agreement.sentence(("A", "A"), agreement.agreement(small, small, plan), "heads")
     assert "agree on 100\u00a0% of the channels" in alone
+
+
+def test_the_difference_is_the_lead_in_places(small: Analysis) -> None:
+    second = synthetic_analysis(layers=6, heads=9, groups=3, head_size=8, channels=96, seed=1)
+    lead = lead_maps.lead(small.layers[1].mlp, second.layers[1].mlp)
+    best = int(small.layers[1].mlp.ranking.order[0])
+    place = second.layers[1].mlp.ranking.order.tolist().index(best)
+    assert lead[best] == pytest.approx(100 * place / 95)
+    assert lead.sum() == pytest.approx(0, abs=1e-9)
+    assert not lead_maps.lead(small.layers[1].mlp, small.layers[1].mlp).any()
+    figure = lead_maps.channels_difference(small, second, ("A", "B"), ordered=False, bins=96)
+    np.testing.assert_allclose(numbers(sent(figure)["data"][0]["customdata"])[1], lead, rtol=1e-5)
 
 
 def test_methods_that_cut_different_units_are_compared_by_channels_alone() -> None:

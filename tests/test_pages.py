@@ -25,7 +25,7 @@ from slimllm.allocation import ALLOCATIONS
 from slimllm.methods import METHODS, Option, settings
 from slimllm.recipes import save_plan
 from slimllm.recovery import RECOVERIES
-from slimllm.types import Refusal
+from slimllm.types import Calibration, Refusal
 from tests.serving import by_columns, served, text_of
 from tests.synthetic import synthetic_analysis
 from ui import choices, compare, history, overlay, report, several, tables, tune
@@ -387,19 +387,39 @@ def test_a_second_method_is_laid_over_and_taken_away(planned: Session) -> None:
     assert overlay.draw_chart(planned) is None
     second = dataclasses.replace(synthetic_analysis(layers=4, channels=256, seed=1), method="wanda-sp")
     planned.keep_analysis(second)
-    overlay.choose(planned, "wanda-sp")
+    overlay.choose(planned, "wanda-sp", "")
     assert planned.second is second
     assert "SlimLLM and Wanda-sp agree on" in overlay.draw_words(planned)
     for figure in (overlay.heads_picture(planned), overlay.channels_picture(planned, True)):
         assert [trace.name for trace in figure.data[1:]][1:3] == ["only by SlimLLM", "only by Wanda-sp"]
+    overlay.choose_colours(planned, "difference")
+    for figure in (overlay.heads_picture(planned), overlay.channels_picture(planned, True)):
+        assert "How differently" in figure.layout.title.text
     overlay.choose_colours(planned, "second")
     assert overlay.channels_picture(planned, True) is None
     assert overlay.shown_layers(planned) is second.layers
-    with pytest.raises(Refusal, match="already"):
-        overlay.Press(True)(planned, "slimllm")
-    with pytest.raises(Refusal, match="Choose a second"):
-        overlay.Press(True)(planned, "")
-    overlay.choose(planned, "")
+    for name, text in (("slimllm", ""), ("", ""), ("", "encyclopedia")):
+        with pytest.raises(Refusal, match="Choose a second"):
+            overlay.Press(True)(planned, name, text)
+    overlay.choose(planned, "", "")
+    assert planned.second is None
+
+
+def test_a_second_text_is_laid_over_by_the_same_method(planned: Session) -> None:
+    text = "/a/folder/poems.txt"
+    other = synthetic_analysis(layers=4, channels=256, seed=2)
+    other = dataclasses.replace(other, calibration=dataclasses.replace(other.calibration, text=text))
+    planned.keep_analysis(other)
+    overlay.choose(planned, "", text)
+    assert planned.second is other
+    assert "and “poems.txt” agree on" in overlay.draw_words(planned)
+    assert "only by “poems.txt”" in [trace.name for trace in overlay.heads_picture(planned).data]
+    assert overlay.draw_chosen(planned) == ["", text]
+    both = dataclasses.replace(other, method="wanda-sp")
+    assert overlay.names_of(planned.known, both)[1] == "Wanda-sp on “poems.txt”"
+    planned.show_analysis(both)
+    assert planned.second is other, "the same text read by another method is still one step away"
+    planned.show_analysis(dataclasses.replace(planned.known, method="wanda-sp", calibration=Calibration("x")))
     assert planned.second is None
 
 

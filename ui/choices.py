@@ -27,6 +27,12 @@ def source_of(made: Analysis | Plan) -> Source:
     return made.method, tuple(sorted(settings(made.method, dict(made.options)).items())), made.calibration
 
 
+def comparable(one: Analysis, other: Analysis) -> bool:
+    """Whether two analyses differ in one thing only, the text or the method with its options."""
+    (*how, text), (*how_else, text_else) = source_of(one), source_of(other)
+    return (how == how_else) != (text == text_else)
+
+
 def recoveries_for(name: str) -> Choices:
     """The recoveries that combine with a method."""
     own = method(name).allocation

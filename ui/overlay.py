@@ -1,8 +1,9 @@
-"""A second method on the Analyse tab: chosen, scored on the same text, laid over the maps, compared layer by
+"""A second method or a second text on the Analyse tab: chosen, scored, laid over the maps, compared layer by
 layer."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import gradio as gr
@@ -12,16 +13,24 @@ from slimllm.types import Analysis, Plan, Refusal
 from ui import agreement as numbers
 from ui import work
 from ui.agreement_maps import agreement_chart, channels_agreement, heads_agreement
-from ui.choices import for_ratio, source_of
+from ui.choices import Source, for_ratio, source_of
+from ui.lead_maps import channels_difference, heads_difference
 from ui.drawing import Layers
 from ui.pieces import job_line, start_and_stop
 from ui.plotview import PlotView
 from ui.registry import REGISTRY
 from ui.screen import Screen
 from ui.session import Session
+from ui.wishes import text_choices, text_title
 from ui.words import method_title, note, unit_words
 
-NOBODY = ""
+SAME = ""
+COLOURS = {
+    "both": "who keeps what",
+    "difference": "difference in rank",
+    "first": "first",
+    "second": "second",
+}
 
 
 def present_plan(session: Session) -> Plan | None:
@@ -29,16 +38,26 @@ def present_plan(session: Session) -> Plan | None:
 
 
 def chooser(screen: Screen, offline: bool) -> None:
-    """The second method, the button that scores it, and whose colours the maps wear."""
+    """The second method and text, the button that scores by them, and whose colours the maps wear."""
     with gr.Row(elem_classes="bar second"):
         second = gr.Dropdown(
-            [("Nobody", NOBODY), *((row.title, name) for name, row in METHODS.items())],
-            value=NOBODY,
+            [("The same method", SAME), *((row.title, name) for name, row in METHODS.items())],
+            value=SAME,
             label="Compare with",
-            info="a second method on the same text",
+            info="another method",
             elem_id="analyse-second",
             scale=0,
-            min_width=260,
+            min_width=220,
+        )
+        text = gr.Dropdown(
+            [("The same text", SAME), *text_choices()],
+            value=SAME,
+            allow_custom_value=True,
+            label="on",
+            info="another text, or the path of one",
+            elem_id="analyse-second-text",
+            scale=0,
+            min_width=220,
         )
         button = gr.Button(
             "Lay over", elem_id="analyse-second-button", scale=0, min_width=120, interactive=False
@@ -46,18 +65,18 @@ def chooser(screen: Screen, offline: bool) -> None:
         stop = gr.Button("Stop", elem_id="analyse-second-stop", scale=0, min_width=90, interactive=False)
         job_line(screen, "second", "analyse-second-progress", beside="analyse")
     colours = gr.Radio(
-        [("who keeps what", "both"), ("first method", "first"), ("second method", "second")],
+        [(word, name) for name, word in COLOURS.items()],
         value="both",
         label="The maps show",
         elem_id="analyse-overlay",
         elem_classes="inline-choice",
         visible=False,
     )
-    screen.show(second, draw_chosen, "second")
+    screen.show([second, text], draw_chosen, "second")
     screen.show(colours, draw_colours, "second", "overlay")
     start_and_stop(screen, "second", button, stop, lambda s: s.analysis is not None)
-    screen.on(button.click, "analyse", Press(offline), second)
-    screen.on(second.input, "analyse", choose, second)
+    screen.on(button.click, "analyse", Press(offline), second, text)
+    screen.on([second.input, text.input], "analyse", choose, second, text)
     screen.on(colours.input, "analyse", choose_colours, colours)
 
 
@@ -66,9 +85,10 @@ def agreement(screen: Screen) -> None:
     words = gr.HTML(elem_id="analyse-agreement-words", padding=False)
     chart = PlotView(
         height=280,
-        label="Rank agreement of two methods in every layer",
-        placeholder="Choose a second method above and lay it over: here you see, layer by layer, whether "
-        "both rank alike.",
+        label="Rank agreement in every layer",
+        placeholder="Choose another method or another text above and lay it over: here you see, layer by "
+        "layer, whether both rank alike.",
+        folds=True,
         elem_id="analyse-agreement",
     )
     screen.show(words, draw_words, "second", "layers", "look")
@@ -76,48 +96,58 @@ def agreement(screen: Screen) -> None:
 
 
 class Press:
-    """Lays the second method over the maps, scoring by it first where that has not been done yet."""
+    """Lays the second method or text over the maps, scoring by it first where that has not been done yet."""
 
     def __init__(self, offline: bool):
         self.offline = offline
 
-    def __call__(self, session: Session, name: str) -> None:
-        if not name:
-            raise Refusal("Choose a second method to compare with first.")
-        known = known_second(session, name)
+    def __call__(self, session: Session, name: str, text: str) -> None:
+        session.wishes["second"] = (name, text)
+        wanted = wanted_of(session, name, text)
+        if wanted is None:
+            raise Refusal("Choose a second method or text first, other than what the maps show already.")
+        known = known_second(session, wanted)
         if known is not None:
             session.lay_over(known)
             return
-        session.wishes["second"] = (name,)
-        options = for_ratio(name, session.plan.ratio_requested if session.plans else work.START_RATIO)
-        source = (name, tuple(sorted(settings(name, options).items())), session.known.calibration)
-        if source == source_of(session.known):
-            raise Refusal(
-                f"The maps show {method_title(name)} already; choose another method to compare with."
-            )
-        work.start_second(REGISTRY, session, name, options, self.offline)
+        method, options, calibration = wanted
+        work.start_second(REGISTRY, session, calibration, method, dict(options), self.offline)
 
 
-def choose(session: Session, name: str) -> None:
-    """Takes away the second method, or lays over one whose scores are known already."""
-    session.wishes["second"] = (name,)
-    if not name:
+def wanted_of(session: Session, name: str, text: str) -> Source | None:
+    """What the second analysis is to be made with; None where that is what the maps show already."""
+    first = session.known
+    method, options, calibration = source_of(first)
+    if name:
+        ratio = session.plan.ratio_requested if session.plans else work.START_RATIO
+        method, options = name, tuple(sorted(settings(name, for_ratio(name, ratio)).items()))
+    if str(text or "").strip():
+        calibration = dataclasses.replace(calibration, text=str(text).strip())
+    wanted = (method, options, calibration)
+    return None if wanted == source_of(first) else wanted
+
+
+def known_second(session: Session, wanted: Source) -> Analysis | None:
+    """The analysis that is wanted, if it is remembered, also with other options of its method."""
+    method, _, calibration = wanted
+    fits = (a for a in session.analyses.values() if (a.method, a.calibration) == (method, calibration))
+    return session.analyses.get(wanted) or next((a for a in fits if a is not session.analysis), None)
+
+
+def choose(session: Session, name: str, text: str) -> None:
+    """Takes away what was laid over, or lays over what is known already."""
+    session.wishes["second"] = (name, text)
+    if session.analysis is None:
+        return
+    wanted = wanted_of(session, name, text)
+    if wanted is None:
         session.lay_over(None)
-    elif (known := known_second(session, name)) is not None:
+    elif (known := known_second(session, wanted)) is not None:
         session.lay_over(known)
 
 
-def known_second(session: Session, name: str) -> Analysis | None:
-    """The scores by a method from the text that the present analysis read, if there are any beside it."""
-    first = session.analysis
-    if first is None:
-        return None
-    fits = (a for a in session.analyses.values() if a.method == name and a.calibration == first.calibration)
-    return next((a for a in fits if a is not first), None)
-
-
 def choose_colours(session: Session, colours: str) -> None:
-    """Shows one method's importance, or who keeps what."""
+    """Shows who keeps what, how far the ranks lie apart, or one side's importance."""
     session.wishes["overlay"] = (colours,)
     session.mark("overlay")
 
@@ -130,8 +160,11 @@ def pair(session: Session) -> tuple[Analysis, Analysis, Plan] | None:
 
 
 def names_of(first: Analysis, second: Analysis) -> tuple[str, str]:
-    """What the two methods are called; with the same name the second is the one with its usual options."""
+    """What the two are called, by what tells them apart: the method, the text, or the options."""
     one, other = method_title(first.method), method_title(second.method)
+    if first.calibration.text != second.calibration.text:
+        here, there = (f"“{text_title(a.calibration.text)}”" for a in (first, second))
+        return (here, there) if one == other else (f"{one} on {here}", f"{other} on {there}")
     return one, other if one != other else f"{other}, usual options"
 
 
@@ -147,27 +180,35 @@ def shown_layers(session: Session) -> Layers:
 
 
 def heads_picture(session: Session) -> Any:
-    """Who keeps which heads; None where the map shows importance, or where heads cannot be compared."""
+    """Who keeps which heads, or how far they rank apart; None where the map shows importance, or where heads
+    cannot be compared."""
     found = laid(session)
     if found is None:
         return None
     first, second, plan = found
-    unit = numbers.common_unit(first, second, plan)
-    return None if unit is None else heads_agreement(first, second, plan, unit, names_of(first, second))
+    unit, names = numbers.common_unit(first, second, plan), names_of(first, second)
+    if unit is None:
+        return None
+    if colours_of(session) == "difference":
+        return heads_difference(first, second, unit, names)
+    return heads_agreement(first, second, plan, unit, names)
 
 
 def channels_picture(session: Session, ordered: bool) -> Any:
-    """Who keeps which channels; None where the map shows importance."""
+    """Who keeps which channels, or how far they rank apart; None where the map shows importance."""
     found = laid(session)
     if found is None:
         return None
     first, second, plan = found
-    return channels_agreement(first, second, plan, names_of(first, second), ordered=ordered)
+    names = names_of(first, second)
+    if colours_of(session) == "difference":
+        return channels_difference(first, second, names, ordered=ordered)
+    return channels_agreement(first, second, plan, names, ordered=ordered)
 
 
 def laid(session: Session) -> tuple[Analysis, Analysis, Plan] | None:
-    """The pair, if the maps are to show who keeps what and no analysis is filling them."""
-    return None if filling(session) or colours_of(session) != "both" else pair(session)
+    """The pair, if the maps are to show both and no analysis is filling them."""
+    return None if filling(session) or colours_of(session) not in ("both", "difference") else pair(session)
 
 
 def filling(session: Session) -> bool:
@@ -175,20 +216,23 @@ def filling(session: Session) -> bool:
     return session.analysis is None or session.partial[0] is not session.analysis.layers[0]
 
 
-def draw_chosen(session: Session) -> str:
-    if session.second is not None:
-        return session.second.method
-    return str(session.wishes.get("second", (NOBODY,))[0])
+def draw_chosen(session: Session) -> list[str]:
+    """The second method and text as this session last left them; what is no longer laid over is not
+    claimed."""
+    name, text = (str(wish) for wish in session.wishes.get("second", (SAME, SAME)))
+    return [name, text]
 
 
 def draw_colours(session: Session) -> Any:
-    """The choice of colours, with the methods' names, once there are two methods."""
+    """The choice of colours, with the names of both sides, once there are two."""
     found = pair(session)
     if found is None:
         return gr.Radio(visible=False)
     one, other = names_of(found[0], found[1])
-    choices = [("who keeps what", "both"), (f"importance by {one}", "first"), (f"by {other}", "second")]
-    return gr.Radio(choices=choices, value=colours_of(session), visible=True)
+    named = COLOURS | {"first": f"importance by {one}", "second": f"by {other}"}
+    return gr.Radio(
+        choices=[(word, name) for name, word in named.items()], value=colours_of(session), visible=True
+    )
 
 
 def draw_words(session: Session) -> str:

@@ -83,19 +83,20 @@ def chooser(what: Literal["heads", "channels"]) -> Callable[[Session, gr.EventDa
     return act
 
 
-def choose(session: Session, what: Literal["heads", "channels"], where: Any) -> None:
-    """Makes what an event covers the choice, and opens its layer."""
+def choose(session: Session, what: Literal["heads", "channels"], where: Any) -> bool:
+    """Makes what an event covers the choice, and opens its layer; says whether it covers anything."""
     if session.loaded is None or not session.partial or not isinstance(where, Mapping):
-        return
+        return False
     unit = next((u for x in session.partial if x for u in x.attention), None)
     layer = zoomed(session) if what == "channels" else None
     found = picking.picked(session.subject.shape, what, where, what == "channels" and by_rank(session), layer)
     if found is None:
-        return
+        return False
     session.picked = found.whole() if what == "heads" and unit == "value-column" else found
     if session.partial[found.layers[0]] is not None and session.detail != found.layers[0]:
         session.detail = found.layers[0]
         session.mark("detail")
+    return True
 
 
 def zoomed(session: Session) -> int | None:
@@ -106,8 +107,9 @@ def zoomed(session: Session) -> int | None:
 
 def lettered(what: Literal["heads", "channels"]) -> Callable[[Session, gr.EventData], None]:
     def act(session: Session, event: gr.EventData) -> None:
-        choose(session, what, event._data)
         mark = event._data.get("mark")
+        if not choose(session, what, event._data):
+            return
         if mark == "layer":
             widen(session)
         elif mark in ("protect", "force", "clear"):

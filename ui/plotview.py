@@ -21,6 +21,9 @@ wait();
 """
 
 
+FOLDED = 72  # pixels of an empty plot that folds, as in plotview.js
+
+
 class PlotView(gr.HTML):
     """A Plotly figure of fixed height. Value: a `go.Figure`, None to show `placeholder` in a box, or a
     sentence to show in its stead, where something went wrong.
@@ -34,9 +37,9 @@ class PlotView(gr.HTML):
     `e.y` as in `cell`), and the keys P, F, C and L say what shall happen to them (`.pin`, with `e.mark`
     protect, force, clear or layer as well). `y` is null where a plot is of one layer only.
 
-    Zoom survives updates while `layout.uirevision` stays. Every figure can be saved as PNG and as CSV, whose
-    columns `trace.meta` may name (value, text, custom). The page needs `theme.head()` and `theme.css()` in
-    `launch`.
+    With `folds` an empty one takes little room. Zoom survives updates while `layout.uirevision` stays. Every
+    figure can be saved as PNG and as CSV, whose columns `trace.meta` may name (value, text, custom). The page
+    needs `theme.head()` and `theme.css()` in `launch`.
     """
 
     def __init__(
@@ -47,12 +50,13 @@ class PlotView(gr.HTML):
         label: str = "",
         placeholder: str = "",
         picks: bool = False,
+        folds: bool = False,
         elem_id: str | None = None,
         **kwargs: Any,
     ):
         kwargs.setdefault("html_template", '<div class="plotview"></div>')
         kwargs.setdefault("js_on_load", MOUNT)
-        kwargs.setdefault("min_height", height)
+        kwargs.setdefault("min_height", FOLDED if folds else height)
         kwargs.setdefault("min_width", 320)
         kwargs.setdefault("apply_default_css", False)
         super().__init__(
@@ -63,6 +67,7 @@ class PlotView(gr.HTML):
             caption=label,
             placeholder=placeholder,
             picks=picks,
+            folds=folds,
             **kwargs,
         )
 

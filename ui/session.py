@@ -18,7 +18,7 @@ from slimllm.models import Pruned, Subject
 from slimllm.planning import check_plan
 from slimllm.types import Analysis, Calibration, LayerAnalysis, LayerReport, Plan, Refusal
 from ui.archive import Archive, remembered
-from ui.choices import Source, source_of
+from ui.choices import Source, comparable, source_of
 from ui.jobs import Job, Worker
 from ui.picking import Picked
 from ui.polished import Polished
@@ -168,14 +168,11 @@ class Session:
                 del self.analyses[old]
 
     def show_analysis(self, analysis: Analysis) -> None:
-        """Makes an analysis the present one; a second method stays beside it only if it read the same
-        text."""
+        """Makes an analysis the present one; a second one stays beside it only while one thing tells them
+        apart."""
         with self.lock:
             self.analysis, self.partial = analysis, list(analysis.layers)
-            if self.second is not None and (
-                self.second.calibration != analysis.calibration
-                or source_of(self.second) == source_of(analysis)
-            ):
+            if self.second is not None and not comparable(self.second, analysis):
                 self.second = None
             self.mark("layers", "detail", "bank", "controls", "second")
 
@@ -190,7 +187,7 @@ class Session:
         return self.analyses.get((method, tuple(sorted(settings(method, options).items())), calibration))
 
     def lay_over(self, second: Analysis | None) -> None:
-        """Lays a second method over the maps, or takes it away."""
+        """Lays a second analysis over the maps, or takes it away."""
         self.second = second
         self.mark("second", "layers")
 

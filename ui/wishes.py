@@ -4,6 +4,7 @@ Gradio."""
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 from slimllm import planning, texts
@@ -33,6 +34,12 @@ def text_choices() -> list[tuple[str, str]]:
         topics = []
     hub = [(f"{name} (from the model hub)", name) for name in texts.HUB_SETS]
     return [("Encyclopedia, all topics", "encyclopedia"), *topics, *hub]
+
+
+def text_title(name: str) -> str:
+    """What a text is called on the page: its entry in the chooser, or the name of its file."""
+    titles = {value: title for title, value in text_choices()}
+    return titles.get(name) or Path(name).name or name
 
 
 def calibration_of(text: Any, samples: Any, length: Any, seed: Any) -> Calibration:

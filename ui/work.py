@@ -22,6 +22,7 @@ from ui.jobs import Job, Steps
 from ui.registry import Registry
 from ui.remaking import weights_of
 from ui.session import Loaded, Session
+from ui.wishes import text_title
 from ui.words import method_title
 
 MOMENTS_ON_DISK = 2_000_000_000  # bytes: beyond this a change of method reads the text again
@@ -120,20 +121,25 @@ def scored(
 
 
 def start_second(
-    registry: Registry, session: Session, method: str, options: Mapping[str, Any] | None, offline: bool
+    registry: Registry,
+    session: Session,
+    calibration: Calibration,
+    method: str,
+    options: Mapping[str, Any] | None,
+    offline: bool,
 ) -> Job:
-    """The job that scores the layers by a second method, from the text that the first one read."""
-    subject, first = session.subject, session.known
+    """The job that scores the layers a second time, by another method or from another text."""
+    subject = session.subject
 
     def steps(job: Job) -> Steps:
-        job.say(f"Scoring with {method_title(method)}.")
-        return (yield from scored(subject, first.calibration, method, options, offline))
+        job.say(f"Scoring with {method_title(method)} on {text_title(calibration.text)}.")
+        return (yield from scored(subject, calibration, method, options, offline))
 
     def on_done(analysis: Analysis) -> None:
         session.keep_analysis(analysis)
         session.lay_over(analysis)
 
-    return session.begin(registry.worker, Job("second", "Second method", steps, on_done=on_done))
+    return session.begin(registry.worker, Job("second", "Second analysis", steps, on_done=on_done))
 
 
 def first_plan(session: Session, analysis: Analysis) -> tuple[Plan, str]:
