@@ -202,6 +202,6 @@ def test_another_text_is_laid_over_with_difference_and_rank_correlation(
     page.locator("#analyse-overlay").get_by_text("difference in rank").click()
     for id in ("analyse-heads", "analyse-channels"):
         expect(page.locator(f"#{id} .gtitle")).to_contain_text("How differently")
-    visitor.set("analyse-second-text", "The same text")
+    visitor.choose("analyse-second-text", "The same text")
     expect(page.locator("#analyse-heads .gtitle")).to_contain_text("Importance of each head")
     expect(page.locator("#analyse-agreement")).to_contain_text("lay it over")
