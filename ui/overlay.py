@@ -14,8 +14,8 @@ from ui import agreement as numbers
 from ui import work
 from ui.agreement_maps import agreement_chart, channels_agreement, heads_agreement
 from ui.choices import Source, for_ratio, source_of
-from ui.lead_maps import channels_difference, heads_difference
 from ui.drawing import Layers
+from ui.lead_maps import channels_difference, heads_difference
 from ui.pieces import job_line, start_and_stop
 from ui.plotview import PlotView
 from ui.registry import REGISTRY
