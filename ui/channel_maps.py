@@ -15,7 +15,7 @@ from slimllm.shapes import Shape
 from slimllm.types import LayerAnalysis, SiteAnalysis
 from ui.drawing import COLOUR, Layers, axis, laid_out, layer_axis
 from ui.inside import faint
-from ui.maps import bin_edges, binned, colours, gap, map_trace, ranks_of, runs
+from ui.maps import bin_edges, binned, colours, gap, map_trace, of_median, ranks_of, runs
 
 Order = Literal["sorted", "place", "sum"]
 ORDERS: tuple[Order, ...] = ("sorted", "place", "sum")
@@ -103,14 +103,6 @@ def cumulative(site: SiteAnalysis, size: int) -> np.ndarray:
     total = scores.sum()
     shares[: len(scores)] = np.cumsum(scores) / total if total > 0 else 1.0
     return shares
-
-
-def of_median(scores: np.ndarray, medians: np.ndarray) -> np.ndarray:
-    """0 to 200 for half to four times each row's median, equal steps for equal factors."""
-    tiny = np.finfo(np.float32).tiny
-    middle = np.maximum(np.nan_to_num(medians), tiny)
-    shades = 200 * np.clip((1 + np.log2(np.maximum(scores, tiny) / middle)) / 3, 0, 1)
-    return np.where(scores > 0, shades, 0)  # a dead channel is nothing, also in a dead layer
 
 
 def every_channel(found: LayerAnalysis, index: int, order: Order) -> go.Figure:

@@ -98,6 +98,14 @@ def of_best(scores: np.ndarray) -> np.ndarray:
     return 200 * np.clip(scores / best, 0, 1)
 
 
+def of_median(scores: np.ndarray, medians: np.ndarray) -> np.ndarray:
+    """0 to 200 for half to four times each row's median, equal steps for equal factors."""
+    tiny = np.finfo(np.float32).tiny
+    middle = np.maximum(np.nan_to_num(medians), tiny)
+    shades = 200 * np.clip((1 + np.log2(np.maximum(scores, tiny) / middle)) / 3, 0, 1)
+    return np.where(scores > 0, shades, 0)  # a dead channel is nothing, also in a dead layer
+
+
 def colours(title: str, marks: Mapping[str, int]) -> dict[str, Any]:
     """The common colour axis of a map, with words at these values of 0 to 200."""
     return {
