@@ -205,3 +205,14 @@ def test_another_text_is_laid_over_with_difference_and_rank_correlation(
     visitor.choose("analyse-second-text", "The same text")
     expect(page.locator("#analyse-heads .gtitle")).to_contain_text("Importance of each head")
     expect(page.locator("#analyse-agreement")).to_contain_text("lay it over")
+
+
+def test_a_failed_analysis_says_so_in_the_place_of_the_maps(browser: Browser, address: str) -> None:
+    visitor = Visitor(browser, address, 1000)
+    visitor.load()
+    visitor.page.click("#load-next")
+    visitor.set("analyse-text", "/nowhere/at/all.txt")
+    visitor.page.click("#analyse-button")
+    for id in ("analyse-layers", "analyse-heads", "analyse-channels"):
+        expect(visitor.page.locator(f"#{id} .pv-wrong")).to_contain_text("Nothing to draw yet.")
+    visitor.close()

@@ -217,6 +217,8 @@ def test_layers_that_have_not_arrived_stay_blank_and_nothing_moves(small: Analys
         assert figure.layout.yaxis.range == whole.layout.yaxis.range
         assert figure.layout.xaxis.range == whole.layout.xaxis.range
         assert figure.layout.uirevision == whole.layout.uirevision
+        assert figure.layout.margin == whole.layout.margin
+        assert figure.layout.margin.r > 80, "there is room for the colour bar before it comes"
 
 
 def test_head_scores_are_exact_in_the_hover_and_relative_in_colour(small: Analysis) -> None:

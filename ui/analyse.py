@@ -100,7 +100,7 @@ def maps(screen: Screen, offline: bool) -> None:
         zoom = choice_of(ZOOMS, "The map of channels shows", "analyse-zoom")
     pinning.bar(screen)
     overlay.agreement(screen)
-    screen.show(layers, draw_layers, "layers", "look", pace=1.0)
+    screen.show(layers, draw_layers, token=map_token("layers", "look"), pace=1.0)
     screen.show(heads, draw_heads, token=map_token("layers", "overlay", "second", "look"), pace=1.0)
     parts = ("layers", "order", "overlay", "second", "look")
     screen.show(channels, draw_channels, token=lambda s: (map_token(*parts)(s), pinning.zoomed(s)), pace=1.0)
@@ -132,6 +132,7 @@ def map_token(*parts: str) -> Callable[[Session], Any]:
         session.born,
         *(session.serial[part] for part in parts),
         pinning.held(session),
+        failure(session),
     )
 
 
@@ -159,9 +160,20 @@ def dress(session: Session) -> dict[str, Any]:
     return {"value": "Analyse", "variant": "primary"}
 
 
+def missing(session: Session) -> str | None:
+    """What stands in a picture's place while there is nothing to draw, where an analysis failed."""
+    return f"Nothing to draw yet. {failure(session)}" if failure(session) else None
+
+
+def failure(session: Session) -> str:
+    """Why the latest analysis failed; empty where it did not."""
+    job = session.job
+    return job.error if job is not None and (job.kind, job.state) == ("analyse", "failed") else ""
+
+
 def draw_layers(session: Session) -> Any:
     if session.loaded is None or not session.partial:
-        return None
+        return missing(session)
     shape, plan = session.subject.shape, present_plan(session)
     if session.analysis is None or plan is None or overlay.filling(session):
         return charts.layer_chart(session.partial, len(session.partial), None, shape)
@@ -171,7 +183,7 @@ def draw_layers(session: Session) -> Any:
 
 def draw_heads(session: Session) -> Any:
     if session.loaded is None or not session.partial:
-        return None
+        return missing(session)
     shape, plan = session.subject.shape, present_plan(session)
     laid = overlay.heads_picture(session)
     if laid is None:
@@ -183,7 +195,7 @@ def draw_heads(session: Session) -> Any:
 
 def draw_channels(session: Session) -> Any:
     if session.loaded is None or not session.partial:
-        return None
+        return missing(session)
     order, by_rank, only = pinning.order_of(session), pinning.by_rank(session), pinning.zoomed(session)
     layers, plan = overlay.shown_layers(session), present_plan(session)
     if only is not None and (found := layers[only]) is not None:

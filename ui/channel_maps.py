@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 
 from slimllm.shapes import Shape
 from slimllm.types import LayerAnalysis, SiteAnalysis
-from ui.drawing import COLOUR, Layers, axis, laid_out, layer_axis
+from ui.drawing import BESIDE_BAR, COLOUR, Layers, axis, laid_out, layer_axis
 from ui.inside import faint
 from ui.maps import bin_edges, binned, colours, gap, map_trace, of_median, ranks_of, runs
 
@@ -43,6 +43,7 @@ def channels_map(
     layout: dict[str, Any] = {
         "xaxis": axis(f"{label(order)}{cells}", range=[-0.5, size - 0.5], tickformat=",d", nticks=6),
         "yaxis": layer_axis(total),
+        "margin": BESIDE_BAR,
         "coloraxis": colours("of the layer’s importance, up to here", shares)
         if order == "sum"
         else colours("times the layer’s median", scores),

@@ -70,6 +70,10 @@ def layer_axis(total: int) -> dict[str, Any]:
     )
 
 
+# Room for a colour bar from the start, so that a map keeps its place when its first layer arrives.
+BESIDE_BAR = {"l": 64, "r": 92, "t": 52, "b": 52}
+
+
 def ticks(n: int, most: int = 10) -> list[int]:
     """Round positions from 0 to n - 1."""
     step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 200, 500, n) if math.ceil(n / s) <= most or s == n)

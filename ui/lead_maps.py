@@ -12,7 +12,7 @@ from slimllm.shapes import Unit
 from slimllm.types import Analysis, SiteAnalysis
 from ui.agreement import ranks
 from ui.agreement_maps import Names
-from ui.drawing import axis, colour_bar, laid_out, layer_axis, safe, scale, ticks
+from ui.drawing import BESIDE_BAR, axis, colour_bar, laid_out, layer_axis, safe, scale, ticks
 from ui.maps import between_groups, bin_edges, gap
 from ui.words import unit_words
 
@@ -89,6 +89,7 @@ def difference_map(
         key=f"difference {total} {size}",
         xaxis=axis(label, range=[-0.5, size - 0.5], tickformat=",d", **few),
         yaxis=layer_axis(total),
+        margin=BESIDE_BAR,
         coloraxis={
             "colorscale": scale("diverging"),
             "cmin": 0,

@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 
 from slimllm.shapes import Shape, Unit
 from slimllm.types import LayerAnalysis, SiteAnalysis
-from ui.drawing import COLOUR, Layers, axis, colour_bar, laid_out, layer_axis, scale, ticks
+from ui.drawing import BESIDE_BAR, COLOUR, Layers, axis, colour_bar, laid_out, layer_axis, scale, ticks
 
 
 def first_unit(layers: Layers, shape: Shape) -> Unit:
@@ -44,6 +44,7 @@ def heads_map(layers: Layers, total: int, shape: Shape, *, unit: Unit | None = N
     layout: dict[str, Any] = {
         "xaxis": axis("Query head", range=[-0.5, size - 0.5], tickmode="array", tickvals=ticks(size, 16)),
         "yaxis": layer_axis(total),
+        "margin": BESIDE_BAR,
         "shapes": [between_groups(x) for x in lines],
         "coloraxis": colours("of the layer’s best head", {"0 %": 0, "50 %": 100, "100 %": 200}),
     }
@@ -69,6 +70,7 @@ def columns_map(layers: Layers, total: int, shape: Shape, *, bins: int = 192) ->
     layout: dict[str, Any] = {
         "xaxis": axis("Value column", range=[-0.5, size - 0.5], tickformat=",d", nticks=6),
         "yaxis": layer_axis(total),
+        "margin": BESIDE_BAR,
         "shapes": [between_groups(x) for x in lines],
         "coloraxis": colours("of the layer’s best column", {"0 %": 0, "50 %": 100, "100 %": 200}),
     }
