@@ -107,10 +107,10 @@ def maps(screen: Screen, offline: bool) -> None:
     screen.show(
         [order, zoom], lambda s: [pinning.order_of(s), s.wishes.get("zoom", ("all",))[0]], "order", "subject"
     )
-    screen.on([order.input, zoom.input], "analyse", choose_order, order, zoom)
+    screen.on([order.input, zoom.input], "analyse", choose_order, order, zoom, mode="always_last")
     screen.on(layers.click, "analyse", click_bar, click=True)
-    screen.on(heads.click, "analyse", ClickMap("heads"), click=True)
-    screen.on(channels.click, "analyse", ClickMap("channels"), click=True)
+    screen.on(heads.click, "analyse", ClickMap("heads"), click=True, mode="always_last")
+    screen.on(channels.click, "analyse", ClickMap("channels"), click=True, mode="always_last")
     pinning.listen(screen, heads, "heads")
     pinning.listen(screen, channels, "channels")
 

@@ -76,8 +76,8 @@ def chooser(screen: Screen, offline: bool) -> None:
     screen.show(colours, draw_colours, "second", "overlay")
     start_and_stop(screen, "second", button, stop, lambda s: s.analysis is not None)
     screen.on(button.click, "analyse", Press(offline), second, text)
-    screen.on([second.input, text.input], "analyse", choose, second, text)
-    screen.on(colours.input, "analyse", choose_colours, colours)
+    screen.on([second.input, text.input], "analyse", choose, second, text, mode="always_last")
+    screen.on(colours.input, "analyse", choose_colours, colours, mode="always_last")
 
 
 def agreement(screen: Screen) -> None:

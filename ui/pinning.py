@@ -50,8 +50,8 @@ def bar(screen: Screen) -> None:
 
 def listen(screen: Screen, view: PlotView, what: Literal["heads", "channels"]) -> None:
     """Takes what is chosen on a map, and the letters pressed there."""
-    screen.on(view.pick, "analyse", chooser(what), click=True)
-    screen.on(view.pin, "analyse", lettered(what), click=True)
+    screen.on(view.pick, "analyse", chooser(what), click=True, mode="always_last")
+    screen.on(view.pin, "analyse", lettered(what), click=True, mode="always_last")
 
 
 def token(session: Session) -> Any:
