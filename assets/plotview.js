@@ -38,7 +38,7 @@
     const font = {family: style('--font') || 'sans-serif', size: 13, color: style('--slim-ink'), ...layout.font};
     const dress = {...layout, width, height, autosize: false, font};
     // a finger that moves over a plot scrolls the page
-    dress.dragmode = touch || width < 480 ? false : layout.dragmode ?? (picks ? 'select' : 'zoom');
+    dress.dragmode = touch ? false : layout.dragmode ?? (picks ? 'select' : 'zoom');
     const frame = {line: {color: style('--slim-accent'), width: 2, dash: 'solid'}};
     if (picks) Object.assign(dress, {newselection: frame, activeselection: {opacity: 0}});
     dress.hoverlabel = {
