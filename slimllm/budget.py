@@ -94,6 +94,8 @@ def bounds_of(
     steps, size = layer.steps(unit), layer.widest(unit) // layer.steps(unit)
     low = max(1, per_pool(layer, unit, kept_heads))
     high = max(low, steps - per_pool(layer, unit, cut_heads))
+    if layer.whole and unit != "value-column":
+        low = high = steps
     floor = max(1, len(kept_channels), math.ceil(layer.channels * (1 - MAX_RATIO)))
     top = max(layer.channels - len(cut_channels), 1)
     if cut_channels:

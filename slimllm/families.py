@@ -5,8 +5,8 @@ A new family whose layers have one attention and one MLP is one row of `FAMILIES
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -29,7 +29,8 @@ class Family:
 
     `between` names the module that reads the residual stream between attention and MLP, where what a reader
     writes is added to the stream as it is; empty where it is normalised or scaled first, or both sites read
-    the same stream.
+    the same stream. `norms` names the modules that hold weights for each head of their own, and whose heads
+    these are; models may lack them. `whole` says why no head can go; empty where heads can.
     """
 
     attention: Site
@@ -38,6 +39,8 @@ class Family:
     layers: str = "model.layers"
     attention_module: str = "self_attn"
     between: str = ""
+    norms: Mapping[str, str] = field(default_factory=dict)
+    whole: str = ""
 
 
 STANDARD = Family(
@@ -59,10 +62,17 @@ PARALLEL = Family(
 )
 PLAIN = replace(STANDARD, between="post_attention_layernorm")
 FAMILIES: dict[str, Family] = {
-    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma"), PLAIN),
+    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "smollm3"), PLAIN),
     **dict.fromkeys(("gemma2", "gemma3_text", "granite"), STANDARD),
     "phi3": FUSED,
     "phi": PARALLEL,
+    "starcoder2": replace(PLAIN, mlp=Site("mlp.c_proj", {"mlp.c_fc": "c"})),
+    "stablelm": replace(PLAIN, norms={"self_attn.q_layernorm": "q", "self_attn.k_layernorm": "k"}),
+    "cohere": replace(STANDARD, norms={"self_attn.q_norm": "q", "self_attn.k_norm": "k"}),
+    "olmo2": replace(
+        STANDARD,
+        whole="queries and keys are normalised over all heads together, so a head that goes changes the rest",
+    ),
 }
 
 
@@ -75,7 +85,8 @@ def family_of(config: Any, source: str) -> Family:
             f"'{source}' holds quantised weights, which cannot be sliced; load its unquantised version."
         )
     if kind in FAMILIES:
-        return FAMILIES[kind]
+        parallel = getattr(config, "use_parallel_residual", False)  # both sites read the same stream
+        return replace(FAMILIES[kind], between="") if parallel else FAMILIES[kind]
     reason = "this architecture's layers are not described yet"
     if getattr(config, "is_encoder_decoder", False):
         reason = "it is an encoder-decoder"
@@ -91,6 +102,14 @@ def family_of(config: Any, source: str) -> Family:
 def part(layer: nn.Module, name: str) -> nn.Linear:
     """The linear layer called `name` inside a decoder layer."""
     return layer.get_submodule(name)  # type: ignore[return-value]
+
+
+def head_norms(layer: nn.Module, family: Family) -> Iterator[tuple[str, nn.Module, str]]:
+    """(name, module, letter) of the norms with weights for each head of their own that this layer has."""
+    inside = dict(layer.named_modules()) if family.norms else {}
+    for name, letter in family.norms.items():
+        if name in inside:
+            yield name, inside[name], letter
 
 
 def value_writer(family: Family) -> str:
@@ -130,11 +149,16 @@ def layer_shape(layer: nn.Module, family: Family) -> LayerShape:
             group_cost += row * (size * letters.count("k") + values * letters.count("v"))
             value_cost += row * groups * letters.count("v")
             channel_cost += row * letters.count("c")
+    for _, norm, letter in head_norms(layer, family):
+        weights = sum(p.numel() for p in norm.parameters())
+        head_cost += weights // heads if letter == "q" else 0
+        group_cost += weights // groups if letter == "k" else 0
     total = sum(p.numel() for p in layer.parameters())
     fixed = total - heads * head_cost - groups * group_cost - channels * channel_cost
     biases = reader.bias is not None, down.bias is not None
     costs = head_cost, group_cost, channel_cost
-    return LayerShape(heads, groups, channels, *costs, fixed, *biases, values=values, value_cost=value_cost)
+    found = LayerShape(heads, groups, channels, *costs, fixed, *biases, values=values, value_cost=value_cost)
+    return replace(found, whole=bool(family.whole))
 
 
 def shape_of(model: Any, family: Family) -> Shape:

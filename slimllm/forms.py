@@ -18,13 +18,13 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from slimllm.families import part
+from slimllm.families import head_norms, part
 from slimllm.lending import is_lent
 from slimllm.modeling_slim import Placed
 from slimllm.models import Pruned, Subject, slim_class
 from slimllm.types import Refusal
 
-BIAS_FLAGS = ("attention_bias", "mlp_bias")
+BIAS_FLAGS = ("attention_bias", "mlp_bias", "use_bias")
 LIKE_LLAMA = ("llama", "mistral", "qwen2")  # one architecture but for biases, where no window slides
 
 State = Mapping[str, Tensor]
@@ -92,6 +92,7 @@ def shim(pruned: Pruned) -> Form:
         "attention": family.attention_module,
         "heads": [list(row[:2]) for row in subject.shape.widths],
         "linears": {name: [extent(part(layer, name)) for layer in subject.layers] for name in names},
+        **norm_heads(subject),
     }
     code = {"AutoModelForCausalLM": "modeling_slim.SlimForCausalLM"}
     config = type(subject.model.config).from_dict({**plain(subject), "slim": slim, "auto_map": code})
@@ -126,7 +127,7 @@ def padded(pruned: Pruned) -> Form:
             misfits.append(misfit)
             continue
         filled = pad(subject, state, target)
-        zeros = sum(tensor.numel() - state[key].numel() for key, tensor in filled.items())
+        zeros = sum(t.numel() for t in filled.values()) - sum(state[k].numel() for k in filled if k in state)
         words = (
             f"Narrow layers are filled up with zeros to {target[0]} whole heads and {target[2]} channels, "
             f"so that it loads anywhere as {name_of(model)}; {zeros:,} parameters are such zeros, which save "
@@ -231,6 +232,15 @@ def base_of(subject: Subject) -> str:
     return (getattr(subject.model.config, "slim", None) or {}).get("base") or name_of(subject.model)
 
 
+def norm_heads(subject: Subject) -> dict[str, dict[str, list[int]]]:
+    """How many heads each norm with weights of their own has in every layer; nothing where none has such."""
+    found: dict[str, list[int]] = {}
+    for layer, (heads, groups, _) in zip(subject.layers, subject.shape.widths, strict=True):
+        for name, _, letter in head_norms(layer, subject.family):
+            found.setdefault(name, []).append(heads if letter == "q" else groups)
+    return {"norms": found} if found else {}
+
+
 def extent(linear: nn.Linear) -> list[int | bool | str]:
     """The linear's shape as `modeling_slim.resize` reads it."""
     shape: list[int | bool | str] = [linear.out_features, linear.in_features, linear.bias is not None]
@@ -276,7 +286,19 @@ def pad(subject: Subject, state: State, target: Widths) -> dict[str, Tensor]:
                 for key in (f"{stem}.weight",) if dim else (f"{stem}.weight", f"{stem}.bias"):
                     if key in state:
                         filled[key] = scatter(state[key], places, start * tall, dim)
+        for name, _, letter in head_norms(subject.layers[index], family):
+            pad_norm(filled, f"{family.layers}.{index}.{name}", units[letter], total[letter])
     return filled
+
+
+def pad_norm(filled: dict[str, Tensor], stem: str, places: Tensor, total: int) -> None:
+    """Gives a norm that has weights for each head zeros for those that are filled in."""
+    if f"{stem}.weight" in filled:
+        filled[f"{stem}.weight"] = scatter(filled[f"{stem}.weight"], places, total, 0)
+        return
+    one = torch.stack([filled[f"{stem}.norms.{head}.weight"] for head in range(len(places))])
+    for head, weight in enumerate(scatter(one, places, total, 0)):
+        filled[f"{stem}.norms.{head}.weight"] = weight.clone()
 
 
 def scatter(tensor: Tensor, places: Tensor, total: int, dim: int) -> Tensor:

@@ -33,6 +33,16 @@ def set_heads(attention: Any, heads: int, groups: int) -> None:
     if hasattr(attention, "num_key_value_heads"):  # Phi-3 splits its fused projection by these in forward
         attention.num_key_value_heads = groups
         attention.config = OwnHeads(getattr(attention.config, "shared", attention.config), heads, groups)
+    if hasattr(attention, "num_heads"):
+        attention.num_heads = heads
+
+
+def keep_heads(norm: Any, kept: list[int]) -> None:
+    """Keeps what a norm has for these heads: norms of their own, or rows of one weight."""
+    if hasattr(norm, "norms"):
+        norm.norms = nn.ModuleList(norm.norms[head] for head in kept)
+    else:
+        norm.weight = nn.Parameter(norm.weight.detach()[kept], norm.weight.requires_grad)
 
 
 class Placed(nn.Linear):
@@ -81,7 +91,8 @@ KINDS = {"Widened": Widened, "Selected": Selected}
 
 
 def resize(model: transformers.PreTrainedModel, slim: dict[str, Any]) -> None:
-    """Replaces the linear layers named in `slim` by empty ones of the listed shapes.
+    """Replaces the linear layers named in `slim` by empty ones of the listed shapes, and cuts norms that have
+    weights for each head.
 
     A shape is (outputs, inputs, bias), and for a `Placed` one its kind and number of places.
     """
@@ -94,6 +105,8 @@ def resize(model: transformers.PreTrainedModel, slim: dict[str, Any]) -> None:
             kind, count = (KINDS[places[0]], places[1:]) if places else (nn.Linear, ())
             setattr(layer.get_submodule(parent), leaf, kind(inputs, outputs, *count, **how))
         set_heads(layer.get_submodule(slim["attention"]), *slim["heads"][index])
+        for name, counts in slim.get("norms", {}).items():
+            keep_heads(layer.get_submodule(name), list(range(counts[index])))
 
 
 class Slim:

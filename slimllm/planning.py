@@ -290,6 +290,11 @@ def check_plan(plan: Plan, shape: Shape) -> None:
             "model."
         )
     for index, (width, layer) in enumerate(zip(plan.heads, shape.layers, strict=True)):
+        if layer.whole and plan.unit != "value-column" and 0 < width < layer.heads:
+            raise Refusal(
+                f"This plan keeps {width} heads in layer {index}, but single heads of {shape.family} models "
+                "cannot go; keep them all."
+            )
         if width > layer.widest(plan.unit):
             raise Refusal(
                 f"This plan keeps {width} value columns in layer {index}, whose heads have {layer.values}; "

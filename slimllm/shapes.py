@@ -30,6 +30,7 @@ class LayerShape:
     mlp_bias: bool
     values: int = 0  # value columns of each head
     value_cost: int = 0  # parameters of one value column in all heads: rows of V and columns of O
+    whole: bool = False  # no head can go
 
     def widest(self, unit: Unit) -> int:
         """The dense width of the attention site: its query heads, or the value columns of each."""

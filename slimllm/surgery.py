@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slimllm.families import Family, Site, part, value_writer
-from slimllm.modeling_slim import Placed, Selected, Widened, set_heads
+from slimllm.families import Family, Site, head_norms, part, value_writer
+from slimllm.modeling_slim import Placed, Selected, Widened, keep_heads, set_heads
 from slimllm.shapes import LayerShape
 from slimllm.types import Repair
 
@@ -43,6 +43,8 @@ def slice_attention(
     if isinstance(reader, Placed):
         reader.in_features = len(kept) * size
         keep_places(reader, (kept[:, None] * size + torch.arange(size)).flatten())
+    for _, norm, letter in head_norms(layer, family):
+        keep_heads(norm, (kept if letter == "q" else groups).tolist())
     set_heads(layer.get_submodule(family.attention_module), len(kept), len(groups))
 
 

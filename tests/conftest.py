@@ -35,6 +35,14 @@ FAMILY_CONFIGS: dict[str, dict[str, Any]] = {
     "phi": {"num_key_value_heads": 6},
     "phi3": {"pad_token_id": 0},
 }
+# families that tests/test_families.py adds to those that every oracle goes through
+MORE_CONFIGS: dict[str, dict[str, Any]] = {
+    "smollm3": {"no_rope_layer_interval": 2, "tie_word_embeddings": True},
+    "starcoder2": {"sliding_window": None},
+    "cohere": {"use_qk_norm": True},
+    "stablelm": {"qk_layernorm": True, "use_qkv_bias": True},
+    "olmo2": {},
+}
 
 PAGE = (
     "A model is a long chain of layers. Every layer reads a stream of numbers, looks back at earlier "
@@ -71,7 +79,7 @@ def tiny_config(family: str, **changes: Any) -> Any:
         "eos_token_id": 255,
         "pad_token_id": None,
         "initializer_range": 0.2,
-        **FAMILY_CONFIGS[family],
+        **(FAMILY_CONFIGS | MORE_CONFIGS)[family],
         **changes,
     }
     return transformers.AutoConfig.for_model(family, **settings)

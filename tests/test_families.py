@@ -1,0 +1,250 @@
+"""The grid: every family × unit × recovery × export. What is left computes what the whole model with the same
+parts silenced does, and is stored and read again without loss."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import FAMILY_CONFIGS, MORE_CONFIGS, PAGE, tiny_subject
+
+from slimllm import checkpoint, forms, models, pipeline, planning, texts
+from slimllm.families import FAMILIES, narrows_values, part, shape_of
+from slimllm.models import Pruned, Subject
+from slimllm.recovery import RECOVERIES
+from slimllm.shapes import Grouping
+from slimllm.types import Calibration, Plan, Refusal
+
+CALIBRATION = Calibration(samples=3, length=24)
+TEXT = texts.Text("page", lambda _: [PAGE * 6])
+TOKENS = torch.randint(0, 250, (3, 20), generator=torch.Generator().manual_seed(1))
+UNITS = ("kv-group", "query-head", "value-column")
+
+
+def counted(heads: int, groups: int, **more: Any) -> dict[str, Any]:
+    return {"num_attention_heads": heads, "num_key_value_heads": groups, "hidden_size": heads * 8, **more}
+
+
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{name: (name, {}) for name in (*FAMILY_CONFIGS, *MORE_CONFIGS)},
+    "llama-tied": ("llama", {"tie_word_embeddings": True}),
+    "llama-biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
+    "llama-tied-biases": ("llama", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
+    **{
+        f"llama-{h}-{g}": ("llama", counted(h, g))
+        for h, g in ((8, 8), (8, 4), (8, 2), (8, 1), (9, 3), (14, 2), (24, 8))
+    },
+    "mistral-sliding": ("mistral", {"sliding_window": 8}),
+    "qwen3-wide-heads": ("qwen3", {"head_dim": 16}),
+    "gemma-one-kv-head": ("gemma", {"num_key_value_heads": 1, "head_dim": 16}),
+    "cohere-plain": ("cohere", {"use_qk_norm": False}),
+    "stablelm-parallel": ("stablelm", {"use_parallel_residual": True, "qk_layernorm": False}),
+    "stablelm-parallel-norms": ("stablelm", {"use_parallel_residual": True}),
+    "starcoder2-no-biases": ("starcoder2", {"use_bias": False}),
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Tiny models are fastest on one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def subject_of(variant: str) -> Subject:
+    family, changes = VARIANTS[variant]
+    return tiny_subject(family, **changes)
+
+
+def units_of(subject: Subject) -> list[str]:
+    """The units that this model can lose, at least one, for plans that leave all heads."""
+    layer = subject.shape.layers[0]
+    found = [unit for unit in UNITS[:2] if layer.steps(unit) > 1 and not layer.whole] or ["kv-group"]
+    return [*found, "value-column"] if narrows_values(subject.family) else found
+
+
+def plan_of(subject: Subject, unit: str, recovery: str = "none", *, equal: bool = False) -> Plan:
+    """A plan by hand that leaves layers of three widths, or all of the same."""
+    heads, channels = [], []
+    for index, layer in enumerate(subject.shape.layers):
+        steps = layer.steps(unit)
+        keep = max(1, steps - 1) if equal or index != 1 else max(1, steps // 2)
+        if layer.whole and unit != "value-column":
+            keep = steps
+        heads.append(keep * layer.widest(unit) // steps)
+        channels.append(64 if equal else (96, 40, 70)[index])
+    return Plan(
+        model=subject.source,
+        family=subject.shape.family,
+        widths=subject.shape.widths,
+        heads=tuple(heads),
+        channels=tuple(channels),
+        calibration=CALIBRATION,
+        method="fasp" if unit == "value-column" else "wanda-sp",
+        recovery=recovery,
+        allocation="hand",
+        unit=unit,
+    )
+
+
+def prune(subject: Subject, plan: Plan) -> Pruned:
+    return pipeline.finish(pipeline.prune(subject, plan, TEXT))
+
+
+def silenced(dense: Subject, pruned: Pruned) -> Any:
+    """The dense model whose readers have zeros for all that went, and what the repair made of the rest."""
+    model, plan = copy.deepcopy(dense.model), pruned.plan
+    layers = zip(
+        model.get_submodule(dense.family.layers),
+        pruned.subject.layers,
+        dense.shape.layers,
+        pruned.layers,
+        strict=True,
+    )
+    for old, new, shape, report in layers:
+        grouping = Grouping(shape.heads, shape.groups, plan.unit, dense.shape.head_size)
+        inputs = grouping.inputs_of(torch.tensor(report.kept_heads), dense.shape.head_size)
+        for site, kept in (
+            (dense.family.attention, inputs),
+            (dense.family.mlp, torch.tensor(report.kept_channels)),
+        ):
+            reader, left = part(old, site.reader), part(new, site.reader)
+            weight = torch.zeros_like(reader.weight)
+            weight[:, kept] = left.weight.data
+            reader.weight.data = weight
+            reader.bias = left.bias
+    return model
+
+
+def logits(model: Any, **how: Any) -> torch.Tensor:
+    with torch.inference_mode():
+        return model(input_ids=TOKENS, use_cache=False, **how).logits
+
+
+GRID = [
+    pytest.param(variant, unit, recovery, id=f"{variant}-{unit}-{recovery}")
+    for variant in VARIANTS
+    for unit in units_of(subject_of(variant))
+    for recovery in (RECOVERIES if variant in FAMILIES else ("regression", "least-squares"))
+]
+
+
+@pytest.mark.parametrize(("variant", "unit", "recovery"), GRID)
+def test_families_pruned_equals_silenced(variant: str, unit: str, recovery: str) -> None:
+    dense = subject_of(variant)
+    pruned = prune(dense, plan_of(dense, unit, recovery))
+    small, whole = pruned.subject.model, silenced(dense, pruned)
+    assert pruned.subject.shape.decoder < dense.shape.decoder
+    torch.testing.assert_close(logits(small), logits(whole), atol=1e-4, rtol=1e-4)
+    assert shape_of(small, dense.family) == pruned.subject.shape
+    assert pruned.subject.shape.parameters == sum(p.numel() for p in small.parameters())
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if VARIANTS[name][0] in MORE_CONFIGS])
+def test_families_pruned_equals_silenced_in_every_way_of_calling(variant: str, attention: str) -> None:
+    """Padded batches, with and without cache. (The older families: tests/test_surgery.py.)"""
+    dense = subject_of(variant)
+    dense.model.set_attn_implementation(attention)
+    unit = units_of(dense)[0]
+    pruned = prune(dense, plan_of(dense, unit, "regression"))
+    small, whole = pruned.subject.model, silenced(dense, pruned)
+    padding = torch.ones_like(TOKENS)
+    padding[0, :6] = 0
+    seen = padding.bool()
+    torch.testing.assert_close(
+        logits(small, attention_mask=padding)[seen],
+        logits(whole, attention_mask=padding)[seen],
+        atol=1e-4,
+        rtol=1e-4,
+    )
+    for cache in (True, False):
+        how = {"max_new_tokens": 8, "do_sample": False, "use_cache": cache, "pad_token_id": 255}
+        with torch.inference_mode():
+            one, other = (m.generate(input_ids=TOKENS, attention_mask=padding, **how) for m in (small, whole))
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("name", ["slimllm", "best", "ddp", "fasp", "block-influence"])
+def test_families_whose_heads_stay_are_planned_so(name: str) -> None:
+    """OLMo 2 normalises queries over all heads: a plan takes channels, value columns or whole layers."""
+    subject = tiny_subject("olmo2")
+    options = {"steps": 2, "target": 0.2} if name == "ddp" else {}
+    job = pipeline.analyse(subject, TEXT, CALIBRATION, method_name=name, options=options)
+    plan = planning.make_plan(pipeline.finish(job), 0.3, align=1)
+    columns = plan.unit == "value-column"
+    assert all(0 < h < 8 if columns else h in (0, 6) for h in plan.heads)
+    assert 0.25 < plan.ratio_achieved < 0.4
+    pruned = prune(subject, plan)
+    assert shape_of(pruned.subject.model, subject.family) == pruned.subject.shape
+    if not columns:
+        wrong = dataclasses.replace(plan, heads=(4, 6, 6), channels=(96, 96, 96))
+        with pytest.raises(Refusal, match="keeps 4 heads in layer 0, but single heads of olmo2 models"):
+            prune(subject, wrong)
+
+
+# Exports ----------------------------------------------------------------------------------------------------
+
+HEADED = {"stablelm"}  # classes that take the head size from the width of the model and its heads
+NO_PLAIN = "different widths|no place for|no stock class|refuses|another shape|narrower than heads"
+
+
+def stored(pruned: Pruned, tier: str, folder: Path) -> Subject:
+    """What this program reads of the pruned model, stored as `tier`."""
+    folder.mkdir()
+    checkpoint.write(forms.choose(pruned, tier), pruned, folder)
+    return models.load(str(folder), device="cpu", dtype="float32")
+
+
+def check_stored(pruned: Pruned, tier: str, folder: Path) -> None:
+    again = stored(pruned, tier, folder)
+    torch.testing.assert_close(logits(again.model), logits(pruned.subject.model), atol=1e-4, rtol=1e-4)
+    assert json.loads((folder / "config.json").read_text()).get("auto_map") is None or tier == "shim"
+    if tier == "shim":
+        assert again.shape == pruned.subject.shape
+
+
+SHELF = [
+    pytest.param(variant, unit, id=f"{variant}-{unit}")
+    for variant in VARIANTS
+    for unit in units_of(subject_of(variant))[: None if variant in FAMILIES else 1]
+]
+
+
+@pytest.mark.parametrize(("variant", "unit"), SHELF)
+def test_families_export_shim(variant: str, unit: str, tmp_path: Path) -> None:
+    dense = subject_of(variant)
+    check_stored(prune(dense, plan_of(dense, unit, "regression")), "shim", tmp_path / "shim")
+
+
+@pytest.mark.parametrize(("variant", "unit"), SHELF)
+def test_families_export_padded(variant: str, unit: str, tmp_path: Path) -> None:
+    dense = subject_of(variant)
+    check_stored(prune(dense, plan_of(dense, unit)), "padded", tmp_path / "padded")
+
+
+@pytest.mark.parametrize("recovery", ["none", "regression"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_families_export_of_equal_widths(variant: str, recovery: str, tmp_path: Path) -> None:
+    """Without a recovery's biases every family is stored plainly, but where its class cannot have fewer
+    heads; with them where the class has places for them. The rest is refused with a reason."""
+    dense = subject_of(variant)
+    unit = units_of(dense)[0]
+    pruned = prune(dense, plan_of(dense, unit, recovery, equal=True))
+    form = forms.choose(pruned)
+    folder = tmp_path / form.tier
+    check_stored(pruned, form.tier, folder)
+    fewer = unit != "value-column" and pruned.plan.heads[0] < dense.shape.heads
+    if recovery == "none" and not (fewer and dense.shape.family in HEADED):
+        assert form.tier in ("native", "twin")
+    for tier in ("native", "twin") if form.tier == "shim" else ():
+        with pytest.raises(Refusal, match=NO_PLAIN):
+            forms.choose(pruned, tier)
