@@ -84,7 +84,8 @@ def changed_rules(before: Plan, after: Plan) -> list[str]:
         ("forced out", before.forced, after.forced),
     ):
         if set(old) != set(new):
-            said.append(f"{len(new)} {'unit' if len(new) == 1 else 'units'} {name}")
+            units = sum(pin.count for pin in new)
+            said.append(f"{units:,} {'unit' if units == 1 else 'units'} {name}")
     return said
 
 

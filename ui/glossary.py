@@ -86,6 +86,8 @@ TERMS = (
     term("Method", "The rule that says which parts matter most."),
     # how a cut is planned and mended
     term("Plan", "How many heads and channels each layer keeps. It says all that is needed to cut again."),
+    term("Protect|Protected", "A part that you keep for good: no plan may cut it."),
+    term("Force out|Forced out", "A part that you want gone: every plan leaves it out."),
     term(
         "Allocation|Allocations|Where to cut",
         "How the cut is shared out: some layers lose more than others.",

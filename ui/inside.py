@@ -182,7 +182,7 @@ def head_bars(
                     marker={
                         "color": COLOUR[colour],
                         "line": {"width": 0},
-                        "pattern": {"shape": hatch, "solidity": 0.45, "fgcolor": COLOUR["surface"]},
+                        "pattern": {"shape": hatch, "fillmode": "overlay", "fgcolor": COLOUR["surface"]},
                     },
                     hovertemplate=f"{what} %{{customdata}}, rank %{{x}}, {name}<br>"
                     "score %{y:.4g}<extra></extra>",
