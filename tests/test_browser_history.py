@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.runs_made_up import family  # noqa: E402
 from tests.serving import CHROMIUM, chromium, served, text_of  # noqa: E402
 from tests.synthetic import synthetic_analysis  # noqa: E402
 from tests.visiting import Visitor  # noqa: E402
+from ui import report  # noqa: E402
 from ui.jobs import Job  # noqa: E402
 from ui.registry import REGISTRY  # noqa: E402
 from ui.shelf import Shelf  # noqa: E402
@@ -194,3 +196,52 @@ def test_nothing_is_lost_when_the_tab_closes_or_reloads(
     visitor.tab("Tune")
     kept = str(run.plan.channels[1])
     expect(visitor.fader("mlp", 1)).to_have_attribute("aria-valuenow", kept)
+
+
+def test_the_report_opens_with_the_network_off(browser: Browser, tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+    file.write_text(report.page(family()[3]), encoding="utf-8")
+    assert file.stat().st_size < 3_000_000
+    context = browser.new_context(viewport={"width": 1200, "height": 900})
+    context.set_offline(True)
+    page, complaints = context.new_page(), list[str]()
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("requestfailed", lambda request: complaints.append(request.url))
+    page.on("request", lambda r: None if r.url.startswith(("data:", "file:")) else complaints.append(r.url))
+    page.goto(file.as_uri())
+    for section in ("figures", "maps", "layers", "answers", "again"):
+        expect(page.locator(f"#{section} h2")).to_be_visible()
+    assert page.locator("svg").count() == 5
+    broken = "[...document.images].filter((one) => !one.naturalWidth).length"
+    assert page.evaluate(broken) == 0
+    pictures = page.locator("svg.map image")
+    assert pictures.count() == 2
+    for picture in pictures.all():
+        picture.scroll_into_view_if_needed()
+        drawn = picture.evaluate(
+            """async (image) => {
+                const copy = new Image();
+                copy.src = image.getAttribute('href');
+                await copy.decode();
+                return copy.naturalWidth;
+            }"""
+        )
+        assert drawn in (9, 512)
+    picture = pictures.last
+    box = picture.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    expect(page.locator("#tip")).to_contain_text(
+        re.compile(r"Layer 15, channels [\d,]+ to [\d,]+: .* median;")
+    )
+    page.get_by_text("All layers as a table").click()
+    expect(page.locator("#layers tbody tr")).to_have_count(30)
+    with page.expect_download() as saved:
+        page.get_by_text("Download plan-run4.json").click()
+    assert json.loads(Path(saved.value.path()).read_text())["model"] == "synthetic"
+    overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    for width in (390, 1024):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.evaluate(overflow) <= 0
+    assert complaints == []
+    context.close()
