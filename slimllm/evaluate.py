@@ -31,12 +31,25 @@ class Perplexity:
 
 @dataclass(frozen=True)
 class Speed:
-    """Medians: tokens read per second at the stated prompt length, tokens written per second, batch 1."""
+    """Medians: tokens read per second at the stated prompt length, tokens written per second, batch 1; and
+    the (slowest, fastest) of all rounds."""
 
     prefill_tokens_per_second: float
     decode_tokens_per_second: float
     length: int
     new_tokens: int
+    prefill_range: tuple[float, float] = (0.0, 0.0)
+    decode_range: tuple[float, float] = (0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class TokenLosses:
+    """What a model made of a passage of n tokens, an entry for each but the first: its loss in nats, the
+    token that was likeliest there instead, and that one's probability; tensors (n − 1,) on the CPU."""
+
+    losses: Tensor
+    likeliest: Tensor
+    certainty: Tensor
 
 
 def perplexity(subject: Subject, tokens: Tensor, window: int = 128) -> Generator[Progress, None, Perplexity]:
@@ -73,6 +86,33 @@ def window_loss(subject: Subject, batch: Tensor) -> float:
     return torch.nn.functional.cross_entropy(
         logits.flatten(0, 1).float(), batch[:, 1:].flatten(), reduction="sum"
     ).item()
+
+
+def token_losses(logits: Tensor, ids: Tensor) -> TokenLosses:
+    """The losses of tokens ids (n,) under logits (n, vocab), where row i speaks of token i + 1; in float32.
+
+    Where the logits are not numbers, the loss is infinite and the certainty 0.
+    """
+    logs = logits[:-1].float().log_softmax(-1)
+    losses = -logs.gather(1, ids[1:, None].to(logs.device))[:, 0]
+    best, likeliest = logs.max(-1)
+    return TokenLosses(
+        losses.nan_to_num(nan=math.inf, posinf=math.inf).cpu(), likeliest.cpu(), best.exp().nan_to_num().cpu()
+    )
+
+
+@torch.inference_mode()
+def read_passage(subject: Subject, ids: Tensor) -> TokenLosses:
+    """The losses of a passage ids (n,) that the model reads at once; a `Refusal` where it cannot."""
+    if len(ids) < 2:
+        raise Refusal("The passage is too short; give at least a few words.")
+    if len(ids) > subject.shape.max_length:
+        raise Refusal(
+            f"The passage has {len(ids):,} tokens, more than this model reads at once "
+            f"({subject.shape.max_length:,}); use a shorter one."
+        )
+    logits = subject.model(input_ids=ids[None].to(subject.device), use_cache=False).logits[0]
+    return token_losses(logits, ids)
 
 
 def generate(
@@ -162,7 +202,8 @@ def speed(
             prefill.append(length / (middle - start))
             decode.append(new_tokens / (clock(subject) - middle))
         yield Progress("speed", i, repeats, f"Round {i} of {repeats}")
-    return Speed(statistics.median(prefill), statistics.median(decode), length, new_tokens)
+    ranges = [(min(rounds), max(rounds)) for rounds in (prefill, decode)]
+    return Speed(statistics.median(prefill), statistics.median(decode), length, new_tokens, *ranges)
 
 
 def clock(subject: Subject) -> float:

@@ -140,7 +140,7 @@ def test_whole_road(visitor: Visitor, text_file: str) -> None:
     for words in ("Dense", "Pruned + recovery", "Perplexity", "tokens/s", "windows of 32"):
         expect(table).to_contain_text(words)
     expect(page.locator("#compare-generations")).to_contain_text("The gates <b>open</b>")
-    expect(page.locator("#answer-1-recovered textarea")).to_be_visible()
+    expect(page.locator("#answer-1-recovered")).to_be_visible()
     expect(page.locator("#compare-errors .main-svg").first).to_be_visible()
 
     page.click("#compare-next")

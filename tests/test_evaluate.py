@@ -28,6 +28,34 @@ def test_oracle_perplexity_is_the_summed_loss_over_predicted_tokens(any_subject:
     assert found.perplexity == pytest.approx(math.exp(total / 186), rel=1e-3)
 
 
+def test_oracle_token_losses_are_those_of_every_token_alone(any_subject: Subject) -> None:
+    ids = TOKENS[:24]
+    found = evaluate.read_passage(any_subject, ids)
+    for place in range(1, 24):  # each token predicted from what comes before it and nothing else
+        with torch.inference_mode():
+            before = any_subject.model(input_ids=ids[None, :place]).logits[0, -1].double().softmax(-1)
+        assert float(found.losses[place - 1]) == pytest.approx(
+            -math.log(before[ids[place]]), rel=1e-3, abs=1e-4
+        )
+        assert float(found.certainty[place - 1]) == pytest.approx(float(before.max()), rel=1e-3)
+        assert int(found.likeliest[place - 1]) == int(before.argmax())
+    whole = pipeline.finish(evaluate.perplexity(any_subject, ids, 24))
+    assert float(found.losses.mean()) == pytest.approx(whole.nll, rel=1e-4)
+
+
+def test_losses_that_are_not_numbers_count_as_endless() -> None:
+    logits = torch.tensor([[0.0, math.nan], [2.0, 0.0], [0.0, 0.0]])
+    found = evaluate.token_losses(logits, torch.tensor([0, 1, 0]))
+    assert found.losses.tolist() == [math.inf, pytest.approx(math.log(1 + math.exp(-2)))]
+    assert found.certainty.tolist() == [0.0, pytest.approx(1 / (1 + math.exp(-2)))]
+
+
+@pytest.mark.parametrize(("length", "words"), [(0, "too short"), (1, "too short"), (600, "shorter")])
+def test_bad_input_passages_are_refused(length: int, words: str) -> None:
+    with pytest.raises(Refusal, match=words):
+        evaluate.read_passage(tiny_subject(), torch.zeros(length, dtype=torch.int64))
+
+
 @pytest.mark.parametrize(
     ("tokens", "window", "words"),
     [

@@ -28,7 +28,7 @@ from slimllm.recovery import RECOVERIES
 from slimllm.types import Calibration, Refusal
 from tests.serving import by_columns, served, text_of
 from tests.synthetic import synthetic_analysis
-from ui import choices, compare, history, overlay, report, several, tables, tune
+from ui import choices, history, overlay, report, several, tables, tune
 from ui.app import Settings, check, launch_options
 from ui.registry import REGISTRY, Registry
 from ui.runs import Budget, Column, Entry, Protocol, Run
@@ -295,11 +295,6 @@ def test_table_tells_units_protocol_and_changes() -> None:
     ):
         assert words in html
     assert "<b>odd" not in html
-
-
-def test_prompts_become_one_block_each() -> None:
-    session = Registry().open(None)
-    assert len(compare.draw_answers(session)) == 4 * 5
 
 
 # Choices, several methods, a second method ------------------------------------------------------------------

@@ -3,22 +3,18 @@ prompts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 
-from ui import outcome, several, trials
+from ui import answering, forgetting, outcome, pacing, passage, several, trials
 from ui.pieces import intro, job_line, lead, start_and_stop
 from ui.registry import REGISTRY
-from ui.runs import LABELS, NAMES
 from ui.screen import Screen
-from ui.session import Answer, Session
-from ui.wishes import MOST_PROMPTS, asked_for, text_choices
-from ui.words import safe
+from ui.session import Session
+from ui.wishes import asked_for, text_choices
 
 PURPOSE = "Cut the model by your plan, and see what that cost and what it saved."
-PROMPTS = ("The capital of France is", "Water boils when", "Once upon a time there was a small robot who")
 MEASURED = 8192
 
 
@@ -38,21 +34,25 @@ def build(screen: Screen, offline: bool) -> None:
         )
         stop = gr.Button("Stop", elem_id="compare-stop", scale=0, min_width=90, interactive=False)
         lead(screen, "compare", onward)
-        job_line(screen, "compare", "compare-progress", beside="methods")
+        job_line(screen, "compare", "compare-progress", beside=("methods", "passage", "topics", "pace"))
     outcome.build(screen, offline)
-    asked = (*measure_box(), *prompt_box())
+    measured = measure_box()
     with gr.Row(elem_classes="bar"):
         again = gr.Button(
             "Measure again", elem_id="compare-measure", scale=0, min_width=140, interactive=False
         )
+    asked = (*measured, *answering.build(screen))
+    answering.build_ours(screen, asked)
+    with gr.Row(elem_classes="bar"):
         answers = gr.Button(
             "Answer again", elem_id="compare-answer", scale=0, min_width=140, interactive=False
         )
-    with gr.Column(elem_id="compare-generations"):
-        boxes = [component for index in range(MOST_PROMPTS) for component in answer_block(index)]
+    answering.build_answers(screen)
+    passage.build(screen, offline, asked[0])
+    forgetting.build(screen)
+    pacing.build(screen)
     several.build(screen, offline, asked)
-    screen.show(list(asked), draw_asked)
-    screen.show(boxes, draw_answers, "answers", pace=0.4)
+    screen.show(list(asked), draw_asked, "prompts")
     start_and_stop(screen, "compare", button, stop, lambda s: bool(s.plans), dress)
     screen.show(
         [again, answers], draw_again, token=lambda s: (bool(s.comparison) and not s.busy, s.serial["visit"])
@@ -80,27 +80,6 @@ def measure_box() -> tuple[Any, ...]:
     return text, window, limit
 
 
-def prompt_box() -> tuple[Any, ...]:
-    """What the models are to continue, and how."""
-    with gr.Row(elem_classes="controls"):
-        prompts = gr.Textbox(
-            "\n".join(PROMPTS),
-            label="Prompts to continue",
-            info=f"one per line, up to {MOST_PROMPTS}; every model gets the same ones and the same seed",
-            lines=3,
-            max_lines=MOST_PROMPTS,
-            elem_id="compare-prompt",
-            scale=4,
-            min_width=300,
-        )
-        length = number(48, "Answer length", "new tokens at most", "length")
-        heat = gr.Number(
-            0, label="Temperature", info="0: the likeliest word", elem_id="compare-temperature", min_width=120
-        )
-        seed = number(0, "Seed", "of the draw", "seed")
-    return prompts, length, heat, seed
-
-
 def number(value: int, label: str, info: str, name: str) -> gr.Number:
     return gr.Number(value, label=label, info=info, precision=0, elem_id=f"compare-{name}", min_width=120)
 
@@ -108,25 +87,6 @@ def number(value: int, label: str, info: str, name: str) -> gr.Number:
 def onward(session: Session) -> tuple[str, str] | None:
     """The way to the next tab, once there is a comparison."""
     return ("Next: keep or export it", "history") if session.comparison and not session.busy else None
-
-
-def answer_block(index: int) -> list[Any]:
-    """A prompt's heading, and a box for the answer of each model."""
-    with gr.Column(visible=False, elem_classes="answers") as group:
-        heading = gr.HTML(padding=True)
-        with gr.Row(equal_height=True):
-            boxes = [
-                gr.Textbox(
-                    label=LABELS[name],
-                    interactive=False,
-                    lines=4,
-                    max_lines=12,
-                    min_width=220,
-                    elem_id=f"answer-{index}-{name}",
-                )
-                for name in NAMES
-            ]
-    return [group, heading, *boxes]
 
 
 def missing(session: Session) -> tuple[str, str] | None:
@@ -162,24 +122,3 @@ def draw_asked(session: Session) -> list[Any]:
 def draw_again(session: Session) -> list[Any]:
     able = session.comparison is not None and not session.busy
     return [gr.Button(interactive=able), gr.Button(interactive=able)]
-
-
-def draw_answers(session: Session) -> list[Any]:
-    """The answers so far; blocks without a prompt are hidden."""
-    updates: list[Any] = []
-    for index in range(MOST_PROMPTS):
-        updates += block_updates(session.answers[index] if index < len(session.answers) else None, session)
-    return updates
-
-
-def block_updates(answer: Answer | None, session: Session) -> Sequence[Any]:
-    if answer is None:
-        return [gr.Column(visible=False), *[gr.skip()] * (1 + len(NAMES))]
-    shown = session.pending or session.comparison
-    hidden = {"recovered"} if shown is not None and shown.plan.recovery == "none" else set()
-    if shown is not None and "recovered" in shown.models and "pruned" not in shown.models:
-        hidden = {"pruned"}
-    boxes = [
-        gr.Textbox(value=answer.texts.get(name, "").lstrip(), visible=name not in hidden) for name in NAMES
-    ]
-    return [gr.Column(visible=True), f'<p class="prompt">{safe(answer.prompt)}</p>', *boxes]

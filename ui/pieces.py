@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import gradio as gr
@@ -13,8 +13,8 @@ from ui.screen import Screen
 from ui.session import Session
 
 
-def job_line(screen: Screen, kind: str, elem_id: str, beside: str = "") -> gr.HTML:
-    """A line that follows this session's job of one kind: its step, times and end; jobs of the kind `beside`
+def job_line(screen: Screen, kind: str, elem_id: str, beside: Collection[str] = ()) -> gr.HTML:
+    """A line that follows this session's job of one kind: its step, times and end; jobs of the kinds `beside`
     have a line of their own on the same page."""
     line = gr.HTML("", elem_id=elem_id, elem_classes="job-line", padding=False)
 
@@ -23,13 +23,30 @@ def job_line(screen: Screen, kind: str, elem_id: str, beside: str = "") -> gr.HT
         if job is None:
             return ""
         if job.kind != kind:
-            if not job.active or job.kind == beside:
+            if not job.active or job.kind in beside:
                 return ""
             return words.note("info", f"{job.title} is going on; this page waits for it.")
         return words.progress_line(job, REGISTRY.worker.place(job))
 
     screen.show(line, look, token=look)
     return line
+
+
+def heading(
+    screen: Screen, name: str, title: str, purpose: str, needs: Callable[[Session], str] = lambda _: ""
+) -> None:
+    """The head of a panel of the Compare tab: title, a sentence, what it still needs, and what last went
+    wrong in it."""
+    line = gr.HTML(elem_id=f"compare-{name}-intro", elem_classes="panel-head", padding=False)
+
+    def draw(session: Session) -> str:
+        kind, said = session.notes.get(name, ("info", ""))
+        lack = needs(session)
+        todo = f' <span class="needs">{words.safe(lack)}</span>' if lack else ""
+        head = f"<h3>{words.safe(title)}</h3>{words.note('quiet', purpose)}"
+        return head.replace("</p>", f"{todo}</p>") + words.note(kind, said)
+
+    screen.show(line, draw, token=draw)
 
 
 def intro(screen: Screen, page: str, purpose: str, needs: Callable[[Session], str]) -> None:

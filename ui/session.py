@@ -19,6 +19,7 @@ from slimllm.planning import check_plan
 from slimllm.types import Analysis, Calibration, LayerAnalysis, LayerReport, Plan, Refusal
 from ui.archive import Archive, remembered
 from ui.choices import Source, comparable, source_of
+from ui.findings import Findings
 from ui.jobs import Job, Worker
 from ui.picking import Picked
 from ui.polished import Polished
@@ -51,14 +52,16 @@ class Comparison:
     reports: dict[str, tuple[LayerReport, ...]] = field(default_factory=dict)
     models: dict[str, Pruned] = field(default_factory=dict)
     run: int | None = None
+    findings: Findings = field(default_factory=Findings)
 
 
 @dataclass
 class Answer:
-    """A prompt and what each model wrote after it so far."""
+    """A prompt and what each model wrote after it so far; `done` once all have finished."""
 
     prompt: str
     texts: dict[str, str] = field(default_factory=dict)
+    done: bool = False
 
 
 class Session:

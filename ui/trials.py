@@ -140,20 +140,28 @@ def known_speeds(session: Session, pending: Comparison) -> dict[str, float | Non
 def race(session: Session, dense: Subject, pending: Comparison) -> Steps:
     """Measures how fast all models write, round by round in turns, so that a busy moment slows all of them
     alike."""
-    who = subjects(dense, pending)
     rounds = {
-        name: evaluate.speed(subject, length=64, new_tokens=16, repeats=5) for name, subject in who.items()
+        name: evaluate.speed(subject, length=64, new_tokens=16, repeats=5)
+        for name, subject in subjects(dense, pending).items()
     }
-    while rounds:
-        for name, steps in list(rounds.items()):
+
+    def take(name: str, found: evaluate.Speed) -> None:
+        pace = found.decode_tokens_per_second
+        put(session, pending, name, dataclasses.replace(pending.columns[name], tokens_per_second=pace))
+
+    yield from in_turns(rounds, take)
+
+
+def in_turns(rounds: dict[str, Steps], take: Callable[[str, Any], None]) -> Steps:
+    """Takes a step of each in turn, and hands over the result of each that ends."""
+    waiting = dict(rounds)
+    while waiting:
+        for name, steps in list(waiting.items()):
             try:
                 yield next(steps)
             except StopIteration as end:
-                del rounds[name]
-                pace = end.value.decode_tokens_per_second
-                put(
-                    session, pending, name, dataclasses.replace(pending.columns[name], tokens_per_second=pace)
-                )
+                del waiting[name]
+                take(name, end.value)
 
 
 def put(session: Session, pending: Comparison, name: str, column: Column) -> None:
@@ -223,20 +231,29 @@ def start_answers(registry: Registry, session: Session, asked: Asked) -> Job:
 
 
 def answer(session: Session, who: dict[str, Subject], asked: Asked) -> Steps:
-    """Lets every model continue every prompt with the same seed; the session's answers grow piece by
-    piece."""
+    """Lets all models continue every prompt with the same seed, a token of each in turn; the session's
+    answers grow side by side."""
     session.answers = [Answer(prompt) for prompt in asked.prompts]
-    total, done = len(who) * len(asked.prompts), 0
-    for answer in session.answers:
-        for name, subject in who.items():
-            answer.texts[name] = ""
-            for piece in pieces(subject, answer.prompt, asked):
+    total, most = len(asked.prompts), asked.new_tokens
+    for place, answer in enumerate(session.answers):
+        writing = {name: pieces(subject, answer.prompt, asked) for name, subject in who.items()}
+        answer.texts = dict.fromkeys(writing, "")
+        written = 0
+        while writing:
+            for name, text in list(writing.items()):
+                piece = next(text, None)
+                if piece is None:
+                    del writing[name]
+                    continue
                 answer.texts[name] += piece
                 session.mark("answers")
-                yield Progress("answers", done, total, f"{LABELS[name]} model is writing")
-            done += 1
-    session.mark("answers")
-    yield Progress("answers", done, total, "All models have written")
+                done = place * most + min(written, most)
+                yield Progress(
+                    "answers", done, total * most, f"All models write answer {place + 1} of {total}"
+                )
+            written += 1
+        answer.done = True
+        session.mark("answers")
 
 
 def pieces(subject: Subject, prompt: str, asked: Asked) -> Iterator[str]:

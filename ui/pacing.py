@@ -1,0 +1,113 @@
+"""How fast are they: reading and writing speed of all models, measured on request and in turns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gradio as gr
+
+from slimllm.evaluate import Speed
+from ui import probes
+from ui.pieces import heading, job_line, start_and_stop
+from ui.registry import REGISTRY
+from ui.runs import LABELS
+from ui.screen import Screen
+from ui.session import Session
+from ui.verdicts import pace
+from ui.wishes import whole
+from ui.words import change, duration, figure, note
+
+PURPOSE = (
+    "How fast each model reads a prompt (prefill) and writes an answer (decode) on this machine. Leave the "
+    "machine alone meanwhile."
+)
+EMPTY = "The speeds appear here once they are measured."
+PAGE = 700  # tokens of a page, roughly 500 words
+
+
+def build(screen: Screen) -> None:
+    """The panel."""
+    heading(screen, "pace", "How fast is it?", PURPOSE, lambda s: "" if s.comparison else "Prune first.")
+    with gr.Row(elem_classes="controls"):
+        length, new_tokens, rounds = (
+            gr.Number(
+                value, label=label, info=info, precision=0, elem_id=f"compare-pace-{name}", min_width=140
+            )
+            for value, label, info, name in (
+                (128, "Prompt", "tokens to read", "length"),
+                (32, "Answer", "tokens to write", "new"),
+                (5, "Rounds", "of which the median counts", "rounds"),
+            )
+        )
+    with gr.Row(elem_classes="bar"):
+        button = gr.Button(
+            "Measure speed", elem_id="compare-pace-button", scale=0, min_width=160, interactive=False
+        )
+        stop = gr.Button("Stop", elem_id="compare-pace-stop", scale=0, min_width=90, interactive=False)
+        job_line(screen, "pace", "compare-pace-progress", beside=("compare", "passage", "topics"))
+    table = gr.HTML(elem_id="compare-pace", padding=False)
+    screen.show(table, draw, "pace", "table")
+    start_and_stop(screen, "pace", button, stop, lambda s: s.comparison is not None)
+    screen.on(button.click, "pace", press, length, new_tokens, rounds)
+
+
+def press(session: Session, length: Any, new_tokens: Any, rounds: Any) -> None:
+    """Starts the measurement."""
+    probes.start_pace(
+        REGISTRY,
+        session,
+        whole(length, "The prompt", 1, 1_000_000),
+        whole(new_tokens, "The answer", 1, 4096),
+        whole(rounds, "Rounds", 1, 100),
+    )
+
+
+def draw(session: Session) -> str:
+    """The speeds that were measured last."""
+    last = session.comparison
+    if last is None or not last.findings.speeds:
+        return note("quiet", EMPTY)
+    loaded = session.loaded
+    where = f"on {loaded.device} in {loaded.dtype}" if loaded is not None else ""
+    return speeds_html(last.findings.speeds, where)
+
+
+def speeds_html(speeds: Mapping[str, Speed], where: str) -> str:
+    """Reading, writing and the time of a page for every model, with the protocol in words."""
+    names = [name for name in LABELS if name in speeds]
+    dense, best = speeds["dense"], speeds[names[-1]]
+    read, write = "prefill_tokens_per_second", "decode_tokens_per_second"
+    rows = (
+        ("Reading", "prefill, tokens per second", read, "prefill_range", "reads"),
+        ("Writing", "decode, tokens per second", write, "decode_range", "writes"),
+    )
+    body = ""
+    for title, hint, key, span, verb in rows:
+        cells = ""
+        for name in names:
+            value, (low, high) = getattr(speeds[name], key), getattr(speeds[name], span)
+            relative = "" if name == "dense" else f"{change(value, getattr(dense, key))}<br>"
+            cells += (
+                f"<td>{figure(value, 1)}<small>{relative}{figure(low, 1)} to {figure(high, 1)}</small></td>"
+            )
+        words = pace(getattr(best, key) / getattr(dense, key), verb)
+        head = f'<th scope="row">{title}<small>{hint}</small></th>'
+        body += f'<tr>{head}{cells}<td class="meaning">{words}</td></tr>'
+    pages = "".join(f"<td>{duration(PAGE / getattr(speeds[name], write))}</td>" for name in names)
+    body += (
+        '<tr><th scope="row">A page of text<small>about 500 words</small></th>'
+        f'{pages}<td class="meaning">As long as writing one takes.</td></tr>'
+    )
+    head = "".join(f'<th scope="col">{LABELS[name]}</th>' for name in names)
+    foot = (
+        f"Measured {where}: a prompt of {dense.length:,} tokens read at once, then {dense.new_tokens:,} "
+        "written one after the other, one text at a time. All models took turns, round by round, so that a "
+        "busy moment slows all of them alike; a first round to warm up does not count. Medians, and below "
+        "them the slowest and the fastest round."
+    )
+    return (
+        f'<div class="wide"><table class="figures three" style="--columns: {len(names)}"><thead><tr>'
+        f'<th scope="col">What</th>{head}<th scope="col" class="meaning">In plain words</th></tr></thead>'
+        f'<tbody>{body}</tbody></table></div><p class="foot">{foot}</p>'
+    )

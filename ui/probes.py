@@ -1,0 +1,178 @@
+"""Jobs that ask the models of the present comparison: what they make of a passage, of every topic, how fast
+they are. No Gradio in here."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Mapping
+
+import torch
+
+from slimllm import evaluate, texts
+from slimllm.models import Subject
+from slimllm.types import Progress, Refusal
+from ui.findings import Passage, excerpt, pieces_of
+from ui.jobs import Job, Steps
+from ui.registry import Registry
+from ui.runs import LABELS
+from ui.session import Comparison, Session
+from ui.trials import compared, in_turns, subjects
+
+PASSAGE = 160  # tokens of a passage that is taken from a text
+OWN = 400  # tokens of the user's own passage at most
+SEARCHED = 12  # passages among which the worst is found
+Made = Mapping[str, Subject]
+
+
+# A passage --------------------------------------------------------------------------------------------------
+
+
+def start_passage(
+    registry: Registry, session: Session, own: str, text: str, offline: bool, *, search: bool = False
+) -> Job:
+    """The job that lets all models read one passage: the user's own, else the next one of a text's evaluation
+    part, or with `search` the one of several whose loss rose most."""
+    subject, last = session.subject, compared(session)
+    who, own, findings = subjects(subject, last), own.strip(), last.findings
+
+    def steps(job: Job) -> Steps:
+        if own:
+            found = [("your own words", own_ids(subject, own))]
+        else:
+            job.say(f"Opening {text}.")
+            documents = texts.text(text, offline=offline).part("evaluation")
+            numbers = range(SEARCHED) if search else [findings.next_passage]
+            found = [
+                (f"{text}, passage {n + 1}", passage_ids(subject, excerpt(documents, n))) for n in numbers
+            ]
+        best: Passage | None = None
+        for place, (source, ids) in enumerate(found):
+            made = yield from read(who, source, ids, place, len(found))
+            if best is None or mean_rise(made, last) > mean_rise(best, last):
+                best = made
+        return best
+
+    def on_done(passage: Passage) -> None:
+        findings.passage = passage
+        findings.next_passage += 0 if own or search else 1
+        session.mark("passage")
+
+    title = "Looking for the worst passage" if search and not own else "Reading the passage"
+    job = Job("passage", title, steps, on_done=on_done)
+    job.left = "the passage before it stays"
+    return session.begin(registry.worker, job)
+
+
+def own_ids(subject: Subject, text: str) -> torch.Tensor:
+    """The tokens of the user's own passage; a `Refusal` where they are too many or too few."""
+    ids = subject.tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids[0].long()
+    if len(ids) > OWN:
+        raise Refusal(f"The passage has {len(ids):,} tokens; use one of at most {OWN}.")
+    return ids
+
+
+def passage_ids(subject: Subject, text: str) -> torch.Tensor:
+    return texts.tokens([text], subject.tokenizer, limit=min(PASSAGE, subject.shape.max_length))
+
+
+def read(who: Made, source: str, ids: torch.Tensor, place: int, total: int) -> Steps:
+    """Lets every model read one passage."""
+    made, models = {}, len(who)
+    for index, (name, subject) in enumerate(who.items()):
+        which = f" passage {place + 1} of {total}" if total > 1 else " the passage"
+        yield Progress(
+            "passage", place * models + index, total * models, f"{LABELS[name]} model reads{which}"
+        )
+        made[name] = evaluate.read_passage(subject, ids)
+    tokenizer = next(iter(who.values())).tokenizer
+    return Passage(source, pieces_of(ids.tolist(), made, tokenizer.decode))
+
+
+def mean_rise(passage: Passage, comparison: Comparison) -> float:
+    rises = passage.rises(best_name(comparison))
+    return statistics.fmean(rises) if rises else -math.inf
+
+
+def best_name(comparison: Comparison) -> str:
+    """The pruned model that the plan stands for."""
+    return "recovered" if "recovered" in comparison.models else "pruned"
+
+
+# Topics -----------------------------------------------------------------------------------------------------
+
+
+def start_topics(registry: Registry, session: Session, limit: int) -> Job:
+    """The job that measures all models on every topic of the encyclopedia, `limit` tokens of each; what is
+    measured stays when it is stopped."""
+    subject, last = session.subject, compared(session)
+    who, findings, window = subjects(subject, last), last.findings, last.protocol.window
+    names = texts.topics()
+
+    def steps(_: Job) -> Steps:
+        findings.topics.clear()
+        findings.counts.clear()
+        findings.window = window
+        session.mark("topics")
+        for place, topic in enumerate(names):
+            text = texts.text(f"encyclopedia/{topic}")
+            ids = texts.evaluation_tokens(text, subject.tokenizer, limit=limit)
+            if len(ids) < window:
+                continue
+            for name, model in who.items():
+                said = f"Topic {place + 1} of {len(names)} · {topic} · {LABELS[name]}"
+                measured = evaluate.perplexity(model, ids, window)
+                found = yield from silently(measured, place, len(names), said)
+                findings.topics.setdefault(topic, {})[name] = found.perplexity
+                findings.counts[topic] = found.tokens
+                session.mark("topics")
+
+    job = Job("topics", "Measuring every topic", steps)
+    job.left = "what was measured stays"
+    return session.begin(registry.worker, job)
+
+
+def silently(steps: Steps, place: int, total: int, words: str) -> Steps:
+    """The steps of one measurement, told as one of a series."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+        yield Progress("topics", place, total, words)
+
+
+# Speed ------------------------------------------------------------------------------------------------------
+
+
+def start_pace(registry: Registry, session: Session, length: int, new_tokens: int, rounds: int) -> Job:
+    """The job that measures how fast all models read and write, in turns; the table takes over the writing
+    speed."""
+    subject, last = session.subject, compared(session)
+    room = subject.shape.max_length - new_tokens
+    if length > room:
+        raise Refusal(f"This model has room for a prompt of {room:,} tokens beside {new_tokens:,} new ones.")
+    who = subjects(subject, last)
+
+    def steps(_: Job) -> Steps:
+        found: dict[str, evaluate.Speed] = {}
+        running = {
+            name: evaluate.speed(model, length=length, new_tokens=new_tokens, repeats=rounds)
+            for name, model in who.items()
+        }
+        total = len(who) * (rounds + 1)
+        for done, step in enumerate(in_turns(running, found.__setitem__), 1):
+            yield Progress("pace", done, total, f"All models in turns · {step.words}")
+        return found
+
+    def on_done(found: dict[str, evaluate.Speed]) -> None:
+        last.findings.speeds = found
+        for name, speed in found.items():
+            pace = speed.decode_tokens_per_second
+            last.columns[name] = dataclasses.replace(last.columns[name], tokens_per_second=pace)
+        run = session.run(last.run)
+        session.replace_run(dataclasses.replace(run, columns=dict(last.columns)))
+        session.mark("pace", "table")
+
+    return session.begin(registry.worker, Job("pace", "Measuring speed", steps, on_done=on_done))
