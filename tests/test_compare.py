@@ -96,7 +96,7 @@ def test_bad_runs_are_offered_repair_a_smaller_cut_and_another_method(planned: S
 
 def test_figures_of_the_last_run_are_still_there_after_a_restart(planned: Session) -> None:
     run = Run(3, "2026-01-01T12:00:00", planned.plan, Protocol(), columns(13.0), errors=((0.1, 0.2),) * 4)
-    planned.runs = [run]
+    planned.archive.runs = [run]
     assert "This is Run 3" in outcome.draw_verdict(planned)
     assert "40.00" in outcome.draw_table(planned)
     assert "Layer 0 lost most" in outcome.draw_words(planned)

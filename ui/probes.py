@@ -171,8 +171,7 @@ def start_pace(registry: Registry, session: Session, length: int, new_tokens: in
         for name, speed in found.items():
             pace = speed.decode_tokens_per_second
             last.columns[name] = dataclasses.replace(last.columns[name], tokens_per_second=pace)
-        run = session.run(last.run)
-        session.replace_run(dataclasses.replace(run, columns=dict(last.columns)))
+        session.archive.amend(last.run, columns=dict(last.columns))
         session.mark("pace", "table")
 
     return session.begin(registry.worker, Job("pace", "Measuring speed", steps, on_done=on_done))
