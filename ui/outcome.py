@@ -78,8 +78,10 @@ def errors_of(session: Session) -> Pairs:
 def draw_verdict(session: Session) -> str:
     """The verdict once all is measured; on what is left of an earlier run, that it is one."""
     found = shown(session)
-    if found is None or session.pending is not None:
+    if found is None:
         return ""
+    if session.pending is not None:
+        return note("info", "The verdict comes once all is measured.")
     if session.comparison is not None:
         return verdict(found)
     earlier = (

@@ -43,8 +43,8 @@ def heading(
         kind, said = session.notes.get(name, ("info", ""))
         lack = needs(session)
         todo = f' <span class="needs">{words.safe(lack)}</span>' if lack else ""
-        head = f"<h3>{words.safe(title)}</h3>{words.note('quiet', purpose)}"
-        return head.replace("</p>", f"{todo}</p>") + words.note(kind, said)
+        head = f'<h3>{words.safe(title)}</h3><p class="note quiet">{words.safe(purpose)}{todo}</p>'
+        return head + words.note(kind, said)
 
     screen.show(line, draw, token=draw)
 
