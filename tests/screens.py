@@ -20,7 +20,8 @@ WIDTHS = (390, 1024, 1600)
 THEMES = ("light", "dark")
 TABS = ("Load", "Analyse", "Tune", "Compare", "History")
 QUICK = {"analyse-samples": "8", "analyse-length": "128", "compare-limit": "1024", "compare-length": "16"}
-PATIENCE = 600_000  # milliseconds: other programs may keep the machine busy
+RIVALS = ("SlimLLM", "Best measured", "Wanda-sp", "Random", "FLAP")
+PATIENCE = 900_000  # milliseconds: other programs may keep the machine busy
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,13 @@ class Camera:
         box.fill(value)
         box.press("Tab")
 
+    def choose(self, id: str, label: str) -> None:
+        """Takes an entry of a drop-down list."""
+        box = self.page.locator(f"#{id} input").first
+        box.click()
+        box.fill(label)
+        box.press("Enter")
+
     def until(self, id: str, words: str) -> None:
         """Waits until a part of the page says this."""
         self.page.wait_for_function(
@@ -125,7 +133,44 @@ def tour(camera: Camera) -> None:
     camera.shoot("presented-tour-light-1024")
 
 
-STATES: dict[str, Callable[[Camera], None]] = {"empty": empty, "road": road, "tour": tour}
+def rivals(camera: Camera) -> None:
+    """Two methods on one map, several on one budget, and one run fine-tuned."""
+    page = camera.page
+    page.click("#load-button")
+    camera.until("load-card", "KV groups")
+    camera.turn_to("Analyse")
+    for id in ("analyse-samples", "analyse-length"):
+        camera.set(id, QUICK[id])
+    page.click("#analyse-button")
+    camera.until("analyse-progress", "done")
+    camera.choose("analyse-second", "Wanda-sp")
+    page.click("#analyse-second-button")
+    camera.until("analyse-agreement-words", "agree on")
+    camera.everywhere("overlay", ("Analyse",))
+    camera.turn_to("Compare")
+    camera.set("compare-limit", QUICK["compare-limit"])
+    for label in page.locator("#compare-methods label").all():
+        label.locator("input").set_checked(label.inner_text().strip() in RIVALS)
+    page.click("#compare-methods-button")
+    camera.until("compare-methods-progress", "done")
+    camera.everywhere("methods", ("Compare",))
+    camera.set("compare-prompt", "")
+    page.click("#compare-button")
+    camera.until("compare-progress", "done")
+    camera.turn_to("History")
+    page.get_by_role("button", name="Fine-tune what was pruned").click()
+    camera.set("polish-steps", "8")
+    page.click("#polish-button")
+    camera.until("polish-progress", "done")
+    camera.all_round("tuned-history")
+
+
+STATES: dict[str, Callable[[Camera], None]] = {
+    "empty": empty,
+    "road": road,
+    "tour": tour,
+    "rivals": rivals,
+}
 
 
 def main() -> None:

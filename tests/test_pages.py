@@ -26,7 +26,7 @@ from slimllm.methods import METHODS, Option, settings
 from slimllm.recipes import save_plan
 from slimllm.recovery import RECOVERIES
 from slimllm.types import Calibration, Refusal
-from tests.serving import by_columns, served, text_of
+from tests.serving import by_columns, columns_analysis, served, text_of
 from tests.synthetic import synthetic_analysis
 from ui import choices, history, overlay, report, several, tables, tune
 from ui.app import Settings, check, launch_options
@@ -310,14 +310,26 @@ def dropping() -> Session:
 
 def test_every_method_offers_what_combines_and_says_why_the_rest_does_not() -> None:
     for name, row in METHODS.items():
-        recoveries = [key for _, key in choices.recoveries_for(name)]
-        allocations = [key for _, key in choices.allocations_for(name)]
+        recoveries = choices.possible(choices.recoveries_for(name))
+        allocations = choices.possible(choices.allocations_for(name))
+        assert [c.key for c in choices.recoveries_for(name)] == list(RECOVERIES)
+        assert [c.key for c in choices.allocations_for(name)] == list(ALLOCATIONS)
         assert row.recovery in recoveries
         assert row.allocation in allocations
         gone = (len(RECOVERIES) - len(recoveries)) + (len(ALLOCATIONS) - len(allocations))
         told = " ".join(choices.left_out(name))
         assert bool(told) == bool(gone)
         assert all(row.title in told for key, row in RECOVERIES.items() if key not in recoveries)
+
+
+def test_units_that_a_method_cannot_cut_stay_with_the_reason() -> None:
+    usual = synthetic_analysis(layers=2, channels=96)
+    whys = {c.key: c.why for c in choices.units_for(usual)}
+    assert whys == {"auto": "", "kv-group": "", "query-head": "", "value-column": "only with FASP"}
+    columns = columns_analysis()
+    whys = {c.key: c.why for c in choices.units_for(columns)}
+    assert whys["value-column"] == ""
+    assert whys["kv-group"] == whys["query-head"] == "FASP is scored for value columns of every head"
 
 
 def test_what_no_longer_combines_falls_back_and_says_so(planned: Session) -> None:

@@ -1,10 +1,10 @@
-"""What combines with a method: the choices that remain, why others are left out, plain words for the chosen
+"""What combines with a method: all choices, with the reason where one does not; plain words for the chosen
 ones. No Gradio."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from slimllm.allocation import ALLOCATIONS
 from slimllm.methods import METHODS, Option, method, settings
@@ -13,7 +13,20 @@ from slimllm.recovery import RECOVERIES
 from slimllm.types import Analysis, Calibration, Plan, Refusal
 from ui.words import safe
 
-Choices = list[tuple[str, str]]
+
+class Choice(NamedTuple):
+    """An entry of a list to choose from; `why` says why it cannot be taken, and is empty where it can."""
+
+    label: str
+    key: str
+    why: str = ""
+
+
+def possible(choices: Iterable[Choice]) -> list[str]:
+    """The keys that can be taken."""
+    return [choice.key for choice in choices if not choice.why]
+
+
 Source = tuple[str, tuple[tuple[str, Any], ...], Calibration]
 UNITS = {
     "kv-group": "Whole KV groups",
@@ -33,22 +46,44 @@ def comparable(one: Analysis, other: Analysis) -> bool:
     return (how == how_else) != (text == text_else)
 
 
-def recoveries_for(name: str) -> Choices:
-    """The recoveries that combine with a method."""
-    own = method(name).allocation
-    return [(row.title, key) for key, row in RECOVERIES.items() if not hindrance(name, key, own)]
+def recoveries_for(name: str) -> list[Choice]:
+    """All recoveries, with the reason where one does not combine with a method."""
+    row = method(name)
+    return [
+        Choice(recovery.title, key, row.alone if hindrance(name, key, row.allocation) else "")
+        for key, recovery in RECOVERIES.items()
+    ]
 
 
-def allocations_for(name: str) -> Choices:
-    """The allocations that combine with a method."""
-    own = method(name).recovery
-    return [(row.title, key) for key, row in ALLOCATIONS.items() if not hindrance(name, own, key)]
+def allocations_for(name: str) -> list[Choice]:
+    """All allocations, with the reason where one does not combine with a method."""
+    row = method(name)
+
+    def reason(key: str) -> str:
+        if not hindrance(name, row.recovery, key):
+            return ""
+        if row.allocations:
+            return f"{row.title} has its own"
+        return f"only with {' and '.join(METHODS[one].title for one in ALLOCATIONS[key].methods)}"
+
+    return [Choice(allocation.title, key, reason(key)) for key, allocation in ALLOCATIONS.items()]
 
 
-def units_for(analysis: Analysis) -> Choices:
-    """The units of attention that an analysis knows."""
-    known = [(UNITS[unit], str(unit)) for unit in analysis.layers[0].attention]
-    return [("Automatic", "auto"), *known]
+def units_for(analysis: Analysis) -> list[Choice]:
+    """All units of attention, with the reason where an analysis does not know one."""
+    known, row = tuple(analysis.layers[0].attention), METHODS[analysis.method]
+
+    def reason(unit: str) -> str:
+        if unit in known:
+            return ""
+        if unit == "value-column":
+            return f"only with {' and '.join(r.title for r in METHODS.values() if unit in r.units)}"
+        if unit not in analysis.shape.units:
+            return "no choice in this model"
+        return f"{row.title} is scored for {UNITS[known[0]].lower()}"
+
+    first = sorted(UNITS, key=lambda unit: known.index(unit) if unit in known else len(known))
+    return [Choice("Automatic", "auto"), *(Choice(UNITS[unit], unit, reason(unit)) for unit in first)]
 
 
 def left_out(name: str) -> list[str]:
@@ -80,7 +115,9 @@ def words_on_choices(plan: Plan, name: str) -> str:
         ),
     ]
     out = left_out(name)
-    rest = f"<dt>Left out</dt><dd>{'<br>'.join(safe(sentence) for sentence in out)}</dd>" if out else ""
+    rest = (
+        f"<dt>Does not combine</dt><dd>{'<br>'.join(safe(sentence) for sentence in out)}</dd>" if out else ""
+    )
     rows = "".join(f"<dt>{term}</dt><dd>{safe(words)}</dd>" for term, words in said)
     return f'<dl class="said">{rows}{rest}</dl>'
 

@@ -14,7 +14,7 @@ from slimllm import evaluate, pipeline, planning, texts
 from slimllm.models import Subject
 from slimllm.types import LayerReport, Plan, Progress, Refusal
 from ui.archive import given_answers
-from ui.choices import recoveries_for
+from ui.choices import possible, recoveries_for
 from ui.jobs import Job, Steps
 from ui.registry import Registry
 from ui.runs import LABELS, Asked, Column, Protocol, Run
@@ -82,7 +82,7 @@ def compare_stages(session: Session, subject: Subject, pending: Comparison, aske
         bare = planning.told(session.analysis, bare)
     known = session.made_from(plan)
     plans = {"pruned": bare} if plan.recovery == "none" else {"pruned": bare, "recovered": plan}
-    if plan.recovery != "none" and not any(key == "none" for _, key in recoveries_for(plan.method)):
+    if plan.recovery != "none" and "none" not in possible(recoveries_for(plan.method)):
         del plans["pruned"]  # the method cannot do without
     stages: list[Stage] = [(LABELS["dense"], partial(measure, session, "dense", subject, pending, asked))]
     for name, wanted in plans.items():

@@ -13,8 +13,9 @@ import gradio as gr
 from slimllm import planning, recipes
 from slimllm.methods import method
 from slimllm.types import Plan, Refusal
-from ui.choices import allocations_for, recoveries_for, units_for, words_on_choices
+from ui.choices import Choice, allocations_for, possible, recoveries_for, units_for, words_on_choices
 from ui.faders import Faders, bank, value_of
+from ui.menu import Menu, menu_value
 from ui.pieces import intro, lead
 from ui.screen import Screen
 from ui.session import Session
@@ -82,17 +83,21 @@ def rules_box(screen: Screen) -> tuple[Any, ...]:
             choices, value=value, label=label, info=info, elem_id=f"tune-{name}", min_width=190
         )
 
+    def menu(choices: list[Choice], value: str, label: str, info: str, name: str) -> Menu:
+        shown = menu_value(choices, value)
+        return Menu(shown, label=label, info=info, elem_id=f"tune-{name}", min_width=190)
+
     recoveries, allocations = recoveries_for(FIRST), allocations_for(FIRST)
-    units = [("Automatic", "auto")]
+    units = [Choice("Automatic", "auto")]
     alignments = [(f"multiples of {a}" if a > 1 else "any number", a) for a in ALIGNMENTS]
     first = method(FIRST)
     with gr.Accordion("By which rules", open=False, elem_id="tune-rules"):
         with gr.Row(elem_classes="controls"):
-            recovery = choice(recoveries, first.recovery, "Recovery", "how the rest is mended", "recovery")
-            allocation = choice(
+            recovery = menu(recoveries, first.recovery, "Recovery", "how the rest is mended", "recovery")
+            allocation = menu(
                 allocations, first.allocation, "Where to cut", "the share of each layer", "allocation"
             )
-            unit = choice(units, "auto", "Attention loses", "the unit that leaves", "unit")
+            unit = menu(units, "auto", "Attention loses", "the unit that leaves", "unit")
         said = gr.HTML(elem_id="tune-words", padding=False)
         with gr.Row(elem_classes="controls"):
             align = choice(alignments, 8, "Channels stay in", "multiples run faster", "align")
@@ -235,26 +240,23 @@ def draw_history(session: Session) -> list[Any]:
 
 
 def draw_rules(session: Session) -> list[Any]:
-    """The dial and the rules as the present plan has them; only what combines with its method is offered."""
+    """The dial and the rules as the present plan has them; what does not combine is greyed."""
     if not session.plans:
         return [gr.skip()] * 7
     plan, analysis = session.plan, session.known
     name = analysis.method
     unit, allocation = session.wishes.get("rules", ("auto", ""))
     cuts = allocations_for(name)
-    known = [key for _, key in cuts]
+    known = possible(cuts)
     cut = next((a for a in (plan.allocation, str(allocation), method(name).allocation) if a in known), None)
     same = plan.ratio_requested > 0 and len(set(zip(plan.heads, plan.channels, strict=True))) == 1
     align = gr.Dropdown(value=plan.align) if plan.align in ALIGNMENTS else gr.skip()
     first = next(iter(analysis.layers[0].attention))
     return [
         min(max(plan.ratio_requested, 0.0), 0.9),
-        gr.Dropdown(choices=recoveries_for(name), value=plan.recovery),
-        gr.Dropdown(choices=cuts, value=cut),
-        gr.Dropdown(
-            choices=units_for(analysis),
-            value="auto" if unit == "auto" and plan.unit == first else plan.unit,
-        ),
+        menu_value(recoveries_for(name), plan.recovery),
+        menu_value(cuts, cut),
+        menu_value(units_for(analysis), "auto" if unit == "auto" and plan.unit == first else plan.unit),
         align,
         plan.count,
         same,
