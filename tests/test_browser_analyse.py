@@ -21,6 +21,7 @@ pytestmark = [
     pytest.mark.skipif(not CHROMIUM, reason="there is no chromium"),
     pytest.mark.filterwarnings("ignore:.*(no_silent_downcasting|copy keyword)"),  # Gradio's own
 ]
+expect.set_options(timeout=15_000)  # other programs may keep the machine busy
 LAYERS, HEADS, CHANNELS = 3, 6, 96
 
 

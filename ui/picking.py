@@ -152,4 +152,6 @@ def summary(plan: Plan) -> str:
         ]
         if counts:
             said.append(f"{' and '.join(counts)} {words}")
-    return f"In the plan: {'; '.join(said)}." if said else ""
+    if not said:
+        return ""
+    return f"In the plan: {'; '.join(said)}. Predicted errors are those of the method's own choice."
