@@ -385,3 +385,31 @@ def test_a_stop_keeps_the_finished_methods(ready: tuple[Session, Asked]) -> None
     assert "what was finished is in the table" in progress_line(job, 0)
     with pytest.raises(Refusal, match="No method"):
         entries.start_methods(registry, session, [], asked)
+
+
+def test_spare_job_gives_way_and_starts_anew() -> None:
+    worker, spare_gate, real_gate = Worker(), Gate(3), Gate(1)
+    spare = worker.submit(job(spare_gate, spare=True))
+    assert spare_gate.reached.acquire(timeout=10)
+    real = worker.submit(job(real_gate))
+    spare_gate.go.release()
+    assert real_gate.reached.acquire(timeout=10), "one step later the real job runs"
+    assert (spare.state, spare_gate.closed, worker.place(spare)) == ("queued", True, 1)
+    real_gate.open()
+    spare_gate.open()
+    assert spare.finished.wait(10)
+    assert (real.state, spare.state) == ("done", "done")
+
+
+def test_spare_job_waits_behind_all_others_and_can_be_stopped() -> None:
+    worker, first = Worker(), Gate(1)
+    worker.submit(job(first))
+    assert first.reached.acquire(timeout=10)
+    spare, last = job(Gate(1), spare=True), job(Gate(0))
+    worker.submit(spare)
+    worker.submit(last)
+    assert (worker.place(last), worker.place(spare)) == (1, 2)
+    worker.cancel(spare)
+    assert spare.state == "stopped"
+    first.open()
+    assert last.finished.wait(10)

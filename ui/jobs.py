@@ -45,6 +45,7 @@ class Job:
     stopping: threading.Event = field(default_factory=threading.Event)
     finished: threading.Event = field(default_factory=threading.Event)
     left: str = "nothing was changed"  # what a stop leaves
+    spare: bool = False  # runs only while nobody else wants the worker, and starts anew where it gave way
 
     @property
     def active(self) -> bool:
@@ -91,17 +92,18 @@ def sentence(failure: BaseException) -> str:
 
 
 class Worker:
-    """A single thread that runs jobs in the order in which they came."""
+    """A single thread that runs jobs in the order in which they came, spare ones after all others."""
 
     def __init__(self) -> None:
         self._waiting: deque[Job] = deque()
+        self._spare: deque[Job] = deque()
         self._running: Job | None = None
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
 
     def submit(self, job: Job) -> Job:
         with self._wake:
-            self._waiting.append(job)
+            (self._spare if job.spare else self._waiting).append(job)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="slimllm-worker", daemon=True)
                 self._thread.start()
@@ -111,27 +113,33 @@ class Worker:
     def place(self, job: Job) -> int:
         """How many jobs come before this one; 0 once it runs."""
         with self._wake:
-            if job not in self._waiting:
+            queue = [*self._waiting, *self._spare]
+            if job not in queue:
                 return 0
-            return self._waiting.index(job) + (self._running is not None)
+            return queue.index(job) + (self._running is not None)
 
     def cancel(self, job: Job) -> None:
         """Stops a job: at once while it waits, after its present step while it runs."""
         job.stopping.set()
         with self._wake:
-            if job in self._waiting:
-                self._waiting.remove(job)
-                self._end(job, "stopped")
+            for queue in (self._waiting, self._spare):
+                if job in queue:
+                    queue.remove(job)
+                    self._end(job, "stopped")
 
     def _work(self) -> None:
         while True:
             with self._wake:
-                while not self._waiting:
+                while not self._waiting and not self._spare:
                     self._wake.wait()
-                job = self._running = self._waiting.popleft()
+                job = self._running = (self._waiting or self._spare).popleft()
                 job.began, job.state = time.monotonic(), "running"
             try:
-                self._end(job, self._drive(job))
+                state = self._drive(job)
+                if state == "queued":
+                    self._put_back(job)
+                else:
+                    self._end(job, state)
             except BaseException as failure:
                 job.error = sentence(failure)
                 self._end(job, "failed")
@@ -141,10 +149,13 @@ class Worker:
                 del job  # a finished job must not keep its model alive until the next one comes
 
     def _drive(self, job: Job) -> State:
-        """Runs the generator to its end, or closes it between two steps once the job is to stop."""
+        """Runs the generator to its end, or closes it between two steps: once the job is to stop, and, where it
+        is a spare one, once another waits."""
         steps = job.start(job)
         try:
             while not job.stopping.is_set():
+                if job.spare and self._waiting:
+                    return "queued"
                 try:
                     progress = next(steps)
                 except StopIteration as end:
@@ -155,6 +166,12 @@ class Worker:
         finally:
             steps.close()
         return "stopped"
+
+    def _put_back(self, job: Job) -> None:
+        """Lets a spare job wait again, before the others of its kind."""
+        with self._wake:
+            job.began, job.state, job.progress = 0.0, "queued", None
+            self._spare.appendleft(job)
 
     @staticmethod
     def _end(job: Job, state: State) -> None:
