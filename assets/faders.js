@@ -462,6 +462,7 @@ function send(event) {
 
 function schedule(layer) {
   dirty.add(layer);
+  if (!changed) trigger('grasp', null);
   changed = true;
   if (!frame) frame = requestAnimationFrame(tick);
 }

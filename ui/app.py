@@ -18,7 +18,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from slimllm.types import Refusal
-from ui import analyse, api, compare, history, load, theme, tour, tune
+from ui import analyse, api, compare, history, load, preview_panel, theme, tour, tune
 from ui.screen import Screen
 
 HERE = ("127.0.0.1", "localhost", "[::1]", "::1")
@@ -62,8 +62,9 @@ def build(settings: Settings) -> gr.Blocks:
             with gr.Tab("Analyse", id="analyse") as tab:
                 analyse.build(screen, settings.offline)
                 screen.on(tab.select, "analyse", analyse.look)
-            with gr.Tab("Tune", id="tune"):
+            with gr.Tab("Tune", id="tune") as tab:
                 tune.build(screen)
+                screen.on(tab.select, "preview", preview_panel.look)
             with gr.Tab("Compare", id="compare"):
                 compare.build(screen, settings.offline)
             with gr.Tab("History", id="history"):

@@ -149,8 +149,8 @@ class Worker:
                 del job  # a finished job must not keep its model alive until the next one comes
 
     def _drive(self, job: Job) -> State:
-        """Runs the generator to its end, or closes it between two steps: once the job is to stop, and, where it
-        is a spare one, once another waits."""
+        """Runs the generator to its end, or closes it between two steps: once the job is to stop, and once
+        another waits if this is a spare one."""
         steps = job.start(job)
         try:
             while not job.stopping.is_set():

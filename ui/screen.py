@@ -220,12 +220,12 @@ class Screen:
     def refresh(self, session: Session, seen: dict[Any, Any], tab: str | None = None) -> list[Any]:
         """The new `seen`, the timer, the tabs, and an update for every component, empty where nothing
         changed."""
-        busy, now, fresh = session.busy, time.monotonic(), dict(seen)
+        lively, now, fresh = session.lively, time.monotonic(), dict(seen)
         updates: list[Any] = []
         for index, view in enumerate(self.views):
             token = view.token(session)
             old, when = seen.get(index, NEVER)
-            wait = view.pace and busy and now - when < view.pace
+            wait = view.pace and lively and now - when < view.pace
             if token == old or wait:
                 updates += [gr.skip()] * len(view.components)
                 continue
@@ -235,6 +235,6 @@ class Screen:
         if job is not None and job.state == "failed" and seen and seen.get("failed") != id(job):
             gr.Warning(words.safe(job.error))
         fresh["failed"] = id(job) if job is not None and job.state == "failed" else None
-        timer = gr.skip() if seen.get("busy") is busy else gr.Timer(active=busy)
-        fresh["busy"] = busy
+        timer = gr.skip() if seen.get("lively") is lively else gr.Timer(active=lively)
+        fresh["lively"] = lively
         return [fresh, timer, gr.skip() if tab is None else gr.Tabs(selected=tab), *updates]

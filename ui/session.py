@@ -23,6 +23,7 @@ from ui.findings import Findings
 from ui.jobs import Job, Worker
 from ui.picking import Picked
 from ui.polished import Polished
+from ui.preview import Preview
 from ui.runs import Column, Entry, Protocol, Run
 from ui.words import method_title
 
@@ -91,6 +92,7 @@ class Session:
         self.cursor = -1
         self.gesture: tuple[str, float] = ("", 0.0)
         self.locked: list[bool] = []
+        self.preview = Preview()
         self.comparison: Comparison | None = None
         self.pending: Comparison | None = None
         self.answers: list[Answer] = []
@@ -116,6 +118,11 @@ class Session:
     @property
     def busy(self) -> bool:
         return self.job is not None and self.job.active
+
+    @property
+    def lively(self) -> bool:
+        """Whether a page should look again soon: for its job, or for a preview."""
+        return self.busy or self.preview.going
 
     def begin(self, worker: Worker, job: Job) -> Job:
         """Hands a job to the worker; a `Refusal` while another one of this session is not finished."""
@@ -150,7 +157,10 @@ class Session:
             self.analysis, self.partial, self.detail, self.picked = None, [], None, None
             self.analyses, self.second, self.training, self.entries = {}, None, [], []
             self.plans, self.cursor, self.locked, self.parent = [], -1, [], None
-            self.mark("layers", "detail", "plan", "controls", "bank", "second", "training", "entries")
+            self.preview.forget()
+            self.mark(
+                "layers", "detail", "plan", "controls", "bank", "second", "training", "entries", "preview"
+            )
 
     def set_analysis(self, analysis: Analysis, plan: Plan) -> None:
         """Takes an analysis and the plan to start from; earlier plans stay if they fit, so that undo goes
@@ -292,6 +302,7 @@ class Session:
 
     def close(self) -> None:
         """Lets go of everything."""
+        self.preview.stop()
         if self.job is not None and self.job.active:
             self.job.stopping.set()
         self._swept()

@@ -13,10 +13,12 @@ import gradio as gr
 from slimllm import planning, recipes
 from slimllm.methods import method
 from slimllm.types import Plan, Refusal
+from ui import preview_panel
 from ui.choices import Choice, allocations_for, possible, recoveries_for, units_for, words_on_choices
 from ui.faders import Faders, bank, value_of
 from ui.menu import Menu, menu_value
 from ui.pieces import intro, lead
+from ui.preview_panel import heard
 from ui.screen import Screen
 from ui.session import Session
 from ui.wishes import plan_for
@@ -62,16 +64,21 @@ def build(screen: Screen) -> None:
             min_width=260,
         )
     faders = Faders(elem_id="tune-faders", label="Kept in every layer")
+    preview_panel.build(screen)
     screen.show(summary, draw_summary, "plan")
     screen.show([undo, redo, save, load], draw_history, "plan", "layers", "visit")
     screen.show(list(rules), draw_rules, "controls")
     screen.show(faders, partial(draw_faders, faders), "plan", "bank", "locks")
-    screen.on(target.input, "tune", turn_dial, *rules, mode="always_last")
-    screen.on([control.input for control in rules[1:]], "tune", change_rules, *rules, mode="always_last")
-    screen.on(faders.release, "tune", move_faders, faders, hold, mode="always_last")
-    screen.on(undo.click, "tune", undo_step)
-    screen.on(redo.click, "tune", redo_step)
-    screen.on(load.upload, "tune", load_plan, load)
+    for trigger, act, inputs in (
+        (target.input, turn_dial, rules),
+        ([control.input for control in rules[1:]], change_rules, rules),
+        (faders.release, move_faders, (faders, hold)),
+    ):
+        screen.on(trigger, "tune", heard(act), *inputs, mode="always_last")
+    screen.on(faders.grasp, "preview", preview_panel.grasp)
+    screen.on(undo.click, "tune", heard(undo_step))
+    screen.on(redo.click, "tune", heard(redo_step))
+    screen.on(load.upload, "tune", heard(load_plan), load)
 
 
 def rules_box(screen: Screen) -> tuple[Any, ...]:

@@ -1,0 +1,73 @@
+"""What a mask preview found so far, and what is known of the dense model beside it. No Gradio, no model."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from slimllm.types import Plan
+from ui.jobs import Job
+
+FIRST_PROMPT = "The capital of France is"
+
+
+@dataclass(eq=False)
+class Heard:
+    """What one model made of a few windows of text and of a prompt: summed loss over `tokens` predicted
+    tokens, and its continuation."""
+
+    loss: float = 0.0
+    tokens: int = 0
+    text: str = ""
+
+    @property
+    def perplexity(self) -> float | None:
+        """None before the first window is read."""
+        if not self.tokens:
+            return None
+        mean = self.loss / self.tokens
+        return math.exp(mean) if mean < 700 else math.inf
+
+
+@dataclass(eq=False)
+class Preview:
+    """One browser's preview: what was asked for, the job under way, the plan it is for, what both models
+    said.
+
+    `solo` is the one site whose cuts count, or empty; `rows` are the windows (k, w) that are read. What the
+    dense model made of them (summed loss, tokens) and of each prompt is asked for only once.
+    """
+
+    prompt: str = FIRST_PROMPT
+    auto: bool = True
+    solo: str = ""
+    job: Job | None = None
+    plan: Plan | None = None
+    heard_solo: str = ""
+    masked: Heard = field(default_factory=Heard)
+    dense: Heard = field(default_factory=Heard)
+    text: str = ""
+    rows: Any = None
+    dense_loss: tuple[float, int] = (0.0, 0)
+    dense_texts: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def going(self) -> bool:
+        """Whether something is under way that a page should look at."""
+        return self.job is not None and self.job.active
+
+    def stop(self) -> None:
+        """Ends the job under way after its present step."""
+        if self.job is not None:
+            self.job.stopping.set()
+
+    def forget(self) -> None:
+        """Lets go of what was found with another model."""
+        self.stop()
+        self.job, self.plan, self.masked, self.dense = None, None, Heard(), Heard()
+        self.text, self.rows, self.dense_loss, self.dense_texts = "", None, (0.0, 0), {}
+
+    def says(self, plan: Plan | None) -> bool:
+        """Whether what was found is, or will be, for this plan heard this way."""
+        return self.plan is not None and self.plan == plan and self.heard_solo == self.solo
