@@ -5,6 +5,7 @@ Ratios are removed shares of parameters, counts are kept units.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import math
 from collections.abc import Collection
@@ -171,12 +172,15 @@ def equal_widths(problem: Problem, budget: float) -> Widths:
         raise Refusal("The protected and forced units leave no common width; release some.")
     wanted = max(common) * budget / sum(layer.dense for layer in problem.layers)
     found: dict[int, int] = {}  # heads → the most channels beside them
+    widths = sorted({first.low, *range(first.up(first.low), first.high, first.align), first.high})
     for heads in first.heads:
-        channels = first.high
-        while channels > first.low and problem.total([heads] * n, [channels] * n) > budget:
-            channels = first.down(channels - 1)
-        if problem.total([heads] * n, [channels] * n) <= budget:
-            found[heads] = channels
+
+        def cost(channels: int, heads: int = heads) -> int:
+            return problem.total([heads] * n, [channels] * n)
+
+        place = bisect.bisect_right(widths, budget, key=cost)
+        if place:
+            found[heads] = widths[place - 1]
     if not found:
         raise Refusal(unreachable(problem, budget))
     # with all channels kept budget may be left over, unless all heads are kept too

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,3 +73,118 @@ def test_preview_after_a_release_and_on_request(tuner: Visitor) -> None:
     tuner.tab("Tune")
     expect(page.locator("#tune-preview-prompt textarea")).to_have_value("Cut <b>away</b>")
     expect(page.locator("#tune-preview-auto input")).not_to_be_checked()
+
+
+def kept(tuner: Visitor, site: str, layer: int) -> int:
+    return int(tuner.fader(site, layer).get_attribute("aria-valuenow") or -1)
+
+
+def shown(tuner: Visitor, site: str, layer: int, wanted: int) -> None:
+    expect(tuner.fader(site, layer)).to_have_attribute("aria-valuenow", str(wanted))
+
+
+def settled(tuner: Visitor) -> None:
+    """Waits until Python has answered, with its own exact figures."""
+    expect(tuner.page.locator("#tune-forecast")).to_have_attribute("data-exact", "true")
+
+
+def test_keys_and_tools_on_a_fader_and_undo_to_the_start(tuner: Visitor) -> None:
+    page = tuner.page
+    start = [kept(tuner, "mlp", i) for i in range(3)]
+    settled(tuner)
+    tuner.fader("mlp", 0).focus()
+    page.keyboard.type("50%")
+    expect(page.get_by_test_id("fader-number")).to_be_focused()
+    page.keyboard.press("Enter")
+    shown(tuner, "mlp", 0, 48)
+    expect(tuner.fader("mlp", 0)).to_be_focused()
+    settled(tuner)
+    page.keyboard.press("c")
+    settled(tuner)
+    assert [kept(tuner, "mlp", i) for i in range(3)] == [48, 48, 48]
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("a")
+    shown(tuner, "mlp", 1, start[1])
+    settled(tuner)
+    page.keyboard.press("l")
+    page.keyboard.press("l")  # unlocks again
+    expect(tuner.fader("mlp", 1)).to_have_attribute("aria-disabled", "false")
+    tuner.fader("mlp", 2).scroll_into_view_if_needed()
+    page.mouse.dblclick(*spot(page, "mlp", 2, 0.2))
+    shown(tuner, "mlp", 2, start[2])
+    settled(tuner)
+    page.get_by_test_id("fader-number").fill("many")
+    page.keyboard.press("Enter")
+    expect(page.get_by_test_id("fader-number")).to_have_attribute("aria-invalid", "")
+    page.keyboard.press("Control+z")  # in a text field this is the browser's own
+    page.keyboard.press("Escape")
+    for _ in range(6):
+        page.keyboard.press("Control+z")
+    expect(page.locator("#tune-undo")).to_be_disabled()
+    for layer in range(3):
+        shown(tuner, "mlp", layer, start[layer])
+    page.keyboard.press("Control+y")
+    shown(tuner, "mlp", 0, 48)
+
+
+def test_solo_counts_one_site_and_the_error_of_every_layer_is_drawn(tuner: Visitor) -> None:
+    page, parameters = tuner.page, tuner.page.locator("#tune-forecast [data-key=parameters]")
+    settled(tuner)
+    both = int(parameters.get_attribute("data-value") or 0)
+    before = page.locator("[data-error='1']").evaluate("node => node.style.getPropertyValue('--error')")
+    page.get_by_role("button", name="Solo attention").click()
+    expect(parameters).not_to_have_attribute("data-value", str(both))
+    assert int(parameters.get_attribute("data-value") or 0) > both
+    expect(tuner.fader("mlp", 1)).to_have_attribute("aria-disabled", "true")
+    expect(page.locator("#tune-preview")).to_contain_text("attention alone")
+    page.keyboard.press("Enter")
+    expect(parameters).to_have_attribute("data-value", str(both))
+    tuner.fader("mlp", 1).press("Home")
+    after = page.locator("[data-error='1']").evaluate("node => node.style.getPropertyValue('--error')")
+    assert float(after) > float(before)
+
+
+def test_presets_equal_widths_and_what_a_restart_keeps(tuner: Visitor) -> None:
+    page = tuner.page
+    expect(page.locator("#tune-same-cost")).to_contain_text("with it")
+    tuner.choose("tune-preset", "Half")
+    expect(page.locator("#tune-target input[type=number]")).to_have_value("0.5")
+    page.locator("#tune-same input").check()
+    expect(page.locator("#tune-same-cost")).to_contain_text("a width of its own")
+    assert len({kept(tuner, "mlp", i) for i in range(3)}) == 1
+    tuner.fader("mlp", 1).press("Home")
+    settled(tuner)
+    mine = kept(tuner, "mlp", 1)
+    page.locator("#tune-preset-name input, #tune-preset-name textarea").fill("Narrow <i>waist</i>")
+    page.click("#tune-preset-keep")
+    expect(page.locator("#tune-intro")).to_contain_text("kept as “Narrow <i>waist</i>”")
+    tuner.choose("tune-preset", "Gentle 10 %")
+    expect(page.locator("#tune-target input[type=number]")).to_have_value("0.1")
+    tuner.open()
+    tuner.tab("Tune")
+    expect(page.locator("#tune-preset input")).to_have_value("Gentle 10 %")
+    tuner.choose("tune-preset", "Narrow <i>waist</i> (yours)")
+    shown(tuner, "mlp", 1, mine)
+    page.click("#tune-preset-forget")
+    expect(page.locator("#tune-intro")).to_contain_text("is forgotten")
+
+
+def test_protected_and_forced_units_limit_the_faders(tuner: Visitor, tmp_path: Path) -> None:
+    page = tuner.page
+    with page.expect_download() as saved:
+        page.click("#tune-save")
+    plan = json.loads(Path(saved.value.path()).read_text())
+    plan["protected"] = [{"layer": 1, "site": "mlp", "index": i} for i in range(40)]
+    plan["forced"] = [{"layer": 2, "site": "mlp", "index": i} for i in range(40)]
+    plan["channels"][2] = 48
+    file = tmp_path / "plan.json"
+    file.write_text(json.dumps(plan))
+    page.get_by_test_id("Load plan-upload-button").set_input_files(file)
+    expect(page.locator("#tune-intro")).to_contain_text("The plan is loaded")
+    tuner.fader("mlp", 1).press("Home")
+    shown(tuner, "mlp", 1, 40)
+    expect(page.locator("#tune-faders")).to_contain_text("40 protected: at least 40 stay")
+    tuner.fader("mlp", 2).press("End")
+    shown(tuner, "mlp", 2, 56)
+    expect(page.locator("#tune-faders")).to_contain_text("40 forced out: at most 56 stay")
+    expect(page.locator("#tune-faders .fd-guard")).to_have_count(2)

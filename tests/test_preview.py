@@ -76,7 +76,7 @@ def test_a_newer_change_replaces_a_preview(registry: Registry, session: Session)
         session.push(plan)
         previewing.follow(registry, session)
         jobs.append(session.preview.job)
-    assert done(session).preview.says(plans[-1])
+    assert done(session).preview.asks(plans[-1])
     assert [job and job.state for job in jobs] == ["stopped", "stopped", "done"]
     previewing.follow(registry, session)
     assert session.preview.job is jobs[-1], "the same plan is not previewed twice"
@@ -99,7 +99,7 @@ def test_slow_models_wait_for_the_button(registry: Registry, session: Session) -
     assert session.preview.job is None
     assert "press Preview" in preview_panel.state(session)
     previewing.start(registry, session)
-    assert done(session).preview.says(session.plan)
+    assert done(session).preview.asks(session.plan)
 
 
 def test_one_site_alone_is_heard(registry: Registry, session: Session) -> None:
@@ -119,7 +119,7 @@ def test_what_is_wrong_is_one_sentence(registry: Registry, session: Session, pag
 
 
 def test_model_text_is_escaped(session: Session) -> None:
-    session.preview.plan, session.preview.prompt = session.plan, "<b>bold</b>"
+    session.preview.prompt = "<b>bold</b>"
     session.preview.masked.text = "<script>"
     drawn = preview_panel.draw(session)
     assert "<b>" not in drawn
@@ -128,7 +128,7 @@ def test_model_text_is_escaped(session: Session) -> None:
 
 def test_a_broken_model_is_said_to_be_one(session: Session) -> None:
     preview = session.preview
-    preview.plan = session.plan
+    preview.shown = session.plan, ""
     preview.masked.loss, preview.masked.tokens = math.log(1e9) * 10, 10
     preview.dense.loss, preview.dense.tokens = 10.0, 10
     preview.dense_loss = 10.0, 10

@@ -5,8 +5,9 @@
     return gr.update(value=value_of(plan, locked), bank=bank(analysis, plan))  # new analysis or settings
     return gr.update(value=value_of(plan, locked))                             # only the widths moved
 
-Never output to the bank from its own `.input`. `always_last`, because Gradio drops a second event while the
-first is still under way. Layers count from 0 everywhere.
+`.grasp` fires when a hand begins to move faders, `.solo` when one site alone is to count ({"site": name}, or
+empty). Never output to the bank from its own `.input`. `always_last`, because Gradio drops a second event
+while the first is still under way. Layers count from 0 everywhere.
 """
 
 from __future__ import annotations
@@ -21,22 +22,53 @@ import gradio as gr
 from slimllm.budget import Bounds, bounds_of
 from slimllm.recovery import RECOVERIES
 from slimllm.shapes import LayerShape
-from slimllm.types import Analysis, LayerAnalysis, Plan
+from slimllm.types import Analysis, Forecast, LayerAnalysis, Pin, Plan
 from ui.theme import ASSETS
 
 SAMPLES = 65  # widths at which the longest error curves are sent at least
 WHOLE_GRID = 6000  # numbers in all layers' curves up to which every feasible width is sent instead
 MAX_LAYERS, MAX_COUNT = 1000, 1_000_000
 
-Value = dict[str, list]
+SCRIPTS = ("state", "arithmetic", "words", "building", "painting", "tools", "hand", "main")
+
+Value = dict[str, Any]
 
 
-def value_of(plan: Plan, locked: Sequence[bool] | None = None) -> Value:
-    """The value for a plan: {"heads": [kept], "channels": [kept], "locked": [bool]}, one entry per layer."""
-    return {
+def value_of(
+    plan: Plan,
+    locked: Sequence[bool] | None = None,
+    *,
+    automatic: Plan | None = None,
+    exact: Forecast | None = None,
+    solo: str = "",
+) -> Value:
+    """The value for a plan: {"heads": [kept], "channels": [kept], "locked": [bool]}, one entry per layer.
+
+    On its way to the browser it may also carry the widths that a double click goes back to, the exact
+    figures, and the one site that counts.
+    """
+    value: Value = {
         "heads": list(plan.heads),
         "channels": list(plan.channels),
         "locked": [bool(x) for x in locked] if locked is not None else [False] * len(plan.heads),
+    }
+    if automatic is not None:
+        value["auto"] = {"heads": list(automatic.heads), "channels": list(automatic.channels)}
+    if exact is not None:
+        value["exact"] = figures(exact)
+    return value | ({"solo": solo} if solo else {})
+
+
+def figures(view: Forecast) -> dict[str, Any]:
+    """A forecast by the names that the browser's own arithmetic uses."""
+    return {
+        "parameters": view.parameters,
+        "ratio": view.ratio,
+        "bytes": view.bytes,
+        "kv": view.kv_bytes_per_token,
+        "flops": view.flops_per_token,
+        "error": view.total_error,
+        "errors": rounded(view.error),
     }
 
 
@@ -67,6 +99,7 @@ def facts(analysis: Analysis, plan: Plan) -> dict[str, Any]:
             widths_and_costs(layer, b, plan, shape.hidden)
             | errors(layer, found, b, grids[i], plan)
             | {"grid": distinct.index(grids[i]), "weight": weights[i], "cosine": short(found.cosine)}
+            | {"pins": {site: pins_on(plan, i, site) for site in ("attention", "mlp")}}
         )
     return {
         "layers": layers,
@@ -100,6 +133,15 @@ def widths_and_costs(layer: LayerShape, bounds: Bounds, plan: Plan, hidden: int)
         "cost": [whole - steps * step - layer.channels * layer.channel_cost, step, layer.channel_cost],
         "bias": [adds * (not layer.attention_bias), adds * (not layer.mlp_bias)],
     }
+
+
+def pins_on(plan: Plan, index: int, site: str) -> list[int]:
+    """How many units of a site are protected, and how many forced out."""
+
+    def count(pins: Sequence[Pin]) -> int:
+        return sum(pin.layer == index and pin.site == site for pin in pins)
+
+    return [count(plan.protected), count(plan.forced)]
 
 
 def errors(
@@ -154,6 +196,12 @@ def rounded(values: Sequence[float]) -> list[float]:
     return [float(f"{max(0.0, x):.4g}") for x in values]
 
 
+def script() -> str:
+    """The browser's side, from its files."""
+    files = [ASSETS / "faders" / f"{name}.js" for name in SCRIPTS]
+    return "\n".join(file.read_text(encoding="utf-8") for file in files)
+
+
 class Faders(gr.HTML):
     """A bank of faders. Value: {"heads": [...], "channels": [...], "locked": [...]}, or None to show
     `placeholder`.
@@ -175,7 +223,7 @@ class Faders(gr.HTML):
         **kwargs: Any,
     ):
         kwargs.setdefault("html_template", '<div class="faders"></div>')
-        kwargs.setdefault("js_on_load", (ASSETS / "faders.js").read_text(encoding="utf-8"))
+        kwargs.setdefault("js_on_load", script())
         kwargs.setdefault("caption", label)
         kwargs.setdefault("apply_default_css", False)
         super().__init__(
@@ -187,7 +235,7 @@ class Faders(gr.HTML):
             forecast_id=forecast_id,
             **kwargs,
         )
-        self.bank = bank  # else Gradio takes the name, quoted in faders.js, for that of an event
+        self.bank = bank  # else Gradio takes the name, quoted in the script, for that of an event
 
     def preprocess(self, payload: Any) -> Value | None:
         """The value, clamped to what is feasible; `gr.Error` in one sentence for what is no set of faders."""

@@ -32,9 +32,9 @@ class Heard:
 
 @dataclass(eq=False)
 class Preview:
-    """One browser's preview: what was asked for, the job under way, the plan it is for, what both models
-    said.
+    """One browser's preview: what was asked for, the job under way, what both models said.
 
+    `asked` is the plan and the soloist that the latest job is for, `shown` those that the figures are for.
     `solo` is the one site whose cuts count, or empty; `rows` are the windows (k, w) that are read. What the
     dense model made of them (summed loss, tokens) and of each prompt is asked for only once.
     """
@@ -43,8 +43,8 @@ class Preview:
     auto: bool = True
     solo: str = ""
     job: Job | None = None
-    plan: Plan | None = None
-    heard_solo: str = ""
+    asked: tuple[Plan, str] | None = None
+    shown: tuple[Plan, str] | None = None
     masked: Heard = field(default_factory=Heard)
     dense: Heard = field(default_factory=Heard)
     text: str = ""
@@ -65,9 +65,13 @@ class Preview:
     def forget(self) -> None:
         """Lets go of what was found with another model."""
         self.stop()
-        self.job, self.plan, self.masked, self.dense = None, None, Heard(), Heard()
+        self.job, self.asked, self.shown, self.masked, self.dense = None, None, None, Heard(), Heard()
         self.text, self.rows, self.dense_loss, self.dense_texts = "", None, (0.0, 0), {}
 
-    def says(self, plan: Plan | None) -> bool:
-        """Whether what was found is, or will be, for this plan heard this way."""
-        return self.plan is not None and self.plan == plan and self.heard_solo == self.solo
+    def asks(self, plan: Plan) -> bool:
+        """Whether the latest job was for this plan, heard the present way."""
+        return self.asked == (plan, self.solo)
+
+    def shows(self, plan: Plan) -> bool:
+        """Whether the figures are for this plan, heard the present way."""
+        return self.shown == (plan, self.solo)

@@ -123,7 +123,7 @@ def draw(session: Session) -> str:
     said = state(session)
     if not preview.masked.tokens:
         return shell(said, loss_block(preview) + text_blocks(preview))
-    stale = "" if preview.says(plan) else " mp-stale"
+    stale = "" if preview.shows(plan) else " mp-stale"
     return shell(said, loss_block(preview) + text_blocks(preview), stale)
 
 
@@ -141,7 +141,7 @@ def shell(said: str, body: str, stale: str = "") -> str:
 def state(session: Session) -> str:
     """What the preview is doing, in a few words."""
     preview, job = session.preview, session.preview.job
-    if job is None or job.state == "stopped" or not preview.says(session.plan):
+    if job is None or job.state == "stopped" or not preview.asks(session.plan):
         if not previewing.quick(session):
             return "This model reads slowly here: press Preview."
         return "Waiting for your hand." if preview.auto else "The plan has changed: press Preview."
@@ -157,7 +157,8 @@ def loss_block(preview: Preview) -> str:
     """Perplexity on the slice, against the dense model's on the same windows."""
     mine, dense = preview.masked.perplexity, preview.dense.perplexity
     whole = preview.dense.tokens if preview.dense.tokens == preview.dense_loss[1] else 0
-    alone = f", {ALONE[preview.heard_solo]}" if preview.heard_solo else ""
+    soloist = preview.shown[1] if preview.shown else ""
+    alone = f", {ALONE[soloist]}" if soloist else ""
     number = "–" if mine is None else figure(mine)
     against, verdict = "", ""
     if mine is not None and dense is not None and preview.masked.tokens == whole:

@@ -22,7 +22,7 @@ WINDOW = 64  # tokens: short, so that a step is soon over and the job can give w
 READING = 0.9  # seconds of reading that are aimed at for each model
 MOST_WINDOWS = 16
 NEW_TOKENS = 14
-WRITING = 1.5  # seconds after which a continuation ends with what there is
+WRITING = 2.0  # seconds after which a continuation ends with what there is
 STILL = 0.25  # seconds without a newer change before the work begins
 SLOWEST = 40.0  # tokens per second below which a preview is made only on request
 
@@ -31,7 +31,7 @@ def follow(registry: Registry, session: Session) -> None:
     """Begins a preview of a plan that has changed, where that is wanted and quick enough; one under way is
     out of date and ends."""
     preview = session.preview
-    if not session.plans or preview.says(session.plan):
+    if not session.plans or preview.asks(session.plan):
         return
     if preview.auto and quick(session):
         start(registry, session)
@@ -49,7 +49,7 @@ def drop(registry: Registry, session: Session) -> None:
     preview = session.preview
     if preview.job is not None and preview.going:
         registry.worker.cancel(preview.job)
-        preview.plan = None
+        preview.asked = None
     session.mark("preview")
 
 
@@ -58,14 +58,14 @@ def start(registry: Registry, session: Session) -> Job:
     subject, plan, analysis, preview = session.subject, session.plan, session.known, session.preview
     pace = session.loaded.pace if session.loaded else SLOWEST
     drop(registry, session)
-    preview.plan, preview.heard_solo = plan, preview.solo
+    asked = preview.asked = plan, preview.solo
     prompt, sites = preview.prompt, (preview.solo,) if preview.solo else SITES
 
     def steps(job: Job) -> Steps:
         yield from stillness(job)
         rows = windows(subject, analysis, preview, pace)
         dense = Heard(*preview.dense_loss, preview.dense_texts.get(prompt, ""))
-        preview.masked, preview.dense = Heard(), dense
+        preview.masked, preview.dense, preview.shown = Heard(), dense, asked
         slim = masked(subject, masks_of(analysis, plan, sites))
         yield from read(slim, rows, preview.masked)
         if not dense.tokens:

@@ -17,6 +17,7 @@ from slimllm.methods import settings
 from slimllm.models import Pruned, Subject
 from slimllm.planning import check_plan
 from slimllm.types import Analysis, Calibration, LayerAnalysis, LayerReport, Plan, Refusal
+from ui import presets
 from ui.archive import Archive, remembered
 from ui.choices import Source, comparable, source_of
 from ui.findings import Findings
@@ -93,6 +94,7 @@ class Session:
         self.gesture: tuple[str, float] = ("", 0.0)
         self.locked: list[bool] = []
         self.preview = Preview()
+        self.presets: dict[str, Plan] = presets.read(id)
         self.comparison: Comparison | None = None
         self.pending: Comparison | None = None
         self.answers: list[Answer] = []

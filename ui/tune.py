@@ -13,7 +13,7 @@ import gradio as gr
 from slimllm import planning, recipes
 from slimllm.methods import method
 from slimllm.types import Plan, Refusal
-from ui import preview_panel
+from ui import preset_row, preview_panel, same
 from ui.choices import Choice, allocations_for, possible, recoveries_for, units_for, words_on_choices
 from ui.faders import Faders, bank, value_of
 from ui.menu import Menu, menu_value
@@ -22,7 +22,7 @@ from ui.preview_panel import heard
 from ui.screen import Screen
 from ui.session import Session
 from ui.wishes import plan_for
-from ui.words import count, dropped, dropped_layers, note, share, size
+from ui.words import count, dropped, dropped_layers, note, same_width, share, size
 
 PURPOSE = "Say how much smaller the model should become, and from where to take it."
 ALIGNMENTS = (1, 8, 16, 32, 64, 128)
@@ -47,7 +47,9 @@ def build(screen: Screen) -> None:
         buttons=[],
     )
     summary = gr.HTML(elem_id="tune-summary", padding=False)
-    rules = (target, *rules_box(screen))
+    equal = same.build(screen)
+    preset_row.build(screen)
+    rules = (target, *rules_box(screen), equal)
     with gr.Row(elem_classes="bar"):
         undo = gr.Button("Undo", elem_id="tune-undo", scale=0, min_width=90, interactive=False)
         redo = gr.Button("Redo", elem_id="tune-redo", scale=0, min_width=90, interactive=False)
@@ -76,14 +78,14 @@ def build(screen: Screen) -> None:
     ):
         screen.on(trigger, "tune", heard(act), *inputs, mode="always_last")
     screen.on(faders.grasp, "preview", preview_panel.grasp)
+    screen.on(faders.solo, "preview", heard(hear_alone), click=True)
     screen.on(undo.click, "tune", heard(undo_step))
     screen.on(redo.click, "tune", heard(redo_step))
     screen.on(load.upload, "tune", heard(load_plan), load)
 
 
 def rules_box(screen: Screen) -> tuple[Any, ...]:
-    """The second level, folded away: recovery, allocation, unit, alignment, what is counted, one width for
-    all."""
+    """The second level, folded away: recovery, allocation, unit, alignment, what is counted."""
 
     def choice(choices: Any, value: Any, label: str, info: str, name: str) -> gr.Dropdown:
         return gr.Dropdown(
@@ -109,15 +111,8 @@ def rules_box(screen: Screen) -> tuple[Any, ...]:
         with gr.Row(elem_classes="controls"):
             align = choice(alignments, 8, "Channels stay in", "multiples run faster", "align")
             counted = choice(COUNTS, "decoder", "The dial counts", "what it is a share of", "count")
-            same = gr.Checkbox(
-                False,
-                label="Same width everywhere",
-                info="gives a plain checkpoint; then 'Where to cut' has no say",
-                elem_id="tune-same",
-                min_width=190,
-            )
     screen.show(said, draw_words, "plan", "layers")
-    return recovery, allocation, unit, align, counted, same
+    return recovery, allocation, unit, align, counted
 
 
 def missing(session: Session) -> tuple[str, str] | None:
@@ -162,6 +157,12 @@ def move_faders(session: Session, value: dict[str, list[Any]] | None, hold: bool
     if changes:
         locked = [i for i, lock in enumerate(session.locked) if lock or dropped(plan, i)]
         session.push(planning.adjust(analysis, plan, changes, hold=hold, locked=locked))
+
+
+def hear_alone(session: Session, event: Any) -> None:
+    """Lets the cuts of one site alone count in figures and preview, or those of both."""
+    site = str(getattr(event, "site", ""))
+    session.preview.solo = site if site in ("attention", "mlp") else ""
 
 
 def undo_step(session: Session) -> None:
@@ -256,7 +257,6 @@ def draw_rules(session: Session) -> list[Any]:
     cuts = allocations_for(name)
     known = possible(cuts)
     cut = next((a for a in (plan.allocation, str(allocation), method(name).allocation) if a in known), None)
-    same = plan.ratio_requested > 0 and len(set(zip(plan.heads, plan.channels, strict=True))) == 1
     align = gr.Dropdown(value=plan.align) if plan.align in ALIGNMENTS else gr.skip()
     first = next(iter(analysis.layers[0].attention))
     return [
@@ -266,7 +266,7 @@ def draw_rules(session: Session) -> list[Any]:
         menu_value(units_for(analysis), "auto" if unit == "auto" and plan.unit == first else plan.unit),
         align,
         plan.count,
-        same,
+        same_width(plan),
     ]
 
 
@@ -279,7 +279,21 @@ def draw_faders(faders: Faders, session: Session) -> Any:
     """The bank at the present plan; an update replaces all properties, so all of them are given."""
     if session.analysis is None or not session.plans:
         return gr.update(value=None, **faders.props)
-    plan = session.plan
-    return gr.update(
-        value=value_of(plan, session.locked), **{**faders.props, "bank": bank(session.analysis, plan)}
+    plan, analysis = session.plan, session.analysis
+    value = value_of(
+        plan,
+        session.locked,
+        automatic=automatic(session),
+        exact=planning.forecast(analysis, plan),
+        solo=session.preview.solo,
     )
+    return gr.update(value=value, **{**faders.props, "bank": bank(analysis, plan)})
+
+
+def automatic(session: Session) -> Plan | None:
+    """The plan that the rules alone gave last, which single faders go back to; None where there is none with
+    the present unit."""
+    for plan in reversed(session.plans[: session.cursor + 1]):
+        if plan.allocation != "hand":
+            return plan if plan.unit == session.plan.unit else None
+    return None

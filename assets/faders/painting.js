@@ -1,0 +1,137 @@
+// What changes is drawn, counted and told once a frame.
+
+function recount(layer) {
+  sums[layer] = sumsOf(layer);
+}
+
+function paintLayer(layer) {
+  for (const site of SITES) {
+    const node = nodes.faders[site][layer];
+    const kept = value[WORDS[site].key][layer];
+    const now = String(kept);
+    if (node.getAttribute('aria-valuenow') !== now) {
+      node.style.setProperty('--kept', kept / dense(site, layer));
+      node.setAttribute('aria-valuenow', now);
+    }
+    node.setAttribute('aria-valuemin', Math.min(kept, limits(site, layer)[0]));
+    node.setAttribute('aria-valuetext', spoken(site, layer));
+    node.classList.toggle('fd-dropped', isDropped(layer));
+  }
+  const error = exact?.errors[layer] ?? sums[layer].joint;
+  nodes.errors[layer].style.setProperty('--error', Math.sqrt(Math.min(1, error)).toFixed(4));
+}
+
+function paintLock(layer) {
+  const locked = value.locked[layer];
+  const lock = nodes.locks[layer];
+  lock.setAttribute('aria-pressed', locked);
+  lock.setAttribute('aria-label', `${locked ? 'unlock' : 'lock'} layer ${layer}`);
+  lock.title = `${locked ? 'Unlock' : 'Lock'} layer ${layer}`;
+  for (const site of SITES) {
+    nodes.faders[site][layer].classList.toggle('fd-locked', locked);
+    nodes.faders[site][layer].setAttribute('aria-disabled', locked || (solo !== '' && solo !== site));
+  }
+}
+
+function paintTotals() {
+  const totals = exact ?? forecast(sums);
+  nodes.forecast.dataset.exact = String(exact !== null);
+  for (const figure of FIGURES) {
+    const {number} = nodes.figures[figure.key];
+    number.textContent = figure.show(totals[figure.key]);
+    number.dataset.value = totals[figure.key];
+  }
+}
+
+/** Which site is heard alone: said in words, and the other lane dimmed. */
+function paintSolo() {
+  for (const site of SITES) {
+    nodes.solos[site].setAttribute('aria-pressed', String(solo === site));
+    nodes.lanes[site].classList.toggle('fd-silent', solo !== '' && solo !== site);
+  }
+  for (let layer = 0; layer < bank.layers.length; layer += 1) paintLock(layer);
+}
+
+function paintDense() {
+  const all = forecast(bank.layers.map((it, layer) => layerSums(layer, it.dense[0], it.dense[1])));
+  for (const figure of FIGURES) nodes.figures[figure.key].of.textContent = figure.of(all);
+}
+
+/** The numbers of the fader under the pointer; a hint where there is none. */
+function paintDetail() {
+  const line = nodes.detail;
+  if (!pointed) {
+    line.textContent = solo ? ALONE[solo] : IDLE;
+    line.classList.add('fd-idle');
+    return;
+  }
+  const {site, layer} = pointed;
+  const words = wordsOf(site);
+  const kept = value[words.key][layer];
+  const [heads, channels] = bank.layers[layer].dense;
+  const without = site === 'attention' ? [heads, value.channels[layer]] : [value.heads[layer], channels];
+  const saved = layerParameters(layer, ...without) - sums[layer].parameters;
+  const all = [heads, channels];
+  const parts = isDropped(layer) ? [
+    'dropped whole',
+    `predicted error ${percent(sums[layer].joint)}`,
+    `saves ${count(layerParameters(layer, ...all))} parameters`,
+    'move a fader to bring it back',
+  ] : [
+    `${whole.format(kept)} of ${whole.format(dense(site, layer))} ${words.unit} kept`,
+    `predicted error ${percent(sums[layer][site])}, whole layer ${percent(sums[layer].joint)}`,
+    `saves ${count(Math.max(0, saved))} parameters`,
+  ];
+  if (value.locked[layer]) parts.push('locked');
+  if (!isDropped(layer)) parts.push(...pinWords(site, layer), ...stepWords(site, layer));
+  line.classList.remove('fd-idle');
+  line.replaceChildren(make('b', '', {}, `Layer ${layer}, ${words.short}`), ...parts.map((t) => make('span', '', {}, t)));
+}
+
+function point(next) {
+  if (next?.site === pointed?.site && next?.layer === pointed?.layer) return;
+  if (pointed) nodes.numbers[pointed.layer]?.parentElement.classList.remove('fd-pointed');
+  pointed = next;
+  if (pointed) nodes.numbers[pointed.layer].parentElement.classList.add('fd-pointed');
+  paintDetail();
+}
+
+/** One frame: everything that moved is drawn, counted and told to the app once, however many events came. */
+function tick() {
+  frame = 0;
+  if (!dirty.size) return;
+  for (const layer of dirty) recount(layer);
+  for (const layer of dirty) paintLayer(layer);
+  dirty.clear();
+  paintTotals();
+  paintDetail();
+  paintTools();
+  send('input');
+}
+
+/** A new object each time: Gradio compares by identity and would not see a change inside the old one. */
+function send(event) {
+  const copy = {heads: [...value.heads], channels: [...value.channels], locked: [...value.locked]};
+  props.value = copy;
+  trigger(event, copy);
+}
+
+function schedule(layer) {
+  dirty.add(layer);
+  if (!changed) trigger('grasp', null);
+  changed = true;
+  exact = null;
+  if (!frame) frame = requestAnimationFrame(tick);
+}
+
+function flush() {
+  if (frame) cancelAnimationFrame(frame);
+  tick();
+}
+
+function release() {
+  flush();
+  if (!changed) return;
+  changed = false;
+  send('release');
+}

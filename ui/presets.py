@@ -1,0 +1,113 @@
+"""Plans under a name: ours as rules, the user's own kept on disk beside the runs. No Gradio."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from slimllm import planning
+from slimllm.recipes import plan_from_text, plan_to_dict
+from slimllm.store import replace_file
+from slimllm.types import Analysis, Plan, Refusal
+from ui.runs import folder_of
+from ui.wishes import plan_for
+from ui.words import same_width
+
+log = logging.getLogger(__name__)
+
+FILE, FORMAT = "presets.json", 1
+LONGEST_NAME, MOST = 60, 100
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How much smaller, and by which rules; what is not said is the method's own choice."""
+
+    name: str
+    ratio: float
+    align: int = 8
+    same: bool = False
+
+    def plan(self, analysis: Analysis, present: Plan | None) -> Plan:
+        return plan_for(
+            analysis, present, self.ratio, "auto", "auto", "auto", self.align, "decoder", self.same
+        )
+
+
+OURS = (
+    Preset("Gentle 10 %", 0.1),
+    Preset("Balanced 20 %", 0.2),
+    Preset("Bold 35 %", 0.35),
+    Preset("Half", 0.5),
+    Preset("20 %, loads anywhere", 0.2, same=True),
+    Preset("20 %, widths that run fast", 0.2, align=64),
+)
+
+
+def choices(mine: Mapping[str, Plan]) -> list[tuple[str, str]]:
+    """(what is shown, key) of all presets, ours first."""
+    ours = [(preset.name, f"ours {preset.name}") for preset in OURS]
+    return [*ours, *((f"{name} (yours)", f"mine {name}") for name in mine)]
+
+
+def plan_of(key: str, mine: Mapping[str, Plan], analysis: Analysis, present: Plan | None) -> tuple[Plan, str]:
+    """(plan, a sentence): the plan behind a key. One kept for another model gives its rules, not its
+    widths."""
+    kind, _, name = str(key or "").partition(" ")
+    ours = next((preset for preset in OURS if kind == "ours" and preset.name == name), None)
+    if ours is not None:
+        return ours.plan(analysis, present), ""
+    plan = mine.get(name) if kind == "mine" else None
+    if plan is None:
+        raise Refusal("This preset is not there any more; choose another one.")
+    try:
+        planning.check_plan(plan, analysis.shape)
+    except Refusal:
+        rules = (plan.align, plan.count, same_width(plan))
+        taken = plan_for(analysis, present, plan.ratio_requested, "auto", "auto", "auto", *rules)
+        return taken, f"“{name}” was kept for another model, so its size and rules are taken, not its widths."
+    return plan, ""
+
+
+def named(name: object) -> str:
+    """A proper name for a preset; a `Refusal` for what is none."""
+    proper = " ".join(str(name or "").split())
+    if not proper:
+        raise Refusal("The preset needs a name; write one beside the button.")
+    if len(proper) > LONGEST_NAME:
+        raise Refusal(f"A name may have up to {LONGEST_NAME} letters; choose a shorter one.")
+    return proper
+
+
+def kept(mine: Mapping[str, Plan], name: str, plan: Plan) -> dict[str, Plan]:
+    """The presets with this one, in the place of an older one of the same name."""
+    if name not in mine and len(mine) >= MOST:
+        raise Refusal(f"There are {MOST} presets already; forget one first.")
+    return {**mine, name: plan}
+
+
+def save(owner: str, mine: Mapping[str, Plan]) -> None:
+    """Writes the presets of one browser, all or nothing."""
+    rows = [{"name": name, "plan": plan_to_dict(plan)} for name, plan in mine.items()]
+    text = json.dumps({"format": FORMAT, "presets": rows}, indent=1)
+    try:
+        replace_file(folder_of(owner) / FILE, lambda path: path.write_text(text, encoding="utf-8"))
+    except OSError as failure:
+        raise Refusal(f"The preset could not be kept on disk: {failure.strerror}.") from failure
+
+
+def read(owner: str) -> dict[str, Plan]:
+    """The presets kept for one browser by name; what cannot be read is left out and logged."""
+    file = folder_of(owner) / FILE
+    found: dict[str, Plan] = {}
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        for row in data["presets"] if data["format"] == FORMAT else ():
+            found[named(row["name"])] = plan_from_text(json.dumps(row["plan"]))
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, KeyError, TypeError):
+        log.warning("%s cannot be read as presets", file)
+    return found
