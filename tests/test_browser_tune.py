@@ -12,7 +12,7 @@ sync_api = pytest.importorskip("playwright.sync_api")
 from playwright.sync_api import Browser, expect  # noqa: E402
 
 from tests.serving import CHROMIUM, chromium, drag, served, spot, text_of  # noqa: E402
-from tests.test_browser import Visitor  # noqa: E402
+from tests.visiting import Visitor  # noqa: E402
 
 pytestmark = [
     pytest.mark.browser,

@@ -12,8 +12,8 @@ from tests.synthetic import synthetic_analysis
 from ui import preset_row, presets, same, tune
 from ui.faders import bank, figures, value_of
 from ui.registry import Registry
-from ui.runs import folder_of
 from ui.session import Session
+from ui.shelf import Shelf
 from ui.words import same_width
 
 
@@ -74,7 +74,7 @@ def test_improper_names_are_refused(planned: Session, name: str | None) -> None:
 @pytest.mark.parametrize("text", ["", "{", '{"format": 1, "presets": [{"name": "x", "plan": {}}]}', "[]"])
 def test_a_spoilt_file_loses_only_the_presets(planned: Session, text: str) -> None:
     preset_row.keep_plan(planned, "Mine")
-    (folder_of(planned.id) / presets.FILE).write_text(text)
+    (Shelf(planned.id).folder / presets.FILE).write_text(text)
     assert presets.read(planned.id) == {}
 
 

@@ -14,7 +14,8 @@ from ui.app import PAGES_CSS
 from ui.theme import GROUNDS, PALETTE, SPACES, TEXTS
 
 SPACED = re.compile(r"(?<![\w-])(?:padding|margin|gap|row-gap|column-gap)(?:-[a-z]+)?:([^;}]*)")
-SHEETS = (theme.ASSETS / "style.css", theme.ASSETS / "compare.css", PAGES_CSS)
+OURS = ("style.css", "compare.css", "faders.css", "tune.css")
+SHEETS = (*(theme.ASSETS / name for name in OURS), PAGES_CSS)
 
 
 def luminance(colour: str) -> float:

@@ -11,7 +11,7 @@ from slimllm import planning
 from slimllm.recipes import plan_from_text, plan_to_dict
 from slimllm.store import replace_file
 from slimllm.types import Analysis, Plan, Refusal
-from ui.runs import folder_of
+from ui.shelf import Shelf
 from ui.wishes import plan_for
 from ui.words import same_width
 
@@ -93,14 +93,14 @@ def save(owner: str, mine: Mapping[str, Plan]) -> None:
     rows = [{"name": name, "plan": plan_to_dict(plan)} for name, plan in mine.items()]
     text = json.dumps({"format": FORMAT, "presets": rows}, indent=1)
     try:
-        replace_file(folder_of(owner) / FILE, lambda path: path.write_text(text, encoding="utf-8"))
+        replace_file(Shelf(owner).folder / FILE, lambda path: path.write_text(text, encoding="utf-8"))
     except OSError as failure:
         raise Refusal(f"The preset could not be kept on disk: {failure.strerror}.") from failure
 
 
 def read(owner: str) -> dict[str, Plan]:
     """The presets kept for one browser by name; what cannot be read is left out and logged."""
-    file = folder_of(owner) / FILE
+    file = Shelf(owner).folder / FILE
     found: dict[str, Plan] = {}
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
