@@ -6,7 +6,6 @@ be left and take the difference of the errors.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 
 import pytest
@@ -17,17 +16,13 @@ from torch import Tensor
 
 from slimllm import elimination
 from slimllm.elimination import (
-    Remainder,
     batch_size,
     cholesky_error,
     column_errors,
     damped_error,
     eliminate_channels,
     eliminate_heads,
-    exchange,
     remove,
-    swap_channels,
-    swap_gains,
     whole,
 )
 from slimllm.recovery import least_squares
@@ -189,7 +184,6 @@ def test_the_arguments_stay_as_they_are() -> None:
     before = weight.clone(), gram.clone()
     eliminate_channels(weight, gram)
     eliminate_heads(weight, gram, KV[1])
-    swap_channels(weight, gram, torch.arange(9))
     assert torch.equal(weight, before[0])
     assert torch.equal(gram, before[1])
 
@@ -396,7 +390,6 @@ def test_broken_inputs_give_finite_scores_and_complete_orders(kind: str, damping
         assert torch.isfinite(ranking.scores).all()
         assert (ranking.scores >= 0).all()
         assert sorted(ranking.order.tolist()) == list(range(len(ranking.scores)))
-    assert len(swap_channels(weight, gram, torch.arange(8), damping=damping)) == 8
 
 
 def test_of_twins_one_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -415,92 +408,3 @@ def test_a_dead_channel_goes_first_and_costs_nothing_but_the_damping() -> None:
     assert int(found.order[-1]) == 5
     expected = 1e-6 * float(gram.diagonal().mean() * weight[:, 5].square().sum())
     assert float(found.scores[5]) == pytest.approx(expected, rel=1e-6)
-
-
-# Swaps -----------------------------------------------------------------------------------------------------
-
-
-def test_oracle_swap_gains_of_all_pairs() -> None:
-    weight, gram = case(10, seed=90)
-    kept, lost = [0, 2, 3, 7], [1, 4, 5, 6, 8, 9]
-    base = naive_error(weight, damp(gram), kept)
-    expected = [
-        [base - naive_error(weight, damp(gram), [*without(kept, [i]), j]) for j in lost] for i in kept
-    ]
-    found = swap_gains(whole(weight, gram), torch.tensor(kept), torch.tensor(lost))
-    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-8, atol=1e-8)
-
-
-def test_oracle_swaps_end_where_no_swap_helps_and_often_at_the_best_set_of_all() -> None:
-    best_of_all = 0
-    for seed in range(100, 112):
-        weight, gram = case(8, seed)
-        damped = damp(gram)
-        start = [0, 1, 2]
-        kept = swap_channels(weight, gram, torch.tensor(start)).tolist()
-        assert kept == sorted(set(kept))
-        assert len(kept) == 3
-        error = naive_error(weight, damped, kept)
-        assert error <= naive_error(weight, damped, start) * (1 + 1e-12)
-        for i, j in itertools.product(kept, without(list(range(8)), kept)):
-            assert naive_error(weight, damped, [*without(kept, [i]), j]) >= error * (1 - 1e-9)
-        least = min(naive_error(weight, damped, list(k)) for k in itertools.combinations(range(8), 3))
-        best_of_all += error <= least * (1 + 1e-9)
-    assert best_of_all >= 10
-
-
-def test_every_round_lowers_the_error_and_swaps_many_at_once() -> None:
-    weight, gram = case(60, seed=120)
-    damped, start = damp(gram), torch.arange(30)
-    sets = [swap_channels(weight, gram, start, rounds=r).tolist() for r in range(12)]
-    errors = [naive_error(weight, damped, kept) for kept in sets]
-    assert sets[0] == start.tolist()
-    assert len(set(sets[1]) - set(sets[0])) > 3
-    for (before, error), (after, lower) in itertools.pairwise(zip(sets, errors, strict=True)):
-        assert after == before or lower < error
-    assert errors[-1] < 0.5 * errors[0]
-
-
-def independent(energies: list[float]) -> Remainder:
-    """A reader whose inputs do not correlate: a kept set's error is the energy of what it lacks, but for
-    damping."""
-    return whole(torch.ones(1, len(energies)), torch.diag(torch.tensor(energies).double()))
-
-
-def test_swaps_that_quarrel_are_tried_in_smaller_numbers() -> None:
-    """Three swaps are promised to help, by falling gains, and only the first does: it alone is taken."""
-    dense = independent([1, 8, 9, 2, 3, 4])
-    kept, lost = torch.tensor([0, 1, 2]), torch.tensor([3, 4, 5])
-    promised = torch.tensor([[9.0, 0, 0], [0, 8, 0], [0, 0, 7]])
-    found = exchange(dense, kept, lost, promised)
-    assert found is not None
-    assert found.tolist() == [1, 2, 3]
-    assert exchange(dense, torch.tensor([1, 2, 5]), torch.tensor([0, 3, 4]), promised) is None
-    assert exchange(dense, kept, lost, -promised - 1) is None
-
-
-def test_of_two_lost_that_want_the_same_place_the_better_gets_it() -> None:
-    dense = independent([1, 9, 2, 3])
-    kept, lost = torch.tensor([0, 1]), torch.tensor([2, 3])
-    found = exchange(dense, kept, lost, swap_gains(dense, kept, lost))
-    assert found is not None
-    assert found.tolist() == [1, 3]
-
-
-def test_swaps_leave_pinned_channels_where_they_are() -> None:
-    weight, gram = case(20, seed=150)
-    start = torch.arange(8)
-    free = set(swap_channels(weight, gram, start).tolist())
-    left, entered = (set(range(8)) - free), (free - set(range(8)))
-    assert left
-    pinned = torch.zeros(20, dtype=torch.int64)
-    pinned[min(left)], pinned[min(entered)] = 1, -1
-    found = swap_channels(weight, gram, start, pinned=pinned).tolist()
-    assert min(left) in found
-    assert min(entered) not in found
-
-
-def test_swaps_of_all_or_nothing_change_nothing() -> None:
-    weight, gram = case(6, seed=160)
-    for kept in ([], list(range(6))):
-        assert swap_channels(weight, gram, torch.tensor(kept, dtype=torch.int64)).tolist() == kept
