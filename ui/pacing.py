@@ -97,7 +97,7 @@ def speeds_html(speeds: Mapping[str, Speed], where: str) -> str:
     pages = "".join(f"<td>{duration(PAGE / getattr(speeds[name], write))}</td>" for name in names)
     body += (
         '<tr><th scope="row">A page of text<small>about 500 words</small></th>'
-        f'{pages}<td class="meaning">As long as writing one takes.</td></tr>'
+        f'{pages}<td class="meaning">How long writing one takes.</td></tr>'
     )
     head = "".join(f'<th scope="col">{LABELS[name]}</th>' for name in names)
     foot = (
