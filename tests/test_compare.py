@@ -9,7 +9,7 @@ import pytest
 
 from slimllm import planning
 from slimllm.methods import METHODS
-from slimllm.types import Plan
+from slimllm.types import Plan, Refusal
 from tests.synthetic import synthetic_analysis
 from ui import outcome, verdicts
 from ui.registry import Registry
@@ -104,3 +104,15 @@ def test_figures_of_the_last_run_are_still_there_after_a_restart(planned: Sessio
     planned.comparison = Comparison(planned.plan, columns=columns(90.0))
     assert "This is Run 3" not in outcome.draw_verdict(planned)
     assert len(outcome.steps_for(planned)) == 3
+
+
+def test_another_method_is_chosen_on_the_analyse_tab(planned: Session) -> None:
+    planned.comparison = Comparison(planned.plan, columns=columns(90.0))
+    place = next(i for i, step in enumerate(outcome.steps_for(planned)) if step.method)
+    assert outcome.go_on(planned, place=place, offline=True) == "analyse"
+    asked = planned.wishes["analyse"]
+    read = planned.plan.calibration
+    assert asked[:5] == (read.text, read.samples, read.length, read.seed, "best")
+    assert METHODS["best"].title in planned.notes["analyse"][1]
+    with pytest.raises(Refusal, match="no longer on offer"):
+        outcome.go_on(planned, place=3, offline=True)
