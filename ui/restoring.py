@@ -39,4 +39,4 @@ def start_restore(
         for page in ("history", "tune"):
             session.say(page, f"The plan of {run.name} is in Tune again.", "good")
 
-    return session.begin(registry.worker, Job("restore", "The way back", steps, on_done=on_done))
+    return session.begin(registry.worker, Job("restore", f"Going back to {run.name}", steps, on_done=on_done))
