@@ -24,11 +24,12 @@
     return list;
   }
 
-  function button(list, label) {
-    const mark = document.createElement('button');
-    mark.type = 'button';
+  /** A word that can be walked onto: a term with its definition, flowing with the text around it. */
+  function term(list, label) {
+    const mark = document.createElement('dfn');
     mark.className = 'term';
     mark.textContent = label;
+    mark.tabIndex = 0;
     describe(mark, list);
     return mark;
   }
@@ -52,7 +53,7 @@
       for (const {entry, start, end} of found(node.data, known).reverse()) {
         const rest = node.splitText(start);
         rest.splitText(end - start);
-        rest.replaceWith(button([entry], rest.data));
+        rest.replaceWith(term([entry], rest.data));
       }
     }
   }
@@ -77,8 +78,11 @@
     const old = box.querySelector(':scope > .term');
     if (!list.length || !svg.length) return old?.remove();
     if (old) return describe(old, list);
-    const mark = button(list, '?');
-    mark.classList.add('term-all');
+    const mark = document.createElement('button');
+    mark.type = 'button';
+    mark.className = 'term term-all';
+    mark.textContent = '?';
+    describe(mark, list);
     mark.setAttribute('aria-label', 'Words in this picture');
     box.append(mark);
   }

@@ -124,7 +124,7 @@ def cell(x: float, y: float, width: float, height: float, kept: bool) -> str:
 def scales(rows: Sequence[tuple[str, float, float, str, str]], label: str) -> str:
     """(title, before, after, before in words, after in words) as pairs of bars: what was cut off, or was
     added, is striped."""
-    left, right = 96.0, WIDE - 96.0
+    left, right = 72.0, WIDE - 128.0
     body = ""
     for i, (title, before, after, before_said, after_said) in enumerate(rows):
         top = 4 + i * HIGH / len(rows)

@@ -16,6 +16,7 @@ from slimllm import planning
 from slimllm.types import Calibration, LayerReport
 from ui import sketches, story, trials, work
 from ui.charts import removed_shares
+from ui.choices import all_options
 from ui.registry import REGISTRY
 from ui.runs import Asked, Protocol
 from ui.screen import Screen
@@ -142,8 +143,11 @@ def leave(session: Session) -> None:
 
 
 def read(session: Session) -> None:
-    """Starts the short analysis of the tour."""
+    """Starts the short analysis of the tour; the tab says what is asked for."""
     work.start_analyse(REGISTRY, session, READ, METHOD, offline=True)
+    defaults = (option.default for _, option in all_options())
+    session.wishes["analyse"] = (READ.text, READ.samples, READ.length, READ.seed, METHOD, *defaults)
+    session.mark("asked", "preflight")
 
 
 def cut(session: Session) -> None:
