@@ -277,18 +277,6 @@ def test_refusal_is_said_on_the_page(visitor: Visitor) -> None:
     visitor.complaints.clear()
 
 
-def test_tour_leads_through_the_tabs(visitor: Visitor) -> None:
-    page = visitor.page
-    page.click("#tour-start")
-    expect(page.locator("#tour")).to_contain_text("1 of 5")
-    for place in range(2, 6):
-        page.click("#tour-onward")
-        expect(page.locator("#tour")).to_contain_text(f"{place} of 5")
-        expect(page.get_by_role("tab", name=TABS[place - 1])).to_have_attribute("aria-selected", "true")
-    page.click("#tour-onward")
-    expect(page.locator("#tour")).to_have_count(0)
-
-
 @pytest.mark.parametrize("width", [390, 1024, 1600])
 def test_nothing_is_wider_than_the_window(browser: Browser, address: str, width: int) -> None:
     visitor = Visitor(browser, address, width)

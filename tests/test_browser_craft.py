@@ -12,14 +12,15 @@ sync_api = pytest.importorskip("playwright.sync_api")
 from playwright.sync_api import Browser, expect  # noqa: E402
 
 from tests.serving import CHROMIUM, chromium, served  # noqa: E402
-from tests.test_browser import TABS, Visitor  # noqa: E402
 from tests.test_browser_tour import take  # noqa: E402
+from tests.visiting import Visitor  # noqa: E402
 
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(not CHROMIUM, reason="there is no chromium"),
     pytest.mark.filterwarnings("ignore:.*(no_silent_downcasting|copy keyword)"),  # Gradio's own
 ]
+TABS = ("Load", "Analyse", "Tune", "Compare", "History")
 THEMES = ("light", "dark")
 JUMPS = """
 window.jumped = 0;
@@ -47,7 +48,7 @@ def guest(browser: Browser, address: str) -> Iterator[Visitor]:
     """Somebody who has taken the tour, so that every tab is full; the console stays free of errors."""
     visitor = Visitor(browser, address)
     visitor.context.add_init_script(JUMPS)
-    take(visitor.page, patience=40)
+    take(visitor.page, patience=120)
     visitor.page.click("#tour-onward")
     yield visitor
     visitor.close()

@@ -68,7 +68,7 @@ def take(page: Page, patience: float) -> tuple[int, float]:
 
 def test_tour_shrinks_a_model_in_a_few_clicks(browser: Browser, address: str) -> None:
     page = opened(browser, address)
-    clicks, _ = take(page, patience=40)
+    clicks, _ = take(page, patience=120)
     assert clicks <= MOST_CLICKS
     card = page.locator("#tour")
     expect(card).to_contain_text("smaller: it has")
