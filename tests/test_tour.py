@@ -5,11 +5,18 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as xml
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
+from slimllm import planning
+from slimllm.types import LayerReport
+from tests.synthetic import synthetic_analysis
 from ui import sketches, story
-from ui.story import STEPS
+from ui.runs import Column
+from ui.session import Answer, Comparison, Loaded, Session
+from ui.story import STEPS, Step
+from ui.tour import Guide
 
 FACTS = {
     "layers": "30",
@@ -118,3 +125,59 @@ def test_large_models_are_drawn_with_few_shapes() -> None:
     many = sketches.squares([[0.5] * 64] * 80, "x")
     assert many.count("<rect") <= 80 * sketches.MOST_ROWS + 1
     assert sketches.thin([1, 2, 3, 4], 2) == [1.5, 3.5]
+
+
+# The card ---------------------------------------------------------------------------------------------------
+
+
+def travelled(recovery: str = "regression") -> Session:
+    """A session that has been through all of it, with made-up figures."""
+    session = Session("somebody-on-the-tour")
+    analysis = synthetic_analysis(layers=6, channels=96)
+    subject = SimpleNamespace(shape=analysis.shape, source="synthetic")
+    session.loaded = Loaded(subject, 1000.0, "cpu", "float32")  # type: ignore[arg-type]
+    plan = planning.make_plan(analysis, 0.2, recovery=recovery)
+    session.set_analysis(analysis, plan)
+    reports = tuple(
+        LayerReport(h, c, tuple(range(h)), tuple(range(c)), 0.1, 0.1)
+        for h, c in zip(plan.heads, plan.channels, strict=True)
+    )
+    name = "pruned" if recovery == "none" else "recovered"
+    columns = {"dense": Column(1_000_000, 4_000_000, 19.2), name: Column(840_000, 3_360_000, 27.4)}
+    session.comparison = Comparison(plan, columns=columns, reports={name: reports})
+    session.answers = [Answer("Once", {"dense": "upon <b>a</b> time", name: "a time"})]
+    return session
+
+
+@pytest.mark.parametrize("recovery", ["regression", "none"])
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
+def test_card_is_filled_in_and_still_easy(step: Step, recovery: str) -> None:
+    session, guide = travelled(recovery), Guide(lambda _: None)
+    session.tour = STEPS.index(step)
+    assert guide.stage(session, step) == "after"
+    card = guide.card(session, step, "after")
+    assert "{" not in card
+    assert shapes(re.search(r"<svg.*?</svg>", card).group(0), "k5") > 0
+    words = re.sub(r"<[^>]+>", " ", re.search(r"<h2>.*?</h2>(.*?)<figure>", card, re.DOTALL).group(1))
+    for sentence in split(words.replace("&lt;", "")):
+        assert grade(sentence) <= HARDEST, sentence
+    if step.name == "cost":
+        assert "16 % smaller" in card
+        assert "pick each word from 19" in card
+        assert "upon &lt;b&gt;a&lt;/b&gt; time" in card
+
+
+def test_steps_start_what_is_missing_and_nothing_else() -> None:
+    begun: list[str] = []
+    guide = Guide(lambda _: begun.append("load"))
+    fresh = Session("somebody-who-is-new-here")
+    assert guide.go(fresh, 0) == "load"
+    assert guide.onward(fresh) == "load"
+    assert (begun, fresh.tour) == (["load", "load"], 0), "not loaded yet, so it is tried again"
+    done = travelled()
+    assert [guide.go(done, i) for i in range(len(STEPS))] == [step.tab for step in STEPS]
+    assert begun == ["load", "load"]
+    assert guide.onward(done) is None
+    assert done.tour is None
+    done.push(planning.make_plan(done.known, 0.4))
+    assert guide.stage(done, STEPS[3]) == "before", "another plan has yet to be carried out"
