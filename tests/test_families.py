@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import FAMILY_CONFIGS, MORE_CONFIGS, PAGE, tiny_subject
+from conftest import FAMILY_CONFIGS, MORE_CONFIGS, PAGE, tiny_model, tiny_subject, tiny_tokenizer
 
-from slimllm import checkpoint, forms, models, pipeline, planning, texts
+from slimllm import checkpoint, evaluate, forms, models, pipeline, planning, proof, texts
 from slimllm.families import FAMILIES, narrows_values, part, shape_of
+from slimllm.memory import status_mib, watch_peak
 from slimllm.models import Pruned, Subject
 from slimllm.recovery import RECOVERIES
 from slimllm.shapes import Grouping
@@ -248,3 +249,143 @@ def test_families_export_of_equal_widths(variant: str, recovery: str, tmp_path: 
     for tier in ("native", "twin") if form.tier == "shim" else ():
         with pytest.raises(Refusal, match=NO_PLAIN):
             forms.choose(pruned, tier)
+
+
+# Models as people have them ---------------------------------------------------------------------------------
+
+
+def saved(
+    folder: Path, family: str = "llama", tokenizer: Any = None, shard: str = "1GB", **changes: Any
+) -> str:
+    """A tiny model as a folder."""
+    kind = changes.pop("dtype", torch.float32)
+    tiny_model(family, **changes).to(kind).save_pretrained(folder, max_shard_size=shard)
+    (tokenizer or tiny_tokenizer()).save_pretrained(folder)
+    return str(folder)
+
+
+def whole_way(source: str, out: Path, unit: str = "auto", **loading: Any) -> Subject:
+    """Loads, analyses, plans, prunes, stores and loads again; the result computes what was pruned."""
+    subject = models.load(source, device="cpu", offline=True, **{"dtype": "float32", **loading})
+    analysis = pipeline.finish(pipeline.analyse(subject, TEXT, CALIBRATION))
+    plan = planning.make_plan(analysis, 0.3, align=1, unit=unit)
+    pruned = pipeline.finish(pipeline.prune(subject, plan, TEXT))
+    out.mkdir()
+    checkpoint.write(forms.choose(pruned), pruned, out)
+    again = models.load(str(out), device="cpu", dtype=loading.get("dtype", "float32"))
+    torch.testing.assert_close(logits(again.model), logits(pruned.subject.model), atol=1e-4, rtol=1e-4)
+    assert again.shape.decoder < 0.75 * subject.shape.decoder
+    found = pipeline.finish(evaluate.perplexity(again, TOKENS.flatten(), window=20))
+    assert 0 < found.perplexity < float("inf")
+    words, count, _ = evaluate.timed_generation(again, "As ever", max_new_tokens=5, temperature=0.0, seed=0)
+    assert count <= 5
+    assert isinstance(words, str)
+    return again
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "unit"),
+    [
+        ("qwen3", {"head_dim": 16}, "kv-group"),
+        ("gemma", {"head_dim": 32, "num_key_value_heads": 1}, "query-head"),
+        ("llama", counted(8, 1), "query-head"),
+        ("llama", counted(9, 3), "kv-group"),
+        ("llama", counted(7, 7), "kv-group"),
+        ("qwen2", counted(14, 2), "query-head"),
+    ],
+)
+def test_families_with_unusual_heads(family: str, changes: dict[str, Any], unit: str, tmp_path: Path) -> None:
+    whole_way(saved(tmp_path / "m", family, **changes), tmp_path / "out", unit)
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "float16", "float32"])
+def test_families_weights_of_every_dtype(kind: str, tmp_path: Path) -> None:
+    source = saved(tmp_path / "m", dtype=getattr(torch, kind))
+    whole_way(source, tmp_path / "out")
+    assert models.load(source, device="cpu", dtype=kind).dtype == getattr(torch, kind)
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "float16"])
+def test_families_pruned_in_half_precision(kind: str, tmp_path: Path) -> None:
+    again = whole_way(saved(tmp_path / "m", dtype=getattr(torch, kind)), tmp_path / "out", dtype=kind)
+    assert again.dtype == getattr(torch, kind)
+    size = (tmp_path / "out/model.safetensors").stat().st_size
+    assert size < 2 * again.shape.parameters + 16_000
+
+
+def test_families_sharded_weights(tmp_path: Path) -> None:
+    source = saved(tmp_path / "m", shard="60KB")
+    assert len(list((tmp_path / "m").glob("model-*.safetensors"))) > 2
+    whole_way(source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3_text", "phi3", "olmo2"])
+def test_families_long_contexts_cost_no_memory(family: str, tmp_path: Path) -> None:
+    """131,072 positions: nothing may be as long as what the model could read, let alone its square."""
+    source = saved(tmp_path / "m", family, max_position_embeddings=131_072)
+    before, peak = status_mib("VmRSS"), watch_peak(torch.device("cpu"))
+    again = whole_way(source, tmp_path / "out")
+    assert again.shape.max_length == 131_072
+    assert peak() - before < 150
+
+
+def test_families_without_pad_token_and_chat_template(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    assert tokenizer.pad_token is None
+    assert tokenizer.chat_template is None
+    source = saved(tmp_path / "m", tokenizer=tokenizer)
+    again = whole_way(source, tmp_path / "out")
+    assert again.shape.vocab == 256
+
+
+def test_families_with_more_embeddings_than_words(tmp_path: Path) -> None:
+    """Tables are padded to round numbers, and tokens are added: the vocabulary stays what it was."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    tokenizer.add_tokens(["<tool>", "<answer>"])
+    for tied in (True, False):
+        source = saved(tmp_path / f"m{tied}", tokenizer=tokenizer, vocab_size=320, tie_word_embeddings=tied)
+        again = whole_way(source, tmp_path / f"out{tied}")
+        assert again.shape.vocab == 320
+        assert again.tokenizer("<tool>").input_ids == [257]
+        words, _, _ = evaluate.timed_generation(
+            again, "<tool> As ever", max_new_tokens=3, temperature=0.0, seed=0
+        )
+        assert isinstance(words, str)
+
+
+# In a fresh process -----------------------------------------------------------------------------------------
+
+ELSEWHERE = {
+    "native": ("smollm3", "none", True),
+    "twin": ("mistral", "regression", True),
+    "shim-norms-in-rows": ("cohere", "regression", False),
+    "shim-norms-in-lists": ("stablelm", "regression", False),
+    "padded-norms-in-rows": ("cohere", "none", False),
+    "padded-norms-in-lists": ("stablelm", "none", False),
+    "shim-starcoder2": ("starcoder2", "regression", False),
+}
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Pruned, str, proof.Reload]]:
+    """Models of every tier, as plain transformers reads them in a process without this package."""
+    root, done = tmp_path_factory.mktemp("elsewhere"), {}
+    for name, (family, recovery, equal) in ELSEWHERE.items():
+        dense = tiny_subject(family)
+        pruned = prune(dense, plan_of(dense, "kv-group", recovery, equal=equal))
+        form = forms.choose(pruned, name.partition("-")[0])
+        (root / name).mkdir()
+        checkpoint.write(form, pruned, root / name)
+        done[name] = pruned, form.tier
+    found = proof.reload_elsewhere([root / name for name in done])
+    return {name: (*pair, reload) for (name, pair), reload in zip(done.items(), found, strict=True)}
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_families_export_read_elsewhere(
+    elsewhere: dict[str, tuple[Pruned, str, proof.Reload]], name: str
+) -> None:
+    pruned, tier, reload = elsewhere[name]
+    assert tier == name.partition("-")[0]
+    assert proof.compare(pruned.subject, reload) <= 1e-4

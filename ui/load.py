@@ -7,7 +7,8 @@ from typing import Any
 
 import gradio as gr
 
-from slimllm.shapes import LayerShape, Shape
+from slimllm.card import attention_words, parts_of
+from slimllm.shapes import Shape
 from ui import work
 from ui.pieces import intro, job_line, lead, start_and_stop
 from ui.registry import REGISTRY
@@ -79,8 +80,8 @@ def draw_card(session: Session) -> str:
     return (
         f'<div class="card"><h3>{safe(session.loaded.subject.source)}</h3><dl class="facts">{facts}</dl>'
         f"{parts_bar(shape)}"
-        f'<div class="pair"><div><h4>What can be pruned</h4><ul>{items(prunable(shape))}</ul></div>'
-        f"<div><h4>What can be taken away</h4><ul>{items(exports(shape))}</ul></div></div></div>"
+        f'<div class="pair"><div><h4>What can be pruned</h4><ul>{items(prunable(session.loaded))}</ul></div>'
+        f"<div><h4>What can be taken away</h4><ul>{items(exports(session.loaded))}</ul></div></div></div>"
     )
 
 
@@ -105,20 +106,6 @@ def facts_of(loaded: Loaded) -> list[tuple[str, str]]:
     ]
 
 
-def parts_of(shape: Shape) -> dict[str, int]:
-    """Parameters by part."""
-
-    def total(cost: Callable[[LayerShape], int]) -> int:
-        return sum(cost(layer) for layer in shape.layers)
-
-    return {
-        "embeddings": shape.outside,
-        "attention": total(lambda a: a.heads * a.head_cost + a.groups * a.group_cost),
-        "mlp": total(lambda a: a.channels * a.channel_cost),
-        "other": total(lambda a: a.fixed),
-    }
-
-
 def parts_bar(shape: Shape) -> str:
     """The parameters by part as a bar with its legend."""
     found = parts_of(shape)
@@ -138,12 +125,14 @@ def parts_bar(shape: Shape) -> str:
     )
 
 
-def prunable(shape: Shape) -> list[str]:
+def prunable(loaded: Loaded) -> list[str]:
     """What can go, in which steps."""
+    shape = loaded.subject.shape
     layer = shape.layers[0]
     per_group = layer.heads // layer.groups
-    said = []
-    for unit in shape.units:
+    special = attention_words(loaded.subject)
+    said = [special] if special else []
+    for unit in () if layer.whole else shape.units:
         if unit == "kv-group":
             heads = f"groups of {per_group} heads" if per_group > 1 else "single heads"
             said.append(f"Attention in {heads}: {layer.steps(unit)} steps per layer.")
@@ -152,19 +141,12 @@ def prunable(shape: Shape) -> list[str]:
                 f"Or the same number of heads out of every KV group: {layer.steps(unit)} steps per layer."
             )
     said.append(f"MLP channels one by one: {shape.channels:,} steps per layer.")
-    removable = sum(parts_of(shape)[k] for k in ("attention", "mlp"))
+    parts = ("mlp",) if layer.whole else ("attention", "mlp")
+    removable = sum(parts_of(shape)[part] for part in parts)
     said.append(f"Together up to {share(removable / shape.parameters, 0)} of all parameters are in reach.")
     return said
 
 
-def exports(shape: Shape) -> list[str]:
+def exports(loaded: Loaded) -> list[str]:
     """Which checkpoints a pruned version can become."""
-    alike = len(set(shape.widths)) == 1
-    return [
-        "Every layer at the same width: a plain checkpoint that transformers loads as it is (native)."
-        if alike
-        else "Its layers already differ in width, so it is stored with a short code file (shim).",
-        "Layers of different width: a checkpoint with a short code file (shim), or filled up with zeros "
-        "(padded).",
-        "In every case the plan, as a small JSON file.",
-    ]
+    return [*loaded.outlook, "In every case the plan, as a small JSON file."]

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from slimllm import checkpoint, evaluate, gates, models, pipeline, planning, texts, tuning
+from slimllm import card, checkpoint, evaluate, gates, models, pipeline, planning, texts, tuning
 from slimllm.models import Subject
 from slimllm.sources import home
 from slimllm.types import Analysis, Calibration, LayerAnalysis, Plan, Progress, Refusal
@@ -55,7 +55,8 @@ def open_model(registry: Registry, job: Job, source: str, device: str, dtype: st
         job.say("Measuring how fast it reads.")
         found = pipeline.finish(evaluate.speed(subject, length=128, new_tokens=1, repeats=2))
         kind = str(subject.dtype).removeprefix("torch.")
-        return Loaded(subject, found.prefill_tokens_per_second, str(subject.device), kind)
+        pace, ways = found.prefill_tokens_per_second, tuple(card.outlook(subject))
+            return Loaded(subject, pace, str(subject.device), kind, ways)
 
     return registry.models.take(source, device, dtype, make)
 

@@ -1,0 +1,214 @@
+"""What can be done with a model, before any work: by its config, its weight files' headers and trials."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from slimllm import forms, models, sources
+from slimllm.foresight import Step, Way, sketch, steps_of, ways
+from slimllm.models import Subject
+from slimllm.shapes import Shape
+from slimllm.types import Refusal
+
+# how llama.cpp's converter calls the architecture of each family; vLLM lists the classes of them all
+GGUF = {
+    **{name: name for name in ("llama", "qwen2", "qwen3", "gemma", "gemma2", "phi3", "granite")},
+    **{name: name for name in ("smollm3", "starcoder2", "stablelm", "olmo2")},
+    "mistral": "llama",
+    "gemma3_text": "gemma3",
+    "phi": "phi2",
+    "cohere": "command-r",
+}
+DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a model is and what can be done with it; of one that is not supported only the reason."""
+
+    model: str
+    supported: bool
+    reason: str = ""
+    family: str = ""
+    stored_as: str = ""
+    layers: int = 0
+    heads: int = 0
+    groups: int = 0
+    head_size: int = 0
+    channels: int = 0
+    vocab: int = 0
+    max_length: int = 0
+    dtype: str = ""
+    bytes: int = 0
+    files: int = 0
+    parameters: dict[str, int] = dataclasses.field(default_factory=dict)
+    attention: tuple[Step, ...] = ()
+    attention_words: str = ""
+    exports: tuple[Way, ...] = ()
+    runtimes: tuple[str, ...] = ()
+
+
+def card(source: str, *, offline: bool = False) -> Card:
+    """The card of a model by the same names as `models.load`; nothing is converted, no weight is read."""
+    source = str(source).strip()
+    try:
+        return described(source, offline)
+    except Refusal as refusal:
+        return Card(source, False, " ".join(str(refusal).split()))
+
+
+def described(source: str, offline: bool) -> Card:
+    """The card of a supported model; a `Refusal` for any other."""
+    place = sources.whereabouts(source) if source else None
+    if place is not None and place.suffix == ".gguf" and sources.conversion(place).is_dir():
+        place = sources.conversion(place)
+    folder = None if place is None or place.suffix == ".gguf" else place
+    if folder is not None:
+        sources.check_folder(folder, source)
+    config = models.read_config(place, source, offline)
+    subject = sketch(config, source)
+    shape = subject.shape
+    dtype, size, files = str(config.dtype or ""), 0, 0
+    if folder is not None:
+        dtype, size, files = weights(folder, source)
+    elif place is not None:
+        dtype, size, files = "gguf, converted to float32 once", place.stat().st_size, 1
+    return Card(
+        model=source,
+        supported=True,
+        family=shape.family,
+        stored_as=forms.base_of(subject),
+        layers=len(shape.layers),
+        heads=shape.heads,
+        groups=shape.groups,
+        head_size=shape.head_size,
+        channels=shape.channels,
+        vocab=shape.vocab,
+        max_length=shape.max_length,
+        dtype=dtype.removeprefix("torch."),
+        bytes=size,
+        files=files,
+        parameters={"all": shape.parameters, **parts_of(shape)},
+        attention=tuple(steps_of(subject)),
+        attention_words=attention_words(subject),
+        exports=tuple(ways(subject)),
+        runtimes=runtimes(subject),
+    )
+
+
+def parts_of(shape: Shape) -> dict[str, int]:
+    """Parameters by part."""
+    return {
+        "embeddings": shape.outside,
+        "attention": sum(a.heads * a.head_cost + a.groups * a.group_cost for a in shape.layers),
+        "mlp": sum(a.channels * a.channel_cost for a in shape.layers),
+        "other": sum(a.fixed for a in shape.layers),
+    }
+
+
+def weights(folder: Path, source: str) -> tuple[str, int, int]:
+    """The dtype that most weights have, bytes and number of the weight files, from their headers."""
+    found: Counter[str] = Counter()
+    files = sorted(folder.glob("*.safetensors"))
+    for file in files:
+        try:
+            with safe_open(file, "pt") as opened:
+                for name in opened.keys():  # noqa: SIM118 (no mapping)
+                    found[str(opened.get_slice(name).get_dtype())] += 1
+        except (SafetensorError, OSError) as failure:
+            raise Refusal(f"'{file.name}' of '{source}' is damaged or cut off; fetch it again.") from failure
+    kind = max(found, key=lambda name: found[name], default="")
+    return DTYPES.get(kind, kind.lower()), sum(file.stat().st_size for file in files), len(files)
+
+
+# Words ------------------------------------------------------------------------------------------------------
+
+
+def attention_words(subject: Subject) -> str:
+    """Why attention cannot shrink as it does elsewhere; empty where it can."""
+    shape = subject.shape.layers[0]
+    if shape.whole:
+        return f"Heads stay: {subject.family.whole}."
+    if any(layer.values < subject.shape.head_size for layer in subject.shape.layers):
+        return "Heads have lost value columns (method fasp), so it cannot be pruned again yet."
+    if shape.groups == 1:
+        return "There is one key/value head, so heads go out of its one group, one by one."
+    return ""
+
+
+def runtimes(subject: Subject) -> tuple[str, ...]:
+    """Which programs read what is exported, as far as it is known."""
+    name, kind = forms.base_of(subject), subject.shape.family
+    said = [f"transformers: every tier; shim with trust_remote_code=True, {name} or its twin as they are."]
+    if kind in GGUF:
+        said += [
+            f"vLLM: lists {name}, so native and padded, not shim; not tried here.",
+            f"llama.cpp: knows the architecture '{GGUF[kind]}', so native and padded once converted to GGUF; "
+            "not tried here.",
+        ]
+    return tuple(said)
+
+
+def unit_words(step: Step, heads: int) -> str:
+    """One step of attention in a sentence."""
+    if step.unit == "value-column":
+        return f"value columns of every head (method fasp): {step.steps} steps per layer"
+    each = heads // step.steps
+    what = "single heads" if each == 1 else f"{each} heads at a time"
+    kind = "whole KV groups" if step.unit == "kv-group" else "the same number of heads of every KV group"
+    plain = ", ".join(map(str, step.plain_heads)) or "none"
+    return (
+        f"{kind}, {what}: {step.steps} steps per layer; all layers alike need no code file at {plain} heads"
+    )
+
+
+def lines(found: Card) -> list[str]:
+    """The card for a terminal."""
+    if not found.supported:
+        return [found.model, f"  cannot be used: {found.reason}"]
+    p = found.parameters
+    share = {key: f"{p[key]:,} ({p[key] / p['all']:.0%})" for key in p}
+    heads = f"{found.heads} heads in {found.groups} groups of size {found.head_size}"
+    stored = f", {found.dtype}" if found.dtype else ""
+    where = f", {found.bytes / 2**20:,.0f} MiB in {found.files} file(s)" if found.bytes else ""
+    return [
+        f"{found.model}: {found.family}, {found.stored_as}{stored}{where}",
+        f"  {found.layers} layers, {heads}, {found.channels:,} channels; reads {found.max_length:,} tokens",
+        f"  {p['all']:,} parameters: " + ", ".join(f"{k} {v}" for k, v in share.items() if k != "all"),
+        "can be pruned",
+        *(f"  attention, {unit_words(step, found.heads)}" for step in found.attention),
+        *([f"  attention: {found.attention_words}"] if found.attention_words else []),
+        f"  MLP channels, one by one: {found.channels:,} steps per layer",
+        "can be stored",
+        *(f"  {line}" for line in export_lines(found.exports)),
+        "is read by",
+        *(f"  {line}" for line in found.runtimes),
+    ]
+
+
+def export_lines(found: Iterable[Way]) -> list[str]:
+    """One sentence for each kind of plan."""
+    plain = {
+        "native": "an ordinary {}, which loads anywhere (native)",
+        "twin": "stored as {}, which computes the same and loads anywhere (twin)",
+        "shim": "with a short code file that it needs elsewhere (shim)",
+    }
+    rest = {True: ", or filled up with zeros (padded)", False: ""}
+    return [f"{w.plan}: {plain[w.tier].format(w.stored_as)}{rest[w.padded]}." for w in found]
+
+
+def outlook(subject: Subject) -> list[str]:
+    """How pruned versions of a loaded model can be stored, a sentence for each kind of plan."""
+    empty = sketch(subject.model.config, subject.source)
+    fewer = {heads for step in steps_of(empty) for heads in step.plain_heads} - {subject.shape.heads}
+    counts = ", ".join(map(str, sorted(fewer)))
+    said = export_lines(ways(empty))
+    return (
+        [*said, f"Fewer heads, all layers alike, recovery none: no code file at {counts}."] if fewer else said
+    )

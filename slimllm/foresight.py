@@ -1,0 +1,164 @@
+"""How a model could shrink and be stored, tried on an empty one without memory, before any weight is read."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+
+from slimllm import forms, models, surgery
+from slimllm.depth import drop_layers
+from slimllm.families import Family, narrows_values, part, shape_of
+from slimllm.modeling_slim import Placed
+from slimllm.models import Pruned, Subject
+from slimllm.shapes import Grouping, LayerShape, Unit
+from slimllm.types import Plan, Refusal, Repair
+
+
+@dataclass(frozen=True)
+class Step:
+    """How attention can shrink: the unit that goes, how often, and the head counts at which all layers alike
+    are stored without a code file (where the recovery adds no bias)."""
+
+    unit: str
+    steps: int
+    heads: tuple[int, ...]
+    plain_heads: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Way:
+    """How one kind of plan is stored: the tier that auto takes, the class that reads it, and why."""
+
+    plan: str
+    tier: str
+    stored_as: str
+    padded: bool
+    words: str
+
+
+def sketch(config: Any, source: str) -> Subject:
+    """A subject around a model of this config without memory."""
+    config = copy.deepcopy(config)
+    with models.refused(source, True), torch.device("meta"):
+        if getattr(config, "slim", None):
+            model: Any = models.slim_class(config.slim, source)(config)
+        else:
+            model = transformers.AutoModelForCausalLM.from_config(config)
+        return models.subject(source, model, None)
+
+
+def shortened(subject: Subject) -> Subject:
+    """The subject with its first two layers."""
+    model = surgery.skeleton(subject.model)
+    drop_layers(model, subject.family, range(2, len(subject.layers)))
+    return dataclasses.replace(subject, model=model, shape=shape_of(model, subject.family))
+
+
+def trial(subject: Subject, heads: list[int], channels: list[int], unit: Unit, bias: bool) -> Pruned:
+    """The subject with these widths, and biases as a recovery would add them."""
+    slim = dataclasses.replace(subject, model=surgery.skeleton(subject.model))
+    family, size = subject.family, subject.shape.head_size
+    for layer, shape, width, count in zip(slim.layers, subject.shape.layers, heads, channels, strict=True):
+
+        def repair(name: str, inputs: torch.Tensor, layer: Any = layer) -> Repair:
+            weight = part(layer, name).weight[:, inputs]
+            return Repair(weight, weight.new_zeros(len(weight)) if bias else None)
+
+        if width < shape.widest(unit):
+            cut_attention(layer, family, shape, size, width, unit, repair)
+        if count < shape.channels:
+            kept = torch.arange(count)
+            surgery.slice_mlp(layer, family, shape, kept, repair(family.mlp.reader, kept))
+    return as_pruned(dataclasses.replace(slim, shape=shape_of(slim.model, family)))
+
+
+def as_pruned(subject: Subject) -> Pruned:
+    """The subject as what a plan left, for the forms to be tried on."""
+    for module in subject.model.modules():
+        if isinstance(module, Placed):  # which places does not matter, but they have to be known
+            module.places = torch.arange(len(module.places))
+    widths = subject.shape.widths
+    heads, channels = (tuple(row[place] for row in widths) for place in (0, 2))
+    return Pruned(subject, Plan(subject.source, subject.shape.family, widths, heads, channels), (), 0.0, 0.0)
+
+
+def cut_attention(
+    layer: Any, family: Family, shape: LayerShape, size: int, width: int, unit: Unit, repair: Any
+) -> None:
+    """Keeps the first units."""
+    name = family.attention.reader
+    if unit == "value-column":
+        columns = torch.arange(width).repeat(shape.groups, 1)
+        inputs = torch.arange(shape.heads * width)
+        surgery.slice_values(layer, family, shape, size, columns, repair(name, inputs))
+        return
+    each = shape.heads // shape.groups
+    left = torch.arange(shape.heads)
+    kept = left[:width] if unit == "kv-group" else left[left % each < width // shape.groups]
+    inputs = Grouping(shape.heads, shape.groups, unit).inputs_of(kept, size)
+    surgery.slice_attention(layer, family, shape, size, kept, repair(name, inputs))
+
+
+def cuttable(subject: Subject) -> bool:
+    """Whether the layers can be tried further: all whole and alike."""
+    size = subject.shape.head_size
+    return len(set(subject.shape.widths)) == 1 and all(a.values == size for a in subject.shape.layers)
+
+
+def steps_of(subject: Subject) -> Iterator[Step]:
+    """How attention can shrink."""
+    shape = max(subject.shape.layers, key=lambda layer: layer.heads)
+    if any(layer.values < subject.shape.head_size for layer in subject.shape.layers):
+        return
+    short = shortened(subject)
+    for unit in subject.shape.units if not shape.whole else ():
+        steps = shape.steps(unit)
+        heads = tuple(shape.heads * step // steps for step in range(1, steps + 1))
+        plain = tuple(h for h in heads if cuttable(subject) and stays_plain(short, h, unit))
+        yield Step(unit, steps, heads, plain)
+    if narrows_values(subject.family):
+        yield Step("value-column", subject.shape.head_size, (shape.heads,), ())
+
+
+def stays_plain(short: Subject, heads: int, unit: Unit) -> bool:
+    """Whether a stock class holds layers that all have this many heads."""
+    count, channels = len(short.layers), short.shape.channels
+    return way("", trial(short, [heads] * count, [max(1, channels // 2)] * count, unit, False)).tier != "shim"
+
+
+def ways(subject: Subject) -> Iterator[Way]:
+    """How the kinds of plans are stored, each tried."""
+    if not cuttable(subject):
+        yield way("As it is", as_pruned(subject))
+        return
+    short = shortened(subject)
+    shape = short.shape.layers[0]
+    most, some, count = shape.heads, max(1, shape.channels // 2), len(short.layers)
+    alike, uneven = [some] * count, [some, *[shape.channels] * (count - 1)]
+    for words, bias in (("recovery none", False), ("any other recovery", True)):
+        for plan, channels in (
+            ("Fewer channels, all layers alike", alike),
+            ("Layers of different width", uneven),
+        ):
+            yield way(f"{plan}, {words}", trial(short, [most] * count, channels, "kv-group", bias))
+    if narrows_values(subject.family):
+        narrow = [max(1, subject.shape.head_size // 2)] * count
+        yield way("Value columns (method fasp)", trial(short, narrow, alike, "value-column", True))
+
+
+def way(plan: str, pruned: Pruned) -> Way:
+    """What auto stores this model as, and whether it could be filled up with zeros instead."""
+    form = forms.choose(pruned)
+    padded = form.tier == "shim"
+    if padded:
+        try:
+            forms.choose(pruned, "padded")
+        except Refusal:
+            padded = False
+    return Way(plan, form.tier, forms.name_of(form.model), padded, form.words)
