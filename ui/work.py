@@ -56,7 +56,7 @@ def open_model(registry: Registry, job: Job, source: str, device: str, dtype: st
         found = pipeline.finish(evaluate.speed(subject, length=128, new_tokens=1, repeats=2))
         kind = str(subject.dtype).removeprefix("torch.")
         pace, ways = found.prefill_tokens_per_second, tuple(card.outlook(subject))
-            return Loaded(subject, pace, str(subject.device), kind, ways)
+        return Loaded(subject, pace, str(subject.device), kind, ways)
 
     return registry.models.take(source, device, dtype, make)
 
