@@ -36,8 +36,8 @@ SAME_GESTURE = 1.0  # seconds within which a moving dial counts as one change
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A model that is shared by all sessions, the tokens per second at which it reads, and how pruned ones can
-    be stored."""
+    """A model that is shared by all sessions, the tokens per second at which it reads, and how it can be stored
+    once it is pruned."""
 
     subject: Subject
     pace: float
