@@ -36,8 +36,8 @@ SAME_GESTURE = 1.0  # seconds within which a moving dial counts as one change
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A model that is shared by all sessions, the tokens per second at which it reads, and how it can be stored
-    once it is pruned."""
+    """A model that is shared by all sessions, the tokens per second at which it reads, and how pruned
+    versions of it can be stored."""
 
     subject: Subject
     pace: float
