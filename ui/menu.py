@@ -53,7 +53,9 @@ class Menu(gr.HTML):
     ):
         name = f'<span class="menu-label">{html.escape(label)}</span>'
         hint = f'<span class="menu-info">{html.escape(info)}</span>'
-        template = f'<label class="menu">{name}{hint}<select></select></label>'
+        # named by itself: words that the glossary marks become buttons, which a <label> would then belong to
+        named = html.escape(f"{label}: {info}", quote=True)
+        template = f'<div class="menu">{name}{hint}<select aria-label="{named}"></select></div>'
         kwargs.setdefault("html_template", template)
         kwargs.setdefault("js_on_load", MOUNT)
         kwargs.setdefault("apply_default_css", False)
