@@ -85,6 +85,10 @@
       bar.title = {...bar.title, side: 'bottom'};
       dress.coloraxis = {...dress.coloraxis, colorbar: {...bar, y: 0, yref: 'container', yanchor: 'bottom', ypad: 8}};
       margin.b = 52 + 62;
+      if (names.size) { // signs on the map: their legend stands between the map and the colour bar
+        dress.legend = {...dress.legend, x: 0, xanchor: 'left', y: 70 / dress.height, yref: 'container', yanchor: 'bottom'};
+        margin.b += 24;
+      }
     } else if (names.size > 1 || dress.showlegend) {
       margin.b = 52 + 22 * rows(names, width - 60);
       dress.legend = {...dress.legend, x: 0, xanchor: 'left', y: 0, yref: 'container', yanchor: 'bottom'};

@@ -127,6 +127,7 @@ def every_channel(found: LayerAnalysis, index: int, order: Order) -> go.Figure:
             customdata=other.astype(np.uint16 if n < 65_536 else np.int32),
             meta={"custom": "rank" if order == "place" else "channel"},
             mode="lines",
+            showlegend=False,
             fill="tozeroy",
             line={"color": COLOUR["accent"], "width": 1, "shape": "hvh"},
             fillcolor=faint(COLOUR["accent"]),

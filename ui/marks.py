@@ -39,7 +39,7 @@ def signs(spots: Sequence[tuple[int, int]], name: str, colour: str, sign: str) -
         x=np.array([x for x, _ in spots], dtype=np.int16),
         y=np.array([y for _, y in spots], dtype=np.int16),
         mode="markers+text",
-        name=f"{sign} {name}",
+        name=f"{name} {sign}",
         hoverinfo="skip",
         showlegend=True,
         marker={
