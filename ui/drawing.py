@@ -6,7 +6,7 @@ Light colours, which plotview.js swaps for dark ones.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,28 +21,45 @@ COLOUR: dict[str, Any] = PALETTE["light"]
 
 def laid_out(figure: go.Figure, *, title: str, key: str, **layout: Any) -> go.Figure:
     """The figure with our title, margins and transparent ground; the zoom stays as long as `key` does."""
-    figure.update_layout(
-        template=None,
-        title={
+    # One assignment: `update_layout` takes ten times as long, which is most of a chart's time.
+    present = figure.layout.to_plotly_json() | {"template": {}}
+    figure.layout = merged(present, usual(title, key), layout)
+    return figure
+
+
+def usual(title: str, key: str) -> dict[str, Any]:
+    """The layout that all figures begin with."""
+    return {
+        "title": {
             "text": title,
             "font": {"size": 14, "weight": 700},
             "x": 0, "xref": "container", "xanchor": "left",
             "y": 1, "yref": "container", "yanchor": "top",
             "pad": {"t": 16, "l": 18},
         },
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        margin={"l": 64, "r": 24, "t": 52, "b": 52},
-        font={"size": 13, "color": COLOUR["ink"]},
-        uirevision=key,
-        hovermode="closest",
-        legend={
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "margin": {"l": 64, "r": 24, "t": 52, "b": 52},
+        "font": {"size": 13, "color": COLOUR["ink"]},
+        "uirevision": key,
+        "hovermode": "closest",
+        "legend": {
             "orientation": "h", "font": {"size": 12},
             "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom",
         },
-    )  # fmt: skip
-    figure.update_layout(**layout)
-    return figure
+    }  # fmt: skip
+
+
+def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """The mappings laid over each other, those inside them as well; the last one wins."""
+    found: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            below = found.get(key)
+            if isinstance(value, Mapping) and isinstance(below, Mapping):
+                value = merged(below, value)
+            found[key] = value
+    return found
 
 
 def axis(title: str, **more: Any) -> dict[str, Any]:

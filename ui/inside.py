@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from slimllm.recovery import RECOVERIES
 from slimllm.shapes import LayerShape, Shape, Unit
 from slimllm.types import LayerAnalysis, Plan, SiteAnalysis
 from ui.agreement import attention_width, choice
 from ui.drawing import COLOUR, axis, laid_out, percent
+from ui.panels import Panels
 from ui.words import dropped, unit_words
 
 LINES = {  # recovery: colour and dash, so that neither is needed alone
@@ -42,7 +42,7 @@ def error_curves(found: LayerAnalysis, index: int, plan: Plan | None, shape: Sha
     unit = unit_of(found, plan)
     units = unit_words(unit)
     titles = (f"Attention {units}", "MLP channels")
-    figure = make_subplots(1, 2, subplot_titles=titles, horizontal_spacing=0.11)
+    panels = Panels(*titles, title="Predicted error, %", showgrid=True, rangemode="tozero", nticks=6)
     widest = layer.widest(unit)
     heads = np.arange(layer.steps(unit) + 1) * (widest // layer.steps(unit))
     channels = thinned(layer.channels)
@@ -55,10 +55,10 @@ def error_curves(found: LayerAnalysis, index: int, plan: Plan | None, shape: Sha
             colour, dash = LINES.get(name, (COLOUR["muted"], "longdash"))
             if name in site.error:
                 values = site.error[name].float().numpy()[places]
-                figure.add_trace(curve(widths, values, name, colour, dash, what, column), row=1, col=column)
+                panels.add(column, curve(widths, values, name, colour, dash, what, column))
     if plan is not None:
         mark(
-            figure,
+            panels,
             1,
             attention_width(plan, index, layer, unit),
             found.attention[unit],
@@ -66,22 +66,12 @@ def error_curves(found: LayerAnalysis, index: int, plan: Plan | None, shape: Sha
             layer.steps(unit) / widest,
             units,
         )
-        mark(figure, 2, plan.channels[index], found.mlp, plan, 1.0, "channels")
+        mark(panels, 2, plan.channels[index], found.mlp, plan, 1.0, "channels")
     marks = {"tickvals": heads.tolist()} if len(heads) <= 12 else {"nticks": 6}
-    figure.update_xaxes(
-        **axis(f"{units.capitalize()} kept", range=[-0.04 * widest, 1.04 * widest], **marks), row=1, col=1
-    )
-    figure.update_xaxes(
-        **axis(
-            "Channels kept", range=[-0.04 * layer.channels, 1.04 * layer.channels], nticks=6, tickformat=",d"
-        ),
-        row=1, col=2,
-    )  # fmt: skip
-    figure.update_yaxes(**axis("Predicted error, %", showgrid=True, rangemode="tozero", nticks=6))
-    figure.update_yaxes(title_text="", row=1, col=2)
-    figure.update_annotations(font={"size": 13, "color": COLOUR["muted"]})
-    return laid_out(
-        figure,
+    panels.across(1, f"{units.capitalize()} kept", range=[-0.04 * widest, 1.04 * widest], **marks)
+    whole = [-0.04 * layer.channels, 1.04 * layer.channels]
+    panels.across(2, "Channels kept", range=whole, nticks=6, tickformat=",d")
+    return panels.figure(
         title=f"Layer {index}: what each width costs"
         + (", dropped by the plan" if plan is not None and dropped(plan, index) else ""),
         key=f"errors {index}",
@@ -109,12 +99,13 @@ def curve(
 
 
 def mark(
-    figure: go.Figure, column: int, width: int, site: SiteAnalysis, plan: Plan, places: float, what: str
+    panels: Panels, column: int, width: int, site: SiteAnalysis, plan: Plan, places: float, what: str
 ) -> None:
     """A thin line and a ring where the plan stands."""
     error = 100 * float(site.error[plan.recovery][round(width * places)])
-    figure.add_vline(x=width, line={"color": COLOUR["ink"], "width": 1, "dash": "dot"}, row=1, col=column)
-    figure.add_trace(
+    panels.upright(column, width)
+    panels.add(
+        column,
         go.Scatter(
             x=[width],
             y=[error],
@@ -126,8 +117,6 @@ def mark(
             cliponaxis=False,
             hovertemplate=f"The plan: {width:,} {what} kept, predicted error {error:.3g} %<extra></extra>",
         ),
-        row=1,
-        col=column,
     )
 
 
@@ -141,14 +130,10 @@ def score_chart(found: LayerAnalysis, index: int, plan: Plan | None, shape: Shap
     the plan keeps and where it cuts."""
     unit = unit_of(found, plan)
     titles = ("Attention " + unit_words(unit), "MLP channels")
-    figure = make_subplots(1, 2, subplot_titles=titles, horizontal_spacing=0.11)
-    head_bars(figure, found.attention[unit], shape.layers[index], unit, index, plan)
-    channel_curve(figure, found.mlp, plan.channels[index] if plan is not None else None)
-    figure.update_yaxes(**axis("Score", showgrid=True, rangemode="tozero", nticks=6))
-    figure.update_yaxes(title_text="", row=1, col=2)
-    figure.update_annotations(font={"size": 13, "color": COLOUR["muted"]})
-    return laid_out(
-        figure,
+    panels = Panels(*titles, title="Score", showgrid=True, rangemode="tozero", nticks=6)
+    head_bars(panels, found.attention[unit], shape.layers[index], unit, index, plan)
+    channel_curve(panels, found.mlp, plan.channels[index] if plan is not None else None)
+    return panels.figure(
         title=f"Layer {index}: scores, best first",
         key=f"scores {index} {unit}",
         showlegend=True,
@@ -159,7 +144,7 @@ def score_chart(found: LayerAnalysis, index: int, plan: Plan | None, shape: Shap
 
 
 def head_bars(
-    figure: go.Figure, site: SiteAnalysis, layer: LayerShape, unit: Unit, index: int, plan: Plan | None
+    panels: Panels, site: SiteAnalysis, layer: LayerShape, unit: Unit, index: int, plan: Plan | None
 ) -> None:
     """A bar for every head or value column, best first; those that the plan cuts are hatched."""
     scores, order = site.ranking.scores, site.ranking.order
@@ -171,7 +156,8 @@ def head_bars(
     for name, mask, colour, hatch in (("kept", kept, "accent", ""), ("cut", ~kept, "second", "/")):
         places = np.flatnonzero(mask)
         if len(places):
-            figure.add_trace(
+            panels.add(
+                1,
                 go.Bar(
                     x=(places + 1).astype(np.int32),
                     y=values[places],
@@ -187,15 +173,13 @@ def head_bars(
                     hovertemplate=f"{what} %{{customdata}}, rank %{{x}}, {name}<br>"
                     "score %{y:.4g}<extra></extra>",
                 ),
-                row=1,
-                col=1,
             )
     n = len(values)
     marks = {"dtick": 1} if n <= 12 else {"nticks": 6, "tickformat": ",d"}
-    figure.update_xaxes(**axis(f"Rank of the {what}", range=[0.4, n + 0.6], **marks), row=1, col=1)
+    panels.across(1, f"Rank of the {what}", range=[0.4, n + 0.6], **marks)
 
 
-def channel_curve(figure: go.Figure, site: SiteAnalysis, kept: int | None) -> None:
+def channel_curve(panels: Panels, site: SiteAnalysis, kept: int | None) -> None:
     """The scores of the channels in the order in which they are kept, with the plan's cut."""
     scores = np.nan_to_num(site.ranking.scores[site.ranking.order].float().numpy())
     n = len(scores)
@@ -203,7 +187,8 @@ def channel_curve(figure: go.Figure, site: SiteAnalysis, kept: int | None) -> No
     for name, low, high, colour in (("kept", 0, cut, "accent"), ("cut", cut, n, "second")):
         if high > low:
             places = low + thinned(high - low - 1)
-            figure.add_trace(
+            panels.add(
+                2,
                 go.Scatter(
                     x=(places + 1).astype(np.int32),
                     y=scores[places].astype(np.float32),
@@ -215,14 +200,10 @@ def channel_curve(figure: go.Figure, site: SiteAnalysis, kept: int | None) -> No
                     fillcolor=faint(COLOUR[colour]),
                     hovertemplate=f"rank %{{x:,d}}, {name}<br>score %{{y:.4g}}<extra></extra>",
                 ),
-                row=1,
-                col=2,
             )
     if 0 < cut < n:
-        figure.add_vline(x=cut + 0.5, line={"color": COLOUR["ink"], "width": 1, "dash": "dot"}, row=1, col=2)
-    figure.update_xaxes(
-        **axis("Rank of the channel", range=[0.5, n + 0.5], tickformat=",d", nticks=5), row=1, col=2
-    )
+        panels.upright(2, cut + 0.5)
+    panels.across(2, "Rank of the channel", range=[0.5, n + 0.5], tickformat=",d", nticks=5)
 
 
 def spectrum_chart(found: LayerAnalysis, index: int) -> go.Figure | None:

@@ -119,6 +119,7 @@ class Screen:
         self.width = len(outputs)
         common: dict[str, Any] = {
             "show_progress": "hidden",
+            "show_progress_on": [self.browser],  # else every output is told thrice how the event fares
             "concurrency_limit": None,
             "api_visibility": "private",
         }
