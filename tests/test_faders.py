@@ -117,3 +117,14 @@ def test_another_models_faders_are_refused(analysis: Analysis) -> None:
     told = json.loads(bank(analysis, make_plan(analysis, 0.2)))
     with pytest.raises(gr.Error, match="3 layers and the model has 5"):
         checked({"heads": [1] * 3, "channels": [1] * 3, "locked": [False] * 3}, told)
+
+
+def test_stretches_and_whole_layers_are_counted_on_the_faders(analysis: Analysis) -> None:
+    layer = analysis.shape.layers[3]
+    gone = (Pin(3, "attention", 0, layer.heads), Pin(3, "mlp", 0, layer.channels))
+    told = json.loads(
+        bank(analysis, make_plan(analysis, 0.3, protected=(Pin(1, "mlp", 4, 20),), forced=gone, align=1))
+    )
+    assert told["layers"][1]["pins"] == {"attention": [0, 0], "mlp": [20, 0]}
+    assert told["layers"][3]["pins"] == {"attention": [0, layer.heads], "mlp": [0, layer.channels]}
+    assert (told["layers"][3]["heads"], told["layers"][3]["high"]) == ([0], 0)

@@ -19,10 +19,11 @@ from typing import Any
 
 import gradio as gr
 
-from slimllm.budget import Bounds, bounds_of
+from slimllm.budget import Bounds, bounds_of, pinned_units
+from slimllm.pins import SITES
 from slimllm.recovery import RECOVERIES
-from slimllm.shapes import LayerShape
-from slimllm.types import Analysis, Forecast, LayerAnalysis, Pin, Plan
+from slimllm.shapes import LayerShape, SiteName
+from slimllm.types import Analysis, Forecast, LayerAnalysis, Plan
 from ui.theme import ASSETS
 
 SAMPLES = 65  # widths at which the longest error curves are sent at least
@@ -99,7 +100,7 @@ def facts(analysis: Analysis, plan: Plan) -> dict[str, Any]:
             widths_and_costs(layer, b, plan, shape.hidden)
             | errors(layer, found, b, grids[i], plan)
             | {"grid": distinct.index(grids[i]), "weight": weights[i], "cosine": short(found.cosine)}
-            | {"pins": {site: pins_on(plan, i, site) for site in ("attention", "mlp")}}
+            | {"pins": {site: pins_on(plan, i, site) for site in SITES}}
         )
     return {
         "layers": layers,
@@ -135,13 +136,9 @@ def widths_and_costs(layer: LayerShape, bounds: Bounds, plan: Plan, hidden: int)
     }
 
 
-def pins_on(plan: Plan, index: int, site: str) -> list[int]:
+def pins_on(plan: Plan, index: int, site: SiteName) -> list[int]:
     """How many units of a site are protected, and how many forced out."""
-
-    def count(pins: Sequence[Pin]) -> int:
-        return sum(pin.layer == index and pin.site == site for pin in pins)
-
-    return [count(plan.protected), count(plan.forced)]
+    return [len(pinned_units(pins, index, site)) for pins in (plan.protected, plan.forced)]
 
 
 def errors(
