@@ -2,7 +2,9 @@
 // screen readers. The words come as window.slimGlossary; what they mean stands in ui/glossary.py.
 (() => {
   const PANELS = '.html-container, [data-testid="block-info"], .fd-label, .plotview';
-  const LEAVE = 'a, button, input, textarea, select, code, kbd, svg, script, style, [contenteditable], .term, .job, .prompt, .answers, .tk-box, #tour';
+  // where words are the model's own, or change while they are read, or belong to something to be pressed
+  const LEAVE = 'a, button, input, textarea, select, code, kbd, svg, script, style, [contenteditable], '
+    + '[role="listbox"], [role="status"], [aria-live], .term, .prompt, .answers, #tour';
   const QUIET = 300; // milliseconds without a change before the page is read again: never while a fader is dragged
 
   const entries = new Map(); // form in lower case: {key, name, words}
