@@ -134,7 +134,7 @@ def attention_words(subject: Subject) -> str:
     """Why attention cannot shrink as it does elsewhere; empty where it can."""
     shape = subject.shape.layers[0]
     if shape.whole:
-        return f"Heads stay: {subject.family.whole}."
+        return f"Heads stay: {subject.family.whole}. Method fasp can take value columns out of them."
     if any(layer.values < subject.shape.head_size for layer in subject.shape.layers):
         return "Heads have lost value columns (method fasp), so it cannot be pruned again yet."
     if shape.groups == 1:
@@ -176,14 +176,14 @@ def lines(found: Card) -> list[str]:
     share = {key: f"{p[key]:,} ({p[key] / p['all']:.0%})" for key in p}
     heads = f"{found.heads} heads in {found.groups} groups of size {found.head_size}"
     stored = f", {found.dtype}" if found.dtype else ""
-    where = f", {found.bytes / 2**20:,.0f} MiB in {found.files} file(s)" if found.bytes else ""
+    where = f", {found.bytes / 2**20:,.1f} MiB in {found.files} file(s)" if found.bytes else ""
     return [
         f"{found.model}: {found.family}, {found.stored_as}{stored}{where}",
         f"  {found.layers} layers, {heads}, {found.channels:,} channels; reads {found.max_length:,} tokens",
         f"  {p['all']:,} parameters: " + ", ".join(f"{k} {v}" for k, v in share.items() if k != "all"),
         "can be pruned",
         *(f"  attention, {unit_words(step, found.heads)}" for step in found.attention),
-        *([f"  attention: {found.attention_words}"] if found.attention_words else []),
+        *([f"  {found.attention_words}"] if found.attention_words else []),
         f"  MLP channels, one by one: {found.channels:,} steps per layer",
         "can be stored",
         *(f"  {line}" for line in export_lines(found.exports)),
