@@ -113,7 +113,7 @@ def test_yesterdays_runs_are_all_there(visitor: Visitor, browser: Browser, addre
     expect(rows.first).to_contain_text("a <b>good</b> one")
     expect(note).to_have_value("a <b>good</b> one")
     visitor.choose("history-against", "Run 4")
-    expect(page.locator("#history-difference-words")).to_contain_text("fewer channels than Run 4")
+    expect(page.locator("#history-difference-words")).to_contain_text("448 more channels than Run 4")
     with page.expect_download() as saved:
         page.click("#history-plan")
     assert json.loads(Path(saved.value.path()).read_text())["ratio_requested"] == 0.2
