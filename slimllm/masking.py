@@ -49,7 +49,7 @@ def masked(subject: Subject, masks: Sequence[Mask]) -> Subject:
             if mask.dropped:
                 reader.register_forward_hook(silent)
             elif inputs is not None:
-                reader.register_forward_pre_hook(multiplier(inputs.to(reader.weight.device)))
+                reader.register_forward_pre_hook(multiplier(inputs.to(subject.device)))
     return slim
 
 

@@ -10,6 +10,7 @@ from conftest import PAGE, tiny_subject
 from torch import Tensor
 
 from slimllm import analyse, planning, prune, texts
+from slimllm.lending import lend
 from slimllm.masking import masked, masks_of
 from slimllm.models import Subject
 from slimllm.types import Analysis, Calibration, Pin, Plan
@@ -96,6 +97,16 @@ def test_one_site_alone() -> None:
     ours = logits(masked(subject, masks_of(analysis, plan, ("attention",))))
     assert torch.equal(ours, logits(masked(subject, masks_of(analysis, alone))))
     assert [mask.mlp for mask in masks_of(analysis, plan, ("attention",))] == [None] * 3
+
+
+def test_a_model_whose_layers_are_lent_is_masked_all_the_same() -> None:
+    whole, borrowed = tiny_subject(), tiny_subject()
+    analysis = analysed(whole, "magnitude")
+    masks = masks_of(analysis, planning.make_plan(analysis, 0.4))
+    for layer in borrowed.layers:
+        held = {name: tensor.detach().clone() for name, tensor in layer.named_parameters()}
+        lend(layer, lambda held=held: held)
+    assert torch.equal(logits(masked(borrowed, masks)), logits(masked(whole, masks)))
 
 
 def test_the_dense_model_is_not_touched() -> None:
