@@ -151,7 +151,10 @@ def test_presets_equal_widths_and_what_a_restart_keeps(tuner: Visitor) -> None:
     expect(page.locator("#tune-target input[type=number]")).to_have_value("0.5")
     page.locator("#tune-same input").check()
     expect(page.locator("#tune-same-cost")).to_contain_text("a width of its own")
-    assert len({kept(tuner, "mlp", i) for i in range(3)}) == 1
+    page.wait_for_function(
+        "new Set([...document.querySelectorAll('[role=slider][data-site=mlp]')]"
+        ".map((node) => node.getAttribute('aria-valuenow'))).size === 1"
+    )
     tuner.fader("mlp", 1).press("Home")
     settled(tuner)
     mine = kept(tuner, "mlp", 1)
