@@ -1,4 +1,4 @@
-"""The page's benchmark end to end on a tiny case."""
+"""The page's benchmark end to end on a tiny case, and that an answer leaves alone what it does not draw."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import pytest
 pytest.importorskip("playwright.sync_api")
 from benchmarks import page as benchmark
 from tests.serving import CHROMIUM
+from ui.own import LEFT
+from ui.plotview import PlotView
 
 pytestmark = [
     pytest.mark.browser,
@@ -30,3 +32,8 @@ def test_the_benchmark_measures_every_goal(capsys: pytest.CaptureFixture[str]) -
     assert set(case["tabs"]) == set(benchmark.TABS)
     assert case["frames"]["p50"] > 0
     assert "| undo" in benchmark.table(report)
+
+
+def test_a_component_of_ours_can_be_left_alone() -> None:
+    assert PlotView().postprocess(LEFT) == {"__type__": "update"}
+    assert PlotView().postprocess(None) is None

@@ -54,9 +54,7 @@ def build(screen: Screen, offline: bool) -> None:
     several.build(screen, offline, asked)
     screen.show(list(asked), draw_asked, "prompts")
     start_and_stop(screen, "compare", button, stop, lambda s: bool(s.plans), dress)
-    screen.show(
-        [again, answers], draw_again, token=lambda s: (bool(s.comparison) and not s.busy, s.serial["visit"])
-    )
+    screen.show([again, answers], draw_again, token=lambda s: bool(s.comparison) and not s.busy)
     screen.on(button.click, "compare", Press(trials.start_compare, offline), *asked)
     screen.on(again.click, "compare", Press(trials.start_measure, offline), *asked)
     screen.on(answers.click, "compare", Press(trials.start_answers, offline), *asked)

@@ -24,6 +24,7 @@ from slimllm.pins import SITES
 from slimllm.recovery import RECOVERIES
 from slimllm.shapes import LayerShape, SiteName
 from slimllm.types import Analysis, Forecast, LayerAnalysis, Plan
+from ui.own import Own
 from ui.theme import ASSETS
 
 SAMPLES = 65  # widths at which the longest error curves are sent at least
@@ -199,7 +200,7 @@ def script() -> str:
     return "\n".join(file.read_text(encoding="utf-8") for file in files)
 
 
-class Faders(gr.HTML):
+class Faders(Own):
     """A bank of faders. Value: {"heads": [...], "channels": [...], "locked": [...]}, or None to show
     `placeholder`.
 
@@ -238,9 +239,6 @@ class Faders(gr.HTML):
         """The value, clamped to what is feasible; `gr.Error` in one sentence for what is no set of faders."""
         told = self.props.get("bank")
         return None if payload is None else checked(payload, json.loads(told) if told else None)
-
-    def postprocess(self, value: Value | None) -> Value | None:
-        return value
 
     def api_info(self) -> dict[str, Any]:
         counts = {"type": "array", "items": {"type": "integer"}}

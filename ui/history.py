@@ -251,7 +251,7 @@ def draw_buttons(session: Session) -> list[Any]:
 
 
 def draw_token(session: Session) -> tuple[Any, ...]:
-    return session.busy, session.serial["runs"], session.serial["visit"]
+    return session.busy, session.serial["runs"]
 
 
 def draw_line(session: Session) -> str:

@@ -47,7 +47,7 @@ def build(screen: Screen, offline: bool) -> None:
     screen.show(
         buttons,
         draw_steps,
-        token=lambda s: (s.serial["table"], s.born, s.busy, bool(s.plans), s.serial["visit"]),
+        token=lambda s: (s.serial["table"], s.born, s.busy, bool(s.plans)),
     )
     screen.show(table, draw_table, "table", "runs")
     screen.show(errors, draw_errors, "table", "runs", pace=2.0)

@@ -79,7 +79,7 @@ def build(screen: Screen, offline: bool, text: Any) -> None:
     screen.show(
         worst,
         lambda s: gr.Button(interactive=s.comparison is not None and not s.busy),
-        token=lambda s: (s.comparison is not None and not s.busy, s.serial["visit"]),
+        token=lambda s: s.comparison is not None and not s.busy,
     )
     screen.on(button.click, "passage", Press(offline, search=False), own, text)
     screen.on(worst.click, "passage", Press(offline, search=True), own, text)

@@ -73,7 +73,7 @@ def lead(screen: Screen, page: str, step: Callable[[Session], tuple[str, str] | 
             return gr.Button(visible=False)
         return gr.Button(found[0], visible=True)
 
-    screen.show(button, draw, token=lambda session: (step(session), session.serial["visit"]))
+    screen.show(button, draw, token=step)
     screen.on(button.click, page, lambda session: (step(session) or ("", None))[1])
     return button
 
@@ -108,7 +108,7 @@ def start_and_stop(
     screen.show(
         [start, stop],
         draw,
-        token=lambda s: (*token(s), ready(s), tuple(dress(s).values()), s.serial["visit"]),
+        token=lambda s: (*token(s), ready(s), tuple(dress(s).values())),
     )
     screen.on(stop.click, kind, press_stop)
 

@@ -41,7 +41,7 @@ def bar(screen: Screen) -> None:
         )
         undo = gr.Button("Undo", elem_id="analyse-undo", scale=0, min_width=70, size="sm", interactive=False)
     screen.show(said, draw_said, token=token)
-    screen.show([*buttons, layer, undo], draw_buttons, token=lambda s: (*token(s), s.serial["visit"]))
+    screen.show([*buttons, layer, undo], draw_buttons, token=token)
     for button, (_, _, mark) in zip(buttons, MARKS, strict=True):
         screen.on(button.click, "analyse", pressed(mark))
     screen.on(layer.click, "analyse", widen)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import gradio as gr
 import plotly.graph_objects as go
+
+from ui.own import Own
 
 MOUNT = """
 const tell = {
@@ -24,7 +25,7 @@ wait();
 FOLDED = 72  # pixels of an empty plot that folds, as in plotview.js
 
 
-class PlotView(gr.HTML):
+class PlotView(Own):
     """A Plotly figure of fixed height. Value: a `go.Figure`, None to show `placeholder` in a box, or a
     sentence to show in its stead, where something went wrong.
 
@@ -71,7 +72,7 @@ class PlotView(gr.HTML):
             **kwargs,
         )
 
-    def postprocess(self, value: go.Figure | str | None) -> str | None:
+    def sent(self, value: go.Figure | str | None) -> str | None:
         """The figure's JSON, typed arrays as base64."""
         if isinstance(value, str):
             return json.dumps({"said": value})

@@ -37,7 +37,7 @@ def build(screen: Screen) -> None:
         keep = gr.Button("Keep", elem_id="tune-preset-keep", scale=0, min_width=90, interactive=False)
         forget = gr.Button("Forget", elem_id="tune-preset-forget", scale=0, min_width=90, interactive=False)
     screen.show(chosen, draw_choices, "presets", "plan")
-    screen.show([keep, forget], draw_buttons, "presets", "plan", "visit")
+    screen.show([keep, forget], draw_buttons, "presets", "plan")
     screen.on(chosen.input, "tune", heard(take), chosen, mode="always_last")
     screen.on([keep.click, name.submit], "tune", keep_plan, name)
     screen.on(forget.click, "tune", forget_preset, chosen)

@@ -2,15 +2,16 @@
 for all.
 
 A page registers views (components, what they depend on, how to draw them) and events (what to do with the
-session). An event answers with all views, but only those whose session parts changed since this browser tab
-last saw them are sent.
+session). An event draws those views of its own tab, and above the tabs, whose session parts changed since
+this browser tab last saw them. What is behind on another tab is drawn right after, by an event of that tab:
+an answer costs by the components that it names, changed or not.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,6 +21,7 @@ import gradio as gr
 from slimllm.types import Refusal
 from ui import words
 from ui.jobs import sentence
+from ui.own import LEFT, Own
 from ui.registry import REGISTRY
 from ui.session import Session
 
@@ -27,6 +29,8 @@ log = logging.getLogger(__name__)
 
 Act = Callable[..., str | None]
 NEVER = ("never", 0.0)
+BUTTONS = (gr.Button, gr.DownloadButton, gr.UploadButton)
+ABOVE = ""  # the tab of what stands above the tabs
 # The browser's own name for itself. JavaScript reads it at once; a `BrowserState` may still be empty when a
 # cold page asks for it, and then a reload would find a new session instead of the one with the running job.
 BROWSER_ID = """() => {
@@ -45,13 +49,19 @@ PULSE = 300.0  # seconds between two signs of life of an open page, whose sessio
 
 @dataclass(frozen=True)
 class View:
-    """Components, the value that tells whether they are stale, how to draw them, and the least seconds
-    between."""
+    """Components of one tab, the value that tells whether they are stale, how to draw them, and the least
+    seconds between."""
 
+    tab: str
     components: tuple[Any, ...]
     token: Callable[[Session], Any]
     draw: Callable[[Session], Sequence[Any]]
     pace: float = 0.0
+
+    @property
+    def left(self) -> list[Any]:
+        """The updates that change nothing."""
+        return [LEFT if isinstance(component, Own) else gr.skip() for component in self.components]
 
 
 @dataclass(frozen=True)
@@ -71,14 +81,13 @@ class Screen:
 
     def __init__(self) -> None:
         self.browser = gr.Textbox(visible=False)  # carries what BROWSER_ID answers
-        self.id, self.seen = gr.State(""), gr.State({})
+        self.id, self.seen = gr.State(""), gr.State({})  # `seen` is written in place
         self.timer = gr.Timer(TICK, active=False)
         self.pulse = gr.Timer(PULSE)
         self.tabs: gr.Tabs | None = None
-        self.width = 0
         self.views: list[View] = []
         self.events: list[Event] = []
-        self.stamps: list[tuple[gr.State, tuple[Any, ...], Callable[[Session], Sequence[Any]]]] = []
+        self.stamps: dict[str, gr.State] = {}  # one by tab; when it moves, what is stale there is drawn
 
     def show(
         self,
@@ -91,18 +100,10 @@ class Screen:
         """Draws components from the session whenever one of its parts changed; without parts once per page
         load."""
         many = isinstance(components, list | tuple)
+        shown = tuple(components) if many else (components,)
         stale = token or (lambda session: (session.born, *(session.serial[part] for part in parts)))
-        parts_of_page = tuple(components) if many else (components,)
         drawn = draw if many else (lambda session: [draw(session)])
-        if any(isinstance(component, gr.HTML) and component.props for component in parts_of_page):
-            # An empty update would wipe the properties of such a component (Gradio 6.31), so it must never be
-            # sent one:
-            # the common answer moves a stamp, and only a moved stamp draws.
-            stamp = gr.State(0)
-            self.stamps.append((stamp, parts_of_page, drawn))
-            self.views.append(View((stamp,), stale, lambda _: [time.monotonic_ns()], pace))
-            return
-        self.views.append(View(parts_of_page, stale, drawn, pace))
+        self.views.append(View(tab_of(shown[0]), shown, stale, drawn, pace))
 
     def on(
         self, trigger: Any, page: str, act: Act, *inputs: Any, mode: str = "once", click: bool = False
@@ -114,60 +115,104 @@ class Screen:
     def wire(self, demo: gr.Blocks) -> None:
         """Connects everything."""
         assert self.tabs is not None
-        shown = [component for view in self.views for component in view.components]
-        outputs = [self.seen, self.timer, self.tabs, *shown]
-        self.width = len(outputs)
-        common: dict[str, Any] = {
+        tabs = tuple(dict.fromkeys(view.tab for view in self.views))
+        self.stamps = {tab: gr.State(0) for tab in tabs}
+        for event in self.events:
+            here = {ABOVE, tab_of(owner(event.trigger))}
+            listen = partial(gr.on, event.trigger) if isinstance(event.trigger, list) else event.trigger
+            handle = self._clicked(event, here) if event.click else self._acted(event, here)
+            self._listen(listen, handle, here, *event.inputs, mode=event.mode)
+        for tab, stamp in self.stamps.items():
+            self._listen(stamp.change, self._looked({tab}), {tab})
+        self._listen(self.timer.tick, self._looked({ABOVE}), {ABOVE}, mode="once")
+        for tab in self.tabs.children:
+            here = {ABOVE, str(tab.id)}
+            self._listen(tab.select, self._visited(here), here)
+        self.pulse.tick(self._beat, [self.id], None, **self._common)
+        demo.load(
+            self._attach,
+            [self.browser, self.seen],
+            [self.id, *self._outputs(tabs)],
+            js=BROWSER_ID,
+            **self._common,
+        )
+
+    @property
+    def _common(self) -> dict[str, Any]:
+        return {
             "show_progress": "hidden",
             "show_progress_on": [self.browser],  # else every output is told thrice how the event fares
             "concurrency_limit": None,
             "api_visibility": "private",
         }
-        for event in self.events:
-            listen = partial(gr.on, event.trigger) if isinstance(event.trigger, list) else event.trigger
-            listen(
-                self._clicked(event) if event.click else self._acted(event),
-                inputs=[self.id, self.seen, *event.inputs],
-                outputs=outputs,
-                trigger_mode=event.mode,
-                **common,
-            )
-        for stamp, components, draw in self.stamps:
-            stamp.change(
-                self._drawn(draw, len(components)),
-                [self.id],
-                list(components),
-                trigger_mode="always_last",
-                **common,
-            )
-        self.timer.tick(self._look, [self.id, self.seen], outputs, trigger_mode="once", **common)
-        self.pulse.tick(self._beat, [self.id], None, **common)
-        self.tabs.select(self._visit, [self.id, self.seen], outputs, trigger_mode="always_last", **common)
-        demo.load(self._attach, [self.browser], [self.id, *outputs], js=BROWSER_ID, **common)
 
-    def _acted(self, event: Event) -> Callable[..., list[Any]]:
+    def _listen(
+        self,
+        listen: Callable[..., Any],
+        handle: Callable[..., list[Any]],
+        tabs: Collection[str],
+        *inputs: Any,
+        mode: str = "always_last",
+    ) -> None:
+        listen(
+            handle,
+            inputs=[self.id, self.seen, *inputs],
+            outputs=self._outputs(tabs),
+            trigger_mode=mode,
+            **self._common,
+        )
+
+    def _outputs(self, tabs: Collection[str]) -> list[Any]:
+        """What an answer consists of that draws these tabs; in the order of `refresh`."""
+        shown = [component for view in self._views(tabs) for component in view.components]
+        return [self.timer, self.tabs, *self.stamps.values(), *shown]
+
+    def _views(self, tabs: Collection[str]) -> list[View]:
+        return [view for view in self.views if view.tab in tabs]
+
+    def _nothing(self, tabs: Collection[str]) -> list[Any]:
+        """The answer to a page that has not yet been told its session: nothing, for a new session would hide
+        its own."""
+        left = [update for view in self._views(tabs) for update in view.left]
+        return [gr.skip()] * (2 + len(self.stamps)) + left
+
+    def _acted(self, event: Event, tabs: Collection[str]) -> Callable[..., list[Any]]:
         def handle(id: str, seen: dict[Any, Any], *values: Any) -> list[Any]:
-            return self._do(id, seen, event, values)
+            return self._do(id, seen, tabs, event, values)
 
         return handle
 
-    def _clicked(self, event: Event) -> Callable[..., list[Any]]:
+    def _clicked(self, event: Event, tabs: Collection[str]) -> Callable[..., list[Any]]:
         def handle(id: str, seen: dict[Any, Any], e: gr.EventData) -> list[Any]:
-            return self._do(id, seen, event, (e,))
+            return self._do(id, seen, tabs, event, (e,))
 
         return handle
 
-    @staticmethod
-    def _drawn(draw: Callable[[Session], Sequence[Any]], count: int) -> Callable[[str], Any]:
-        def handle(id: str) -> Any:
-            updates = draw(REGISTRY.open(id))
-            return updates[0] if count == 1 else list(updates)
+    def _looked(self, tabs: Collection[str]) -> Callable[..., list[Any]]:
+        def handle(id: str, seen: dict[Any, Any]) -> list[Any]:
+            return self.refresh(REGISTRY.open(id), seen, tabs) if id else self._nothing(tabs)
 
         return handle
 
-    def _do(self, id: str, seen: dict[Any, Any], event: Event, values: Sequence[Any]) -> list[Any]:
+    def _visited(self, tabs: Collection[str]) -> Callable[..., list[Any]]:
+        """Draws buttons once more when their tab opens: one that opens while an answer arrives may have
+        missed it."""
+
+        def handle(id: str, seen: dict[Any, Any]) -> list[Any]:
+            if not id:
+                return self._nothing(tabs)
+            for index, view in enumerate(self.views):
+                if view.tab in tabs and any(isinstance(part, BUTTONS) for part in view.components):
+                    seen.pop(index, None)
+            return self.refresh(REGISTRY.open(id), seen, tabs)
+
+        return handle
+
+    def _do(
+        self, id: str, seen: dict[Any, Any], tabs: Collection[str], event: Event, values: Sequence[Any]
+    ) -> list[Any]:
         if not id:
-            return self._nothing()
+            return self._nothing(tabs)
         session = REGISTRY.open(id)
         tab = None
         try:
@@ -180,33 +225,17 @@ class Screen:
         except Exception as failure:
             session.say(event.page, sentence(failure), "bad")
         session.mark("notes")
-        return self.refresh(session, seen, tab)
+        return self.refresh(session, seen, tabs, tab)
 
     @staticmethod
     def _beat(id: str) -> None:
         REGISTRY.open(id)
 
-    def _visit(self, id: str, seen: dict[Any, Any]) -> list[Any]:
-        """Draws buttons once more when their tab opens: one that opens while an answer arrives may have
-        missed it."""
-        if not id:
-            return self._nothing()
-        session = REGISTRY.open(id)
-        session.mark("visit")
-        return self.refresh(session, seen)
-
-    def _look(self, id: str, seen: dict[Any, Any]) -> list[Any]:
-        return self.refresh(REGISTRY.open(id), seen) if id else self._nothing()
-
-    def _nothing(self) -> list[Any]:
-        """The answer to a page that has not yet been told its session: nothing, for a new session would hide
-        its own."""
-        return [gr.skip()] * self.width
-
-    def _attach(self, known: str | None) -> list[Any]:
+    def _attach(self, known: str | None, seen: dict[Any, Any]) -> list[Any]:
         """Finds the session of this browser again, or opens one, and draws everything."""
         session = REGISTRY.open(known)
-        return [session.id, *self.refresh(session, {})]
+        seen.clear()
+        return [session.id, *self.refresh(session, seen, self.stamps)]
 
     @staticmethod
     def _drawn_or_left(view: View, session: Session) -> Sequence[Any]:
@@ -216,26 +245,54 @@ class Screen:
             return list(view.draw(session))
         except Exception:
             log.exception("A part of the page could not be drawn")
-            return [gr.skip()] * len(view.components)
+            return view.left
 
-    def refresh(self, session: Session, seen: dict[Any, Any], tab: str | None = None) -> list[Any]:
-        """The new `seen`, the timer, the tabs, and an update for every component, empty where nothing
-        changed."""
-        lively, now, fresh = session.lively, time.monotonic(), dict(seen)
-        updates: list[Any] = []
-        for index, view in enumerate(self.views):
-            token = view.token(session)
-            old, when = seen.get(index, NEVER)
-            wait = view.pace and lively and now - when < view.pace
-            if token == old or wait:
-                updates += [gr.skip()] * len(view.components)
-                continue
-            fresh[index] = (token, now)
-            updates += self._drawn_or_left(view, session)
-        job = session.job
-        if job is not None and job.state == "failed" and seen and seen.get("failed") != id(job):
-            gr.Warning(words.safe(job.error))
-        fresh["failed"] = id(job) if job is not None and job.state == "failed" else None
-        timer = gr.skip() if seen.get("lively") is lively else gr.Timer(active=lively)
-        fresh["lively"] = lively
-        return [fresh, timer, gr.skip() if tab is None else gr.Tabs(selected=tab), *updates]
+    def refresh(
+        self, session: Session, seen: dict[Any, Any], tabs: Collection[str], lead: str | None = None
+    ) -> list[Any]:
+        """The timer, the tab to lead to, the stamps of tabs that are behind, and an update for every
+        component of these tabs, empty where nothing changed."""
+        with session.drawing:
+            lively, now, first = session.lively, time.monotonic(), not seen
+            updates: list[Any] = []
+            behind: set[str] = set()
+            for index, view in enumerate(self.views):
+                token = view.token(session)
+                old, when = seen.get(index, NEVER)
+                wait = view.pace and lively and now - when < view.pace
+                if token == old or wait:
+                    updates += view.left if view.tab in tabs else []
+                elif view.tab in tabs:
+                    seen[index] = (token, now)
+                    updates += self._drawn_or_left(view, session)
+                else:
+                    behind.add(view.tab)
+            self._warn_of_failure(session, seen, first)
+            timer = gr.skip() if seen.get("lively") is lively else gr.Timer(active=lively)
+            seen["lively"] = lively
+        stamps = [time.monotonic_ns() if tab in behind else gr.skip() for tab in self.stamps]
+        return [timer, gr.skip() if lead is None else gr.Tabs(selected=lead), *stamps, *updates]
+
+    @staticmethod
+    def _warn_of_failure(session: Session, seen: dict[Any, Any], first: bool) -> None:
+        """Says once that a job failed; a page that has just been opened is not told of old failures."""
+        failed = session.job if session.job is not None and session.job.state == "failed" else None
+        if failed is not None and not first and seen.get("failed") != id(failed):
+            gr.Warning(words.safe(failed.error))
+        seen["failed"] = id(failed) if failed is not None else None
+
+
+def tab_of(component: Any) -> str:
+    """The id of the tab that a component stands on."""
+    tab = ABOVE
+    while component is not None:
+        if isinstance(component, gr.Tab):
+            tab = str(component.id)
+        component = component.parent
+    return tab
+
+
+def owner(trigger: Any) -> Any:
+    """The component whose event this is; of several, the first one's."""
+    first = trigger[0] if isinstance(trigger, list) else trigger
+    return first.__self__ if hasattr(first, "__self__") else first.args[0]

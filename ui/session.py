@@ -75,6 +75,7 @@ class Session:
     def __init__(self, id: str):
         self.id = id
         self.lock = threading.RLock()
+        self.drawing = threading.Lock()  # answers are drawn one by one, so that none is overtaken
         self.touched = time.monotonic()
         self.born = time.monotonic_ns()
         self.serial: Counter[str] = Counter()

@@ -59,7 +59,7 @@ def build(screen: Screen, offline: bool) -> None:
             min_width=300,
         )
     made = gr.HTML(elem_id="history-made", padding=False)
-    screen.show([page, plan, archive, line, made], draw, "runs", "visit")
+    screen.show([page, plan, archive, line, made], draw, "runs")
     start_and_stop(screen, "export", export, stop, lambda s: bool(s.runs))
     screen.on(export.click, "history", Press(offline), tier)
 

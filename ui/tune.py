@@ -68,7 +68,7 @@ def build(screen: Screen) -> None:
     faders = Faders(elem_id="tune-faders", label="Kept in every layer")
     preview_panel.build(screen)
     screen.show(summary, draw_summary, "plan")
-    screen.show([undo, redo, save, load], draw_history, "plan", "layers", "visit")
+    screen.show([undo, redo, save, load], draw_history, "plan", "layers")
     screen.show(list(rules), draw_rules, "controls")
     screen.show(faders, partial(draw_faders, faders), "plan", "bank", "locks")
     for trigger, act, inputs in (
