@@ -159,12 +159,14 @@ def passage_html(passage: Passage, name: str) -> str:
 def token_html(piece: Piece, name: str, place: int, worst: bool) -> str:
     """One token; a line break is shown as a sign and made, and what cannot be seen has a name."""
     text = safe(piece.text).replace("\n", "↵\n")
-    name_of_gap = "line break" if "\n" in piece.text else "space"
-    label = "" if piece.text.strip() else f' aria-label="{name_of_gap}"'
     if not piece.guesses:
         return f'<span class="tk first">{text}</span>'
     state = f'tabindex="{0 if worst else -1}" aria-selected="{"true" if worst else "false"}"'
-    return f'<span class="tk {level_of(piece.rise(name))}" role="option" {state} data-i="{place}"{label}>{text}</span>'
+    if not piece.text.strip():
+        state += f' aria-label="{"line break" if "\n" in piece.text else "space"}"'
+    return (
+        f'<span class="tk {level_of(piece.rise(name))}" role="option" {state} data-i="{place}">{text}</span>'
+    )
 
 
 def level_of(rise: float) -> str:
