@@ -75,7 +75,9 @@ def test_passage_is_coloured_by_rise_and_escaped() -> None:
         assert raw not in html
     assert "Half of all that was lost sits in 1 of 6 tokens" in html
     gap = Piece("\n", {"dense": Guess(1.0, "a", 0.5), "pruned": Guess(1.0, "a", 0.5)})
-    assert 'aria-label="line break" data-i="1">↵\n</span>' in passage.token_html(gap, "pruned", 1, False)
+    assert 'aria-selected="false" aria-label="line break" data-i="1">↵\n</span>' in passage.token_html(
+        gap, "pruned", 1, False
+    )
     assert "no worse" in passage.summary(shown(-0.1, 0.0), "pruned")
     assert "nothing to judge" in passage.passage_html(Passage("own", (Piece("a", {}),)), "pruned")
     assert "no longer be foreseen" in passage.passage_html(shown(math.inf), "pruned")

@@ -163,7 +163,8 @@ def token_html(piece: Piece, name: str, place: int, worst: bool) -> str:
         return f'<span class="tk first">{text}</span>'
     state = f'tabindex="{0 if worst else -1}" aria-selected="{"true" if worst else "false"}"'
     if not piece.text.strip():
-        state += f' aria-label="{"line break" if "\n" in piece.text else "space"}"'
+        gap = "line break" if "\n" in piece.text else "space"
+        state += f' aria-label="{gap}"'
     return (
         f'<span class="tk {level_of(piece.rise(name))}" role="option" {state} data-i="{place}">{text}</span>'
     )
