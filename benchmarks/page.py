@@ -100,6 +100,7 @@ def made_up(session: Session, model: Model) -> None:
     subject = models.subject("made-up", empty, None)
     made = synthetic_analysis(model.layers, model.heads, model.groups, model.head_size, model.channels)
     analysis = dataclasses.replace(made, model=subject.source, shape=subject.shape)
+    session.preview.auto = False  # without weights there is nothing to hear
     session.set_loaded(Loaded(subject, 100.0, "cpu", "bfloat16"))
     session.set_analysis(analysis, make_plan(analysis, 0.3))
 
@@ -207,11 +208,11 @@ def move_faders(page: Page, watch: Stopwatch, repeats: int, found: Found) -> Non
 
 
 def grasp(page: Page, turn: int) -> None:
-    """Takes a fader and moves it, without letting it go."""
-    x, y = spot(page, "mlp", 1 + turn % 2, 0.3 + 0.2 * (turn % 3))
+    """Takes a fader and moves it far enough to be seen in rounded figures, without letting it go."""
+    x, y = spot(page, "mlp", 1 + turn % 2, 0.1 + 0.1 * (turn % 3))
     page.mouse.move(x, y)
     page.mouse.down()
-    page.mouse.move(x, y + 12, steps=3)
+    page.mouse.move(x, y + 6, steps=3)
 
 
 def preview(page: Page, watch: Stopwatch, session: Session, repeats: int, found: Found) -> None:
