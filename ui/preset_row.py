@@ -46,7 +46,8 @@ def build(screen: Screen) -> None:
 def present_key(session: Session) -> str | None:
     """The preset whose plan is the present one, as it was taken."""
     key, plan = session.wishes.get("preset", ("", None))
-    return str(key) if session.plans and plan == session.plan else None
+    gone = str(key).startswith("mine ") and str(key).removeprefix("mine ") not in session.presets
+    return str(key) if session.plans and plan == session.plan and not gone else None
 
 
 def draw_choices(session: Session) -> Any:
