@@ -28,7 +28,7 @@ from ui.words import count, note, progress_line, safe, share, unit_words
 READ = Calibration(samples=12, length=128)
 METHOD = "slimllm"
 ASKED = Asked(
-    Protocol(limit=2048), ("Once upon a time there was a small robot who",), new_tokens=24, offline=True
+    Protocol(limit=1024), ("Once upon a time there was a small robot who",), new_tokens=24, offline=True
 )
 
 

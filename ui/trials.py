@@ -141,7 +141,7 @@ def race(session: Session, dense: Subject, pending: Comparison) -> Steps:
     """Measures how fast all models write, round by round in turns, so that a busy moment slows all of them
     alike."""
     rounds = {
-        name: evaluate.speed(subject, length=64, new_tokens=16, repeats=5)
+        name: evaluate.speed(subject, length=64, new_tokens=16, repeats=3)
         for name, subject in subjects(dense, pending).items()
     }
 
