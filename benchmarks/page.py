@@ -202,7 +202,7 @@ def move_faders(page: Page, watch: Stopwatch, repeats: int, found: Found) -> Non
     released, undone = [], []
     for turn in range(repeats + 1):
         grasp(page, turn)
-        released.append(watch.after(page.mouse.up, "#tune-summary", "pointerup"))
+        released.append(watch.after(page.mouse.up, "#tune-summary, #tune-faders", "pointerup"))
         undone.append(watch.after(page.locator("#tune-undo").click, "#tune-summary, #tune-faders"))
     found.values |= {"release": released[1:], "undo": undone[1:]}
 
