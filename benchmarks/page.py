@@ -209,6 +209,7 @@ def move_faders(page: Page, watch: Stopwatch, repeats: int, found: Found) -> Non
 
 def grasp(page: Page, turn: int) -> None:
     """Takes a fader and moves it far enough to be seen in rounded figures, without letting it go."""
+    page.locator("[data-lane=mlp]").scroll_into_view_if_needed()
     x, y = spot(page, "mlp", 1 + turn % 2, 0.1 + 0.1 * (turn % 3))
     page.mouse.move(x, y)
     page.mouse.down()
@@ -220,7 +221,6 @@ def preview(page: Page, watch: Stopwatch, session: Session, repeats: int, found:
     page.locator("#tune-preview-auto input").check()
     taken = []
     for turn in range(repeats + 1):
-        page.locator("[data-lane=mlp]").scroll_into_view_if_needed()
         grasp(page, turn)
         watch.arm("#tune-preview", "pointerup")
         page.mouse.up()

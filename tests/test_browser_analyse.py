@@ -156,6 +156,9 @@ def test_channels_add_up_and_one_layer_is_shown_in_full(page: Page) -> None:
     expect(page.locator("#analyse-picked")).to_contain_text("Forced out.")
     undo(page)
     page.locator("#analyse-zoom").get_by_text("all layers").click()
+    expect(page.locator("#analyse-channels .gtitle")).to_have_text(
+        "Importance of the MLP channels, adding up"
+    )
     page.locator("#analyse-order").get_by_text("sorted").click()
     expect(page.locator("#analyse-channels .gtitle")).to_have_text("Importance of the MLP channels")
 

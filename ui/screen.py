@@ -44,6 +44,7 @@ BROWSER_ID = """() => {
   return [id];
 }"""
 TICK = 0.5  # seconds between two looks at a running job
+LATE = 2.0  # seconds that an answer may be under way
 PULSE = 300.0  # seconds between two signs of life of an open page, whose session then does not expire
 
 
@@ -256,6 +257,7 @@ class Screen:
             lively, now, first = session.lively, time.monotonic(), not seen
             updates: list[Any] = []
             behind: set[str] = set()
+            timer = self._watch(seen, lively, now)
             for index, view in enumerate(self.views):
                 token = view.token(session)
                 old, when = seen.get(index, NEVER)
@@ -268,10 +270,30 @@ class Screen:
                 else:
                     behind.add(view.tab)
             self._warn_of_failure(session, seen, first)
-            timer = gr.skip() if seen.get("lively") is lively else gr.Timer(active=lively)
-            seen["lively"] = lively
         stamps = [time.monotonic_ns() if tab in behind else gr.skip() for tab in self.stamps]
         return [timer, gr.skip() if lead is None else gr.Tabs(selected=lead), *stamps, *updates]
+
+    @staticmethod
+    def _watch(seen: dict[Any, Any], lively: bool, now: float) -> Any:
+        """The timer's update: it ticks while the session is lively, and once more after that.
+
+        Two answers can reach the browser in another order than they were made in, and the older one would
+        stay on the page. So the last look draws again what was drawn shortly before the end.
+        """
+        before, seen["lively"] = seen.get("lively"), lively
+        if lively:
+            return gr.skip() if before else gr.Timer(active=True)
+        if before is None:
+            return gr.Timer(active=False)
+        if before is True:
+            seen["lively"] = now  # when it ended
+        elif before and now - before < TICK / 2:
+            seen["lively"] = before
+        elif before:
+            for index in [i for i, drawn in seen.items() if isinstance(i, int) and drawn[1] > before - LATE]:
+                del seen[index]
+            return gr.Timer(active=False)
+        return gr.skip()
 
     @staticmethod
     def _warn_of_failure(session: Session, seen: dict[Any, Any], first: bool) -> None:
