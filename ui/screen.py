@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 Act = Callable[..., str | None]
 NEVER = ("never", 0.0)
 BUTTONS = (gr.Button, gr.DownloadButton, gr.UploadButton)
+READ = (gr.HTML, gr.Column, gr.Row, *BUTTONS)  # components that show and are pressed
 ABOVE = ""  # the tab of what stands above the tabs
 # The browser's own name for itself. JavaScript reads it at once; a `BrowserState` may still be empty when a
 # cold page asks for it, and then a reload would find a new session instead of the one with the running job.
@@ -58,6 +59,11 @@ class View:
     token: Callable[[Session], Any]
     draw: Callable[[Session], Sequence[Any]]
     pace: float = 0.0
+
+    @property
+    def is_read(self) -> bool:
+        """Whether nothing of it takes an input but presses."""
+        return all(isinstance(part, READ) and not isinstance(part, Own) for part in self.components)
 
     @property
     def left(self) -> list[Any]:
@@ -273,12 +279,12 @@ class Screen:
         stamps = [time.monotonic_ns() if tab in behind else gr.skip() for tab in self.stamps]
         return [timer, gr.skip() if lead is None else gr.Tabs(selected=lead), *stamps, *updates]
 
-    @staticmethod
-    def _watch(seen: dict[Any, Any], lively: bool, now: float) -> Any:
+    def _watch(self, seen: dict[Any, Any], lively: bool, now: float) -> Any:
         """The timer's update: it ticks while the session is lively, and once more after that.
 
         Two answers can reach the browser in another order than they were made in, and the older one would
-        stay on the page. So the last look draws again what was drawn shortly before the end.
+        stay on the page. So the last look draws again what was drawn shortly before the end, but for
+        controls that a hand may be on.
         """
         before, seen["lively"] = seen.get("lively"), lively
         if lively:
@@ -290,8 +296,9 @@ class Screen:
         elif before and now - before < TICK / 2:
             seen["lively"] = before
         elif before:
-            for index in [i for i, drawn in seen.items() if isinstance(i, int) and drawn[1] > before - LATE]:
-                del seen[index]
+            for index, view in enumerate(self.views):
+                if view.is_read and seen.get(index, NEVER)[1] > before - LATE:
+                    seen.pop(index, None)
             return gr.Timer(active=False)
         return gr.skip()
 
