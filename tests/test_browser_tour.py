@@ -96,6 +96,7 @@ def test_tour_says_what_went_wrong_and_tries_again(browser: Browser, tmp_path: P
 
 
 @pytest.mark.slow
+@pytest.mark.timed
 def test_tour_on_the_starter_model(browser: Browser, capsys: pytest.CaptureFixture[str]) -> None:
     with served("smollm2", threads=2) as address:
         page = opened(browser, address)
