@@ -104,9 +104,8 @@ def maps(screen: Screen, offline: bool) -> None:
     screen.show(heads, draw_heads, token=map_token("layers", "overlay", "second", "look"), pace=1.0)
     parts = ("layers", "order", "overlay", "second", "look")
     screen.show(channels, draw_channels, token=lambda s: (map_token(*parts)(s), pinning.zoomed(s)), pace=1.0)
-    screen.show(
-        [order, zoom], lambda s: [pinning.order_of(s), s.wishes.get("zoom", ("all",))[0]], "order", "subject"
-    )
+    # without parts: an answer to their own event could overwrite a newer click
+    screen.show([order, zoom], lambda s: [pinning.order_of(s), s.wishes.get("zoom", ("all",))[0]])
     screen.on([order.input, zoom.input], "analyse", choose_order, order, zoom, mode="always_last")
     screen.on(layers.click, "analyse", click_bar, click=True)
     screen.on(heads.click, "analyse", ClickMap("heads"), click=True, mode="always_last")

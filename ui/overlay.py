@@ -72,8 +72,9 @@ def chooser(screen: Screen, offline: bool) -> None:
         elem_classes="inline-choice",
         visible=False,
     )
-    screen.show([second, text], draw_chosen, "second")
-    screen.show(colours, draw_colours, "second", "overlay")
+    # not when they are chosen: an answer to their own event could overwrite a newer choice
+    screen.show([second, text], draw_chosen)
+    screen.show(colours, draw_colours, "second")
     start_and_stop(screen, "second", button, stop, lambda s: s.analysis is not None)
     screen.on(button.click, "analyse", Press(offline), second, text)
     screen.on([second.input, text.input], "analyse", choose, second, text, mode="always_last")
@@ -217,8 +218,7 @@ def filling(session: Session) -> bool:
 
 
 def draw_chosen(session: Session) -> list[str]:
-    """The second method and text as this session last left them; what is no longer laid over is not
-    claimed."""
+    """The second method and text as this session last left them."""
     name, text = (str(wish) for wish in session.wishes.get("second", (SAME, SAME)))
     return [name, text]
 

@@ -73,7 +73,7 @@ def build(screen: Screen, offline: bool, text: Any) -> None:
         padding=False,
         js_on_load=(ASSETS / "passage.js").read_text(encoding="utf-8"),
     )
-    screen.show(shown, draw, "passage", "table")
+    screen.show(shown, draw, "passage", "table", "against")
     screen.show(against, draw_against, "passage", "table")
     start_and_stop(screen, "passage", button, stop, lambda s: s.comparison is not None, dress)
     screen.show(
@@ -107,7 +107,7 @@ def dress(session: Session) -> dict[str, Any]:
 def choose(session: Session, name: str) -> None:
     """Colours the passage by another model."""
     session.wishes["against"] = (name,)
-    session.mark("passage")
+    session.mark("against")  # not the choice itself: an answer to it could overwrite a newer click
 
 
 def chosen(session: Session) -> str:
