@@ -246,6 +246,17 @@ def test_two_plans_are_drawn_beside_each_other(session: Session, analysis: Analy
     assert payload(difference_chart(*plans, ("a", "b"))) < 30_000
 
 
+def test_a_plan_that_moves_in_tune_draws_the_comparison_only_where_it_is_in_it(
+    session: Session, analysis: Analysis
+) -> None:
+    for against, moves in ((history.DENSE, False), (history.PRESENT, True)):
+        session.push(make_plan(analysis, 0.1))
+        history.lay_beside(session, against)
+        before = history.pair_token(session)
+        session.push(make_plan(analysis, 0.15))
+        assert (history.pair_token(session) != before) is moves
+
+
 def test_labels_of_the_scatter_do_not_lie_on_each_other() -> None:
     rows = [{"name": f"Run {i}", "parameters": 100e6, "perplexity": 20 + i / 1000} for i in range(5)]
     rows.append({"name": "Run 9", "parameters": 120e6, "perplexity": 15.0})

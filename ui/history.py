@@ -103,9 +103,9 @@ def looked_at(screen: Screen, device: str, dtype: str, offline: bool) -> None:
     screen.show([number, words], draw_note, token=lambda s: (s.born, s.archive.chosen, note_of(s)))
     screen.show([restore, delete], draw_buttons, token=draw_token)
     screen.show(line, draw_line, token=draw_line)
-    screen.show(against, draw_against, "runs", "plan")
-    screen.show(said, draw_words, "runs", "plan")
-    screen.show(picture, draw_difference, "runs", "plan")
+    screen.show(against, draw_against, token=lambda s: (s.born, s.serial["runs"], bool(s.plans)))
+    screen.show(said, draw_words, token=pair_token)
+    screen.show(picture, draw_difference, token=pair_token)
     screen.on([words.blur, words.submit], "history", keep_note, number, words)
     screen.on(against.input, "history", lay_beside, against)
     screen.on(restore.click, "history", Restore(device, dtype, offline))
@@ -162,7 +162,6 @@ def bring_back(session: Session, event: gr.EventData) -> None:
 def lay_beside(session: Session, number: int | None) -> None:
     """Lays another plan beside that of the chosen run."""
     session.archive.against = number
-    session.mark("runs")
 
 
 class Restore:
@@ -329,6 +328,12 @@ def pair(session: Session) -> tuple[Plan, Plan, tuple[str, str]] | None:
     if other is None:
         return whole(run.plan), run.plan, ("Dense", run.name)
     return other.plan, run.plan, (other.name, run.name)
+
+
+def pair_token(session: Session) -> tuple[Any, ...]:
+    """What the comparison of two plans depends on: the two themselves, so that a plan that changes in Tune
+    draws nothing here unless it is one of them."""
+    return session.born, pair(session)
 
 
 def draw_against(session: Session) -> Any:
