@@ -3,25 +3,21 @@ stopped. No Gradio in here."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
 
 from slimllm import evaluate, pipeline, planning, texts
 from slimllm.models import Subject
 from slimllm.types import Analysis, Plan, Progress, Refusal
 from ui.choices import for_ratio
-from ui.jobs import Job, Steps, sentence
+from ui.jobs import Job, Result, Steps, retold, sentence
 from ui.registry import Registry
 from ui.runs import Asked, Budget, Column, Entry
 from ui.session import Session
 from ui.trials import evaluation_ids, known_dense
 from ui.words import method_title
 from ui.work import scored
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,16 +80,9 @@ def led(
     title: str, stage: str, steps: Generator[Progress, None, Result]
 ) -> Generator[Progress, None, Result]:
     """The steps, each saying what it belongs to."""
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as end:
-            return end.value
-        try:
-            yield dataclasses.replace(step, stage=f"{stage} {step.stage}", words=f"{title} · {step.words}")
-        except GeneratorExit:
-            steps.close()
-            raise
+    return retold(
+        steps, lambda step: replace(step, stage=f"{stage} {step.stage}", words=f"{title} · {step.words}")
+    )
 
 
 def attempt(name: str, contest: Contest) -> Generator[Progress, None, Entry]:

@@ -5,21 +5,36 @@ A job belongs to its session, not to a browser event, so a page reload does not 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from slimllm.stopping import left_by
 from slimllm.types import Progress, Refusal
 
 State = Literal["queued", "running", "done", "stopped", "failed"]
 Steps = Generator[Progress, None, Any]
+Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
+
+
+def retold(
+    steps: Generator[Progress, None, Result], tell: Callable[[Progress], Progress]
+) -> Generator[Progress, None, Result]:
+    """The same steps in other words, with the same result; they end together with whoever takes them."""
+    with contextlib.closing(steps):
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as end:
+                return end.value
+            yield tell(step)
 
 
 @dataclass(eq=False)

@@ -14,7 +14,7 @@ from slimllm import evaluate, texts
 from slimllm.models import Subject
 from slimllm.types import Progress, Refusal
 from ui.findings import Passage, excerpt, pieces_of
-from ui.jobs import Job, Steps
+from ui.jobs import Job, Steps, retold
 from ui.registry import Registry
 from ui.runs import LABELS
 from ui.session import Comparison, Session
@@ -135,12 +135,7 @@ def start_topics(registry: Registry, session: Session, limit: int) -> Job:
 
 def silently(steps: Steps, place: int, total: int, words: str) -> Steps:
     """The steps of one measurement, told as one of a series."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
-        yield Progress("topics", place, total, words)
+    return retold(steps, lambda _: Progress("topics", place, total, words))
 
 
 # Speed ------------------------------------------------------------------------------------------------------
