@@ -7,7 +7,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from slimllm import evaluate, pipeline, planning, texts
+from slimllm import pipeline, planning, texts
 from slimllm.models import Subject
 from slimllm.types import Analysis, Plan, Progress, Refusal
 from ui.choices import for_ratio
@@ -15,7 +15,7 @@ from ui.jobs import Job, Result, Steps, retold, sentence
 from ui.registry import Registry
 from ui.runs import Asked, Budget, Column, Entry
 from ui.session import Session
-from ui.trials import evaluation_ids, known_dense
+from ui.trials import known_dense, measured
 from ui.words import method_title
 from ui.work import scored
 
@@ -106,13 +106,8 @@ def attempt(name: str, contest: Contest) -> Generator[Progress, None, Entry]:
         return of(column=known.column, seconds=known.seconds)
     text = texts.text(plan.calibration.text, offline=contest.offline)
     pruned = yield from pipeline.prune(subject, plan, text, analysis)
-    slim = pruned.subject
-    ids = evaluation_ids(slim, budget.protocol, contest.offline)
-    found = yield from evaluate.perplexity(slim, ids, budget.protocol.window)
-    parameters = slim.shape.parameters
-    column = Column(parameters, parameters * slim.dtype.itemsize, found.perplexity, found.tokens)
-    seconds = analysis.seconds + pruned.seconds
-    return of(column=column, seconds=seconds)
+    column = yield from measured(pruned.subject, budget.protocol, contest.offline)
+    return of(column=column, seconds=analysis.seconds + pruned.seconds)
 
 
 def analysis_by(name: str, contest: Contest) -> Generator[Progress, None, Analysis]:
@@ -135,7 +130,4 @@ def dense_column(
     known = known_dense(session, budget.protocol)
     if known is not None and known.perplexity is not None:
         return known
-    ids = evaluation_ids(subject, budget.protocol, asked.offline)
-    found = yield from evaluate.perplexity(subject, ids, budget.protocol.window)
-    parameters = subject.shape.parameters
-    return Column(parameters, parameters * subject.dtype.itemsize, found.perplexity, found.tokens)
+    return (yield from measured(subject, budget.protocol, asked.offline))

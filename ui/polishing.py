@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Generator
 from datetime import datetime
 
-from slimllm import evaluate, texts, tuning
+from slimllm import texts, tuning
 from slimllm.models import Pruned, Subject
 from slimllm.tuning import Tuning
 from slimllm.types import Progress
@@ -18,7 +18,7 @@ from ui.registry import Registry
 from ui.remaking import lesson_tokens, weights_of
 from ui.runs import Protocol, Run
 from ui.session import Session
-from ui.trials import evaluation_ids
+from ui.trials import measured, size_of
 from ui.words import change
 
 TIMES_FORWARD = 5.0  # a step of learning takes about as long as reading its tokens so many times
@@ -86,8 +86,7 @@ def readings(
     for place, row in enumerate(shown.measured):
         value = known.best.perplexity if known is not None and not place else None
         if value is None:
-            ids = evaluation_ids(subject, row.protocol, offline)
-            value = (yield from evaluate.perplexity(subject, ids, row.protocol.window)).perplexity
+            value = (yield from measured(subject, row.protocol, offline)).perplexity
         before, after = (value, row.after) if known is not None else (row.before, value)
         shown.measured[place] = Measured(row.protocol, before, after)
         session.mark("polish")
@@ -95,16 +94,7 @@ def readings(
 
 def tuned_run(session: Session, run: Run, wanted: Tuning, shown: Polished, subject: Subject) -> Run:
     """The run that a tuning makes of another one."""
-    parameters = subject.shape.parameters
-    tuned = dataclasses.replace(
-        run.best,
-        parameters=parameters,
-        bytes=parameters * subject.dtype.itemsize,
-        perplexity=shown.measured[0].after,
-        tokens_per_second=None,
-        error_predicted=None,
-        error_measured=None,
-    )
+    tuned = dataclasses.replace(size_of(subject), perplexity=shown.measured[0].after, tokens=run.best.tokens)
     return Run(
         number=session.archive.shelf.next_number(),
         made=datetime.now().astimezone().isoformat(timespec="seconds"),

@@ -109,8 +109,7 @@ def subjects(dense: Subject, comparison: Comparison) -> dict[str, Subject]:
 
 def measure(session: Session, name: str, subject: Subject, pending: Comparison, asked: Asked) -> Steps:
     """Fills one column: sizes at once, then perplexity, which for the dense model is measured only once."""
-    shape, reports = subject.shape, pending.reports.get(name)
-    column = Column(shape.parameters, shape.parameters * subject.dtype.itemsize)
+    reports, column = pending.reports.get(name), size_of(subject)
     if reports:
         column = dataclasses.replace(
             column,
@@ -121,11 +120,8 @@ def measure(session: Session, name: str, subject: Subject, pending: Comparison, 
     put(session, pending, name, column)
     known = known_dense(session, pending.protocol) if name == "dense" else None
     if known is None or known.perplexity is None:
-        ids = evaluation_ids(subject, pending.protocol, asked.offline)
-        found = yield from evaluate.perplexity(subject, ids, pending.protocol.window)
-        column = dataclasses.replace(column, perplexity=found.perplexity, tokens=found.tokens)
-    else:
-        column = dataclasses.replace(column, perplexity=known.perplexity, tokens=known.tokens)
+        known = yield from measured(subject, pending.protocol, asked.offline)
+    column = dataclasses.replace(column, perplexity=known.perplexity, tokens=known.tokens)
     put(session, pending, name, dataclasses.replace(column, tokens_per_second=speed))
 
 
@@ -178,10 +174,18 @@ def known_dense(session: Session, protocol: Protocol) -> Column | None:
     return column if last.protocol == protocol else None
 
 
-def evaluation_ids(subject: Subject, protocol: Protocol, offline: bool) -> Any:
-    """The tokens that perplexity is measured on."""
+def size_of(subject: Subject) -> Column:
+    """A column with a model's sizes."""
+    parameters = subject.shape.parameters
+    return Column(parameters, parameters * subject.dtype.itemsize)
+
+
+def measured(subject: Subject, protocol: Protocol, offline: bool) -> Generator[Progress, None, Column]:
+    """A column with a model's sizes and its perplexity."""
     text = texts.text(protocol.text, offline=offline)
-    return texts.evaluation_tokens(text, subject.tokenizer, limit=protocol.limit or None)
+    ids = texts.evaluation_tokens(text, subject.tokenizer, limit=protocol.limit or None)
+    found = yield from evaluate.perplexity(subject, ids, protocol.window)
+    return dataclasses.replace(size_of(subject), perplexity=found.perplexity, tokens=found.tokens)
 
 
 def start_measure(registry: Registry, session: Session, asked: Asked) -> Job:
