@@ -12,7 +12,7 @@ from slimllm.types import Refusal
 from ui.differences import told_change
 from ui.portraits import portrait_of
 from ui.repeating import rules_of
-from ui.runs import Run
+from ui.runs import Run, best_name
 from ui.shelf import Shelf
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def remembered(session: Session, run: Run, models: Mapping[str, Pruned]) -> Run:
     if run.tunings and parent:
         known = {name: getattr(parent, name) for name in ("rules", "dtype", "answers", "portrait")}
         return dataclasses.replace(run, **known)
-    best = models.get("recovered") or models.get("pruned")
+    best = models.get(best_name(models))
     return dataclasses.replace(
         run,
         told=told_change(parent.plan, run.plan) if parent else "",

@@ -14,7 +14,7 @@ from ui import probes
 from ui.findings import Findings
 from ui.pieces import heading, job_line, start_and_stop
 from ui.registry import REGISTRY
-from ui.runs import LABELS
+from ui.runs import LABELS, best_name
 from ui.screen import Screen
 from ui.session import Session
 from ui.wishes import whole
@@ -111,11 +111,7 @@ def topics_html(findings: Findings) -> str:
 
 def ranked(topics: Topics) -> list[tuple[str, Mapping[str, float]]]:
     """The topics by how much the best pruned model has changed on them, the hardest hit first."""
-    return sorted(topics.items(), key=lambda pair: -bar(pair[1], best_of(pair[1])))
-
-
-def best_of(found: Mapping[str, float]) -> str:
-    return "recovered" if "recovered" in found else "pruned"
+    return sorted(topics.items(), key=lambda pair: -bar(pair[1], best_name(pair[1])))
 
 
 def bar(found: Mapping[str, float], name: str) -> float:
@@ -141,10 +137,10 @@ def bar_html(found: Mapping[str, float], name: str, longest: float) -> str:
 
 def summary(rows: list[tuple[str, Mapping[str, float]]]) -> str:
     """Which topic suffered most and which least."""
-    known = [(topic, found) for topic, found in rows if best_of(found) in found and "dense" in found]
+    known = [(topic, found) for topic, found in rows if best_name(found) in found and "dense" in found]
     if len(known) < 2:
         return ""
     (worst, most), (mildest, least) = known[0], known[-1]
-    name = best_of(most)
-    said = [change(found[best_of(found)], found["dense"]) or "beyond measure" for found in (most, least)]
+    name = best_name(most)
+    said = [change(found[best_name(found)], found["dense"]) or "beyond measure" for found in (most, least)]
     return f"{LABELS[name]}: hardest hit is {worst} ({said[0]} perplexity), least {mildest} ({said[1]})."

@@ -11,7 +11,7 @@ from slimllm.evaluate import Speed
 from ui import probes
 from ui.pieces import heading, job_line, start_and_stop
 from ui.registry import REGISTRY
-from ui.runs import LABELS
+from ui.runs import LABELS, best_name
 from ui.screen import Screen
 from ui.session import Session
 from ui.verdicts import pace
@@ -76,7 +76,7 @@ def draw(session: Session) -> str:
 def speeds_html(speeds: Mapping[str, Speed], where: str) -> str:
     """Reading, writing and the time of a page for every model, with the protocol in words."""
     names = [name for name in LABELS if name in speeds]
-    dense, best = speeds["dense"], speeds[names[-1]]
+    dense, best = speeds["dense"], speeds[best_name(speeds)]
     read, write = "prefill_tokens_per_second", "decode_tokens_per_second"
     rows = (
         ("Reading", "prefill, tokens per second", read, "prefill_range", "reads"),

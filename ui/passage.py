@@ -12,7 +12,7 @@ from ui import probes
 from ui.findings import Guess, Passage, Piece
 from ui.pieces import heading, job_line, start_and_stop
 from ui.registry import REGISTRY
-from ui.runs import LABELS
+from ui.runs import LABELS, best_name
 from ui.screen import Screen
 from ui.session import Session
 from ui.theme import ASSETS
@@ -114,7 +114,7 @@ def chosen(session: Session) -> str:
     """The model that the passage is coloured by."""
     assert session.comparison is not None
     wish = str(session.wishes.get("against", ("",))[0])
-    return wish if wish in session.comparison.models else probes.best_name(session.comparison)
+    return wish if wish in session.comparison.models else best_name(session.comparison.models)
 
 
 def draw_against(session: Session) -> Any:

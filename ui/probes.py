@@ -16,7 +16,7 @@ from slimllm.types import Progress, Refusal
 from ui.findings import Passage, excerpt, pieces_of
 from ui.jobs import Job, Steps, retold
 from ui.registry import Registry
-from ui.runs import LABELS
+from ui.runs import LABELS, best_name
 from ui.session import Comparison, Session
 from ui.trials import compared, in_turns, subjects
 
@@ -91,13 +91,8 @@ def read(who: Made, source: str, ids: torch.Tensor, place: int, total: int) -> S
 
 
 def mean_rise(passage: Passage, comparison: Comparison) -> float:
-    rises = passage.rises(best_name(comparison))
+    rises = passage.rises(best_name(comparison.models))
     return statistics.fmean(rises) if rises else -math.inf
-
-
-def best_name(comparison: Comparison) -> str:
-    """The pruned model that the plan stands for."""
-    return "recovered" if "recovered" in comparison.models else "pruned"
 
 
 # Topics -----------------------------------------------------------------------------------------------------

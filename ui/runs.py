@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,11 @@ LABELS = {
     "tuned": "Fine-tuned",
 }
 NAMES = ("dense", "pruned", "recovered")  # the models of a comparison; tuning comes after it
+
+
+def best_name(known: Container[str]) -> str:
+    """Of these models the one that a plan stands for: fine-tuned, with the plan's recovery, or bare."""
+    return next((name for name in ("tuned", "recovered") if name in known), "pruned")
 
 
 @dataclass(frozen=True)
@@ -90,8 +95,8 @@ class Run:
 
     @property
     def best_name(self) -> str:
-        """The name of the column that the run stands for: tuned, with the plan's recovery, or bare."""
-        return next(name for name in ("tuned", "recovered", "pruned") if name in self.columns)
+        """The name of the column that the run stands for."""
+        return best_name(self.columns)
 
     @property
     def best(self) -> Column:

@@ -13,12 +13,12 @@ from typing import Any
 import gradio as gr
 
 from slimllm import planning
-from slimllm.types import Calibration, LayerReport
+from slimllm.types import Calibration
 from ui import sketches, story, trials, work
 from ui.charts import removed_shares
 from ui.choices import all_options
 from ui.registry import REGISTRY
-from ui.runs import Asked, Protocol
+from ui.runs import Asked, Protocol, best_name
 from ui.screen import Screen
 from ui.session import Comparison, Session
 from ui.story import STEPS, Stage, Step
@@ -185,13 +185,9 @@ def spread(removed: list[float], sentences: tuple[str, str]) -> dict[str, str]:
     return {"spread": even if most == least else uneven.format(most=most, least=least)}
 
 
-def reports_of(comparison: Comparison) -> tuple[LayerReport, ...]:
-    return trials.best_reports(comparison)
-
-
 def cut_facts(session: Session, comparison: Comparison) -> dict[str, str]:
     """How many heads and channels are gone, and where most of them."""
-    plan, shape, reports = comparison.plan, session.subject.shape, reports_of(comparison)
+    plan, shape, reports = comparison.plan, session.subject.shape, trials.best_reports(comparison)
     heads = sum(layer.widest(plan.unit) for layer in shape.layers)
     channels = sum(layer.channels for layer in shape.layers)
     return {
@@ -220,7 +216,8 @@ def cost_facts(comparison: Comparison) -> dict[str, str]:
 
 def ends(comparison: Comparison) -> tuple[Any, Any]:
     """The columns of the dense model and of the one that the plan stands for."""
-    return comparison.columns["dense"], comparison.columns.get("recovered") or comparison.columns["pruned"]
+    columns = comparison.columns
+    return columns["dense"], columns[best_name(columns)]
 
 
 def answers(session: Session) -> str:
@@ -228,7 +225,7 @@ def answers(session: Session) -> str:
     if not session.answers:
         return ""
     answer = session.answers[0]
-    new = answer.texts.get("recovered") or answer.texts.get("pruned") or ""
+    new = answer.texts.get(best_name(answer.texts), "")
     both = (("The old one", answer.texts.get("dense", "")), ("The new one", new))
     cells = "".join(f"<div><dt>{who}</dt><dd>{safe(text.strip())} …</dd></div>" for who, text in both)
     return f'<div class="tour-answers"><p>“{safe(answer.prompt)} …”</p><dl>{cells}</dl></div>'
@@ -261,7 +258,7 @@ def draw_cut(session: Session, label: str) -> str:
     if shown is None or session.loaded is None:
         return draw_small(session, label)
     heads, channels = [], []
-    for layer, report in zip(session.subject.shape.layers, reports_of(shown), strict=True):
+    for layer, report in zip(session.subject.shape.layers, trials.best_reports(shown), strict=True):
         size = layer.groups * layer.values if shown.plan.unit == "value-column" else layer.heads
         kept = set(report.kept_heads)
         heads.append([i in kept for i in range(size)])

@@ -17,7 +17,7 @@ from ui.archive import given_answers
 from ui.choices import possible, recoveries_for
 from ui.jobs import Job, Steps
 from ui.registry import Registry
-from ui.runs import LABELS, Asked, Column, Protocol, Run
+from ui.runs import LABELS, Asked, Column, Protocol, Run, best_name
 from ui.session import Answer, Comparison, Session
 
 
@@ -60,7 +60,7 @@ def start_compare(registry: Registry, session: Session, asked: Asked) -> Job:
 
 def best_reports(comparison: Comparison) -> tuple[LayerReport, ...]:
     """The layer reports of the pruned model that the plan stands for."""
-    return comparison.reports.get("recovered") or comparison.reports.get("pruned") or ()
+    return comparison.reports.get(best_name(comparison.reports), ())
 
 
 Stage = tuple[str, Callable[[], Generator[Progress, None, Any]]]

@@ -11,7 +11,7 @@ from typing import Literal
 from slimllm.methods import METHODS, method
 from slimllm.planning import hindrance
 from slimllm.types import Plan
-from ui.runs import Column
+from ui.runs import Column, best_name
 from ui.words import figure, share, size
 
 Columns = Mapping[str, Column]
@@ -47,8 +47,8 @@ def grade(worse: float) -> Grade:
 
 
 def best_of(columns: Columns) -> Column | None:
-    """The column that a run stands for: fine-tuned, with the plan's recovery, or bare."""
-    return columns.get("tuned") or columns.get("recovered") or columns.get("pruned")
+    """The column that a run stands for."""
+    return columns.get(best_name(columns))
 
 
 def worsening(columns: Columns) -> float | None:
