@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,12 @@ class Move:
         """How far it moved, as a share of the layer's units."""
         pairs = zip((self.heads, self.channels), self.dense, strict=True)
         return sum(abs(after - before) / max(1, most) for (before, after), most in pairs)
+
+
+def whole(plan: Plan) -> Plan:
+    """The plan that removes nothing, of the same model and in the same units."""
+    heads, channels = (tuple(width[i] for width in plan.widths) for i in (0, 2))
+    return dataclasses.replace(plan, heads=heads, channels=channels, unit="query-head")
 
 
 def comparable(before: Plan, after: Plan) -> bool:

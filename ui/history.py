@@ -12,7 +12,7 @@ from slimllm.types import Plan
 from ui import charts, polish, takeaway
 from ui.archive import PRESENT
 from ui.difference_maps import difference_chart
-from ui.differences import summary
+from ui.differences import summary, whole
 from ui.pieces import intro, lead
 from ui.plotview import PlotView
 from ui.registry import REGISTRY
@@ -291,12 +291,6 @@ def about_run(run: Run) -> str:
 
 
 # Two plans --------------------------------------------------------------------------------------------------
-
-
-def whole(plan: Plan) -> Plan:
-    """The plan that removes nothing, of the same model and in the same units."""
-    heads, channels = (tuple(width[i] for width in plan.widths) for i in (0, 2))
-    return dataclasses.replace(plan, heads=heads, channels=channels, unit="query-head")
 
 
 def choices(session: Session) -> list[tuple[str, int]]:
