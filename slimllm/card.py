@@ -8,8 +8,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from slimllm import forms, models, sources
 from slimllm.foresight import Step, Way, sketch, steps_of, ways
 from slimllm.models import Subject
@@ -114,16 +112,9 @@ def parts_of(shape: Shape) -> dict[str, int]:
 
 def weights(folder: Path, source: str) -> tuple[str, int, int]:
     """The dtype that most weights have, bytes and number of the weight files, from their headers."""
-    found: Counter[str] = Counter()
-    files = sorted(folder.glob("*.safetensors"))
-    for file in files:
-        try:
-            with safe_open(file, "pt") as opened:
-                for name in opened.keys():  # noqa: SIM118 (no mapping)
-                    found[str(opened.get_slice(name).get_dtype())] += 1
-        except (SafetensorError, OSError) as failure:
-            raise Refusal(f"'{file.name}' of '{source}' is damaged or cut off; fetch it again.") from failure
-    kind = max(found, key=lambda name: found[name], default="")
+    tensors = sources.stored_in(folder, source)
+    files = {tensor.file for tensor in tensors}
+    ((kind, _),) = Counter(tensor.dtype for tensor in tensors).most_common(1) or [("", 0)]
     return DTYPES.get(kind, kind.lower()), sum(file.stat().st_size for file in files), len(files)
 
 

@@ -131,23 +131,24 @@ def save_weights(tensors: dict[str, Tensor], subject: Subject, folder: Path) -> 
     if not is_lent(subject.model):
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         return [folder / "model.safetensors"]
-    prefixes = [f"{subject.family.layers}.{index}." for index in range(len(subject.layers))]
-    count, placed = len(prefixes) + 1, {}
-    for number, prefix in enumerate(["", *prefixes], 1):
-        own = {
-            name: tensor
-            for name, tensor in tensors.items()
-            if (name.startswith(prefix) if prefix else not name.startswith(tuple(prefixes)))
-        }
+    count, rest = len(subject.layers) + 1, dict(tensors)
+    placed: dict[str, str] = {}
+
+    def save(number: int, some: dict[str, Tensor]) -> None:
         file = f"model-{number:05d}-of-{count:05d}.safetensors"
-        with opened(subject.layers[number - 2]) if prefix else contextlib.nullcontext():
-            held = dict(subject.layers[number - 2].named_parameters()) if prefix else {}
-            there = {prefix + name: parameter.detach().contiguous() for name, parameter in held.items()}
-            save_file({**own, **there}, folder / file, metadata={"format": "pt"})
-        placed.update(dict.fromkeys(own, file))
+        save_file(some, folder / file, metadata={"format": "pt"})
+        placed.update(dict.fromkeys(some, file))
+
+    for index, layer in enumerate(subject.layers):
+        prefix = f"{subject.family.layers}.{index}."
+        own = {name: rest.pop(name) for name in list(rest) if name.startswith(prefix)}
+        with opened(layer):
+            held = {prefix + name: tensor.detach().contiguous() for name, tensor in layer.named_parameters()}
+            save(index + 1, {**own, **held})
+    save(count, rest)
     total = sum(tensor.nbytes for tensor in tensors.values())
-    index = {"metadata": {"total_size": total}, "weight_map": placed}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
+    where = {"metadata": {"total_size": total}, "weight_map": placed}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(where, indent=1), encoding="utf-8")
     return [folder / file for file in dict.fromkeys(placed.values())]
 
 

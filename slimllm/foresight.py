@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import transformers
 
 from slimllm import forms, models, surgery
 from slimllm.depth import drop_layers
@@ -46,11 +45,7 @@ def sketch(config: Any, source: str) -> Subject:
     """A subject around a model of this config without memory."""
     config = copy.deepcopy(config)
     with models.refused(source, True), torch.device("meta"):
-        if getattr(config, "slim", None):
-            model: Any = models.slim_class(config.slim, source)(config)
-        else:
-            model = transformers.AutoModelForCausalLM.from_config(config)
-        return models.subject(source, model, None)
+        return models.subject(source, models.built(config, source), None)
 
 
 def shortened(subject: Subject) -> Subject:

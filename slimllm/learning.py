@@ -9,11 +9,11 @@ from torch import Tensor
 
 from slimllm import gates
 from slimllm.gradients import taylor
-from slimllm.lending import is_lent
+from slimllm.lending import check_resident
 from slimllm.methods import Method
 from slimllm.models import Subject
 from slimllm.shapes import Unit
-from slimllm.types import Analysis, Progress, Refusal, UnitScores
+from slimllm.types import Analysis, Progress, UnitScores
 
 TAYLOR_SAMPLES = 10  # the number and the length of texts of LLM-Pruner
 TAYLOR_LENGTH = 64
@@ -24,11 +24,8 @@ def learn(
 ) -> Generator[Progress, None, tuple[UnitScores, ...] | None]:
     """The worth of every unit by the calibration tokens (S, T), one entry per layer; None where moments
     suffice."""
-    if row.learns and is_lent(subject.model):
-        raise Refusal(
-            f"Method '{row.title}' needs all weights in memory, and '{subject.source}' is larger than it; "
-            "use another method or a machine with more memory."
-        )
+    if row.learns:
+        check_resident(subject.model, f"Method '{row.title}'")
     if row.learns == "taylor":
         yield Progress("gradients", 0, 1, "One backward pass for the gradients")
         return single(taylor(subject, tokens[:TAYLOR_SAMPLES, :TAYLOR_LENGTH]))

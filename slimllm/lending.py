@@ -96,6 +96,15 @@ def is_lent(model: Any) -> bool:
     return any(isinstance(getattr(module, "lent", None), Lent) for module in model.modules())
 
 
+def check_resident(model: Any, what: str) -> None:
+    """Refuses work that needs all weights at once on a model that lends its layers."""
+    if is_lent(model):
+        raise Refusal(
+            f"{what} needs all weights in memory, and this model is larger than it; take a smaller model or "
+            "a machine with more memory."
+        )
+
+
 def put_away(layer: nn.Module, file: Path) -> None:
     """Writes what an open lent layer holds now to a file, from which it is lent from then on."""
     held = dict(layer.named_parameters())

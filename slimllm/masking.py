@@ -21,11 +21,9 @@ from slimllm.learning import learned_in
 from slimllm.methods import method
 from slimllm.models import Subject
 from slimllm.pruning import pinned
-from slimllm.shapes import Grouping, SiteName
+from slimllm.shapes import SITES, Grouping
 from slimllm.surgery import skeleton
 from slimllm.types import Analysis, Plan, Ranking
-
-SITES: tuple[SiteName, ...] = ("attention", "mlp")
 
 
 @dataclass(frozen=True, eq=False)

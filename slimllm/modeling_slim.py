@@ -47,25 +47,25 @@ def keep_heads(norm: Any, kept: list[int]) -> None:
 
 class Placed(nn.Linear):
     """A linear layer whose weight lacks some rows or columns. Those it has belong to the outputs or inputs
-    `places` (n,), ascending, which are stored beside the weight."""
+    `places` (n,), ascending along `dim` of the weight, which are stored beside it."""
 
     places: Tensor
+    dim: int
 
     def own(self, whole: Tensor) -> Tensor:
         """The part of a tensor in the shape of the whole weight that this weight has."""
-        raise NotImplementedError
+        return whole.index_select(self.dim, self.places)
 
 
 class Widened(Placed):
     """Outputs without a row are zero."""
 
+    dim = 0
+
     def __init__(self, in_features: int, out_features: int, count: int, **how: Any) -> None:
         super().__init__(in_features, count, **how)
         self.out_features = out_features
         self.register_buffer("places", torch.arange(count, device=how.get("device")))
-
-    def own(self, whole: Tensor) -> Tensor:
-        return whole[self.places]
 
     def forward(self, input: Tensor) -> Tensor:
         some = super().forward(input)
@@ -75,13 +75,12 @@ class Widened(Placed):
 class Selected(Placed):
     """Inputs without a column are not read."""
 
+    dim = 1
+
     def __init__(self, in_features: int, out_features: int, count: int, **how: Any) -> None:
         super().__init__(count, out_features, **how)
         self.in_features = in_features
         self.register_buffer("places", torch.arange(count, device=how.get("device")))
-
-    def own(self, whole: Tensor) -> Tensor:
-        return whole[:, self.places]
 
     def forward(self, input: Tensor) -> Tensor:
         return super().forward(input.index_select(-1, self.places))

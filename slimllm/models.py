@@ -131,12 +131,9 @@ def load(
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             name, local_files_only=local, trust_remote_code=False
         )
-        if folder is not None and place.type == "cpu" and too_large(folder, kind):
+        if folder is not None and place.type == "cpu" and too_large(folder, kind, source):
             say(f"'{source}' is larger than the free memory, so its layers are read when they are needed.")
-            make = (
-                builder.from_config if builder is transformers.AutoModelForCausalLM else builder._from_config
-            )
-            model = borrow(folder, partial(make, config, dtype=kind), family, kind, source)
+            model = borrow(folder, partial(built, config, source, dtype=kind), family, kind, source)
             return subject(source, model, tokenizer)
         model = builder.from_pretrained(
             name,
@@ -165,7 +162,14 @@ def read_config(place: Path | None, source: str, offline: bool) -> Any:
     return config
 
 
-def slim_class(slim: Mapping[str, Any], source: str) -> type:
+def built(config: Any, source: str, **how: Any) -> Any:
+    """A new model of this config, with the widths of its `slim` block where it has one."""
+    if getattr(config, "slim", None):
+        return slim_class(config.slim, source)._from_config(config, **how)
+    return transformers.AutoModelForCausalLM.from_config(config, **how)
+
+
+def slim_class(slim: Mapping[str, Any], source: str) -> Any:
     """Our own per-layer-width class over the architecture a `slim` block names; the checkpoint's code is not
     run."""
     base = getattr(transformers, str(slim.get("base", "")), None)

@@ -13,7 +13,6 @@ from slimllm.shapes import Shape, SiteName
 from slimllm.types import Analysis, Pin, Plan, Refusal
 
 Mark = Literal["protect", "force", "clear"]
-SITES: tuple[SiteName, ...] = ("attention", "mlp")
 
 
 def stretches(layer: int, site: SiteName, units: Iterable[int]) -> list[Pin]:

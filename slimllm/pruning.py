@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from slimllm import moments as streaming
 from slimllm import recovery, surgery
+from slimllm.budget import pinned_units
 from slimllm.families import part
 from slimllm.methods import Method, method
 from slimllm.models import Subject
@@ -201,7 +202,5 @@ def pinned(plan: Plan, index: int, site: SiteName, n: int) -> Tensor | None:
     """The pins (n,) of one site: 1 protected, −1 forced out; None where there are none."""
     pins = torch.zeros(n)
     for value, group in ((-1, plan.forced), (1, plan.protected)):
-        for pin in group:
-            if pin.layer == index and pin.site == site:
-                pins[pin.index : pin.index + pin.count] = value
+        pins[list(pinned_units(group, index, site))] = value
     return pins if pins.any() else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,11 @@ class ChannelSite:
     seed: int = 0
     learned: Tensor | None = None
 
+    @functools.cached_property
+    def principal(self) -> tuple[Tensor, Tensor]:
+        """Variances and principal directions of the MLP's output (`scores.principal`)."""
+        return scores.principal(self.moments, self.weight)
+
 
 def pearson_heads(site: HeadSite, options: Mapping[str, Any]) -> Ranking:
     cov = scores.head_covariance(site.moments.cov, site.weight, site.grouping.heads)
@@ -50,6 +56,7 @@ def pca_channels(site: ChannelSite, options: Mapping[str, Any]) -> Ranking:
     return scores.rank_by_pca(
         site.moments,
         site.weight,
+        site.principal,
         site.writers,
         site.input_sq,
         keep_lowest=options.get("keep_lowest", False),

@@ -144,6 +144,7 @@ def greedy(cov: Tensor, kept: Tensor, scores: Tensor, pools: Tensor, free: Tenso
 def rank_by_pca(
     moments: Moments,
     down: Tensor,
+    principal: tuple[Tensor, Tensor],
     writers: Sequence[Tensor],
     input_sq: Tensor,
     *,
@@ -153,12 +154,11 @@ def rank_by_pca(
     """SlimLLM's ranking of channels (section 3.3, arXiv 2505.22689).
 
     I_j = ‖x_j‖ · ‖(W_downᵀ V)_j ⊙ c‖ + Σ_writers ‖W_j ⊙ n‖ with V, λ of the output covariance W_down cov
-    W_downᵀ and c = sigmoid(|λ| / mean|λ|); n the norm of each feature of the MLP's input. down (o, c),
-    writers (c, o).
+    W_downᵀ, as `principal` gives them, and c = sigmoid(|λ| / mean|λ|); n the norm of each feature of the
+    MLP's input. down (o, c), writers (c, o).
     `keep_lowest` keeps the lowest 1 % as the published code does.
     """
-    output = down @ moments.cov @ down.T
-    values, vectors = torch.linalg.eigh((output + output.T) / 2)
+    values, vectors = principal
     size = values.abs()
     directions = torch.sigmoid(size / size.mean().clamp_min(torch.finfo(size.dtype).tiny))
     scores = output_norms(moments) * ((down.T @ vectors) * directions).norm(dim=1)
@@ -168,10 +168,12 @@ def rank_by_pca(
     return rank(scores, keep_lowest=0.01 if keep_lowest else 0.0, pinned=pinned)
 
 
-def spectrum(moments: Moments, weight: Tensor) -> Tensor:
-    """The variances (o,) of a reader's output along its principal directions, largest first."""
+def principal(moments: Moments, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The variances (o,) of a reader's output along its principal directions, smallest first, and these
+    directions as columns (o, o)."""
     output = weight @ moments.cov @ weight.T
-    return torch.linalg.eigvalsh((output + output.T) / 2).clamp_min(0).flip(0)
+    values, vectors = torch.linalg.eigh((output + output.T) / 2)
+    return values, vectors
 
 
 def rank(scores: Tensor, *, keep_lowest: float = 0.0, pinned: Tensor | None = None) -> Ranking:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slimllm import recovery, scores
+from slimllm import recovery
 from slimllm.families import part
 from slimllm.methods import Method
 from slimllm.models import Subject
@@ -48,7 +48,8 @@ def analyse_layer(
     ranking = row.channels(site, options)
     error = {name: r.curve(down, moments, ranking.order).float() for name, r in RECOVERIES.items()}
     energy = recovery.output_energy(down, moments) * moments.weight
-    mlp = SiteAnalysis(compact(ranking), error, energy, scores.spectrum(moments, down).float())
+    spectrum = site.principal[0].clamp_min(0).flip(0).float()
+    mlp = SiteAnalysis(compact(ranking), error, energy, spectrum)
     return LayerAnalysis(found.cosine, attention, mlp)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 Unit = Literal["kv-group", "query-head", "value-column"]
 SiteName = Literal["attention", "mlp"]
+SITES: tuple[SiteName, ...] = ("attention", "mlp")
 
 
 @dataclass(frozen=True)

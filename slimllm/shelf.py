@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,39 +12,18 @@ import transformers
 from safetensors import safe_open
 
 from slimllm.families import Family
-from slimllm.lending import OnDisk, Place, lend
+from slimllm.lending import OnDisk, lend
 from slimllm.memory import available_mib
+from slimllm.sources import stored_in
 from slimllm.types import Refusal
 
 SHARE = 0.7  # of the memory that weights may fill: activations and arithmetic need the rest
 
 
-def tensors_in(folder: Path) -> dict[str, Place]:
-    """Every tensor of a safetensors checkpoint, and where it is."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        placed = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        return {name: (folder / file, name) for name, file in placed.items()}
-    found: dict[str, Place] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, "pt") as tensors:
-            found |= {name: (file, name) for name in tensors.keys()}  # noqa: SIM118 – not a mapping
-    return found
-
-
-def weights_mib(folder: Path, dtype: torch.dtype) -> float:
-    """What the checkpoint's parameters fill in this dtype."""
-    count = 0
-    for file in {file for file, _ in tensors_in(folder).values()}:
-        with safe_open(file, "pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118
-                count += torch.Size(tensors.get_slice(name).get_shape()).numel()
-    return count * dtype.itemsize / 2**20
-
-
-def too_large(folder: Path, dtype: torch.dtype) -> bool:
-    """Whether the checkpoint would leave too little memory to work in."""
-    return weights_mib(folder, dtype) > SHARE * available_mib()
+def too_large(folder: Path, dtype: torch.dtype, source: str) -> bool:
+    """Whether the checkpoint, in this dtype, would leave too little memory to work in."""
+    count = sum(tensor.count for tensor in stored_in(folder, source))
+    return count * dtype.itemsize / 2**20 > SHARE * available_mib()
 
 
 def borrow(folder: Path, make: Callable[[], Any], family: Family, dtype: torch.dtype, source: str) -> Any:
@@ -53,7 +31,7 @@ def borrow(folder: Path, make: Callable[[], Any], family: Family, dtype: torch.d
 
     Raises `Refusal` where the files lack a tensor or name it differently than the model does.
     """
-    places = tensors_in(folder)
+    places = {tensor.name: (tensor.file, tensor.name) for tensor in stored_in(folder, source)}
     with accelerate.init_empty_weights(include_buffers=False):
         model = make()
     model.tie_weights()

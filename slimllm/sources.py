@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 import torch
 import transformers
+from safetensors import SafetensorError, safe_open
 
 from slimllm.families import FAMILIES, family_of
 from slimllm.types import Refusal
@@ -70,6 +73,37 @@ def check_folder(folder: Path, source: str) -> None:
                 f"'{source}' lacks {len(lacking)} of its weight files, {lacking[0]} the first; complete the "
                 "download."
             )
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor of a checkpoint: its name, file and dtype there (as safetensors calls it), and its size."""
+
+    name: str
+    file: Path
+    dtype: str
+    count: int
+
+
+def stored_in(folder: Path, source: str) -> list[Stored]:
+    """Every tensor of a safetensors checkpoint, from the headers of its files; a `Refusal` where one is
+    damaged."""
+    index = folder / "model.safetensors.index.json"
+    files = sorted(folder.glob("*.safetensors"))
+    if index.is_file():
+        files = [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+    found = []
+    for file in files:
+        try:
+            with safe_open(file, "pt") as opened:
+                for name in opened.keys():  # noqa: SIM118 – not a mapping
+                    part = opened.get_slice(name)
+                    found.append(Stored(name, file, str(part.get_dtype()), math.prod(part.get_shape())))
+        except (SafetensorError, OSError) as failure:
+            raise Refusal(
+                f"'{file.name}' of '{source}' is damaged or cut off and cannot be loaded; fetch it again."
+            ) from failure
+    return found
 
 
 def lacking_shards(index: Path, source: str) -> list[str]:

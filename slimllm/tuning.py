@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from slimllm.families import Family
+from slimllm.lending import check_resident
 from slimllm.memory import watch_peak
 from slimllm.modeling_slim import Placed, Selected
 from slimllm.models import Pruned, Subject
@@ -105,6 +106,7 @@ def tune(pruned: Pruned, tokens: Tensor, tuning: Tuning) -> Generator[Progress, 
     if tokens.ndim != 2 or len(tokens) < 1 or tokens.shape[1] < 2:
         raise Refusal("There is nothing to learn from; give at least one piece of 2 tokens.")
     subject = pruned.subject
+    check_resident(subject.model, "Fine-tuning")
     start, peak = time.perf_counter(), watch_peak(subject.device)
     model = adapted(subject, tuning)
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]

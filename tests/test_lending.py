@@ -14,7 +14,9 @@ import slimllm
 from slimllm import evaluate, memory, models, pipeline, shelf, texts
 from slimllm.lending import is_lent, opened
 from slimllm.models import Subject
+from slimllm.reloaded import as_pruned
 from slimllm.sources import home
+from slimllm.tuning import Tuning, tune
 from slimllm.types import Calibration, Refusal
 from tests.conftest import tiny_model, tiny_tokenizer
 
@@ -159,6 +161,15 @@ def test_methods_that_learn_are_refused_on_a_borrowed_model(
     lent = borrowed(tiny_folder, monkeypatch)
     with pytest.raises(Refusal, match="needs all weights in memory"):
         pipeline.finish(pipeline.analyse(lent, texts.text(str(page)), WANTED, method_name=method))
+
+
+def test_fine_tuning_is_refused_on_a_borrowed_model(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("peft")
+    lent = as_pruned(borrowed(tiny_folder, monkeypatch))
+    with pytest.raises(Refusal, match="Fine-tuning needs all weights in memory"):
+        pipeline.finish(tune(lent, torch.zeros(2, 8, dtype=torch.int64), Tuning()))
 
 
 def test_memory_of_this_machine_is_known() -> None:

@@ -20,9 +20,8 @@ from typing import Any
 import gradio as gr
 
 from slimllm.budget import Bounds, bounds_of, pinned_units
-from slimllm.pins import SITES
 from slimllm.recovery import RECOVERIES
-from slimllm.shapes import LayerShape, SiteName
+from slimllm.shapes import SITES, LayerShape, SiteName
 from slimllm.types import Analysis, Forecast, LayerAnalysis, Plan
 from ui.own import Own
 from ui.theme import ASSETS

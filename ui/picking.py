@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from slimllm.budget import pinned_units
-from slimllm.pins import SITES, stretches, whole_layer
-from slimllm.shapes import Shape
+from slimllm.pins import stretches, whole_layer
+from slimllm.shapes import SITES, Shape
 from slimllm.types import LayerAnalysis, Pin, Plan
 from ui.words import figure
 

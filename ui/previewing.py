@@ -10,8 +10,9 @@ import time
 from torch import Tensor
 
 from slimllm import evaluate, texts
-from slimllm.masking import SITES, masked, masks_of
+from slimllm.masking import masked, masks_of
 from slimllm.models import Subject
+from slimllm.shapes import SITES
 from slimllm.types import Analysis, Progress, Refusal
 from ui.jobs import Job, Steps
 from ui.preview import Heard, Preview
