@@ -1,13 +1,14 @@
-"""Fixtures: tiny random models built from configs, a byte-level tokenizer, a page of text. Nothing is
+"""Fixtures: tiny random models built from configs, a byte-level tokenizer, a page of text; the app, a browser
+and a person in front of it, for which Gradio and Playwright are imported only when asked. Nothing is
 downloaded."""
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -19,6 +20,9 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from slimllm.models import Subject, subject
+
+if TYPE_CHECKING:
+    from tests.visiting import Browser, Visitor
 
 FAMILY_CONFIGS: dict[str, dict[str, Any]] = {
     "llama": {"tie_word_embeddings": False},
@@ -142,3 +146,39 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", loopback_only)
+
+
+@pytest.fixture(scope="module")
+def text_file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The path of a text that fills the page's boxes."""
+    from tests.serving import text_of
+
+    return text_of(tmp_path_factory.mktemp("texts"), 40)
+
+
+@pytest.fixture(scope="module")
+def address(tiny_folder: Path) -> Iterator[str]:
+    """The address of the app, running on the tiny model."""
+    from tests.serving import served
+
+    with served(str(tiny_folder)) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A browser of each file's own: nothing else in this process may drive one meanwhile."""
+    from tests.serving import chromium
+
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def visitor(browser: Browser, address: str) -> Iterator[Visitor]:
+    """Somebody who sees the page for the first time, and has nothing to complain of in the end."""
+    from tests.visiting import Visitor
+
+    visitor = Visitor(browser, address)
+    yield visitor
+    visitor.close()

@@ -96,15 +96,20 @@ def empty(camera: Camera) -> None:
     camera.everywhere("empty")
 
 
-def road(camera: Camera) -> None:
-    """Loads, analyses, plans and compares; what runs is taken in one theme and width, it does not wait."""
-    page = camera.page
-    page.click("#load-button")
+def start_analysis(camera: Camera) -> None:
+    """Loads the model and sets a quick analysis going."""
+    camera.page.click("#load-button")
     camera.until("load-card", "KV groups")
     camera.turn_to("Analyse")
     for id in ("analyse-samples", "analyse-length"):
         camera.set(id, QUICK[id])
-    page.click("#analyse-button")
+    camera.page.click("#analyse-button")
+
+
+def road(camera: Camera) -> None:
+    """Loads, analyses, plans and compares; what runs is taken in one theme and width, it does not wait."""
+    page = camera.page
+    start_analysis(camera)
     camera.until("analyse-progress", "so far")
     camera.shoot("running-analyse-light-1024")
     camera.until("analyse-progress", "done")
@@ -136,12 +141,7 @@ def tour(camera: Camera) -> None:
 def rivals(camera: Camera) -> None:
     """Two methods on one map, several on one budget, and one run fine-tuned."""
     page = camera.page
-    page.click("#load-button")
-    camera.until("load-card", "KV groups")
-    camera.turn_to("Analyse")
-    for id in ("analyse-samples", "analyse-length"):
-        camera.set(id, QUICK[id])
-    page.click("#analyse-button")
+    start_analysis(camera)
     camera.until("analyse-progress", "done")
     camera.choose("analyse-second", "Wanda-sp")
     page.click("#analyse-second-button")

@@ -5,24 +5,14 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sync_api = pytest.importorskip("playwright.sync_api")
-from playwright.sync_api import Browser, expect  # noqa: E402
+from tests.serving import drag, spot, text_of
+from tests.visiting import BROWSER, Browser, Visitor, expect
 
-from tests.serving import CHROMIUM, chromium, drag, served, spot, text_of  # noqa: E402
-from tests.visiting import Visitor  # noqa: E402
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM, reason="there is no chromium"),
-    pytest.mark.filterwarnings("ignore:.*(no_silent_downcasting|copy keyword)"),  # Gradio's own
-]
-
-expect.set_options(timeout=15_000)  # other programs may keep the machine busy
+pytestmark = BROWSER
 TABS = ("Load", "Analyse", "Tune", "Compare", "History")
 IDS = [
     "load-model",
@@ -62,34 +52,10 @@ IDS = [
 
 
 @pytest.fixture(scope="module")
-def text_file(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return text_of(tmp_path_factory.mktemp("texts"), 40)
-
-
-@pytest.fixture(scope="module")
 def long_text(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A text that takes minutes to measure on: however slow the machine, a job on it still runs after a
     reload."""
     return text_of(tmp_path_factory.mktemp("texts"), 3000)
-
-
-@pytest.fixture(scope="module")
-def address(tiny_folder: Path) -> Iterator[str]:
-    with served(str(tiny_folder)) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-def visitor(browser: Browser, address: str) -> Iterator[Visitor]:
-    visitor = Visitor(browser, address)
-    yield visitor
-    visitor.close()
 
 
 def test_whole_road(visitor: Visitor, text_file: str) -> None:

@@ -10,31 +10,11 @@ from typing import Any
 
 import pytest
 
-sync_api = pytest.importorskip("playwright.sync_api")
-from playwright.sync_api import Browser, Page, expect  # noqa: E402
+from tests.serving import fader, text_of
+from tests.visiting import BROWSER, Browser, Page, Visitor, expect
 
-from tests.serving import CHROMIUM, chromium, fader, served, text_of  # noqa: E402
-from tests.visiting import Visitor  # noqa: E402
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM, reason="there is no chromium"),
-    pytest.mark.filterwarnings("ignore:.*(no_silent_downcasting|copy keyword)"),  # Gradio's own
-]
-expect.set_options(timeout=15_000)  # other programs may keep the machine busy
+pytestmark = BROWSER
 LAYERS, HEADS, CHANNELS = 3, 6, 96
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def address(tiny_folder: Path) -> Iterator[str]:
-    with served(str(tiny_folder)) as url:
-        yield url
 
 
 @pytest.fixture(scope="module")

@@ -3,47 +3,26 @@ reason, and cannot be taken."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-pytest.importorskip("playwright.sync_api")
-from playwright.sync_api import Browser, expect
+from tests.visiting import BROWSER, Visitor, expect
 
-from tests.serving import CHROMIUM, chromium, served, text_of
-from tests.visiting import Visitor
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM, reason="there is no chromium"),
-    pytest.mark.filterwarnings("ignore:.*(no_silent_downcasting|copy keyword)"),  # Gradio's own
-]
-
-expect.set_options(timeout=30_000)  # other programs may keep the machine busy
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
+pytestmark = BROWSER
 
 
 @pytest.fixture
-def visitor(browser: Browser, tiny_folder: Path) -> Iterator[Visitor]:
-    with served(str(tiny_folder)) as address:
-        visitor = Visitor(browser, address)
-        visitor.load()
-        yield visitor
-        visitor.close()
+def visitor(visitor: Visitor) -> Visitor:
+    """A person whose model is loaded."""
+    visitor.load()
+    return visitor
 
 
-def test_what_does_not_combine_is_greyed_with_the_reason(visitor: Visitor, tmp_path: Path) -> None:
+def test_what_does_not_combine_is_greyed_with_the_reason(visitor: Visitor, text_file: str) -> None:
     page = visitor.page
     visitor.tab("Analyse")
     visitor.choose("analyse-method", "Magnitude")
     visitor.tab("Load")
-    visitor.analyse(text_of(tmp_path, 40))
+    visitor.analyse(text_file)
     page.click("#analyse-next")
     page.locator("#tune-rules").get_by_text("By which rules").click()
     recovery = page.get_by_role("combobox", name="Recovery")

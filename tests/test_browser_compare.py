@@ -7,27 +7,16 @@ import dataclasses
 import math
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-sync_api = pytest.importorskip("playwright.sync_api")
-from playwright.sync_api import Browser, Page, expect  # noqa: E402
+from tests.test_browser_craft import settled
+from tests.visiting import BROWSER, Browser, Page, Visitor, expect
+from ui import forgetting
+from ui.registry import REGISTRY
+from ui.session import Session
 
-from tests.serving import CHROMIUM, chromium, served, text_of  # noqa: E402
-from tests.test_browser_craft import settled  # noqa: E402
-from tests.visiting import Visitor  # noqa: E402
-from ui import forgetting  # noqa: E402
-from ui.registry import REGISTRY  # noqa: E402
-from ui.session import Session  # noqa: E402
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM, reason="there is no chromium"),
-    pytest.mark.filterwarnings("ignore:.*(no_silent_downcasting|copy keyword)"),  # Gradio's own
-]
-
-expect.set_options(timeout=15_000)
+pytestmark = BROWSER
 CONTRAST = """() => {
   const light = (text) => {
     const [r, g, b] = (text.match(/[\\d.]+/g) || []).map(Number).map((x) => {
@@ -45,23 +34,6 @@ CONTRAST = """() => {
   }
   return found;
 }"""
-
-
-@pytest.fixture(scope="module")
-def text_file(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return text_of(tmp_path_factory.mktemp("texts"), 40)
-
-
-@pytest.fixture(scope="module")
-def address(tiny_folder: Path) -> Iterator[str]:
-    with served(str(tiny_folder)) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

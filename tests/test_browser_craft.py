@@ -4,22 +4,13 @@ explained, the keyboard seen, motion only where it is wanted, and presenter mode
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-sync_api = pytest.importorskip("playwright.sync_api")
-from playwright.sync_api import Browser, expect  # noqa: E402
+from tests.test_browser_tour import take
+from tests.visiting import BROWSER, Browser, Visitor, expect
 
-from tests.serving import CHROMIUM, chromium, served  # noqa: E402
-from tests.test_browser_tour import take  # noqa: E402
-from tests.visiting import Visitor  # noqa: E402
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM, reason="there is no chromium"),
-    pytest.mark.filterwarnings("ignore:.*(no_silent_downcasting|copy keyword)"),  # Gradio's own
-]
+pytestmark = BROWSER
 TABS = ("Load", "Analyse", "Tune", "Compare", "History")
 THEMES = ("light", "dark")
 JUMPS = """
@@ -32,32 +23,12 @@ MOST_JUMPING = 0.1
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def address(tiny_folder: Path) -> Iterator[str]:
-    with served(str(tiny_folder)) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
 def guest(browser: Browser, address: str) -> Iterator[Visitor]:
     """Somebody who has taken the tour, so that every tab is full; the console stays free of errors."""
     visitor = Visitor(browser, address)
     visitor.context.add_init_script(JUMPS)
     take(visitor.page, patience=120)
     visitor.page.click("#tour-onward")
-    yield visitor
-    visitor.close()
-
-
-@pytest.fixture
-def newcomer(browser: Browser, address: str) -> Iterator[Visitor]:
-    """Somebody who sees the page for the first time."""
-    visitor = Visitor(browser, address)
     yield visitor
     visitor.close()
 
@@ -88,17 +59,17 @@ def settled(visitor: Visitor) -> None:
 
 
 @pytest.mark.parametrize("theme", THEMES)
-def test_axe_has_nothing_against_the_empty_page(newcomer: Visitor, theme: str) -> None:
-    dress(newcomer, theme)
+def test_axe_has_nothing_against_the_empty_page(visitor: Visitor, theme: str) -> None:
+    dress(visitor, theme)
     found = {}
     for tab in TABS:
-        newcomer.tab(tab)
-        settled(newcomer)
-        found[tab] = complaints(newcomer)
-    newcomer.page.click("#tour-start")
-    expect(newcomer.page.locator("#tour-onward")).to_be_enabled()
-    settled(newcomer)
-    found["tour"] = complaints(newcomer)
+        visitor.tab(tab)
+        settled(visitor)
+        found[tab] = complaints(visitor)
+    visitor.page.click("#tour-start")
+    expect(visitor.page.locator("#tour-onward")).to_be_enabled()
+    settled(visitor)
+    found["tour"] = complaints(visitor)
     assert {tab: said for tab, said in found.items() if said} == {}
 
 
@@ -113,12 +84,12 @@ def test_axe_has_nothing_against_the_full_page(guest: Visitor, theme: str) -> No
     assert {tab: said for tab, said in found.items() if said} == {}
 
 
-def test_nothing_jumps_while_the_page_loads(guest: Visitor, newcomer: Visitor) -> None:
-    newcomer.context.add_init_script(JUMPS)
-    for visitor in (newcomer, guest):
-        visitor.open()
-        settled(visitor)
-        jumped = visitor.page.evaluate("window.jumped")
+def test_nothing_jumps_while_the_page_loads(guest: Visitor, visitor: Visitor) -> None:
+    visitor.context.add_init_script(JUMPS)
+    for person in (visitor, guest):
+        person.open()
+        settled(person)
+        jumped = person.page.evaluate("window.jumped")
         print(f"cumulative layout shift {jumped:.3f}")
         assert jumped < MOST_JUMPING
 
@@ -147,8 +118,8 @@ def test_words_are_explained_to_pointer_keys_and_screen_readers(guest: Visitor) 
     expect(tip).to_contain_text("Cosine")
 
 
-def test_keyboard_walks_and_is_seen(newcomer: Visitor) -> None:
-    page = newcomer.page
+def test_keyboard_walks_and_is_seen(visitor: Visitor) -> None:
+    page = visitor.page
     seen = []
     for _ in range(8):
         page.keyboard.press("Tab")

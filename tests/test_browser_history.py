@@ -7,56 +7,21 @@ import dataclasses
 import json
 import re
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sync_api = pytest.importorskip("playwright.sync_api")
-from playwright.sync_api import Browser, expect  # noqa: E402
+from slimllm.types import Progress
+from tests.runs_made_up import family
+from tests.synthetic import synthetic_analysis
+from tests.visiting import BROWSER, Browser, Visitor, expect
+from ui import report
+from ui.jobs import Job
+from ui.registry import REGISTRY
+from ui.shelf import Shelf
 
-from slimllm.types import Progress  # noqa: E402
-from tests.runs_made_up import family  # noqa: E402
-from tests.serving import CHROMIUM, chromium, served, text_of  # noqa: E402
-from tests.synthetic import synthetic_analysis  # noqa: E402
-from tests.visiting import Visitor  # noqa: E402
-from ui import report  # noqa: E402
-from ui.jobs import Job  # noqa: E402
-from ui.registry import REGISTRY  # noqa: E402
-from ui.shelf import Shelf  # noqa: E402
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM, reason="there is no chromium"),
-    pytest.mark.filterwarnings("ignore:.*(no_silent_downcasting|copy keyword)"),  # Gradio's own
-]
-
-expect.set_options(timeout=15_000)
+pytestmark = BROWSER
 KEY = "slimllm-browser"
-
-
-@pytest.fixture(scope="module")
-def text_file(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return text_of(tmp_path_factory.mktemp("texts"), 40)
-
-
-@pytest.fixture(scope="module")
-def address(tiny_folder: Path) -> Iterator[str]:
-    with served(str(tiny_folder)) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-def visitor(browser: Browser, address: str) -> Iterator[Visitor]:
-    visitor = Visitor(browser, address)
-    yield visitor
-    visitor.close()
 
 
 def owner_of(visitor: Visitor) -> str:

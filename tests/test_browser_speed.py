@@ -6,17 +6,13 @@ import json
 
 import pytest
 
-pytest.importorskip("playwright.sync_api")
+pytest.importorskip("playwright.sync_api")  # which the benchmark imports too
 from benchmarks import page as benchmark
-from tests.serving import CHROMIUM
+from tests.visiting import BROWSER
 from ui.own import LEFT
 from ui.plotview import PlotView
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM, reason="there is no chromium"),
-    pytest.mark.filterwarnings("ignore:.*(no_silent_downcasting|copy keyword)"),  # Gradio's own
-]
+pytestmark = BROWSER
 
 
 def test_the_benchmark_measures_every_goal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,35 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sync_api = pytest.importorskip("playwright.sync_api")
-from playwright.sync_api import Browser, Page, expect  # noqa: E402
+from tests.serving import served
+from tests.visiting import BROWSER, Browser, Page, expect
+from ui.story import STEPS
 
-from tests.serving import CHROMIUM, chromium, served  # noqa: E402
-from ui.story import STEPS  # noqa: E402
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM, reason="there is no chromium"),
-    pytest.mark.filterwarnings("ignore:.*(no_silent_downcasting|copy keyword)"),  # Gradio's own
-]
+pytestmark = BROWSER
 MOST_CLICKS, MOST_SECONDS = 6, 180.0
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def address(tiny_folder: Path) -> Iterator[str]:
-    with served(str(tiny_folder)) as url:
-        yield url
 
 
 def opened(browser: Browser, address: str) -> Page:

@@ -4,52 +4,22 @@ be stopped half-way, which changes no weight and says so."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-pytest.importorskip("playwright.sync_api")
-from playwright.sync_api import Browser, expect
-
-from tests.serving import CHROMIUM, chromium, served, text_of
-from tests.visiting import Visitor
+from tests.visiting import BROWSER, Visitor, expect
 from ui.registry import REGISTRY
 from ui.session import Session
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM, reason="there is no chromium"),
-    pytest.mark.filterwarnings("ignore:.*(no_silent_downcasting|copy keyword)"),  # Gradio's own
-]
-
-expect.set_options(timeout=15_000)  # other programs may keep the machine busy
-
-
-@pytest.fixture(scope="module")
-def text_file(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return text_of(tmp_path_factory.mktemp("texts"), 40)
-
-
-@pytest.fixture(scope="module")
-def address(tiny_folder: Path) -> Iterator[str]:
-    with served(str(tiny_folder)) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
+pytestmark = BROWSER
 
 
 @pytest.fixture
-def visitor(browser: Browser, address: str) -> Iterator[Visitor]:
-    visitor = Visitor(browser, address)
+def visitor(visitor: Visitor) -> Visitor:
+    """A person whose model is loaded."""
     visitor.load()
-    yield visitor
-    visitor.close()
+    return visitor
 
 
 def session_of(visitor: Visitor) -> Session:

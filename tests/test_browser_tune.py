@@ -3,51 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sync_api = pytest.importorskip("playwright.sync_api")
-from playwright.sync_api import Browser, expect  # noqa: E402
+from tests.serving import drag, spot
+from tests.visiting import BROWSER, Visitor, expect
 
-from tests.serving import CHROMIUM, chromium, drag, served, spot, text_of  # noqa: E402
-from tests.visiting import Visitor  # noqa: E402
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM, reason="there is no chromium"),
-    pytest.mark.filterwarnings("ignore:.*(no_silent_downcasting|copy keyword)"),  # Gradio's own
-]
-
-
-@pytest.fixture(scope="module")
-def text_file(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return text_of(tmp_path_factory.mktemp("texts"), 40)
-
-
-@pytest.fixture(scope="module")
-def address(tiny_folder: Path) -> Iterator[str]:
-    with served(str(tiny_folder)) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
+pytestmark = BROWSER
 
 
 @pytest.fixture
-def tuner(browser: Browser, address: str, text_file: str) -> Iterator[Visitor]:
+def tuner(visitor: Visitor, text_file: str) -> Visitor:
     """A person who has come as far as the Tune tab."""
-    visitor = Visitor(browser, address)
     visitor.load()
     visitor.analyse(text_file)
     visitor.page.click("#analyse-next")
     expect(visitor.fader("mlp", 1)).to_be_visible()
-    yield visitor
-    visitor.close()
+    return visitor
 
 
 def test_preview_after_a_release_and_on_request(tuner: Visitor) -> None:

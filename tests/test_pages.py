@@ -12,7 +12,7 @@ import socket
 import types
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from slimllm.methods import METHODS, Option, settings
 from slimllm.recipes import save_plan
 from slimllm.recovery import RECOVERIES
 from slimllm.types import Calibration, Refusal
-from tests.serving import by_columns, columns_analysis, served, text_of
+from tests.serving import by_columns, columns_analysis, text_of
 from tests.synthetic import synthetic_analysis
 from ui import choices, history, overlay, report, several, tables, tune
 from ui.app import Settings, check, launch_options
@@ -42,12 +42,6 @@ Call = Callable[..., Any]
 @pytest.fixture(scope="module")
 def text_file(tmp_path_factory: pytest.TempPathFactory) -> str:
     return text_of(tmp_path_factory.mktemp("texts"), 8)
-
-
-@pytest.fixture(scope="module")
-def address(tiny_folder: Path) -> Iterator[str]:
-    with served(str(tiny_folder)) as url:
-        yield url
 
 
 def client(address: str) -> Call:

@@ -15,14 +15,14 @@ import pytest
 
 from slimllm.planning import forecast, make_plan
 from slimllm.types import Analysis, Plan
-from tests.serving import CHROMIUM, chromium, columns_analysis, drag, fader, shown, spot, without_layers
+from tests.serving import columns_analysis, drag, fader, shown, spot, without_layers
 from tests.synthetic import synthetic_analysis
+from tests.visiting import BROWSER, expect
 from ui import charts
 from ui.faders import Faders, bank, value_of
 from ui.plotview import PlotView
 
-sync_api = pytest.importorskip("playwright.sync_api")
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed")]
+pytestmark = BROWSER
 
 LAYERS, GROUPS, CHANNELS = 12, 8, 1024
 
@@ -103,12 +103,6 @@ def app() -> Iterator[App]:
     plan, heard = make_plan(analysis, 0.2), Heard()
     with shown(build(analysis, plan, heard)) as url:
         yield App(url, analysis, plan, heard)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as browser:
-        yield browser
 
 
 Open = Callable[..., Any]
@@ -192,8 +186,8 @@ def moved(app: App, value: dict[str, list]) -> Plan:
 
 def test_without_a_bank_it_says_what_is_missing(visit: Open) -> None:
     page = visit(started=False)
-    sync_api.expect(page.locator("#tune-faders")).to_contain_text("Analyse a model first")
-    sync_api.expect(page.locator("#map")).to_contain_text("Nothing here yet.")
+    expect(page.locator("#tune-faders")).to_contain_text("Analyse a model first")
+    expect(page.locator("#map")).to_contain_text("Nothing here yet.")
 
 
 def test_one_fader_per_layer_and_site_with_the_plans_widths(visit: Open, app: App) -> None:
@@ -211,7 +205,7 @@ def test_one_fader_per_layer_and_site_with_the_plans_widths(visit: Open, app: Ap
 def test_the_readout_equals_the_forecast(visit: Open, app: App) -> None:
     page = visit()
     same_as_forecast(figures(page), app.analysis, app.plan)
-    sync_api.expect(page.locator("#tune-forecast")).to_contain_text("of the layers")
+    expect(page.locator("#tune-forecast")).to_contain_text("of the layers")
 
 
 def test_dragging_moves_the_number_at_once_and_tells_python_on_release(visit: Open, app: App) -> None:
@@ -286,9 +280,9 @@ def test_every_key(visit: Open, app: App) -> None:
         page.wait_for_timeout(40)
         assert kept(page, "mlp", 5) == expected, key
     page.keyboard.press("ArrowRight")
-    sync_api.expect(fader(page, "mlp", 6)).to_be_focused()
+    expect(fader(page, "mlp", 6)).to_be_focused()
     page.keyboard.press("ArrowLeft")
-    sync_api.expect(five).to_be_focused()
+    expect(five).to_be_focused()
     assert page.locator("[role=slider][data-site=mlp][tabindex='0']").count() == 1
     value = released(page, app)
     assert value["channels"][5] == 56
@@ -299,9 +293,9 @@ def test_the_tab_key_goes_from_lane_to_lane(visit: Open) -> None:
     page = visit()
     fader(page, "attention", 0).focus()
     page.keyboard.press("Tab")
-    sync_api.expect(page.get_by_role("button", name="Solo MLP")).to_be_focused()
+    expect(page.get_by_role("button", name="Solo MLP")).to_be_focused()
     page.keyboard.press("Tab")
-    sync_api.expect(fader(page, "mlp", 0)).to_be_focused()
+    expect(fader(page, "mlp", 0)).to_be_focused()
 
 
 def test_locked_layers_do_not_move(visit: Open, app: App) -> None:
@@ -357,7 +351,7 @@ def test_python_can_set_the_faders_and_change_the_model(visit: Open, app: App) -
     other = synthetic_analysis(layers=4, heads=9, groups=3, head_size=8, channels=96, seed=1)
     plan = make_plan(other, 0.01, unit="query-head", count="all", recovery="none", align=1)
     same_as_forecast(figures(page), other, plan)
-    sync_api.expect(page.locator("#tune-forecast")).to_contain_text("of the whole model")
+    expect(page.locator("#tune-forecast")).to_contain_text("of the whole model")
     page.mouse.click(*spot(page, "mlp", 2, 0.5))
     assert released(page, app)["channels"][2] in (47, 48, 49)
 
@@ -366,7 +360,7 @@ def test_value_columns_and_a_dropped_layer(visit: Open, app: App) -> None:
     page, (analysis, plan) = visit(), of_columns()
     page.locator("#columns").click()
     page.wait_for_function("document.querySelectorAll('#tune-faders [role=slider]').length === 8")
-    sync_api.expect(page.locator(".fd-title").first).to_contain_text("Attention value columns")
+    expect(page.locator(".fd-title").first).to_contain_text("Attention value columns")
     assert "value columns kept" in fader(page, "attention", 0).get_attribute("aria-valuetext")
     same_as_forecast(figures(page), analysis, plan)
     assert "dropped whole" in fader(page, "mlp", 2).get_attribute("aria-valuetext")
@@ -403,7 +397,7 @@ def test_a_click_on_a_map_gives_head_and_layer(visit: Open) -> None:
     page.locator("#map").scroll_into_view_if_needed()
     box = page.locator("#map .nsewdrag").bounding_box()
     page.mouse.click(box["x"] + box["width"] * 3.5 / 16, box["y"] + box["height"] * 7.5 / LAYERS)
-    sync_api.expect(page.locator("#clicked textarea, #clicked input")).not_to_have_value("")
+    expect(page.locator("#clicked textarea, #clicked input")).not_to_have_value("")
     told = json.loads(page.locator("#clicked textarea, #clicked input").input_value())
     assert told == {"x": 3, "y": 7, "curve": 0, "i": [7, 3]}
 
@@ -415,9 +409,9 @@ def test_a_map_can_be_walked_and_clicked_with_keys(visit: Open) -> None:
     for key in ("ArrowRight", "ArrowRight", "ArrowRight", "ArrowDown", "ArrowDown", "ArrowLeft"):
         page.keyboard.press(key)
         page.wait_for_timeout(60)
-    sync_api.expect(page.locator("#map .pv-voice")).to_have_text("Query head 1, Layer 2")
+    expect(page.locator("#map .pv-voice")).to_have_text("Query head 1, Layer 2")
     page.keyboard.press("Enter")
-    sync_api.expect(page.locator("#clicked textarea, #clicked input")).not_to_have_value("")
+    expect(page.locator("#clicked textarea, #clicked input")).not_to_have_value("")
     told = json.loads(page.locator("#clicked textarea, #clicked input").input_value())
     assert (told["x"], told["y"]) == (1, 2)
 
@@ -464,7 +458,7 @@ def test_dark_from_the_start(visit: Open) -> None:
 def test_the_chart_has_a_name_and_offers_no_upload(visit: Open) -> None:
     page = visit()
     drawn(page)
-    sync_api.expect(page.get_by_role("group", name="Heads of every layer")).to_be_visible()
+    expect(page.get_by_role("group", name="Heads of every layer")).to_be_visible()
     titles = page.locator("#map .modebar-btn").evaluate_all("nodes => nodes.map(n => n.dataset.title || '')")
     assert titles
     assert not [t for t in titles if any(word in t.lower() for word in ("share", "cloud", "chart studio"))]

@@ -1,12 +1,24 @@
-"""A person in front of the page: what the browser tests of all tabs share."""
+"""A person in front of the page, and what else the browser tests of all tabs share; their fixtures are in
+conftest.py. A test file that imports this is skipped where there is no Playwright."""
 
 from __future__ import annotations
 
 import re
 
+import pytest
+
+pytest.importorskip("playwright.sync_api")
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
-from tests.serving import fader
+from tests.serving import CHROMIUM, fader
+
+__all__ = ["BROWSER", "Browser", "Page", "Visitor", "expect"]
+BROWSER = [  # the marks of every browser test
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM, reason="there is no chromium"),
+    pytest.mark.filterwarnings("ignore:.*(no_silent_downcasting|copy keyword)"),  # Gradio's own
+]
+expect.set_options(timeout=15_000)  # other programs may keep the machine busy
 
 
 class Visitor:
