@@ -26,7 +26,7 @@ from tests.synthetic import synthetic_analysis
 from ui import charts, history, rows, takeaway
 from ui.archive import Archive, remembered
 from ui.difference_maps import difference_chart
-from ui.differences import summary, told_change
+from ui.differences import summary, told_change, whole
 from ui.drawing import payload
 from ui.portraits import CELLS, portrait_of
 from ui.registry import Registry
@@ -186,7 +186,7 @@ def test_two_plans_are_summed_up(analysis: Analysis) -> None:
     assert "different models" in summary(plan, make_plan(synthetic_analysis(layers=3), 0.2), names)
     columns = make_plan(by_columns(analysis), 0.2, align=1)
     assert "only their channels compare" in summary(plan, columns, names)
-    dense = history.whole(plan)
+    dense = whole(plan)
     assert summary(dense, plan, ("Dense", "Run 1")).startswith("Run 1 keeps ")
 
 

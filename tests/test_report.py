@@ -20,6 +20,7 @@ from tests.runs_made_up import family, run_of
 from tests.serving import by_columns, without_layers
 from tests.synthetic import synthetic_analysis
 from ui import printing, report
+from ui.drawing import ticks
 from ui.portraits import Grid
 from ui.runs import Run
 
@@ -149,6 +150,6 @@ def test_axes_end_at_round_numbers(low: float, high: float, wanted: tuple[float,
 
 @pytest.mark.parametrize(("n", "most"), [(1, 10), (9, 12), (30, 16), (80, 10), (1536, 12), (28_672, 12)])
 def test_ticks_are_round_and_not_too_many(n: int, most: int) -> None:
-    found = list(printing.ticks(n, most))
+    found = ticks(n, most)
     assert found[0] == 0
     assert min(n, most) / 3 <= len(found) <= most

@@ -93,8 +93,8 @@ BESIDE_BAR = {"l": 64, "r": 92, "t": 52, "b": 52}
 
 def ticks(n: int, most: int = 10) -> list[int]:
     """Round positions from 0 to n - 1."""
-    step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 200, 500, n) if math.ceil(n / s) <= most or s == n)
-    return list(range(0, n, max(1, step)))
+    power = 10 ** max(0, math.floor(math.log10(max(1, n) / most)))
+    return list(range(0, n, next(s * power for s in (1, 2, 5, 10, 20) if n <= most * s * power)))
 
 
 def scale(name: str) -> list[list[Any]]:

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from ui.drawing import COLOUR
-from ui.portraits import FULL, Grid
+from ui.drawing import COLOUR, ticks
+from ui.portraits import FULL, Grid, grid_to_dict
 from ui.words import safe
 
 WIDE, LEFT, RIGHT = 960, 52, 16  # of the drawing
@@ -55,8 +55,7 @@ def map_of(grid: Grid, what: str, than: str, groups: int = 0) -> str:
         f'<text x="{LEFT + (i + 0.5) * column:.1f}" y="{high + 18}">{i:,}</text>'
         for i in ticks(grid.units, 12)
     )
-    data = {"rows": grid.rows, "cells": grid.cells, "units": grid.units, "what": what, "than": than}
-    data |= {name: base64.b64encode(getattr(grid, name)).decode() for name in ("shades", "kept")}
+    data = grid_to_dict(grid) | {"what": what, "than": than}
     label = (
         f"Map of {grid.rows} layers by {grid.units:,} {what}s: how much each matters, and which were removed"
     )
@@ -68,12 +67,6 @@ def map_of(grid: Grid, what: str, than: str, groups: int = 0) -> str:
         f'<g class="gaps">{gaps}</g>{rows}{columns}{upright(high)}'
         f'<text x="{LEFT + wide / 2:.0f}" y="{high + 38}">{safe(what.capitalize())}</text></svg></div>'
     )
-
-
-def ticks(n: int, most: int = 10) -> range:
-    """Round positions from 0 to n - 1."""
-    power = 10 ** max(0, math.floor(math.log10(max(1, n) / most)))
-    return range(0, n, next(s * power for s in (1, 2, 5, 10, 20) if n <= most * s * power))
 
 
 def upright(high: float, title: str = "Layer") -> str:
