@@ -72,7 +72,8 @@ def errors_of(session: Session) -> Pairs:
         return ()
     if reports := trials.best_reports(found):
         return [(r.error_predicted, r.error_measured) for r in reports]
-    return next((run.errors for run in session.runs if run.number == found.run), ())
+    run = session.archive.find(found.run)
+    return run.errors if run else ()
 
 
 def draw_verdict(session: Session) -> str:

@@ -40,11 +40,7 @@ def heading(
     line = gr.HTML(elem_id=f"compare-{name}-intro", elem_classes="panel-head", padding=False)
 
     def draw(session: Session) -> str:
-        kind, said = session.notes.get(name, ("info", ""))
-        lack = needs(session)
-        todo = f' <span class="needs">{words.safe(lack)}</span>' if lack else ""
-        head = f'<h3>{words.safe(title)}</h3><p class="note quiet">{words.safe(purpose)}{todo}</p>'
-        return head + words.note(kind, said)
+        return f"<h3>{words.safe(title)}</h3>" + begun(session, name, "note quiet", purpose, needs(session))
 
     screen.show(line, draw, token=draw)
 
@@ -55,12 +51,16 @@ def intro(screen: Screen, page: str, purpose: str, needs: Callable[[Session], st
     line = gr.HTML("", elem_id=f"{page}-intro", padding=False)
 
     def draw(session: Session) -> str:
-        kind, said = session.notes.get(page, ("info", ""))
-        lack = needs(session)
-        todo = f' <span class="needs">{words.safe(lack)}</span>' if lack else ""
-        return f'<p class="purpose">{words.safe(purpose)}{todo}</p>{words.note(kind, said)}'
+        return begun(session, page, "purpose", purpose, needs(session))
 
     screen.show(line, draw, token=draw)
+
+
+def begun(session: Session, page: str, look: str, purpose: str, lack: str) -> str:
+    """What a page or a panel is for and what it still needs; then the note that stands on it."""
+    todo = f' <span class="needs">{words.safe(lack)}</span>' if lack else ""
+    said = words.note(*session.notes.get(page, ("info", "")))
+    return f'<p class="{look}">{words.safe(purpose)}{todo}</p>{said}'
 
 
 def lead(screen: Screen, page: str, step: Callable[[Session], tuple[str, str] | None]) -> gr.Button:

@@ -120,7 +120,7 @@ def draw_about(session: Session) -> str:
     """What this does, and to which run."""
     if lack := tuning.missing():
         return note("bad", lack)
-    run = next((run for run in session.runs if run.number == session.archive.chosen), None)
+    run = session.archive.find(session.archive.chosen)
     words = (
         "The model reads a text again and learns to guess its next words: small matrices beside its weights "
         "are trained (LoRA) and then merged, so nothing becomes larger. "

@@ -18,6 +18,7 @@ from ui.runs import Run, run_from_dict, run_to_dict
 log = logging.getLogger(__name__)
 
 KEPT_DELETED = 20  # so many deleted runs can be brought back
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)  # of damaged files
 
 
 class Shelf:
@@ -52,11 +53,11 @@ class Shelf:
         found, damaged = [], []
         for number, file in sorted(numbered(self.folder).items()):
             try:
-                run = run_from_dict(json.loads(file.read_text(encoding="utf-8")))
+                run = read(file)
                 if run.number != number:
                     raise ValueError("another number")
                 found.append(run)
-            except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            except UNREADABLE:
                 log.warning("%s cannot be read as a run", file)
                 damaged.append(file)
         return found, damaged
@@ -86,12 +87,17 @@ class Shelf:
         """Takes a deleted run back; a `Refusal` where it is gone or damaged."""
         laid = self.aside / self.file(number).name
         try:
-            run = run_from_dict(json.loads(laid.read_text(encoding="utf-8")))
+            run = read(laid)
             with self._lock:
                 os.replace(laid, self.file(number))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as failure:
+        except UNREADABLE as failure:
             raise Refusal(f"Run {number} cannot be brought back; its file is gone or damaged.") from failure
         return run
+
+
+def read(file: Path) -> Run:
+    """The run in a file; one of UNREADABLE where it is damaged."""
+    return run_from_dict(json.loads(file.read_text(encoding="utf-8")))
 
 
 def numbered(folder: Path) -> dict[int, Path]:
