@@ -11,7 +11,6 @@ from slimllm import planning
 from slimllm.allocation import implied_ratios
 from ui import charts, detail, marks, overlay, pinning, work
 from ui.choices import options_of
-from ui.overlay import present_plan
 from ui.picking import Picked
 from ui.pieces import intro, job_line, lead, start_and_stop
 from ui.plotview import PlotView
@@ -173,7 +172,7 @@ def failure(session: Session) -> str:
 def draw_layers(session: Session) -> Any:
     if session.loaded is None or not session.partial:
         return missing(session)
-    shape, plan = session.subject.shape, present_plan(session)
+    shape, plan = session.subject.shape, session.present
     if session.analysis is None or plan is None or overlay.filling(session):
         return charts.layer_chart(session.partial, len(session.partial), None, shape)
     implied = implied_ratios(session.analysis, shape.decoder - planning.decoder_parameters(shape, plan))
@@ -183,7 +182,7 @@ def draw_layers(session: Session) -> Any:
 def draw_heads(session: Session) -> Any:
     if session.loaded is None or not session.partial:
         return missing(session)
-    shape, plan = session.subject.shape, present_plan(session)
+    shape, plan = session.subject.shape, session.present
     laid = overlay.heads_picture(session)
     if laid is None:
         layers = overlay.shown_layers(session)
@@ -196,7 +195,7 @@ def draw_channels(session: Session) -> Any:
     if session.loaded is None or not session.partial:
         return missing(session)
     order, by_rank, only = pinning.order_of(session), pinning.by_rank(session), pinning.zoomed(session)
-    layers, plan = overlay.shown_layers(session), present_plan(session)
+    layers, plan = overlay.shown_layers(session), session.present
     if only is not None and (found := layers[only]) is not None:
         return marks.on_channels(charts.every_channel(found, only, order), plan, layers, by_rank, only)
     laid = None if order == "sum" else overlay.channels_picture(session, by_rank)
@@ -230,8 +229,8 @@ class ClickMap:
 
 def look(session: Session) -> None:
     """On coming back to the tab: the present plan is drawn into the detail, once instead of at every move."""
-    if session.wishes.get("look") != (present_plan(session),):
-        session.wishes["look"] = (present_plan(session),)
+    if session.wishes.get("look") != (session.present,):
+        session.wishes["look"] = (session.present,)
         session.mark("look")
 
 

@@ -8,7 +8,6 @@ import gradio as gr
 
 from slimllm.types import LayerAnalysis
 from ui import charts, inside, swaps
-from ui.overlay import present_plan
 from ui.plotview import PlotView
 from ui.screen import Screen
 from ui.session import Session
@@ -73,7 +72,7 @@ def draw_curves(session: Session) -> Any:
     found = chosen_layer(session)
     if found is None:
         return None
-    return charts.error_curves(found[1], found[0], present_plan(session), session.subject.shape)
+    return charts.error_curves(found[1], found[0], session.present, session.subject.shape)
 
 
 def draw_scores(session: Session) -> Any:
@@ -81,7 +80,7 @@ def draw_scores(session: Session) -> Any:
     found = chosen_layer(session)
     if found is None:
         return None
-    return charts.score_chart(found[1], found[0], present_plan(session), session.subject.shape)
+    return charts.score_chart(found[1], found[0], session.present, session.subject.shape)
 
 
 def draw_spectrum(session: Session) -> Any:
@@ -96,7 +95,7 @@ def draw_story(session: Session) -> str:
     if found is None:
         return ""
     index, layer = found
-    plan = present_plan(session)
+    plan = session.present
     unit = inside.unit_of(layer, plan)
     said = swaps.told(layer.attention[unit], session.subject.shape.layers[index], unit, index, plan)
     parts = [("Heads and the company they keep", said)]
@@ -138,7 +137,7 @@ def about_layer(session: Session, index: int, layer: LayerAnalysis) -> str:
 
 def kept_words(session: Session, index: int) -> str:
     """What the present plan keeps of a layer, as a sentence."""
-    plan = present_plan(session)
+    plan = session.present
     if plan is None:
         return ""
     if dropped(plan, index):

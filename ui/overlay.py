@@ -33,10 +33,6 @@ COLOURS = {
 }
 
 
-def present_plan(session: Session) -> Plan | None:
-    return session.plan if session.plans else None
-
-
 def chooser(screen: Screen, offline: bool) -> None:
     """The second method and text, the button that scores by them, and whose colours the maps wear."""
     with gr.Row(elem_classes="bar second"):

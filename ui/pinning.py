@@ -12,7 +12,7 @@ from slimllm.types import Refusal
 from ui import picking
 from ui.channel_maps import ORDERS, Order
 from ui.detail import chosen_layer
-from ui.overlay import present_plan, shown_layers
+from ui.overlay import shown_layers
 from ui.plotview import PlotView
 from ui.screen import Screen
 from ui.session import Session
@@ -61,7 +61,7 @@ def token(session: Session) -> Any:
 
 def held(session: Session) -> Any:
     """The present plan's pins."""
-    plan = present_plan(session)
+    plan = session.present
     return None if plan is None else (plan.protected, plan.forced)
 
 
@@ -147,13 +147,13 @@ def undo_step(session: Session) -> None:
 
 def redraw(session: Session) -> None:
     """Draws the plan into the pictures of this tab, and into the faders and rules of the next."""
-    session.wishes["look"] = (present_plan(session),)
+    session.wishes["look"] = (session.present,)
     session.mark("look", "bank", "controls")
 
 
 def draw_said(session: Session) -> str:
     """What is chosen, what the plan says of it, and all that is held."""
-    plan = present_plan(session)
+    plan = session.present
     if session.picked is None or session.loaded is None or not session.partial:
         said = note("quiet", EMPTY)
     else:

@@ -65,7 +65,7 @@ def take(session: Session, key: Any) -> None:
     if not key:
         return
     session.mark("presets")  # the list shows the present plan's preset, also where this one is refused
-    present = session.plan if session.plans else None
+    present = session.present
     plan, said = presets.plan_of(str(key), session.presets, session.known, present)
     session.suit(plan)
     plan = planning.told(session.known, plan)

@@ -114,7 +114,7 @@ def token(session: Session) -> tuple[Any, ...]:
 def draw(session: Session) -> str:
     """The preview so far, as HTML; model text and prompt are escaped."""
     preview = session.preview
-    plan = session.plan if session.plans else None
+    plan = session.present
     if plan is None:
         return shell("", '<p class="mp-none">Once there is a plan, this shows what it does to the model.</p>')
     failed = preview.job is not None and preview.job.state == "failed"

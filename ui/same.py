@@ -31,7 +31,7 @@ def build(screen: Screen) -> gr.Checkbox:
 
 def token(session: Session) -> tuple[Any, ...]:
     """What the cost of equal widths depends on."""
-    plan = session.plan if session.plans else None
+    plan = session.present
     return session.born, session.serial["layers"], session.serial["bank"], plan
 
 

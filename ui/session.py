@@ -243,6 +243,11 @@ class Session:
             raise Refusal("There is no plan yet; analyse the model first.")
         return self.plans[self.cursor]
 
+    @property
+    def present(self) -> Plan | None:
+        """The plan, if there is one."""
+        return self.plan if self.plans else None
+
     def push(self, plan: Plan, gesture: str = "") -> None:
         """Makes a plan the present one. Steps of the same gesture in quick succession are one step of
         undo."""

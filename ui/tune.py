@@ -136,7 +136,7 @@ def change(session: Session, gesture: str, *rules: Any) -> None:
     if session.analysis is None:
         session.mark("controls")
         raise Refusal("The model is not analysed yet; do that on the Analyse tab first.")
-    session.push(plan_for(session.known, session.plan if session.plans else None, *rules), gesture)
+    session.push(plan_for(session.known, session.present, *rules), gesture)
     session.wishes["rules"] = (rules[3], rules[2])
     session.mark("bank")
 

@@ -146,7 +146,7 @@ def start_second(
 def first_plan(session: Session, analysis: Analysis) -> tuple[Plan, str]:
     """A plan to start from, with what was chosen for the present one as far as it combines, else a fifth
     smaller; and what had to be given up."""
-    present = session.plan if session.plans else None
+    present = session.present
     recovery, allocation, said = carried(present, analysis.method)
     wish = present.ratio_requested if present else START_RATIO
     for ratio in (wish, START_RATIO, 0.1):
