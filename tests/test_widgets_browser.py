@@ -153,7 +153,8 @@ def released(page: Any, app: App) -> dict[str, list]:
     locked = page.locator(".fd-lock").evaluate_all("nodes => nodes.map((n) => n.ariaPressed === 'true')")
     wanted = {"heads": shown[0], "channels": shown[1], "locked": locked}
     for _ in range(100):
-        if app.heard.releases and app.heard.releases[-1] == wanted:
+        last = app.heard.releases[-1] if app.heard.releases else {}
+        if last.items() >= wanted.items():
             return wanted
         page.wait_for_timeout(50)
     raise AssertionError(f"Python heard {app.heard.releases[-1:]}, the faders show {wanted}")
@@ -224,7 +225,7 @@ def test_dragging_moves_the_number_at_once_and_tells_python_on_release(visit: Op
     assert value["channels"][4] == app.plan.channels[4]
     same_as_forecast(figures(page), app.analysis, moved(app, value))
     assert len(app.heard.releases) == 1
-    assert value in app.heard.inputs
+    assert any(heard.items() >= value.items() for heard in app.heard.inputs)
 
 
 def test_heads_snap_to_feasible_steps(visit: Open, app: App) -> None:

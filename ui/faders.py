@@ -29,6 +29,7 @@ from ui.theme import ASSETS
 SAMPLES = 65  # widths at which the longest error curves are sent at least
 WHOLE_GRID = 6000  # numbers in all layers' curves up to which every feasible width is sent instead
 MAX_LAYERS, MAX_COUNT = 1000, 1_000_000
+MAX_TURN = 1 << 53  # the largest whole number of a browser
 
 SCRIPTS = ("state", "arithmetic", "words", "building", "painting", "tools", "hand", "main")
 
@@ -42,11 +43,13 @@ def value_of(
     automatic: Plan | None = None,
     exact: Forecast | None = None,
     solo: str = "",
+    turn: int | None = None,
 ) -> Value:
     """The value for a plan: {"heads": [kept], "channels": [kept], "locked": [bool]}, one entry per layer.
 
     On its way to the browser it may also carry the widths that a double click goes back to, the exact
-    figures, and the one site that counts.
+    figures, the one site that counts, and the number of the last release that was heard: what the hand did
+    after that one stays as it is.
     """
     value: Value = {
         "heads": list(plan.heads),
@@ -57,6 +60,8 @@ def value_of(
         value["auto"] = {"heads": list(automatic.heads), "channels": list(automatic.channels)}
     if exact is not None:
         value["exact"] = figures(exact)
+    if turn is not None:
+        value["turn"] = turn
     return value | ({"solo": solo} if solo else {})
 
 
@@ -262,7 +267,9 @@ def checked(payload: Any, bank: Mapping[str, Any] | None) -> Value:
         align = bank["align"]
         pairs = [snapped(*found, align) for found in zip(layers, heads, channels, strict=True)]
         heads, channels = [h for h, _ in pairs], [c for _, c in pairs]
-    return {"heads": heads, "channels": channels, "locked": locked}
+    turn = payload.get("turn")
+    numbered = {"turn": turn} if isinstance(turn, int) and 0 <= turn < MAX_TURN else {}
+    return {"heads": heads, "channels": channels, "locked": locked, **numbered}
 
 
 def snapped(layer: Mapping[str, Any], heads: int, channels: int, align: int) -> tuple[int, int]:

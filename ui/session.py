@@ -96,6 +96,7 @@ class Session:
         self.cursor = -1
         self.gesture: tuple[str, float] = ("", 0.0)
         self.locked: list[bool] = []
+        self.turn = 0  # the number of the last release of the faders that was heard
         self.preview = Preview()
         self.presets: dict[str, Plan] = presets.read(id)
         self.comparison: Comparison | None = None

@@ -222,7 +222,9 @@ def head() -> str:
     gr.set_static_paths(list(scripts))
     tags = [f'<script defer src="gradio_api/file={path.as_posix()}"></script>' for path in scripts]
     known = f"window.slimSwaps = {json.dumps(swaps())}; window.slimGlossary = {json.dumps(as_data())};"
-    return "\n".join([f"<script>{known}</script>", *tags])
+    # Not deferred: the page may ask for something before plotly.js is here.
+    first = (ASSETS / "answers.js").read_text(encoding="utf-8")
+    return "\n".join([f"<script>{first}</script>", f"<script>{known}</script>", *tags])
 
 
 CHART_COLOURS = (

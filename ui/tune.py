@@ -141,10 +141,14 @@ def change(session: Session, gesture: str, *rules: Any) -> None:
     session.mark("bank")
 
 
-def move_faders(session: Session, value: dict[str, list[Any]] | None, hold: bool) -> None:
+def move_faders(session: Session, value: dict[str, Any] | None, hold: bool) -> None:
     """Takes what the faders say; counts snap, and with `hold` the unlocked layers give way."""
     if value is None or not session.plans:
         return
+    turn = value.get("turn", session.turn + 1)
+    if turn <= session.turn:  # Gradio has sent an answer of ours back
+        return
+    session.turn = turn
     plan, analysis = session.plan, session.known
     if len(value["heads"]) != len(plan.heads):
         session.mark("bank")
@@ -286,6 +290,7 @@ def draw_faders(faders: Faders, session: Session) -> Any:
         automatic=automatic(session),
         exact=planning.forecast(analysis, plan),
         solo=session.preview.solo,
+        turn=session.turn,
     )
     return gr.update(value=value, **{**faders.props, "bank": bank(analysis, plan)})
 

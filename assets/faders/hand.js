@@ -5,7 +5,7 @@ function set(site, layer, kept) {
   if (value.locked[layer] || counts[layer] === kept || (solo && solo !== site)) return;
   if (isDropped(layer)) revive(layer);
   counts[layer] = kept;
-  drag?.touched.add(`${site} ${layer}`);
+  fresh.add(`${site} ${layer}`);
   schedule(layer);
 }
 
@@ -13,7 +13,7 @@ function set(site, layer, kept) {
 function revive(layer) {
   for (const site of SITES) {
     [, value[WORDS[site].key][layer]] = limits(site, layer);
-    drag?.touched.add(`${site} ${layer}`);
+    fresh.add(`${site} ${layer}`);
   }
 }
 
@@ -23,12 +23,14 @@ function setShare(site, layer, share) {
 
 function toggleLock(layer) {
   value.locked[layer] = !value.locked[layer];
+  fresh.add(`lock ${layer}`);
+  changed = true;
   paintLock(layer);
   paintLayer(layer);
   paintDetail();
   paintTools();
   send('input');
-  send('release');
+  release();
 }
 
 /** The column and height of a pointer event, in a lane measured when the drag began. */
@@ -57,11 +59,11 @@ function paintTo(event) {
 
 function begin(event, site, row) {
   if (event.button !== 0 || drag) return;
+  release();
   const box = row.getBoundingClientRect();
   const at = where(event, box);
   drag = {
-    site, box, layer: at.layer, last: null, moved: false, id: event.pointerId,
-    touched: new Set(), late: null,
+    site, box, layer: at.layer, last: null, moved: false, id: event.pointerId, late: false,
     before: {heads: [...value.heads], channels: [...value.channels]},
   };
   row.setPointerCapture(event.pointerId);
@@ -82,10 +84,10 @@ function finish(row) {
   row.classList.remove('fd-dragging');
   const {late} = drag;
   flush();
-  const {touched} = drag;
   drag = null;
-  if (late) accept(touched);
-  release();
+  if (late) accept();
+  if (late && sent.length) resend();
+  else release();
 }
 
 /** Puts back what the drag changed: the browser took the gesture, or Escape was pressed. */
@@ -99,7 +101,7 @@ function abandon(row) {
       }
     });
   }
-  drag.touched.clear();
+  fresh.clear();
   finish(row);
 }
 

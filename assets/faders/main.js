@@ -9,8 +9,15 @@ function copyOf(given) {
   };
 }
 
-/** Takes what Python sent; faders `touched` by a drag that has just ended keep what the hand gave them. */
-function accept(touched = new Set()) {
+/** What the hand did that Python had not heard of when it sent this: in the present gesture, and in releases under way. */
+function unheard(given) {
+  turn = Math.max(turn, given.turn ?? 0);
+  sent = sent.filter((release) => release.turn > (given.turn ?? Infinity));
+  return new Set([...fresh, ...sent.flatMap(({touched}) => [...touched])]);
+}
+
+/** Takes what Python sent; what it had not heard of yet stays as the hand left it. */
+function accept() {
   const mine = value;
   const given = props.value;
   const rebuilt = !nodes || props.bank !== text;
@@ -21,11 +28,14 @@ function accept(touched = new Set()) {
   value = copyOf(given);
   automatic = given.auto ?? null;
   solo = given.solo ?? '';
+  const touched = unheard(given);
   for (const name of touched) {
-    const [site, layer] = name.split(' ');
-    const kept = mine?.[WORDS[site].key][layer];
-    if (kept !== undefined && layer < bank.layers.length) {
-      value[WORDS[site].key][layer] = kept ? snap(site, Number(layer), kept) : 0;
+    const [what, layer] = name.split(' ');
+    if (!mine || layer >= Math.min(mine.heads.length, bank.layers.length)) continue;
+    if (what === 'lock') value.locked[layer] = mine.locked[layer];
+    else {
+      const {key} = WORDS[what];
+      value[key][layer] = mine[key][layer] ? snap(what, Number(layer), mine[key][layer]) : 0;
     }
   }
   if (rebuilt) build();
@@ -56,6 +66,9 @@ root.setAttribute('role', 'group');
 root.setAttribute('aria-label', props.caption ?? '');
 watch(['value', 'bank'], () => {
   if (drag) drag.late = true;
-  else accept();
+  else {
+    accept();
+    if (sent.length) resend();
+  }
 });
 accept();

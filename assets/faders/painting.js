@@ -111,7 +111,7 @@ function tick() {
 
 /** A new object each time: Gradio compares by identity and would not see a change inside the old one. */
 function send(event) {
-  const copy = {heads: [...value.heads], channels: [...value.channels], locked: [...value.locked]};
+  const copy = {heads: [...value.heads], channels: [...value.channels], locked: [...value.locked], turn};
   props.value = copy;
   trigger(event, copy);
 }
@@ -133,5 +133,16 @@ function release() {
   flush();
   if (!changed) return;
   changed = false;
+  turn = Math.max(turn + 1, Date.now());
+  sent.push({turn, touched: fresh});
+  fresh = new Set();
   send('release');
+}
+
+/** Releases once more what Python had not heard of: its own answer is what Gradio would send now. */
+function resend() {
+  fresh = new Set([...fresh, ...sent.flatMap(({touched}) => [...touched])]);
+  sent = [];
+  changed = true;
+  release();
 }

@@ -108,6 +108,7 @@ function setAutomatic(site, layer) {
   if (!heads && !channels) {
     if (!value.locked[layer]) {
       value.heads[layer] = value.channels[layer] = 0;
+      for (const name of SITES) fresh.add(`${name} ${layer}`);
       schedule(layer);
     }
   } else set(site, layer, snap(site, layer, site === 'attention' ? heads : channels));
