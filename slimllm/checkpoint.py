@@ -3,42 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
-import math
 import os
 import secrets
 import shutil
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import transformers
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from slimllm import modeling_slim
 from slimllm.forms import Form, base_of, choose, name_of
+from slimllm.label import FACTS, Export, describe
 from slimllm.lending import is_lent, opened
 from slimllm.models import Pruned, Subject
 from slimllm.proof import compare, how_of, reload_elsewhere
 from slimllm.recipes import plan_text
 from slimllm.types import Progress, Refusal
-
-
-@dataclass(frozen=True)
-class Export:
-    """What was written: `parameters` and `bytes` of the weights file, and in plain `words` why this tier."""
-
-    tier: str
-    folder: str
-    bytes: int
-    parameters: int
-    verified: bool
-    max_logit_difference: float
-    words: str
 
 
 def export(
@@ -75,7 +59,7 @@ def check_target(folder: str | Path) -> Path:
     try:
         if folder.exists() and not folder.is_dir():
             raise Refusal(f"'{folder}' is a file; name a folder to export to.")
-        if folder.is_dir() and any(folder.iterdir()) and not (folder / "slimllm.json").is_file():
+        if folder.is_dir() and any(folder.iterdir()) and not (folder / FACTS).is_file():
             raise Refusal(f"Folder '{folder}' is not empty and no earlier export; name another folder.")
         ground = next(place for place in folder.parents if place.exists())
     except OSError as failure:
@@ -165,54 +149,6 @@ def stored(form: Form) -> dict[str, Tensor]:
             continue
         tensors[name] = tensor.detach() if tensor.is_meta else tensor.detach().cpu().contiguous()
     return tensors
-
-
-def describe(done: Export, pruned: Pruned, folder: Path, recipe: str, notes: Sequence[str]) -> None:
-    """Writes where the weights come from: slimllm.json for programs, README.md for people."""
-    layers = [dataclasses.asdict(report) for report in pruned.layers]
-    for layer in layers:
-        unknown = [
-            key for key, value in layer.items() if isinstance(value, float) and not math.isfinite(value)
-        ]
-        layer.update(dict.fromkeys(unknown))  # JSON has no NaN
-    facts = {
-        "format": 1,
-        "source": pruned.subject.source,
-        **{key: value for key, value in dataclasses.asdict(done).items() if key != "folder"},
-        "layers": layers,
-        "versions": dict(pruned.plan.versions),
-    }
-    (folder / "slimllm.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(card(done, pruned, recipe, notes), encoding="utf-8")
-
-
-def card(done: Export, pruned: Pruned, recipe: str, notes: Sequence[str]) -> str:
-    """The model card."""
-    plan, trust = pruned.plan, ", trust_remote_code=True" if done.tier == "shim" else ""
-    heads, channels = (sum(row[i] for row in plan.widths) for i in (0, 2))
-    text, errors = plan.calibration, [report.error_measured for report in pruned.layers]
-    extra = "".join(f"- {note}\n" for note in notes)
-    command = f"\nMade by `{recipe}`.\n" if recipe else ""
-    return f"""# {plan.model}, pruned
-
-Pruned by SlimLLM: method `{plan.method}`, recovery `{plan.recovery}`, allocation `{plan.allocation}`.
-
-- Kept: {sum(plan.heads)} of {heads} attention heads, {sum(plan.channels)} of {channels} MLP channels.
-- Removed: {plan.ratio_achieved:.1%} of the parameters ({plan.count}), asked for {plan.ratio_requested:.1%}.
-- Stored: {done.parameters:,} parameters as **{done.tier}**. {done.words}
-- Calibrated on {text.samples} pieces of {text.length} tokens of `{text.text}`, seed {plan.seed}.
-- Mean relative error of the layers: {sum(errors) / len(errors):.4f}. Errors and kept parts of each layer:
-  `slimllm.json`; the whole recipe: `plan.json`.
-- Checked after writing: loaded in a fresh process by transformers {transformers.__version__}; logits differ
-  by at most {done.max_logit_difference:.1e}.
-{extra}
-```python
-subject = slimllm.load("FOLDER")  # here
-model = transformers.AutoModelForCausalLM.from_pretrained("FOLDER"{trust})  # elsewhere
-```
-{command}
-The licence of the original model, {plan.model}, applies to these weights too.
-"""
 
 
 def place(scratch: Path, folder: Path) -> None:

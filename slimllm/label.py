@@ -1,0 +1,118 @@
+"""What an exported folder says about itself: README.md for people, slimllm.json for programs, and which
+models it came from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+from slimllm.models import Pruned
+from slimllm.recipes import plan_to_dict, read_plan
+from slimllm.types import Plan, Refusal
+
+FACTS = "slimllm.json"
+AGAIN = 'python -m slimllm generate --model {} --prompt "Water boils when"'
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written: `parameters` and `bytes` of the weights file, and in plain `words` why this tier."""
+
+    tier: str
+    folder: str
+    bytes: int
+    parameters: int
+    verified: bool
+    max_logit_difference: float
+    words: str
+
+
+def describe(done: Export, pruned: Pruned, folder: Path, recipe: str, notes: Sequence[str]) -> None:
+    """Writes where the weights come from into `folder`."""
+    layers = [dataclasses.asdict(report) for report in pruned.layers]
+    for layer in layers:
+        unknown = [
+            key for key, value in layer.items() if isinstance(value, float) and not math.isfinite(value)
+        ]
+        layer.update(dict.fromkeys(unknown))  # JSON has no NaN
+    facts = {
+        "format": 1,
+        "source": pruned.subject.source,
+        **{key: value for key, value in dataclasses.asdict(done).items() if key != "folder"},
+        "layers": layers,
+        "versions": dict(pruned.plan.versions),
+        "ancestors": ancestors(pruned),
+    }
+    (folder / FACTS).write_text(json.dumps(facts) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(readme(done, pruned, recipe, notes), encoding="utf-8")
+
+
+def ancestors(pruned: Pruned) -> list[dict[str, Any]]:
+    """The exports that this model was pruned from, the oldest first: name, tier, parameters and plan of each.
+
+    A model that was read from an export and only trained or stored anew has that export's ancestors.
+    """
+    folder = Path(pruned.subject.source).expanduser()
+    if not (folder / FACTS).is_file():
+        return []
+    try:
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        older, plan = list(facts.get("ancestors", ())), read_plan(folder / "plan.json")
+        known = {"model": pruned.subject.source, "tier": facts["tier"], "parameters": facts["parameters"]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, Refusal):
+        return [{"model": pruned.subject.source}]  # its past cannot be read, and is no reason to stop
+    if plan_to_dict(plan) == plan_to_dict(pruned.plan):
+        return older
+    return [*older, {**known, "plan": plan_to_dict(plan)}]
+
+
+def readme(done: Export, pruned: Pruned, recipe: str, notes: Sequence[str]) -> str:
+    """The model card: five lines, then the notes."""
+    plan, folder = pruned.plan, Path(done.folder)
+    first = origin(pruned)
+    past = f" (itself pruned, from {first})" if first != plan.model else ""
+    made = f", by `{recipe}`" if recipe else ""
+    lines = [
+        f"**Removed** from {plan.model}{past}: {plan.ratio_achieved:.1%} of the parameters ({plan.count}); "
+        f"kept are {kept(plan)}. Method `{plan.method}`, recovery `{plan.recovery}`, allocation "
+        f"`{plan.allocation}`{made}; all of it in plan.json and slimllm.json.",
+        f"**Stored** as {done.tier}, {done.parameters:,} parameters. {done.words} Checked after writing: "
+        f"loaded in a fresh process by transformers {transformers.__version__}, logits differ by at most "
+        f"{done.max_logit_difference:.1e}.",
+        f"**Here**, where slimllm is installed: `{AGAIN.format(shlex.quote(folder.name))}`",
+        f"**Elsewhere**: `{elsewhere(done.tier, folder.name)}`",
+        f"**Licence**: that of the original model, {first}, applies to these weights too.",
+        *notes,
+    ]
+    return f"# {plan.model}, pruned\n\n" + "".join(f"- {' '.join(line.split())}\n" for line in lines)
+
+
+def elsewhere(tier: str, name: str) -> str:
+    """The line of Python that loads the folder without this program."""
+    trust = ", trust_remote_code=True" if tier == "shim" else ""
+    return f"transformers.AutoModelForCausalLM.from_pretrained({name!r}{trust})"
+
+
+def origin(pruned: Pruned) -> str:
+    """The model that was there before any pruning, as far as it is known."""
+    plans = [row["plan"] for row in ancestors(pruned) if "plan" in row]
+    return str(plans[0]["model"]) if plans else pruned.plan.model
+
+
+def kept(plan: Plan) -> str:
+    """What a plan keeps of how much."""
+    heads, channels = (sum(row[place] for row in plan.widths) for place in (0, 2))
+    attention = (
+        f"{sum(plan.heads)} value columns in all heads"
+        if plan.unit == "value-column"
+        else f"{sum(plan.heads)} of {heads} attention heads"
+    )
+    return f"{attention} and {sum(plan.channels):,} of {channels:,} MLP channels"
