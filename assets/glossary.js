@@ -1,11 +1,13 @@
 // Marks the first use of each word of the field in every panel, and explains it to the pointer, the keyboard and
 // screen readers. The words come as window.slimGlossary; what they mean stands in ui/glossary.py.
 (() => {
-  const PANELS = '.html-container, [data-testid="block-info"], .fd-label, .plotview';
+  const TEXTS = '.html-container';
+  const RATHER_LATER = '[data-testid="block-info"], .fd-label, .plotview';
   // where words are the model's own, or change while they are read, or belong to something to be pressed
   const LEAVE = 'a, button, input, textarea, select, code, kbd, svg, script, style, [contenteditable], '
     + '[role="listbox"], [role="status"], [aria-live], .term, .prompt, .answers, #tour';
-  const QUIET = 300; // milliseconds without a change before the page is read again: never while a fader is dragged
+  const DRAWN = '.plotview, .faders'; // panels whose own scripts write in them, many times a second
+  const QUIET = 300; // milliseconds without a change before labels and pictures are read again
 
   const entries = new Map(); // form in lower case: {key, name, words}
   for (const [i, {name, forms, words}] of window.slimGlossary.entries()) {
@@ -38,8 +40,10 @@
 
   /** Ties an element to its explanations, for the tip as for screen readers. */
   function describe(element, list) {
-    element.dataset.terms = list.map((entry) => entry.key).join(' ');
-    element.setAttribute('aria-describedby', element.dataset.terms);
+    const keys = list.map((entry) => entry.key).join(' ');
+    if (element.dataset.terms === keys) return;
+    element.dataset.terms = keys;
+    element.setAttribute('aria-describedby', keys);
   }
 
   // Panels of our own HTML: the word itself becomes the mark. -----------------------------------------------------
@@ -64,12 +68,14 @@
 
   function markLabel(label) {
     const list = found(label.textContent).map(({entry}) => entry);
-    const control = label.closest('.block')?.querySelector('input, textarea, [role="listbox"]');
+    const control = label.dataset.testid && label.closest('.block')?.querySelector('input, textarea, [role="listbox"]');
     label.classList.toggle('term', list.length > 0);
     if (!list.length) return;
-    label.tabIndex = 0;
+    if (label.tabIndex) label.tabIndex = 0;
     describe(label, list);
-    control?.setAttribute('aria-describedby', label.dataset.terms);
+    if (control?.getAttribute('aria-describedby') !== label.dataset.terms) {
+      control?.setAttribute('aria-describedby', label.dataset.terms);
+    }
   }
 
   // Pictures cannot hold marks in their words, so they get one question mark for all of them. ----------------------
@@ -89,14 +95,16 @@
     box.append(mark);
   }
 
-  function mark() {
-    for (const panel of document.querySelectorAll(PANELS)) {
-      if (!panel.offsetParent) continue;
-      if (panel.matches('.plotview')) markPlot(panel);
-      else if (panel.matches('.html-container')) {
-        if (!panel.querySelector('.plotview, .faders')) markText(panel);
-      } else markLabel(panel);
+  function markRest() {
+    for (const box of document.querySelectorAll(RATHER_LATER)) {
+      if (box.offsetParent) (box.matches('.plotview') ? markPlot : markLabel)(box);
     }
+  }
+
+  /** Words are marked before they are painted: a line that came later would make the text jump. */
+  function markNow(changes) {
+    const panels = new Set(changes.map(({target}) => (target.closest ? target : target.parentElement)?.closest(TEXTS)));
+    for (const panel of panels) if (panel && !panel.querySelector(DRAWN)) markText(panel);
   }
 
   // The tip ---------------------------------------------------------------------------------------------------
@@ -160,11 +168,15 @@
     let waiting = 0;
     const later = () => {
       clearTimeout(waiting);
-      waiting = setTimeout(mark, QUIET);
+      waiting = setTimeout(markRest, QUIET);
     };
-    new MutationObserver((changes) => {
+    const observer = new MutationObserver((changes) => {
+      markNow(changes);
+      observer.takeRecords(); // our own marks
       if (changes.some(({target}) => !tip.contains(target))) later();
-    }).observe(document.body, {childList: true, subtree: true, characterData: true});
+    });
+    observer.observe(document.body, {childList: true, subtree: true, characterData: true});
+    for (const panel of document.querySelectorAll(TEXTS)) markNow([{target: panel}]);
     later();
   }
 

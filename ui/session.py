@@ -97,6 +97,9 @@ class Session:
         self.gesture: tuple[str, float] = ("", 0.0)
         self.locked: list[bool] = []
         self.turn = 0  # the number of the last release of the faders that was heard
+        self.bank: tuple[Analysis, tuple[object, ...], str] | None = (
+            None  # what the faders' facts were made of last, and they
+        )
         self.preview = Preview()
         self.presets: dict[str, Plan] = presets.read(id)
         self.comparison: Comparison | None = None
