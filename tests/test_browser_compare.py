@@ -10,8 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.test_browser_craft import settled
-from tests.visiting import BROWSER, Browser, Page, Visitor, expect
+from tests.visiting import BROWSER, THEMES, Browser, Page, Visitor, against_axe, expect, settled
 from ui import forgetting
 from ui.registry import REGISTRY
 from ui.session import Session
@@ -147,9 +146,9 @@ def test_speed_is_measured_on_request(visitor: Visitor) -> None:
         expect(page.locator("#compare-pace")).to_contain_text(words)
 
 
-def test_filled_panels_are_legible_in_both_themes_and_nothing_overflows(visitor: Visitor) -> None:
+def test_axe_has_nothing_against_filled_panels_and_nothing_overflows(visitor: Visitor) -> None:
     page = visitor.page
-    for theme in ("light", "dark"):
+    for theme in THEMES:
         visitor.leaving = True
         page.goto(f"{visitor.address}?__theme={theme}")
         visitor.leaving = False
@@ -160,6 +159,7 @@ def test_filled_panels_are_legible_in_both_themes_and_nothing_overflows(visitor:
         found = page.evaluate(CONTRAST)
         assert len(found) >= 5
         assert {name: round(ratio, 1) for name, ratio in found.items() if ratio < 4.5} == {}
+        assert against_axe(visitor) == []
     for width in (390, 1024, 1600):
         page.set_viewport_size({"width": width, "height": 900})
         over = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")

@@ -8,11 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 from tests.test_browser_tour import take
-from tests.visiting import BROWSER, Browser, Visitor, expect
+from tests.visiting import BROWSER, THEMES, Browser, Visitor, against_axe, dress, expect, settled
 
 pytestmark = BROWSER
 TABS = ("Load", "Analyse", "Tune", "Compare", "History")
-THEMES = ("light", "dark")
 JUMPS = """
 window.jumped = 0;
 new PerformanceObserver((list) => {
@@ -33,31 +32,6 @@ def guest(browser: Browser, address: str) -> Iterator[Visitor]:
     visitor.close()
 
 
-def dress(visitor: Visitor, theme: str) -> None:
-    visitor.page.evaluate("(dark) => document.body.classList.toggle('dark', dark)", theme == "dark")
-
-
-def complaints(visitor: Visitor) -> list[str]:
-    """What axe-core calls serious or critical on the page as it stands."""
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    found = axe.run(visitor.page).response["violations"]
-    return [
-        f"{rule['id']}: {node['target']} {node['html'][:160]} {node['any'][:1]}"
-        for rule in found
-        if rule["impact"] in ("serious", "critical")
-        for node in rule["nodes"]
-    ]
-
-
-def settled(visitor: Visitor) -> None:
-    """Waits until pictures are drawn and nothing fades any more."""
-    visitor.page.wait_for_function(
-        "[...document.querySelectorAll('.pv-plot:not([hidden])')]"
-        ".every((p) => !p.clientWidth || p.querySelector('.main-svg'))"
-        " && document.getAnimations().every((a) => a.playState !== 'running')"
-    )
-
-
 @pytest.mark.parametrize("theme", THEMES)
 def test_axe_has_nothing_against_the_empty_page(visitor: Visitor, theme: str) -> None:
     dress(visitor, theme)
@@ -65,11 +39,11 @@ def test_axe_has_nothing_against_the_empty_page(visitor: Visitor, theme: str) ->
     for tab in TABS:
         visitor.tab(tab)
         settled(visitor)
-        found[tab] = complaints(visitor)
+        found[tab] = against_axe(visitor)
     visitor.page.click("#tour-start")
     expect(visitor.page.locator("#tour-onward")).to_be_enabled()
     settled(visitor)
-    found["tour"] = complaints(visitor)
+    found["tour"] = against_axe(visitor)
     assert {tab: said for tab, said in found.items() if said} == {}
 
 
@@ -80,7 +54,7 @@ def test_axe_has_nothing_against_the_full_page(guest: Visitor, theme: str) -> No
     for tab in TABS:
         guest.tab(tab)
         settled(guest)
-        found[tab] = complaints(guest)
+        found[tab] = against_axe(guest)
     assert {tab: said for tab, said in found.items() if said} == {}
 
 

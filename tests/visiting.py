@@ -12,12 +12,13 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from tests.serving import CHROMIUM, fader
 
-__all__ = ["BROWSER", "Browser", "Page", "Visitor", "expect"]
+__all__ = ["BROWSER", "THEMES", "Browser", "Page", "Visitor", "against_axe", "dress", "expect", "settled"]
 BROWSER = [  # the marks of every browser test
     pytest.mark.browser,
     pytest.mark.skipif(not CHROMIUM, reason="there is no chromium"),
     pytest.mark.filterwarnings("ignore:.*(no_silent_downcasting|copy keyword)"),  # Gradio's own
 ]
+THEMES = ("light", "dark")
 expect.set_options(timeout=15_000)  # other programs may keep the machine busy
 
 
@@ -93,4 +94,30 @@ def local(url: str) -> bool:
     return (
         url.startswith(("data:", "blob:"))
         or re.match(r"http://(127\.0\.0\.1|localhost)[:/]", url) is not None
+    )
+
+
+def dress(visitor: Visitor, theme: str) -> None:
+    """Gives the page a theme, light or dark."""
+    visitor.page.evaluate("(dark) => document.body.classList.toggle('dark', dark)", theme == "dark")
+
+
+def against_axe(visitor: Visitor) -> list[str]:
+    """What axe-core calls serious or critical on the page as it stands."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    found = axe.run(visitor.page).response["violations"]
+    return [
+        f"{rule['id']}: {node['target']} {node['html'][:160]} {node['any'][:1]}"
+        for rule in found
+        if rule["impact"] in ("serious", "critical")
+        for node in rule["nodes"]
+    ]
+
+
+def settled(visitor: Visitor) -> None:
+    """Waits until pictures are drawn and nothing fades any more."""
+    visitor.page.wait_for_function(
+        "[...document.querySelectorAll('.pv-plot:not([hidden])')]"
+        ".every((p) => !p.clientWidth || p.querySelector('.main-svg'))"
+        " && document.getAnimations().every((a) => a.playState !== 'running')"
     )

@@ -19,7 +19,7 @@ from ui.words import count, safe, share, size
 PURPOSE = "Choose the language model that you want to make smaller."
 PARTS = (
     ("embeddings", "Words in and out", "the tables that turn words into numbers and back; they stay whole"),
-    ("attention", "Attention heads", "the parts that look back at earlier words; heads can be removed"),
+    ("attention", "Attention heads", "the parts that look back at earlier words; {heads}"),
     ("mlp", "MLP channels", "the parts that store and transform what was read; channels can be removed"),
     ("other", "Norms", "small rescaling steps; they stay whole"),
 )
@@ -109,6 +109,7 @@ def facts_of(loaded: Loaded) -> list[tuple[str, str]]:
 def parts_bar(shape: Shape) -> str:
     """The parameters by part as a bar with its legend."""
     found = parts_of(shape)
+    heads = "heads stay, and can become narrower" if shape.layers[0].whole else "heads can be removed"
     bar = "".join(
         f'<span class="part {key}" style="width:{100 * found[key] / shape.parameters:.2f}%" '
         f'title="{safe(label)}"></span>'
@@ -116,7 +117,7 @@ def parts_bar(shape: Shape) -> str:
     )
     legend = "".join(
         f'<li><span class="part {key}"></span><b>{label}</b> <span class="amount">{count(found[key])} '
-        f"({share(found[key] / shape.parameters)})</span><small>{why}</small></li>"
+        f"({share(found[key] / shape.parameters)})</span><small>{why.format(heads=heads)}</small></li>"
         for key, label, why in PARTS
     )
     return (
