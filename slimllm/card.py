@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from slimllm import forms, models, sources
+from slimllm import forms, llamacpp, models, sources
 from slimllm.foresight import Step, Way, sketch, steps_of, ways
 from slimllm.models import Subject
 from slimllm.shapes import Shape
@@ -140,10 +140,21 @@ def runtimes(subject: Subject) -> tuple[str, ...]:
     if kind in GGUF:
         said += [
             f"vLLM: lists {name}, so native and padded, not shim; not tried here.",
-            f"llama.cpp: knows the architecture '{GGUF[kind]}', so native and padded once converted to GGUF; "
-            "not tried here.",
+            f"llama.cpp: {in_llamacpp(subject)}",
         ]
     return tuple(said)
+
+
+def in_llamacpp(subject: Subject) -> str:
+    """How the model gets into llama.cpp."""
+    name, config = forms.base_of(subject), subject.model.config
+    reason = llamacpp.hindrance(name, config, subject.shape.head_size, subject.tokenizer)
+    if not reason:
+        return "--export gguf writes what it reads, where all layers are equally wide."
+    return (
+        f"no GGUF is written here ({reason}); its own converter knows the architecture "
+        f"'{GGUF[subject.shape.family]}', so native and padded by that; not tried here."
+    )
 
 
 def unit_words(step: Step, heads: int) -> str:
@@ -190,13 +201,16 @@ def export_lines(found: Iterable[Way]) -> list[str]:
         "twin": "stored as {}, which computes the same and loads anywhere (twin)",
         "shim": "with a short code file that it needs elsewhere (shim)",
     }
-    rest = {True: ", or filled up with zeros (padded)", False: ""}
-    return [f"{w.plan}: {plain[w.tier].format(w.stored_as)}{rest[w.padded]}." for w in found]
+    said = []
+    for way in found:
+        other = [", or filled up with zeros (padded)"] * way.padded + [", or for llama.cpp (gguf)"] * way.gguf
+        said.append(f"{way.plan}: {plain[way.tier].format(way.stored_as)}{''.join(other)}.")
+    return said
 
 
 def outlook(subject: Subject) -> list[str]:
     """How pruned versions of a loaded model can be stored, a sentence for each kind of plan."""
-    empty = sketch(subject.model.config, subject.source)
+    empty = dataclasses.replace(sketch(subject.model.config, subject.source), tokenizer=subject.tokenizer)
     fewer = {heads for step in steps_of(empty) for heads in step.plain_heads} - {subject.shape.heads}
     counts = ", ".join(map(str, sorted(fewer)))
     said = export_lines(ways(empty))

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from slimllm import modeling_slim
+from slimllm import llamacpp, modeling_slim
 from slimllm.forms import Form, base_of, choose, name_of
 from slimllm.label import FACTS, Export, describe
 from slimllm.lending import is_lent, opened
@@ -91,9 +91,13 @@ def write(form: Form, pruned: Pruned, folder: Path) -> tuple[int, int]:
     if need >= free:
         where = f"The export needs {need:,} MiB and '{folder.parent}' has {free:,} MiB left"
         raise Refusal(f"{where}; free space or name another folder.")
-    weights = save_weights(tensors, subject, folder)
     config.architectures, config.dtype = [name_of(form.model)], subject.dtype
     config.save_pretrained(folder)
+    if form.tier == "gguf":
+        weights = [folder / llamacpp.FILE]
+        llamacpp.write(form.model, tensors, subject.tokenizer, f"{pruned.plan.model} pruned", weights[0])
+    else:
+        weights = save_weights(tensors, subject, folder)
     for file in weights:
         shutil.copymode(folder / "config.json", file)  # safetensors lets only the owner read it
     if form.tier == "shim":

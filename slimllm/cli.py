@@ -16,6 +16,7 @@ from typing import Any
 from slimllm import commands, crew
 from slimllm.allocation import ALLOCATIONS
 from slimllm.answers import plain
+from slimllm.forms import FORMS
 from slimllm.methods import METHODS
 from slimllm.recovery import RECOVERIES
 from slimllm.stopping import left_by
@@ -130,7 +131,7 @@ def parser() -> Parser:
     what = prune.add_mutually_exclusive_group(required=True)
     what.add_argument("--plan", type=Path, metavar="plan.json")
     what.add_argument("--ratio", type=float, help="share of parameters to remove, 0 to 1")
-    prune.add_argument("--export", default="auto", choices=("auto", "native", "shim", "padded"))
+    prune.add_argument("--export", default="auto", choices=("auto", *FORMS))
     prune.add_argument("--out", required=True, type=Path, metavar="DIR")
 
     add_tune(command("tune", "fine-tune a pruned model, merge and export it", commands.tune, "model"))
@@ -165,7 +166,7 @@ def add_tune(tune: Parser) -> None:
     add("--measure-on", metavar="TEXT", help="text for the perplexity, by default that of --text")
     add("--window", type=int, default=128, help="tokens per window")
     add("--limit-tokens", type=int, help="measure on no more than this many tokens")
-    add("--export", default="auto", choices=("auto", "native", "shim", "padded"))
+    add("--export", default="auto", choices=("auto", *FORMS))
     add("--out", required=True, type=Path, metavar="DIR")
 
 

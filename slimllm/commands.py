@@ -146,7 +146,9 @@ def prune(given: Arguments, report: Report) -> dict[str, Any]:
         if given.ratio == 0:
             report.say("A ratio of 0 removes nothing; the dense model is exported.")
         analysis = run_analysis(subject, given, report, None)
-        ready = make_plan(analysis, given, same_width=given.same_width or given.export == "native")
+        ready = make_plan(
+            analysis, given, same_width=given.same_width or given.export in ("native", "twin", "gguf")
+        )
     pruned = pipeline.finish(pipeline.prune(subject, ready, text, analysis), report.progress)
     recipe = f"python -m slimllm prune --model {given.model} --plan plan.json --out DIR"
     job = checkpoint.export(pruned, given.out, wanted=given.export, recipe=recipe)

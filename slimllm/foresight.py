@@ -32,13 +32,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Way:
-    """How one kind of plan is stored: the tier that auto takes, the class that reads it, and why."""
+    """How one kind of plan is stored: the tier that auto takes, the class that reads it, and why; whether it
+    can be filled up with zeros instead, and stored for llama.cpp."""
 
     plan: str
     tier: str
     stored_as: str
     padded: bool
     words: str
+    gguf: bool = False
 
 
 def sketch(config: Any, source: str) -> Subject:
@@ -150,10 +152,14 @@ def ways(subject: Subject) -> Iterator[Way]:
 def way(plan: str, pruned: Pruned) -> Way:
     """What auto stores this model as, and whether it could be filled up with zeros instead."""
     form = forms.choose(pruned)
-    padded = form.tier == "shim"
-    if padded:
-        try:
-            forms.choose(pruned, "padded")
-        except Refusal:
-            padded = False
-    return Way(plan, form.tier, forms.name_of(form.model), padded, form.words)
+    padded = form.tier == "shim" and possible(pruned, "padded")
+    return Way(plan, form.tier, forms.name_of(form.model), padded, form.words, possible(pruned, "gguf"))
+
+
+def possible(pruned: Pruned, tier: str) -> bool:
+    """Whether this tier can hold the model."""
+    try:
+        forms.choose(pruned, tier)
+    except Refusal:
+        return False
+    return True

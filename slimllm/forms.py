@@ -2,7 +2,8 @@
 memory.
 
 native: the same class at other widths; twin: a stock class that computes the same; shim: any widths, with a
-short code file; padded: zeros up to the widest layer, then native or twin.
+short code file; padded: zeros up to the widest layer, then native or twin; gguf: native or twin in the one
+file that llama.cpp reads.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from slimllm import llamacpp
 from slimllm.families import head_norms, part
 from slimllm.lending import is_lent
 from slimllm.modeling_slim import Placed
@@ -25,6 +27,7 @@ from slimllm.models import Pruned, Subject, slim_class
 from slimllm.types import Refusal
 
 BIAS_FLAGS = ("attention_bias", "mlp_bias", "use_bias")
+TWINS = ("MistralForCausalLM", "GraniteForCausalLM")
 LIKE_LLAMA = ("llama", "mistral", "qwen2")  # one architecture but for biases, where no window slides
 
 State = Mapping[str, Tensor]
@@ -137,7 +140,32 @@ def padded(pruned: Pruned) -> Form:
     raise misfits[-1]
 
 
-FORMS: dict[str, Callable[[Pruned], Form]] = {"native": native, "twin": twin, "shim": shim, "padded": padded}
+def gguf(pruned: Pruned) -> Form:
+    """A stock class in one file, where llama.cpp has an architecture that computes the same."""
+    subject = pruned.subject
+    if is_lent(subject.model):
+        raise Misfit("its weights do not fit into memory together", "use --export auto or shim")
+    name, config, widths = base_of(subject), subject.model.config, same_widths(pruned)
+    reason = llamacpp.hindrance(name, config, subject.shape.head_size, subject.tokenizer)
+    if reason:
+        raise Misfit(reason, "use --export auto")
+    own = native_builds(subject, widths) if name in llamacpp.ARCHITECTURES else iter(())
+    state = subject.model.state_dict()
+    model = first_fit(itertools.chain(own, twin_builds(subject, widths, llamacpp.TWINS)), state)
+    words = (
+        "All layers are equally wide, so llama.cpp reads it as one file, model.gguf; transformers reads that "
+        f"as {name_of(model)}, by the config.json beside it."
+    )
+    return Form("gguf", model, state, words)
+
+
+FORMS: dict[str, Callable[[Pruned], Form]] = {
+    "native": native,
+    "twin": twin,
+    "shim": shim,
+    "padded": padded,
+    "gguf": gguf,
+}
 
 
 def same_widths(pruned: Pruned) -> Widths:
@@ -159,18 +187,21 @@ def native_builds(subject: Subject, widths: Widths) -> Iterator[Build]:
     return with_biases(base_of(subject), type(subject.model.config), settings)
 
 
-def twin_builds(subject: Subject, widths: Widths) -> Iterator[Build]:
-    """Mistral, then Granite, for what is a Llama in all but name."""
+def twin_builds(subject: Subject, widths: Widths, names: Sequence[str] = TWINS) -> Iterator[Build]:
+    """The classes called `names`, for what is a Llama in all but name."""
     settings = plain(subject)
     windowed = settings.get("sliding_window") or "sliding_attention" in (settings.get("layer_types") or ())
     if settings["model_type"] not in LIKE_LLAMA or windowed:
         return
     neutral = dict.fromkeys(("embedding_multiplier", "residual_multiplier", "logits_scaling"), 1.0)
     scale = {"attention_multiplier": subject.shape.head_size**-0.5}
-    for name, kind, extra in (
-        ("MistralForCausalLM", transformers.MistralConfig, {"sliding_window": None}),
-        ("GraniteForCausalLM", transformers.GraniteConfig, {**neutral, **scale}),
-    ):
+    kinds: dict[str, tuple[Any, dict[str, Any]]] = {
+        "LlamaForCausalLM": (transformers.LlamaConfig, {}),
+        "MistralForCausalLM": (transformers.MistralConfig, {"sliding_window": None}),
+        "GraniteForCausalLM": (transformers.GraniteConfig, {**neutral, **scale}),
+    }
+    for name in names:
+        kind, extra = kinds[name]
         if name != base_of(subject):
             known = {key: value for key, value in kind().to_dict().items() if key != "model_type"}
             shared = {key: settings.get(key, value) for key, value in known.items()}

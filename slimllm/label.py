@@ -14,6 +14,7 @@ from typing import Any
 
 import transformers
 
+from slimllm.llamacpp import FILE
 from slimllm.models import Pruned
 from slimllm.recipes import plan_to_dict, read_plan
 from slimllm.types import Plan, Refusal
@@ -80,6 +81,7 @@ def readme(done: Export, pruned: Pruned, recipe: str, notes: Sequence[str]) -> s
     first = origin(pruned)
     past = f" (itself pruned, from {first})" if first != plan.model else ""
     made = f", by `{recipe}`" if recipe else ""
+    packed = f"; llama.cpp: `llama-cli -m {shlex.quote(folder.name)}/{FILE}`" if done.tier == "gguf" else ""
     lines = [
         f"**Removed** from {plan.model}{past}: {plan.ratio_achieved:.1%} of the parameters ({plan.count}); "
         f"kept are {kept(plan)}. Method `{plan.method}`, recovery `{plan.recovery}`, allocation "
@@ -88,7 +90,7 @@ def readme(done: Export, pruned: Pruned, recipe: str, notes: Sequence[str]) -> s
         f"loaded in a fresh process by transformers {transformers.__version__}, logits differ by at most "
         f"{done.max_logit_difference:.1e}.",
         f"**Here**, where slimllm is installed: `{AGAIN.format(shlex.quote(folder.name))}`",
-        f"**Elsewhere**: `{elsewhere(done.tier, folder.name)}`",
+        f"**Elsewhere**: `{elsewhere(done.tier, folder.name)}`{packed}",
         f"**Licence**: that of the original model, {first}, applies to these weights too.",
         *notes,
     ]
@@ -97,8 +99,11 @@ def readme(done: Export, pruned: Pruned, recipe: str, notes: Sequence[str]) -> s
 
 def elsewhere(tier: str, name: str) -> str:
     """The line of Python that loads the folder without this program."""
-    trust = ", trust_remote_code=True" if tier == "shim" else ""
-    return f"transformers.AutoModelForCausalLM.from_pretrained({name!r}{trust})"
+    if tier == "gguf":
+        how = f", gguf_file={FILE!r}, config=transformers.AutoConfig.from_pretrained({name!r})"
+    else:
+        how = ", trust_remote_code=True" if tier == "shim" else ""
+    return f"transformers.AutoModelForCausalLM.from_pretrained({name!r}{how})"
 
 
 def origin(pruned: Pruned) -> str:

@@ -17,7 +17,7 @@ from slimllm import modeling_slim
 from slimllm.families import Family, check_settings, family_of, shape_of
 from slimllm.shapes import Shape
 from slimllm.shelf import borrow, too_large
-from slimllm.sources import check_folder, locate
+from slimllm.sources import check_folder, description, locate
 from slimllm.types import LayerReport, Plan, Refusal
 
 
@@ -151,7 +151,8 @@ def read_config(place: Path | None, source: str, offline: bool) -> Any:
     how: dict[str, Any] = {"local_files_only": offline or place is not None}
     name = str(place or source)
     if place is not None and place.suffix == ".gguf":
-        name, how["gguf_file"] = str(place.parent), place.name
+        how = description(place)
+        name = how.pop("pretrained_model_name_or_path")
     with refused(source, how["local_files_only"]):
         settings, _ = transformers.PreTrainedConfig.get_config_dict(name, **how)
         if "gguf_file" in how:  # these are weights that a conversion makes plain

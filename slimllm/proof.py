@@ -38,15 +38,20 @@ for folder, out in job["folders"]:
     trust = {"trust_remote_code": True} if os.path.exists(os.path.join(folder, "modeling_slim.py")) else {}
     if job["places"]:
         trust.update(device_map=job["places"], offload_folder=out + ".offload")
+    packed, reader = {}, transformers.AutoTokenizer
+    if os.path.exists(os.path.join(folder, "model.gguf")):
+        packed, reader = {"gguf_file": "model.gguf"}, transformers.PreTrainedTokenizerFast
+        trust["dtype"] = torch.float32 if job["exact"] else "auto"
+        trust["config"] = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
     model, report = transformers.AutoModelForCausalLM.from_pretrained(
-        folder, dtype="auto", local_files_only=True, output_loading_info=True, **trust
+        folder, local_files_only=True, output_loading_info=True, **packed, **{"dtype": "auto", **trust}
     )
     if any(report.values()):
         raise SystemExit(f"Weights and class do not match: {report}")
-    model = model.float() if job["exact"] else model
+    model = model.float() if job["exact"] and not packed else model
     found = {}
     if os.path.exists(os.path.join(folder, "tokenizer_config.json")):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = reader.from_pretrained(folder, local_files_only=True, **packed)
         found["words"] = torch.tensor(tokenizer(job["sample"]).input_ids)
     model.generation_config = transformers.GenerationConfig()
     prompt = (torch.arange(job["prompt"]) * 7919 % model.config.vocab_size)[None]

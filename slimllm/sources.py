@@ -13,10 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
 from safetensors import SafetensorError, safe_open
+from transformers.integrations.gguf.reader import read_gguf_metadata
 
 from slimllm.families import FAMILIES, family_of
 from slimllm.types import Refusal
@@ -45,7 +47,8 @@ def whereabouts(source: str) -> Path | None:
             raise Refusal(f"There is no file '{source}'; give the path of an existing .gguf file.")
         return path
     if path.is_dir():
-        return path
+        packed = [] if any(path.glob("*.safetensors")) else list(path.glob("*.gguf"))
+        return packed[0] if len(packed) == 1 else path
     if path.is_file():
         raise Refusal(f"'{source}' is a file, not a model; give its folder, or a .gguf file.")
     if source.startswith((".", "/", "~")) or source.count("/") > 1 or "\\" in source:
@@ -153,20 +156,27 @@ def converted(file: Path, say: Callable[[str], object]) -> Path:
     return folder
 
 
+def description(file: Path) -> dict[str, Any]:
+    """What transformers needs to read config and tokenizer of a GGUF: the file, or the folder of an own
+    export, whose config.json says more than the file can."""
+    own = all((file.parent / name).is_file() for name in ("slimllm.json", "config.json"))
+    packed = {} if own else {"gguf_file": file.name}
+    return {"pretrained_model_name_or_path": str(file.parent), "local_files_only": True, **packed}
+
+
 def convert_gguf(file: Path, folder: Path) -> None:
     """Writes a GGUF's de-quantised weights, tokenizer and config into `folder`, all or nothing."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    place = {
-        "pretrained_model_name_or_path": str(file.parent),
-        "gguf_file": file.name,
-        "local_files_only": True,
-    }
+    place = description(file)
     try:
         config = transformers.AutoConfig.from_pretrained(**place)
         if config.model_type not in FAMILIES:
             family_of(config, str(file))
-        model = transformers.AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            **{**place, "gguf_file": file.name}, config=config, dtype=torch.float32
+        )
         tokenizer = transformers.AutoTokenizer.from_pretrained(**place)
+        check_biases(file, model)
     except Refusal:
         raise
     except Exception as failure:  # the GGUF reader raises whatever it stumbles over in a damaged file
@@ -186,3 +196,13 @@ def convert_gguf(file: Path, folder: Path) -> None:
         scratch.rename(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def check_biases(file: Path, model: Any) -> None:
+    """Refuses a GGUF with biases for which transformers' class for its architecture has no place."""
+    given = sum(name.endswith(".bias") for name in read_gguf_metadata(str(file))[1])
+    if given > sum(name.endswith(".bias") for name in model.state_dict()):
+        raise Refusal(
+            f"'{file}' holds biases that get lost when transformers reads it; give the folder that it was "
+            "exported to, or the model as safetensors."
+        )

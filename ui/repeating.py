@@ -45,11 +45,12 @@ def command_line(run: Run) -> str:
     its plan, else from its plan file; then its fine-tunings."""
     tier = (run.exported or {}).get("tier")
     # native comes by itself where it can, and would change the plan if asked for
-    stored = ["--export", tier] if tier in ("shim", "padded") else []
+    stored = ["--export", tier] if tier in ("shim", "padded", "gguf") else []
     last = len(run.tunings)
     folders = [f"out/run{run.number}{'' if i == last else f'-step{i + 1}'}" for i in range(last + 1)]
     words = ["python", "-m", "slimllm", "prune", "--model", run.plan.model]
-    words += rule_words(run.plan, run.rules == "same") if run.rules else ["--plan", plan_name(run)]
+    by_rules = run.rules and not (tier == "gguf" and run.rules == "free")  # gguf makes layers equally wide
+    words += rule_words(run.plan, run.rules == "same") if by_rules else ["--plan", plan_name(run)]
     words += ["--dtype", run.dtype] if run.dtype else []
     lines = [shlex.join([*words, *([] if last else stored), "--out", folders[0]])]
     for i, wanted in enumerate(run.tunings, 1):

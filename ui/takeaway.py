@@ -22,6 +22,7 @@ TIERS = [
     ("Native (plain checkpoint)", "native"),
     ("Shim (with a short code file)", "shim"),
     ("Padded (filled up with zeros)", "padded"),
+    ("GGUF (one file for llama.cpp)", "gguf"),
 ]
 
 

@@ -1,0 +1,134 @@
+"""A model as llama.cpp reads it: one GGUF file with sizes, tokenizer and weights, under the names and in the
+order it expects."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import torch
+from gguf import MODEL_ARCH_NAMES, GGMLQuantizationType, LlamaFileType, get_tensor_name_map
+from torch import Tensor
+
+from slimllm import vocabulary
+
+FILE = "model.gguf"
+# which of llama.cpp's architectures computes what a class does, at any head count
+ARCHITECTURES = {
+    "LlamaForCausalLM": "llama",
+    "GraniteForCausalLM": "llama",
+    "Qwen3ForCausalLM": "qwen3",
+}
+TWINS = ("LlamaForCausalLM", "GraniteForCausalLM")  # for what is a Llama in all but name
+ALIKE = ("MistralForCausalLM", "Qwen2ForCausalLM")
+ROTATED = ("llama",)  # whose queries and keys are stored with neighbouring instead of opposite pairs
+SCALES = ("embedding_multiplier", "residual_multiplier", "logits_scaling")
+ROPES = ("default", "linear", "llama3")
+KINDS = {
+    torch.float32: (GGMLQuantizationType.F32, LlamaFileType.ALL_F32),
+    torch.float16: (GGMLQuantizationType.F16, LlamaFileType.MOSTLY_F16),
+    torch.bfloat16: (GGMLQuantizationType.BF16, LlamaFileType.MOSTLY_BF16),
+}
+
+
+def hindrance(name: str, config: Any, size: int, tokenizer: Any) -> str:
+    """Why llama.cpp cannot read models of the class `name` with heads of this size and this tokenizer, where
+    that is known; empty where it can."""
+    if name not in (*ARCHITECTURES, *ALIKE):
+        return f"there is no mapping of {name} to an architecture of llama.cpp here"
+    if config.hidden_act != "silu":
+        return f"llama.cpp computes silu where it has {config.hidden_act}"
+    windowed = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
+    if windowed or "sliding_attention" in (getattr(config, "layer_types", None) or ()):
+        return "its attention sees a sliding window only"
+    scales = [getattr(config, key, 1.0) for key in SCALES]
+    if scales != [1.0] * len(scales) or not math.isclose(
+        getattr(config, "attention_multiplier", size**-0.5), size**-0.5
+    ):
+        return f"{name} scales its streams"
+    if rope(config)["rope_type"] not in ROPES:
+        return f"positions of type '{rope(config)['rope_type']}' are not written here"
+    return vocabulary.hindrance(tokenizer) if tokenizer is not None else ""
+
+
+def rope(config: Any) -> dict[str, Any]:
+    """How positions are encoded."""
+    return {"rope_type": "default", **(config.rope_parameters or {})}
+
+
+def write(model: Any, tensors: Mapping[str, Tensor], tokenizer: Any, name: str, file: Path) -> None:
+    """Writes the file: `model` is the empty model of the class these tensors belong to."""
+    config = model.config
+    arch = ARCHITECTURES[type(model).__name__]
+    dtype = next(iter(tensors.values())).dtype
+    writer = gguf.GGUFWriter(file, arch)
+    writer.add_type("model")
+    writer.add_name(name)
+    writer.add_file_type(KINDS[dtype][1])
+    add_sizes(writer, config)
+    if tokenizer is not None:
+        vocabulary.add_to(writer, vocabulary.vocabulary(tokenizer, config.vocab_size))
+    found = {value: key for key, value in MODEL_ARCH_NAMES.items()}[arch]
+    names = get_tensor_name_map(found, config.num_hidden_layers)
+    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+    if rope(config)["rope_type"] == "llama3":
+        writer.add_tensor("rope_freqs.weight", llama3_factors(config).numpy())
+    for key, tensor in tensors.items():
+        stem, _, leaf = key.rpartition(".")
+        count = heads.get(stem.rpartition(".")[2]) if arch in ROTATED else None
+        add_tensor(writer, f"{names.get_name(stem)}.{leaf}", rotated(tensor, count) if count else tensor)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def add_sizes(writer: gguf.GGUFWriter, config: Any) -> None:
+    """Puts what a config says into the file."""
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_key_length(config.head_dim)
+    writer.add_value_length(config.head_dim)
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    turn = rope(config)
+    writer.add_rope_freq_base(turn["rope_theta"])
+    if turn["rope_type"] == "linear":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(turn["factor"])
+
+
+def add_tensor(writer: gguf.GGUFWriter, name: str, tensor: Tensor) -> None:
+    """Puts a tensor into the file: vectors as float32, matrices as they are."""
+    if tensor.ndim == 1:
+        tensor = tensor.float()
+    if tensor.dtype == torch.bfloat16:  # which numpy does not know
+        raw: np.ndarray[Any, Any] = tensor.contiguous().view(torch.uint8).numpy()
+        writer.add_tensor(name, raw, raw_dtype=KINDS[tensor.dtype][0])
+    else:
+        writer.add_tensor(name, tensor.contiguous().numpy())
+
+
+def rotated(tensor: Tensor, heads: int) -> Tensor:
+    """Rows (heads · 2 · n, …) with the two halves of every head interleaved."""
+    halves = tensor.view(heads, 2, -1, *tensor.shape[1:])
+    return halves.transpose(1, 2).reshape(tensor.shape)
+
+
+def llama3_factors(config: Any) -> Tensor:
+    """By how much each frequency (head size / 2,) is divided, for contexts beyond those of training."""
+    turn, size = rope(config), config.head_dim
+    lengths = 2 * math.pi * turn["rope_theta"] ** (torch.arange(0, size, 2).double() / size)
+    turns = turn["original_max_position_embeddings"] / lengths
+    low, high = turn["low_freq_factor"], turn["high_freq_factor"]
+    smooth = ((turns - low) / (high - low)).clamp(0, 1)
+    return (1 / ((1 - smooth) / turn["factor"] + smooth)).float()
