@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from slimllm import elsewhere
 from slimllm.lending import is_lent
 from slimllm.models import Subject
 from slimllm.types import Refusal
@@ -25,42 +26,8 @@ from slimllm.types import Refusal
 LARGE = 2_000_000_000  # parameters beyond which no float32 copy is made for the comparison
 PROMPT, NEW = 24, 16  # tokens that the comparison reads, and generates
 NEW_FROM_DISK = 2
+OTHERWISE = 10  # tolerances between ways to read the same, which sum in other orders
 SAMPLE = "What remains must still say what the whole one said: 3 * 14 = 42."
-
-ELSEWHERE = """
-import json, os, sys
-job = json.load(sys.stdin)
-sys.path[:] = job["path"]
-sys.modules["slimllm"] = None  # what is stored must stand without it
-import safetensors.torch, torch, transformers
-torch.set_num_threads(job["threads"])
-for folder, out in job["folders"]:
-    trust = {"trust_remote_code": True} if os.path.exists(os.path.join(folder, "modeling_slim.py")) else {}
-    if job["places"]:
-        trust.update(device_map=job["places"], offload_folder=out + ".offload")
-    packed, reader = {}, transformers.AutoTokenizer
-    if os.path.exists(os.path.join(folder, "model.gguf")):
-        packed, reader = {"gguf_file": "model.gguf"}, transformers.PreTrainedTokenizerFast
-        trust["dtype"] = torch.float32 if job["exact"] else "auto"
-        trust["config"] = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-    model, report = transformers.AutoModelForCausalLM.from_pretrained(
-        folder, local_files_only=True, output_loading_info=True, **packed, **{"dtype": "auto", **trust}
-    )
-    if any(report.values()):
-        raise SystemExit(f"Weights and class do not match: {report}")
-    model = model.float() if job["exact"] and not packed else model
-    found = {}
-    if os.path.exists(os.path.join(folder, "tokenizer_config.json")):
-        tokenizer = reader.from_pretrained(folder, local_files_only=True, **packed)
-        found["words"] = torch.tensor(tokenizer(job["sample"]).input_ids)
-    model.generation_config = transformers.GenerationConfig()
-    prompt = (torch.arange(job["prompt"]) * 7919 % model.config.vocab_size)[None]
-    mask = torch.ones_like(prompt)
-    with torch.inference_mode():
-        ids = model.generate(prompt, attention_mask=mask, do_sample=False, max_new_tokens=job["new"])
-        found.update(ids=ids[0], logits=model(ids, use_cache=False).logits[0].float())
-    safetensors.torch.save_file(found, out)
-"""
 
 
 @dataclass(frozen=True)
@@ -79,11 +46,13 @@ EVERYTHING = How()
 @dataclass(frozen=True, eq=False)
 class Reload:
     """What a fresh process made of a checkpoint: prompt and greedy continuation (n,), generated with the
-    cache; logits (n, v) over them all, computed without; the ids of a sample sentence."""
+    cache; logits (n, v) over them all, computed without; the ids of a sample sentence; by how much logits are
+    `off` when the same is read in other ways, by the names of these."""
 
     ids: Tensor
     logits: Tensor
     words: Tensor | None = None
+    off: Mapping[str, float] = field(default_factory=dict)
 
 
 def reload_elsewhere(folders: Sequence[Path], how: How = EVERYTHING) -> list[Reload]:
@@ -102,7 +71,7 @@ def reload_elsewhere(folders: Sequence[Path], how: How = EVERYTHING) -> list[Rel
         }
         quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "CUDA_VISIBLE_DEVICES": ""}
         env = {**os.environ, **quiet, "HF_MODULES_CACHE": str(Path(name) / "modules")}
-        command = [sys.executable, "-I", "-B", "-c", ELSEWHERE]
+        command = [sys.executable, "-I", "-B", elsewhere.__file__]
         run = subprocess.run(
             command, input=json.dumps(job), text=True, capture_output=True, cwd=name, env=env
         )
@@ -110,7 +79,13 @@ def reload_elsewhere(folders: Sequence[Path], how: How = EVERYTHING) -> list[Rel
             lines = run.stderr.strip().splitlines() or [f"the process ended with status {run.returncode}"]
             reason = f"The checkpoint does not load in a fresh process ({lines[-1][:300]})"
             raise Refusal(f"{reason}, so nothing was written; free memory, or use --export shim.")
-        return [Reload(**load_file(out)) for out in outs]
+        return [reload_of(load_file(out)) for out in outs]
+
+
+def reload_of(found: dict[str, Tensor]) -> Reload:
+    """What one file of answers says."""
+    ids, logits, words = found.pop("ids"), found.pop("logits"), found.pop("words", None)
+    return Reload(ids, logits, words, {name: float(off) for name, off in found.items()})
 
 
 def how_of(subject: Subject) -> How:
@@ -143,6 +118,11 @@ def compare(subject: Subject, reload: Reload) -> float:
     lag = float((steps.max(1).values - steps.gather(1, chosen)[:, 0]).max())
     if not (difference <= tolerance and lag <= 2 * tolerance and len(chosen) == how.new):
         found = f"gives other results (logits off by {difference:.2g}, greedy tokens by {lag:.2g})"
+        raise Refusal(
+            f"The checkpoint, loaded in a fresh process, {found}, so nothing was written; use --export shim."
+        )
+    for way in [name for name, off in reload.off.items() if not off <= OTHERWISE * tolerance]:
+        found = f"gives other results with {way} (logits off by {reload.off[way]:.2g})"
         raise Refusal(
             f"The checkpoint, loaded in a fresh process, {found}, so nothing was written; use --export shim."
         )

@@ -15,7 +15,7 @@ import pytest
 import torch
 import transformers
 from conftest import PAGE, tiny_subject, tiny_tokenizer
-from test_checkpoint import LLAMA3_ROPE, by_groups, equal, prune
+from test_export_tiers import LLAMA3_ROPE, by_groups, equal, prune
 from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers, trainers
 from tokenizers import models as kinds
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import transformers
 from conftest import tiny_subject
-from test_checkpoint import equal, prune, uneven
+from test_export_tiers import equal, prune, uneven
 
 import slimllm
 from slimllm import checkpoint, cli, models, reloaded

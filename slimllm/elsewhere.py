@@ -1,0 +1,107 @@
+"""What plain transformers makes of checkpoints: a program of its own, started by `proof` in a fresh process
+that cannot import this package. The job comes as JSON on stdin, the answers go into safetensors files."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+SHORTER = (0, 7, 13)  # by how much the rows of the batch are shorter than the text
+
+
+def load(folder: str, job: dict[str, Any], offload: str) -> tuple[Any, Any]:
+    """(model, tokenizer or None) of a folder; ends the program where weights and class do not match."""
+    import torch
+    import transformers
+
+    how: dict[str, Any] = {"local_files_only": True}
+    reader, own = transformers.AutoTokenizer, dict(how)
+    if (Path(folder) / "model.gguf").exists():
+        how["config"] = transformers.AutoConfig.from_pretrained(folder, **how)
+        how["dtype"] = torch.float32 if job["exact"] else "auto"
+        how["gguf_file"] = own["gguf_file"] = "model.gguf"
+        reader = transformers.PreTrainedTokenizerFast
+    if (Path(folder) / "modeling_slim.py").exists():
+        how["trust_remote_code"] = True
+    if job["places"]:
+        how.update(device_map=job["places"], offload_folder=offload)
+    model, report = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, output_loading_info=True, **{"dtype": "auto", **how}
+    )
+    if any(report.values()):
+        raise SystemExit(f"Weights and class do not match: {report}")
+    if job["exact"] and "gguf_file" not in how:
+        model = model.float()
+    words = (Path(folder) / "tokenizer_config.json").exists()
+    return model, reader.from_pretrained(folder, **own) if words else None
+
+
+def spread(model: Any, ids: Any, logits: Any) -> Iterator[tuple[str, Any]]:
+    """(name, largest difference of a logit) for every other way to read the same text (1, n), whose `logits`
+    (n, v) are known: by each kind of attention, in a batch of three rows padded on the left, with and without
+    a cache."""
+    import torch
+
+    rows, count = len(SHORTER), ids.shape[1]
+    batch, mask = torch.zeros(rows, count, dtype=torch.long), torch.zeros(rows, count, dtype=torch.long)
+    for row, short in enumerate(SHORTER):
+        batch[row, short:], mask[row, short:] = ids[0, : count - short], 1
+    places = (mask.cumsum(1) - 1).clamp_min(0)
+    half = count // 2
+    for kind in ("eager", "sdpa") if model._supports_sdpa else ("eager",):
+        model.set_attn_implementation(kind)
+        plain = model(batch, attention_mask=mask, position_ids=places, use_cache=False).logits
+        first = model(
+            batch[:, :half], attention_mask=mask[:, :half], position_ids=places[:, :half], use_cache=True
+        )
+        rest = model(
+            batch[:, half:],
+            attention_mask=mask,
+            position_ids=places[:, half:],
+            past_key_values=first.past_key_values,
+            use_cache=True,
+        )
+        cached = torch.cat((first.logits, rest.logits), 1)
+        for name, found in (("no cache", plain), ("a cache", cached)):
+            off = [
+                (found[row, short:].float() - logits[: count - short]).abs().max()
+                for row, short in enumerate(SHORTER)
+            ]
+            yield f"{kind} attention, a padded batch and {name}", torch.stack(off).max()
+
+
+def answer(folder: str, out: str, job: dict[str, Any]) -> None:
+    """Loads a folder, lets it continue a prompt, and writes what it said."""
+    import safetensors.torch
+    import torch
+    import transformers
+
+    model, tokenizer = load(folder, job, out + ".offload")
+    found: dict[str, Any] = {}
+    if tokenizer is not None:
+        found["words"] = torch.tensor(tokenizer(job["sample"]).input_ids)
+    model.generation_config = transformers.GenerationConfig()
+    prompt = (torch.arange(job["prompt"]) * 7919 % model.config.vocab_size)[None]
+    mask = torch.ones_like(prompt)
+    with torch.inference_mode():
+        ids = model.generate(prompt, attention_mask=mask, do_sample=False, max_new_tokens=job["new"])
+        found.update(ids=ids[0], logits=model(ids, use_cache=False).logits[0].float())
+        if not job["places"]:
+            found.update(spread(model, ids, found["logits"]))
+    safetensors.torch.save_file(found, out)
+
+
+def main() -> None:
+    job = json.load(sys.stdin)
+    sys.path[:] = job["path"]
+    sys.modules["slimllm"] = None  # type: ignore[assignment]  # what is stored must stand without it
+    import torch
+
+    torch.set_num_threads(job["threads"])
+    for folder, out in job["folders"]:
+        answer(folder, out, job)
+
+
+if __name__ == "__main__":
+    main()
