@@ -58,7 +58,7 @@ def card(source: str, *, offline: bool = False) -> Card:
     try:
         return described(source, offline)
     except Refusal as refusal:
-        return Card(source, False, " ".join(str(refusal).split()))
+        return Card(source, False, str(refusal))
 
 
 def described(source: str, offline: bool) -> Card:
@@ -71,6 +71,8 @@ def described(source: str, offline: bool) -> Card:
         sources.check_folder(folder, source)
     config = models.read_config(place, source, offline)
     subject = sketch(config, source)
+    with models.refused(source, local=True):
+        steps, kinds = tuple(steps_of(subject)), tuple(ways(subject))
     shape = subject.shape
     dtype, size, files = str(config.dtype or ""), 0, 0
     if folder is not None:
@@ -93,9 +95,9 @@ def described(source: str, offline: bool) -> Card:
         bytes=size,
         files=files,
         parameters={"all": shape.parameters, **parts_of(shape)},
-        attention=tuple(steps_of(subject)),
+        attention=steps,
         attention_words=attention_words(subject),
-        exports=tuple(ways(subject)),
+        exports=kinds,
         runtimes=runtimes(subject),
     )
 

@@ -20,6 +20,7 @@ from slimllm.forms import Form, base_of, choose, name_of
 from slimllm.label import FACTS, Export, describe
 from slimllm.lending import is_lent, opened
 from slimllm.models import Pruned, Subject
+from slimllm.places import path_of
 from slimllm.proof import compare, how_of, reload_elsewhere
 from slimllm.recipes import plan_text
 from slimllm.types import Progress, Refusal
@@ -55,8 +56,8 @@ def export(
 
 def check_target(folder: str | Path) -> Path:
     """The absolute path to export to; a `Refusal` where something else is there or nothing can be written."""
-    folder = Path(folder).expanduser().resolve()
     try:
+        folder = path_of(folder).resolve()
         if folder.exists() and not folder.is_dir():
             raise Refusal(f"'{folder}' is a file; name a folder to export to.")
         if folder.is_dir() and any(folder.iterdir()) and not (folder / FACTS).is_file():

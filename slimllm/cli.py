@@ -18,10 +18,11 @@ from slimllm.allocation import ALLOCATIONS
 from slimllm.answers import plain
 from slimllm.forms import FORMS
 from slimllm.methods import METHODS
+from slimllm.places import path_of
 from slimllm.recovery import RECOVERIES
 from slimllm.stopping import left_by
 from slimllm.tuning import Tuning
-from slimllm.types import Progress, Refusal
+from slimllm.types import Progress, Refusal, check_seed
 
 OK, REFUSED, CANCELLED = 0, 2, 130
 
@@ -30,7 +31,23 @@ class Parser(argparse.ArgumentParser):
     """A parser whose complaints are one sentence with exit status 2."""
 
     def error(self, message: str) -> Any:
-        raise Refusal(f"{message[0].upper()}{message[1:]}; see '{self.prog} --help'.")
+        raise Refusal(f"{message[0].upper()}{message[1:].rstrip('.')}; see '{self.prog} --help'.")
+
+
+def path(words: str) -> Path:
+    """A path on the command line."""
+    try:
+        return path_of(words)
+    except Refusal as refusal:
+        raise argparse.ArgumentTypeError(str(refusal)) from None
+
+
+def seed(words: str) -> int:
+    """A seed on the command line."""
+    try:
+        return check_seed(int(words))
+    except Refusal as refusal:
+        raise argparse.ArgumentTypeError(str(refusal)) from None
 
 
 class Report:
@@ -67,7 +84,7 @@ def options() -> dict[str, Parser]:
     add("--json", action="store_true", help="print one JSON object on stdout")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:n")
     add("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
-    add("--seed", type=int, default=0, help="for sampling of text and generation")
+    add("--seed", type=seed, default=0, help="for sampling of text and generation")
     add("--offline", action="store_true", help="never ask the model hub")
 
     add = groups["model"].add_argument
@@ -118,21 +135,21 @@ def parser() -> Parser:
     analyse = command(
         "analyse", "score every head and channel", commands.analyse, "model", "reading", "scoring"
     )
-    analyse.add_argument("--out", required=True, type=Path, metavar="DIR")
+    analyse.add_argument("--out", required=True, type=path, metavar="DIR")
 
     plan = command("plan", "choose widths for a target size", commands.plan, "sizing")
-    plan.add_argument("--analysis", required=True, type=Path, metavar="DIR")
+    plan.add_argument("--analysis", required=True, type=path, metavar="DIR")
     plan.add_argument("--ratio", required=True, type=float, help="share of parameters to remove, 0 to 1")
-    plan.add_argument("--out", required=True, type=Path, metavar="plan.json")
+    plan.add_argument("--out", required=True, type=path, metavar="plan.json")
 
     prune = command(
         "prune", "prune and export a checkpoint", commands.prune, "model", "reading", "scoring", "sizing"
     )
     what = prune.add_mutually_exclusive_group(required=True)
-    what.add_argument("--plan", type=Path, metavar="plan.json")
+    what.add_argument("--plan", type=path, metavar="plan.json")
     what.add_argument("--ratio", type=float, help="share of parameters to remove, 0 to 1")
     prune.add_argument("--export", default="auto", choices=("auto", *FORMS))
-    prune.add_argument("--out", required=True, type=Path, metavar="DIR")
+    prune.add_argument("--out", required=True, type=path, metavar="DIR")
 
     add_tune(command("tune", "fine-tune a pruned model, merge and export it", commands.tune, "model"))
     command("evaluate", "measure perplexity", commands.evaluate, "model", "measuring")
@@ -167,7 +184,7 @@ def add_tune(tune: Parser) -> None:
     add("--window", type=int, default=128, help="tokens per window")
     add("--limit-tokens", type=int, help="measure on no more than this many tokens")
     add("--export", default="auto", choices=("auto", *FORMS))
-    add("--out", required=True, type=Path, metavar="DIR")
+    add("--out", required=True, type=path, metavar="DIR")
 
 
 def add_serve(serve: Parser) -> None:
@@ -176,7 +193,14 @@ def add_serve(serve: Parser) -> None:
     serve.add_argument("--port", type=int, default=7860)
     serve.add_argument("--model", default="smollm2")
     serve.add_argument("--listen", action="store_true", help="answer other machines too; needs --auth")
-    serve.add_argument("--auth", metavar="USER:PASSWORD")
+    serve.add_argument("--auth", metavar="USER:PASSWORD", help="ask for these before anything is shown")
+    serve.add_argument(
+        "--root",
+        action="append",
+        type=path,
+        metavar="DIR",
+        help="open models and texts from this folder only; give it once per folder",
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -202,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if answer.get("supported") is False:
             raise Refusal(answer["reason"])
     except Refusal as refusal:
-        report.say(f"slimllm: {' '.join(str(refusal).split())}")
+        report.say(f"slimllm: {refusal}")
         return REFUSED
     except KeyboardInterrupt:
         said = left_by(report.step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, Protocol
@@ -57,12 +58,12 @@ def options(given: Arguments) -> dict[str, bool | int | float]:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuses an output folder that cannot be written, before hours of work."""
+    """Refuses an output folder that cannot be written, before hours of work; nothing is left there."""
+    whole = folder.absolute()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".slimllm-probe"
-        probe.touch()
-        probe.unlink()
+        ground = next(place for place in (whole, *whole.parents) if place.exists())
+        with tempfile.TemporaryFile(dir=ground):
+            pass
     except OSError as failure:
         raise Refusal(
             f"'{folder}' cannot be written to ({failure.strerror}); choose another --out."

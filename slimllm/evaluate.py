@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from slimllm.models import Subject
-from slimllm.types import Progress, Refusal
+from slimllm.texts import legible
+from slimllm.types import Progress, Refusal, check_seed
 
 TOKENS_PER_BATCH = 1024  # logits are the largest tensor of an evaluation: this many rows of the vocabulary
 
@@ -131,7 +132,7 @@ def generate(
     """
     if max_new_tokens < 1 or not math.isfinite(temperature) or temperature < 0:
         raise Refusal("Generation needs at least 1 new token and a temperature of 0 or more.")
-    ids = subject.tokenizer(prompt, add_special_tokens=False, return_tensors="pt").input_ids.long()
+    ids = subject.tokenizer(legible(prompt), add_special_tokens=False, return_tensors="pt").input_ids.long()
     if not ids.numel():
         raise Refusal("The prompt is empty; write a few words to continue.")
     room = subject.shape.max_length - ids.shape[1]
@@ -166,7 +167,7 @@ def continuation(
     """Token ids one after the other."""
     ends = subject.model.generation_config.eos_token_id
     stop = set(ends if isinstance(ends, list) else [ends])
-    random = torch.Generator().manual_seed(seed)
+    random = torch.Generator().manual_seed(check_seed(seed))
     ids, cache, fresh = ids.to(subject.device), None, ids.to(subject.device)
     for _ in range(limit):
         logits, cache = step(subject, fresh if use_cache else ids, cache, use_cache)
@@ -182,7 +183,8 @@ def pick(logits: Tensor, temperature: float, random: torch.Generator) -> int:
     """The most likely token at temperature 0, else a draw."""
     if temperature == 0 or not torch.isfinite(logits).all():
         return int(logits.nan_to_num(neginf=-1e30).argmax())
-    return int(torch.multinomial((logits / temperature).softmax(0), 1, generator=random))
+    heated = (logits - logits.max()) / max(temperature, 1e-6)  # below that, the best one is drawn anyway
+    return int(torch.multinomial(heated.softmax(0), 1, generator=random))
 
 
 def speed(

@@ -15,6 +15,16 @@ from transformers.models.auto import modeling_auto as auto
 from slimllm.shapes import LayerShape, Shape
 from slimllm.types import Refusal
 
+SIZES = {  # of a config, and the largest that any model could have
+    "num_hidden_layers": 1000,
+    "hidden_size": 1_000_000,
+    "intermediate_size": 1_000_000,
+    "num_attention_heads": 10_000,
+    "num_key_value_heads": 10_000,
+    "head_dim": 100_000,
+    "vocab_size": 10_000_000,
+    "max_position_embeddings": 1 << 31,
+}
 EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 
 
@@ -82,6 +92,7 @@ FAMILIES: dict[str, Family] = {
 def family_of(config: Any, source: str) -> Family:
     """The family row for a config; a `Refusal` with the reason and the list where there is none."""
     check_settings(config.to_dict(), source)
+    check_sizes(config, source)
     family = FAMILIES[config.model_type]
     parallel = getattr(config, "use_parallel_residual", False)  # both sites read the same stream
     return replace(family, between="") if parallel else family
@@ -102,6 +113,24 @@ def check_settings(settings: Any, source: str) -> None:
         raise Refusal(
             f"Model type '{kind}' of '{source}' is not supported ({reason_against(settings)}); take one of "
             f"the supported families: {', '.join(FAMILIES)}."
+        )
+
+
+def check_sizes(config: Any, source: str) -> None:
+    """Refuses a config whose sizes no model can have, before anything is built by it."""
+    for name, most in SIZES.items():
+        size = getattr(config, name, None)
+        least = 2 if name == "max_position_embeddings" else 1
+        if size is not None and (type(size) is not int or not least <= size <= most):
+            raise Refusal(
+                f"The config.json of '{source}' says that {name} is {size!r}, which is no possible size; "
+                "fetch the model again."
+            )
+    heads, groups = config.num_attention_heads, getattr(config, "num_key_value_heads", None)
+    if groups is not None and heads % groups:
+        raise Refusal(
+            f"The config.json of '{source}' says {heads} heads in {groups} groups, which do not divide; "
+            "fetch the model again."
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -124,26 +124,51 @@ def load(
     config = read_config(folder, source, offline)
     family = family_of(config, source)
     kind = pick_dtype(dtype, place)
-    builder: Any = transformers.AutoModelForCausalLM
-    if getattr(config, "slim", None):
-        builder = slim_class(config.slim, source)
     with refused(source, local):
+        builder: Any = transformers.AutoModelForCausalLM
+        if getattr(config, "slim", None):
+            builder = slim_class(config.slim, source)
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             name, local_files_only=local, trust_remote_code=False
         )
         if folder is not None and place.type == "cpu" and too_large(folder, kind, source):
             say(f"'{source}' is larger than the free memory, so its layers are read when they are needed.")
             model = borrow(folder, partial(built, config, source, dtype=kind), family, kind, source)
-            return subject(source, model, tokenizer)
-        model = builder.from_pretrained(
+            return checked(subject(source, model, tokenizer))
+        model, read = builder.from_pretrained(
             name,
             config=config,
             dtype=kind,
             local_files_only=local,
             use_safetensors=True,
             trust_remote_code=False,
+            output_loading_info=True,
         )
-    return subject(source, model.to(place), tokenizer)
+        check_complete(read["missing_keys"], source)
+        return checked(subject(source, model.to(place), tokenizer))
+
+
+def checked(made: Subject) -> Subject:
+    """The subject, unless its tokenizer belongs to another model, or its own widths do not fit together."""
+    words, known = made.tokenizer.vocab_size, made.shape.vocab
+    if words > known:
+        raise Refusal(
+            f"The tokenizer of '{made.source}' has {words:,} words and the model knows {known:,}; "
+            "give it its own tokenizer."
+        )
+    if getattr(made.model.config, "slim", None):
+        with torch.inference_mode():
+            made.model(input_ids=torch.zeros(1, 2, dtype=torch.int64, device=made.device), use_cache=False)
+    return made
+
+
+def check_complete(missing: Collection[str], source: str) -> None:
+    """Refuses weight files that lack what the config speaks of: it would be made up at random."""
+    if missing:
+        raise Refusal(
+            f"The weight files of '{source}' lack {len(missing)} of the weights, {sorted(missing)[0]} the "
+            "first; fetch the model again."
+        )
 
 
 def read_config(place: Path | None, source: str, offline: bool) -> Any:
@@ -173,8 +198,9 @@ def built(config: Any, source: str, **how: Any) -> Any:
 def slim_class(slim: Mapping[str, Any], source: str) -> Any:
     """Our own per-layer-width class over the architecture a `slim` block names; the checkpoint's code is not
     run."""
-    base = getattr(transformers, str(slim.get("base", "")), None)
-    if base is None or not str(slim["base"]).endswith("ForCausalLM"):
+    named = str(slim.get("base", "")) if isinstance(slim, Mapping) else ""
+    base = getattr(transformers, named, None) if named.endswith("ForCausalLM") else None
+    if base is None:
         raise Refusal(f"'{source}' names an unknown base class in config.slim; export it again.")
     return type("SlimForCausalLM", (modeling_slim.Slim, base), {})
 
@@ -188,10 +214,13 @@ def refused(source: str, local: bool) -> Iterator[None]:
         raise
     except Exception as failure:  # configs and classes raise whatever their checks stumble over
         where = "locally" if local else "locally or on the model hub"
-        reason = " ".join(str(failure).split())[:300] or type(failure).__name__
+        reason = str(failure)[:300] or type(failure).__name__
         if isinstance(failure, OSError) and not Path(source).expanduser().exists():
             raise Refusal(
                 f"Model '{source}' was not found {where}; check the name and the network, or give a "
                 "local folder."
             ) from failure
-        raise Refusal(f"'{source}' cannot be loaded as a causal language model: {reason}") from failure
+        raise Refusal(
+            f"'{source}' cannot be loaded as a causal language model ({reason}); give a complete model "
+            "folder."
+        ) from failure

@@ -23,12 +23,12 @@ from slimllm.lending import is_lent, opened, put_away
 from slimllm.memory import watch_peak
 from slimllm.methods import method, settings
 from slimllm.models import Pruned, Subject
+from slimllm.places import home
 from slimllm.planning import check_plan
 from slimllm.probing import probe
 from slimllm.pruning import Work, prune_layer
 from slimllm.recovery import RECOVERIES
 from slimllm.scoring import analyse_layer, units_of
-from slimllm.sources import home
 from slimllm.store import MomentStore
 from slimllm.surgery import skeleton
 from slimllm.types import (

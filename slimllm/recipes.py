@@ -6,15 +6,17 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from slimllm.allocation import ALLOCATIONS
 from slimllm.methods import METHODS, settings
 from slimllm.recovery import RECOVERIES
-from slimllm.shapes import Unit
-from slimllm.types import Calibration, Pin, Plan, Refusal
+from slimllm.shapes import SITES, Unit
+from slimllm.typed import typed
+from slimllm.types import MOST_SEED, Calibration, Pin, Plan, Refusal, check_seed
 
 FORMAT = 1
+Kind = TypeVar("Kind")
 
 
 def plan_to_dict(plan: Plan) -> dict[str, Any]:
@@ -42,7 +44,7 @@ def save_plan(plan: Plan, path: Path) -> None:
 def read_plan(path: Path) -> Plan:
     """The plan in a file; a `Refusal` where it is missing or malformed."""
     try:
-        return plan_from_text(path.read_text(encoding="utf-8"), str(path))
+        return plan_from_text(path.read_text(encoding="utf-8-sig"), str(path))
     except (OSError, UnicodeDecodeError) as failure:
         raise Refusal(f"Plan '{path}' cannot be read; give the path of a plan.json.") from failure
 
@@ -51,6 +53,7 @@ def plan_from_text(text: str, name: str = "The plan") -> Plan:
     """The plan in a JSON text, every field checked; a `Refusal` that names the first fault."""
     try:
         data = json.loads(text, parse_constant=_refuse_constant)
+        json.dumps(data, ensure_ascii=False).encode()  # a ValueError for halves of letters
     except (ValueError, RecursionError) as failure:
         raise Refusal(
             f"{name} is not valid JSON ({str(failure)[:100]}); save it again from the program."
@@ -74,9 +77,9 @@ def _refuse_constant(constant: str) -> float:
 
 
 def _checked(data: Mapping[str, Any]) -> Plan:
-    calibration = Calibration(
-        **_fields(data, "calibration", {"text": str, "samples": int, "length": int, "seed": int})
-    )
+    calibration = _part(Calibration, data.get("calibration"), "calibration")
+    _integers([calibration.samples, calibration.length], 2, "calibration", low=1)
+    _seed(calibration.seed)
     widths = tuple(_integers(row, 3, "widths", low=1) for row in _list(data, "widths"))
     if not widths:
         raise Fault("has no layers")
@@ -88,6 +91,8 @@ def _checked(data: Mapping[str, Any]) -> Plan:
     if not any(heads):
         raise Fault("drops every layer")
     method = _one_of(data, "method", METHODS)
+    if (unit == "value-column") != ("value-column" in METHODS[method].units):
+        raise Fault(f"cuts {unit} units, which method {method} does not")
     options = data.get("options", {})
     if not isinstance(options, dict):
         raise Fault("has options that are not an object")
@@ -113,8 +118,8 @@ def _checked(data: Mapping[str, Any]) -> Plan:
         align=_integers([data.get("align", 1)], 1, "align", low=1)[0],
         protected=_pins(data, "protected", widths),
         forced=_pins(data, "forced", widths),
-        predicted_error=tuple(float(e) for e in _list(data, "predicted_error") if isinstance(e, int | float)),
-        seed=_typed(data, "seed", int),
+        predicted_error=_numbers(data, "predicted_error"),
+        seed=_seed(_typed(data, "seed", int)),
         versions=tuple(sorted((str(k), str(v)) for k, v in _typed(data, "versions", dict).items())),
     )
 
@@ -140,9 +145,27 @@ def _typed(data: Mapping[str, Any], key: str, kind: type) -> Any:
     return data[key]
 
 
-def _fields(data: Mapping[str, Any], key: str, kinds: Mapping[str, type]) -> dict[str, Any]:
-    inner = _typed(data, key, dict)
-    return {name: _typed(inner, name, kind) for name, kind in kinds.items()}
+def _part(kind: type[Kind], inner: Any, key: str) -> Kind:
+    """A dataclass inside of the plan."""
+    try:
+        return typed(kind, inner)
+    except ValueError:
+        raise Fault(f"has {inner!r:.80} in '{key}'") from None
+
+
+def _seed(seed: int) -> int:
+    try:
+        return check_seed(seed)
+    except Refusal:
+        raise Fault(f"has seed {seed!r:.80}, which is too large") from None
+
+
+def _numbers(data: Mapping[str, Any], key: str) -> tuple[float, ...]:
+    """Numbers that JSON can hold."""
+    found = _list(data, key)
+    if not all(type(x) in (int, float) and -MOST_SEED < x < MOST_SEED for x in found):
+        raise Fault(f"has in '{key}' what is no number")
+    return tuple(map(float, found))
 
 
 def _list(data: Mapping[str, Any], key: str) -> list[Any]:
@@ -174,14 +197,8 @@ def _share(data: Mapping[str, Any], key: str) -> float:
 def _pins(data: Mapping[str, Any], key: str, widths: tuple[tuple[int, ...], ...]) -> tuple[Pin, ...]:
     pins = []
     for row in _list(data, key):
-        if not isinstance(row, dict):
-            raise Fault(f"has {row!r} in '{key}'")
-        pin = Pin(
-            **_fields({key: row}, key, {"layer": int, "site": str, "index": int}), count=row.get("count", 1)
-        )
-        if pin.site not in ("attention", "mlp") or not 0 <= pin.layer < len(widths):
-            raise Fault(f"has {row!r} in '{key}'")
-        if not isinstance(pin.count, int) or isinstance(pin.count, bool) or pin.count < 1:
+        pin = _part(Pin, row, key)
+        if pin.site not in SITES or not 0 <= pin.layer < len(widths) or pin.count < 1:
             raise Fault(f"has {row!r} in '{key}'")
         most = widths[pin.layer][0 if pin.site == "attention" else 2]
         if not 0 <= pin.index <= most - pin.count:

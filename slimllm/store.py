@@ -5,15 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from slimllm.shapes import LayerShape, Shape
+from slimllm.methods import settings
+from slimllm.recovery import RECOVERIES
+from slimllm.shapes import Shape, SiteName, Unit
+from slimllm.typed import typed
 from slimllm.types import (
     Analysis,
     Calibration,
@@ -123,6 +127,31 @@ def save_analysis(analysis: Analysis, folder: Path) -> Path:
     return folder / CHANNEL_SCORES
 
 
+@dataclasses.dataclass(frozen=True)
+class LayerHead:
+    """What analysis.json says of a layer."""
+
+    cosine: float
+    energy: Mapping[str, float]
+    sensitivity: Mapping[SiteName, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """What analysis.json says."""
+
+    model: str
+    method: str
+    options: Mapping[str, Any]
+    tokens: int
+    bytes_per_parameter: int
+    seconds: float
+    peak_memory_mib: float
+    shape: Shape
+    calibration: Calibration
+    layers: tuple[LayerHead, ...]
+
+
 SIMPLE = ("model", "method", "options", "tokens", "bytes_per_parameter", "seconds", "peak_memory_mib")
 
 
@@ -138,36 +167,71 @@ def open_analysis(folder: Path) -> Analysis:
     """The analysis saved in a folder; a `Refusal` where there is none."""
     try:
         head = json.loads((folder / "analysis.json").read_text(encoding="utf-8"))
-        if head["format"] != FORMAT:
+        if head.pop("format") != FORMAT:
             raise ValueError("another format")
-        shape = head["shape"]
-        shape = Shape(**{**shape, "layers": tuple(LayerShape(**layer) for layer in shape["layers"])})
+        found = typed(Head, head)
         with safe_open(folder / "analysis.safetensors", framework="pt") as file:
             names = list(file.keys())
-            layers = tuple(open_layer(file, names, i, found) for i, found in enumerate(head["layers"]))
+            layers = tuple(open_layer(file, names, i, layer) for i, layer in enumerate(found.layers))
+        check(found.shape, layers)
         return Analysis(
-            shape=shape,
-            calibration=Calibration(**head["calibration"]),
+            shape=found.shape,
+            calibration=found.calibration,
             layers=layers,
-            **{field: head[field] for field in SIMPLE},
+            **{field: getattr(found, field) for field in SIMPLE if field != "options"},
+            options=settings(found.method, found.options),
         )
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as failure:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as failure:
         raise Refusal(
             f"'{folder}' holds no readable analysis; make one with: python -m slimllm analyse --model … "
             f"--out {folder}"
         ) from failure
 
 
-def open_layer(file: Any, names: list[str], index: int, found: dict[str, Any]) -> LayerAnalysis:
-    sites = {
-        name: open_site(file, names, f"{index}.{name}", energy) for name, energy in found["energy"].items()
+def check(shape: Shape, layers: tuple[LayerAnalysis, ...]) -> None:
+    """Raises a `ValueError` where what was found of the layers does not fit their shape."""
+    if not layers or len(layers) != len(shape.layers):
+        raise ValueError("another number of layers")
+    sizes = shape.hidden, shape.head_size, shape.vocab, shape.max_length, shape.outside + 1
+    if min(sizes) < 1 or len({tuple(layer.attention) for layer in layers}) > 1:
+        raise ValueError("no possible size")
+    for layer, found in zip(shape.layers, layers, strict=True):
+        costs = layer.head_cost, layer.group_cost, layer.channel_cost
+        if min(layer.heads, layer.groups, layer.channels, *costs) < 1 or abs(found.cosine) > 1.01:
+            raise ValueError("no possible width")
+        if layer.heads % layer.groups or not found.attention:
+            raise ValueError("no possible units")
+        check_site(found.mlp, layer.channels, layer.channels)
+        for unit, site in found.attention.items():
+            if unit not in get_args(Unit):
+                raise ValueError("an unknown unit")
+            columns = layer.groups * layer.values
+            check_site(site, columns if unit == "value-column" else layer.heads, layer.steps(unit))
+
+
+def check_site(site: SiteAnalysis, units: int, steps: int) -> None:
+    """Raises a `ValueError` where a site has not so many scores, or its errors are not those of so many
+    steps."""
+    ranking = site.ranking
+    if ranking.scores.shape != (units,) or not torch.equal(ranking.order.sort().values, torch.arange(units)):
+        raise ValueError("other units")
+    for subsets in (ranking.subsets, ranking.unsearched):
+        if subsets is not None and (subsets.shape != (steps + 1, units) or subsets.dtype != torch.bool):
+            raise ValueError("other sets")
+    if set(site.error) != set(RECOVERIES) or any(e.shape != (steps + 1,) for e in site.error.values()):
+        raise ValueError("other errors")
+
+
+def open_layer(file: Any, names: list[str], index: int, found: LayerHead) -> LayerAnalysis:
+    sites: dict[Any, SiteAnalysis] = {
+        name: open_site(file, names, f"{index}.{name}", energy) for name, energy in found.energy.items()
     }
     mlp = sites.pop("mlp")
     return LayerAnalysis(
-        found["cosine"],
+        found.cosine,
         {name.removeprefix("attention."): site for name, site in sites.items()},
         mlp,
-        found.get("sensitivity", {}),
+        found.sensitivity,
     )
 
 

@@ -14,8 +14,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from slimllm import places
 from slimllm.sources import starter_file
-from slimllm.types import Calibration, Refusal
+from slimllm.types import Calibration, Refusal, check_seed
 
 Part = Literal["calibration", "evaluation"]
 JOINT = "\n\n"
@@ -85,14 +86,14 @@ def text(name: str, *, offline: bool = False) -> Text:
         return Text(name, lambda part: encyclopedia(part, wanted))
     if name in HUB_SETS:
         return Text(name, lambda part: hub_documents(name, part, offline))
-    path = Path(name).expanduser()
-    if path.suffix not in (".txt", ".jsonl", ".parquet"):
+    if Path(name).suffix not in (".txt", ".jsonl", ".parquet"):
         raise Refusal(
             f"Text '{name}' is not known; use encyclopedia, encyclopedia/Topic, {', '.join(HUB_SETS)}, "
             "or a .txt, .jsonl "
             "or .parquet file."
         )
-    if not path.is_file():
+    path = places.path_of(name)
+    if not places.is_file(path):
         raise Refusal(
             f"There is no file '{name}'; give the path of an existing .txt, .jsonl or .parquet file."
         )
@@ -147,30 +148,34 @@ def hub_documents(name: str, part: Part, offline: bool) -> list[str]:
 
 def file_documents(path: Path) -> list[str]:
     """The documents of a .txt (one), .jsonl or .parquet file (one per row, column `text`)."""
-    try:
-        if path.suffix == ".txt":
-            return [path.read_text(encoding="utf-8")]
-        if path.suffix == ".jsonl":
-            rows: list[Any] = [
-                json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()
-            ]
-        else:
-            import pyarrow.parquet
+    import pyarrow.parquet
 
-            rows = pyarrow.parquet.read_table(path).to_pylist()
+    try:
+        if path.suffix == ".parquet":
+            rows: list[Any] = pyarrow.parquet.read_table(path).to_pylist()
+        else:
+            content = path.read_text(encoding="utf-8-sig")
+            if path.suffix == ".txt":
+                return [content]
+            rows = [json.loads(line) for line in content.split("\n") if line.strip()]
     except UnicodeDecodeError as failure:
         raise Refusal(f"'{path}' is not UTF-8 text; convert it to UTF-8.") from failure
-    except (ValueError, OSError) as failure:
-        raise Refusal(
-            f"'{path}' cannot be read as {path.suffix}: {str(failure).splitlines()[0][:200]}"
-        ) from failure
+    except (ValueError, OSError, RecursionError, pyarrow.ArrowException) as failure:
+        why = str(failure)[:200] or type(failure).__name__
+        raise Refusal(f"'{path}' cannot be read as {path.suffix}: {why}; write the file again.") from failure
     column = next(
         (c for c in ("text", "content", "sentence") if rows and isinstance(rows[0], dict) and c in rows[0]),
         None,
     )
     if rows and column is None:
         raise Refusal(f"The rows of '{path}' have no 'text' field; name the column of text 'text'.")
-    return [str(row[column]) for row in rows if isinstance(row, dict) and row.get(column)]
+    return [legible(str(row[column])) for row in rows if isinstance(row, dict) and row.get(column)]
+
+
+def legible(words: str) -> str:
+    """The words with a sign of replacement for every half of a letter, which JSON can hold and no tokenizer
+    reads."""
+    return words.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def tokens(documents: Sequence[str], tokenizer: Any, *, limit: int | None = None) -> Tensor:
@@ -199,6 +204,7 @@ def calibration_tokens(source: Text, tokenizer: Any, wanted: Calibration, *, max
             f"A length of {wanted.length} tokens is more than this model's {max_length}; use a smaller "
             "--length."
         )
+    check_seed(wanted.seed)
     documents = list(source.part("calibration"))
     random.Random(wanted.seed).shuffle(documents)
     needed = wanted.samples * wanted.length

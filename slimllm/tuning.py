@@ -28,7 +28,7 @@ from slimllm.memory import watch_peak
 from slimllm.modeling_slim import Placed, Selected
 from slimllm.models import Pruned, Subject
 from slimllm.surgery import frozen, skeleton
-from slimllm.types import Progress, Refusal
+from slimllm.types import Progress, Refusal, check_seed
 
 INSTALL = "pip install -r requirements-tune.txt"
 TOKENS_PER_PASS = 1024  # logits and their gradient are the largest tensors of a step
@@ -60,12 +60,14 @@ def check(tuning: Tuning) -> None:
             raise Refusal(
                 f"{name.capitalize()} {value} is not possible; use a whole number from 1 to {most}."
             )
-    for name, usual in (("alpha", "16"), ("rate", "1e-3")):
+    for name, most, usual in (("alpha", 65_536, "16"), ("rate", 1, "1e-3")):
         value = getattr(tuning, name)
-        if not (math.isfinite(value) and value > 0):
+        if not 0 < value <= most:
             raise Refusal(
-                f"{name.capitalize()} {value} is not possible; use a number above 0, such as {usual}."
+                f"{name.capitalize()} {value} is not possible; use a number above 0, up to {most}, such "
+                f"as {usual}."
             )
+    check_seed(tuning.seed)
     if lack := missing():
         raise Refusal(lack)
 

@@ -14,8 +14,8 @@ import slimllm
 from slimllm import evaluate, memory, models, pipeline, shelf, texts
 from slimllm.lending import is_lent, opened
 from slimllm.models import Subject
+from slimllm.places import home
 from slimllm.reloaded import as_pruned
-from slimllm.sources import home
 from slimllm.tuning import Tuning, tune
 from slimllm.types import Calibration, Refusal
 from tests.conftest import tiny_model, tiny_tokenizer

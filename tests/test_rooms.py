@@ -40,7 +40,8 @@ ALLOWED: dict[str, set[str]] = {  # module of slimllm → modules of slimllm it 
     "planning": {"types", "shapes", "budget", "allocation", "methods", "recovery"},
     "pins": {"types", "shapes", "budget", "allocation", "planning"},
     "families": {"types", "shapes"},
-    "sources": {"types", "families"},
+    "places": {"types"},
+    "sources": {"types", "families", "places"},
     "memory": set(),
 }
 

@@ -67,7 +67,11 @@ def start_passage(
 
 def own_ids(subject: Subject, text: str) -> torch.Tensor:
     """The tokens of the user's own passage; a `Refusal` where they are too many or too few."""
-    ids = subject.tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids[0].long()
+    ids = (
+        subject.tokenizer(texts.legible(text), add_special_tokens=False, return_tensors="pt")
+        .input_ids[0]
+        .long()
+    )
     if len(ids) > OWN:
         raise Refusal(f"The passage has {len(ids):,} tokens; use one of at most {OWN}.")
     return ids

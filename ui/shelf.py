@@ -10,7 +10,7 @@ import re
 import threading
 from pathlib import Path
 
-from slimllm.sources import home
+from slimllm.places import home
 from slimllm.store import replace_file
 from slimllm.types import Refusal
 from ui.runs import Run, run_from_dict, run_to_dict

@@ -15,7 +15,7 @@ from typing import Any
 
 from slimllm import card, checkpoint, evaluate, gates, models, pipeline, planning, texts, tuning
 from slimllm.models import Subject
-from slimllm.sources import home
+from slimllm.places import home
 from slimllm.types import Analysis, Calibration, LayerAnalysis, Plan, Progress, Refusal
 from ui.choices import carried
 from ui.jobs import Job, Steps
