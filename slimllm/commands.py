@@ -341,6 +341,7 @@ def serve(given: Arguments, report: Report) -> dict[str, Any]:
             model=given.model,
             listen=given.listen,
             auth=(user, password) if given.auth else None,
+            roots=tuple(given.root or ()),
             device=given.device,
             dtype=given.dtype,
             offline=given.offline,

@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 
 from slimllm.types import Refusal
+from ui.own import Number
 from ui.pieces import heading
 from ui.runs import LABELS, NAMES
 from ui.screen import Screen
@@ -49,7 +50,7 @@ def build(screen: Screen) -> tuple[Any, ...]:
             min_width=300,
         )
         length, heat, seed = (
-            gr.Number(
+            Number(
                 value, label=label, info=info, precision=precision, elem_id=f"compare-{name}", min_width=120
             )
             for value, label, info, precision, name in (

@@ -21,6 +21,7 @@ from slimllm.recipes import plan_from_text, plan_to_dict
 from slimllm.types import Refusal
 from ui import trials, work
 from ui.jobs import Job
+from ui.own import tame
 from ui.registry import REGISTRY
 from ui.runs import Column, Run
 from ui.session import Session
@@ -40,7 +41,7 @@ def told(action: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]
     @wraps(action)
     def act(*values: Any) -> dict[str, Any]:
         try:
-            return plain(action(*values))
+            return plain(action(*map(tame, values)))
         except Refusal as refusal:
             raise gr.Error(str(refusal), print_exception=False) from None
 

@@ -6,6 +6,7 @@ import os
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.pop("GRADIO_ALLOWED_PATHS", None)  # no folder is served, whatever other apps are told
 
 import socket
 from dataclasses import dataclass
@@ -17,11 +18,13 @@ import gradio as gr
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from slimllm import places
 from slimllm.types import Refusal
-from ui import analyse, api, compare, history, load, preview_panel, theme, tour, tune
+from ui import analyse, api, compare, door, history, load, preview_panel, theme, tour, tune
 from ui.screen import Screen
 
 HERE = ("127.0.0.1", "localhost", "[::1]", "::1")
+SHORTEST = 8  # characters of a password that others may guess at, a few times an hour
 PAGES_CSS = Path(__file__).with_name("pages.css")
 
 
@@ -34,6 +37,7 @@ class Settings:
     model: str | None = "smollm2"
     listen: bool = False
     auth: tuple[str, str] | None = None
+    roots: tuple[Path, ...] = ()
     device: str = "auto"
     dtype: str = "auto"
     offline: bool = False
@@ -90,7 +94,10 @@ def launch_options(settings: Settings) -> dict[str, Any]:
         "show_error": False,
         "ssr_mode": False,
         "max_file_size": "50mb",
-        "app_kwargs": {"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=hosts)]},
+        "auth_message": door.TOLD,
+        "app_kwargs": {
+            "middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(door.Door)]
+        },
         "theme": theme.theme(),
         "css": theme.css() + PAGES_CSS.read_text(encoding="utf-8"),
         "head": theme.head(),
@@ -102,6 +109,10 @@ def check(settings: Settings) -> Settings:
     use."""
     if settings.listen and not settings.auth:
         raise Refusal("Serving to other machines needs a password; add --auth user:password.")
+    if settings.auth and settings.listen and len(settings.auth[1]) < SHORTEST:
+        raise Refusal(
+            f"The password is too short to be safe from guessing; use {SHORTEST} characters or more."
+        )
     if not settings.listen and settings.host not in HERE:
         raise Refusal(
             f"Host '{settings.host}' can be reached by others; add --listen and --auth user:password for "
@@ -122,9 +133,17 @@ def check(settings: Settings) -> Settings:
     return settings
 
 
+def declare_roots(settings: Settings) -> None:
+    """Limits what can be opened to the named folders, and to none where others may ask and none is named."""
+    if settings.roots or settings.listen:
+        mine = [model for model in (settings.model,) if model and os.path.exists(model)]
+        places.declare([*settings.roots, *mine])
+
+
 def serve(settings: Settings) -> None:
     """Serves the page until the process is interrupted."""
     check(settings)
+    declare_roots(settings)
     demo = build(settings)
     demo.launch(**launch_options(settings), prevent_thread_lock=True)
     print(f"slimllm is ready: http://{settings.host}:{settings.port}", flush=True)

@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from ui import answering, forgetting, outcome, pacing, passage, several, trials
+from ui.own import Number
 from ui.pieces import intro, job_line, lead, start_and_stop
 from ui.registry import REGISTRY
 from ui.screen import Screen
@@ -78,8 +79,8 @@ def measure_box() -> tuple[Any, ...]:
     return text, window, limit
 
 
-def number(value: int, label: str, info: str, name: str) -> gr.Number:
-    return gr.Number(value, label=label, info=info, precision=0, elem_id=f"compare-{name}", min_width=120)
+def number(value: int, label: str, info: str, name: str) -> Number:
+    return Number(value, label=label, info=info, precision=0, elem_id=f"compare-{name}", min_width=120)
 
 
 def onward(session: Session) -> tuple[str, str] | None:

@@ -12,6 +12,7 @@ from slimllm import texts
 from slimllm.types import Refusal
 from ui import probes
 from ui.findings import Findings
+from ui.own import Number
 from ui.pieces import heading, job_line, start_and_stop
 from ui.registry import REGISTRY
 from ui.runs import LABELS, best_name
@@ -38,7 +39,7 @@ def build(screen: Screen) -> None:
             "Measure every topic", elem_id="compare-topics-button", scale=0, min_width=190, interactive=False
         )
         stop = gr.Button("Stop", elem_id="compare-topics-stop", scale=0, min_width=90, interactive=False)
-        limit = gr.Number(
+        limit = Number(
             TOKENS,
             label="Tokens of each topic",
             precision=0,

@@ -13,6 +13,7 @@ from ui import charts, polish, takeaway
 from ui.archive import PRESENT
 from ui.difference_maps import difference_chart
 from ui.differences import summary, whole
+from ui.own import Number
 from ui.pieces import intro, lead
 from ui.plotview import PlotView
 from ui.registry import REGISTRY
@@ -74,7 +75,7 @@ def looked_at(screen: Screen, device: str, dtype: str, offline: bool) -> None:
         )
         delete = gr.Button("Delete this run", elem_id="history-delete", scale=0, min_width=140)
         line = gr.HTML(elem_id="history-restoring", elem_classes="job-line", padding=False)
-    number = gr.Number(visible=False)  # the run that the note belongs to, whatever is chosen meanwhile
+    number = Number(visible=False)  # the run that the note belongs to, whatever is chosen meanwhile
     with gr.Row(elem_classes="controls"):
         words = gr.Textbox(
             label="Your note",
@@ -139,9 +140,9 @@ def pin_row(session: Session, event: gr.EventData) -> None:
     session.archive.amend(run.number, pinned=not run.pinned)
 
 
-def keep_note(session: Session, number: float | None, words: str | None) -> None:
+def keep_note(session: Session, number: Any, words: str | None) -> None:
     """Keeps what the person wrote about a run."""
-    run = session.archive.find(int(number or 0))
+    run = session.archive.find(number)
     said = str(words or "").strip()[:LONGEST_NOTE]
     if run is not None and said != run.note:
         session.archive.amend(run.number, note=said)

@@ -9,6 +9,7 @@ import gradio as gr
 
 from slimllm.evaluate import Speed
 from ui import probes
+from ui.own import Number
 from ui.pieces import heading, job_line, start_and_stop
 from ui.registry import REGISTRY
 from ui.runs import LABELS, best_name
@@ -31,9 +32,7 @@ def build(screen: Screen) -> None:
     heading(screen, "pace", "How fast is it?", PURPOSE, lambda s: "" if s.comparison else "Prune first.")
     with gr.Row(elem_classes="controls"):
         length, new_tokens, rounds = (
-            gr.Number(
-                value, label=label, info=info, precision=0, elem_id=f"compare-pace-{name}", min_width=140
-            )
+            Number(value, label=label, info=info, precision=0, elem_id=f"compare-pace-{name}", min_width=140)
             for value, label, info, name in (
                 (128, "Prompt", "tokens to read", "length"),
                 (32, "Answer", "tokens to write", "new"),

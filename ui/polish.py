@@ -9,6 +9,7 @@ import gradio as gr
 from slimllm import texts, tuning
 from slimllm.types import Refusal
 from ui import charts
+from ui.own import Number
 from ui.pieces import job_line, start_and_stop
 from ui.plotview import PlotView
 from ui.polished import BATCH, LENGTH, MOST_STEPS, Wish, table_of, wish_of
@@ -66,7 +67,7 @@ def controls() -> tuple[Any, ...]:
             scale=3,
             min_width=230,
         )
-        steps = gr.Number(
+        steps = Number(
             USUAL.steps,
             label="Steps",
             info=f"{BATCH} pieces of {LENGTH} tokens each",
@@ -76,7 +77,7 @@ def controls() -> tuple[Any, ...]:
             elem_id="polish-steps",
             min_width=130,
         )
-        rate = gr.Number(
+        rate = Number(
             USUAL.rate,
             label="Learning rate",
             info="higher learns faster and forgets more",

@@ -21,7 +21,7 @@ from ui.session import Comparison, Session
 from ui.trials import compared, in_turns, subjects
 
 PASSAGE = 160  # tokens of a passage that is taken from a text
-OWN = 400  # tokens of the user's own passage at most
+OWN, LONGEST = 400, 8000  # tokens and letters of the user's own passage at most
 SEARCHED = 12  # passages among which the worst is found
 Made = Mapping[str, Subject]
 
@@ -67,6 +67,8 @@ def start_passage(
 
 def own_ids(subject: Subject, text: str) -> torch.Tensor:
     """The tokens of the user's own passage; a `Refusal` where they are too many or too few."""
+    if len(text) > LONGEST:
+        raise Refusal(f"The passage has {len(text):,} letters; use one of at most {LONGEST:,}.")
     ids = (
         subject.tokenizer(texts.legible(text), add_special_tokens=False, return_tensors="pt")
         .input_ids[0]

@@ -11,6 +11,7 @@ from slimllm.methods import METHODS, Option, method
 from slimllm.types import Calibration, Refusal
 from ui import work
 from ui.choices import all_options, label_of, options_of
+from ui.own import Number
 from ui.screen import Screen
 from ui.session import Session
 from ui.wishes import calibration_of, text_choices
@@ -35,7 +36,7 @@ def controls(screen: Screen) -> tuple[Any, ...]:
             min_width=230,
         )
         samples, length, seed = (
-            gr.Number(
+            Number(
                 value, label=label, info=info, precision=0, elem_id=f"analyse-{label.lower()}", min_width=110
             )
             for value, label, info in (
@@ -74,7 +75,7 @@ def option_box(name: str, option: Option) -> Any:
         return gr.Checkbox(option.default, info=option.words, **common)
     words = f"{option.words} From {option.low:g} to {option.high:g}."
     precision = 0 if isinstance(option.default, int) else None
-    return gr.Number(option.default, info=words, precision=precision, **common)
+    return Number(option.default, info=words, precision=precision, **common)
 
 
 def chosen_method(session: Session) -> str:

@@ -21,7 +21,7 @@ import gradio as gr
 from slimllm.types import Refusal
 from ui import words
 from ui.jobs import sentence
-from ui.own import LEFT, Own
+from ui.own import LEFT, Own, tame
 from ui.registry import REGISTRY
 from ui.session import Session
 
@@ -191,6 +191,7 @@ class Screen:
 
     def _clicked(self, event: Event, tabs: Collection[str]) -> Callable[..., list[Any]]:
         def handle(id: str, seen: dict[Any, Any], e: gr.EventData) -> list[Any]:
+            e._data = tame(e._data) if isinstance(e._data, dict) else {}
             return self._do(id, seen, tabs, event, (e,))
 
         return handle
@@ -224,7 +225,7 @@ class Screen:
         tab = None
         try:
             session.notes.pop(event.page, None)
-            tab = event.act(session, *values)
+            tab = event.act(session, *map(tame, values))
         except Refusal as refusal:
             session.say(event.page, str(refusal), "bad")
             session.mark("controls", "plan")

@@ -12,6 +12,7 @@ from slimllm.types import Refusal
 from ui import charts, work
 from ui.choices import for_ratio
 from ui.entries import budget_of, start_methods
+from ui.own import CheckboxGroup
 from ui.pieces import job_line, start_and_stop
 from ui.plotview import PlotView
 from ui.registry import REGISTRY
@@ -35,7 +36,7 @@ def build(screen: Screen, offline: bool, asked: tuple[Any, ...]) -> None:
     """The chooser, the buttons, the table and the picture; `asked` are the controls that say how to
     measure."""
     about = gr.HTML(elem_id="compare-methods-intro", padding=False)
-    methods = gr.CheckboxGroup(
+    methods = CheckboxGroup(
         [(row.title, name) for name, row in METHODS.items()],
         value=QUICK,
         label="Methods",
@@ -75,15 +76,20 @@ class Press:
     def __init__(self, offline: bool):
         self.offline = offline
 
-    def __call__(self, session: Session, methods: list[str], *values: Any) -> None:
-        found = asked_for(*values, offline=self.offline)
-        session.wishes["compare"], session.wishes["methods"] = values, (methods,)
-        start_methods(REGISTRY, session, methods, found)
+    def __call__(self, session: Session, methods: Any, *values: Any) -> None:
+        found, named = asked_for(*values, offline=self.offline), known(methods)
+        session.wishes["compare"], session.wishes["methods"] = values, (named,)
+        start_methods(REGISTRY, session, named, found)
 
 
-def choose(session: Session, methods: list[str]) -> None:
+def known(methods: Any) -> list[str]:
+    """The methods among what the browser says is ticked."""
+    return [name for name in METHODS if isinstance(methods, list) and name in methods]
+
+
+def choose(session: Session, methods: Any) -> None:
     """Keeps which methods are chosen, and says what they will take."""
-    session.wishes["methods"] = (methods,)
+    session.wishes["methods"] = (known(methods),)
     session.mark("methods")
 
 
@@ -105,7 +111,7 @@ def name_of(entry: Entry) -> str:
 
 def chosen(session: Session) -> list[str]:
     found: Any = session.wishes.get("methods", (QUICK,))[0]
-    return [name for name in found if name in METHODS]
+    return list(found)
 
 
 def draw_methods(session: Session) -> list[str]:

@@ -17,6 +17,7 @@ from ui import preset_row, preview_panel, same
 from ui.choices import Choice, allocations_for, possible, recoveries_for, units_for, words_on_choices
 from ui.faders import Faders, bank, value_of
 from ui.menu import Menu, menu_value
+from ui.own import Slider
 from ui.pieces import intro, lead
 from ui.preview_panel import heard
 from ui.screen import Screen
@@ -36,7 +37,7 @@ def build(screen: Screen) -> None:
     intro(screen, "tune", PURPOSE, lambda s: "" if s.analysis else "It needs an analysis first.")
     with gr.Row(elem_classes="next"):
         lead(screen, "tune-missing", missing)
-    target = gr.Slider(
+    target = Slider(
         0,
         0.9,
         value=0.2,

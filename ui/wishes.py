@@ -12,7 +12,7 @@ from slimllm.allocation import ALLOCATIONS
 from slimllm.types import Analysis, Calibration, Plan, Refusal
 from ui.runs import Asked, Protocol
 
-MOST_PROMPTS = 4
+MOST_PROMPTS, LONGEST_PROMPT = 4, 20_000
 
 
 def whole(value: Any, name: str, low: int, high: int) -> int:
@@ -66,6 +66,7 @@ def plan_for(
     """The plan that the controls ask for; protected and forced units of the present one stay."""
     if isinstance(ratio, bool) or not isinstance(ratio, int | float):
         raise Refusal("The dial needs a number from 0 to 0.9.")
+    recovery, allocation, unit, count = map(str, (recovery, allocation, unit, count))
     return planning.make_plan(
         analysis,
         float(ratio),
@@ -87,6 +88,8 @@ def asked_for(
     lines = [line.strip() for line in str(prompts or "").splitlines() if line.strip()]
     if len(lines) > MOST_PROMPTS:
         raise Refusal(f"There are {len(lines)} prompts; up to {MOST_PROMPTS} can be compared at once.")
+    if max(map(len, lines), default=0) > LONGEST_PROMPT:
+        raise Refusal(f"A prompt may have up to {LONGEST_PROMPT:,} letters; use a shorter one.")
     if not isinstance(heat, int | float) or not math.isfinite(heat) or not 0 <= heat <= 10:
         raise Refusal("The temperature must be a number from 0 to 10.")
     return Asked(
