@@ -60,9 +60,9 @@ def check(tuning: Tuning) -> None:
             raise Refusal(
                 f"{name.capitalize()} {value} is not possible; use a whole number from 1 to {most}."
             )
-    for name, most, usual in (("alpha", 65_536.0, "16"), ("rate", 1e30, "1e-3")):
+    for name, limit, usual in (("alpha", 65_536.0, "16"), ("rate", 1e30, "1e-3")):
         value = getattr(tuning, name)
-        if not 0 < value <= most:  # far below, a rate that explodes says so by its first steps
+        if not 0 < value <= limit:  # far below, a rate that explodes says so by its first steps
             raise Refusal(
                 f"{name.capitalize()} {value} is not possible; use a number above 0, such as {usual}."
             )
