@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from slimllm import checkpoint, pipeline, planning, texts
-from slimllm.models import Pruned, Subject, load
+from slimllm.models import Pruned, Subject
+from slimllm.reloaded import load
 from slimllm.texts import text
 from slimllm.types import Analysis, Calibration, Plan, Progress, Refusal
 

@@ -129,7 +129,7 @@ def attention_words(subject: Subject) -> str:
     if shape.whole:
         return f"Heads stay: {subject.family.whole}. Method fasp can take value columns out of them."
     if any(layer.values < subject.shape.head_size for layer in subject.shape.layers):
-        return "Heads have lost value columns (method fasp), so it cannot be pruned again yet."
+        return "Heads have lost value columns (method fasp); they can lose more, or go out as they are."
     if shape.groups == 1:
         return "There is one key/value head, so heads go out of its one group, one by one."
     return ""

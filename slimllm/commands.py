@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from slimllm import card as cards
-from slimllm import checkpoint, crew, models, pipeline, planning, recipes, reloaded, store, texts, tuning
+from slimllm import checkpoint, crew, pipeline, planning, recipes, reloaded, store, texts, tuning
 from slimllm import evaluate as evaluation
 from slimllm.allocation import ALLOCATIONS
 from slimllm.families import FAMILIES
@@ -31,7 +31,8 @@ Arguments = argparse.Namespace
 
 def load(source: str, given: Arguments, report: Report) -> Subject:
     report.say(f"Loading {source} …")
-    return models.load(source, device=given.device, dtype=given.dtype, offline=given.offline, say=report.say)
+    how = {"device": given.device, "dtype": given.dtype, "offline": given.offline}
+    return reloaded.load(source, say=report.say, **how)
 
 
 def calibration(given: Arguments) -> Calibration:
@@ -85,7 +86,9 @@ def analyse(given: Arguments, report: Report) -> dict[str, Any] | None:
     text = texts.text(given.text, offline=given.offline)
     with crew.joined():
         if crew.rank():
-            subject = models.load(given.model, device=given.device, dtype=given.dtype, offline=given.offline)
+            subject = reloaded.load(
+                given.model, device=given.device, dtype=given.dtype, offline=given.offline
+            )
             pipeline.contribute(subject, text, calibration(given), method_name=given.method)
             return None
         check_folder(given.out)

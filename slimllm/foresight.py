@@ -111,8 +111,6 @@ def cuttable(subject: Subject) -> bool:
 def steps_of(subject: Subject) -> Iterator[Step]:
     """How attention can shrink."""
     shape = max(subject.shape.layers, key=lambda layer: layer.heads)
-    if any(layer.values < subject.shape.head_size for layer in subject.shape.layers):
-        return
     short = shortened(subject)
     for unit in subject.shape.units if not shape.whole else ():
         steps = shape.steps(unit)
@@ -120,7 +118,7 @@ def steps_of(subject: Subject) -> Iterator[Step]:
         plain = tuple(h for h in heads if cuttable(subject) and stays_plain(short, h, unit))
         yield Step(unit, steps, heads, plain)
     if narrows_values(subject.family):
-        yield Step("value-column", subject.shape.head_size, (shape.heads,), ())
+        yield Step("value-column", shape.values, (shape.heads,), ())
 
 
 def stays_plain(short: Subject, heads: int, unit: Unit) -> bool:

@@ -77,23 +77,26 @@ def full_name(family: Family, index: int, name: str) -> str:
 def layer_scores(products: Mapping[str, Tensor], family: Family, shape: LayerShape, size: int) -> UnitScores:
     """Sums one layer's |w · g| (rows, columns), by linear, over its heads and channels."""
     counts = {"q": shape.heads, "k": shape.groups, "v": shape.groups}
-    heads = products[family.attention.reader].sum(0).view(shape.heads, size).sum(1)
+    sizes = {"q": size, "k": size, "v": shape.values}
+    heads = products[family.attention.reader].sum(0).view(shape.heads, -1).sum(1)
     per_group = shape.heads // shape.groups
-    for letter, values in written(products, family.attention, counts, size):
+    for letter, values in written(products, family.attention, counts, sizes):
         heads += values if letter == "q" else values.repeat_interleave(per_group) / per_group
     channels = products[family.mlp.reader].sum(0)
-    for _, values in written(products, family.mlp, {"c": shape.channels}, 1):
+    for _, values in written(products, family.mlp, {"c": shape.channels}, {"c": 1}):
         channels += values
     return UnitScores(heads, channels)
 
 
 def written(
-    products: Mapping[str, Tensor], site: Site, counts: Mapping[str, int], size: int
+    products: Mapping[str, Tensor], site: Site, counts: Mapping[str, int], sizes: Mapping[str, int]
 ) -> list[tuple[str, Tensor]]:
-    """Each block stacked in the site's writers: its letter, and the sums (n,) over the `size` rows of its
-    units."""
+    """Each block stacked in the site's writers: its letter, and the sums (n,) over the rows of its units, of
+    which each has `sizes`."""
     blocks = []
     for name, letters in site.writers.items():
-        rows = products[name].sum(1).split([counts[letter] * size for letter in letters])
-        blocks += [(letter, block.view(-1, size).sum(1)) for letter, block in zip(letters, rows, strict=True)]
+        rows = products[name].sum(1).split([counts[letter] * sizes[letter] for letter in letters])
+        blocks += [
+            (letter, row.view(counts[letter], -1).sum(1)) for letter, row in zip(letters, rows, strict=True)
+        ]
     return blocks

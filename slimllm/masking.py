@@ -19,6 +19,7 @@ from slimllm.families import part
 from slimllm.gates import multiplier
 from slimllm.learning import learned_in
 from slimllm.methods import method
+from slimllm.modeling_slim import Selected
 from slimllm.models import Subject
 from slimllm.pruning import pinned
 from slimllm.shapes import SITES, Grouping
@@ -47,8 +48,16 @@ def masked(subject: Subject, masks: Sequence[Mask]) -> Subject:
             if mask.dropped:
                 reader.register_forward_hook(silent)
             elif inputs is not None:
-                reader.register_forward_pre_hook(multiplier(inputs.to(subject.device)))
+                whole = spread(inputs.to(subject.device), reader)
+                reader.register_forward_pre_hook(multiplier(whole))
     return slim
+
+
+def spread(mask: Tensor, reader: nn.Linear) -> Tensor:
+    """The mask (n,) of all that a reader is given, from that of the inputs (d,) it has weights for."""
+    if not isinstance(reader, Selected):
+        return mask
+    return mask.new_zeros(reader.in_features).index_copy(0, reader.places, mask)
 
 
 def silent(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -68,8 +77,8 @@ def masks_of(analysis: Analysis, plan: Plan, sites: Collection[str] = SITES) -> 
         found: dict[str, Any] = {}
         if "attention" in sites and plan.heads[index] < layer.widest(plan.unit):
             kept = kept_inputs(analysis, plan, index)
-            gain = known[index].heads.repeat_interleave(analysis.shape.head_size) if known else None
-            found["attention"] = inputs_mask(layer.heads * analysis.shape.head_size, kept, gain)
+            gain = known[index].heads.repeat_interleave(layer.values) if known else None
+            found["attention"] = inputs_mask(layer.heads * layer.values, kept, gain)
         if "mlp" in sites and plan.channels[index] < layer.channels:
             kept = kept_channels(analysis, plan, index)
             found["mlp"] = inputs_mask(layer.channels, kept, known[index].channels if known else None)
@@ -86,13 +95,13 @@ def inputs_mask(size: int, kept: Tensor, gain: Tensor | None) -> Tensor:
 
 def kept_inputs(analysis: Analysis, plan: Plan, index: int) -> Tensor:
     """The inputs (k,) of the attention reader that the plan keeps in one layer."""
-    layer, size = analysis.shape.layers[index], analysis.shape.head_size
-    grouping = Grouping(layer.heads, layer.groups, plan.unit, size)
+    layer = analysis.shape.layers[index]
+    grouping = Grouping(layer.heads, layer.groups, plan.unit, layer.values)
     ranking: Ranking = analysis.layers[index].attention[plan.unit].ranking
     pins = pinned(plan, index, "attention", layer.heads)
     if pins is not None and plan.unit != "value-column":  # such plans keep every head
         ranking = scores.rank_heads(ranking.scores, grouping, pinned=pins)
-    return grouping.inputs_of(ranking.kept(plan.heads[index], layer.widest(plan.unit)), size)
+    return grouping.inputs_of(ranking.kept(plan.heads[index], layer.widest(plan.unit)), layer.values)
 
 
 def kept_channels(analysis: Analysis, plan: Plan, index: int) -> Tensor:

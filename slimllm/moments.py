@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from slimllm.families import part
 from slimllm.gram import Gram
 from slimllm.lending import opened
+from slimllm.modeling_slim import Selected
 from slimllm.models import Subject
 from slimllm.types import Drift, LayerMoments, Moments
 
@@ -179,7 +180,7 @@ def passes(
     watched = accumulators or {}
 
     def watcher(accumulator: Accumulator) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        return lambda _, inputs: accumulator.see(inputs[0])
+        return lambda linear, inputs: accumulator.see(read_by(linear, inputs[0]))
 
     handles = [
         part(layer, name).register_forward_pre_hook(watcher(accumulator))
@@ -197,6 +198,11 @@ def passes(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def read_by(linear: nn.Module, given: Tensor) -> Tensor:
+    """Those of the inputs (…, n) given to a linear that it has weights for: (…, d)."""
+    return given[..., linear.places] if isinstance(linear, Selected) else given
 
 
 def catcher(goal: Goal) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:

@@ -39,7 +39,6 @@ from slimllm.types import (
     LayerReport,
     Plan,
     Progress,
-    Refusal,
 )
 
 Result = TypeVar("Result")
@@ -73,7 +72,6 @@ def analyse(
     With a `folder` the moments are kept there and used again when model and calibration are the same. Every
     `Progress` carries the `LayerAnalysis` just finished.
     """
-    check_values(subject)
     start, peak = time.perf_counter(), watch_peak(subject.device)
     row, chosen = method(method_name), settings(method_name, options or {})
     tokens = texts.calibration_tokens(
@@ -164,7 +162,6 @@ def prune(
     Every `Progress` carries the `LayerReport` just finished. Closing the generator early leaves nothing
     behind. The `analysis` that the plan was made from spares a method that learns from learning again.
     """
-    check_values(subject)
     check_plan(plan, subject.shape)
     start, peak = time.perf_counter(), watch_peak(subject.device)
     tokens = texts.calibration_tokens(
@@ -216,13 +213,3 @@ def follows(subject: Subject, plan: Plan) -> bool:
     """Whether the dense stream is needed beside the pruned one."""
     row = method(plan.method)
     return RECOVERIES[plan.recovery].follows and row.statistics == "pruned" and bool(subject.family.between)
-
-
-def check_values(subject: Subject) -> None:
-    """Refuses attention whose values are narrower than its heads: its reader skips inputs, and the moments of
-    what it is given would not be those of what it reads."""
-    if any(layer.values < subject.shape.head_size for layer in subject.shape.layers):
-        raise Refusal(
-            f"Heads of '{subject.source}' have lost value columns (method fasp), and such a model cannot be "
-            "analysed or pruned again yet; start from the model it was made of."
-        )

@@ -69,10 +69,10 @@ class Probe:
         """
         shape, subject = self.subject.shape.layers[index], self.subject
         unit, site = next(iter(layer.attention.items()))
-        grouping = Grouping(shape.heads, shape.groups, unit, subject.shape.head_size)
+        grouping = Grouping(shape.heads, shape.groups, unit, shape.values)
         width = shape.widest(unit) * max(1, shape.steps(unit) - 1) // shape.steps(unit)
         kept = site.ranking.kept(width, shape.widest(unit))
-        inputs = grouping.inputs_of(kept, subject.shape.head_size)
+        inputs = grouping.inputs_of(kept, shape.values)
         channels = max(1, int(shape.channels * SHARE))
         readers = subject.family.attention.reader, subject.family.mlp.reader
         sensitivity: dict[SiteName, float] = {
@@ -135,7 +135,8 @@ def replaced(reader: nn.Module, weight: Tensor, bias: Tensor | None, kept: Tenso
         shift = own if shift is None else own + shift
 
     def answer(_: nn.Module, inputs: tuple[Tensor, ...], __: Tensor) -> Tensor:
-        return nn.functional.linear(inputs[0][..., kept.to(like.device)], new, shift)
+        read = streaming.read_by(reader, inputs[0])
+        return nn.functional.linear(read[..., kept.to(like.device)], new, shift)
 
     handle = reader.register_forward_hook(answer)
     try:

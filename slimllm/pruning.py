@@ -112,8 +112,8 @@ def prune_attention(
     all and None if none goes."""
     subject, plan = work.slim, work.plan
     layer, family, shape = subject.layers[index], subject.family, subject.shape.layers[index]
-    size = subject.shape.head_size
-    grouping = Grouping(shape.heads, shape.groups, plan.unit, size)
+    size, values = subject.shape.head_size, shape.values  # in the stream, and of the reader's inputs
+    grouping = Grouping(shape.heads, shape.groups, plan.unit, values)
     name = family.attention.reader
     weight = double(part(layer, name).weight)
     if not work.cut(index)[0]:
@@ -130,11 +130,11 @@ def prune_attention(
     site = HeadSite(weight, moments, grouping, pins, plan.seed * 1000 + index, learned)
     ranking = work.method.heads(site, dict(plan.options))
     kept = ranking.kept(plan.heads[index], shape.widest(plan.unit))
-    inputs = grouping.inputs_of(kept, size)
-    gain = None if learned is None else learned.repeat_interleave(size)[inputs]
+    inputs = grouping.inputs_of(kept, values)
+    gain = None if learned is None else learned.repeat_interleave(values)[inputs]
     repair = mended(work, weight, moments, inputs, gain)
     if plan.unit == "value-column":
-        surgery.slice_values(layer, family, shape, size, kept.view(shape.groups, -1) % size, repair)
+        surgery.slice_values(layer, family, shape, size, kept.view(shape.groups, -1) % values, repair)
     else:
         slice_attention(layer, family, shape, size, kept, repair)
     return kept, cost_of(layer, name, weight, moments, inputs, repair)

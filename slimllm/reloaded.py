@@ -6,17 +6,36 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from slimllm import models
 from slimllm.families import Family, layer_shape, narrows_values, part, shape_of
+from slimllm.label import FACTS
+from slimllm.lending import is_lent
 from slimllm.models import Pruned, Subject
 from slimllm.planning import versions
 from slimllm.recipes import read_plan
 from slimllm.surgery import skeleton, slice_attention, slice_mlp, slice_values
 from slimllm.types import LayerReport, Plan, Refusal, Repair
+
+
+def load(source: str, *, say: Callable[[str], object] = str, **how: Any) -> Subject:
+    """A subject as `models.load` gives it, but a padded export of ours without its zeros, which would be all
+    that pruning takes away; options as there."""
+    subject = models.load(source, say=say, **how)
+    try:
+        tier, _ = facts(Path(subject.source).expanduser() / FACTS)
+    except Refusal:  # no export of ours
+        tier = ""
+    if tier != "padded" or is_lent(subject.model):
+        return subject
+    say("The zeros that this export was filled up with are left out.")
+    return unpadded(subject)
 
 
 def as_pruned(subject: Subject) -> Pruned:
@@ -27,8 +46,8 @@ def as_pruned(subject: Subject) -> Pruned:
     where the folder's plan or reports cannot be read.
     """
     folder = Path(subject.source).expanduser()
-    if (folder / "slimllm.json").is_file():
-        plan, (tier, layers) = read_plan(folder / "plan.json"), facts(folder / "slimllm.json")
+    if (folder / FACTS).is_file():
+        plan, (tier, layers) = read_plan(folder / "plan.json"), facts(folder / FACTS)
         return Pruned(unpadded(subject) if tier == "padded" else subject, plan, layers, 0.0, 0.0)
     shape = subject.shape
     plan = Plan(

@@ -37,7 +37,7 @@ def analyse_layer(
     energy = recovery.output_energy(weight, moments)
     attention: dict[Unit, SiteAnalysis] = {}
     for unit in units_of(row, subject.shape):
-        grouping = Grouping(shape.heads, shape.groups, unit, subject.shape.head_size)
+        grouping = Grouping(shape.heads, shape.groups, unit, shape.values)
         known = learned.heads if learned else None
         ranking = row.heads(HeadSite(weight, moments, grouping, seed=seed, learned=known), options)
         error = head_errors(weight, moments, ranking, grouping, energy)

@@ -26,6 +26,7 @@ def synthetic_shape(layers: int, heads: int, groups: int, head_size: int, channe
         fixed=2 * hidden,
         attention_bias=False,
         mlp_bias=False,
+        values=head_size,
     )
     vocab = 49_152
     return Shape("llama", hidden, head_size, vocab, 2048, vocab * hidden + hidden, (layer,) * layers)

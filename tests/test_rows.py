@@ -126,14 +126,6 @@ def without_layers(subject: Subject, gone: list[int], ids: torch.Tensor) -> torc
 # Rankings and allocations of single rows -------------------------------------------------------------------
 
 
-def test_a_model_that_lost_value_columns_is_not_pruned_again(text: texts.Text) -> None:
-    subject = tiny_subject("llama")
-    plan = planning.make_plan(analysis_of(subject, text, "fasp"), 0.3, align=1)
-    narrow = pipeline.finish(pipeline.prune(subject, plan, text)).subject
-    with pytest.raises(Refusal, match="lost value columns"):
-        analysis_of(narrow, text, "slimllm")
-
-
 def test_fasp_columns_equal_an_oracle_on_activations() -> None:
     torch.manual_seed(0)
     heads, groups, size, outputs = 6, 3, 4, 5

@@ -415,8 +415,7 @@ def test_an_export_is_verified_and_loads_as_a_subject(tier: str, tmp_path: Path)
     assert (done.tier, done.verified) == (tier, True)
     assert done.max_logit_difference <= 1e-4
     subject = slimllm.load(str(tmp_path / "small"), device="cpu")
-    assert subject.shape.parameters >= pruned.subject.shape.parameters
-    assert (subject.shape == pruned.subject.shape) == (tier == "shim")
+    assert subject.shape == pruned.subject.shape  # padding is left out
 
 
 @pytest.mark.parametrize("tier", ["native", "twin"])

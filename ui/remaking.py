@@ -7,7 +7,7 @@ from collections.abc import Generator
 
 from torch import Tensor
 
-from slimllm import models, pipeline, planning, texts, tuning
+from slimllm import pipeline, planning, reloaded, texts, tuning
 from slimllm.models import Pruned, Subject
 from slimllm.tuning import Tuning
 from slimllm.types import Calibration, Plan, Progress
@@ -41,6 +41,6 @@ def subject_of(session: Session, plan: Plan, offline: bool) -> Subject:
     if mine is not None and mine.subject.source == plan.model:
         planning.check_plan(plan, mine.subject.shape)
         return mine.subject
-    subject = models.load(plan.model, offline=offline)
+    subject = reloaded.load(plan.model, offline=offline)
     planning.check_plan(plan, subject.shape)
     return subject

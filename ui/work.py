@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from slimllm import card, checkpoint, evaluate, gates, models, pipeline, planning, texts, tuning
+from slimllm import card, checkpoint, evaluate, gates, pipeline, planning, reloaded, texts, tuning
 from slimllm.models import Subject
 from slimllm.places import home
 from slimllm.types import Analysis, Calibration, LayerAnalysis, Plan, Progress, Refusal
@@ -51,7 +51,7 @@ def open_model(registry: Registry, job: Job, source: str, device: str, dtype: st
     job.say(f"Opening {source or 'the model'}.")
 
     def make() -> Loaded:
-        subject = models.load(source, device=device, dtype=dtype, offline=offline, say=job.say)
+        subject = reloaded.load(source, device=device, dtype=dtype, offline=offline, say=job.say)
         job.say("Measuring how fast it reads.")
         found = pipeline.finish(evaluate.speed(subject, length=128, new_tokens=1, repeats=2))
         kind = str(subject.dtype).removeprefix("torch.")
