@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from slimllm import commands, crew
+from slimllm import commands, crew, makers
 from slimllm.allocation import ALLOCATIONS
 from slimllm.answers import plain
 from slimllm.forms import FORMS
@@ -143,15 +143,14 @@ def parser() -> Parser:
     plan.add_argument("--out", required=True, type=path, metavar="plan.json")
 
     prune = command(
-        "prune", "prune and export a checkpoint", commands.prune, "model", "reading", "scoring", "sizing"
+        "prune", "prune and export a checkpoint", makers.prune, "model", "reading", "scoring", "sizing"
     )
     what = prune.add_mutually_exclusive_group(required=True)
     what.add_argument("--plan", type=path, metavar="plan.json")
     what.add_argument("--ratio", type=float, help="share of parameters to remove, 0 to 1")
-    prune.add_argument("--export", default="auto", choices=("auto", *FORMS))
-    prune.add_argument("--out", required=True, type=path, metavar="DIR")
+    add_target(prune)
 
-    add_tune(command("tune", "fine-tune a pruned model, merge and export it", commands.tune, "model"))
+    add_tune(command("tune", "fine-tune a pruned model, merge and export it", makers.tune, "model"))
     command("evaluate", "measure perplexity", commands.evaluate, "model", "measuring")
     generate = command("generate", "continue a prompt", commands.generate, "model", "writing")
     generate.add_argument("--prompt", required=True)
@@ -163,9 +162,21 @@ def parser() -> Parser:
     card = command("card", "what can be done with a model, before any work", commands.card)
     card.add_argument("model", help="smollm2, a hub id, a folder or a .gguf file")
     card.set_defaults(show=show_card)
+    push = command("push", "take an export to a repository of a model hub", makers.push)
+    push.add_argument("folder", type=path, help="a folder this program exported")
+    push.add_argument("repository", help="OWNER/NAME; a new one will be private")
     command("methods", "list methods, recoveries, allocations and families", commands.methods)
     add_serve(command("serve", "start the app", commands.serve))
     return top
+
+
+def add_target(maker: Parser) -> None:
+    """Where a checkpoint goes, and as what."""
+    maker.add_argument("--export", default="auto", choices=("auto", *FORMS))
+    maker.add_argument("--out", required=True, type=path, metavar="DIR")
+    maker.add_argument(
+        "--push", metavar="OWNER/NAME", help="a repository of the model hub to take it to, too"
+    )
 
 
 def add_tune(tune: Parser) -> None:
@@ -183,8 +194,7 @@ def add_tune(tune: Parser) -> None:
     add("--measure-on", metavar="TEXT", help="text for the perplexity, by default that of --text")
     add("--window", type=int, default=128, help="tokens per window")
     add("--limit-tokens", type=int, help="measure on no more than this many tokens")
-    add("--export", default="auto", choices=("auto", *FORMS))
-    add("--out", required=True, type=path, metavar="DIR")
+    add_target(tune)
 
 
 def add_serve(serve: Parser) -> None:

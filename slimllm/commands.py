@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from slimllm import card as cards
-from slimllm import checkpoint, crew, pipeline, planning, recipes, reloaded, store, texts, tuning
+from slimllm import crew, pipeline, planning, recipes, reloaded, store, texts
 from slimllm import evaluate as evaluation
 from slimllm.allocation import ALLOCATIONS
 from slimllm.families import FAMILIES
@@ -137,54 +137,6 @@ def plan(given: Arguments, report: Report) -> dict[str, Any]:
     }
 
 
-def prune(given: Arguments, report: Report) -> dict[str, Any]:
-    checkpoint.check_target(given.out)
-    ready = recipes.read_plan(given.plan) if given.plan else None
-    if ready is None:
-        planning.check_ratio(given.ratio)
-        method(given.method)
-    text = texts.text(ready.calibration.text if ready else given.text, offline=given.offline)
-    subject = load(given.model, given, report)
-    analysis = None
-    if ready is None:
-        if given.ratio == 0:
-            report.say("A ratio of 0 removes nothing; the dense model is exported.")
-        analysis = run_analysis(subject, given, report, None)
-        ready = make_plan(
-            analysis, given, same_width=given.same_width or given.export in ("native", "twin", "gguf")
-        )
-    pruned = pipeline.finish(pipeline.prune(subject, ready, text, analysis), report.progress)
-    recipe = f"python -m slimllm prune --model {given.model} --plan plan.json --out DIR"
-    job = checkpoint.export(pruned, given.out, wanted=given.export, recipe=recipe)
-    exported = pipeline.finish(job, report.progress)
-    report.say(exported.words)
-    before, after = subject.shape, pruned.subject.shape
-    return {
-        "parameters_before": before.parameters,
-        "parameters_after": after.parameters,
-        "ratio": ready.ratio_achieved,
-        "ratio_requested": ready.ratio_requested,
-        "count": ready.count,
-        "tier": exported.tier,
-        "why": exported.words,
-        "seconds": pruned.seconds,
-        "peak_memory_mib": pruned.peak_memory_mib,
-        "bytes": exported.bytes,
-        "verified": exported.verified,
-        "max_logit_difference": exported.max_logit_difference,
-        "out": str(given.out),
-        "layers": [
-            {
-                "heads": layer.heads,
-                "channels": layer.channels,
-                "error_predicted": layer.error_predicted,
-                "error_measured": layer.error_measured,
-            }
-            for layer in pruned.layers
-        ],
-    }
-
-
 def measure(subject: Subject, text: texts.Text, given: Arguments, report: Report) -> evaluation.Perplexity:
     limit = given.limit_tokens
     if limit is not None and limit < 2:
@@ -209,55 +161,6 @@ def evaluate(given: Arguments, report: Report) -> dict[str, Any]:
         "split": "evaluation" if text.parts_differ else "whole file",
         "dtype": str(subject.dtype).removeprefix("torch."),
         "seconds": time.perf_counter() - start,
-    }
-
-
-def tune(given: Arguments, report: Report) -> dict[str, Any]:
-    checkpoint.check_target(given.out)
-    names = [field.name for field in dataclasses.fields(tuning.Tuning)]
-    wanted = tuning.Tuning(**{name: getattr(given, name) for name in names})
-    tuning.check(wanted)
-    text = texts.text(given.text, offline=given.offline)
-    other = texts.text(given.measure_on or given.text, offline=given.offline)
-    subject = load(given.model, given, report)
-    pruned, most = reloaded.as_pruned(subject), subject.shape.max_length
-    tokens = texts.calibration_tokens(text, subject.tokenizer, calibration(given), max_length=most)
-    seen = other.name == text.name and not text.parts_differ
-    if seen:
-        report.say(f"'{text.name}' is one part, so perplexity is measured on what is learned.")
-    before = measure(pruned.subject, other, given, report)
-    done: list[Progress] = []
-
-    def follow(step: Progress) -> None:
-        done.append(step)
-        report.progress(step)
-
-    tuned = pipeline.finish(tuning.tune(pruned, tokens, wanted), follow)
-    after = measure(tuned.subject, other, given, report)
-    change = f"{before.perplexity:.2f} before, {after.perplexity:.2f} after tuning"
-    notes = [tuning.words(wanted), f"Perplexity on `{other.name}`: {change}."]
-    recipe = tuning.command(wanted, given.model)
-    job = checkpoint.export(tuned, given.out, wanted=given.export, recipe=recipe, card_notes=notes)
-    exported = pipeline.finish(job, report.progress)
-    report.say(exported.words)
-    return {
-        "perplexity_before": before.perplexity,
-        "perplexity_after": after.perplexity,
-        "measured_on": other.name,
-        "split": "evaluation" if other.parts_differ else "whole file",
-        "measured_on_learned_text": seen,
-        "steps": len(done),
-        "epochs": wanted.epochs,
-        "tokens": tokens.numel(),
-        "seconds": tuned.seconds,
-        "peak_memory_mib": tuned.peak_memory_mib,
-        "loss_first": done[0].result,
-        "loss_last": done[-1].result,
-        "tier": exported.tier,
-        "verified": exported.verified,
-        "max_logit_difference": exported.max_logit_difference,
-        "bytes": exported.bytes,
-        "out": str(given.out),
     }
 
 

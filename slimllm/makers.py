@@ -1,0 +1,129 @@
+"""The commands that make checkpoints and take them to a model hub."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from slimllm import checkpoint, hub, pipeline, planning, recipes, reloaded, texts, tuning
+from slimllm.commands import Arguments, Report, calibration, load, make_plan, measure, run_analysis
+from slimllm.methods import method
+from slimllm.models import Pruned
+from slimllm.types import Progress
+
+
+def check_targets(given: Arguments) -> None:
+    """Refuses a folder or a repository that nothing can be written to, before hours of work."""
+    checkpoint.check_target(given.out)
+    if given.push:
+        hub.check(given.push, offline=given.offline)
+
+
+def export(
+    pruned: Pruned, given: Arguments, report: Report, recipe: str, notes: Sequence[str] = ()
+) -> dict[str, Any]:
+    """What was written, and where it was pushed to."""
+    job = checkpoint.export(pruned, given.out, wanted=given.export, recipe=recipe, card_notes=notes)
+    done = pipeline.finish(job, report.progress)
+    report.say(done.words)
+    answer = {
+        "tier": done.tier,
+        "why": done.words,
+        "bytes": done.bytes,
+        "verified": done.verified,
+        "max_logit_difference": done.max_logit_difference,
+        "out": str(given.out),
+    }
+    if given.push:
+        answer["pushed"] = hub.push(given.out, given.push, report.say)
+    return answer
+
+
+def prune(given: Arguments, report: Report) -> dict[str, Any]:
+    check_targets(given)
+    ready = recipes.read_plan(given.plan) if given.plan else None
+    if ready is None:
+        planning.check_ratio(given.ratio)
+        method(given.method)
+    text = texts.text(ready.calibration.text if ready else given.text, offline=given.offline)
+    subject = load(given.model, given, report)
+    analysis = None
+    if ready is None:
+        if given.ratio == 0:
+            report.say("A ratio of 0 removes nothing; the dense model is exported.")
+        analysis = run_analysis(subject, given, report, None)
+        ready = make_plan(
+            analysis, given, same_width=given.same_width or given.export in ("native", "twin", "gguf")
+        )
+    pruned = pipeline.finish(pipeline.prune(subject, ready, text, analysis), report.progress)
+    recipe = f"python -m slimllm prune --model {given.model} --plan plan.json --out DIR"
+    exported = export(pruned, given, report, recipe)
+    before, after = subject.shape, pruned.subject.shape
+    return {
+        "parameters_before": before.parameters,
+        "parameters_after": after.parameters,
+        "ratio": ready.ratio_achieved,
+        "ratio_requested": ready.ratio_requested,
+        "count": ready.count,
+        "seconds": pruned.seconds,
+        "peak_memory_mib": pruned.peak_memory_mib,
+        **exported,
+        "layers": [
+            {
+                "heads": layer.heads,
+                "channels": layer.channels,
+                "error_predicted": layer.error_predicted,
+                "error_measured": layer.error_measured,
+            }
+            for layer in pruned.layers
+        ],
+    }
+
+
+def tune(given: Arguments, report: Report) -> dict[str, Any]:
+    check_targets(given)
+    names = [field.name for field in dataclasses.fields(tuning.Tuning)]
+    wanted = tuning.Tuning(**{name: getattr(given, name) for name in names})
+    tuning.check(wanted)
+    text = texts.text(given.text, offline=given.offline)
+    other = texts.text(given.measure_on or given.text, offline=given.offline)
+    subject = load(given.model, given, report)
+    pruned, most = reloaded.as_pruned(subject), subject.shape.max_length
+    tokens = texts.calibration_tokens(text, subject.tokenizer, calibration(given), max_length=most)
+    seen = other.name == text.name and not text.parts_differ
+    if seen:
+        report.say(f"'{text.name}' is one part, so perplexity is measured on what is learned.")
+    before = measure(pruned.subject, other, given, report)
+    done: list[Progress] = []
+
+    def follow(step: Progress) -> None:
+        done.append(step)
+        report.progress(step)
+
+    tuned = pipeline.finish(tuning.tune(pruned, tokens, wanted), follow)
+    after = measure(tuned.subject, other, given, report)
+    change = f"{before.perplexity:.2f} before, {after.perplexity:.2f} after tuning"
+    notes = [tuning.words(wanted), f"Perplexity on `{other.name}`: {change}."]
+    recipe = tuning.command(wanted, given.model)
+    exported = export(tuned, given, report, recipe, notes)
+    return {
+        "perplexity_before": before.perplexity,
+        "perplexity_after": after.perplexity,
+        "measured_on": other.name,
+        "split": "evaluation" if other.parts_differ else "whole file",
+        "measured_on_learned_text": seen,
+        "steps": len(done),
+        "epochs": wanted.epochs,
+        "tokens": tokens.numel(),
+        "seconds": tuned.seconds,
+        "peak_memory_mib": tuned.peak_memory_mib,
+        "loss_first": done[0].result,
+        "loss_last": done[-1].result,
+        **exported,
+    }
+
+
+def push(given: Arguments, report: Report) -> dict[str, Any]:
+    hub.check(given.repository, offline=given.offline)
+    return {"pushed": hub.push(given.folder, given.repository, report.say), "folder": str(given.folder)}
