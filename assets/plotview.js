@@ -149,6 +149,7 @@
     let listening = false;
     let kind = null;
     let queued = 0;
+    let drawn = 0; // the width of the picture, 0 while it is not in step with the value
 
     /** An empty place, or one where something went wrong, says so. */
     function bare(words, wrong) {
@@ -174,6 +175,7 @@
         return;
       }
       const width = box.clientWidth;
+      drawn = width;
       if (!width) return; // hidden: the ResizeObserver calls again when shown
       const {data, layout} = dark() ? recoloured(figure, window.slimSwaps ?? {}) : figure;
       const dress = dressed(layout ?? {}, data, {width, height: props.height, picks: props.picks});
@@ -191,10 +193,8 @@
       queued ||= requestAnimationFrame(paint);
     };
     watch(['value', 'height', 'caption', 'placeholder', 'picks'], later);
-    let seen = box.clientWidth;
     new ResizeObserver(() => {
-      if (box.clientWidth !== seen) later();
-      seen = box.clientWidth;
+      if (box.clientWidth && box.clientWidth !== drawn) later(); // what comes back as it was is still drawn
     }).observe(box);
     let theme = dark();
     new MutationObserver(() => {

@@ -26,7 +26,7 @@ from ui.picking import Picked
 from ui.polished import Polished
 from ui.preview import Preview
 from ui.runs import Column, Entry, Protocol, Run
-from ui.words import method_title
+from ui.words import method_title, same_width
 
 KEPT_WEIGHTS = 2  # pruned models stay in memory for the latest runs only
 KEPT_PLANS = 500
@@ -278,11 +278,12 @@ class Session:
     def step(self, by: int) -> None:
         """Moves back (−1) or forth (+1) through the plans, as far as there are any."""
         with self.lock:
+            left = self.present
             self.cursor = min(max(self.cursor + by, 0), len(self.plans) - 1)
             self.gesture = ("", 0.0)
-            if self.cursor >= 0:
+            if left is not None:
                 self.suit(self.plan)
-            self.mark("plan", "controls", "bank")
+                self.mark("plan", *(() if same_rules(left, self.plan) else ("controls", "bank")))
 
     # Runs
 
@@ -320,3 +321,14 @@ class Session:
         if self.job is not None and self.job.active:
             self.job.stopping.set()
         self._swept()
+
+
+def same_rules(one: Plan, other: Plan) -> bool:
+    """Whether two plans show the same controls: they differ in what hands did to single layers, if at all."""
+    rules = ("ratio_requested", "recovery", "unit", "align", "count", "protected", "forced")
+    alike = one.allocation == other.allocation or "hand" in (one.allocation, other.allocation)
+    return (
+        alike
+        and same_width(one) == same_width(other)
+        and all(getattr(one, rule) == getattr(other, rule) for rule in rules)
+    )
