@@ -146,14 +146,16 @@ def score_chart(found: LayerAnalysis, index: int, plan: Plan | None, shape: Shap
 def head_bars(
     panels: Panels, site: SiteAnalysis, layer: LayerShape, unit: Unit, index: int, plan: Plan | None
 ) -> None:
-    """A bar for every head or value column, best first; those that the plan cuts are hatched."""
+    """A bar for every head or value column, best first; those that the plan cuts are hollow. (Plotly needs
+    four times as long for hatched ones.)"""
     scores, order = site.ranking.scores, site.ranking.order
     widest = layer.widest(unit)
     width = attention_width(plan, index, layer, unit) if plan is not None else widest
     kept = choice(site, width, widest)[order.numpy()]
     values = np.nan_to_num(scores[order].float().numpy())
     what = "value column" if unit == "value-column" else "head"
-    for name, mask, colour, hatch in (("kept", kept, "accent", ""), ("cut", ~kept, "second", "/")):
+    full, hollow = COLOUR["accent"], faint(COLOUR["second"])
+    for name, mask, inside, rim in (("kept", kept, full, 0.0), ("cut", ~kept, hollow, 1.5)):
         places = np.flatnonzero(mask)
         if len(places):
             panels.add(
@@ -166,9 +168,8 @@ def head_bars(
                     legendgroup=name,
                     showlegend=False,
                     marker={
-                        "color": COLOUR[colour],
-                        "line": {"width": 0},
-                        "pattern": {"shape": hatch, "fillmode": "overlay", "fgcolor": COLOUR["surface"]},
+                        "color": inside,
+                        "line": {"width": rim, "color": COLOUR["second"]},
                     },
                     hovertemplate=f"{what} %{{customdata}}, rank %{{x}}, {name}<br>"
                     "score %{y:.4g}<extra></extra>",

@@ -44,7 +44,6 @@ function accept() {
   for (let layer = 0; layer < bank.layers.length; layer += 1) {
     recount(layer);
     paintLayer(layer);
-    paintLock(layer);
   }
   if (pointed && pointed.layer >= bank.layers.length) pointed = null;
   if (selected.layer >= bank.layers.length) selected = {site: 'mlp', layer: 0};

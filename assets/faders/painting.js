@@ -1,5 +1,14 @@
 // What changes is drawn, counted and told once a frame.
 
+/** Writes only what is new: every write makes the browser look at the styles of a whole column again. */
+function say(node, name, now) {
+  if (node.getAttribute(name) !== String(now)) node.setAttribute(name, now);
+}
+
+function write(node, words) {
+  if (node.textContent !== words) node.textContent = words;
+}
+
 function recount(layer) {
   sums[layer] = sumsOf(layer);
 }
@@ -13,40 +22,40 @@ function paintLayer(layer) {
       node.style.setProperty('--kept', kept / dense(site, layer));
       node.setAttribute('aria-valuenow', now);
     }
-    node.setAttribute('aria-valuemin', Math.min(kept, limits(site, layer)[0]));
-    node.setAttribute('aria-valuetext', spoken(site, layer));
+    say(node, 'aria-valuemin', Math.min(kept, limits(site, layer)[0]));
+    say(node, 'aria-valuetext', spoken(site, layer));
     node.classList.toggle('fd-dropped', isDropped(layer));
   }
   const error = exact?.errors[layer] ?? sums[layer].joint;
-  nodes.errors[layer].style.setProperty('--error', Math.sqrt(Math.min(1, error)).toFixed(4));
+  say(nodes.errors[layer], 'style', `--error: ${Math.sqrt(Math.min(1, error)).toFixed(4)}`);
 }
 
 function paintLock(layer) {
   const locked = value.locked[layer];
   const lock = nodes.locks[layer];
-  lock.setAttribute('aria-pressed', locked);
-  lock.setAttribute('aria-label', `${locked ? 'unlock' : 'lock'} layer ${layer}`);
-  lock.title = `${locked ? 'Unlock' : 'Lock'} layer ${layer}`;
+  say(lock, 'aria-pressed', locked);
+  say(lock, 'aria-label', `${locked ? 'unlock' : 'lock'} layer ${layer}`);
+  say(lock, 'title', `${locked ? 'Unlock' : 'Lock'} layer ${layer}`);
   for (const site of SITES) {
     nodes.faders[site][layer].classList.toggle('fd-locked', locked);
-    nodes.faders[site][layer].setAttribute('aria-disabled', locked || (solo !== '' && solo !== site));
+    say(nodes.faders[site][layer], 'aria-disabled', locked || (solo !== '' && solo !== site));
   }
 }
 
 function paintTotals() {
   const totals = exact ?? forecast(sums);
-  nodes.forecast.dataset.exact = String(exact !== null);
+  say(nodes.forecast, 'data-exact', exact !== null);
   for (const figure of FIGURES) {
     const {number} = nodes.figures[figure.key];
-    number.textContent = figure.show(totals[figure.key]);
-    number.dataset.value = totals[figure.key];
+    write(number, figure.show(totals[figure.key]));
+    say(number, 'data-value', totals[figure.key]);
   }
 }
 
 /** Which site is heard alone: said in words, and the other lane dimmed. */
 function paintSolo() {
   for (const site of SITES) {
-    nodes.solos[site].setAttribute('aria-pressed', String(solo === site));
+    say(nodes.solos[site], 'aria-pressed', solo === site);
     nodes.lanes[site].classList.toggle('fd-silent', solo !== '' && solo !== site);
   }
   for (let layer = 0; layer < bank.layers.length; layer += 1) paintLock(layer);
@@ -54,14 +63,14 @@ function paintSolo() {
 
 function paintDense() {
   const all = forecast(bank.layers.map((it, layer) => layerSums(layer, it.dense[0], it.dense[1])));
-  for (const figure of FIGURES) nodes.figures[figure.key].of.textContent = figure.of(all);
+  for (const figure of FIGURES) write(nodes.figures[figure.key].of, figure.of(all));
 }
 
 /** The numbers of the fader under the pointer; a hint where there is none. */
 function paintDetail() {
   const line = nodes.detail;
   if (!pointed) {
-    line.textContent = solo ? ALONE[solo] : IDLE;
+    write(line, solo ? ALONE[solo] : IDLE);
     line.classList.add('fd-idle');
     return;
   }
