@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from slimllm.cli import main
+from slimllm.__main__ import run
 
 if __name__ == "__main__":
-    sys.exit(main(["serve", *sys.argv[1:]]))
+    sys.exit(run(["serve", *sys.argv[1:]]))

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 import slimllm
+from slimllm import whole
 from slimllm.allocation import ALLOCATIONS
 from slimllm.methods import METHODS, method, settings
 from slimllm.models import Subject
 from slimllm.recovery import RECOVERIES
-from slimllm.store import replace_file
 from slimllm.types import Refusal
 
 FORMAT = 1  # raised when a cell's content changes its meaning
@@ -150,7 +150,7 @@ class Cells:
 
     def keep(self, key: dict[str, Any], cell: dict[str, Any]) -> None:
         text = json.dumps({"key": key, "cell": cell}, indent=1, allow_nan=False)
-        replace_file(self.file(key), lambda path: path.write_text(text, encoding="utf-8"))
+        whole.write_text(self.file(key), text)
 
 
 def key_of(row: Row | None, ratio: float, shared: dict[str, Any]) -> dict[str, Any]:

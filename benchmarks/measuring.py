@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmarks import cells
 from benchmarks.cells import Cells, Row
-from slimllm import evaluate, models, pipeline, planning, store, texts
+from slimllm import evaluate, models, pipeline, planning, store, texts, whole
 from slimllm.answers import plain
 from slimllm.types import Analysis, Calibration, Refusal
 
@@ -122,7 +122,7 @@ def moments_of(bench: Bench, key: dict[str, Any]) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     say("collecting the moments …")
     analyse(bench, cells.FLOOR, {})
-    store.replace_file(stamp, lambda path: path.write_text(json.dumps({"digest": digest})))
+    whole.write_text(stamp, json.dumps({"digest": digest}))
 
 
 def compute(bench: Bench, row: Row, ratio: float) -> dict[str, Any]:

@@ -35,7 +35,7 @@ import torch
 from benchmarks import cells, picture, report
 from benchmarks.cells import Row
 from benchmarks.measuring import Bench, cell_of, prepare, say
-from slimllm import planning, store
+from slimllm import planning, whole
 from slimllm.answers import plain
 from slimllm.cli import quiet_libraries
 from slimllm.types import Refusal
@@ -146,8 +146,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say("benchmarks.methods: cancelled before the first cell was finished")
         return 130
     text = json.dumps(plain(answer), indent=1, allow_nan=False)
-    store.replace_file(out / "results.json", lambda path: path.write_text(text, encoding="utf-8"))
-    store.replace_file(out / "results.html", lambda path: picture.write(answer, path))
+    whole.replace_file(out / "results.json", lambda path: path.write_text(text, encoding="utf-8"))
+    whole.replace_file(out / "results.html", lambda path: picture.write(answer, path))
     show = report.markdown if given.markdown else report.plain_text
     print(text if given.json else show(answer))
     say(f"wrote {out / 'results.json'} and {out / 'results.html'}")

@@ -3,65 +3,24 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING, Any
 
 # Before torch is loaded: threads that wait should sleep. Spinning ones made it 16 times slower beside a busy
 # browser.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
-
-from slimllm import checkpoint, pipeline, planning, texts
-from slimllm.models import Pruned, Subject
-from slimllm.reloaded import load
-from slimllm.texts import text
-from slimllm.types import Analysis, Calibration, Plan, Progress, Refusal
+if TYPE_CHECKING:
+    from slimllm.library import Calibration, Refusal, analyse, load, plan, prune, save, text
 
 __version__ = "0.1.0"
 __all__ = ["Calibration", "Refusal", "analyse", "load", "plan", "prune", "save", "text"]
 
-Listener = Callable[[Progress], None]
 
+def __getattr__(name: str) -> Any:
+    """What the package offers, imported when it is first asked for: the command line can then answer an
+    interruption of that with a sentence."""
+    if name not in __all__:
+        raise AttributeError(f"module 'slimllm' has no attribute '{name}'")
+    from slimllm import library
 
-def analyse(
-    subject: Subject,
-    text: texts.Text,
-    calibration: Calibration | None = None,
-    *,
-    method: str = "slimllm",
-    options: Mapping[str, Any] | None = None,
-    folder: str | Path | None = None,
-    on_progress: Listener | None = None,
-) -> Analysis:
-    """The analysis of a subject on the calibration part of a text; its moments are kept in `folder` if one
-    is given."""
-    job = pipeline.analyse(
-        subject,
-        text,
-        calibration or Calibration(text=text.name),
-        method_name=method,
-        options=options,
-        folder=Path(folder) if folder else None,
-    )
-    return pipeline.finish(job, on_progress)
-
-
-def plan(analysis: Analysis, ratio: float, **choices: Any) -> Plan:
-    """A plan that removes `ratio` of the decoder's parameters; choices as in `planning.make_plan`."""
-    return planning.make_plan(analysis, ratio, **choices)
-
-
-def prune(
-    subject: Subject, plan: Plan, text: texts.Text | None = None, *, on_progress: Listener | None = None
-) -> Pruned:
-    """The subject pruned to the plan, on the plan's own calibration text unless another is given."""
-    source = text or texts.text(plan.calibration.text)
-    return pipeline.finish(pipeline.prune(subject, plan, source), on_progress)
-
-
-def save(
-    pruned: Pruned, folder: str | Path, *, wanted: str = "auto", on_progress: Listener | None = None
-) -> checkpoint.Export:
-    """What was written into `folder`: a verified checkpoint that plain transformers loads."""
-    return pipeline.finish(checkpoint.export(pruned, Path(folder), wanted=wanted), on_progress)
+    return getattr(library, name)

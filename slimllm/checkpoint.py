@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import secrets
 import shutil
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from slimllm import llamacpp, modeling_slim
+from slimllm import llamacpp, modeling_slim, whole
 from slimllm.forms import Form, base_of, choose, name_of
 from slimllm.label import FACTS, Export, describe
 from slimllm.lending import is_lent, opened
@@ -41,7 +38,8 @@ def export(
     folder = check_target(folder)
     form = choose(pruned, wanted)
     yield Progress("export", 1, 4, form.words)
-    with beside(folder) as scratch:
+    unwritten = f"The export cannot be written to '{folder}'"
+    with whole.replace_folder(folder, unwritten, "free space or name another folder") as scratch:
         size, parameters = write(form, pruned, scratch)
         yield Progress("export", 2, 4, f"{size / 2**20:.1f} MiB written; loading them in a fresh process")
         found = reload_elsewhere([scratch], how_of(pruned.subject))
@@ -49,7 +47,6 @@ def export(
         done = Export(form.tier, str(folder), size, parameters, True, difference, form.words)
         yield Progress("export", 3, 4, f"Verified; largest difference of a logit {difference:.1e}")
         describe(done, pruned, scratch, recipe, card_notes)
-        place(scratch, folder)
     yield Progress("export", 4, 4, f"Exported to {folder}", done)
     return done
 
@@ -70,27 +67,12 @@ def check_target(folder: str | Path) -> Path:
     return folder
 
 
-@contextlib.contextmanager
-def beside(folder: Path) -> Iterator[Path]:
-    """A new folder next to the target, on the same disk, that is gone afterwards unless it was renamed."""
-    scratch = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
-    try:
-        scratch.mkdir(parents=True)
-        yield scratch
-    except (OSError, SafetensorError) as failure:
-        reason = getattr(failure, "strerror", None) or failure
-        message = f"The export cannot be written to '{folder}' ({reason}); free space or name another folder."
-        raise Refusal(message) from failure
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
 def write(form: Form, pruned: Pruned, folder: Path) -> tuple[int, int]:
     """Bytes and parameters of the weights file just written, beside config, code, tokenizer and plan."""
     subject, config, tensors = pruned.subject, form.model.config, stored(form)
-    need, free = sum(t.nbytes for t in tensors.values()) >> 20, shutil.disk_usage(folder).free >> 20
+    need, free = sum(t.nbytes for t in tensors.values()) / 2**20, shutil.disk_usage(folder).free / 2**20
     if need >= free:
-        where = f"The export needs {need:,} MiB and '{folder.parent}' has {free:,} MiB left"
+        where = f"The export needs {need:,.1f} MiB and '{folder.parent}' has {free:,.1f} MiB left"
         raise Refusal(f"{where}; free space or name another folder.")
     config.architectures, config.dtype = [name_of(form.model)], subject.dtype
     config.save_pretrained(folder)
@@ -154,28 +136,3 @@ def stored(form: Form) -> dict[str, Tensor]:
             continue
         tensors[name] = tensor.detach() if tensor.is_meta else tensor.detach().cpu().contiguous()
     return tensors
-
-
-def place(scratch: Path, folder: Path) -> None:
-    """Moves the complete folder to its place; what was there stays until then."""
-    for path in (*scratch.rglob("*"), scratch):
-        sync(path)
-    old = scratch.with_suffix(".old")
-    if folder.exists():
-        folder.rename(old)
-    try:
-        scratch.rename(folder)
-    except OSError:
-        if old.exists():
-            old.rename(folder)
-        raise
-    sync(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -215,10 +215,10 @@ def add_serve(serve: Parser) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit status: 0 done, 2 refused with one sentence, 130 cancelled."""
-    quiet_libraries()
     report = Report()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        quiet_libraries()
         given = parser().parse_args(arguments)
         if given.offline:
             os.environ["HF_HUB_OFFLINE"] = "1"

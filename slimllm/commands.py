@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import tempfile
 import time
 from pathlib import Path
 from typing import Any, Protocol
 
 from slimllm import card as cards
-from slimllm import crew, pipeline, planning, recipes, reloaded, store, texts
+from slimllm import crew, pipeline, planning, recipes, reloaded, store, texts, whole
 from slimllm import evaluate as evaluation
 from slimllm.allocation import ALLOCATIONS
 from slimllm.families import FAMILIES
@@ -30,6 +29,7 @@ Arguments = argparse.Namespace
 
 
 def load(source: str, given: Arguments, report: Report) -> Subject:
+    whole.mended(Path(source), report.say)
     report.say(f"Loading {source} …")
     how = {"device": given.device, "dtype": given.dtype, "offline": given.offline}
     return reloaded.load(source, say=report.say, **how)
@@ -58,19 +58,6 @@ def options(given: Arguments) -> dict[str, bool | int | float]:
     return found
 
 
-def check_folder(folder: Path) -> None:
-    """Refuses an output folder that cannot be written, before hours of work; nothing is left there."""
-    whole = folder.absolute()
-    try:
-        ground = next(place for place in (whole, *whole.parents) if place.exists())
-        with tempfile.TemporaryFile(dir=ground):
-            pass
-    except OSError as failure:
-        raise Refusal(
-            f"'{folder}' cannot be written to ({failure.strerror}); choose another --out."
-        ) from failure
-
-
 def run_analysis(subject: Subject, given: Arguments, report: Report, folder: Path | None) -> Analysis:
     method(given.method)
     text = texts.text(given.text, offline=given.offline)
@@ -91,7 +78,8 @@ def analyse(given: Arguments, report: Report) -> dict[str, Any] | None:
             )
             pipeline.contribute(subject, text, calibration(given), method_name=given.method)
             return None
-        check_folder(given.out)
+        whole.check_folder(given.out, "choose another --out")
+        whole.mended(given.out / "*", report.say)
         subject = load(given.model, given, report)
         analysis = run_analysis(subject, given, report, given.out / "moments")
     file = store.save_analysis(analysis, given.out)
@@ -129,6 +117,7 @@ def plan(given: Arguments, report: Report) -> dict[str, Any]:
     planning.check_ratio(given.ratio)
     analysis = store.open_analysis(given.analysis)
     made = make_plan(analysis, given, same_width=given.same_width)
+    whole.mended(given.out, report.say)
     recipes.save_plan(made, given.out)
     return {
         **recipes.plan_to_dict(made),

@@ -3,9 +3,8 @@ result."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import shutil
-import tempfile
 import time
 import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -14,7 +13,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from slimllm import crew, texts
+from slimllm import crew, texts, whole
 from slimllm import moments as streaming
 from slimllm.depth import drop_layers
 from slimllm.families import shape_of
@@ -23,7 +22,7 @@ from slimllm.lending import is_lent, opened, put_away
 from slimllm.memory import watch_peak
 from slimllm.methods import method, settings
 from slimllm.models import Pruned, Subject
-from slimllm.places import home
+from slimllm.places import ELSEWHERE, home
 from slimllm.planning import check_plan
 from slimllm.probing import probe
 from slimllm.pruning import Work, prune_layer
@@ -42,6 +41,7 @@ from slimllm.types import (
 )
 
 Result = TypeVar("Result")
+UNWRITTEN = "Pruned layers cannot be put away", f"free space or {ELSEWHERE}"
 
 
 def finish(
@@ -78,9 +78,12 @@ def analyse(
         text, subject.tokenizer, calibration, max_length=subject.shape.max_length
     )
     unit = units_of(row, subject.shape)[0]
+    store, key = MomentStore(folder) if folder else None, store_key(subject, calibration, row.weighted)
+    if store:
+        store.check()
+        if said := at_hand(store, key, len(subject.layers)):
+            yield Progress("analyse", 0, len(subject.layers), said)
     learned = yield from learn(subject, tokens, row, chosen, unit, calibration.seed)
-    store = MomentStore(folder) if folder else None
-    key = store_key(subject, calibration, row.weighted)
     prober = probe(subject, tokens) if row.probes else None
     layers: list[LayerAnalysis] = []
     count, seen = len(subject.layers), 0
@@ -129,16 +132,29 @@ def dense_moments(
     if crew.first_says(store is not None and store.matches(dict(key), count)):
         yield from (store[index] for index in range(count) if store is not None)
         return
-    if store is not None:
-        store.begin()
-    stream = streaming.embed(subject, crew.share(tokens))
-    for index in range(count):
-        found = crew.total(streaming.collect(subject, stream, index, key["weighted"]))
-        if store is not None:
-            store.save(index, found)
-        yield found
-    if store is not None:
-        store.finish(dict(key))
+    with store.filled(dict(key)) if store else contextlib.nullcontext() as made:
+        ready = made.kept(dict(key), count) if made and not crew.together() else 0
+        stream = streaming.embed(subject, crew.share(tokens))
+        for index in range(count):
+            if made and index < ready:
+                streaming.advance(subject.layers[index], stream, index)
+                yield made[index]
+                continue
+            found = crew.total(streaming.collect(subject, stream, index, key["weighted"]))
+            if made:
+                made.save(index, found)
+            yield found
+
+
+def at_hand(store: MomentStore, key: Mapping[str, Any], count: int) -> str:
+    """What an earlier analysis left of the moments, in one sentence; empty where it left nothing."""
+    if store.matches(dict(key), count):
+        return "The moments are on disk from an earlier analysis and are used again."
+    if ready := store.begun.kept(dict(key), count):
+        return (
+            f"An earlier analysis was interrupted; the moments of {ready} of {count} layers are used again."
+        )
+    return ""
 
 
 def store_key(subject: Subject, calibration: Calibration, weighted: bool) -> dict[str, Any]:
@@ -182,7 +198,8 @@ def prune(
         with opened(layer):
             reports.append(prune_layer(work, index))
             if scratch is not None:
-                put_away(layer, scratch / f"{index}.safetensors")
+                with whole.told(*UNWRITTEN):
+                    put_away(layer, scratch / f"{index}.safetensors")
         yield Progress("prune", index + 1, count, f"Layer {index + 1} of {count} pruned", reports[-1])
     dropped = [index for index in range(count) if not plan.heads[index] and not plan.channels[index]]
     drop_layers(model, subject.family, dropped)
@@ -194,9 +211,9 @@ def scratch_of(model: Any) -> Path | None:
     """A folder for the pruned layers of a model that lends them, for as long as that model lives."""
     if not is_lent(model):
         return None
-    home().mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="pruned-", dir=home()))
-    weakref.finalize(model, shutil.rmtree, folder, ignore_errors=True)
+    with whole.told(*UNWRITTEN), contextlib.ExitStack() as stack:
+        folder = stack.enter_context(whole.scratch(home() / "pruned"))
+        weakref.finalize(model, stack.pop_all().close)
     return folder
 
 

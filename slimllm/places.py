@@ -14,6 +14,7 @@ from pathlib import Path
 from slimllm.types import Refusal
 
 ROOTS = "SLIMLLM_ROOTS"
+ELSEWHERE = "set SLIMLLM_HOME to another folder"
 OWN = ("models", "exports")  # of the program's own folder
 LONGEST, LONGEST_NAME = 4096, 255  # bytes
 

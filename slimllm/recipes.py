@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
+from slimllm import whole
 from slimllm.allocation import ALLOCATIONS
 from slimllm.methods import METHODS, settings
 from slimllm.recovery import RECOVERIES
@@ -32,13 +33,8 @@ def plan_text(plan: Plan) -> str:
 
 
 def save_plan(plan: Plan, path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(plan_text(plan), encoding="utf-8")
-    except OSError as failure:
-        raise Refusal(
-            f"The plan cannot be written to '{path}': {failure.strerror}; choose another place."
-        ) from failure
+    """Writes a plan, whole or not at all."""
+    whole.write_text(path, plan_text(plan), f"The plan cannot be written to '{path}'")
 
 
 def read_plan(path: Path) -> Plan:

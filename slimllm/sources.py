@@ -6,8 +6,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
-import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,9 +18,9 @@ import transformers
 from safetensors import SafetensorError, safe_open
 from transformers.integrations.gguf.reader import read_gguf_metadata
 
-from slimllm import places
+from slimllm import places, whole
 from slimllm.families import FAMILIES, family_of
-from slimllm.places import home
+from slimllm.places import ELSEWHERE, home
 from slimllm.types import Refusal
 
 STARTER = "smollm2"
@@ -149,6 +147,7 @@ def converted(file: Path, say: Callable[[str], object]) -> Path:
     """The folder with a GGUF's de-quantised weights as float32 safetensors, converted once and then kept."""
     folder = conversion(file)
     with _CONVERTING:
+        whole.mended(folder, say)
         if not (folder / "config.json").is_file():
             say(
                 f"Converting {file.name} to safetensors once; this takes about 20 s per 100 million "
@@ -169,7 +168,6 @@ def description(file: Path) -> dict[str, Any]:
 
 def convert_gguf(file: Path, folder: Path) -> None:
     """Writes a GGUF's de-quantised weights, tokenizer and config into `folder`, all or nothing."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
     place = description(file)
     try:
         config = transformers.AutoConfig.from_pretrained(**place)
@@ -192,15 +190,12 @@ def convert_gguf(file: Path, folder: Path) -> None:
     for name in ("hf_quantizer", "quantization_method", "is_quantized"):  # the weights are plain floats now
         vars(model).pop(name, None)
     model.config.__dict__.pop("quantization_config", None)
-    scratch = Path(tempfile.mkdtemp(prefix=folder.name, dir=folder.parent))
-    try:
+    unwritten, remedy = f"The converted model cannot be written to '{folder}'", f"free space or {ELSEWHERE}"
+    with whole.replace_folder(folder, unwritten, remedy) as scratch:
         model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
         if not json.loads((scratch / "config.json").read_text()).get("model_type"):
             raise Refusal(f"'{file}' names no architecture; fetch it again.")
-        scratch.rename(folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def check_biases(file: Path, model: Any) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-import os
-from collections.abc import Mapping
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from slimllm import whole
 from slimllm.methods import settings
 from slimllm.recovery import RECOVERIES
 from slimllm.shapes import Shape, SiteName, Unit
@@ -30,18 +33,11 @@ from slimllm.types import (
 )
 
 FORMAT = 1
+KEY, HEAD = "moments.json", "analysis.json"
+MOST_LAYERS = 10_000
+SUFFIXES = (".json", ".safetensors")  # of what a folder of moments holds
+OLD_TENSORS = "analysis.safetensors"  # of analyses by version 0.1 before their files had names of their own
 CHANNEL_SCORES = "channel_scores.safetensors"
-
-
-def replace_file(path: Path, write: Any) -> None:
-    """Writes a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(scratch)
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,22 +50,87 @@ class MomentStore:
     def file(self, index: int) -> Path:
         return self.folder / f"layer_{index:03d}.safetensors"
 
-    def matches(self, key: dict[str, Any], layers: int) -> bool:
-        """Whether the store is complete and was made under `key`."""
+    def check(self) -> None:
+        """Refuses a folder of other things, whose place moments would take."""
+        if self.folder.is_dir() and any(path.suffix not in SUFFIXES for path in self.folder.iterdir()):
+            where = f"'{self.folder}' holds other things than moments"
+            raise Refusal(f"{where}; choose an empty folder for them.")
+
+    @property
+    def begun(self) -> MomentStore:
+        """Where the layers of a pass over the text wait until all are there."""
+        return MomentStore(self.folder.with_name(f".{self.folder.name}.unfinished"))
+
+    def under(self, key: dict[str, Any]) -> bool:
+        """Whether what is there was made under `key`."""
         try:
-            found = json.loads((self.folder / "moments.json").read_text())
+            return json.loads((self.folder / KEY).read_text()) == {"format": FORMAT, **key}
         except (OSError, ValueError):
             return False
-        return found == {"format": FORMAT, **key} and all(self.file(i).is_file() for i in range(layers))
 
-    def begin(self) -> None:
-        """Forgets what was complete, before layers are written anew."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "moments.json").unlink(missing_ok=True)
+    def kept(self, key: dict[str, Any], layers: int) -> int:
+        """How many layers, from the first on, were made under `key` and can be read."""
+        return next((i for i in range(layers) if not self.readable(i)), layers) if self.under(key) else 0
 
-    def finish(self, key: dict[str, Any]) -> None:
-        text = json.dumps({"format": FORMAT, **key}, indent=1)
-        replace_file(self.folder / "moments.json", lambda path: path.write_text(text))
+    def matches(self, key: dict[str, Any], layers: int) -> bool:
+        """Whether the store is complete and was made under `key`."""
+        return self.kept(key, layers) == layers
+
+    def readable(self, index: int) -> bool:
+        try:
+            with safe_open(self.file(index), framework="pt"):
+                return True
+        except (OSError, SafetensorError):
+            return False
+
+    @property
+    def unwritten(self) -> str:
+        return f"The moments in '{self.folder.parent}' cannot be written"
+
+    @contextlib.contextmanager
+    def filled(self, key: dict[str, Any]) -> Iterator[MomentStore]:
+        """A store to fill, which takes the place of this one in the end. One that a stop or a kill left
+        unfinished under the same key is handed out again; a failure to write leaves none."""
+        made = self.begun
+        with contextlib.ExitStack() as stack:
+            try:
+                with whole.told(self.unwritten):
+                    made.folder.mkdir(parents=True, exist_ok=True)
+                    stack.enter_context(self.claimed(made))
+                    made.clear(key)
+                yield made
+                with whole.told(self.unwritten):
+                    whole.place(made.folder, self.folder)
+            except whole.Unwritten:
+                shutil.rmtree(made.folder, ignore_errors=True)
+                raise
+
+    @contextlib.contextmanager
+    def claimed(self, made: MomentStore) -> Iterator[None]:
+        """Keeps other programs away from what is being written; a `Refusal` where one is at it already."""
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(whole.held(made.folder))
+            except BlockingIOError:
+                raise Refusal(
+                    f"Another program is writing the moments in '{self.folder.parent}'; wait for it, or "
+                    "choose another folder."
+                ) from None
+            except OSError:  # a file system without locks
+                pass
+            yield
+
+    def clear(self, key: dict[str, Any]) -> None:
+        """Leaves in the folder only whole layers that were made under `key`."""
+        same = self.under(key)
+        keep = {self.file(i).name for i in range(self.kept(key, MOST_LAYERS))} | ({KEY} if same else set())
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name not in keep:
+                path.unlink()
+        if not same:
+            whole.write_text(self.folder / KEY, json.dumps({"format": FORMAT, **key}, indent=1))
 
     def save(self, index: int, moments: LayerMoments) -> None:
         tensors = {
@@ -82,7 +143,7 @@ class MomentStore:
             "tokens": torch.tensor([moments.attention.tokens, moments.mlp.tokens]),
             "weights": torch.tensor([moments.attention.weight, moments.mlp.weight], dtype=torch.float64),
         }
-        replace_file(self.file(index), lambda path: save_file(tensors, path))
+        whole.replace_file(self.file(index), lambda path: save_file(tensors, path), self.unwritten)
 
     def __getitem__(self, index: int) -> LayerMoments:
         with safe_open(self.file(index), framework="pt") as file:
@@ -101,8 +162,11 @@ class MomentStore:
 
 def save_analysis(analysis: Analysis, folder: Path) -> Path:
     """Writes analysis.json, its tensors, and the plain channel scores (one tensor per layer), whose path is
-    returned."""
-    folder.mkdir(parents=True, exist_ok=True)
+    returned.
+
+    analysis.json comes last and names the file of its tensors, so that the earlier analysis is whole until
+    then.
+    """
     tensors: dict[str, Tensor] = {}
     layers = []
     for i, layer in enumerate(analysis.layers):
@@ -111,19 +175,28 @@ def save_analysis(analysis: Analysis, folder: Path) -> Path:
         layers.append({"cosine": layer.cosine, "energy": energy, "sensitivity": dict(layer.sensitivity)})
         for name, site in sites.items():
             tensors |= site_tensors(f"{i}.{name}", site)
+    file = f"analysis-{secrets.token_hex(4)}.safetensors"
     head = {field: getattr(analysis, field) for field in SIMPLE}
     head |= {
         "format": FORMAT,
+        "tensors": file,
         "shape": dataclasses.asdict(analysis.shape),
         "calibration": dataclasses.asdict(analysis.calibration),
         "layers": layers,
     }
-    replace_file(folder / "analysis.safetensors", lambda path: save_file(tensors, path))
     scores = {
         f"layer_{i:03d}": layer.mlp.ranking.scores.contiguous() for i, layer in enumerate(analysis.layers)
     }
-    replace_file(folder / CHANNEL_SCORES, lambda path: save_file(scores, path))
-    replace_file(folder / "analysis.json", lambda path: path.write_text(json.dumps(head, indent=1)))
+    unwritten, earlier = f"The analysis in '{folder}' cannot be written", tensor_files(folder)
+    try:
+        whole.replace_file(folder / file, lambda path: save_file(tensors, path), unwritten)
+        whole.replace_file(folder / CHANNEL_SCORES, lambda path: save_file(scores, path), unwritten)
+        whole.write_text(folder / HEAD, json.dumps(head, indent=1), unwritten)
+    except whole.Unwritten:
+        (folder / file).unlink(missing_ok=True)
+        raise
+    for old in earlier:
+        old.unlink(missing_ok=True)
     return folder / CHANNEL_SCORES
 
 
@@ -150,6 +223,12 @@ class Head:
     shape: Shape
     calibration: Calibration
     layers: tuple[LayerHead, ...]
+    tensors: str = OLD_TENSORS
+
+
+def tensor_files(folder: Path) -> list[Path]:
+    """The files of tensors of analyses in a folder."""
+    return [*folder.glob("analysis-*.safetensors"), *folder.glob(OLD_TENSORS)]
 
 
 SIMPLE = ("model", "method", "options", "tokens", "bytes_per_parameter", "seconds", "peak_memory_mib")
@@ -166,11 +245,11 @@ def site_tensors(prefix: str, site: SiteAnalysis) -> dict[str, Tensor]:
 def open_analysis(folder: Path) -> Analysis:
     """The analysis saved in a folder; a `Refusal` where there is none."""
     try:
-        head = json.loads((folder / "analysis.json").read_text(encoding="utf-8"))
+        head = json.loads((folder / HEAD).read_text(encoding="utf-8"))
         if head.pop("format") != FORMAT:
             raise ValueError("another format")
         found = typed(Head, head)
-        with safe_open(folder / "analysis.safetensors", framework="pt") as file:
+        with safe_open(folder / Path(found.tensors).name, framework="pt") as file:
             names = list(file.keys())
             layers = tuple(open_layer(file, names, i, layer) for i, layer in enumerate(found.layers))
         check(found.shape, layers)

@@ -106,7 +106,9 @@ def test_a_write_that_fails_leaves_the_old_file(session: Session, monkeypatch: p
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(Refusal, match="Run 2 could not be kept on disk: No space left"):
+        with pytest.raises(
+            Refusal, match=r"Run 2 could not be kept on disk \(No space left.*free space or set SLIMLLM_HOME"
+        ):
             session.archive.amend(2, note="new")
     assert Shelf(OWNER).runs()[0][1].note == ""
     assert [file.name for file in Shelf(OWNER).folder.iterdir() if file.name.startswith(".")] == []

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 import slimllm
 from slimllm import checkpoint, forms, models, proof
+from slimllm import whole as writing
 from slimllm.families import part, shape_of
 from slimllm.forms import Form
 from slimllm.models import Pruned, Subject
@@ -370,9 +371,10 @@ def test_an_interrupted_export_leaves_the_old_one(tmp_path: Path, monkeypatch: p
     def fails(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
+    places = {"place": writing, "sync": writing}
     for step in ("reload_elsewhere", "write", "describe", "place", "sync"):
         with monkeypatch.context() as patch:
-            patch.setattr(checkpoint, step, fails)
+            patch.setattr(places.get(step, checkpoint), step, fails)
             with pytest.raises(Refusal, match=r"cannot be written .*No space left"):
                 slimllm.save(uneven(seed=1), target)
         assert [path.name for path in tmp_path.iterdir()] == ["small"]
@@ -389,7 +391,7 @@ def test_an_interrupted_export_leaves_the_old_one(tmp_path: Path, monkeypatch: p
 @pytest.mark.usefixtures("trusting")
 def test_a_full_disk_is_noticed_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 0}))
-    with pytest.raises(Refusal, match=r"needs 0 MiB and .* has 0 MiB left"):
+    with pytest.raises(Refusal, match=r"needs 0.3 MiB and .* has 0.0 MiB left"):
         slimllm.save(uneven(), tmp_path / "small")
     assert not list(tmp_path.iterdir())
 

@@ -127,10 +127,10 @@ def test_pruned_layers_leave_the_disk_with_their_model(
     tiny_folder: Path, page: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pruned = pruned_from_disk(tiny_folder, page, monkeypatch)
-    assert len(list(home().glob("pruned-*/*.safetensors"))) == 3
+    assert len(list(home().glob(".pruned.*/*.safetensors"))) == 3
     del pruned
     gc.collect()
-    assert not list(home().glob("pruned-*"))
+    assert not list(home().glob(".pruned*"))
 
 
 def test_a_forward_that_fails_leaves_no_layer_in_memory(

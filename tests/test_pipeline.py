@@ -128,23 +128,48 @@ def test_oracle_measured_error_is_that_of_the_activations(text: texts.Text) -> N
 
 def test_moments_on_disk_are_used_again_and_only_when_they_fit(tmp_path: Path, text: texts.Text) -> None:
     subject = tiny_subject("llama")
-    first = analysis_of(subject, text, folder=tmp_path)
-    stamp = (tmp_path / "layer_000.safetensors").stat().st_mtime_ns
-    again = analysis_of(subject, text, folder=tmp_path, method_name="wanda-sp")
-    assert (tmp_path / "layer_000.safetensors").stat().st_mtime_ns == stamp
+    folder = tmp_path / "moments"
+    first = analysis_of(subject, text, folder=folder)
+    stamp = (folder / "layer_000.safetensors").stat().st_mtime_ns
+    again = analysis_of(subject, text, folder=folder, method_name="wanda-sp")
+    assert (folder / "layer_000.safetensors").stat().st_mtime_ns == stamp
     assert again.cosine == first.cosine
     other = dataclasses.replace(CALIBRATION, seed=1)
-    pipeline.finish(pipeline.analyse(subject, text, other, folder=tmp_path))
-    assert (tmp_path / "layer_000.safetensors").stat().st_mtime_ns != stamp
+    pipeline.finish(pipeline.analyse(subject, text, other, folder=folder))
+    assert (folder / "layer_000.safetensors").stat().st_mtime_ns != stamp
 
 
 def test_an_interrupted_analysis_is_never_taken_for_a_whole_one(tmp_path: Path, text: texts.Text) -> None:
-    subject = tiny_subject("llama")
-    analysis_of(subject, text, folder=tmp_path)
-    job = pipeline.analyse(subject, text, dataclasses.replace(CALIBRATION, seed=5), folder=tmp_path)
-    next(job)
-    job.close()
-    assert not (tmp_path / "moments.json").exists()
+    subject, folder = tiny_subject("llama"), tmp_path / "moments"
+    whole = analysis_of(subject, text, folder=folder)
+    other = dataclasses.replace(CALIBRATION, seed=5)
+    undisturbed = pipeline.finish(pipeline.analyse(subject, text, other))
+    for finished in range(3):
+        job = pipeline.analyse(subject, text, other, folder=folder)
+        for _ in range(min(1, finished) + 1):  # what is told first, and a layer
+            step = next(job)
+        assert step.done == 1
+        job.close()
+    seen: list[Progress] = []
+    again = pipeline.finish(pipeline.analyse(subject, text, CALIBRATION, folder=folder), seen.append)
+    assert seen[0].words == "The moments are on disk from an earlier analysis and are used again."
+    assert again.cosine == whole.cosine
+    job = pipeline.analyse(subject, text, other, folder=folder)
+    assert "the moments of 1 of 3 layers are used again" in next(job).words
+    resumed = pipeline.finish(job)
+    for here, there in zip(resumed.layers, undisturbed.layers, strict=True):
+        assert torch.equal(here.mlp.ranking.scores, there.mlp.ranking.scores)
+        assert here.cosine == there.cosine
+    assert [path.name for path in tmp_path.glob("*moments*")] == ["moments"]
+
+
+def test_moments_never_take_the_place_of_other_things(tmp_path: Path, text: texts.Text) -> None:
+    thesis = tmp_path / "mine" / "thesis.txt"
+    thesis.parent.mkdir()
+    thesis.write_text("years of work")
+    with pytest.raises(Refusal, match="holds other things than moments"):
+        analysis_of(tiny_subject("llama"), text, folder=thesis.parent)
+    assert list(thesis.parent.iterdir()) == [thesis]
 
 
 def test_pins_are_kept_and_cut(text: texts.Text) -> None:

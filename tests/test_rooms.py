@@ -41,7 +41,7 @@ ALLOWED: dict[str, set[str]] = {  # module of slimllm → modules of slimllm it 
     "pins": {"types", "shapes", "budget", "allocation", "planning"},
     "families": {"types", "shapes"},
     "places": {"types"},
-    "sources": {"types", "families", "places"},
+    "sources": {"types", "families", "places", "whole"},
     "memory": set(),
 }
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import tiny_subject
 
-from slimllm import pipeline, planning, store, texts
+from slimllm import pipeline, planning, store, texts, whole
 from slimllm.types import Calibration, Refusal
 
 
@@ -53,20 +53,20 @@ def test_bad_input_analysis_is_refused(damage: str, tmp_path: Path, page: Path) 
     elif damage == "format":
         head.write_text(head.read_text().replace('"format": 1', '"format": 99'))
     else:
-        (tmp_path / "analysis.safetensors").write_bytes(b"none")
+        next(tmp_path.glob("analysis-*.safetensors")).write_bytes(b"none")
     with pytest.raises(Refusal, match="no readable analysis"):
         store.open_analysis(tmp_path)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     file = tmp_path / "x.json"
-    store.replace_file(file, lambda path: path.write_text("old"))
+    whole.write_text(file, "old")
 
     def fail(path: Path) -> None:
         path.write_text("half")
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
-        store.replace_file(file, fail)
+    with pytest.raises(Refusal, match=r"x.json' cannot be written \(disk full\); free space"):
+        whole.replace_file(file, fail)
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]

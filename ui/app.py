@@ -9,6 +9,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.pop("GRADIO_ALLOWED_PATHS", None)  # no folder is served, whatever other apps are told
 
 import socket
+import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,13 +19,15 @@ import gradio as gr
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from slimllm import places
+from slimllm import places, whole
 from slimllm.types import Refusal
-from ui import analyse, api, compare, door, history, load, preview_panel, theme, tour, tune
+from ui import aftermath, analyse, api, compare, door, history, load, preview_panel, theme, tour, tune
+from ui.registry import REGISTRY
 from ui.screen import Screen
 
 HERE = ("127.0.0.1", "localhost", "[::1]", "::1")
 SHORTEST = 8  # characters of a password that others may guess at, a few times an hour
+PATIENCE = 3.0  # seconds that a job has to end when the program is interrupted
 PAGES_CSS = Path(__file__).with_name("pages.css")
 
 
@@ -144,7 +147,14 @@ def serve(settings: Settings) -> None:
     """Serves the page until the process is interrupted."""
     check(settings)
     declare_roots(settings)
+    whole.check_folder(places.home(), places.ELSEWHERE)
+    aftermath.order(partial(print, flush=True))
     demo = build(settings)
     demo.launch(**launch_options(settings), prevent_thread_lock=True)
     print(f"slimllm is ready: http://{settings.host}:{settings.port}", flush=True)
-    demo.block_thread()
+    try:
+        while demo.is_running:
+            time.sleep(0.2)
+    finally:  # interrupted: what is going on ends after its present step, or with the program
+        REGISTRY.worker.stop_all(PATIENCE)
+        demo.close(verbose=False)

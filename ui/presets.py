@@ -7,11 +7,10 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from slimllm import planning
+from slimllm import planning, whole
 from slimllm.recipes import plan_from_text, plan_to_dict
-from slimllm.store import replace_file
 from slimllm.types import Analysis, Plan, Refusal
-from ui.shelf import Shelf
+from ui.shelf import REMEDY, Shelf
 from ui.wishes import plan_for
 from ui.words import same_width
 
@@ -92,10 +91,7 @@ def save(owner: str, mine: Mapping[str, Plan]) -> None:
     """Writes the presets of one browser, all or nothing."""
     rows = [{"name": name, "plan": plan_to_dict(plan)} for name, plan in mine.items()]
     text = json.dumps({"format": FORMAT, "presets": rows}, indent=1)
-    try:
-        replace_file(Shelf(owner).folder / FILE, lambda path: path.write_text(text, encoding="utf-8"))
-    except OSError as failure:
-        raise Refusal(f"The preset could not be kept on disk: {failure.strerror}.") from failure
+    whole.write_text(Shelf(owner).folder / FILE, text, "The preset could not be kept on disk", REMEDY)
 
 
 def read(owner: str) -> dict[str, Plan]:

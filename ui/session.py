@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import threading
 import time
 import weakref
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from slimllm.methods import settings
@@ -18,6 +15,7 @@ from slimllm.models import Pruned, Subject
 from slimllm.planning import check_plan
 from slimllm.types import Analysis, Calibration, LayerAnalysis, LayerReport, Plan, Refusal
 from ui import presets
+from ui.aftermath import Diary, page_folder
 from ui.archive import Archive, remembered
 from ui.choices import Source, comparable, source_of
 from ui.findings import Findings
@@ -79,8 +77,8 @@ class Session:
         self.touched = time.monotonic()
         self.born = time.monotonic_ns()
         self.serial: Counter[str] = Counter()
-        self.folder = Path(tempfile.mkdtemp(prefix="slimllm-page-"))
-        self._swept = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)  # at exit, too
+        self.folder, sweep = page_folder()
+        self._swept = weakref.finalize(self, sweep)  # at exit, too
         self.loaded: Loaded | None = None
         self.job: Job | None = None
         self.analysis: Analysis | None = None
@@ -110,6 +108,9 @@ class Session:
         self.weights: dict[int, dict[str, Pruned]] = {}
         self.notes: dict[str, tuple[str, str]] = {}
         self.wishes: dict[str, tuple[object, ...]] = {}
+        self.diary = Diary(id)
+        if broken_off := self.diary.broken_off():
+            self.say("load", broken_off)
         self.tour: int | None = None
 
     def mark(self, *parts: str) -> None:
@@ -138,6 +139,7 @@ class Session:
         with self.lock:
             if self.job is not None and self.job.active:
                 raise Refusal(f"{self.job.title} is still going on; stop it or wait for it first.")
+            self.diary.kept(job)
             self.job = worker.submit(job)
             self.mark("job")
             return job

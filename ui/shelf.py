@@ -10,13 +10,14 @@ import re
 import threading
 from pathlib import Path
 
-from slimllm.places import home
-from slimllm.store import replace_file
+from slimllm import whole
+from slimllm.places import ELSEWHERE, home
 from slimllm.types import Refusal
 from ui.runs import Run, run_from_dict, run_to_dict
 
 log = logging.getLogger(__name__)
 
+REMEDY = f"free space or {ELSEWHERE}"
 KEPT_DELETED = 20  # so many deleted runs can be brought back
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)  # of damaged files
 
@@ -35,18 +36,8 @@ class Shelf:
     def put(self, run: Run) -> None:
         """Writes a run; what was there before stays until the new file is complete on the disk."""
         text = json.dumps(run_to_dict(run), indent=1)
-
-        def write(path: Path) -> None:
-            with path.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-
-        try:
-            with self._lock:
-                replace_file(self.file(run.number), write)
-        except OSError as failure:
-            raise Refusal(f"{run.name} could not be kept on disk: {failure.strerror}.") from failure
+        with self._lock:
+            whole.write_text(self.file(run.number), text, f"{run.name} could not be kept on disk", REMEDY)
 
     def runs(self) -> tuple[list[Run], list[Path]]:
         """(the runs, oldest first; the files that cannot be read)."""
@@ -73,15 +64,12 @@ class Shelf:
 
     def delete(self, number: int) -> None:
         """Lays a run aside; the oldest of those that were laid aside give way."""
-        try:
-            with self._lock:
-                self.aside.mkdir(parents=True, exist_ok=True)
-                os.utime(self.file(number))
-                os.replace(self.file(number), self.aside / self.file(number).name)
-                for old in self.deleted()[:-KEPT_DELETED]:
-                    (self.aside / self.file(old).name).unlink(missing_ok=True)
-        except OSError as failure:
-            raise Refusal(f"Run {number} could not be deleted: {failure.strerror}.") from failure
+        with whole.told(f"Run {number} could not be deleted", REMEDY), self._lock:
+            self.aside.mkdir(parents=True, exist_ok=True)
+            os.utime(self.file(number))
+            os.replace(self.file(number), self.aside / self.file(number).name)
+            for old in self.deleted()[:-KEPT_DELETED]:
+                (self.aside / self.file(old).name).unlink(missing_ok=True)
 
     def bring_back(self, number: int) -> Run:
         """Takes a deleted run back; a `Refusal` where it is gone or damaged."""

@@ -8,7 +8,9 @@ from typing import Any
 
 import gradio as gr
 
+from slimllm import whole
 from slimllm.recipes import plan_text
+from slimllm.types import Refusal
 from ui import report, work
 from ui.pieces import job_line, start_and_stop
 from ui.registry import REGISTRY
@@ -24,6 +26,8 @@ TIERS = [
     ("Padded (filled up with zeros)", "padded"),
     ("GGUF (one file for llama.cpp)", "gguf"),
 ]
+
+ROOM = "free space, or set TMPDIR to another folder"
 
 
 def build(screen: Screen, offline: bool) -> None:
@@ -82,8 +86,12 @@ def draw(session: Session) -> list[Any]:
         off = gr.DownloadButton(interactive=False)
         return [off, off, gr.DownloadButton(visible=False), "", ""]
     page, plan = session.folder / f"report-run{run.number}.html", session.folder / plan_name(run)
-    page.write_text(report.page(run), encoding="utf-8")
-    plan.write_text(plan_text(run.plan), encoding="utf-8")
+    try:
+        whole.write_text(page, report.page(run), "The report cannot be written", ROOM)
+        whole.write_text(plan, plan_text(run.plan), "The plan file cannot be written", ROOM)
+    except Refusal as refusal:
+        off = gr.DownloadButton(interactive=False)
+        return [off, off, gr.DownloadButton(visible=False), command_line(run), note("bad", str(refusal))]
     archive = Path(str((run.exported or {}).get("zip", "")))
     packed = archive.parent == session.folder and archive.is_file()
     return [
@@ -103,4 +111,10 @@ def exported_words(made: Any) -> str:
         if made.get("verified")
         else "It could not be verified."
     )
-    return f"Exported as {made['tier']}, {size(made['bytes'])}, in {made['folder']}. {made['words']} {check}"
+    words = [
+        f"Exported as {made['tier']}, {size(made['bytes'])}, in {made['folder']}.",
+        made["words"],
+        check,
+        made.get("unpacked", ""),
+    ]
+    return " ".join(filter(None, words))

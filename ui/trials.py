@@ -52,8 +52,8 @@ def start_compare(registry: Registry, session: Session, asked: Asked) -> Job:
             errors=tuple((r.error_predicted, r.error_measured) for r in best_reports(comparison)),
         )
         comparison.run = run.number
-        session.add_run(run, comparison.models)
         session.mark("table")
+        session.add_run(run, comparison.models)
 
     return session.begin(registry.worker, Job("compare", "Pruning and comparing", steps, on_done=on_done))
 

@@ -13,9 +13,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from slimllm import card, checkpoint, evaluate, gates, pipeline, planning, reloaded, texts, tuning
+from slimllm import card, checkpoint, evaluate, gates, pipeline, planning, reloaded, texts, tuning, whole
 from slimllm.models import Subject
 from slimllm.places import home
+from slimllm.store import MomentStore
 from slimllm.types import Analysis, Calibration, LayerAnalysis, Plan, Progress, Refusal
 from ui.choices import carried
 from ui.jobs import Job, Steps
@@ -175,10 +176,11 @@ def moments_folder(subject: Subject, calibration: Calibration) -> Path | None:
     key = json.dumps([subject.source, str(subject.dtype), shape.widths, dataclasses.asdict(calibration)])
     name = hashlib.sha256(key.encode()).hexdigest()[:16]
     root = home() / "moments"
+    own = MomentStore(root / name)
     for other in sorted(root.glob("*"), key=lambda path: path.stat().st_mtime)[:-1]:
-        if other.name != name:
+        if other not in (own.folder, own.begun.folder):
             shutil.rmtree(other, ignore_errors=True)
-    return root / name
+    return own.folder
 
 
 def rough_cost(loaded: Loaded, calibration: Calibration) -> tuple[int, float, float]:
@@ -200,6 +202,23 @@ def training_seconds(steps: int, pace: float) -> float:
 # Export -----------------------------------------------------------------------------------------------------
 
 
+def packed(folder: Path, into: Path) -> dict[str, str]:
+    """The path of the zip of an exported folder as `zip`, or as `unpacked` why there is none; the one before
+    it gives way."""
+    for old in into.glob("*.zip"):
+        old.unlink()
+    archive = into / f"{folder.name}.zip"
+
+    def write(made: Path) -> None:
+        shutil.make_archive(str(made.with_suffix("")), "zip", root_dir=folder.parent, base_dir=folder.name)
+
+    try:
+        whole.replace_file(archive, write, "The zip for download could not be packed", "free space for it")
+    except Refusal as refusal:
+        return {"unpacked": str(refusal)}
+    return {"zip": str(archive)}
+
+
 def start_export(registry: Registry, session: Session, number: int | None, tier: str, offline: bool) -> Job:
     """The job that writes, verifies and packs the checkpoint of a run; pruned again from its plan if need
     be."""
@@ -215,11 +234,7 @@ def start_export(registry: Registry, session: Session, number: int | None, tier:
         notes = [tuning.words(wanted) for wanted in run.tunings]
         export = yield from checkpoint.export(pruned, folder, wanted=tier, card_notes=notes)
         yield Progress("pack", 1, 1, "Packing a zip for download.")
-        for old in session.folder.glob("*.zip"):
-            old.unlink()
-        base = session.folder / folder.name
-        archive = shutil.make_archive(str(base), "zip", root_dir=folder.parent, base_dir=folder.name)
-        return {**dataclasses.asdict(export), "zip": archive}
+        return {**dataclasses.asdict(export), **packed(folder, session.folder)}
 
     def on_done(export: dict[str, Any]) -> None:
         session.archive.amend(run.number, exported=export)

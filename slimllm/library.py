@@ -1,0 +1,60 @@
+"""What the package offers to programs: load, text, analyse, plan, prune, save."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from slimllm import checkpoint, pipeline, planning, texts
+from slimllm.models import Pruned, Subject
+from slimllm.reloaded import load
+from slimllm.texts import text
+from slimllm.types import Analysis, Calibration, Plan, Progress, Refusal
+
+__all__ = ["Calibration", "Refusal", "analyse", "load", "plan", "prune", "save", "text"]
+
+Listener = Callable[[Progress], None]
+
+
+def analyse(
+    subject: Subject,
+    text: texts.Text,
+    calibration: Calibration | None = None,
+    *,
+    method: str = "slimllm",
+    options: Mapping[str, Any] | None = None,
+    folder: str | Path | None = None,
+    on_progress: Listener | None = None,
+) -> Analysis:
+    """The analysis of a subject on the calibration part of a text; its moments are kept in `folder` if one
+    is given."""
+    job = pipeline.analyse(
+        subject,
+        text,
+        calibration or Calibration(text=text.name),
+        method_name=method,
+        options=options,
+        folder=Path(folder) if folder else None,
+    )
+    return pipeline.finish(job, on_progress)
+
+
+def plan(analysis: Analysis, ratio: float, **choices: Any) -> Plan:
+    """A plan that removes `ratio` of the decoder's parameters; choices as in `planning.make_plan`."""
+    return planning.make_plan(analysis, ratio, **choices)
+
+
+def prune(
+    subject: Subject, plan: Plan, text: texts.Text | None = None, *, on_progress: Listener | None = None
+) -> Pruned:
+    """The subject pruned to the plan, on the plan's own calibration text unless another is given."""
+    source = text or texts.text(plan.calibration.text)
+    return pipeline.finish(pipeline.prune(subject, plan, source), on_progress)
+
+
+def save(
+    pruned: Pruned, folder: str | Path, *, wanted: str = "auto", on_progress: Listener | None = None
+) -> checkpoint.Export:
+    """What was written into `folder`: a verified checkpoint that plain transformers loads."""
+    return pipeline.finish(checkpoint.export(pruned, Path(folder), wanted=wanted), on_progress)

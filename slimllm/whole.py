@@ -1,0 +1,187 @@
+"""Files and folders that are written whole or not at all, also where the program is killed or the disk is
+full.
+
+They are made in a folder `.NAME.TOKEN.partial` beside their place, on the same disk, and renamed once all is
+on the disk. The maker locks that folder, and the system gives the lock back when the maker dies: a folder
+that nobody holds is what a kill left behind, and whoever comes next mends it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import glob
+import os
+import re
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from slimllm.types import Refusal
+
+LEFT = re.compile(r"\.(.+)\.[0-9a-f]{8}\.(partial|old)")
+REMEDY = "free space or choose another place"
+
+
+class Unwritten(Refusal):
+    """Nothing could be written: the disk is full, or does not let us."""
+
+
+@contextlib.contextmanager
+def told(what: str, remedy: str = REMEDY) -> Iterator[None]:
+    """Says of a failure to write what could not be done, why, and the remedy."""
+    try:
+        yield
+    except (OSError, SafetensorError) as failure:
+        raise Unwritten(f"{what} ({reason(failure)}); {remedy}.") from failure
+
+
+def reason(failure: Exception) -> str:
+    """Why it failed, in the words of the system."""
+    said = getattr(failure, "strerror", None) or str(failure)
+    return re.sub(r"^.*I/O error: | \(os error \d+\)$", "", said)
+
+
+def replace_file(path: Path, write: Callable[[Path], Any], what: str = "", remedy: str = REMEDY) -> None:
+    """Writes a file whole or not at all; where that fails, `what` says so. Devices are written straight."""
+    with told(what or f"'{path}' cannot be written", remedy):
+        path = path.resolve()
+        if path.exists() and not path.is_file() and not path.is_dir():
+            write(path)
+            return
+        with scratch(path) as folder:
+            made = folder / path.name
+            write(made)
+            sync(made)
+            os.replace(made, path)
+            sync(path.parent)
+
+
+def write_text(path: Path, text: str, what: str = "", remedy: str = REMEDY) -> None:
+    """Writes a text file whole or not at all."""
+    replace_file(path, lambda made: made.write_text(text, encoding="utf-8"), what, remedy)
+
+
+def check_folder(folder: Path, remedy: str) -> None:
+    """Refuses a folder that nothing can be written to, before hours of work; nothing is left there."""
+    absolute = folder.absolute()
+    with told(f"'{folder}' cannot be written to", remedy):
+        ground = next(place for place in (absolute, *absolute.parents) if place.exists())
+        with tempfile.TemporaryFile(dir=ground):
+            pass
+
+
+@contextlib.contextmanager
+def replace_folder(folder: Path, what: str, remedy: str = REMEDY) -> Iterator[Path]:
+    """A folder to fill, which takes the place of `folder` in the end; what is there stays until then."""
+    with told(what, remedy), scratch(folder) as made:
+        yield made
+        place(made, folder)
+
+
+@contextlib.contextmanager
+def scratch(path: Path) -> Iterator[Path]:
+    """A new folder beside a path, held by this program, that is gone afterwards unless it was renamed."""
+    made = beside(path, "partial")
+    made.mkdir(parents=True)
+    try:
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError):  # a file system without locks
+                stack.enter_context(held(made))
+            yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def beside(path: Path, kind: str) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.{kind}")
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Locks a folder meanwhile; `BlockingIOError` where another program holds it, another `OSError` where
+    the file system has no locks."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+def place(made: Path, folder: Path) -> None:
+    """Moves a complete folder to its place; what was there stays until then."""
+    for path in (*made.rglob("*"), made):
+        sync(path)
+    with contextlib.ExitStack() as stack:
+        old = beside(folder, "old")
+        if folder.exists():
+            with contextlib.suppress(OSError):
+                stack.enter_context(held(folder))
+            folder.rename(old)
+        try:
+            made.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
+        sync(folder.parent)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# After a kill -----------------------------------------------------------------------------------------------
+
+
+def mended(path: Path, say: Callable[[str], object]) -> None:
+    """Puts in order what a kill left beside a path, and says so; the name `*` stands for all in a folder."""
+    name = path.name if path.name == "*" else glob.escape(path.name)
+    found = {place for left in path.parent.glob(f".{name}.*") if (place := mend(left))}
+    if found:
+        names = " and ".join(f"'{place}'" for place in sorted(found))
+        say(
+            f"An earlier run was interrupted while it wrote {names}; its unfinished part was removed, and "
+            "what was complete before is in its place."
+        )
+
+
+def mended_below(root: Path) -> list[Path]:
+    """The places under a folder beside which something was put in order."""
+    return [path for left in sorted(root.rglob(".*")) if (path := mend(left))]
+
+
+def mend(left: Path) -> Path | None:
+    """The place that something was left beside by a program that lives no more: unfinished parts are removed,
+    what had been moved away is moved back unless its successor arrived. None where nothing was left."""
+    match = LEFT.fullmatch(left.name)
+    if not match:
+        return None
+    path = left.with_name(match[1])
+    if match[2] == "old" and not path.exists():
+        with contextlib.suppress(OSError), held(left):
+            left.rename(path)
+            return path
+        return None
+    return path if removed(left) else None
+
+
+def removed(folder: Path) -> bool:
+    """Whether a folder was there that nobody holds any more; it is gone now."""
+    try:
+        with held(folder):
+            shutil.rmtree(folder)
+    except OSError:  # somebody is at work there, or it cannot be told
+        return False
+    return True

@@ -1,0 +1,93 @@
+"""What a program that was killed left of the page: put in order and told by the next one. No Gradio."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from slimllm import whole
+from slimllm.places import home
+from slimllm.types import Refusal
+from ui.jobs import Job, Steps
+from ui.rows import when
+from ui.shelf import Shelf
+
+PAGES = "slimllm-session-"  # folders of sessions, in the system's folder for what is temporary
+UNREAD = (OSError, ValueError, KeyError, TypeError)
+READING = ("analyse", "second", "methods", "restore")  # kinds of jobs that keep what they read
+KINDS = {  # folder of the cache → what an unfinished part of it was
+    "exports": "an unfinished export",
+    "models": "an unfinished conversion of a model",
+    "history": "an unfinished file of the history",
+}
+
+
+def order(say: Callable[[str], object]) -> None:
+    """Puts in order what earlier programs left unfinished, and says so in one sentence."""
+    root = home()
+    places = whole.mended_below(root)
+    found = sorted({KINDS.get(path.relative_to(root).parts[0], "unfinished layers") for path in places})
+    pages = [folder for folder in Path(tempfile.gettempdir()).glob(f"{PAGES}*") if whole.removed(folder)]
+    if pages:
+        found.append("the temporary files of a page")
+    if found:
+        say(
+            f"An earlier run was interrupted; removed: {', '.join(found)}. Runs, presets and finished exports "
+            "are as they were."
+        )
+
+
+def page_folder() -> tuple[Path, Callable[[], None]]:
+    """A temporary folder for a session, held by this program, and what takes it away."""
+    with whole.told("A page cannot be opened", "free space, or set TMPDIR to another folder"):
+        folder, stack = Path(tempfile.mkdtemp(prefix=PAGES)), contextlib.ExitStack()
+    with contextlib.suppress(OSError):
+        stack.enter_context(whole.held(folder))
+    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    return folder, stack.close
+
+
+class Diary:
+    """The job that one browser waits for, on disk while it goes on, so that the page can tell of it after a
+    kill."""
+
+    def __init__(self, owner: str):
+        self.file = Shelf(owner).folder / "job.json"
+
+    def kept(self, job: Job) -> None:
+        """Lets the job write itself down while it runs."""
+        start = job.start
+
+        def steps(job: Job) -> Steps:
+            entry = {
+                "title": job.title,
+                "kind": job.kind,
+                "began": datetime.now().isoformat(timespec="seconds"),
+            }
+            with contextlib.suppress(Refusal):  # a full disk: the job itself says what it cannot do
+                whole.write_text(self.file, json.dumps(entry))
+            try:
+                return (yield from start(job))
+            finally:
+                with contextlib.suppress(OSError):
+                    self.file.unlink(missing_ok=True)
+
+        job.start = steps
+
+    def broken_off(self) -> str:
+        """What was going on when the program ended, in words; empty where nothing was. It is told once."""
+        try:
+            entry = json.loads(self.file.read_text(encoding="utf-8"))
+            self.file.unlink()
+            title, kind, began = str(entry["title"]), entry["kind"], when(str(entry["began"]))
+        except UNREAD:
+            return ""
+        rest = "nothing of it was kept, and nothing else was touched; start it again"
+        if kind in READING and any((home() / "moments").glob(".*.unfinished")):
+            rest = "the layers that were read are kept, and the same analysis goes on from there"
+        return f"{title}, begun {began}, was going on when the program ended: {rest}."
