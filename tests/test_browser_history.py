@@ -39,7 +39,10 @@ def test_yesterdays_runs_are_all_there(visitor: Visitor, browser: Browser, addre
     for run in family(synthetic_analysis(layers=6, channels=256)):
         shelf.put(run)
     shelf.file(9).write_text("{")
+    entry = {"title": "Export", "kind": "export", "began": "2026-11-25T14:05:00"}
+    (shelf.folder / "job.json").write_text(json.dumps(entry))
     restarted(visitor)
+    expect(page.locator("#load-intro .note")).to_contain_text("was going on when the program ended")
     visitor.tab("History")
     rows = page.locator("#history-table tbody tr")
     expect(rows).to_have_count(4)

@@ -37,8 +37,8 @@ def order(say: Callable[[str], object]) -> None:
         found.append("the temporary files of a page")
     if found:
         say(
-            f"An earlier run was interrupted; removed: {', '.join(found)}. Runs, presets and finished exports "
-            "are as they were."
+            f"An earlier run was interrupted; removed: {', '.join(found)}. Runs, presets and finished "
+            "exports are as they were."
         )
 
 
