@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from slimllm import commands, crew, makers
+from slimllm import commands, crew, makers, whole
 from slimllm.allocation import ALLOCATIONS
 from slimllm.answers import plain
 from slimllm.forms import FORMS
@@ -226,6 +226,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise Refusal(
                 f"Several processes can share 'analyse', not '{given.command}'; start it by itself."
             )
+        if "out" in given and not crew.launched():
+            for place in (given.out, given.out / "*"):
+                whole.mended(place, report.say)
         answer = given.run(given, report)
         if answer is None:
             return OK

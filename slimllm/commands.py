@@ -79,7 +79,6 @@ def analyse(given: Arguments, report: Report) -> dict[str, Any] | None:
             pipeline.contribute(subject, text, calibration(given), method_name=given.method)
             return None
         whole.check_folder(given.out, "choose another --out")
-        whole.mended(given.out / "*", report.say)
         subject = load(given.model, given, report)
         analysis = run_analysis(subject, given, report, given.out / "moments")
     file = store.save_analysis(analysis, given.out)
@@ -117,7 +116,6 @@ def plan(given: Arguments, report: Report) -> dict[str, Any]:
     planning.check_ratio(given.ratio)
     analysis = store.open_analysis(given.analysis)
     made = make_plan(analysis, given, same_width=given.same_width)
-    whole.mended(given.out, report.say)
     recipes.save_plan(made, given.out)
     return {
         **recipes.plan_to_dict(made),
