@@ -182,7 +182,7 @@ def test_bad_day_kill_during_prune_and_export(bench: Bench, tmp_path: Path) -> N
             pass
     before = contents(small)
     line = ["prune", "--model", bench.model, "--dtype", "float32", "--plan", bench.plan, "--out", small]
-    other = Program(tmp_path / "other", *line[:-1], tmp_path / "twin", "--json")
+    other = Program(tmp_path / "other", *line[:-1], tmp_path / "twin/small", "--json")
     moments = {
         "pruning": lambda running: running.said("Layer 1 of 12 pruned"),
         "writing": lambda _: there(tmp_path, ".small.*.partial"),
@@ -202,7 +202,7 @@ def test_bad_day_kill_during_prune_and_export(bench: Bench, tmp_path: Path) -> N
     assert not [*tmp_path.glob(".small.*")]
     assert (small / "model.safetensors").read_bytes() != before["model.safetensors"]
     assert other.end().answer()["verified"]
-    assert contents(tmp_path / "twin") == contents(small), "the same plan gives the same bytes"
+    assert contents(tmp_path / "twin/small") == contents(small), "the same plan gives the same bytes"
 
 
 def test_bad_day_kill_between_two_renames(tmp_path: Path) -> None:
