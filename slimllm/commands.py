@@ -54,7 +54,9 @@ def options(given: Arguments) -> dict[str, bool | int | float]:
         try:
             found[name] = int(value) if value.lstrip("-").isdigit() else float(value)
         except ValueError:
-            raise Refusal(f"Option '{word}' is not of the form NAME=on, NAME=off or NAME=number.") from None
+            raise Refusal(
+                f"Option '{word}' cannot be read; write NAME=on, NAME=off or NAME=number."
+            ) from None
     return found
 
 

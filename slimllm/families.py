@@ -92,7 +92,6 @@ FAMILIES: dict[str, Family] = {
 def family_of(config: Any, source: str) -> Family:
     """The family row for a config; a `Refusal` with the reason and the list where there is none."""
     check_settings(config.to_dict(), source)
-    check_sizes(config, source)
     family = FAMILIES[config.model_type]
     parallel = getattr(config, "use_parallel_residual", False)  # both sites read the same stream
     return replace(family, between="") if parallel else family
@@ -114,20 +113,21 @@ def check_settings(settings: Any, source: str) -> None:
             f"Model type '{kind}' of '{source}' is not supported ({reason_against(settings)}); take one of "
             f"the supported families: {', '.join(FAMILIES)}."
         )
+    check_sizes(settings, source)
 
 
-def check_sizes(config: Any, source: str) -> None:
-    """Refuses a config whose sizes no model can have, before anything is built by it."""
+def check_sizes(settings: Mapping[str, Any], source: str) -> None:
+    """Refuses sizes that no model can have, before anything is built by them."""
     for name, most in SIZES.items():
-        size = getattr(config, name, None)
+        size = settings.get(name)
         least = 2 if name == "max_position_embeddings" else 1
         if size is not None and (type(size) is not int or not least <= size <= most):
             raise Refusal(
                 f"The config.json of '{source}' says that {name} is {size!r}, which is no possible size; "
                 "fetch the model again."
             )
-    heads, groups = config.num_attention_heads, getattr(config, "num_key_value_heads", None)
-    if groups is not None and heads % groups:
+    heads, groups = settings.get("num_attention_heads"), settings.get("num_key_value_heads")
+    if heads is not None and groups is not None and heads % groups:
         raise Refusal(
             f"The config.json of '{source}' says {heads} heads in {groups} groups, which do not divide; "
             "fetch the model again."

@@ -195,7 +195,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "nothing in it": (lambda p: folder_of(p, "{}"), "names no model type"),
     "number as type": (lambda p: folder_of(p, {"model_type": 7}), "names no model type"),
     "word as size": (llama(hidden_size="big"), "hidden_size"),
-    "no heads": (llama(num_attention_heads=0), "cannot be loaded"),
+    "no heads": (llama(num_attention_heads=0), "no possible size"),
     "pickles": (pickled, "pickled weights, which can run code"),
     "no weights": (config_only, "no .safetensors weights"),
     "damaged weights": (llama(), "damaged or cut off|cannot be loaded"),

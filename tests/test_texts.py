@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from conftest import PAGE, tiny_tokenizer
 
 from slimllm import texts
-from slimllm.types import Calibration, Refusal
+from slimllm.types import Calibration
 
 
 def sample(source: texts.Text, **changes: Any) -> torch.Tensor:
@@ -71,54 +70,6 @@ def test_documents_are_joined_by_blank_lines() -> None:
     ids = texts.tokens(["ab", "c"], tiny_tokenizer())
     assert tiny_tokenizer().decode(ids) == "ab\n\nc\n\n"
     assert len(texts.tokens(["ab", "c"], tiny_tokenizer(), limit=3)) == 3
-
-
-BAD: dict[str, tuple[Callable[[Path], str], str]] = {
-    "unknown name": (lambda _: "no-such-text", "not known"),
-    "unknown topic": (lambda _: "encyclopedia/Cheese", "no topic"),
-    "missing file": (lambda p: str(p / "none.txt"), "There is no file"),
-    "empty file": (lambda p: str(put(p / "empty.txt", b"")), "holds no text"),
-    "blank file": (lambda p: str(put(p / "blank.txt", b" \n\n ")), "holds no text"),
-    "not utf-8": (lambda p: str(put(p / "latin.txt", b"\xff\xfe\xe9\xe8")), "UTF-8"),
-    "broken json": (lambda p: str(put(p / "x.jsonl", b'{"text": ')), "cannot be read"),
-    "no text column": (lambda p: str(put(p / "x.jsonl", b'{"words": "a"}')), "no 'text' field"),
-    "broken parquet": (lambda p: str(put(p / "x.parquet", b"PAR1")), "cannot be read"),
-    "a picture": (lambda p: str(put(p / "x.png", b"")), "not known"),
-}
-
-
-def put(path: Path, content: bytes) -> Path:
-    path.write_bytes(content)
-    return path
-
-
-@pytest.mark.parametrize("case", list(BAD))
-def test_bad_input_text_is_refused_in_one_sentence(case: str, tmp_path: Path) -> None:
-    name, words = BAD[case]
-    with pytest.raises(Refusal, match=words) as caught:
-        texts.text(name(tmp_path))
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"samples": 0}, "say nothing"),
-        ({"samples": -1}, "say nothing"),
-        ({"length": 1}, "say nothing"),
-        ({"length": 4096}, "more than this model's 512"),
-        ({"samples": 10_000}, "fewer than"),
-        ({"length": 512, "samples": 400}, "fewer than"),
-    ],
-)
-def test_bad_input_sampling_is_refused(changes: dict[str, int], words: str, page: Path) -> None:
-    with pytest.raises(Refusal, match=words):
-        sample(texts.text(str(page)), **changes)
-
-
-def test_bad_input_hub_text_offline_says_what_to_do() -> None:
-    with pytest.raises(Refusal, match="--text encyclopedia"):
-        texts.text("wikitext2", offline=True).part("evaluation")
 
 
 def test_the_page_is_long_enough_for_the_tests() -> None:

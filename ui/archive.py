@@ -65,7 +65,7 @@ class Archive:
         with self.lock:
             run = self.find(number)
             if run is None:
-                raise Refusal("This run is deleted already.")
+                raise Refusal("This run is deleted already; choose another one.")
             self.shelf.delete(run.number)
             place = self.runs.index(run)
             self.runs = [one for one in self.runs if one is not run]
