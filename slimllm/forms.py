@@ -152,9 +152,10 @@ def gguf(pruned: Pruned) -> Form:
     own = native_builds(subject, widths) if name in llamacpp.ARCHITECTURES else iter(())
     state = subject.model.state_dict()
     model = first_fit(itertools.chain(own, twin_builds(subject, widths, llamacpp.TWINS)), state)
+    biased = any(getattr(model.config, flag, False) for flag in BIAS_FLAGS)
     words = (
         "All layers are equally wide, so llama.cpp reads it as one file, model.gguf; transformers reads that "
-        f"as {name_of(model)}, by the config.json beside it."
+        f"as {name_of(model)}, by the config.json beside it{', or loses the biases' if biased else ''}."
     )
     return Form("gguf", model, state, words)
 
