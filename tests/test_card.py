@@ -113,7 +113,8 @@ def test_the_card_of_a_pruned_model(unit: str, tmp_path: Path) -> None:
     assert found.supported
     assert found.parameters["all"] == pruned.subject.shape.parameters
     assert [way.tier for way in found.exports] == ["shim"]
-    assert bool(found.attention) == (unit == "kv-group")
+    assert found.attention[-1].unit == "value-column"
+    assert found.attention[-1].steps == pruned.subject.shape.layers[0].values
 
 
 @pytest.mark.usefixtures("no_weights")
