@@ -36,7 +36,7 @@ def regress_outputs(weight: Tensor, moments: Moments, kept: Tensor) -> Repair:
     """
     cov = moments.cov
     part = weight[:, kept]
-    variance = ((part @ cov[kept][:, kept]) * part).sum(1)
+    variance = ((part @ square(cov, kept)) * part).sum(1)
     covariance = ((part @ cov[kept]) * weight).sum(1)
     slope = torch.where(
         varies(variance, moments, part, kept), covariance / variance, torch.ones_like(variance)
@@ -55,10 +55,8 @@ def least_squares(weight: Tensor, moments: Moments, kept: Tensor, *, damping: fl
     part = weight[:, kept]
     lost = complement(kept, weight.shape[1])
     if len(kept) and len(lost):
-        inner = cov[kept][:, kept] + ridge(cov, damping) * torch.eye(
-            len(kept), dtype=cov.dtype, device=cov.device
-        )
-        part = part + torch.cholesky_solve(cov[kept][:, lost] @ weight[:, lost].T, factor(inner)).T
+        root = factor(damped(square(cov, kept), ridge(cov, damping)))
+        part = part + torch.cholesky_solve(cov[kept[:, None], lost] @ weight[:, lost].T, root).T
     return Repair(part, lost_mean(weight, part, moments, kept))
 
 
@@ -75,9 +73,9 @@ def guided(weight: Tensor, moments: Moments, kept: Tensor) -> Repair:
     whole = len(kept) == weight.shape[1]
     second = moments.gram if whole else moments.cov
     cross = drift.cross if whole else drift.cross - torch.outer(drift.mean, moments.mean)
-    delta = ridge(second, GUIDED_DAMPING) * torch.eye(len(kept), dtype=weight.dtype, device=weight.device)
-    lost = weight @ second[:, kept] - part @ second[kept][:, kept] + GUIDANCE * cross[:, kept]
-    change = torch.cholesky_solve(lost.T, factor(second[kept][:, kept] + delta)).T
+    inner = square(second, kept)
+    lost = weight @ second[:, kept] - part @ inner + GUIDANCE * cross[:, kept]
+    change = torch.cholesky_solve(lost.T, factor(damped(inner, ridge(second, GUIDED_DAMPING)))).T
     part = part + change
     if whole:
         return Repair(part)
@@ -101,11 +99,11 @@ def shift_bias_curve(weight: Tensor, moments: Moments, order: Tensor) -> Tensor:
 
 def regress_outputs_curve(weight: Tensor, moments: Moments, order: Tensor) -> Tensor:
     """Error (d+1,) of `regress_outputs` at every width, by cumulative sums over the order."""
-    w, cov = weight[:, order], moments.cov[order][:, order]
+    w, cov = weight[:, order], square(moments.cov, order)
     crossing = w * (w @ cov)
     own = w.square() * cov.diagonal()
     covariance = crossing.cumsum(1)  # (o, d): cov(y, ŷ) with the first k+1 inputs
-    variance = (2 * w * (w @ cov.triu(1)) + own).cumsum(1)
+    variance = (2 * w * (w @ cov.triu_(1)) + own).cumsum(1)
     total = crossing.sum(1, keepdim=True)
     floor = torch.finfo(w.dtype).eps * own.cumsum(1)
     explained = torch.where(
@@ -127,17 +125,19 @@ def least_squares_curve(
     With Y = W L, the change of weights at width k is D = Y_{k:} L⁻¹_{k:,:}, so its damped cost is the suffix
     sum of ‖Y_j‖², and δ‖D‖², which the damping added, is a corner sum of YᵀY ⊙ (LᵀL)⁻¹.
     """
-    cov = moments.cov[order][:, order]
+    cov = square(moments.cov, order)
     delta = ridge(cov, damping)
-    root = factor(cov + delta * torch.eye(len(order), dtype=cov.dtype, device=cov.device))
-    y = weight[:, order] @ root
+    root = factor(damped(cov, delta))
+    del cov  # a matrix of 8,192 inputs takes half a gigabyte
+    y = (weight[:, order] @ root).flip(1)
     # (LᵀL)⁻¹: reversing rows and columns makes L upper triangular, which the library inverts from
-    inverse = torch.cholesky_inverse(root.flip(0, 1), upper=True).flip(0, 1)
-    damped = torch.cat((y.square().sum(0).flip(0).cumsum(0).flip(0), y.new_zeros(1)))
-    change = corner_sums((y.T @ y) * inverse)
-    error = damped - delta * change
+    root = root.flip(0, 1)
+    change = y.T @ y
+    change *= torch.cholesky_inverse(root, upper=True)
+    cost = torch.cat((y.square().sum(0).cumsum(0).flip(0), y.new_zeros(1)))
+    error = cost - delta * corner_sums(change, reversed=True)
     # what is left of two nearly equal numbers is rounding
-    error = torch.where(error > 10 * torch.finfo(error.dtype).eps * damped, error, 0)
+    error = torch.where(error > 10 * torch.finfo(error.dtype).eps * cost, error, 0)
     return relative(error, mean_energy(weight, moments))
 
 
@@ -150,7 +150,7 @@ def relative(error: Tensor, mean_energy: Tensor | float) -> Tensor:
 def energy_matrix(weight: Tensor, second: Tensor, order: Tensor) -> Tensor:
     """second ⊙ WᵀW (d, d), in the order given."""
     weight = weight[:, order]
-    return second[order][:, order] * (weight.T @ weight)
+    return square(second, order).mul_(weight.T @ weight)
 
 
 def mean_energy(weight: Tensor, moments: Moments) -> Tensor:
@@ -217,10 +217,24 @@ def factor(matrix: Tensor) -> Tensor:
     return root
 
 
-def corner_sums(matrix: Tensor) -> Tensor:
-    """Sums (d+1,) of the lower right corners matrix[k:, k:] of a symmetric (d, d)."""
-    border = 2 * matrix.triu(1).sum(1) + matrix.diagonal()
-    return torch.cat((border.flip(0).cumsum(0).flip(0), border.new_zeros(1))).clamp_min(0)
+def corner_sums(matrix: Tensor, *, reversed: bool = False) -> Tensor:
+    """Sums (d+1,) of the lower right corners matrix[k:, k:] of a symmetric (d, d), in place of what it held;
+    `reversed` where its rows and columns come in reverse."""
+    diagonal = matrix.diagonal().clone()
+    border = 2 * (matrix.tril_(-1) if reversed else matrix.triu_(1)).sum(1) + diagonal
+    border = border if reversed else border.flip(0)
+    return torch.cat((border.cumsum(0).flip(0), border.new_zeros(1))).clamp_min(0)
+
+
+def square(matrix: Tensor, index: Tensor) -> Tensor:
+    """The rows and columns (k, k) of a matrix that an index (k,) names, as a matrix of its own."""
+    return matrix[index[:, None], index]
+
+
+def damped(matrix: Tensor, delta: Tensor) -> Tensor:
+    """The matrix with δ added to its diagonal, in place."""
+    matrix.diagonal().add_(delta)
+    return matrix
 
 
 @dataclass(frozen=True)

@@ -97,9 +97,11 @@ class Moments:
     def cov(self) -> Tensor:
         """Covariance (d, d), exactly zero for constant inputs: their rounding noise must not be taken for
         signal."""
-        cov = self.gram - torch.outer(self.mean, self.mean)
+        cov = torch.addr(self.gram, self.mean, self.mean, alpha=-1)
         flat = cov.diagonal() <= FLAT * self.gram.diagonal()
-        return torch.where(flat[:, None] | flat, 0, cov)
+        cov[flat] = 0
+        cov[:, flat] = 0
+        return cov
 
     def __add__(self, other: Moments) -> Moments:
         """The moments of both token sets together."""
