@@ -102,6 +102,7 @@ def bars(old: Sequence[int], new: Sequence[int], legend: bool) -> list[go.Bar]:
         go.Bar(
             x=layers[there],
             y=moved[there],
+            width=0.65,  # else three bars far apart are as wide as what is between them
             marker={"color": COLOUR[colour], "line": {"width": 0}},
             name=f"{words} kept",
             legendgroup=words,

@@ -122,7 +122,7 @@ def layer_words(move: Move, unit: str) -> str:
 
 def amount(pair: Sequence[int]) -> str:
     before, after = pair
-    return f"{abs(after - before)} {'more' if after > before else 'fewer'}"
+    return f"{abs(after - before):,} {'more' if after > before else 'fewer'}"
 
 
 def summary(before: Plan, after: Plan, names: tuple[str, str]) -> str:
