@@ -15,6 +15,7 @@ from slimllm.depth import drop_layers
 from slimllm.families import Family, narrows_values, part, shape_of
 from slimllm.modeling_slim import Placed
 from slimllm.models import Pruned, Subject
+from slimllm.recovery import RECOVERIES
 from slimllm.shapes import Grouping, LayerShape, Unit
 from slimllm.types import Plan, Refusal, Repair
 
@@ -145,6 +146,19 @@ def ways(subject: Subject) -> Iterator[Way]:
     if narrows_values(subject.family):
         narrow = [max(1, subject.shape.head_size // 2)] * count
         yield way("Value columns (method fasp)", trial(short, narrow, alike, "value-column", True))
+
+
+def check(subject: Subject, plan: Plan, wanted: str) -> None:
+    """Refuses a plan whose outcome cannot be stored as `wanted`, before anything is pruned, as far as that
+    can be told."""
+    if any(a.values < subject.shape.head_size for a in subject.shape.layers):
+        return
+    empty = dataclasses.replace(sketch(subject.model.config, subject.source), tokenizer=subject.tokenizer)
+    left = [index for index, widths in enumerate(zip(plan.heads, plan.channels, strict=True)) if any(widths)]
+    drop_layers(empty.model, empty.family, [i for i in range(len(plan.heads)) if i not in left])
+    short = dataclasses.replace(empty, shape=shape_of(empty.model, empty.family))
+    heads, channels = ([row[i] for i in left] for row in (plan.heads, plan.channels))
+    forms.choose(trial(short, heads, channels, plan.unit, RECOVERIES[plan.recovery].bias), wanted)
 
 
 def way(plan: str, pruned: Pruned) -> Way:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from slimllm import checkpoint, hub, pipeline, planning, recipes, reloaded, texts, tuning
+from slimllm import checkpoint, foresight, forms, hub, pipeline, planning, recipes, reloaded, texts, tuning
 from slimllm.commands import Arguments, Report, calibration, load, make_plan, measure, run_analysis
 from slimllm.methods import method
 from slimllm.models import Pruned
@@ -56,6 +56,8 @@ def prune(given: Arguments, report: Report) -> dict[str, Any]:
         ready = make_plan(
             analysis, given, same_width=given.same_width or given.export in ("native", "twin", "gguf")
         )
+    planning.check_plan(ready, subject.shape)
+    foresight.check(subject, ready, given.export)
     pruned = pipeline.finish(pipeline.prune(subject, ready, text, analysis), report.progress)
     recipe = f"python -m slimllm prune --model {given.model} --plan plan.json --out DIR"
     exported = export(pruned, given, report, recipe)
@@ -90,6 +92,7 @@ def tune(given: Arguments, report: Report) -> dict[str, Any]:
     other = texts.text(given.measure_on or given.text, offline=given.offline)
     subject = load(given.model, given, report)
     pruned, most = reloaded.as_pruned(subject), subject.shape.max_length
+    forms.choose(pruned, given.export)  # training changes no shape
     tokens = texts.calibration_tokens(text, subject.tokenizer, calibration(given), max_length=most)
     seen = other.name == text.name and not text.parts_differ
     if seen:

@@ -19,7 +19,7 @@ from conftest import FAMILY_CONFIGS, tiny_subject
 from safetensors.torch import load_file
 
 import slimllm
-from slimllm import checkpoint, forms, models, proof
+from slimllm import checkpoint, cli, foresight, forms, models, proof
 from slimllm import whole as writing
 from slimllm.families import part, shape_of
 from slimllm.forms import Form
@@ -444,6 +444,45 @@ def test_impossible_tiers_are_refused_with_reason_and_remedy(
     subject = tiny_subject(family, num_key_value_heads=6)
     with pytest.raises(Refusal, match=words):
         forms.choose(prune(subject, cuts(subject)), wanted)
+
+
+def refused(ask: Callable[[Any], Any], given: Any) -> str:
+    """What a question is refused with; empty where it is not."""
+    try:
+        ask(given)
+    except Refusal as refusal:
+        return str(refusal)
+    return ""
+
+
+@pytest.mark.parametrize("wanted", [*forms.FORMS, "auto"])
+@pytest.mark.parametrize("family", ["llama", "mistral", "phi3", "gemma2"])
+def test_what_can_be_exported_is_told_before_it_is_pruned(family: str, wanted: str) -> None:
+    subject = tiny_subject(family, **({} if family == "phi3" else {"num_key_value_heads": 6}))
+    for cuts in (whole(subject), by_groups(subject), [([0, 1, 2, 3], 40)] * 3):
+        for bias in (True, False):
+            pruned = prune(subject, cuts, bias=bias)
+            plan = dataclasses.replace(pruned.plan, recovery="regression" if bias else "none")
+            after = refused(lambda given: forms.choose(given, wanted), pruned)
+            before = refused(lambda given: foresight.check(subject, given, wanted), plan)
+            assert before == after
+
+
+def test_a_doomed_export_is_refused_before_the_work(
+    tiny_folder: Path, page: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["prune", "--model", tiny_folder, "--ratio", 0.3, "--text", page, "--samples", 4, "--length", 32]
+    assert cli.main([str(w) for w in [*words, "--export", "gguf", "--out", tmp_path / "out"]]) == 2
+    said = capsys.readouterr().err
+    assert "cannot be stored as gguf" in said
+    assert "pruned" not in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_that_drops_layers_is_told_to_be_exportable() -> None:
+    subject = tiny_subject()
+    plan = prune(subject, whole(subject)).plan
+    foresight.check(subject, dataclasses.replace(plan, heads=(6, 0, 6), channels=(96, 0, 96)), "native")
 
 
 # The comparison ------------------------------------------------------------------------------------------
