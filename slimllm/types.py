@@ -32,10 +32,15 @@ class Refusal(ValueError):
         super().__init__(one_line(words))
 
 
+def without_tokens(words: str) -> str:
+    """The words with every access token of the model hub made unreadable."""
+    return TOKENS.sub("hf_…", words)
+
+
 def one_line(words: object) -> str:
     """The words as one line of printable characters, the middle of very long ones left out, and no access
     token of the model hub among them."""
-    line = TOKENS.sub("hf_…", " ".join(str(words).split()))
+    line = without_tokens(" ".join(str(words).split()))
     line = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line)
     return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE - 300]} … {line[-300:]}"
 

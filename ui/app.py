@@ -6,7 +6,6 @@ import os
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-os.environ.pop("GRADIO_ALLOWED_PATHS", None)  # no folder is served, whatever other apps are told
 
 import socket
 import time
@@ -48,6 +47,7 @@ class Settings:
 
 def build(settings: Settings) -> gr.Blocks:
     """The page."""
+    os.environ.pop("GRADIO_ALLOWED_PATHS", None)  # no folder is handed out, whatever other apps are told
     with gr.Blocks(title="slimllm", delete_cache=(3600, 7200), analytics_enabled=False) as demo:
         screen = Screen()
         with gr.Row(elem_id="masthead"):

@@ -9,13 +9,14 @@ import contextlib
 import logging
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from slimllm.stopping import left_by
-from slimllm.types import Progress, Refusal
+from slimllm.types import Progress, Refusal, one_line, without_tokens
 
 State = Literal["queued", "running", "done", "stopped", "failed"]
 Steps = Generator[Progress, None, Any]
@@ -99,11 +100,11 @@ def sentence(failure: BaseException) -> str:
     """What went wrong, in one sentence; what nobody foresaw is logged with its traceback."""
     if isinstance(failure, Refusal):
         return str(failure)
-    log.error("A job failed", exc_info=failure)
+    log.error("A job failed\n%s", without_tokens("".join(traceback.format_exception(failure))))
     if isinstance(failure, MemoryError) or type(failure).__name__ == "OutOfMemoryError":
         return "There was not enough memory; use fewer or shorter samples, or a smaller model."
     lines = str(failure).strip().splitlines() or [""]
-    return f"Something went wrong: {type(failure).__name__}: {lines[0][:160]}".rstrip(": ")
+    return one_line(f"Something went wrong: {type(failure).__name__}: {lines[0][:160]}".rstrip(": "))
 
 
 class Worker:

@@ -17,7 +17,7 @@ from ui.screen import Screen
 from ui.session import Session
 from ui.verdicts import pace
 from ui.wishes import whole
-from ui.words import change, duration, figure, note
+from ui.words import change, duration, figure, note, safe
 
 PURPOSE = (
     "How fast each model reads a prompt (prefill) and writes an answer (decode) on this machine. Leave the "
@@ -68,7 +68,7 @@ def draw(session: Session) -> str:
     if last is None or not last.findings.speeds:
         return note("quiet", EMPTY)
     loaded = session.loaded
-    where = f"on {loaded.device} in {loaded.dtype}" if loaded is not None else ""
+    where = safe(f"on {loaded.device} in {loaded.dtype}") if loaded is not None else ""
     return speeds_html(last.findings.speeds, where)
 
 
