@@ -214,8 +214,8 @@ def outlook(subject: Subject) -> list[str]:
     """How pruned versions of a loaded model can be stored, a sentence for each kind of plan."""
     empty = dataclasses.replace(sketch(subject.model.config, subject.source), tokenizer=subject.tokenizer)
     fewer = {heads for step in steps_of(empty) for heads in step.plain_heads} - {subject.shape.heads}
-    counts = ", ".join(map(str, sorted(fewer)))
     said = export_lines(ways(empty))
-    return (
-        [*said, f"Fewer heads, all layers alike, recovery none: no code file at {counts}."] if fewer else said
-    )
+    if fewer:
+        counts = " or ".join(map(str, sorted(fewer)))
+        said.append(f"Fewer heads, all layers alike, recovery none: no code file where {counts} heads stay.")
+    return said
