@@ -155,8 +155,9 @@ def sentence(names: tuple[str, str], layers: Sequence[LayerAgreement], units: st
         both, kept = (sum(getattr(x, name) for _, x in known) for name in ("both", "kept"))
         blind = sum(x.kept * x.chance for _, x in known) / kept
         least, worst = min(known, key=lambda pair: pair[1].share)
+        lowest = f"; least in layer {least}, on {worst.share:.0%}" if worst.share < 1 else ""
         said.append(
             f"{who if not said else 'They'} agree on {both / kept:.0%} of the {what} they keep "
-            f"(blind choices would share {blind:.0%}); least in layer {least}, on {worst.share:.0%}."
+            f"(blind choices would share {blind:.0%}){lowest}."
         )
     return " ".join(said).replace("%", "\u00a0%")
