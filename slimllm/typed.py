@@ -33,7 +33,7 @@ def value_of(kind: Any, value: Any, name: str) -> Any:
     if origin is types.UnionType and value is None and type(None) in get_args(kind):
         return None
     if origin is types.UnionType:
-        kind = next(inner for inner in get_args(kind) if inner is not type(None))
+        return value_of(next(inner for inner in get_args(kind) if inner is not type(None)), value, name)
     if origin is Mapping and isinstance(value, dict):
         return {key: value_of(get_args(kind)[1], inner, name) for key, inner in value.items()}
     if kind is float and type(value) is int and abs(value) < 2**53:

@@ -10,6 +10,7 @@ from slimllm.planning import adjust, forecast, make_plan
 from slimllm.types import Analysis, LayerReport, Plan
 from tests.synthetic import synthetic_analysis
 from ui.differences import told_change
+from ui.findings import Found, Guess, Passage, Piece
 from ui.portraits import portrait_of
 from ui.repeating import rules_of
 from ui.runs import Column, Protocol, Run
@@ -27,6 +28,23 @@ def reports_of(analysis: Analysis, plan: Plan) -> list[LayerReport]:
         kept = (tuple(heads.tolist()), tuple(channels.tolist()))
         found.append(LayerReport(plan.heads[i], plan.channels[i], *kept, error, error * (1.1 + 0.02 * i)))
     return found
+
+
+def found_of() -> Found:
+    """A passage and topics as three models made of them."""
+    words = ("The", " capital", " of", " France", " is", "\n", " Paris", ".")
+    pieces = [Piece(words[0], {})]
+    for place, word in enumerate(words[1:]):
+        loss = {"dense": 0.5, "pruned": 0.5 + place, "recovered": 0.4 + 0.5 * place}
+        guesses = {name: Guess(value, " <i>the</i>", math.exp(-value)) for name, value in loss.items()}
+        pieces.append(Piece(word, guesses))
+    topics = {
+        "Arts": {"dense": 20.0, "pruned": 60.0, "recovered": 30.0},
+        "Physics": {"dense": 18.0, "pruned": math.inf, "recovered": 17.5},
+    }
+    return Found(
+        Passage("encyclopedia, passage 1", tuple(pieces)), topics, {"Arts": 508, "Physics": 762}, 128
+    )
 
 
 def run_of(analysis: Analysis, plan: Plan, number: int = 1, **more: object) -> Run:
@@ -51,6 +69,7 @@ def run_of(analysis: Analysis, plan: Plan, number: int = 1, **more: object) -> R
         dtype="float32",
         answers=tuple((prompt, answers) for prompt in PROMPTS),
         portrait=portrait_of(analysis, plan, reports),
+        found=found_of(),
     )
     return dataclasses.replace(run, **more)  # type: ignore[arg-type]
 

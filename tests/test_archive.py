@@ -66,7 +66,7 @@ def test_a_run_survives_json_whole(runs: list[Run]) -> None:
 
 def test_a_run_of_an_older_version_is_read(runs: list[Run]) -> None:
     data = run_to_dict(runs[0])
-    for later in ("told", "rules", "dtype", "note", "pinned", "answers", "portrait"):
+    for later in ("told", "rules", "dtype", "note", "pinned", "answers", "portrait", "found"):
         del data[later]
     found = run_from_dict(data)
     assert (found.plan, found.portrait, found.note) == (runs[0].plan, None, "")
@@ -91,6 +91,14 @@ def test_a_damaged_file_costs_only_its_run(session: Session, text: str) -> None:
     assert "run-0002.json cannot be read" in rows.damaged_line([f.name for f in again.archive.damaged])
     assert again.archive.shelf.next_number() == 5
     assert session.archive.shelf.file(2).read_text() == text, "it is left for repair"
+
+
+@pytest.mark.parametrize("wrong", [7, {}, {"passage": {"source": 1, "pieces": []}}, {"topics": {"Arts": 3}}])
+def test_findings_of_another_form_are_damage(session: Session, wrong: Any) -> None:
+    data = json.loads(session.archive.shelf.file(2).read_text())
+    data["found"] = wrong if not wrong or wrong == 7 else {**data["found"], **wrong}
+    session.archive.shelf.file(2).write_text(json.dumps(data))
+    assert [run.number for run in Registry().open(OWNER).runs] == [1, 3, 4]
 
 
 def test_a_portrait_of_another_size_is_damage(session: Session) -> None:

@@ -50,6 +50,10 @@ def test_yesterdays_runs_are_all_there(visitor: Visitor, browser: Browser, addre
     expect(rows.first).to_contain_text("from Run 3: layer 3 keeps")
     expect(page.locator("#history-about h3")).to_contain_text("Run 4")
     expect(page.locator("#history-difference-words")).to_contain_text("than Run 3; 1 layer differs")
+    expect(page.locator("#history-answers .answers")).to_have_count(2)
+    expect(page.locator("#history-topics tbody tr")).to_have_count(2)
+    page.locator("#history-passage .tk", has_text="capital").hover()
+    expect(page.locator("#history-passage .tk-detail")).to_contain_text("“capital”")
     expect(page.locator("#history-difference .main-svg").first).to_be_visible()
 
     points = page.locator("#history-scatter .scatterlayer .trace").first.locator("path.point")
@@ -178,8 +182,10 @@ def test_the_report_opens_with_the_network_off(browser: Browser, tmp_path: Path)
     page.on("requestfailed", lambda request: complaints.append(request.url))
     page.on("request", lambda r: None if r.url.startswith(("data:", "file:")) else complaints.append(r.url))
     page.goto(file.as_uri())
-    for section in ("figures", "maps", "layers", "answers", "again"):
+    for section in ("figures", "maps", "layers", "answers", "passage", "topics", "again"):
         expect(page.locator(f"#{section} h2")).to_be_visible()
+    page.locator("#passage .tk", has_text="Paris").hover()
+    expect(page.locator("#passage .tk-detail")).to_contain_text("“Paris”")
     assert page.locator("svg").count() == 5
     broken = "[...document.images].filter((one) => !one.naturalWidth).length"
     assert page.evaluate(broken) == 0

@@ -179,6 +179,8 @@ def test_passages_are_read_by_all_models(compared: tuple[Registry, Session], pag
         assert job.state == "failed"
         assert words in job.error
     assert findings.passage.source != "your own words", "what was there stays"
+    again = Registry().open(session.id).runs[0].found
+    assert again == findings.found(), "it outlives the program"
 
 
 def test_topics_are_measured_one_by_one_and_stay_when_stopped(

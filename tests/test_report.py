@@ -21,10 +21,11 @@ from tests.serving import by_columns, without_layers
 from tests.synthetic import synthetic_analysis
 from ui import printing, report
 from ui.drawing import ticks
+from ui.findings import Found, Guess, Passage, Piece
 from ui.portraits import Grid
 from ui.runs import Run
 
-SECTIONS = ("figures", "maps", "layers", "answers", "again")
+SECTIONS = ("figures", "maps", "layers", "answers", "passage", "topics", "again")
 LIMIT = 3_000_000
 
 
@@ -71,6 +72,8 @@ def test_the_report_is_whole_small_and_needs_nothing_else(run: Run) -> None:
         "python -m slimllm prune",
         "torch",
         "The capital of France",
+        "From encyclopedia, passage 1.",
+        "hardest hit is Arts (",
     ):
         assert words in text
     saved = re.search(r'download="plan-run2.json" href="data:application/json;base64,([^"]+)"', text)
@@ -90,15 +93,20 @@ def test_what_models_and_people_write_stays_text(run: Run) -> None:
     evil = "<script>alert(1)</script>"
     plan = dataclasses.replace(run.plan, model=evil)
     answers = ((evil, {"dense": evil, "pruned": "</pre>" + evil}),)
-    text = report.page(dataclasses.replace(run, plan=plan, note=evil, told=evil, parent=1, answers=answers))
+    guesses = {"dense": Guess(1.0, evil, 0.1), "pruned": Guess(9.0, evil, 0.1)}
+    passage = Passage(evil, (Piece("The", {}), Piece(evil, guesses)))
+    found = Found(passage, {evil: {"dense": 2.0, "pruned": math.inf}}, {evil: 9}, 128)
+    run = dataclasses.replace(run, plan=plan, note=evil, told=evil, answers=answers, found=found)
+    text = report.page(dataclasses.replace(run, parent=1))
     assert evil not in text
     assert text.count("<script>") == 1
     assert Outline(text).open == []
 
 
 def test_a_run_without_maps_errors_and_answers_has_a_report(run: Run) -> None:
-    bare = dataclasses.replace(run, portrait=None, errors=(), answers=())
+    bare = dataclasses.replace(run, portrait=None, errors=(), answers=(), found=None)
     text = report.page(bare)
+    assert not {"passage", "topics"} & set(Outline(text).ids)
     assert "maps of this run were not kept" in text
     assert "No prompts were answered" in text
     broken = dataclasses.replace(run, errors=((math.inf, math.nan),) * 30)

@@ -100,7 +100,7 @@ def draw(session: Session) -> str:
 # HTML -------------------------------------------------------------------------------------------------------
 
 
-def answer_html(place: int, answer: Answer) -> str:
+def answer_html(place: int | str, answer: Answer) -> str:
     """A prompt and a column per model."""
     names = [name for name in NAMES if name in answer.texts]
     dense = answer.texts.get("dense", "")

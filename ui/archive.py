@@ -88,7 +88,7 @@ def remembered(session: Session, run: Run, models: Mapping[str, Pruned]) -> Run:
     gone; what is tuned only takes over what is known of the run it came from."""
     analysis, parent = session.made_from(run.plan), session.archive.find(run.parent)
     if run.tunings and parent:
-        known = {name: getattr(parent, name) for name in ("rules", "dtype", "answers", "portrait")}
+        known = {name: getattr(parent, name) for name in ("rules", "dtype", "answers", "portrait", "found")}
         return dataclasses.replace(run, **known)
     best = models.get(best_name(models))
     return dataclasses.replace(

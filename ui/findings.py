@@ -65,6 +65,21 @@ class Findings:
     window: int = 0
     speeds: dict[str, Speed] = field(default_factory=dict)
 
+    def found(self) -> Found:
+        """What is kept of them with a run."""
+        topics = {topic: dict(measured) for topic, measured in self.topics.items()}
+        return Found(self.passage, topics, dict(self.counts), self.window)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found out about the models of a run, as it is kept with it; speeds are among its figures."""
+
+    passage: Passage | None
+    topics: Mapping[str, Mapping[str, float]]
+    counts: Mapping[str, int]
+    window: int
+
 
 def pieces_of(
     ids: Sequence[int], made: Mapping[str, TokenLosses], decode: Callable[[list[int]], str]

@@ -11,7 +11,7 @@ import gradio as gr
 from slimllm import texts
 from slimllm.types import Refusal
 from ui import probes
-from ui.findings import Findings
+from ui.findings import Findings, Found
 from ui.own import Number
 from ui.pieces import heading, job_line, start_and_stop
 from ui.registry import REGISTRY
@@ -83,7 +83,7 @@ def draw(session: Session) -> str:
 # HTML -------------------------------------------------------------------------------------------------------
 
 
-def topics_html(findings: Findings) -> str:
+def topics_html(findings: Findings | Found) -> str:
     """A sentence, and a row per topic with figures and bars, the one that became hardest on top."""
     rows = ranked(findings.topics)
     names = [name for name in LABELS if any(name in found for _, found in rows)]

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from slimllm.types import Plan
-from ui import charts, polish, takeaway
+from ui import charts, kept, polish, takeaway
 from ui.archive import PRESENT
 from ui.difference_maps import difference_chart
 from ui.differences import summary, whole
@@ -39,6 +39,7 @@ def build(screen: Screen, device: str, dtype: str, offline: bool) -> None:
     overview(screen)
     with gr.Column(elem_id="history-one"):  # hidden by the style sheet while there is no run
         looked_at(screen, device, dtype, offline)
+        kept.build(screen)
         takeaway.build(screen, offline)
         polish.build(screen, offline)
 

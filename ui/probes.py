@@ -58,6 +58,7 @@ def start_passage(
         findings.passage = passage
         findings.next_passage += 0 if own or search else 1
         session.mark("passage")
+        session.archive.amend(last.run, found=findings.found())
 
     title = "Looking for the worst passage" if search and not own else "Reading the passage"
     job = Job("passage", title, steps, on_done=on_done)
@@ -116,18 +117,21 @@ def start_topics(registry: Registry, session: Session, limit: int) -> Job:
         findings.counts.clear()
         findings.window = window
         session.mark("topics")
-        for place, topic in enumerate(names):
-            text = texts.text(f"encyclopedia/{topic}")
-            ids = texts.evaluation_tokens(text, subject.tokenizer, limit=limit)
-            if len(ids) < window:
-                continue
-            for name, model in who.items():
-                said = f"Topic {place + 1} of {len(names)} · {topic} · {LABELS[name]}"
-                measured = evaluate.perplexity(model, ids, window)
-                found = yield from silently(measured, place, len(names), said)
-                findings.topics.setdefault(topic, {})[name] = found.perplexity
-                findings.counts[topic] = found.tokens
-                session.mark("topics")
+        try:
+            for place, topic in enumerate(names):
+                text = texts.text(f"encyclopedia/{topic}")
+                ids = texts.evaluation_tokens(text, subject.tokenizer, limit=limit)
+                if len(ids) < window:
+                    continue
+                for name, model in who.items():
+                    said = f"Topic {place + 1} of {len(names)} · {topic} · {LABELS[name]}"
+                    measured = evaluate.perplexity(model, ids, window)
+                    found = yield from silently(measured, place, len(names), said)
+                    findings.topics.setdefault(topic, {})[name] = found.perplexity
+                    findings.counts[topic] = found.tokens
+                    session.mark("topics")
+        finally:  # also what was measured until a stop
+            session.archive.amend(last.run, found=findings.found())
 
     job = Job("topics", "Measuring every topic", steps)
     job.left = "what was measured stays"

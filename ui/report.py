@@ -8,6 +8,9 @@ from pathlib import Path
 from slimllm.recipes import plan_text
 from slimllm.recovery import RECOVERIES
 from ui.drawing import COLOUR
+from ui.forgetting import topics_html
+from ui.kept import judged
+from ui.passage import passage_html
 from ui.printing import Series, key_of, layers_chart, map_of
 from ui.repeating import command_line, plan_name
 from ui.rows import came_from, when
@@ -17,6 +20,12 @@ from ui.tables import table_of, verdict
 from ui.theme import ASSETS, PALETTE, variables
 from ui.words import dropped, dropped_layers, method_title, safe, share, unit_words
 
+# The script of the passage on the page, given the passage of the report.
+SAYS = f"""
+for (const element of document.querySelectorAll('#passage')) {{
+{(ASSETS / "passage.js").read_text(encoding="utf-8")}
+}}
+"""
 BAR = COLOUR["sequential"][2]
 # The browser itself refuses whatever is not in this file.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -25,9 +34,10 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-s
 def page(run: Run) -> str:
     """The report: verdict, figures, maps, layers, answers, and how to make it again."""
     title = f"{run.name}: {Path(run.plan.model).name}, {share(run.smaller)} smaller"
-    style = variables(":root", PALETTE["light"]) + (ASSETS / "report.css").read_text(encoding="utf-8")
-    script = (ASSETS / "report.js").read_text(encoding="utf-8")
-    parts = (heading(run, title), figures(run), maps(run), layers(run), answers(run), again(run))
+    sheets = ((ASSETS / name).read_text(encoding="utf-8") for name in ("found.css", "report.css"))
+    style = variables(":root", PALETTE["light"]) + "".join(sheets)
+    script = (ASSETS / "report.js").read_text(encoding="utf-8") + SAYS
+    parts = (heading(run, title), figures(run), maps(run), layers(run), answers(run), *found(run), again(run))
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -159,6 +169,17 @@ def answers(run: Run) -> str:
         )
         body += f'<h3 class="prompt">“{safe(prompt)} …”</h3><div class="answers">{cells}</div>'
     return section("answers", "What they write", body)
+
+
+def found(run: Run) -> list[str]:
+    """Where it broke and what it forgot, as far as that was asked."""
+    parts: list[str] = []
+    if run.found is not None and run.found.passage is not None:
+        passage = passage_html(run.found.passage, judged(run.found.passage))
+        parts.append(section("passage", "Where it broke", passage))
+    if run.found is not None and run.found.topics:
+        parts.append(section("topics", "What it forgot", topics_html(run.found)))
+    return parts
 
 
 def again(run: Run) -> str:

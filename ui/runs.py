@@ -12,7 +12,9 @@ from typing import Any
 
 from slimllm.recipes import plan_from_text, plan_to_dict
 from slimllm.tuning import Tuning
+from slimllm.typed import typed
 from slimllm.types import Calibration, Plan
+from ui.findings import Found
 from ui.portraits import Portrait, portrait_from_dict, portrait_to_dict
 
 FORMAT = 1
@@ -72,7 +74,8 @@ class Run:
     `told` says how the plan differs from that run's, or what else was done to it; `tunings` how its model was
     fine-tuned after pruning, one after the other. `rules` says whether the plan's rules alone lead to it
     ("free", or "same" with the same width everywhere) or not (""). `dtype` is that of the model, `answers`
-    the prompts with the answers by column, `portrait` the maps of the analysis. `note` and `pinned` are the
+    the prompts with the answers by column, `portrait` the maps of the analysis, `found` what else was asked
+    of its models. `note` and `pinned` are the
     person's.
     """
 
@@ -90,6 +93,7 @@ class Run:
     dtype: str = ""
     answers: tuple[tuple[str, Mapping[str, str]], ...] = ()
     portrait: Portrait | None = None
+    found: Found | None = None
     note: str = ""
     pinned: bool = False
 
@@ -164,6 +168,7 @@ def run_to_dict(run: Run) -> dict[str, Any]:
         "tunings": [dataclasses.asdict(tuning) for tuning in run.tunings],
         "answers": [[prompt, dict(texts)] for prompt, texts in run.answers],
         "portrait": None if run.portrait is None else portrait_to_dict(run.portrait),
+        "found": None if run.found is None else dataclasses.asdict(run.found),
     }
 
 
@@ -171,7 +176,7 @@ def run_from_dict(data: Mapping[str, Any]) -> Run:
     """The run in JSON data; raises what the data provokes where it is malformed."""
     if data["format"] != FORMAT:
         raise ValueError("another format")
-    portrait = data.get("portrait")
+    portrait, found = data.get("portrait"), data.get("found")
     columns = {name: Column(**data["columns"][name]) for name in LABELS if name in data["columns"]}
     if "dense" not in columns or len(columns) < 2:
         raise ValueError("no figures")
@@ -184,4 +189,5 @@ def run_from_dict(data: Mapping[str, Any]) -> Run:
         tunings=tuple(Tuning(**settings) for settings in data.get("tunings", ())),
         answers=tuple((str(prompt), dict(texts)) for prompt, texts in data.get("answers", ())),
         portrait=None if portrait is None else portrait_from_dict(portrait),
+        found=None if found is None else typed(Found, found),
     )

@@ -185,7 +185,7 @@ def settings() -> dict[str, str]:
     return found
 
 
-SHEETS = ("style.css", "faders.css", "tune.css", "compare.css", "tour.css", "present.css")
+SHEETS = ("style.css", "faders.css", "tune.css", "compare.css", "found.css", "tour.css", "present.css")
 
 
 def css() -> str:
