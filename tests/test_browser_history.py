@@ -52,8 +52,6 @@ def test_yesterdays_runs_are_all_there(visitor: Visitor, browser: Browser, addre
     expect(page.locator("#history-difference-words")).to_contain_text("than Run 3; 1 layer differs")
     expect(page.locator("#history-answers .answers")).to_have_count(2)
     expect(page.locator("#history-topics tbody tr")).to_have_count(2)
-    page.locator("#history-passage .tk", has_text="capital").hover()
-    expect(page.locator("#history-passage .tk-detail")).to_contain_text("“capital”")
     expect(page.locator("#history-difference .main-svg").first).to_be_visible()
 
     points = page.locator("#history-scatter .scatterlayer .trace").first.locator("path.point")
@@ -89,6 +87,8 @@ def test_yesterdays_runs_are_all_there(visitor: Visitor, browser: Browser, addre
     with page.expect_download() as saved:
         page.click("#history-plan")
     assert json.loads(Path(saved.value.path()).read_text())["ratio_requested"] == 0.2
+    page.locator("#history-passage .tk", has_text="capital").hover()
+    expect(page.locator("#history-passage .tk-detail")).to_contain_text("“capital”")
 
     stranger = Visitor(browser, address)
     stranger.tab("History")
