@@ -1,9 +1,10 @@
-"""A tokenizer as llama.cpp keeps it: tokens, their kinds, merges, and the name of its way to split text."""
+"""A tokenizer as llama.cpp keeps it: tokens and their kinds, and by which rule text is cut into them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,19 +14,26 @@ from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKEN
 
 SPLITS = {GGUF_PRE_TOKENIZER_SPLITS[name]: name for name in ("llama-bpe", "qwen2", "tekken")}
 SPECIAL = ("bos", "eos", "unk", "pad")
+BYTES, PIECES = "gpt2", "llama"  # what llama.cpp calls byte-level BPE, and SentencePiece's kind
+SPACE = "\u2581"  # what stands for a space in pieces
+BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What a GGUF says of a byte-level tokenizer: `split` is the name of its way to split text into words."""
+    """What a GGUF says of a tokenizer. Byte-level ones have the name of their way to `split` text into words,
+    and `merges`; those of pieces have `scores`, and may put a space before every text (`spaced`)."""
 
-    split: str
+    kind: str
     tokens: tuple[str, ...]
     kinds: tuple[int, ...]
-    merges: tuple[str, ...]
     special: Mapping[str, int]
     starts: bool  # whether every text begins with the token for that
     template: str
+    split: str = "default"
+    merges: tuple[str, ...] = ()
+    scores: tuple[float, ...] = ()
+    spaced: bool = False
 
 
 def hindrance(tokenizer: Any) -> str:
@@ -33,9 +41,9 @@ def hindrance(tokenizer: Any) -> str:
     if not getattr(tokenizer, "is_fast", False):
         return "its tokenizer has no tokenizer.json"
     made = parts_of(tokenizer)
-    if made["model"].get("type") != "BPE" or made["model"].get("byte_fallback"):
-        return "its tokenizer is no byte-level BPE"
-    if not made["model"].get("merges") or not split_of(made):
+    if made["model"].get("type") != "BPE" or not made["model"].get("merges"):
+        return "its tokenizer is no BPE with merges"
+    if not (joins_pieces(made) if made["model"].get("byte_fallback") else split_of(made)):
         return "its tokenizer splits text in a way that has no name there"
     return ""
 
@@ -46,12 +54,16 @@ def parts_of(tokenizer: Any) -> dict[str, Any]:
     return found
 
 
+def steps_of(part: Mapping[str, Any] | None, inside: str) -> list[Mapping[str, Any]]:
+    """The steps of a normaliser or of what splits text into words."""
+    return [] if part is None else part.get(inside, [part])
+
+
 def split_of(made: Mapping[str, Any]) -> str:
     """What llama.cpp calls the way in which a byte-level tokenizer splits text; empty where it has none."""
-    steps = made["pre_tokenizer"] or {}
-    steps = steps.get("pretokenizers", [steps])
-    kinds = [step.get("type") for step in steps]
-    if (made["normalizer"] or {}).get("type", "NFC") != "NFC" or kinds[-1] != "ByteLevel":
+    steps = steps_of(made["pre_tokenizer"], "pretokenizers")
+    kinds = [step["type"] for step in steps]
+    if (made["normalizer"] or {}).get("type", "NFC") != "NFC" or kinds[-1:] != ["ByteLevel"]:
         return ""
     if steps[-1].get("add_prefix_space"):
         return ""
@@ -63,40 +75,73 @@ def split_of(made: Mapping[str, Any]) -> str:
     return SPLITS.get(steps[0]["pattern"].get("Regex", ""), "")
 
 
+def joins_pieces(made: Mapping[str, Any]) -> bool:
+    """Whether a tokenizer joins pieces as SentencePiece does: over the whole text, with a mark for spaces."""
+    marks = [step["type"] for step in steps_of(made["normalizer"], "normalizers")]
+    splits = steps_of(made["pre_tokenizer"], "pretokenizers")
+    if not splits:
+        return marks in (["Replace"], ["Prepend", "Replace"])
+    whole = [step["type"] for step in splits] == ["Metaspace"] and not splits[0].get("split", True)
+    return whole and not marks
+
+
 def vocabulary(tokenizer: Any, count: int) -> Vocabulary:
     """The tokenizer of a model with `count` embeddings; those without a token are called [PADn]."""
     made = parts_of(tokenizer)
+    pieces = bool(made["model"].get("byte_fallback"))
     known = {index: token for token, index in tokenizer.get_vocab().items()}
-    added = {row["id"]: row for row in made["added_tokens"]}
-    tokens, kinds = [], []
-    for index in range(count):
-        tokens.append(known.get(index, f"[PAD{index}]"))
-        kind = TokenType.NORMAL if index in known else TokenType.UNUSED
-        if index in added:
-            kind = TokenType.CONTROL if added[index]["special"] else TokenType.USER_DEFINED
-        kinds.append(int(kind))
-    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in made["model"]["merges"]]
+    added = {row["id"]: bool(row["special"]) for row in made["added_tokens"]}
+    tokens = tuple(known.get(index, f"[PAD{index}]") for index in range(count))
     special = {name: getattr(tokenizer, f"{name}_token_id") for name in SPECIAL}
-    first = tokenizer("a").input_ids[:1]
-    template = tokenizer.chat_template
+    special = {name: index for name, index in special.items() if index is not None and index < count}
+
+    def kind(index: int) -> int:
+        if index not in known:
+            return TokenType.UNUSED
+        if pieces and index == special.get("unk"):
+            return TokenType.UNKNOWN
+        if index in added:
+            return TokenType.CONTROL if added[index] else TokenType.USER_DEFINED
+        return TokenType.BYTE if pieces and BYTE.fullmatch(tokens[index]) else TokenType.NORMAL
+
+    pairs = [
+        tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in made["model"]["merges"]
+    ]
+    rule: dict[str, Any] = {"split": split_of(made), "merges": tuple(map(" ".join, pairs))}
+    if pieces:
+        spaced = tokenizer.tokenize("a", add_special_tokens=False)[0].startswith(SPACE)
+        rule = {"scores": scores_of(tokens, pairs), "spaced": spaced}
+    first, template = tokenizer("a").input_ids[:1], tokenizer.chat_template
     return Vocabulary(
-        split=split_of(made),
-        tokens=tuple(tokens),
-        kinds=tuple(kinds),
-        merges=tuple(merges),
-        special={name: index for name, index in special.items() if index is not None and index < count},
+        kind=PIECES if pieces else BYTES,
+        tokens=tokens,
+        kinds=tuple(int(kind(index)) for index in range(count)),
+        special=special,
         starts=bool(first) and first[0] == tokenizer.bos_token_id,
         template=template if isinstance(template, str) else "",
+        **rule,
     )
+
+
+def scores_of(tokens: Sequence[str], merges: Sequence[tuple[str, ...]]) -> tuple[float, ...]:
+    """A score for every token: the sooner a pair is joined to it, the higher."""
+    joined: dict[str, int] = {}
+    for rank, pair in enumerate(merges):
+        joined.setdefault("".join(pair), rank)
+    return tuple(-float(joined.get(token, len(merges) + index)) for index, token in enumerate(tokens))
 
 
 def add_to(writer: gguf.GGUFWriter, words: Vocabulary) -> None:
     """Puts a vocabulary into a file."""
-    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_model(words.kind)
     writer.add_tokenizer_pre(words.split)
     writer.add_token_list(words.tokens)
     writer.add_token_types(words.kinds)
-    writer.add_token_merges(words.merges)
+    if words.kind == PIECES:
+        writer.add_token_scores(words.scores)
+        writer.add_add_space_prefix(words.spaced)
+    else:
+        writer.add_token_merges(words.merges)
     for name, index in words.special.items():
         getattr(writer, f"add_{name}_token_id")(index)
     writer.add_add_bos_token(words.starts)

@@ -18,6 +18,7 @@ from conftest import PAGE, tiny_subject, tiny_tokenizer
 from test_export_tiers import LLAMA3_ROPE, by_groups, equal, prune
 from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers, trainers
 from tokenizers import models as kinds
+from transformers.tokenization_utils_base import generate_merges
 
 import slimllm
 from slimllm import card, checkpoint, forms, llamacpp, models, proof, reloaded, vocabulary
@@ -26,7 +27,7 @@ from slimllm.models import Pruned, Subject
 from slimllm.proof import Reload
 from slimllm.types import Refusal
 
-TEXT = "The heads of 14 layers, and channels."
+TEXT = "The heads of 14 layers – and  channels."
 SPLIT = vocabulary.GGUF_PRE_TOKENIZER_SPLITS["llama-bpe"]
 
 
@@ -44,6 +45,18 @@ def merged_tokenizer(*steps: Any) -> Any:
     return transformers.PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>")
 
 
+def pieces_tokenizer(**how: Any) -> Any:
+    """A tokenizer of SentencePiece's kind: pieces that are joined over the whole text, bytes for the rest."""
+    made = Tokenizer(kinds.BPE())
+    made.pre_tokenizer = pre_tokenizers.Metaspace()
+    made.train_from_iterator([PAGE], trainers.BpeTrainer(vocab_size=41, show_progress=False))
+    learned = sorted(made.get_vocab(), key=made.get_vocab().__getitem__)
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *learned]
+    vocab = {token: index for index, token in enumerate(tokens)}
+    merges = generate_merges(vocab, {token: -float(index) for token, index in vocab.items()})
+    return transformers.LlamaTokenizer(vocab=vocab, merges=merges, **how)
+
+
 def worded(family: str = "llama", tokenizer: Any = None, **changes: Any) -> Subject:
     """A tiny subject with 304 embeddings, four more than its tokenizer has tokens."""
     subject = tiny_subject(family, vocab_size=304, bos_token_id=0, eos_token_id=1, **changes)
@@ -59,9 +72,10 @@ class Case:
     read_as: str
     bias: bool = False
     changes: dict[str, Any] = dataclasses.field(default_factory=dict)
+    words: Callable[[], Any] = merged_tokenizer
 
     def pruned(self) -> Pruned:
-        subject = worded(self.family, **self.changes)
+        subject = worded(self.family, self.words(), **self.changes)
         groups = subject.shape.groups
         cuts = equal(self.heads)(subject) if groups == 6 else [(list(range(self.heads)), 40)] * 3
         return prune(subject, cuts, bias=self.bias)
@@ -84,6 +98,11 @@ CASES = {
     ),
     "llama half": Case("llama", 4, "Llama", bias=True, changes={"dtype": torch.float16}),
     "llama bfloat16": Case("llama", 4, "Llama", changes={"dtype": torch.bfloat16}),
+    "llama pieces": Case("llama", 4, "Llama", words=pieces_tokenizer),
+    "llama pieces begun": Case("llama", 4, "Llama", words=lambda: pieces_tokenizer(add_bos_token=True)),
+    "llama pieces unspaced": Case(
+        "llama", 4, "Llama", words=lambda: pieces_tokenizer(add_prefix_space=False)
+    ),
     "mistral": Case("mistral", 4, "Llama", bias=True),
     "qwen2": Case("qwen2", 4, "Llama"),
     "qwen2 biases": Case("qwen2", 4, "Llama", bias=True),
@@ -170,7 +189,7 @@ def test_llama_cpp_reads_the_file_as_what_was_pruned(shelf: dict[str, Stored], n
             return json.load(answer)
 
     ids = stored.pruned.subject.tokenizer(TEXT).input_ids
-    assert ask("/tokenize", content=TEXT)["tokens"] == ids
+    assert ask("/tokenize", content=TEXT, add_special=True)["tokens"] == ids
     found: dict[str, Any] = {}
     while "completion_probabilities" not in found:  # there are none where the text ends
         ids = ids[:-1]
@@ -269,7 +288,7 @@ def test_a_gguf_whose_biases_get_lost_is_refused(shelf: dict[str, Stored], tmp_p
             lambda: tiny_subject(num_key_value_heads=6),
             equal(4),
             False,
-            "splits text in a way that has no name",
+            "its tokenizer is no BPE with merges",
         ),
     ],
 )
@@ -325,3 +344,15 @@ def test_the_card_says_whether_gguf_is_possible(tmp_path: Path) -> None:
         assert not ways["Layers of different width, recovery none"].gguf
         assert any(said in line for line in found.runtimes)
         assert any("or for llama.cpp (gguf)" in line for line in card.lines(found)) == whole
+
+
+def test_pieces_for_gguf_are_scored_by_when_they_are_joined() -> None:
+    tokenizer = pieces_tokenizer()
+    found = vocabulary.vocabulary(tokenizer, 304)
+    assert (found.kind, found.spaced, found.starts, found.merges) == ("llama", True, False, ())
+    assert found.kinds[:4] == (2, 3, 3, 6)
+    merges = vocabulary.parts_of(tokenizer)["model"]["merges"]
+    first, later = ("".join(merges[place]) for place in (0, -1))
+    at = dict(zip(found.tokens, found.scores, strict=True))
+    assert at[first] == 0 > at[later] > max(at["a"], at["[PAD303]"])
+    assert vocabulary.scores_of(["ab", "abc", "x"], [("a", "b"), ("ab", "c"), ("a", "bc")]) == (0, -1, -5)
