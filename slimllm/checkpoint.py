@@ -78,7 +78,8 @@ def write(form: Form, pruned: Pruned, folder: Path) -> tuple[int, int]:
     config.save_pretrained(folder)
     if form.tier == "gguf":
         weights = [folder / llamacpp.FILE]
-        llamacpp.write(form.model, tensors, subject.tokenizer, f"{pruned.plan.model} pruned", weights[0])
+        name = f"{Path(pruned.plan.model).name} pruned"
+        llamacpp.write(form.model, tensors, subject.tokenizer, name, weights[0])
     else:
         weights = save_weights(tensors, subject, folder)
     for file in weights:
