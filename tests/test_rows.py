@@ -242,7 +242,8 @@ def test_options_of_the_wrong_kind_or_range_are_refused() -> None:
     [
         ({"heads": [0, 6, 6]}, "kept or dropped as a whole"),
         ({"heads": [0, 0, 0], "channels": [0, 0, 0]}, "drops every layer"),
-        ({"unit": "value-column", "heads": [9, 9, 9]}, "value columns in layer 0"),
+        ({"unit": "value-column"}, "which method magnitude does not"),
+        ({"unit": "value-column", "method": "fasp", "options": {}, "heads": [9] * 3}, "columns in layer 0"),
         ({"method": "ddp", "options": {}, "recovery": "bias", "allocation": "gates"}, "does not combine"),
     ],
 )
