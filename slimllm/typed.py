@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 Kind = TypeVar("Kind")
+LARGEST = 2**53  # of a whole number in a file; products of a few of those are still floats
 
 
 def typed(kind: type[Kind], data: Any) -> Kind:
@@ -36,8 +37,9 @@ def value_of(kind: Any, value: Any, name: str) -> Any:
         return value_of(next(inner for inner in get_args(kind) if inner is not type(None)), value, name)
     if origin is Mapping and isinstance(value, dict):
         return {key: value_of(get_args(kind)[1], inner, name) for key, inner in value.items()}
-    if kind is float and type(value) is int and abs(value) < 2**53:
+    small = type(value) is not int or abs(value) < LARGEST
+    if kind is float and type(value) is int and small:
         return float(value)
-    if kind is Any or type(value) is kind:
+    if kind is Any or (type(value) is kind and small):
         return value
     raise ValueError(f"'{name}' is {value!r:.80}")
