@@ -22,10 +22,9 @@ from transformers.tokenization_utils_base import generate_merges
 
 import slimllm
 from slimllm import card, checkpoint, forms, llamacpp, models, proof, reloaded, vocabulary
-from slimllm.forms import Form
 from slimllm.models import Pruned, Subject
-from slimllm.proof import Reload
 from slimllm.types import Refusal
+from tests.shelving import Stored, stored
 
 TEXT = "The heads of 14 layers – and  channels."
 SPLIT = vocabulary.GGUF_PRE_TOKENIZER_SPLITS["llama-bpe"]
@@ -110,30 +109,10 @@ CASES = {
 }
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Stored:
-    pruned: Pruned
-    form: Form
-    folder: Path
-    reload: Reload
-
-
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stored]:
-    """All cases on disk, and what one fresh process made of them."""
-    root = tmp_path_factory.mktemp("gguf")
     pruned = {name: case.pruned() for name, case in CASES.items()}
-    chosen = {name: forms.choose(pruned[name], "gguf") for name in CASES}
-    folders = {name: root / name.replace(" ", "-") for name in CASES}
-    for name, form in chosen.items():
-        folders[name].mkdir()
-        checkpoint.write(form, pruned[name], folders[name])
-        (folders[name] / "slimllm.json").write_text("{}")  # an export of ours
-    found = proof.reload_elsewhere(list(folders.values()))
-    return {
-        name: Stored(pruned[name], chosen[name], folders[name], reload)
-        for name, reload in zip(CASES, found, strict=True)
-    }
+    return stored(tmp_path_factory.mktemp("gguf"), pruned, dict.fromkeys(CASES, "gguf"))
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,13 +20,13 @@ import slimllm
 from slimllm import checkpoint, cli, foresight, forms, models, proof
 from slimllm import whole as writing
 from slimllm.families import part, shape_of
-from slimllm.forms import Form
 from slimllm.models import Pruned, Subject
 from slimllm.proof import Reload
 from slimllm.recipes import read_plan
 from slimllm.shapes import Grouping
 from slimllm.surgery import skeleton, slice_attention, slice_mlp
 from slimllm.types import LayerReport, Plan, Refusal, Repair
+from tests.shelving import Stored, stored
 
 Cuts = list[tuple[list[int], int]]  # per layer the kept heads, and how many channels are kept
 
@@ -170,49 +168,12 @@ CASES = {
     "asked for a shim": Case("llama", equal(4), "shim", "Slim", wanted="shim"),
 }
 
-AGAIN = """
-import sys
-sys.modules["slimllm"] = None
-import transformers
-for pair in sys.argv[1:]:
-    first, second = pair.split(">")
-    model = transformers.AutoModelForCausalLM.from_pretrained(first, trust_remote_code=True)
-    model.save_pretrained(second)
-    transformers.AutoTokenizer.from_pretrained(first).save_pretrained(second)
-"""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Stored:
-    """A case on disk, what a fresh process made of it, and where plain transformers saved it again."""
-
-    pruned: Pruned
-    form: Form
-    folder: Path
-    reload: Reload
-    second: Path
-
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stored]:
-    """All cases, written here, saved again by plain transformers, and read, in two processes altogether."""
-    root = tmp_path_factory.mktemp("shelf")
     pruned = {name: case.pruned() for name, case in CASES.items()}
-    chosen = {name: forms.choose(pruned[name], case.wanted) for name, case in CASES.items()}
-    folders, seconds = {}, {name: root / f"{name}-again".replace(" ", "-") for name in CASES}
-    for name, form in chosen.items():
-        folders[name] = root / name.replace(" ", "-")
-        folders[name].mkdir()
-        checkpoint.write(form, pruned[name], folders[name])
-    pairs = [f"{folders[name]}>{seconds[name]}" for name in SHIMS]
-    command = [sys.executable, "-c", AGAIN, *pairs]
-    env = {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(root / "modules")}
-    subprocess.run(command, check=True, capture_output=True, cwd=root, env=env)
-    found = proof.reload_elsewhere(list(folders.values()))
-    return {
-        name: Stored(pruned[name], chosen[name], folders[name], reload, seconds[name])
-        for name, reload in zip(CASES, found, strict=True)
-    }
+    wanted = {name: case.wanted for name, case in CASES.items()}
+    return stored(tmp_path_factory.mktemp("shelf"), pruned, wanted, again=SHIMS)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -7,8 +7,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,9 +23,9 @@ from slimllm.families import FAMILIES, family_of, narrows_values, part, shape_of
 from slimllm.forms import Form
 from slimllm.modeling_slim import Placed, Selected, Widened
 from slimllm.models import Pruned, Subject
-from slimllm.proof import Reload
 from slimllm.surgery import skeleton, slice_attention, slice_mlp, slice_values
 from slimllm.types import LayerReport, Plan, Refusal, Repair
+from tests.shelving import Stored, stored
 
 SIZE = 8
 KEPT = (5, 8, 2)  # value columns kept in every head of the three layers
@@ -288,48 +286,12 @@ CASES = {
     "phi padded": Case("phi", "padded", "Phi", bias=True),
 }
 
-AGAIN = """
-import sys
-sys.modules["slimllm"] = None
-import transformers
-for pair in sys.argv[1:]:
-    first, second = pair.split(">")
-    model = transformers.AutoModelForCausalLM.from_pretrained(first, trust_remote_code=True)
-    model.save_pretrained(second)
-"""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Stored:
-    """A case on disk, what a fresh process made of it, and where plain transformers saved it again."""
-
-    pruned: Pruned
-    form: Form
-    folder: Path
-    reload: Reload
-    second: Path
-
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stored]:
-    """All cases, written here, saved again by plain transformers, and read, in two processes altogether."""
-    root = tmp_path_factory.mktemp("values")
     pruned = {name: case.pruned() for name, case in CASES.items()}
     wanted = {name: "auto" if case.tier == "shim" else case.tier for name, case in CASES.items()}
-    chosen = {name: forms.choose(pruned[name], wanted[name]) for name in CASES}
-    folders = {name: root / name.replace(" ", "-").replace("/", "-") for name in CASES}
-    seconds = {name: folder.with_name(f"{folder.name}-again") for name, folder in folders.items()}
-    for name, form in chosen.items():
-        folders[name].mkdir()
-        checkpoint.write(form, pruned[name], folders[name])
-    command = [sys.executable, "-c", AGAIN, *(f"{folders[name]}>{seconds[name]}" for name in SHIMS)]
-    env = {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(root / "modules")}
-    subprocess.run(command, check=True, capture_output=True, cwd=root, env=env)
-    found = proof.reload_elsewhere(list(folders.values()))
-    return {
-        name: Stored(pruned[name], chosen[name], folders[name], reload, seconds[name])
-        for name, reload in zip(CASES, found, strict=True)
-    }
+    return stored(tmp_path_factory.mktemp("values"), pruned, wanted, again=SHIMS)
 
 
 @pytest.mark.parametrize("name", CASES)
