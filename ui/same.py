@@ -7,12 +7,10 @@ from typing import Any
 import gradio as gr
 
 from slimllm import planning
-from slimllm.types import Analysis, Plan, Refusal
+from slimllm.types import Refusal
 from ui.screen import Screen
 from ui.session import Session
 from ui.words import safe, same_width, share
-
-KEPT = 64  # plans
 
 
 def build(screen: Screen) -> gr.Checkbox:
@@ -38,18 +36,10 @@ def token(session: Session) -> tuple[Any, ...]:
 
 
 def draw(session: Session) -> str:
-    """What equal widths cost, or save where they are chosen. It takes a plan more (15 ms for 80 layers), so
-    that undo finds it in memory."""
+    """What equal widths cost, or save where they are chosen: the predicted error with and without."""
     if not session.plans or session.analysis is None:
         return ""
-    key = (session.born, session.serial["layers"], session.plan)
-    if key not in session.costs:
-        session.costs = dict([*session.costs.items()][-KEPT:]) | {key: cost(session.analysis, session.plan)}
-    return session.costs[key]
-
-
-def cost(analysis: Analysis, plan: Plan) -> str:
-    """The predicted error with equal widths and without, in words."""
+    plan, analysis = session.plan, session.analysis
     if plan.ratio_achieved <= 0:
         return line("Nothing is cut yet, so it makes no difference.")
     chosen = same_width(plan)

@@ -95,7 +95,6 @@ class Session:
         self.gesture: tuple[str, float] = ("", 0.0)
         self.locked: list[bool] = []
         self.turn = 0  # the number of the last release of the faders that was heard
-        self.costs: dict[tuple[object, ...], str] = {}  # what equal widths cost, for the plans seen last
         self.bank: tuple[Analysis, tuple[object, ...], str] | None = (
             None  # what the faders' facts were made of last, and they
         )
