@@ -1,15 +1,22 @@
-// No answer is lost. Gradio (6.31) answers all events of a page through one stream, and its server ends the stream when
-// nothing more is asked for. What is asked just then, the browser takes for asked on the old stream, and nobody ever
-// opens a new one: the answer waits for the next press of a button. So the end of a stream is kept from Gradio's
-// client as long as it waits for an answer, and the stream goes on with the next one.
+// No answer is lost, and none overtakes another. Gradio (6.31) answers all events of a page through one stream.
+//
+// Its server ends the stream when nothing more is asked for. What is asked just then, the browser takes for asked on
+// the old stream, and nobody ever opens a new one: the answer waits for the next press of a button. So the end of a
+// stream is kept from Gradio's client as long as it waits for an answer, and the stream goes on with the next one.
+//
+// A short answer that was made after a long one can be sent before it, and then the page would go back to what was.
+// So an answer waits for those with lower numbers (`Screen.refresh` gives them); for one that is lost, not for long.
 (() => {
   const ask = window.fetch.bind(window);
   const END = '"msg":"close_stream"';
   const COMPLETED = '"msg":"process_completed"';
+  const NUMBER = /"data":\["answer (\d+)"/;
+  const LONGEST = 1000; // ms that the client takes to see that a stream has ended
+  const PATIENCE = 2000; // ms that an answer waits for one before it
   const waiting = new Set(); // events that Gradio's client waits for
   const early = new Set(); // events that were answered before the client knew their number
-  const LONGEST = 1000; // ms that the client takes to see that a stream has ended
   let ending = null; // settles when the client has seen that the last stream has ended
+  let last = 0; // the number of the last answer that was passed on
 
   function asked(event) {
     if (event && !early.delete(event)) waiting.add(event);
@@ -55,14 +62,47 @@
     setTimeout(done, LONGEST);
   });
 
-  function streamed(source) {
+  /** A stream of these messages, in which numbered answers stand in the order in which they were made. */
+  function ordered(source) {
+    const held = new Map(); // answers that came before an earlier one, by number
+    let deadline = null;
+
+    function pass(controller, number, message) {
+      if (number) last = number === 1 ? 1 : Math.max(last, number); // a page drawn anew counts anew
+      controller.enqueue(message);
+    }
+
+    function release(controller, all) {
+      const numbers = [...held.keys()].sort((a, b) => a - b);
+      for (const number of numbers) {
+        if (!all && number > last + 1) return;
+        pass(controller, number, held.get(number));
+        held.delete(number);
+      }
+      clearTimeout(deadline);
+      deadline = null;
+    }
+
     return new ReadableStream({
-      async pull(controller) {
-        const {value, done} = await source.next();
-        if (done) controller.close();
-        else controller.enqueue(value);
+      async start(controller) {
+        for await (const message of source) {
+          const number = message.includes(COMPLETED) ? Number(NUMBER.exec(message)?.[1]) : NaN;
+          if (number > last + 1) {
+            held.set(number, message);
+            deadline ??= setTimeout(release, PATIENCE, controller, true);
+            continue;
+          }
+          if (message.includes(END)) release(controller, true);
+          pass(controller, number, message);
+          if (held.size) release(controller, false);
+        }
+        release(controller, true);
+        controller.close();
       },
-      cancel: () => source.return(),
+      cancel() {
+        clearTimeout(deadline);
+        source.return();
+      },
     }).pipeThrough(new TextEncoderStream());
   }
 
@@ -75,6 +115,6 @@
     }
     if (!path.endsWith('/queue/data') || !answer.ok || !answer.body) return answer;
     const signal = given[1]?.signal ?? given[0].signal;
-    return new Response(streamed(patient(answer, () => ask(...given), signal)), answer);
+    return new Response(ordered(patient(answer, () => ask(...given), signal)), answer);
   };
 })();

@@ -1,4 +1,5 @@
-"""Nothing that somebody does while another answer arrives is lost: not its answer, and not the movement."""
+"""Nothing that somebody does while another answer arrives is lost, not its answer and not the movement; and
+answers are shown in the order in which they were made."""
 
 from __future__ import annotations
 
@@ -59,6 +60,42 @@ def test_what_is_asked_while_a_stream_ends_is_answered(browser: Browser, two_but
         page.click(f"#{name}")
         expect(page.locator("#told textarea")).to_have_value(name, timeout=5_000)
     assert page.evaluate("window.ends") >= 2
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def numbered() -> Iterator[str]:
+    """A page whose answers have numbers: the first one takes long, the third one never comes."""
+
+    def answer(number: int) -> tuple[str, str]:
+        time.sleep(0.6 if number == 1 else 0)
+        return f"answer {number}", str(number)
+
+    with gr.Blocks() as page:
+        order, told = gr.Textbox(visible=False), gr.Textbox(elem_id="told", label="told")
+        for number in (1, 2, 4):
+            gr.Button(str(number), elem_id=f"make-{number}").click(
+                lambda number=number: answer(number), None, [order, told], concurrency_limit=None
+            )
+    with shown(page) as url:
+        yield url
+
+
+def test_no_answer_overtakes_one_that_was_made_before_it(browser: Browser, numbered: str) -> None:
+    page = browser.new_page()
+    page.goto(numbered)
+    told = page.locator("#told textarea")
+    page.click("#make-1")
+    page.click("#make-2")
+    page.wait_for_timeout(300)
+    expect(told).to_have_value("")  # the second answer is there, and waits for the first
+    expect(told).to_have_value("2")
+    page.wait_for_timeout(700)
+    expect(told).to_have_value("2")
+    page.click("#make-4")
+    expect(told).to_have_value("4", timeout=5_000)  # one that never comes is not waited for for ever
+    page.click("#make-2")
+    expect(told).to_have_value("2")
     page.close()
 
 

@@ -30,7 +30,6 @@ log = logging.getLogger(__name__)
 Act = Callable[..., str | None]
 NEVER = ("never", 0.0)
 BUTTONS = (gr.Button, gr.DownloadButton, gr.UploadButton)
-READ = (gr.HTML, gr.Column, gr.Row, *BUTTONS)  # components that show and are pressed
 ABOVE = ""  # the tab of what stands above the tabs
 # The browser's own name for itself. JavaScript reads it at once; a `BrowserState` may still be empty when a
 # cold page asks for it, and then a reload would find a new session instead of the one with the running job.
@@ -45,7 +44,7 @@ BROWSER_ID = """() => {
   return [id];
 }"""
 TICK = 0.5  # seconds between two looks at a running job
-LATE = 2.0  # seconds that an answer may be under way
+LATE = 2.0  # seconds until a tab that was told to look, and did not, is told again
 PULSE = 300.0  # seconds between two signs of life of an open page, whose session then does not expire
 
 
@@ -59,11 +58,6 @@ class View:
     token: Callable[[Session], Any]
     draw: Callable[[Session], Sequence[Any]]
     pace: float = 0.0
-
-    @property
-    def is_read(self) -> bool:
-        """Whether nothing of it takes an input but presses."""
-        return all(isinstance(part, READ) and not isinstance(part, Own) for part in self.components)
 
     @property
     def left(self) -> list[Any]:
@@ -89,6 +83,7 @@ class Screen:
     def __init__(self) -> None:
         self.browser = gr.Textbox(visible=False)  # carries what BROWSER_ID answers
         self.id, self.seen = gr.State(""), gr.State({})  # `seen` is written in place
+        self.number = gr.Textbox(visible=False)  # of the answer: assets/answers.js keeps them in order
         self.timer = gr.Timer(TICK, active=False)
         self.pulse = gr.Timer(PULSE)
         self.tabs: gr.Tabs | None = None
@@ -139,7 +134,7 @@ class Screen:
         demo.load(
             self._attach,
             [self.browser, self.seen],
-            [self.id, *self._outputs(tabs)],
+            [*self._outputs(tabs), self.id],
             js=BROWSER_ID,
             **self._common,
         )
@@ -172,7 +167,7 @@ class Screen:
     def _outputs(self, tabs: Collection[str]) -> list[Any]:
         """What an answer consists of that draws these tabs; in the order of `refresh`."""
         shown = [component for view in self._views(tabs) for component in view.components]
-        return [self.timer, self.tabs, *self.stamps.values(), *shown]
+        return [self.number, self.timer, self.tabs, *self.stamps.values(), *shown]
 
     def _views(self, tabs: Collection[str]) -> list[View]:
         return [view for view in self.views if view.tab in tabs]
@@ -181,7 +176,7 @@ class Screen:
         """The answer to a page that has not yet been told its session: nothing, for a new session would hide
         its own."""
         left = [update for view in self._views(tabs) for update in view.left]
-        return [gr.skip()] * (2 + len(self.stamps)) + left
+        return [gr.skip()] * (3 + len(self.stamps)) + left
 
     def _acted(self, event: Event, tabs: Collection[str]) -> Callable[..., list[Any]]:
         def handle(id: str, seen: dict[Any, Any], *values: Any) -> list[Any]:
@@ -243,7 +238,7 @@ class Screen:
         """Finds the session of this browser again, or opens one, and draws everything."""
         session = REGISTRY.open(known)
         seen.clear()
-        return [session.id, *self.refresh(session, seen, self.stamps)]
+        return [*self.refresh(session, seen, self.stamps), session.id]
 
     @staticmethod
     def _drawn_or_left(view: View, session: Session) -> Sequence[Any]:
@@ -258,13 +253,14 @@ class Screen:
     def refresh(
         self, session: Session, seen: dict[Any, Any], tabs: Collection[str], lead: str | None = None
     ) -> list[Any]:
-        """The timer, the tab to lead to, the stamps of tabs that are behind, and an update for every
-        component of these tabs, empty where nothing changed."""
+        """The answer's number, the timer, the tab to lead to, the stamps of tabs that are behind, and an
+        update for every component of these tabs, empty where nothing changed."""
         with session.drawing:
             lively, now, first = session.lively, time.monotonic(), not seen
             updates: list[Any] = []
             behind: set[str] = set()
-            timer = self._watch(seen, lively, now)
+            seen["answers"] = seen.get("answers", 0) + 1
+            number, timer = f"answer {seen['answers']}", self._watch(seen, lively)
             for index, view in enumerate(self.views):
                 token = view.token(session)
                 old, when = seen.get(index, NEVER)
@@ -276,32 +272,26 @@ class Screen:
                     updates += self._drawn_or_left(view, session)
                 else:
                     behind.add(view.tab)
+            told = self._tell(seen, tabs, behind, now)
             self._warn_of_failure(session, seen, first)
-        stamps = [time.monotonic_ns() if tab in behind else gr.skip() for tab in self.stamps]
-        return [timer, gr.skip() if lead is None else gr.Tabs(selected=lead), *stamps, *updates]
+        stamps = [time.monotonic_ns() if tab in told else gr.skip() for tab in self.stamps]
+        selected = gr.skip() if lead is None else gr.Tabs(selected=lead)
+        return [number, timer, selected, *stamps, *updates]
 
-    def _watch(self, seen: dict[Any, Any], lively: bool, now: float) -> Any:
-        """The timer's update: it ticks while the session is lively, and once more after that.
-
-        Two answers can reach the browser in another order than they were made in, and the older one would
-        stay on the page. So the last look draws again what was drawn shortly before the end, but for
-        controls that a hand may be on.
-        """
+    @staticmethod
+    def _watch(seen: dict[Any, Any], lively: bool) -> Any:
+        """The timer's update: it ticks while the session is lively."""
         before, seen["lively"] = seen.get("lively"), lively
-        if lively:
-            return gr.skip() if before else gr.Timer(active=True)
-        if before is None:
-            return gr.Timer(active=False)
-        if before is True:
-            seen["lively"] = now  # when it ended
-        elif before and now - before < TICK / 2:
-            seen["lively"] = before
-        elif before:
-            for index, view in enumerate(self.views):
-                if view.is_read and seen.get(index, NEVER)[1] > before - LATE:
-                    seen.pop(index, None)
-            return gr.Timer(active=False)
-        return gr.skip()
+        return gr.skip() if lively == before else gr.Timer(active=lively)
+
+    @staticmethod
+    def _tell(seen: dict[Any, Any], here: Collection[str], behind: set[str], now: float) -> set[str]:
+        """The tabs to be told to look: those that are behind, but for those that have just been told and have
+        not looked yet."""
+        told = {tab: when for tab, when in seen.get("told", {}).items() if tab not in here}
+        new = {tab for tab in behind if tab not in told or now - told[tab] > LATE}
+        seen["told"] = told | dict.fromkeys(new, now)
+        return new
 
     @staticmethod
     def _warn_of_failure(session: Session, seen: dict[Any, Any], first: bool) -> None:
