@@ -1,4 +1,4 @@
-"""The page's benchmark end to end on a tiny case, and that an answer leaves alone what it does not draw."""
+"""The page's benchmark end to end on a tiny case."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import pytest
 pytest.importorskip("playwright.sync_api")  # which the benchmark imports too
 from benchmarks import page as benchmark
 from tests.visiting import BROWSER
-from ui.own import LEFT
-from ui.plotview import PlotView
 
 pytestmark = BROWSER
 
@@ -28,8 +26,3 @@ def test_the_benchmark_measures_every_goal(capsys: pytest.CaptureFixture[str]) -
     assert set(case["tabs"]) == set(benchmark.TABS)
     assert case["frames"]["p50"] > 0
     assert "| undo" in benchmark.table(report)
-
-
-def test_a_component_of_ours_can_be_left_alone() -> None:
-    assert PlotView().postprocess(LEFT) == {"__type__": "update"}
-    assert PlotView().postprocess(None) is None

@@ -23,6 +23,7 @@ from slimllm.types import Refusal
 from ui import aftermath, analyse, api, compare, door, history, load, preview_panel, theme, tour, tune
 from ui.registry import REGISTRY
 from ui.screen import Screen
+from ui.skipping import Page
 
 HERE = ("127.0.0.1", "localhost", "[::1]", "::1")
 SHORTEST = 8  # characters of a password that others may guess at, a few times an hour
@@ -45,10 +46,10 @@ class Settings:
     offline: bool = False
 
 
-def build(settings: Settings) -> gr.Blocks:
+def build(settings: Settings) -> Page:
     """The page."""
     os.environ.pop("GRADIO_ALLOWED_PATHS", None)  # no folder is handed out, whatever other apps are told
-    with gr.Blocks(title="slimllm", delete_cache=(3600, 7200), analytics_enabled=False) as demo:
+    with Page(title="slimllm", delete_cache=(3600, 7200), analytics_enabled=False) as demo:
         screen = Screen()
         with gr.Row(elem_id="masthead"):
             gr.HTML(

@@ -23,7 +23,6 @@ from slimllm.budget import Bounds, bounds_of, pinned_units
 from slimllm.recovery import RECOVERIES
 from slimllm.shapes import SITES, LayerShape, SiteName
 from slimllm.types import Analysis, Forecast, LayerAnalysis, Plan
-from ui.own import Own
 from ui.theme import ASSETS
 
 SAMPLES = 65  # widths at which the longest error curves are sent at least
@@ -204,7 +203,7 @@ def script() -> str:
     return "\n".join(file.read_text(encoding="utf-8") for file in files)
 
 
-class Faders(Own):
+class Faders(gr.HTML):
     """A bank of faders. Value: {"heads": [...], "channels": [...], "locked": [...]}, or None to show
     `placeholder`.
 

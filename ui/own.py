@@ -1,5 +1,4 @@
-"""What our own components share: those over `gr.HTML` can be left alone by an answer that names them, and
-what the browser says is taken as it is and checked by what it is for, with a sentence of ours."""
+"""What the browser says is taken as it is, and checked by what it is for, with a sentence of ours."""
 
 from __future__ import annotations
 
@@ -11,7 +10,6 @@ import gradio as gr
 from slimllm.texts import legible
 
 EXACT = 2**53  # the largest whole number of a browser
-LEFT: Any = object()  # what an event answers for a component of ours that it leaves as it is
 
 
 def tame(value: Any) -> Any:
@@ -51,18 +49,3 @@ class CheckboxGroup(gr.CheckboxGroup):
 
     def preprocess(self, payload: Any) -> Any:
         return payload
-
-
-class Own(gr.HTML):
-    """A component whose properties an answer must not touch.
-
-    `gr.skip()` would wipe them as long as the component has not been on the screen (Gradio 6.31): it sends
-    its own mark as a property. `LEFT` sends the bare mark, which the browser takes for nothing to do.
-    """
-
-    def postprocess(self, value: Any) -> Any:
-        return {"__type__": "update"} if value is LEFT else self.sent(value)
-
-    def sent(self, value: Any) -> Any:
-        """What goes to the browser for a value."""
-        return value

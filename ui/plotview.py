@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import gradio as gr
 import plotly.graph_objects as go
-
-from ui.own import Own
 
 MOUNT = """
 const tell = {
@@ -25,7 +24,7 @@ wait();
 FOLDED = 72  # pixels of an empty plot that folds, as in plotview.js
 
 
-class PlotView(Own):
+class PlotView(gr.HTML):
     """A Plotly figure of fixed height. Value: a `go.Figure`, None to show `placeholder` in a box, or a
     sentence to show in its stead, where something went wrong.
 
@@ -72,7 +71,7 @@ class PlotView(Own):
             **kwargs,
         )
 
-    def sent(self, value: go.Figure | str | None) -> str | None:
+    def postprocess(self, value: go.Figure | str | None) -> str | None:
         """The figure's JSON, typed arrays as base64."""
         if isinstance(value, str):
             return json.dumps({"said": value})

@@ -25,7 +25,7 @@ def build(screen: Screen) -> gr.Checkbox:
             min_width=300,
         )
         cost = gr.HTML(elem_id="tune-same-cost", padding=False)
-    screen.show(cost, draw, token=token)
+    screen.show(cost, draw, token=token, later=True)
     return same
 
 

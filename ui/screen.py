@@ -3,8 +3,8 @@ for all.
 
 A page registers views (components, what they depend on, how to draw them) and events (what to do with the
 session). An event draws those views of its own tab, and above the tabs, whose session parts changed since
-this browser tab last saw them. What is behind on another tab is drawn right after, by an event of that tab:
-an answer costs by the components that it names, changed or not.
+this browser tab last saw them. What can wait, and what is behind on another tab, is drawn soon after, by a
+timer of its tab that ticks until nothing is behind: so what the hand waits for comes alone.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ import gradio as gr
 from slimllm.types import Refusal
 from ui import words
 from ui.jobs import sentence
-from ui.own import LEFT, Own, tame
+from ui.own import tame
 from ui.registry import REGISTRY
 from ui.session import Session
+from ui.skipping import LEFT
 
 log = logging.getLogger(__name__)
 
@@ -44,25 +45,26 @@ BROWSER_ID = """() => {
   return [id];
 }"""
 TICK = 0.5  # seconds between two looks at a running job
-LATE = 2.0  # seconds until a tab that was told to look, and did not, is told again
+SOON = 0.15  # seconds until what can wait is drawn
 PULSE = 300.0  # seconds between two signs of life of an open page, whose session then does not expire
 
 
 @dataclass(frozen=True)
 class View:
-    """Components of one tab, the value that tells whether they are stale, how to draw them, and the least
-    seconds between."""
+    """Components of one tab, the value that tells whether they are stale, how to draw them, the least seconds
+    between, and whether they are drawn after what the hand waits for."""
 
     tab: str
     components: tuple[Any, ...]
     token: Callable[[Session], Any]
     draw: Callable[[Session], Sequence[Any]]
     pace: float = 0.0
+    later: bool = False
 
     @property
     def left(self) -> list[Any]:
         """The updates that change nothing."""
-        return [LEFT if isinstance(component, Own) else gr.skip() for component in self.components]
+        return [LEFT] * len(self.components)
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class Screen:
         self.tabs: gr.Tabs | None = None
         self.views: list[View] = []
         self.events: list[Event] = []
-        self.stamps: dict[str, gr.State] = {}  # one by tab; when it moves, what is stale there is drawn
+        self.soon: dict[str, gr.Timer] = {}  # one by tab; ticks while something is stale there
 
     def show(
         self,
@@ -98,6 +100,7 @@ class Screen:
         *parts: str,
         token: Callable[[Session], Any] | None = None,
         pace: float = 0.0,
+        later: bool = False,
     ) -> None:
         """Draws components from the session whenever one of its parts changed; without parts once per page
         load."""
@@ -105,7 +108,7 @@ class Screen:
         shown = tuple(components) if many else (components,)
         stale = token or (lambda session: (session.born, *(session.serial[part] for part in parts)))
         drawn = draw if many else (lambda session: [draw(session)])
-        self.views.append(View(tab_of(shown[0]), shown, stale, drawn, pace))
+        self.views.append(View(tab_of(shown[0]), shown, stale, drawn, pace, later))
 
     def on(
         self, trigger: Any, page: str, act: Act, *inputs: Any, mode: str = "once", click: bool = False
@@ -118,14 +121,14 @@ class Screen:
         """Connects everything."""
         assert self.tabs is not None
         tabs = tuple(dict.fromkeys(view.tab for view in self.views))
-        self.stamps = {tab: gr.State(0) for tab in tabs}
+        self.soon = {tab: gr.Timer(SOON, active=False) for tab in tabs}
         for event in self.events:
             here = {ABOVE, tab_of(owner(event.trigger))}
             listen = partial(gr.on, event.trigger) if isinstance(event.trigger, list) else event.trigger
             handle = self._clicked(event, here) if event.click else self._acted(event, here)
             self._listen(listen, handle, here, *event.inputs, mode=event.mode)
-        for tab, stamp in self.stamps.items():
-            self._listen(stamp.change, self._looked({tab}), {tab})
+        for tab, timer in self.soon.items():
+            self._listen(timer.tick, self._looked({tab}), {tab}, mode="once")
         self._listen(self.timer.tick, self._looked({ABOVE}), {ABOVE}, mode="once")
         for tab in self.tabs.children:
             here = {ABOVE, str(tab.id)}
@@ -167,7 +170,7 @@ class Screen:
     def _outputs(self, tabs: Collection[str]) -> list[Any]:
         """What an answer consists of that draws these tabs; in the order of `refresh`."""
         shown = [component for view in self._views(tabs) for component in view.components]
-        return [self.number, self.timer, self.tabs, *self.stamps.values(), *shown]
+        return [self.number, self.timer, self.tabs, *self.soon.values(), *shown]
 
     def _views(self, tabs: Collection[str]) -> list[View]:
         return [view for view in self.views if view.tab in tabs]
@@ -176,7 +179,7 @@ class Screen:
         """The answer to a page that has not yet been told its session: nothing, for a new session would hide
         its own."""
         left = [update for view in self._views(tabs) for update in view.left]
-        return [gr.skip()] * (3 + len(self.stamps)) + left
+        return [LEFT] * (3 + len(self.soon)) + left
 
     def _acted(self, event: Event, tabs: Collection[str]) -> Callable[..., list[Any]]:
         def handle(id: str, seen: dict[Any, Any], *values: Any) -> list[Any]:
@@ -228,7 +231,7 @@ class Screen:
         except Exception as failure:
             session.say(event.page, sentence(failure), "bad")
         session.mark("notes")
-        return self.refresh(session, seen, tabs, tab)
+        return self.refresh(session, seen, tabs, tab, acted=True)
 
     @staticmethod
     def _beat(id: str) -> None:
@@ -238,7 +241,7 @@ class Screen:
         """Finds the session of this browser again, or opens one, and draws everything."""
         session = REGISTRY.open(known)
         seen.clear()
-        return [*self.refresh(session, seen, self.stamps), session.id]
+        return [*self.refresh(session, seen, self.soon), session.id]
 
     @staticmethod
     def _drawn_or_left(view: View, session: Session) -> Sequence[Any]:
@@ -251,47 +254,43 @@ class Screen:
             return view.left
 
     def refresh(
-        self, session: Session, seen: dict[Any, Any], tabs: Collection[str], lead: str | None = None
+        self,
+        session: Session,
+        seen: dict[Any, Any],
+        tabs: Collection[str],
+        lead: str | None = None,
+        acted: bool = False,
     ) -> list[Any]:
-        """The answer's number, the timer, the tab to lead to, the stamps of tabs that are behind, and an
-        update for every component of these tabs, empty where nothing changed."""
+        """The answer's number, the timers, the tab to lead to, and an update for every component of these
+        tabs, empty where nothing changed. What can wait waits if the hand `acted`."""
         with session.drawing:
             lively, now, first = session.lively, time.monotonic(), not seen
             updates: list[Any] = []
             behind: set[str] = set()
             seen["answers"] = seen.get("answers", 0) + 1
-            number, timer = f"answer {seen['answers']}", self._watch(seen, lively)
+            number = f"answer {seen['answers']}"
             for index, view in enumerate(self.views):
                 token = view.token(session)
                 old, when = seen.get(index, NEVER)
                 wait = view.pace and lively and now - when < view.pace
-                if token == old or wait:
-                    updates += view.left if view.tab in tabs else []
-                elif view.tab in tabs:
+                stale, here = token != old and not wait, view.tab in tabs
+                if stale and here and not (view.later and acted):
                     seen[index] = (token, now)
                     updates += self._drawn_or_left(view, session)
-                else:
+                    continue
+                updates += view.left if here else []
+                if stale:
                     behind.add(view.tab)
-            told = self._tell(seen, tabs, behind, now)
             self._warn_of_failure(session, seen, first)
-        stamps = [time.monotonic_ns() if tab in told else gr.skip() for tab in self.stamps]
-        selected = gr.skip() if lead is None else gr.Tabs(selected=lead)
-        return [number, timer, selected, *stamps, *updates]
+            timer = self._switch(seen, "lively", lively)
+            soon = [self._switch(seen, f"soon {tab}", tab in behind) for tab in self.soon]
+        return [number, timer, LEFT if lead is None else gr.Tabs(selected=lead), *soon, *updates]
 
     @staticmethod
-    def _watch(seen: dict[Any, Any], lively: bool) -> Any:
-        """The timer's update: it ticks while the session is lively."""
-        before, seen["lively"] = seen.get("lively"), lively
-        return gr.skip() if lively == before else gr.Timer(active=lively)
-
-    @staticmethod
-    def _tell(seen: dict[Any, Any], here: Collection[str], behind: set[str], now: float) -> set[str]:
-        """The tabs to be told to look: those that are behind, but for those that have just been told and have
-        not looked yet."""
-        told = {tab: when for tab, when in seen.get("told", {}).items() if tab not in here}
-        new = {tab for tab in behind if tab not in told or now - told[tab] > LATE}
-        seen["told"] = told | dict.fromkeys(new, now)
-        return new
+    def _switch(seen: dict[Any, Any], name: str, on: bool) -> Any:
+        """The update of a timer that shall tick or rest: none where it does so already."""
+        before, seen[name] = seen.get(name), on
+        return LEFT if on == before else gr.Timer(active=on)
 
     @staticmethod
     def _warn_of_failure(session: Session, seen: dict[Any, Any], first: bool) -> None:

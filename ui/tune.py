@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from slimllm import planning, recipes, whole
+from slimllm import planning, recipes
 from slimllm.methods import method
 from slimllm.types import Analysis, Plan, Refusal
 from ui import preset_row, preview_panel, same
@@ -250,7 +250,7 @@ def draw_file(session: Session) -> Any:
     if not session.plans:
         return gr.DownloadButton(interactive=False)
     file = session.folder / "plan.json"
-    whole.write_text(file, recipes.plan_text(session.plan))
+    file.write_text(recipes.plan_text(session.plan), encoding="utf-8")
     return gr.DownloadButton(value=str(file), interactive=True)
 
 
