@@ -297,6 +297,7 @@ def main(arguments: list[str] | None = None, large: Model = Model(), starter: st
         print(f"measuring {name} …", file=sys.stderr, flush=True)
         found = measured(large if name == "large" else starter, given.repeats, given.updates)
         cases[name] = judged(found, given.busy)
+    REGISTRY.worker.stop_all(10.0)  # else a preview may still be in torch while the interpreter ends
     report = {
         "busy": given.busy,
         "cores": os.cpu_count(),
