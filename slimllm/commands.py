@@ -118,6 +118,8 @@ def plan(given: Arguments, report: Report) -> dict[str, Any]:
     planning.check_ratio(given.ratio)
     analysis = store.open_analysis(given.analysis)
     made = make_plan(analysis, given, same_width=given.same_width)
+    if doubt := planning.doubt(analysis.shape, made.recovery, analysis.tokens):
+        report.say(doubt)
     recipes.save_plan(made, given.out)
     return {
         **recipes.plan_to_dict(made),

@@ -57,6 +57,10 @@ def prune(given: Arguments, report: Report) -> dict[str, Any]:
             analysis, given, same_width=given.same_width or given.export in ("native", "twin", "gguf")
         )
     planning.check_plan(ready, subject.shape)
+    if doubt := planning.doubt(
+        subject.shape, ready.recovery, ready.calibration.samples * ready.calibration.length
+    ):
+        report.say(doubt)
     foresight.check(subject, ready, given.export)
     pruned = pipeline.finish(pipeline.prune(subject, ready, text, analysis), report.progress)
     recipe = f"python -m slimllm prune --model {given.model} --plan plan.json --out DIR"

@@ -50,6 +50,18 @@ def hindrance(name: str, recovery: str, allocation: str) -> str:
     return ""
 
 
+def doubt(shape: Shape, recovery: str, tokens: int) -> str:
+    """A warning where a recovery has too little text to learn from, in one sentence; empty where it has
+    enough. With fewer tokens than inputs, least squares fits the text by heart."""
+    row, inputs = RECOVERIES[recovery], max(layer.channels for layer in shape.layers)
+    if not row.fits or tokens >= inputs:
+        return ""
+    return (
+        f"{row.title} fits a number to each of {inputs:,} channels and has only {tokens:,} tokens to learn "
+        "from, so it learns that text by heart; read more text, or choose recovery regression."
+    )
+
+
 def check_ratio(ratio: float) -> float:
     if not (isinstance(ratio, int | float) and math.isfinite(ratio) and 0 <= ratio < 1):
         raise Refusal(

@@ -247,6 +247,9 @@ class Recovery:
     bias: bool
     words: str
     follows: bool = False  # whether it also makes up for what earlier cuts left in the stream
+    fits: bool = (
+        False  # whether it fits a number to every remaining input, for which a short text is too little
+    )
 
 
 RECOVERIES: dict[str, Recovery] = {
@@ -268,6 +271,7 @@ RECOVERIES: dict[str, Recovery] = {
         least_squares_curve,
         True,
         "Refit all remaining weights of the reading layer so that its output follows the original.",
+        fits=True,
     ),
     "guided": Recovery(
         "Guided least squares",
@@ -276,5 +280,6 @@ RECOVERIES: dict[str, Recovery] = {
         True,
         "Refit as least squares, and let later layers make up for half of what earlier ones lost.",
         follows=True,
+        fits=True,
     ),
 }

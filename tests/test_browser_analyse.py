@@ -4,6 +4,7 @@ key, channels in every order, figures as files."""
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -101,8 +102,7 @@ def test_a_dragged_stretch_of_channels_is_forced_out_and_kept_in_the_plan(
     expect(page.locator("#analyse-picked")).to_contain_text("channels forced out")
     expect(page.locator("#analyse-channels .legend")).to_contain_text("forced out")
     visitor.tab("Tune")
-    most = int(fader(page, "mlp", 1).get_attribute("aria-valuemax") or 0)
-    assert most <= 72
+    expect(fader(page, "mlp", 1)).to_have_attribute("aria-valuemax", re.compile(r"^([1-6]?\d|7[0-2])$"))
     visitor.tab("Analyse")
     undo(page)
 

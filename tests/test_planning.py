@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from slimllm.allocation import ALLOCATIONS, cosine_weights, fill
 from slimllm.budget import MAX_RATIO
-from slimllm.planning import adjust, check_plan, forecast, make_plan
+from slimllm.planning import adjust, check_plan, doubt, forecast, make_plan
 from slimllm.recovery import RECOVERIES
 from slimllm.shapes import LayerShape, Shape, SiteName, Unit
 from slimllm.types import Analysis, Calibration, LayerAnalysis, Pin, Plan, Ranking, Refusal, SiteAnalysis
@@ -607,3 +607,21 @@ def test_a_plan_of_another_model_is_refused() -> None:
     for shape in (*shapes, dataclasses.replace(analysis.shape, family="qwen3")):
         with pytest.raises(Refusal, match=r"^[^\n]+\.$"):
             check_plan(plan, shape)
+
+
+@pytest.mark.parametrize(
+    ("recovery", "tokens", "doubtful"),
+    [
+        ("least-squares", 399, True),
+        ("guided", 1, True),
+        ("least-squares", 400, False),
+        ("regression", 1, False),
+        ("none", 1, False),
+    ],
+)
+def test_least_squares_from_less_text_than_channels_is_doubted(
+    recovery: str, tokens: int, doubtful: bool
+) -> None:
+    shape = synthetic_analysis(3, 8, 8, 4, 400).shape
+    said = doubt(shape, recovery, tokens)
+    assert ("400 channels" in said and f"only {tokens:,} tokens" in said) == bool(said) == doubtful

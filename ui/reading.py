@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from slimllm import planning
 from slimllm.methods import METHODS, Option, method
 from slimllm.types import Calibration, Refusal
 from ui import work
@@ -138,7 +139,8 @@ def draw_preflight(session: Session) -> str:
         said += " " + training_words(session, name, options)
     if method(name).probes:
         said += " It also measures how far the answers move when a layer is disturbed, which takes longer."
-    return note("quiet", said)
+    doubt = planning.doubt(session.loaded.subject.shape, method(name).recovery, tokens)
+    return note("quiet", said) + (note("info", doubt) if doubt else "")
 
 
 def training_words(session: Session, name: str, options: dict[str, Any]) -> str:

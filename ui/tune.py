@@ -284,7 +284,7 @@ def draw_rules(session: Session) -> list[Any]:
 
 def draw_words(session: Session) -> str:
     """The chosen rules in plain words, and what does not combine with the method."""
-    return words_on_choices(session.plan, session.known.method) if session.plans else ""
+    return words_on_choices(session.plan, session.known) if session.plans else ""
 
 
 def draw_faders(faders: Faders, session: Session) -> Any:
