@@ -164,3 +164,31 @@ def test_protected_and_forced_units_limit_the_faders(tuner: Visitor, tmp_path: P
     shown(tuner, "mlp", 2, 56)
     expect(page.locator("#tune-faders")).to_contain_text("40 forced out: at most 56 stay")
     expect(page.locator("#tune-faders .fd-guard")).to_have_count(2)
+
+
+def test_balance_moves_what_goes_between_attention_and_mlp(tuner: Visitor) -> None:
+    page, slider = tuner.page, tuner.page.locator("#tune-balance")
+    settled(tuner)
+    before = page.locator("#tune-summary").inner_text()
+    heads = [kept(tuner, "attention", i) for i in range(3)]
+    page.get_by_role("button", name="By which rules").click()
+    expect(slider.locator("input[type=number]")).to_be_enabled()
+    share = int(slider.locator("input[type=number]").input_value())
+    slider.locator("input[type=number]").fill("95")
+    slider.locator("input[type=number]").press("Tab")
+    expect(page.locator("#tune-words")).to_contain_text("By hand")
+    settled(tuner)
+    after = [kept(tuner, "attention", i) for i in range(3)]
+    assert sum(after) < sum(heads)
+    assert int(slider.locator("input[type=number]").input_value()) > share
+    slider.locator("input[type=range]").scroll_into_view_if_needed()
+    box = slider.locator("input[type=range]").bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + 2, box["y"] + box["height"] / 2)
+    for i in range(3):
+        shown(tuner, "attention", i, 6)
+    expect(slider.locator("input[type=number]")).to_have_value("0")
+    page.click("#tune-undo")
+    page.click("#tune-undo")
+    expect(page.locator("#tune-summary")).to_have_text(before, use_inner_text=True)
+    expect(slider.locator("input[type=number]")).to_have_value(str(share))

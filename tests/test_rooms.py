@@ -24,6 +24,7 @@ PURE = {
     "allocation",
     "planning",
     "pins",
+    "balance",
     "methods",
 }
 ALLOWED: dict[str, set[str]] = {  # module of slimllm → modules of slimllm it may import
@@ -38,6 +39,7 @@ ALLOWED: dict[str, set[str]] = {  # module of slimllm → modules of slimllm it 
     "budget": {"types", "shapes", "recovery"},
     "allocation": {"types", "shapes", "budget"},
     "planning": {"types", "shapes", "budget", "allocation", "methods", "recovery"},
+    "balance": {"types", "shapes", "budget", "allocation", "planning"},
     "pins": {"types", "shapes", "budget", "allocation", "planning"},
     "families": {"types", "shapes"},
     "places": {"types"},

@@ -13,7 +13,7 @@ import gradio as gr
 from slimllm import planning, recipes
 from slimllm.methods import method
 from slimllm.types import Analysis, Plan, Refusal
-from ui import preset_row, preview_panel, same
+from ui import balancing, preset_row, preview_panel, same
 from ui.choices import Choice, allocations_for, possible, recoveries_for, units_for, words_on_choices
 from ui.faders import Faders, bank, value_of
 from ui.menu import Menu, menu_value
@@ -114,6 +114,7 @@ def rules_box(screen: Screen) -> tuple[Any, ...]:
         with gr.Row(elem_classes="controls"):
             align = choice(alignments, 8, "Channels stay in", "multiples run faster", "align")
             counted = choice(COUNTS, "decoder", "The dial counts", "what it is a share of", "count")
+            balancing.build(screen)
     screen.show(said, draw_words, "plan", "layers")
     return recovery, allocation, unit, align, counted
 

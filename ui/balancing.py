@@ -1,0 +1,56 @@
+"""How much of what goes comes from attention: shown of the present plan, and moved at the same size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from slimllm import balance
+from slimllm.types import Refusal
+from ui.own import Slider
+from ui.preview_panel import heard
+from ui.screen import Screen
+from ui.session import Session
+from ui.words import dropped
+
+
+def build(screen: Screen) -> None:
+    """The slider."""
+    slider = Slider(
+        0,
+        100,
+        value=0,
+        step=1,
+        label="Attention gives, %",
+        info="the MLPs give the rest; the size stays",
+        elem_id="tune-balance",
+        min_width=240,
+        buttons=[],
+        interactive=False,
+    )
+    screen.show(slider, draw, "plan")
+    screen.on(slider.release, "tune", heard(move), slider, mode="always_last")
+
+
+def percent(session: Session) -> int | None:
+    """The share of what the present plan removes that is attention, in per cent; None without such a plan."""
+    plan = session.present
+    if plan is None or session.analysis is None or plan.ratio_achieved <= 0:
+        return None
+    return round(100 * balance.attention_share(session.analysis.shape, plan))
+
+
+def draw(session: Session) -> Any:
+    """The slider where the present plan has it."""
+    found = percent(session)
+    return gr.Slider(interactive=False) if found is None else gr.Slider(value=found, interactive=True)
+
+
+def move(session: Session, wanted: Any) -> None:
+    """Plans the same size with this share of attention; locked layers stay."""
+    if not isinstance(wanted, int | float):
+        raise Refusal("The share of attention is no number; move the slider again.")
+    plan = session.plan
+    locked = [i for i, lock in enumerate(session.locked) if lock or dropped(plan, i)]
+    session.push(balance.rebalanced(session.known, plan, wanted / 100, locked))
