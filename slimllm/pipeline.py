@@ -130,7 +130,8 @@ def dense_moments(
     the tokens, which fills the store. Several processes read a share of the tokens each."""
     count = len(subject.layers)
     if crew.first_says(store is not None and store.matches(dict(key), count)):
-        yield from (store[index] for index in range(count) if store is not None)
+        with store.read() if store else contextlib.nullcontext() as stored:
+            yield from (stored[index] for index in range(count) if stored is not None)
         return
     with store.filled(dict(key)) if store else contextlib.nullcontext() as made:
         ready = made.kept(dict(key), count) if made and not crew.together() else 0

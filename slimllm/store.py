@@ -120,6 +120,14 @@ class MomentStore:
                 pass
             yield
 
+    @contextlib.contextmanager
+    def read(self) -> Iterator[MomentStore]:
+        """The store, which no other program clears away meanwhile."""
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError):  # a file system without locks
+                stack.enter_context(whole.held(self.folder, shared=True))
+            yield self
+
     def clear(self, key: dict[str, Any]) -> None:
         """Leaves in the folder only whole layers that were made under `key`."""
         same = self.under(key)

@@ -103,12 +103,12 @@ def beside(path: Path, kind: str) -> Path:
 
 
 @contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Locks a folder meanwhile; `BlockingIOError` where another program holds it, another `OSError` where
-    the file system has no locks."""
+def held(folder: Path, shared: bool = False) -> Iterator[None]:
+    """Locks a folder meanwhile, alone or among others who only read; `BlockingIOError` where another program
+    holds it, another `OSError` where the file system has no locks."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         yield
     finally:
         os.close(handle)

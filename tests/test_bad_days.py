@@ -573,3 +573,22 @@ def test_bad_day_two_sessions_at_once_share_nothing(tiny_folder: Path, bench: Be
     assert (dense(), pruned()) == (None, None)
     assert len(other.subject.layers) == LAYERS
     done(work.start_analyse(registry, other, Calibration(str(bench.text), 4, 32, 1), "slimllm", True))
+
+
+def test_bad_day_moments_that_are_read_are_not_cleared_away(tiny_folder: Path, page: Path) -> None:
+    """Two programs with one home: the one that changes its text keeps the other's moments while it reads."""
+    subject, text = load(str(tiny_folder)), texts.text(str(page))
+    mine, other, third = (Calibration(str(page), samples, 32) for samples in (2, 3, 4))
+    folders = [work.moments_folder(subject, each) for each in (mine, other)]
+    for calibration, folder in zip((mine, other), folders, strict=True):
+        pipeline.finish(pipeline.analyse(subject, text, calibration, folder=folder))
+    os.utime(folders[0], (1, 1))
+    reading = pipeline.analyse(subject, text, mine, folder=folders[0])
+    while next(reading).done < 1:
+        pass
+    work.moments_folder(subject, third)
+    assert folders[0].is_dir()
+    assert pipeline.finish(reading).tokens == 64
+    work.moments_folder(subject, third)
+    assert not folders[0].exists()
+    assert folders[1].is_dir()

@@ -3,6 +3,7 @@ Gradio in here."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -167,8 +168,8 @@ def first_plan(session: Session, analysis: Analysis) -> tuple[Plan, str]:
 
 
 def moments_folder(subject: Subject, calibration: Calibration) -> Path | None:
-    """Where the moments are kept for a change of method, the latest calibration only; None if they are too
-    large."""
+    """Where the moments are kept for a change of method, the latest calibration only and what another program
+    is at; None if they are too large."""
     shape = subject.shape
     size = sum(4 * ((layer.heads * shape.head_size) ** 2 + layer.channels**2) for layer in shape.layers)
     if size > MOMENTS_ON_DISK:
@@ -179,7 +180,8 @@ def moments_folder(subject: Subject, calibration: Calibration) -> Path | None:
     own = MomentStore(root / name)
     for other in sorted(root.glob("*"), key=lambda path: path.stat().st_mtime)[:-1]:
         if other not in (own.folder, own.begun.folder):
-            shutil.rmtree(other, ignore_errors=True)
+            with contextlib.suppress(OSError), whole.held(other):  # unless another program is at it
+                shutil.rmtree(other, ignore_errors=True)
     return own.folder
 
 
