@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from slimllm.__main__ import run
+from slimllm.__main__ import leave, run
 
 if __name__ == "__main__":
-    sys.exit(run(["serve", *sys.argv[1:]]))
+    leave(run(["serve", *sys.argv[1:]]))

@@ -1,5 +1,7 @@
 """`python -m slimllm`."""
 
+import atexit
+import os
 import sys
 
 
@@ -14,5 +16,16 @@ def run(arguments: list[str]) -> int:
         return 130
 
 
+def leave(status: int) -> None:
+    """Ends the program; a cancelled one at once. Where Ctrl-C met code made of a string, as libraries do,
+    Python would die of the signal whatever we return, and with a thread inside torch in a core dump."""
+    if status == 130:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:]))
+    leave(run(sys.argv[1:]))

@@ -491,6 +491,22 @@ def test_bad_day_interrupted(command: str, interrupted: dict[str, tuple[End, Pat
     assert left == set()
 
 
+CAUGHT = """
+import os, signal
+from slimllm.__main__ import leave
+try:
+    exec("os.kill(os.getpid(), signal.SIGINT); import time; time.sleep(10)")
+except KeyboardInterrupt:
+    leave(130)
+"""
+
+
+def test_bad_day_interrupted_within_code_made_of_a_string(tmp_path: Path) -> None:
+    (tmp_path / "caught.py").write_text(CAUGHT)
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    assert subprocess.run([sys.executable, "-m", "caught"], cwd=tmp_path, env=env).returncode == 130
+
+
 # Long days, and others at the same time -------------------------------------------------------------------
 
 

@@ -413,15 +413,3 @@ def test_spare_job_waits_behind_all_others_and_can_be_stopped() -> None:
     assert spare.state == "stopped"
     first.open()
     assert last.finished.wait(10)
-
-
-def test_stopping_all_tells_whether_a_step_is_still_going_on() -> None:
-    worker, gate = Worker(), Gate(2)
-    assert worker.stop_all(0.0)
-    running, waiting = worker.submit(job(gate)), worker.submit(job(Gate(1)))
-    assert gate.reached.acquire(timeout=10)
-    assert not worker.stop_all(0.05)
-    assert waiting.state == "stopped"
-    gate.open()
-    assert worker.stop_all(10.0)
-    assert running.state == "stopped"

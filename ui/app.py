@@ -157,8 +157,5 @@ def serve(settings: Settings) -> None:
         while demo.is_running:
             time.sleep(0.2)
     finally:  # interrupted: what is going on ends after its present step, or with the program
-        ended = REGISTRY.worker.stop_all(PATIENCE)
+        REGISTRY.worker.stop_all(PATIENCE)
         demo.close(verbose=False)
-        if not ended:  # an interpreter that ends while a thread is inside torch aborts with a core dump
-            print("Stopped in the middle of a step; what it made is lost.", flush=True)
-            os._exit(130)

@@ -143,16 +143,15 @@ class Worker:
                     queue.remove(job)
                     self._end(job, "stopped")
 
-    def stop_all(self, patience: float) -> bool:
-        """Stops every job and waits so many seconds for the one that runs; whether none runs any more."""
+    def stop_all(self, patience: float) -> None:
+        """Stops every job and waits so many seconds for the one that runs."""
         with self._wake:
             running, waiting = self._running, [*self._waiting, *self._spare]
         for job in waiting:
             self.cancel(job)
-        if running is None:
-            return True
-        self.cancel(running)
-        return running.finished.wait(patience)
+        if running is not None:
+            self.cancel(running)
+            running.finished.wait(patience)
 
     def _work(self) -> None:
         while True:
