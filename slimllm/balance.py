@@ -31,9 +31,9 @@ def rebalanced(analysis: Analysis, plan: Plan, share: float, locked: Collection[
     """
     if not (math.isfinite(share) and 0 <= share <= 1):
         raise Refusal(f"A share of {share} is not possible; give one from 0 to 1.")
-    problem = held(
-        problem_of(analysis, plan.unit, plan.recovery, plan.align, plan.protected, plan.forced), plan, locked
-    )
+    problem = problem_of(analysis, plan.unit, plan.recovery, plan.align, plan.protected, plan.forced)
+    present = enumerate(zip(plan.heads, plan.channels, strict=True))
+    problem = problem.holding({i: (h, c) for i, (h, c) in present if i in locked or h == 0})
     removed = analysis.shape.decoder - decoder_parameters(analysis.shape, plan)
     heads = stepped(problem, plan.heads, share * removed)
     free = [i for i, bounds in enumerate(problem.bounds) if bounds.high > bounds.low]
@@ -43,15 +43,6 @@ def rebalanced(analysis: Analysis, plan: Plan, share: float, locked: Collection[
     )
 
 
-def held(problem: Problem, plan: Plan, locked: Collection[int]) -> Problem:
-    """The problem in which locked and dropped layers have no choice but their present widths."""
-    bounds = tuple(
-        dataclasses.replace(b, heads=(h,), low=c, high=c) if i in locked or h == 0 else b
-        for i, (b, h, c) in enumerate(zip(problem.bounds, plan.heads, plan.channels, strict=True))
-    )
-    return dataclasses.replace(problem, bounds=bounds)
-
-
 def stepped(problem: Problem, present: Sequence[int], target: float) -> list[int]:
     """Head counts whose attention has lost about `target` parameters, reached by the cheapest steps."""
     unit, layers = problem.unit, problem.layers
@@ -59,7 +50,7 @@ def stepped(problem: Problem, present: Sequence[int], target: float) -> list[int
     errors = [layer.attention[unit].error[problem.recovery].tolist() for layer in found]
     counts = [probed(layer, unit)[0] for layer in found]
     steps = [sorted(bounds.heads) for bounds in problem.bounds]
-    heads = [min(own, key=lambda feasible: abs(feasible - h)) for own, h in zip(steps, present, strict=True)]
+    heads = [bounds.snapped_heads(h) for bounds, h in zip(problem.bounds, present, strict=True)]
 
     def size(i: int, h: int) -> int:
         return layers[i].at(h, layers[i].channels, unit)

@@ -8,8 +8,8 @@ budget, and less than one step of one layer fewer.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from slimllm.recovery import RECOVERIES
 from slimllm.shapes import LayerShape, SiteName, Unit
@@ -38,6 +38,10 @@ class Bounds:
         """The next feasible channel count."""
         return min(self.high, (channels // self.align + 1) * self.align)
 
+    def snapped_heads(self, heads: int) -> int:
+        """The feasible head count nearest to this one."""
+        return min(self.heads, key=lambda feasible: abs(feasible - heads))
+
     def nearest_heads(self, share: float) -> int:
         """The feasible head count nearest to this share of the most; half a step rounds up."""
         wanted = share * max(self.heads)
@@ -56,6 +60,14 @@ class Problem:
     @property
     def layers(self) -> tuple[LayerShape, ...]:
         return self.analysis.shape.layers
+
+    def holding(self, widths: Mapping[int, tuple[int, int]]) -> Problem:
+        """The problem in which these layers have no choice but these heads and channels."""
+        bounds = tuple(
+            replace(b, heads=(widths[i][0],), low=widths[i][1], high=widths[i][1]) if i in widths else b
+            for i, b in enumerate(self.bounds)
+        )
+        return replace(self, bounds=bounds)
 
     def cost(self, index: int, heads: int, channels: int) -> int:
         return layer_cost(

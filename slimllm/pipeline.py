@@ -129,10 +129,10 @@ def dense_moments(
     """The moments of every layer in turn: from the store if it was made under this key, else from a pass over
     the tokens, which fills the store. Several processes read a share of the tokens each."""
     count = len(subject.layers)
-    if crew.first_says(store is not None and store.matches(dict(key), count)):
-        with store.read() if store else contextlib.nullcontext() as stored:
+    with store.read() if store else contextlib.nullcontext() as stored:
+        if crew.first_says(stored is not None and stored.matches(dict(key), count)):
             yield from (stored[index] for index in range(count) if stored is not None)
-        return
+            return
     with store.filled(dict(key)) if store else contextlib.nullcontext() as made:
         ready = made.kept(dict(key), count) if made and not crew.together() else 0
         stream = streaming.embed(subject, crew.share(tokens))

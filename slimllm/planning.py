@@ -273,7 +273,7 @@ def adjust(
     bounds = problem.bounds
     heads, channels = list(plan.heads), list(plan.channels)
     for index, (h, c) in changes.items():
-        heads[index] = min(bounds[index].heads, key=lambda feasible: abs(feasible - h))
+        heads[index] = bounds[index].snapped_heads(h)
         channels[index] = bounds[index].down(c)
     if hold:
         budget = decoder_parameters(analysis.shape, plan)
@@ -283,13 +283,7 @@ def adjust(
         channels = [fixed.get(i, bounds[i].down(c)) for i, c in enumerate(wanted)]
         if problem.total(heads, channels) > budget:
             raise Refusal("The other layers cannot give way that far; unlock some, or let the budget move.")
-        free = dataclasses.replace(
-            problem,
-            bounds=tuple(
-                dataclasses.replace(b, low=fixed[i], high=fixed[i]) if i in fixed else b
-                for i, b in enumerate(bounds)
-            ),
-        )
+        free = problem.holding({i: (heads[i], channels[i]) for i in fixed})
         channels = rounded(free, heads, [float(fixed.get(i, wanted[i])) for i in range(len(heads))], budget)
     return told(
         analysis, dataclasses.replace(plan, heads=tuple(heads), channels=tuple(channels), allocation="hand")

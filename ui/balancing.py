@@ -33,18 +33,13 @@ def build(screen: Screen) -> None:
     screen.on(slider.release, "tune", heard(move), slider, mode="always_last")
 
 
-def percent(session: Session) -> int | None:
-    """The share of what the present plan removes that is attention, in per cent; None without such a plan."""
+def draw(session: Session) -> Any:
+    """The slider where the present plan has it; there is none where nothing goes."""
     plan = session.present
     if plan is None or session.analysis is None or plan.ratio_achieved <= 0:
-        return None
-    return round(100 * balance.attention_share(session.analysis.shape, plan))
-
-
-def draw(session: Session) -> Any:
-    """The slider where the present plan has it."""
-    found = percent(session)
-    return gr.Slider(interactive=False) if found is None else gr.Slider(value=found, interactive=True)
+        return gr.Slider(interactive=False)
+    share = balance.attention_share(session.analysis.shape, plan)
+    return gr.Slider(value=round(100 * share), interactive=True)
 
 
 def move(session: Session, wanted: Any) -> None:

@@ -267,8 +267,6 @@ class Screen:
             lively, now, first = session.lively, time.monotonic(), not seen
             updates: list[Any] = []
             behind: set[str] = set()
-            seen["answers"] = seen.get("answers", 0) + 1
-            number = f"answer {seen['answers']}"
             for index, view in enumerate(self.views):
                 token = view.token(session)
                 old, when = seen.get(index, NEVER)
@@ -284,6 +282,8 @@ class Screen:
             self._warn_of_failure(session, seen, first)
             timer = self._switch(seen, "lively", lively)
             soon = [self._switch(seen, f"soon {tab}", tab in behind) for tab in self.soon]
+            seen["answers"] = seen.get("answers", 0) + 1
+            number = f"answer {seen['answers']}"
         return [number, timer, LEFT if lead is None else gr.Tabs(selected=lead), *soon, *updates]
 
     @staticmethod
