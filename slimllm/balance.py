@@ -24,7 +24,7 @@ def attention_share(shape: Shape, plan: Plan) -> float:
 
 def rebalanced(analysis: Analysis, plan: Plan, share: float, locked: Collection[int] = ()) -> Plan:
     """A plan of the same size in which this share of what goes is attention, as nearly as heads can be cut
-    and the channels allow; locked and dropped layers stay.
+    and the channels allow; locked and dropped layers stay, and those that the plan leaves whole.
 
     Heads go, or come back, one step at a time where that moves the answers least, or mends most, per
     parameter; then the channels make up for them.
@@ -33,7 +33,9 @@ def rebalanced(analysis: Analysis, plan: Plan, share: float, locked: Collection[
         raise Refusal(f"A share of {share} is not possible; give one from 0 to 1.")
     problem = problem_of(analysis, plan.unit, plan.recovery, plan.align, plan.protected, plan.forced)
     present = enumerate(zip(plan.heads, plan.channels, strict=True))
-    problem = problem.holding({i: (h, c) for i, (h, c) in present if i in locked or h == 0})
+    problem = problem.holding(
+        {i: (h, c) for i, (h, c) in present if i in locked or not h or uncut(problem, i, h, c)}
+    )
     removed = analysis.shape.decoder - decoder_parameters(analysis.shape, plan)
     heads = stepped(problem, plan.heads, share * removed)
     free = [i for i, bounds in enumerate(problem.bounds) if bounds.high > bounds.low]
@@ -41,6 +43,12 @@ def rebalanced(analysis: Analysis, plan: Plan, share: float, locked: Collection[
     return told(
         analysis, dataclasses.replace(plan, heads=tuple(heads), channels=tuple(channels), allocation="hand")
     )
+
+
+def uncut(problem: Problem, index: int, heads: int, channels: int) -> bool:
+    """Whether these widths leave a layer whole."""
+    layer = problem.layers[index]
+    return (heads, channels) == (layer.widest(problem.unit), layer.channels)
 
 
 def stepped(problem: Problem, present: Sequence[int], target: float) -> list[int]:

@@ -93,6 +93,15 @@ def test_locked_dropped_and_pinned_layers_stay() -> None:
     assert sum(moved.heads) < sum(plan.heads)
 
 
+def test_layers_that_the_plan_leaves_whole_stay_whole() -> None:
+    plan = make_plan(ANALYSIS, 0.2, allocation="cosine", recovery="regression")
+    whole = [i for i in range(12) if (plan.heads[i], plan.channels[i]) == (16, 800)]
+    moved = rebalanced(ANALYSIS, plan, 0.9)
+    assert {0, 11} <= set(whole)
+    assert [(moved.heads[i], moved.channels[i]) for i in whole] == [(16, 800)] * len(whole)
+    assert sum(moved.heads) < sum(plan.heads)
+
+
 @pytest.mark.parametrize("share", [-0.1, 1.1, math.nan, math.inf])
 def test_a_share_that_is_none_is_refused(share: float) -> None:
     with pytest.raises(Refusal, match="from 0 to 1"):
