@@ -247,9 +247,7 @@ class Recovery:
     bias: bool
     words: str
     follows: bool = False  # whether it also makes up for what earlier cuts left in the stream
-    fits: bool = (
-        False  # whether it fits a number to every remaining input, for which a short text is too little
-    )
+    fits: bool = False  # whether it fits a number to every remaining input, which takes a long text
 
 
 RECOVERIES: dict[str, Recovery] = {

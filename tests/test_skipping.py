@@ -10,6 +10,7 @@ import pytest
 from gradio.blocks import BlockFunction
 from gradio.state_holder import SessionState
 
+from ui.plotview import PlotView
 from ui.skipping import LEFT, Page
 
 MARK = {"__type__": "update"}
@@ -18,7 +19,7 @@ MARK = {"__type__": "update"}
 @pytest.fixture
 def page() -> Page:
     with Page() as page:
-        parts = [gr.State(0), gr.Textbox(), gr.Button("press"), gr.HTML()]
+        parts = [gr.State(0), gr.Textbox(), gr.Button("press"), gr.HTML(), PlotView()]
         parts[2].click(lambda: parts, None, parts)
     return page
 
@@ -29,12 +30,12 @@ def answer(page: Page, predictions: list[Any]) -> tuple[list[Any], SessionState]
     return asyncio.run(page.postprocess_data(press, predictions, state)), state
 
 
-@pytest.mark.parametrize("changed", [(), (1,), (3,), (0, 2), (0, 1, 2, 3)])
+@pytest.mark.parametrize("changed", [(), (1,), (3,), (0, 2), (4,), (0, 1, 2, 3, 4)])
 def test_only_what_changed_is_made(page: Page, changed: tuple[int, ...]) -> None:
-    new: list[Any] = [7, "words", gr.Button(interactive=False), "<p>more</p>"]
-    sent, state = answer(page, [new[i] if i in changed else LEFT for i in range(4)])
-    told = [None, "words", MARK | {"interactive": False}, "<p>more</p>"]
-    expected = [told[i] if i in changed or i == 0 else MARK for i in range(4)]
+    new: list[Any] = [7, "words", gr.Button(interactive=False), "<p>more</p>", None]
+    sent, state = answer(page, [new[i] if i in changed else LEFT for i in range(5)])
+    told = [None, "words", MARK | {"interactive": False}, "<p>more</p>", None]
+    expected = [told[i] if i in changed or i == 0 else MARK for i in range(5)]
     assert [
         {k: v for k, v in each.items() if k in expected[i]} if isinstance(each, dict) else each
         for i, each in enumerate(sent)

@@ -12,7 +12,6 @@ from ui.own import Slider
 from ui.preview_panel import heard
 from ui.screen import Screen
 from ui.session import Session
-from ui.words import dropped
 
 
 def build(screen: Screen) -> None:
@@ -46,6 +45,5 @@ def move(session: Session, wanted: Any) -> None:
     """Plans the same size with this share of attention; locked layers stay."""
     if not isinstance(wanted, int | float):
         raise Refusal("The share of attention is no number; move the slider again.")
-    plan = session.plan
-    locked = [i for i, lock in enumerate(session.locked) if lock or dropped(plan, i)]
-    session.push(balance.rebalanced(session.known, plan, wanted / 100, locked))
+    locked = [i for i, lock in enumerate(session.locked) if lock]
+    session.push(balance.rebalanced(session.known, session.plan, wanted / 100, locked))

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from slimllm import planning
 from slimllm.allocation import ALLOCATIONS
 from slimllm.methods import METHODS, Option, method, settings
+from slimllm.planning import doubt, hindrance
 from slimllm.recovery import RECOVERIES
 from slimllm.types import Analysis, Calibration, Plan, Refusal
 from ui.words import safe
@@ -50,7 +50,7 @@ def recoveries_for(name: str) -> list[Choice]:
     """All recoveries, with the reason where one does not combine with a method."""
     row = method(name)
     return [
-        Choice(recovery.title, key, row.alone if planning.hindrance(name, key, row.allocation) else "")
+        Choice(recovery.title, key, row.alone if hindrance(name, key, row.allocation) else "")
         for key, recovery in RECOVERIES.items()
     ]
 
@@ -60,7 +60,7 @@ def allocations_for(name: str) -> list[Choice]:
     row = method(name)
 
     def reason(key: str) -> str:
-        if not planning.hindrance(name, row.recovery, key):
+        if not hindrance(name, row.recovery, key):
             return ""
         if row.allocations:
             return f"{row.title} has its own"
@@ -92,10 +92,10 @@ def left_out(name: str) -> list[str]:
     row = method(name)
     reasons: dict[str, list[tuple[str, str]]] = {}
     for key, recovery in RECOVERIES.items():
-        reason = planning.hindrance(name, key, row.allocation)
+        reason = hindrance(name, key, row.allocation)
         reasons.setdefault(reason.replace(f" '{key}'", ""), []).append((recovery.title, reason))
     for key, allocation in ALLOCATIONS.items():
-        reason = planning.hindrance(name, row.recovery, key)
+        reason = hindrance(name, row.recovery, key)
         reasons.setdefault(reason.replace(f" '{key}'", ""), []).append((allocation.title, reason))
     return [
         f"{', '.join(title for title, _ in found)}: {found[0][1] if len(found) == 1 else reason}"
@@ -115,8 +115,8 @@ def words_on_choices(plan: Plan, analysis: Analysis) -> str:
             f"{allocation.title}. {allocation.words}" if allocation else "By hand, fader by fader.",
         ),
     ]
-    if doubt := planning.doubt(analysis.shape, plan.recovery, analysis.tokens):
-        said.append(("Too little text", doubt))
+    if doubtful := doubt(analysis.shape, plan.recovery, analysis.tokens):
+        said.append(("Too little text", doubtful))
     out = left_out(analysis.method)
     rest = (
         f"<dt>Does not combine</dt><dd>{'<br>'.join(safe(sentence) for sentence in out)}</dd>" if out else ""
@@ -137,10 +137,10 @@ def carried(plan: Plan | None, name: str) -> tuple[str | None, str | None, str]:
     if allocation not in ALLOCATIONS:  # by hand
         allocation = None
     said = []
-    if recovery and (reason := planning.hindrance(name, recovery, row.allocation)):
+    if recovery and (reason := hindrance(name, recovery, row.allocation)):
         said.append(f"{reason} Its own recovery is used instead: {RECOVERIES[row.recovery].title}.")
         recovery = None
-    if allocation and (reason := planning.hindrance(name, row.recovery, allocation)):
+    if allocation and (reason := hindrance(name, row.recovery, allocation)):
         said.append(f"{reason} Its own allocation is used instead: {ALLOCATIONS[row.allocation].title}.")
         allocation = None
     return recovery, allocation, " ".join(said)
