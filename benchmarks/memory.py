@@ -14,7 +14,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -161,17 +160,17 @@ def run(command: list[str], group: Group) -> dict[str, Any]:
         preexec_fn=group.join,
         text=True,
     )
-    out, _ = child.communicate()
-    seconds = time.monotonic() - began
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-    lines = out.strip().splitlines()
+    assert child.stdout is not None
+    out = child.stdout.read()
+    _, status, used = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
     return {
         "command": command[0],
         "status": child.returncode,
-        "seconds": round(seconds, 1),
-        "resident_gb": round(peak / 1e9, 2),
+        "seconds": round(time.monotonic() - began, 1),
+        "resident_gb": round(used.ru_maxrss * 1024 / 1e9, 2),
         "group_gb": round(group.peak_bytes() / 1e9, 2),
-        "said": json.loads(lines[-1]) if lines and child.returncode == 0 else {},
+        "said": json.loads(out) if child.returncode == 0 else {},
     }
 
 
@@ -194,6 +193,8 @@ def main(arguments: list[str] | None = None, made: Made = Made()) -> int:
         what = ["--model", str(model), "--text", str(text), "--ratio", str(given.ratio), "--out", str(out)]
         read = ["--samples", str(given.samples), "--length", str(given.length)]
         steps = [run(["prune", *what, *read, "--json"], group)]
+        measured = ["--model", str(out), "--text", str(text), "--limit-tokens", "1024"]
+        steps.append(run(["evaluate", *measured, "--json"], group))
     report = {
         **asdict(made),
         "parameters": made.parameters,

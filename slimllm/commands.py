@@ -60,11 +60,10 @@ def options(given: Arguments) -> dict[str, bool | int | float]:
     return found
 
 
-def run_analysis(subject: Subject, given: Arguments, report: Report, folder: Path | None) -> Analysis:
-    method(given.method)
+def run_analysis(subject: Subject, given: Arguments, report: Report, **how: Any) -> Analysis:
     text = texts.text(given.text, offline=given.offline)
     job = pipeline.analyse(
-        subject, text, calibration(given), method_name=given.method, options=options(given), folder=folder
+        subject, text, calibration(given), method_name=given.method, options=options(given), **how
     )
     return pipeline.finish(job, report.progress)
 
@@ -82,7 +81,7 @@ def analyse(given: Arguments, report: Report) -> dict[str, Any] | None:
             return None
         whole.check_folder(given.out, "choose another --out")
         subject = load(given.model, given, report)
-        analysis = run_analysis(subject, given, report, given.out / "moments")
+        analysis = run_analysis(subject, given, report, folder=given.out / "moments")
     file = store.save_analysis(analysis, given.out)
     shape, unit = analysis.shape, next(iter(analysis.layers[0].attention))
     return {

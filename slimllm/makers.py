@@ -8,7 +8,6 @@ from typing import Any
 
 from slimllm import checkpoint, foresight, forms, hub, pipeline, planning, recipes, reloaded, texts, tuning
 from slimllm.commands import Arguments, Report, calibration, load, make_plan, measure, run_analysis
-from slimllm.methods import method
 from slimllm.models import Pruned
 from slimllm.types import Progress
 
@@ -45,14 +44,14 @@ def prune(given: Arguments, report: Report) -> dict[str, Any]:
     ready = recipes.read_plan(given.plan) if given.plan else None
     if ready is None:
         planning.check_ratio(given.ratio)
-        method(given.method)
+        _, recovery = planning.combination(given.method, given.allocation, given.recovery)
     text = texts.text(ready.calibration.text if ready else given.text, offline=given.offline)
     subject = load(given.model, given, report)
     analysis = None
     if ready is None:
         if given.ratio == 0:
             report.say("A ratio of 0 removes nothing; the dense model is exported.")
-        analysis = run_analysis(subject, given, report, None)
+        analysis = run_analysis(subject, given, report, recoveries=[recovery])
         ready = make_plan(
             analysis, given, same_width=given.same_width or given.export in ("native", "twin", "gguf")
         )

@@ -7,13 +7,13 @@ import contextlib
 import dataclasses
 import time
 import weakref
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import Tensor
 
-from slimllm import crew, texts, whole
+from slimllm import crew, probing, texts, whole
 from slimllm import moments as streaming
 from slimllm.depth import drop_layers
 from slimllm.families import shape_of
@@ -24,7 +24,6 @@ from slimllm.methods import method, settings
 from slimllm.models import Pruned, Subject
 from slimllm.places import ELSEWHERE, home
 from slimllm.planning import check_plan
-from slimllm.probing import probe
 from slimllm.pruning import Work, prune_layer
 from slimllm.recovery import RECOVERIES
 from slimllm.scoring import analyse_layer, units_of
@@ -65,12 +64,14 @@ def analyse(
     method_name: str = "slimllm",
     options: Mapping[str, Any] | None = None,
     folder: Path | None = None,
+    recoveries: Collection[str] = tuple(RECOVERIES),
 ) -> Generator[Progress, None, Analysis]:
     """Scores, kept sets and error curves of every layer, from one pass of the dense model over the
     calibration text.
 
-    With a `folder` the moments are kept there and used again when model and calibration are the same. Every
-    `Progress` carries the `LayerAnalysis` just finished.
+    Errors are those of the `recoveries`; on large models they take most of the time. With a `folder` the
+    moments are kept there and used again when model and calibration are the same. Every `Progress` carries
+    the `LayerAnalysis` just finished.
     """
     start, peak = time.perf_counter(), watch_peak(subject.device)
     row, chosen = method(method_name), settings(method_name, options or {})
@@ -84,13 +85,14 @@ def analyse(
         if said := at_hand(store, key, len(subject.layers)):
             yield Progress("analyse", 0, len(subject.layers), said)
     learned = yield from learn(subject, tokens, row, chosen, unit, calibration.seed)
-    prober = probe(subject, tokens) if row.probes else None
+    prober = probing.probe(subject, tokens) if row.probes else None
+    wanted = dict.fromkeys([*recoveries, *([probing.RECOVERY] if prober else [])])
     layers: list[LayerAnalysis] = []
     count, seen = len(subject.layers), 0
     for index, found in enumerate(dense_moments(subject, tokens, store, key)):
         known = learned[index] if learned else None
         with opened(subject.layers[index]):
-            layer = analyse_layer(subject, index, found, row, chosen, calibration.seed, known)
+            layer = analyse_layer(subject, index, found, row, chosen, calibration.seed, known, wanted)
             if prober:
                 layer = dataclasses.replace(layer, sensitivity=prober.move(index, found, layer))
         layers.append(layer)

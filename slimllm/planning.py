@@ -50,6 +50,23 @@ def hindrance(name: str, recovery: str, allocation: str) -> str:
     return ""
 
 
+def combination(name: str, allocation: str | None, recovery: str | None) -> tuple[str, str]:
+    """The allocation and the recovery, the method's own where none is wanted; a `Refusal` for what is not
+    known or does not combine."""
+    row = method(name)
+    allocation, recovery = allocation or row.allocation, recovery or row.recovery
+    check_known(allocation, ALLOCATIONS)
+    check_known(recovery, RECOVERIES)
+    if reason := hindrance(name, recovery, allocation):
+        raise Refusal(reason)
+    return allocation, recovery
+
+
+def check_known(name: str, table: Collection[str]) -> None:
+    if name not in table:
+        raise Refusal(f"'{name}' is not known; use one of: {', '.join(table)}.")
+
+
 def doubt(shape: Shape, recovery: str, tokens: int) -> str:
     """A warning where a recovery has too little text to learn from, in one sentence; empty where it has
     enough. With fewer tokens than inputs, least squares fits the text by heart."""
@@ -107,17 +124,12 @@ def make_plan(
     `same_width` keeps every layer equally wide, which plain checkpoints need. Raises `Refusal` for what
     cannot be met.
     """
-    row, shape = method(analysis.method), analysis.shape
-    allocation, recovery = allocation or row.allocation, recovery or row.recovery
+    shape = analysis.shape
+    allocation, recovery = combination(analysis.method, allocation, recovery)
     check_ratio(ratio)
     check_align(align)
     check_pins(shape, (*protected, *forced))
-    for name, table in ((allocation, ALLOCATIONS), (recovery, RECOVERIES), (count, COUNTS)):
-        if name not in table:
-            raise Refusal(f"'{name}' is not known; use one of: {', '.join(table)}.")
-    reason = hindrance(analysis.method, recovery, allocation)
-    if reason:
-        raise Refusal(reason)
+    check_known(count, COUNTS)
     chosen = resolve_unit(analysis, unit)
     problem = problem_of(analysis, chosen, recovery, align, protected, forced)
     budget = shape.decoder - ratio * (shape.parameters if count == "all" else shape.decoder)

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from slimllm import moments as streaming
-from slimllm import recovery, surgery
+from slimllm import surgery
 from slimllm.budget import pinned_units
 from slimllm.families import part
 from slimllm.methods import Method, method
 from slimllm.models import Subject
 from slimllm.rankings import HeadSite
-from slimllm.recovery import RECOVERIES
+from slimllm.recovery import RECOVERIES, Dense
 from slimllm.shapes import Grouping, SiteName
 from slimllm.sites import channel_site, double
 from slimllm.surgery import slice_attention, slice_mlp
@@ -75,8 +75,7 @@ def prune_layer(work: Work, index: int) -> LayerReport:
     else:
         sites = dict(zip(readers, (found.attention, found.mlp), strict=True))
         energies = {
-            name: recovery.output_energy(double(part(layer, name).weight), sites[name].double())
-            for name in whole
+            name: Dense(double(part(layer, name).weight), sites[name].double()).energy for name in whole
         }
     cuts = [
         head_cut or Cut(0.0, energies.get(readers[0], 0.0)),
@@ -195,7 +194,8 @@ def cost_of(
 ) -> Cut:
     """What the cut cost on the stream, with the weights as they were stored."""
     stored = Repair(double(part(layer, name).weight), repair.bias)
-    return Cut(recovery.error_of(weight, moments, kept, stored), recovery.output_energy(weight, moments))
+    dense = Dense(weight, moments)
+    return Cut(dense.error(kept, stored), dense.energy)
 
 
 def pinned(plan: Plan, index: int, site: SiteName, n: int) -> Tensor | None:

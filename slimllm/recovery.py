@@ -6,6 +6,7 @@ Errors are E‖y − ŷ‖² / E‖y‖² with y = W x; they are exact functions
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,6 +18,39 @@ from slimllm.types import Moments, Refusal, Repair
 GUIDED_DAMPING = 1e-1  # of `guided`, which follows a noisier target
 GUIDANCE = 0.5  # α of `guided`
 DAMPING = 1e-2  # ridge of the least squares, as a share of the mean variance of the inputs
+
+
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """A dense reader W (o, d) and the moments of its inputs, with the products that errors of all repairs
+    share."""
+
+    weight: Tensor
+    moments: Moments
+
+    @functools.cached_property
+    def crossing(self) -> Tensor:
+        """E[y xᵀ] (o, d)."""
+        return self.weight @ self.moments.gram
+
+    @functools.cached_property
+    def energy(self) -> float:
+        """E‖y‖²."""
+        return float((self.crossing * self.weight).sum())
+
+    def squared_error(self, kept: Tensor, repair: Repair) -> float:
+        """E‖W x − W' x_K − b‖² of any repair."""
+        part = repair.weight
+        own = ((part @ square(self.moments.gram, kept)) * part).sum()
+        error = self.energy - 2 * (self.crossing[:, kept] * part).sum() + own
+        if repair.bias is not None:
+            lost = lost_mean(self.weight, part, self.moments, kept)
+            error = error - 2 * repair.bias @ lost + repair.bias.square().sum()
+        return float(error.clamp_min(0))
+
+    def error(self, kept: Tensor, repair: Repair) -> float:
+        """The relative error of any repair: `squared_error` as a share of E‖y‖²."""
+        return self.squared_error(kept, repair) / max(self.energy, torch.finfo(self.weight.dtype).tiny)
 
 
 def cut(weight: Tensor, moments: Moments, kept: Tensor) -> Repair:
@@ -34,10 +68,10 @@ def regress_outputs(weight: Tensor, moments: Moments, kept: Tensor) -> Repair:
 
     a = cov(y, ŷ) / var(ŷ), or 1 where ŷ does not vary; a scales the row of the weight, b becomes the bias.
     """
-    cov = moments.cov
     part = weight[:, kept]
-    variance = ((part @ square(cov, kept)) * part).sum(1)
-    covariance = ((part @ cov[kept]) * weight).sum(1)
+    crossing = part @ moments.cov[kept]  # (o, d)
+    variance = (crossing[:, kept] * part).sum(1)
+    covariance = (crossing * weight).sum(1)
     slope = torch.where(
         varies(variance, moments, part, kept), covariance / variance, torch.ones_like(variance)
     )
@@ -156,27 +190,6 @@ def energy_matrix(weight: Tensor, second: Tensor, order: Tensor) -> Tensor:
 def mean_energy(weight: Tensor, moments: Moments) -> Tensor:
     """‖E[y]‖²."""
     return (weight @ moments.mean).square().sum()
-
-
-def squared_error(weight: Tensor, moments: Moments, kept: Tensor, repair: Repair) -> float:
-    """E‖W x − W' x_K − b‖² of any repair, from the moments."""
-    change = weight.clone()
-    change[:, kept] -= repair.weight
-    error = ((change @ moments.gram) * change).sum()
-    if repair.bias is not None:
-        error = error - 2 * repair.bias @ (change @ moments.mean) + repair.bias.square().sum()
-    return float(error.clamp_min(0))
-
-
-def error_of(weight: Tensor, moments: Moments, kept: Tensor, repair: Repair) -> float:
-    """The relative error of any repair: `squared_error` as a share of E‖W x‖²."""
-    energy = max(output_energy(weight, moments), torch.finfo(weight.dtype).tiny)
-    return squared_error(weight, moments, kept, repair) / energy
-
-
-def output_energy(weight: Tensor, moments: Moments) -> float:
-    """E‖W x‖²."""
-    return float(((weight @ moments.gram) * weight).sum())
 
 
 def lost_mean(weight: Tensor, part: Tensor, moments: Moments, kept: Tensor) -> Tensor:

@@ -1,20 +1,19 @@
-"""One dense layer from its moments: rankings, and the error of every recovery at every feasible width."""
+"""One dense layer from its moments: rankings, and the error of recoveries at every feasible width."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from slimllm import recovery
 from slimllm.families import part
 from slimllm.methods import Method
 from slimllm.models import Subject
 from slimllm.rankings import HeadSite
-from slimllm.recovery import RECOVERIES
+from slimllm.recovery import RECOVERIES, Dense
 from slimllm.shapes import Grouping, Shape, Unit
 from slimllm.sites import channel_site, double
 from slimllm.types import LayerAnalysis, LayerMoments, Moments, Ranking, SiteAnalysis, UnitScores
@@ -28,26 +27,27 @@ def analyse_layer(
     options: Mapping[str, Any],
     seed: int,
     learned: UnitScores | None = None,
+    recoveries: Collection[str] = tuple(RECOVERIES),
 ) -> LayerAnalysis:
-    """Both sites of one layer: ranking, and the error of every recovery at every feasible width."""
+    """Both sites of one layer: ranking, and the error of the recoveries at every feasible width."""
     layer, family, shape = subject.layers[index], subject.family, subject.shape.layers[index]
     seed = seed * 1000 + index
     weight = double(part(layer, family.attention.reader).weight)
     moments = found.attention.double()
-    energy = recovery.output_energy(weight, moments)
+    dense = Dense(weight, moments)
     attention: dict[Unit, SiteAnalysis] = {}
     for unit in units_of(row, subject.shape):
         grouping = Grouping(shape.heads, shape.groups, unit, shape.values)
         known = learned.heads if learned else None
         ranking = row.heads(HeadSite(weight, moments, grouping, seed=seed, learned=known), options)
-        error = head_errors(weight, moments, ranking, grouping, energy)
-        attention[unit] = SiteAnalysis(compact(ranking), error, energy * moments.weight)
+        error = head_errors(dense, ranking, grouping, recoveries)
+        attention[unit] = SiteAnalysis(compact(ranking), error, dense.energy * moments.weight)
     down, moments = double(part(layer, family.mlp.reader).weight), found.mlp.double()
     known = learned.channels if learned else None
     site = channel_site(layer, subject, down, moments, found.mlp_input_sq, None, seed, known)
     ranking = row.channels(site, options)
-    error = {name: r.curve(down, moments, ranking.order).float() for name, r in RECOVERIES.items()}
-    energy = recovery.output_energy(down, moments) * moments.weight
+    error = {name: RECOVERIES[name].curve(down, moments, ranking.order).float() for name in recoveries}
+    energy = Dense(down, moments).energy * moments.weight
     spectrum = site.principal[0].clamp_min(0).flip(0).float()
     mlp = SiteAnalysis(compact(ranking), error, energy, spectrum)
     return LayerAnalysis(found.cosine, attention, mlp)
@@ -66,26 +66,26 @@ def compact(ranking: Ranking) -> Ranking:
 
 
 def head_errors(
-    weight: Tensor, moments: Moments, ranking: Ranking, grouping: Grouping, energy: float
+    dense: Dense, ranking: Ranking, grouping: Grouping, recoveries: Collection[str]
 ) -> dict[str, Tensor]:
-    """The error (s+1,) of every recovery at every step; kept sets are not nested, so each step is
+    """The error (s+1,) of the recoveries at every step; kept sets are not nested, so each step is
     repaired."""
+    weight, moments = dense.weight, dense.moments
     size = weight.shape[1] // grouping.heads
     if grouping.unit == "value-column":
-        return column_errors(weight, moments, ranking, grouping)
-    errors: dict[str, list[float]] = {name: [] for name in RECOVERIES}
+        return column_errors(weight, moments, ranking, grouping, recoveries)
+    errors: dict[str, list[float]] = {name: [] for name in recoveries}
     for step in range(grouping.steps):
         kept = grouping.inputs_of(ranking.kept(step * grouping.heads // grouping.steps), size)
-        for name, row in RECOVERIES.items():
-            repair = row.repair(weight, moments, kept)
-            errors[name].append(recovery.squared_error(weight, moments, kept, repair) / (energy or 1.0))
+        for name in recoveries:
+            errors[name].append(dense.error(kept, RECOVERIES[name].repair(weight, moments, kept)))
     return {name: torch.tensor([*values, 0.0]) for name, values in errors.items()}
 
 
 def column_errors(
-    weight: Tensor, moments: Moments, ranking: Ranking, grouping: Grouping
+    weight: Tensor, moments: Moments, ranking: Ranking, grouping: Grouping, recoveries: Collection[str]
 ) -> dict[str, Tensor]:
-    """The error (e+1,) of every recovery at every number of value columns; kept sets are nested, so one curve
+    """The error (e+1,) of the recoveries at every number of value columns; kept sets are nested, so one curve
     over the reader's inputs tells all."""
     assert ranking.subsets is not None
     joins = ranking.subsets.sum(0)  # (G·e,): at how many steps a column is kept
@@ -94,5 +94,5 @@ def column_errors(
     column = heads[:, None] * width + torch.arange(width)  # (H, e): the value column behind each input
     order = joins[column.flatten()].argsort(descending=True, stable=True)
     return {
-        name: row.curve(weight, moments, order)[:: grouping.heads].float() for name, row in RECOVERIES.items()
+        name: RECOVERIES[name].curve(weight, moments, order)[:: grouping.heads].float() for name in recoveries
     }

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from slimllm import cli
+from slimllm import cli, commands
 
 ROOT = Path(__file__).parent.parent
 
@@ -194,3 +194,16 @@ def test_interrupted_training_of_gates_says_that_the_dense_model_is_unchanged(
     assert "Traceback" not in err
     assert out == ""
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "word"),
+    [("--recovery prayer", "not known"), ("--allocation fair", "not known"), ("--allocation gates", "ddp")],
+)
+def test_choices_that_do_not_fit_are_refused_before_the_model_is_read(
+    wrong: str, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(commands.reloaded, "load", lambda *_, **__: pytest.fail("the model was read"))
+    line = f"prune --model somewhere --ratio 0.2 {wrong} --out {tmp_path / 'out'}"
+    assert cli.main(line.split()) == 2
+    assert word in capsys.readouterr().err

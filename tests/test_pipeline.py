@@ -48,6 +48,17 @@ def test_families_analyse_plan_prune(family: str, text: texts.Text) -> None:
         assert math.isfinite(pipeline.finish(evaluate.perplexity(pruned.subject, ids, 32)).perplexity)
 
 
+@pytest.mark.parametrize("method", ["slimllm", "best", "fasp"])
+def test_an_analysis_of_one_recovery_leads_to_the_same_plan(method: str, text: texts.Text) -> None:
+    subject = tiny_subject("llama")
+    whole = analysis_of(subject, text, method_name=method)
+    _, recovery = planning.combination(method, None, None)
+    short = analysis_of(subject, text, method_name=method, recoveries=[recovery])
+    assert recovery in short.layers[0].mlp.error
+    assert len(short.layers[0].mlp.error) < len(RECOVERIES) == len(whole.layers[0].mlp.error)
+    assert planning.make_plan(short, 0.3) == planning.make_plan(whole, 0.3)
+
+
 @pytest.mark.parametrize("name", list(RECOVERIES))
 def test_first_layers_forecast_is_what_is_measured(name: str, text: texts.Text) -> None:
     """Where nothing upstream is damaged: the first layer's MLP, its attention left whole."""

@@ -19,10 +19,9 @@ from slimllm.moments import Accumulator
 from slimllm.recovery import (
     DAMPING,
     RECOVERIES,
-    error_of,
+    Dense,
     least_squares,
     least_squares_curve,
-    output_energy,
     regress_outputs,
 )
 from slimllm.types import Moments, Repair
@@ -149,27 +148,27 @@ def test_oracle_curve_is_the_error_measured_on_activations(recovery: str, name: 
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("recovery", RECOVERIES)
-def test_oracle_error_of_is_the_error_measured_on_activations(recovery: str, name: str) -> None:
+def test_oracle_error_is_the_error_measured_on_activations(recovery: str, name: str) -> None:
     x, weight, order = case(name)
     for _, kept in widths(order):
         repair = repaired(recovery, x, weight, kept)
-        value = error_of(weight, moments_of(x), kept, repair)
+        value = Dense(weight, moments_of(x)).error(kept, repair)
         assert close(value, measured(x, weight, kept, repair), name)
 
 
-def test_oracle_error_of_holds_for_any_weight_and_bias() -> None:
+def test_oracle_error_holds_for_any_weight_and_bias() -> None:
     x, weight, order = case("random")
     for _, kept in widths(order):
         for bias in (None, normal(OUTPUTS, seed=5)):
             repair = Repair(normal(OUTPUTS, len(kept), seed=4), bias)
-            value = error_of(weight, moments_of(x), kept, repair)
+            value = Dense(weight, moments_of(x)).error(kept, repair)
             assert value == pytest.approx(measured(x, weight, kept, repair), rel=1e-9)
 
 
-def test_oracle_output_energy() -> None:
+def test_oracle_energy() -> None:
     x, weight, _ = case("random")
     energy = float((x @ weight.T).square().sum(1).mean())
-    assert output_energy(weight, moments_of(x)) == pytest.approx(energy)
+    assert Dense(weight, moments_of(x)).energy == pytest.approx(energy)
 
 
 # Repairs equal naive fits ----------------------------------------------------------------------------------
@@ -363,5 +362,5 @@ def test_arguments_are_never_changed_in_place() -> None:
     for recovery in RECOVERIES.values():
         repair = recovery.repair(weight, moments, kept)
         recovery.curve(weight, moments, order)
-        error_of(weight, moments, kept, repair)
+        Dense(weight, moments).error(kept, repair)
     assert all(torch.equal(a, b) for a, b in zip(given, before, strict=True))

@@ -16,7 +16,7 @@ from slimllm.allocation import ALLOCATIONS, step_scores
 from slimllm.methods import METHODS, settings
 from slimllm.models import Subject
 from slimllm.rankings import HeadSite
-from slimllm.recovery import RECOVERIES, output_energy
+from slimllm.recovery import RECOVERIES, Dense
 from slimllm.scoring import head_errors
 from slimllm.shapes import Grouping, LayerShape
 from slimllm.types import Analysis, Calibration, Moments, Refusal
@@ -157,7 +157,7 @@ def test_fasp_curve_is_the_oracle_error_of_the_kept_columns(recovery: str) -> No
     weight = torch.randn(5, 12, dtype=torch.float64)
     moments = Moments(x.mean(0), x.T @ x / len(x), len(x))
     ranking = METHODS["fasp"].heads(HeadSite(weight, moments, grouping), {})
-    curve = head_errors(weight, moments, ranking, grouping, output_energy(weight, moments))[recovery]
+    curve = head_errors(Dense(weight, moments), ranking, grouping, [recovery])[recovery]
     assert len(curve) == 4
     for width in range(4):
         kept = grouping.inputs_of(ranking.kept(width, 3), 3)
