@@ -17,7 +17,11 @@ from slimllm.types import Refusal
 # how llama.cpp's converter calls the architecture of each family; vLLM lists the classes of them all
 GGUF = {
     **{name: name for name in ("llama", "qwen2", "qwen3", "gemma", "gemma2", "phi3", "granite")},
-    **{name: name for name in ("smollm3", "starcoder2", "stablelm", "olmo2")},
+    **{name: name for name in ("smollm3", "starcoder2", "stablelm", "olmo", "olmo2", "ernie4_5", "seed_oss")},
+    **{name: name for name in ("arcee", "nemotron", "apertus", "cohere2", "exaone4", "glm4")},
+    "olmo3": "olmo2",
+    "hunyuan_v1_dense": "hunyuan-dense",
+    "glm": "chatglm",
     "mistral": "llama",
     "gemma3_text": "gemma3",
     "phi": "phi2",

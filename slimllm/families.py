@@ -62,9 +62,10 @@ STANDARD = Family(
     ),
     mlp=Site("mlp.down_proj", {"mlp.gate_proj": "c", "mlp.up_proj": "c"}),
 )
+STACKED = Site("mlp.down_proj", {"mlp.gate_up_proj": "cc"})
 FUSED = Family(
     attention=Site("self_attn.o_proj", {"self_attn.qkv_proj": "qkv"}),
-    mlp=Site("mlp.down_proj", {"mlp.gate_up_proj": "cc"}),
+    mlp=STACKED,
     between="post_attention_layernorm",
 )
 PARALLEL = Family(
@@ -74,18 +75,26 @@ PARALLEL = Family(
     mlp=Site("mlp.fc2", {"mlp.fc1": "c"}),
 )
 PLAIN = replace(STANDARD, between="post_attention_layernorm")
+UNGATED = replace(PLAIN, mlp=Site("mlp.down_proj", {"mlp.up_proj": "c"}))
+NORMED = replace(
+    STANDARD,
+    whole="queries and keys are normalised over all heads together, so a head that goes changes the rest",
+)
 FAMILIES: dict[str, Family] = {
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "smollm3"), PLAIN),
-    **dict.fromkeys(("gemma2", "gemma3_text", "granite"), STANDARD),
+    **dict.fromkeys(("ministral", "ministral3", "ernie4_5", "seed_oss", "hunyuan_v1_dense"), PLAIN),
+    **dict.fromkeys(("olmo", "helium"), PLAIN),
+    **dict.fromkeys(("gemma2", "gemma3_text", "granite", "cohere2", "exaone4"), STANDARD),
+    **dict.fromkeys(("arcee", "nemotron"), UNGATED),
+    "apertus": replace(UNGATED, between="feedforward_layernorm"),
     "phi3": FUSED,
+    "glm": replace(PLAIN, mlp=STACKED),
+    "glm4": replace(STANDARD, mlp=STACKED),
     "phi": PARALLEL,
     "starcoder2": replace(PLAIN, mlp=Site("mlp.c_proj", {"mlp.c_fc": "c"})),
     "stablelm": replace(PLAIN, norms={"self_attn.q_layernorm": "q", "self_attn.k_layernorm": "k"}),
     "cohere": replace(STANDARD, norms={"self_attn.q_norm": "q", "self_attn.k_norm": "k"}),
-    "olmo2": replace(
-        STANDARD,
-        whole="queries and keys are normalised over all heads together, so a head that goes changes the rest",
-    ),
+    **dict.fromkeys(("olmo2", "olmo3"), NORMED),
 }
 
 

@@ -46,6 +46,24 @@ MORE_CONFIGS: dict[str, dict[str, Any]] = {
     "cohere": {"use_qk_norm": True},
     "stablelm": {"qk_layernorm": True, "use_qkv_bias": True},
     "olmo2": {},
+    "olmo": {"clip_qkv": 4.0},
+    "olmo3": {"sliding_window": 16},
+    "ministral": {
+        "sliding_window": 16,
+        "layer_types": ["sliding_attention", "full_attention", "full_attention"],
+    },
+    "ministral3": {"sliding_window": None},
+    "ernie4_5": {"use_bias": True},
+    "seed_oss": {},
+    "hunyuan_v1_dense": {},
+    "helium": {"attention_bias": False},
+    "arcee": {},
+    "nemotron": {},
+    "apertus": {},
+    "cohere2": {"sliding_window": 16},
+    "exaone4": {"sliding_window": 16, "sliding_window_pattern": 2},
+    "glm": {},
+    "glm4": {},
 }
 
 PAGE = (

@@ -194,7 +194,7 @@ def test_families_whose_heads_stay_are_planned_so(name: str) -> None:
 
 # Exports ----------------------------------------------------------------------------------------------------
 
-HEADED = {"stablelm"}  # classes that take the head size from the width of the model and its heads
+HEADED = {"stablelm", "helium"}  # classes that take the head size from the width of the model and its heads
 NO_PLAIN = "different widths|no place for|no stock class|refuses|another shape|narrower than heads"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import FAMILY_CONFIGS, tiny_subject
+from conftest import FAMILY_CONFIGS, MORE_CONFIGS, tiny_subject
 from torch import Tensor
 
 from slimllm import moments as streaming
@@ -21,6 +21,7 @@ from slimllm.types import Calibration, Drift, Moments
 
 TOKENS = torch.randint(0, 250, (5, 21), generator=torch.Generator().manual_seed(4))
 CALIBRATION = Calibration(samples=6, length=32)
+FOLLOWED = [name for name in (*FAMILY_CONFIGS, *MORE_CONFIGS) if tiny_subject(name).family.between]
 
 
 @pytest.fixture
@@ -81,7 +82,7 @@ def test_weighted_halves_add_up_to_the_whole() -> None:
 # The guide -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", [name for name in FAMILY_CONFIGS if tiny_subject(name).family.between])
+@pytest.mark.parametrize("family", FOLLOWED)
 def test_oracle_drift_is_what_the_pruned_stream_lacks_behind_each_site(family: str) -> None:
     dense, other = tiny_subject(family), tiny_subject(family, seed=9)
     stream, guide = streaming.embed(other, TOKENS), streaming.embed(dense, TOKENS)
@@ -103,7 +104,7 @@ def test_oracle_drift_is_what_the_pruned_stream_lacks_behind_each_site(family: s
         streaming.advance(other.layers[index], stream, index)
 
 
-@pytest.mark.parametrize("family", [name for name in FAMILY_CONFIGS if tiny_subject(name).family.between])
+@pytest.mark.parametrize("family", FOLLOWED)
 def test_what_a_reader_writes_is_added_to_the_stream_as_it_is(family: str) -> None:
     """Why `between` may be named: only then is a fit towards the stream a fit of the reader's output."""
     subject = tiny_subject(family)
