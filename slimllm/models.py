@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import GatedRepoError, HFValidationError
 from torch import nn
 
 from slimllm import modeling_slim
 from slimllm.families import Family, check_settings, family_of, shape_of
 from slimllm.shapes import Shape
 from slimllm.shelf import borrow, too_large
-from slimllm.sources import check_folder, description, locate
+from slimllm.sources import check_folder, description, fetched, fetched_whole, locate
 from slimllm.types import LayerReport, Plan, Refusal
 
 
@@ -119,27 +120,29 @@ def load(
     folder = locate(source, say)
     if folder is not None:
         check_folder(folder, source)
-    name = str(folder or source)
-    local = offline or folder is not None
     config = read_config(folder, source, offline)
     family = family_of(config, source)
     kind = pick_dtype(dtype, place)
-    with refused(source, local):
+    with refused(source, offline or folder is not None):
+        if folder is None:
+            say(f"Fetching '{source}' from the model hub, unless it is here already …")
+            folder = fetched_whole(source, offline)
+            check_folder(folder, source)
         builder: Any = transformers.AutoModelForCausalLM
         if getattr(config, "slim", None):
             builder = slim_class(config.slim, source)
         tokenizer = transformers.AutoTokenizer.from_pretrained(
-            name, local_files_only=local, trust_remote_code=False
+            folder, local_files_only=True, trust_remote_code=False
         )
-        if folder is not None and place.type == "cpu" and too_large(folder, kind, source):
+        if place.type == "cpu" and too_large(folder, kind, source):
             say(f"'{source}' is larger than the free memory, so its layers are read when they are needed.")
             model = borrow(folder, partial(built, config, source, dtype=kind), family, kind, source)
             return checked(subject(source, model, tokenizer))
         model, read = builder.from_pretrained(
-            name,
+            folder,
             config=config,
             dtype=kind,
-            local_files_only=local,
+            local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
@@ -173,17 +176,16 @@ def check_complete(missing: Collection[str], source: str) -> None:
 
 def read_config(place: Path | None, source: str, offline: bool) -> Any:
     """The config of a folder, a GGUF's header or a hub id; a `Refusal` where no such model can be pruned."""
-    how: dict[str, Any] = {"local_files_only": offline or place is not None}
-    name = str(place or source)
-    if place is not None and place.suffix == ".gguf":
-        how = description(place)
-        name = how.pop("pretrained_model_name_or_path")
-    with refused(source, how["local_files_only"]):
-        settings, _ = transformers.PreTrainedConfig.get_config_dict(name, **how)
+    with refused(source, offline or place is not None):
+        place = place or fetched(source, offline, "config.json")
+        how: dict[str, Any] = {"pretrained_model_name_or_path": str(place), "local_files_only": True}
+        if place.suffix == ".gguf":
+            how = description(place)
+        settings, _ = transformers.PreTrainedConfig.get_config_dict(**how)
         if "gguf_file" in how:  # these are weights that a conversion makes plain
             settings = {key: value for key, value in settings.items() if key != "quantization_config"}
         check_settings(settings, source)
-        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False, **how)
+        config = transformers.AutoConfig.from_pretrained(trust_remote_code=False, **how)
     config.__dict__.pop("quantization_config", None)
     return config
 
@@ -213,9 +215,14 @@ def refused(source: str, local: bool) -> Iterator[None]:
     except Refusal:
         raise
     except Exception as failure:  # configs and classes raise whatever their checks stumble over
+        if isinstance(failure, GatedRepoError):
+            raise Refusal(
+                f"'{source}' is open only to those whom its owner lets in; ask for access on its page at the "
+                "hub, then run 'hf auth login', or set HF_TOKEN."
+            ) from failure
         where = "locally" if local else "locally or on the model hub"
         reason = str(failure)[:300] or type(failure).__name__
-        if isinstance(failure, OSError) and not Path(source).expanduser().exists():
+        if isinstance(failure, OSError | HFValidationError) and not Path(source).expanduser().exists():
             raise Refusal(
                 f"Model '{source}' was not found {where}; check the name and the network, or give a "
                 "local folder."

@@ -125,11 +125,11 @@ def make_plan(
     cannot be met.
     """
     shape = analysis.shape
-    allocation, recovery = combination(analysis.method, allocation, recovery)
     check_ratio(ratio)
     check_align(align)
     check_pins(shape, (*protected, *forced))
     check_known(count, COUNTS)
+    allocation, recovery = combination(analysis.method, allocation, recovery)
     chosen = resolve_unit(analysis, unit)
     problem = problem_of(analysis, chosen, recovery, align, protected, forced)
     budget = shape.decoder - ratio * (shape.parameters if count == "all" else shape.decoder)

@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import torch
 import transformers
 from safetensors import SafetensorError, safe_open
@@ -24,6 +25,8 @@ from slimllm.places import ELSEWHERE, home
 from slimllm.types import Refusal
 
 STARTER = "smollm2"
+INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+BESIDE = ("*.json", "*.jinja", "*.model", "*.txt")  # what a model needs besides its weights
 
 
 def locate(source: str, say: Callable[[str], object]) -> Path | None:
@@ -69,12 +72,25 @@ def check_folder(folder: Path, source: str) -> None:
             )
         raise Refusal(f"'{source}' holds no .safetensors weights; give a complete model folder.")
     for index in folder.glob("*.safetensors.index.json"):
-        lacking = lacking_shards(index, source)
+        lacking = [name for name in named_in(index, source) if not (folder / name).is_file()]
         if lacking:
             raise Refusal(
                 f"'{source}' lacks {len(lacking)} of its weight files, {lacking[0]} the first; complete the "
                 "download."
             )
+
+
+def fetched(source: str, offline: bool, *names: str) -> Path:
+    """The folder of the client library's cache that holds a hub model, with the files of these names; only
+    what is not there yet is fetched. Raises what the client library raises."""
+    return Path(huggingface_hub.snapshot_download(source, allow_patterns=[*names], local_files_only=offline))
+
+
+def fetched_whole(source: str, offline: bool) -> Path:
+    """That folder with the safetensors files of a model and what belongs to them; pickled or doubled weights
+    are left where they are. Raises what the client library raises."""
+    index = fetched(source, offline, *BESIDE) / INDEX
+    return fetched(source, offline, *BESIDE, *(named_in(index, source) if index.is_file() else [SINGLE]))
 
 
 @dataclass(frozen=True)
@@ -90,10 +106,10 @@ class Stored:
 def stored_in(folder: Path, source: str) -> list[Stored]:
     """Every tensor of a safetensors checkpoint, from the headers of its files; a `Refusal` where one is
     damaged."""
-    index = folder / "model.safetensors.index.json"
+    index = folder / INDEX
     files = sorted(folder.glob("*.safetensors"))
     if index.is_file():
-        files = [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+        files = [folder / name for name in named_in(index, source)]
     found = []
     for file in files:
         try:
@@ -108,15 +124,15 @@ def stored_in(folder: Path, source: str) -> list[Stored]:
     return found
 
 
-def lacking_shards(index: Path, source: str) -> list[str]:
-    """The weight files that an index names and that are not beside it."""
+def named_in(index: Path, source: str) -> list[str]:
+    """The weight files that an index names, all beside it; a `Refusal` where it cannot be read."""
     try:
         names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         if not all(isinstance(name, str) and Path(name).name == name for name in names):
             raise ValueError("a file elsewhere")
     except (ValueError, KeyError, AttributeError, TypeError, OSError) as failure:
         raise Refusal(f"The index of the weights of '{source}' cannot be read; fetch it again.") from failure
-    return sorted(str(name) for name in names if not (index.parent / str(name)).is_file())
+    return sorted(names)
 
 
 def starter_file(package: str, inside: str) -> Path:
