@@ -28,10 +28,10 @@ class Report(Protocol):
 Arguments = argparse.Namespace
 
 
-def load(source: str, given: Arguments, report: Report) -> Subject:
+def load(source: str, given: Arguments, report: Report, *, spread: bool = False) -> Subject:
     whole.mended(Path(source), report.say)
     report.say(f"Loading {source} …")
-    how = {"device": given.device, "dtype": given.dtype, "offline": given.offline}
+    how = {"device": given.device, "dtype": given.dtype, "offline": given.offline, "spread": spread}
     return reloaded.load(source, say=report.say, **how)
 
 
@@ -137,7 +137,7 @@ def measure(subject: Subject, text: texts.Text, given: Arguments, report: Report
 
 def evaluate(given: Arguments, report: Report) -> dict[str, Any]:
     text = texts.text(given.text, offline=given.offline)
-    subject = load(given.model, given, report)
+    subject = load(given.model, given, report, spread=True)
     start = time.perf_counter()
     found = measure(subject, text, given, report)
     return {
@@ -155,7 +155,7 @@ def evaluate(given: Arguments, report: Report) -> dict[str, Any]:
 
 
 def generate(given: Arguments, report: Report) -> dict[str, Any]:
-    subject = load(given.model, given, report)
+    subject = load(given.model, given, report, spread=True)
     text, tokens, rate = write(subject, given.prompt, given)
     return {"text": text, "tokens": tokens, "tokens_per_second": rate}
 
@@ -170,7 +170,7 @@ def compare(given: Arguments, report: Report) -> dict[str, Any]:
     text = texts.text(given.text, offline=given.offline)
     rows = []
     for source in given.model:
-        subject = load(source, given, report)
+        subject = load(source, given, report, spread=True)
         peak = watch_peak(subject.device)
         found = measure(subject, text, given, report)
         pace = pipeline.finish(evaluation.speed(subject))

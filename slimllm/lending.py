@@ -2,15 +2,15 @@
 
 A lent layer loads what it needs when its forward begins, or when it is `opened`, and lets go of it after the
 last use. Nothing else has to know: a forward of the whole model, generation and a stream through single
-layers all work, at the price of reading.
+layers all work, at the price of reading. On a CUDA device the next layer is read meanwhile.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,33 @@ from slimllm.types import Refusal
 Place = tuple[Path, str]  # a file and a tensor's name in it
 
 
-@dataclass(frozen=True)
 class OnDisk:
-    """Where the parameters of one layer are, and the dtype they are wanted in."""
+    """Where the parameters of one layer are, in which dtype and on which device they are wanted. With an
+    executor `ahead` they can be read before they are asked for."""
 
-    places: Mapping[str, Place]
-    dtype: torch.dtype
+    def __init__(
+        self,
+        places: Mapping[str, Place],
+        dtype: torch.dtype,
+        device: torch.device,
+        ahead: Executor | None = None,
+    ) -> None:
+        self.places, self.dtype, self.device, self.ahead = places, dtype, device, ahead
+        self.coming: Future[dict[str, Tensor]] | None = None
+
+    def prepare(self) -> None:
+        """Begins to read, where there is an executor for it."""
+        if self.ahead and self.coming is None:
+            self.coming = self.ahead.submit(self.read)
 
     def __call__(self) -> dict[str, Tensor]:
         """The parameters by name; a `Refusal` where a file is gone."""
+        coming, self.coming = self.coming, None
+        found = coming.result() if coming else self.read()
+        return {name: tensor.to(self.device, non_blocking=True) for name, tensor in found.items()}
+
+    def read(self) -> dict[str, Tensor]:
+        """The parameters in the machine's memory, from where a CUDA device can fetch them by itself."""
         wanted: dict[Path, list[tuple[str, str]]] = defaultdict(list)
         for name, (file, key) in self.places.items():
             wanted[file].append((name, key))
@@ -45,6 +63,8 @@ class OnDisk:
                 raise Refusal(
                     f"Weights in '{file}' cannot be read any more; load the model again."
                 ) from failure
+        if self.device.type == "cuda":
+            found = {name: tensor.pin_memory() for name, tensor in found.items()}
         return found
 
     def __deepcopy__(self, memo: dict[int, Any]) -> OnDisk:
@@ -52,15 +72,21 @@ class OnDisk:
 
 
 class Lent:
-    """Gives a layer its parameters with its first user and takes them back after the last."""
+    """Gives a layer its parameters with its first user and takes them back after the last. It stands in a
+    `row` with those of the other layers, and lets the next one's be read ahead."""
 
-    def __init__(self, layer: nn.Module, fetch: Callable[[], dict[str, Tensor]]) -> None:
+    def __init__(self, layer: nn.Module, fetch: OnDisk, row: list[Lent]) -> None:
         self.layer, self.fetch, self.users = layer, fetch, 0
+        self.row, self.place = row, len(row)
+        row.append(self)
 
     def begin(self, *_: object) -> None:
         self.users += 1  # first: the end comes even where fetching fails
         if self.users == 1:
             fill(self.layer, self.fetch())
+            for later in self.row[self.place + 1 : self.place + 2]:
+                if not later.users:
+                    later.fetch.prepare()
 
     def end(self, *_: object) -> None:
         self.users -= 1
@@ -68,9 +94,9 @@ class Lent:
             empty(self.layer)
 
 
-def lend(layer: nn.Module, fetch: Callable[[], dict[str, Tensor]]) -> None:
-    """Makes the layer a lent one; what it holds now is let go."""
-    lent = Lent(layer, fetch)
+def lend(layer: nn.Module, fetch: OnDisk, row: list[Lent]) -> None:
+    """Makes the layer a lent one, the next in its row; what it holds now is let go."""
+    lent = Lent(layer, fetch, row)
     layer.lent = lent  # type: ignore[assignment]
     layer.register_forward_pre_hook(lent.begin)
     layer.register_forward_hook(lent.end, always_call=True)
@@ -96,6 +122,11 @@ def is_lent(model: Any) -> bool:
     return any(isinstance(getattr(module, "lent", None), Lent) for module in model.modules())
 
 
+def is_spread(model: Any) -> bool:
+    """Whether accelerate has put the model onto several devices."""
+    return getattr(model, "hf_device_map", None) is not None
+
+
 def check_resident(model: Any, what: str) -> None:
     """Refuses work that needs all weights at once on a model that lends its layers."""
     if is_lent(model):
@@ -109,8 +140,9 @@ def put_away(layer: nn.Module, file: Path) -> None:
     """Writes what an open lent layer holds now to a file, from which it is lent from then on."""
     held = dict(layer.named_parameters())
     save_file({name: tensor.detach().contiguous() for name, tensor in held.items()}, file)
-    dtype = next(iter(held.values())).dtype
-    layer.lent.fetch = OnDisk({name: (file, name) for name in held}, dtype)  # type: ignore[union-attr]
+    lent: Lent = layer.lent  # type: ignore[assignment]
+    before, dtype = lent.fetch, next(iter(held.values())).dtype
+    lent.fetch = OnDisk({name: (file, name) for name in held}, dtype, before.device, before.ahead)
 
 
 def fill(layer: nn.Module, tensors: Mapping[str, Tensor]) -> None:

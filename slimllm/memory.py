@@ -31,9 +31,11 @@ def status_mib(name: str) -> float:
     return 0.0
 
 
-def available_mib() -> float:
-    """The memory that this process can still take, by the machine's and its own group's account; infinite
-    where no system tells."""
+def available_mib(device: torch.device | None = None) -> float:
+    """The memory that this process can still take: of a CUDA device, else by the machine's and its own
+    group's account; infinite where no system tells."""
+    if device is not None and device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] / 2**20
     found = [float("inf")]
     with contextlib.suppress(OSError, StopIteration):
         line = next(line for line in MACHINE.read_text().splitlines() if line.startswith("MemAvailable:"))

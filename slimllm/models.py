@@ -17,7 +17,7 @@ from torch import nn
 from slimllm import modeling_slim
 from slimllm.families import Family, check_settings, family_of, shape_of
 from slimllm.shapes import Shape
-from slimllm.shelf import borrow, too_large
+from slimllm.shelf import borrow, place_of
 from slimllm.sources import check_folder, description, fetched, fetched_whole, locate
 from slimllm.types import LayerReport, Plan, Refusal
 
@@ -106,9 +106,11 @@ def load(
     device: str = "auto",
     dtype: str = "auto",
     offline: bool = False,
+    spread: bool = False,
     say: Callable[[str], object] = str,
 ) -> Subject:
-    """A subject from the starter's name, a local folder, a .gguf file, an own export or a hub id.
+    """A subject from the starter's name, a local folder, a .gguf file, an own export or a hub id. One that is
+    only asked may be `spread` over several devices where it is too large for one.
 
     Raises `Refusal` before any weight is read when the source is missing or its architecture is not
     supported.
@@ -134,10 +136,13 @@ def load(
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
-        if place.type == "cpu" and too_large(folder, kind, source):
+        how = place_of(folder, kind, source, place, spread)
+        if how == "lent":
             say(f"'{source}' is larger than the free memory, so its layers are read when they are needed.")
-            model = borrow(folder, partial(built, config, source, dtype=kind), family, kind, source)
+            model = borrow(folder, partial(built, config, source, dtype=kind), family, kind, source, place)
             return checked(subject(source, model, tokenizer))
+        if how == "spread":
+            say(f"'{source}' is larger than the device's free memory, so it is spread over all there is.")
         model, read = builder.from_pretrained(
             folder,
             config=config,
@@ -146,9 +151,10 @@ def load(
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            device_map="auto" if how == "spread" else None,
         )
         check_complete(read["missing_keys"], source)
-        return checked(subject(source, model.to(place), tokenizer))
+        return checked(subject(source, model if how == "spread" else model.to(place), tokenizer))
 
 
 def checked(made: Subject) -> Subject:

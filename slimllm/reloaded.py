@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from slimllm import models
 from slimllm.families import Family, layer_shape, narrows_values, part, shape_of
 from slimllm.label import FACTS
-from slimllm.lending import is_lent
+from slimllm.lending import is_lent, is_spread
 from slimllm.models import Pruned, Subject
 from slimllm.planning import versions
 from slimllm.recipes import read_plan
@@ -32,7 +32,7 @@ def load(source: str, *, say: Callable[[str], object] = str, **how: Any) -> Subj
         tier, _ = facts(Path(subject.source).expanduser() / FACTS)
     except Refusal:  # no export of ours
         tier = ""
-    if tier != "padded" or is_lent(subject.model):
+    if tier != "padded" or is_lent(subject.model) or is_spread(subject.model):
         return subject
     say("The zeros that this export was filled up with are left out.")
     return unpadded(subject)

@@ -1,10 +1,12 @@
-"""Models larger than the memory: all but the decoder layers is read, and the layers are lent."""
+"""Models larger than a device's memory: all but the decoder layers is read, and the layers are lent; or, where
+they are only asked and not taken apart, they are spread over all devices."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import accelerate
 import torch
@@ -12,7 +14,7 @@ import transformers
 from safetensors import safe_open
 
 from slimllm.families import Family
-from slimllm.lending import OnDisk, lend
+from slimllm.lending import Lent, OnDisk, lend
 from slimllm.memory import available_mib
 from slimllm.sources import stored_in
 from slimllm.types import Refusal
@@ -20,14 +22,37 @@ from slimllm.types import Refusal
 SHARE = 0.7  # of the memory that weights may fill: activations and arithmetic need the rest
 
 
-def too_large(folder: Path, dtype: torch.dtype, source: str) -> bool:
-    """Whether the checkpoint, in this dtype, would leave too little memory to work in."""
+def too_large(folder: Path, dtype: torch.dtype, source: str, device: torch.device) -> bool:
+    """Whether the checkpoint, in this dtype, would leave too little of the device's memory to work in."""
     count = sum(tensor.count for tensor in stored_in(folder, source))
-    return count * dtype.itemsize / 2**20 > SHARE * available_mib()
+    return count * dtype.itemsize / 2**20 > SHARE * available_mib(device)
 
 
-def borrow(folder: Path, make: Callable[[], Any], family: Family, dtype: torch.dtype, source: str) -> Any:
-    """A model whose decoder layers stay in the folder's files; `make` builds it in this dtype.
+def place_of(
+    folder: Path, dtype: torch.dtype, source: str, device: torch.device, spread: bool
+) -> Literal["whole", "lent", "spread"]:
+    """How the checkpoint gets onto the device: whole where it fits; else lent layer by layer, or, where that
+    is allowed, spread over all CUDA devices and the machine's memory."""
+    if not too_large(folder, dtype, source, device):
+        return "whole"
+    return "spread" if spread and device.type == "cuda" else "lent"
+
+
+def reader(device: torch.device) -> Executor | None:
+    """What reads the next layer while one is used: on CUDA a thread. A processor's own memory has no room for
+    two layers, and no time, as both would be busy."""
+    return ThreadPoolExecutor(1, "read-ahead") if device.type == "cuda" else None
+
+
+def borrow(
+    folder: Path,
+    make: Callable[[], Any],
+    family: Family,
+    dtype: torch.dtype,
+    source: str,
+    device: torch.device,
+) -> Any:
+    """A model on the device whose decoder layers stay in the folder's files; `make` builds it in this dtype.
 
     Raises `Refusal` where the files lack a tensor or name it differently than the model does.
     """
@@ -52,14 +77,19 @@ def borrow(folder: Path, make: Callable[[], Any], family: Family, dtype: torch.d
                 accelerate.utils.set_module_tensor_to_device(
                     model,
                     name,
-                    "cpu",
+                    device,
                     value=tensors.get_tensor(key),
                     dtype=dtype if name in parameters else None,
                 )
     model.tie_weights()
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):  # those that no file holds
+            setattr(module, name, buffer.to(device))
+    row: list[Lent] = []
+    ahead = reader(device)
     for index, layer in enumerate(model.get_submodule(family.layers)):
         own = {name: places[f"{prefix}{index}.{name}"] for name, _ in layer.named_parameters()}
-        lend(layer, OnDisk(own, dtype))
+        lend(layer, OnDisk(own, dtype, device, ahead), row)
     if (folder / "generation_config.json").is_file():
         model.generation_config = transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
     return model

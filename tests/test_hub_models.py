@@ -123,7 +123,7 @@ def test_a_hub_model_is_fetched_once_and_is_the_same_offline(fake: Hub) -> None:
 @pytest.mark.usefixtures("fake")
 def test_a_hub_model_larger_than_the_memory_is_read_layer_by_layer(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = models.load(NAME, dtype="float32", device="cpu")
-    monkeypatch.setattr(shelf, "available_mib", lambda: 0.1)
+    monkeypatch.setattr(shelf, "available_mib", lambda _: 0.1)
     lent = models.load(NAME, dtype="float32", device="cpu")
     assert is_lent(lent.model)
     ids = torch.arange(30)[None]

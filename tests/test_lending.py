@@ -4,7 +4,10 @@ nothing on disk."""
 from __future__ import annotations
 
 import gc
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +15,7 @@ import transformers
 
 import slimllm
 from slimllm import evaluate, memory, models, pipeline, shelf, texts
-from slimllm.lending import is_lent, opened
+from slimllm.lending import OnDisk, is_lent, opened
 from slimllm.models import Subject
 from slimllm.places import home
 from slimllm.reloaded import as_pruned
@@ -36,7 +39,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def borrowed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Subject:
     """The checkpoint as a machine with too little memory for it loads it."""
     with monkeypatch.context() as patch:
-        patch.setattr(shelf, "available_mib", lambda: 0.1)
+        patch.setattr(shelf, "available_mib", lambda _: 0.1)
         found = models.load(str(folder), dtype="float32", device="cpu")
     assert is_lent(found.model)
     return found
@@ -170,6 +173,75 @@ def test_fine_tuning_is_refused_on_a_borrowed_model(
     lent = as_pruned(borrowed(tiny_folder, monkeypatch))
     with pytest.raises(Refusal, match="Fine-tuning needs all weights in memory"):
         pipeline.finish(tune(lent, torch.zeros(2, 8, dtype=torch.int64), Tuning()))
+
+
+def test_the_next_layer_is_read_ahead_where_there_is_a_reader(
+    tiny_folder: Path, page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a CUDA device: the same figures, each layer read once per pass, none left over."""
+    whole, plain = models.load(str(tiny_folder), dtype="float32", device="cpu"), OnDisk.read
+    read: list[tuple[str, bool]] = []
+
+    def seen(self: OnDisk) -> dict[str, torch.Tensor]:
+        ahead = threading.current_thread() is not threading.main_thread()
+        read.append((next(iter(self.places.values()))[1].split(".")[2], ahead))
+        return plain(self)
+
+    monkeypatch.setattr(OnDisk, "read", seen)
+    with ThreadPoolExecutor(1) as pool:
+        monkeypatch.setattr(shelf, "reader", lambda _: pool)
+        lent = borrowed(tiny_folder, monkeypatch)
+        read.clear()
+        ids = torch.arange(40)[None]
+        with torch.inference_mode():
+            assert torch.equal(lent.model(ids).logits, whole.model(ids).logits)
+        assert read == [("0", False), ("1", True), ("2", True)]
+        assert resident(lent) == 0
+        text = texts.text(str(page))
+        analysis = pipeline.finish(pipeline.analyse(lent, text, WANTED, method_name="best"))
+        plan = slimllm.plan(analysis, ratio=0.3)
+        pruned = [pipeline.finish(pipeline.prune(subject, plan, text)) for subject in (lent, whole)]
+        with torch.inference_mode():
+            one, other = (p.subject.model(ids).logits for p in pruned)
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("device", "free", "spread", "how"),
+    [
+        ("cpu", 0.1, True, "lent"),
+        ("cpu", 1e6, True, "whole"),
+        ("cuda", 0.1, False, "lent"),
+        ("cuda", 0.1, True, "spread"),
+        ("cuda:1", 1e6, True, "whole"),
+    ],
+)
+def test_where_a_model_goes(
+    device: str, free: float, spread: bool, how: str, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free * 2**20, 80 * 2**30))
+    if device == "cpu":
+        monkeypatch.setattr(shelf, "available_mib", lambda _: free)
+    found = shelf.place_of(tiny_folder, torch.float32, "tiny", torch.device(device), spread)
+    assert found == how
+
+
+def test_a_spread_model_answers_as_the_whole_one(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spread over what there is here, which is one processor."""
+    whole = models.load(str(tiny_folder), dtype="float32", device="cpu")
+    given, plain = {}, transformers.AutoModelForCausalLM.from_pretrained
+
+    def seen(*args: Any, **how: Any) -> Any:
+        given.update(how)
+        return plain(*args, **how)
+
+    monkeypatch.setattr(models, "place_of", lambda *_: "spread")
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", seen)
+    subject = models.load(str(tiny_folder), dtype="float32", device="cpu", spread=True)
+    assert given["device_map"] == "auto"
+    tokens = torch.arange(200)
+    one, other = (pipeline.finish(evaluate.perplexity(s, tokens, 32)).nll for s in (subject, whole))
+    assert one == other
 
 
 def test_memory_of_this_machine_is_known() -> None:
