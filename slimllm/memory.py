@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +22,13 @@ def watch_peak(device: torch.device) -> Callable[[], float]:
     with contextlib.suppress(OSError):
         CLEAR.write_text("5")  # resets the high-water mark of this process only
     return lambda: status_mib("VmHWM")
+
+
+def give_back() -> None:
+    """Hands memory that is free again to the system. Glibc keeps what threads have freed: 1.5 of 3 GB after a
+    few comparisons of a model of 270 MB."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def status_mib(name: str) -> float:

@@ -1,5 +1,5 @@
-"""Models larger than a device's memory: all but the decoder layers is read, and the layers are lent; or, where
-they are only asked and not taken apart, they are spread over all devices."""
+"""Models larger than a device's memory: all but the decoder layers is read, and the layers are lent. Those
+that are only asked and not taken apart are spread over all devices instead."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ import torch
 from slimllm import cli, pipeline, planning, recipes, store, texts, whole
 from slimllm.memory import status_mib
 from slimllm.models import load
-from slimllm.types import Analysis, Calibration, Refusal
+from slimllm.types import Analysis, Calibration, Progress, Refusal
 from tests.conftest import PAGE, tiny_model, tiny_tokenizer
 from tests.runs_made_up import family
 from tests.serving import free_port
@@ -556,6 +556,23 @@ def test_bad_day_twenty_cycles_leave_memory_flat(tmp_path: Path, bench: Bench) -
         resident.append(status_mib("VmRSS"))
     warm, last = sorted(resident[4:9])[2], sorted(resident[-5:])[2]
     assert abs(last / warm - 1) <= 0.05, resident
+
+
+def test_bad_day_memory_of_a_finished_job_goes_back_to_the_system() -> None:
+    """What a thread frees in pieces the C library keeps, until it is told to let go."""
+    registry, before = Registry(), status_mib("VmRSS")
+
+    def steps(_: Job) -> Iterator[Progress]:
+        pieces = [torch.ones(25_000) for _ in range(4000)]  # 400 MB, in pieces too small to be mapped alone
+        kept = pieces[::400]
+        del pieces
+        yield Progress("made", 1, 1, "", kept)
+
+    job = Job("load", "Pieces", steps)
+    registry.worker.submit(job)
+    done(job)
+    time.sleep(0.5)
+    assert status_mib("VmRSS") - before < 100
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+from slimllm.memory import give_back
 from slimllm.stopping import left_by
 from slimllm.types import Progress, Refusal, one_line, without_tokens
 
@@ -173,6 +174,7 @@ class Worker:
                 with self._wake:
                     self._running = None
                 del job  # a finished job must not keep its model alive until the next one comes
+                give_back()
 
     def _drive(self, job: Job) -> State:
         """Runs the generator to its end, or closes it between two steps: once the job is to stop, and once
