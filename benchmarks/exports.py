@@ -25,7 +25,7 @@ from slimllm.models import Pruned, Subject
 from slimllm.types import Analysis, Calibration
 
 TIERS = {
-    False: ("shim", "padded"),
+    False: ("shim", "padded", "gguf"),
     True: ("native", "twin", "gguf"),
 }  # by whether all layers are equally wide
 

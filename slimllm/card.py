@@ -156,7 +156,7 @@ def in_llamacpp(subject: Subject) -> str:
     name, config = forms.base_of(subject), subject.model.config
     reason = llamacpp.hindrance(name, config, subject.shape.head_size, subject.tokenizer)
     if not reason:
-        return "--export gguf writes what it reads, where all layers are equally wide."
+        return "--export gguf writes what it reads."
     return (
         f"no GGUF is written here ({reason}); its own converter knows the architecture "
         f"'{GGUF[subject.shape.family]}', so native and padded by that; not tried here."

@@ -84,7 +84,7 @@ def write(form: Form, pruned: Pruned, folder: Path) -> tuple[int, int]:
         weights = save_weights(tensors, subject, folder)
     for file in weights:
         shutil.copymode(folder / "config.json", file)  # safetensors lets only the owner read it
-    if form.tier == "shim":
+    if getattr(config, "auto_map", None):
         code = Path(modeling_slim.__file__).read_text(encoding="utf-8")
         code += f"\n\nclass SlimForCausalLM(Slim, transformers.{base_of(subject)}): ...\n"
         (folder / "modeling_slim.py").write_text(code, encoding="utf-8")

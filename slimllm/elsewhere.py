@@ -10,6 +10,36 @@ from typing import Any
 SHORTER = (0, 7, 13)  # by how much the rows of the batch are shorter than the text
 
 
+def fill(model: Any, file: Path) -> None:
+    """Gives a model whose layers have widths of their own the weights of a GGUF file; ends in a `ValueError`
+    where one is missing."""
+    import gguf
+    import torch
+
+    heads = model.config.slim["heads"]
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.DECI, len(heads))
+    found = {tensor.name: tensor for tensor in gguf.GGUFReader(file).tensors}
+    state = {}
+    for key, like in model.state_dict().items():
+        stem, _, leaf = key.rpartition(".")
+        tensor = found.get(f"{names.get_name(stem)}.{leaf}")
+        if tensor is None:
+            continue
+        values = torch.from_numpy(tensor.data.copy())
+        if tensor.tensor_type == gguf.GGMLQuantizationType.BF16:
+            values = values.view(torch.bfloat16)
+        values = values.reshape(like.shape).to(like.dtype)
+        place = ("q_proj", "k_proj").index(stem[-6:]) if stem.endswith(("q_proj", "k_proj")) else None
+        if place is not None:  # the two halves of every head lie interleaved there
+            count = heads[int(stem.split(".")[2])][place]
+            values = values.view(count, -1, 2, *like.shape[1:]).transpose(1, 2).reshape(like.shape)
+        state[key] = values
+    lacking = set(model.load_state_dict(state, strict=False).missing_keys) - set(model.all_tied_weights_keys)
+    model.tie_weights()
+    if lacking:
+        raise ValueError(f"no weight for {sorted(lacking)[0]}")
+
+
 def load(folder: str, job: dict[str, Any], offload: str) -> tuple[Any, Any]:
     """(model, tokenizer or None) of a folder; ends the program where weights and class do not match."""
     import torch
@@ -17,7 +47,15 @@ def load(folder: str, job: dict[str, Any], offload: str) -> tuple[Any, Any]:
 
     how: dict[str, Any] = {"local_files_only": True}
     reader, own = transformers.AutoTokenizer, dict(how)
-    if (Path(folder) / "model.gguf").exists():
+    words, packed = ((Path(folder) / name).exists() for name in ("tokenizer_config.json", "model.gguf"))
+    if packed and (Path(folder) / "modeling_slim.py").exists():
+        config = transformers.AutoConfig.from_pretrained(folder, **how)
+        model = transformers.AutoModelForCausalLM.from_config(
+            config, dtype=torch.float32 if job["exact"] else config.dtype, trust_remote_code=True
+        )
+        fill(model.eval(), Path(folder) / "model.gguf")
+        return model, reader.from_pretrained(folder, **own) if words else None
+    if packed:
         how["config"] = transformers.AutoConfig.from_pretrained(folder, **how)
         how["dtype"] = torch.float32 if job["exact"] else "auto"
         how["gguf_file"] = own["gguf_file"] = "model.gguf"
@@ -33,7 +71,6 @@ def load(folder: str, job: dict[str, Any], offload: str) -> tuple[Any, Any]:
         raise SystemExit(f"Weights and class do not match: {report}")
     if job["exact"] and "gguf_file" not in how:
         model = model.float()
-    words = (Path(folder) / "tokenizer_config.json").exists()
     return model, reader.from_pretrained(folder, **own) if words else None
 
 

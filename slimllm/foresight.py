@@ -17,6 +17,7 @@ from slimllm.modeling_slim import Placed
 from slimllm.models import Pruned, Subject
 from slimllm.recovery import RECOVERIES
 from slimllm.shapes import Grouping, LayerShape, Unit
+from slimllm.slim import built
 from slimllm.types import Plan, Refusal, Repair
 
 
@@ -48,7 +49,7 @@ def sketch(config: Any, source: str) -> Subject:
     """A subject around a model of this config without memory."""
     config = copy.deepcopy(config)
     with models.refused(source, True), torch.device("meta"):
-        return models.subject(source, models.built(config, source), None)
+        return models.subject(source, built(config, source), None)
 
 
 def shortened(subject: Subject) -> Subject:
@@ -159,6 +160,15 @@ def check(subject: Subject, plan: Plan, wanted: str) -> None:
     short = dataclasses.replace(empty, shape=shape_of(empty.model, empty.family))
     heads, channels = ([row[i] for i in left] for row in (plan.heads, plan.channels))
     forms.choose(trial(short, heads, channels, plan.unit, RECOVERIES[plan.recovery].bias), wanted)
+
+
+def possible_plan(subject: Subject, plan: Plan, wanted: str) -> bool:
+    """Whether the outcome of a plan can be stored as `wanted`, as far as that can be told."""
+    try:
+        check(subject, plan, wanted)
+    except Refusal:
+        return False
+    return True
 
 
 def way(plan: str, pruned: Pruned) -> Way:

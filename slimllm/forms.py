@@ -3,35 +3,34 @@ memory.
 
 native: the same class at other widths; twin: a stock class that computes the same; shim: any widths, with a
 short code file; padded: zeros up to the widest layer, then native or twin; gguf: native or twin in the one
-file that llama.cpp reads.
+file that llama.cpp reads, or a Llama of any widths.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import transformers
-from torch import Tensor, nn
+from torch import nn
 
 from slimllm import llamacpp
 from slimllm.families import head_norms, part
 from slimllm.lending import is_lent
 from slimllm.modeling_slim import Placed
-from slimllm.models import Pruned, Subject, slim_class
+from slimllm.models import Pruned, Subject
+from slimllm.padding import State, Widths, pad, padded_widths
+from slimllm.slim import slim_class
 from slimllm.types import Refusal
 
 BIAS_FLAGS = ("attention_bias", "mlp_bias", "use_bias")
 TWINS = ("MistralForCausalLM", "GraniteForCausalLM")
 LIKE_LLAMA = ("llama", "mistral", "qwen2")  # one architecture but for biases, where no window slides
 
-State = Mapping[str, Tensor]
-Widths = tuple[int, int, int]
 Build = tuple[str, Any, dict[str, Any]]  # class name, config class, config settings
 
 
@@ -145,10 +144,13 @@ def gguf(pruned: Pruned) -> Form:
     subject = pruned.subject
     if is_lent(subject.model):
         raise Misfit("its weights do not fit into memory together", "use --export auto or shim")
-    name, config, widths = base_of(subject), subject.model.config, same_widths(pruned)
+    name, config = base_of(subject), subject.model.config
     reason = llamacpp.hindrance(name, config, subject.shape.head_size, subject.tokenizer)
     if reason:
         raise Misfit(reason, "use --export auto")
+    if len(set(subject.shape.widths)) > 1:
+        return uneven_gguf(pruned)
+    widths = same_widths(pruned)
     own = native_builds(subject, widths) if name in llamacpp.ARCHITECTURES else iter(())
     state = subject.model.state_dict()
     model = first_fit(itertools.chain(own, twin_builds(subject, widths, llamacpp.TWINS)), state)
@@ -158,6 +160,19 @@ def gguf(pruned: Pruned) -> Form:
         f"as {name_of(model)}, by the config.json beside it{', or loses the biases' if biased else ''}."
     )
     return Form("gguf", model, state, words)
+
+
+def uneven_gguf(pruned: Pruned) -> Form:
+    """Any widths in one file, where llama.cpp has an architecture for that."""
+    check_values(pruned)
+    model = shim(pruned).model
+    if reason := llamacpp.hindrance_uneven(model):
+        raise Misfit(reason, "keep every layer the same width, or use --export shim or padded")
+    words = (
+        "Its layers have different widths, which llama.cpp reads from one file, model.gguf (architecture "
+        f"'{llamacpp.UNEVEN}'); transformers has no class for that file, this program reads it."
+    )
+    return Form("gguf", model, pruned.subject.model.state_dict(), words)
 
 
 FORMS: dict[str, Callable[[Pruned], Form]] = {
@@ -171,15 +186,20 @@ FORMS: dict[str, Callable[[Pruned], Form]] = {
 
 def same_widths(pruned: Pruned) -> Widths:
     """The widths that all layers share, their values as wide as their heads."""
-    size = pruned.subject.shape.head_size
-    if any(0 < layer.values < size for layer in pruned.subject.shape.layers):
-        remedy = "use --export auto, shim or padded"
-        raise Misfit("values narrower than heads have no place in a stock class", remedy)
+    check_values(pruned)
     widths = set(pruned.subject.shape.widths)
     if len(widths) > 1:
         remedy = "use --export shim or padded, or keep every layer the same width"
         raise Misfit("its layers have different widths", remedy)
     return widths.pop()
+
+
+def check_values(pruned: Pruned) -> None:
+    """A `Misfit` where values are narrower than heads."""
+    size = pruned.subject.shape.head_size
+    if any(0 < layer.values < size for layer in pruned.subject.shape.layers):
+        remedy = "use --export auto, shim or padded"
+        raise Misfit("values narrower than heads have no place in a stock class", remedy)
 
 
 def native_builds(subject: Subject, widths: Widths) -> Iterator[Build]:
@@ -279,62 +299,3 @@ def extent(linear: nn.Linear) -> list[int | bool | str]:
     if isinstance(linear, Placed):
         shape += [type(linear).__name__, len(linear.places)]
     return shape
-
-
-# Zeros ------------------------------------------------------------------------------------------------------
-
-
-def padded_widths(subject: Subject) -> Iterator[Widths]:
-    """Widths that hold every layer, the smallest first, up to those of the dense config."""
-    config, widths = subject.model.config, subject.shape.widths
-    groups, each = max(row[1] for row in widths), max(row[0] // row[1] for row in widths)
-    most_groups = max(groups, config.num_key_value_heads or config.num_attention_heads)
-    most_each = max(each, config.num_attention_heads // most_groups)
-    choices = itertools.product(range(groups, most_groups + 1), range(each, most_each + 1))
-    for g, p in sorted(choices, key=math.prod):
-        yield g * p, g, max(row[2] for row in widths)
-
-
-def pad(subject: Subject, state: State, target: Widths) -> dict[str, Tensor]:
-    """The state with zero heads inside each group, zeros for missing values, and zero groups and zero
-    channels appended."""
-    family, size, filled = subject.family, subject.shape.head_size, dict(state)
-    total = {"q": target[0], "k": target[1], "v": target[1], "c": target[2]}
-    for index, (heads, groups, channels) in enumerate(subject.shape.widths):
-        head, each = torch.arange(heads), heads // groups
-        units = {"q": head // each * (target[0] // target[1]) + head % each, "c": torch.arange(channels)}
-        units["k"] = units["v"] = torch.arange(groups)
-        for site, unit, tall in ((family.attention, "q", size), (family.mlp, "c", 1)):
-            for name, letters in {**site.writers, site.reader: unit}.items():
-                rows, start = [], 0
-                for letter in letters:
-                    rows.append(((start + units[letter])[:, None] * tall + torch.arange(tall)).flatten())
-                    start += total[letter]
-                dim, stem = int(name == site.reader), f"{family.layers}.{index}.{name}"
-                places, linear = torch.cat(rows), part(subject.layers[index], name)
-                if isinstance(linear, Placed):
-                    places = places[linear.places.cpu()]
-                    del filled[f"{stem}.places"]
-                for key in (f"{stem}.weight",) if dim else (f"{stem}.weight", f"{stem}.bias"):
-                    if key in state:
-                        filled[key] = scatter(state[key], places, start * tall, dim)
-        for name, _, letter in head_norms(subject.layers[index], family):
-            pad_norm(filled, f"{family.layers}.{index}.{name}", units[letter], total[letter])
-    return filled
-
-
-def pad_norm(filled: dict[str, Tensor], stem: str, places: Tensor, total: int) -> None:
-    """Gives a norm that has weights for each head zeros for those that are filled in."""
-    if f"{stem}.weight" in filled:
-        filled[f"{stem}.weight"] = scatter(filled[f"{stem}.weight"], places, total, 0)
-        return
-    one = torch.stack([filled[f"{stem}.norms.{head}.weight"] for head in range(len(places))])
-    for head, weight in enumerate(scatter(one, places, total, 0)):
-        filled[f"{stem}.norms.{head}.weight"] = weight.clone()
-
-
-def scatter(tensor: Tensor, places: Tensor, total: int, dim: int) -> Tensor:
-    """Zeros, `total` along `dim`, with the tensor's rows or columns at `places`."""
-    shape = list(tensor.shape)
-    shape[dim] = total
-    return tensor.new_zeros(shape).index_copy(dim, places.to(tensor.device), tensor)

@@ -23,9 +23,10 @@ ARCHITECTURES = {
     "GraniteForCausalLM": "llama",
     "Qwen3ForCausalLM": "qwen3",
 }
+UNEVEN = "deci"  # the one that is a Llama with widths of its own in every layer
 TWINS = ("LlamaForCausalLM", "GraniteForCausalLM")  # for what is a Llama in all but name
 ALIKE = ("MistralForCausalLM", "Qwen2ForCausalLM")
-ROTATED = ("llama",)  # whose queries and keys are stored with neighbouring instead of opposite pairs
+ROTATED = ("llama", UNEVEN)  # whose queries and keys are stored with neighbouring instead of opposite pairs
 SCALES = ("embedding_multiplier", "residual_multiplier", "logits_scaling")
 ROPES = ("default", "linear", "llama3")
 KINDS = {
@@ -55,6 +56,18 @@ def hindrance(name: str, config: Any, size: int, tokenizer: Any) -> str:
     return vocabulary.hindrance(tokenizer) if tokenizer is not None else ""
 
 
+def hindrance_uneven(model: Any) -> str:
+    """Why llama.cpp cannot read a model whose layers have widths of their own, one of those that pass
+    `hindrance` at equal widths; empty where it can."""
+    base = model.config.slim["base"]
+    if base not in (*TWINS, "MistralForCausalLM"):
+        return f"llama.cpp reads layers of different widths only as a Llama, which {base} is not"
+    writers = ("q_proj.bias", "k_proj.bias", "v_proj.bias")
+    if any(key.endswith(writers) for key in model.state_dict()):
+        return "llama.cpp has no place for biases of queries and keys where layers differ in width"
+    return ""
+
+
 def rope(config: Any) -> dict[str, Any]:
     """How positions are encoded."""
     return {"rope_type": "default", **(config.rope_parameters or {})}
@@ -63,7 +76,7 @@ def rope(config: Any) -> dict[str, Any]:
 def write(model: Any, tensors: Mapping[str, Tensor], tokenizer: Any, name: str, file: Path) -> None:
     """Writes the file: `model` is the empty model of the class these tensors belong to."""
     config = model.config
-    arch = ARCHITECTURES[type(model).__name__]
+    arch = UNEVEN if getattr(config, "slim", None) else ARCHITECTURES[type(model).__name__]
     dtype = next(iter(tensors.values())).dtype
     writer = gguf.GGUFWriter(file, arch)
     writer.add_type("model")
@@ -74,17 +87,29 @@ def write(model: Any, tensors: Mapping[str, Tensor], tokenizer: Any, name: str, 
         vocabulary.add_to(writer, vocabulary.vocabulary(tokenizer, config.vocab_size))
     found = {value: key for key, value in MODEL_ARCH_NAMES.items()}[arch]
     names = get_tensor_name_map(found, config.num_hidden_layers)
-    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+    rows = widths(config)
     if rope(config)["rope_type"] == "llama3":
         writer.add_tensor("rope_freqs.weight", llama3_factors(config).numpy())
     for key, tensor in tensors.items():
         stem, _, leaf = key.rpartition(".")
-        count = heads.get(stem.rpartition(".")[2]) if arch in ROTATED else None
-        add_tensor(writer, f"{names.get_name(stem)}.{leaf}", rotated(tensor, count) if count else tensor)
+        place = {"q_proj": 0, "k_proj": 1}.get(stem.rpartition(".")[2]) if arch in ROTATED else None
+        if place is not None:
+            tensor = rotated(tensor, rows[int(stem.split(".")[2])][place])
+        add_tensor(writer, f"{names.get_name(stem)}.{leaf}", tensor)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def widths(config: Any) -> list[tuple[int, int, int]]:
+    """(heads, groups, channels) of every layer."""
+    slim = getattr(config, "slim", None)
+    if not slim:
+        alike = config.num_attention_heads, config.num_key_value_heads, config.intermediate_size
+        return [alike] * config.num_hidden_layers
+    read = [row[1] for row in slim["linears"]["mlp.down_proj"]]
+    return [(*heads, channels) for heads, channels in zip(slim["heads"], read, strict=True)]
 
 
 def add_sizes(writer: gguf.GGUFWriter, config: Any) -> None:
@@ -93,9 +118,11 @@ def add_sizes(writer: gguf.GGUFWriter, config: Any) -> None:
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
+    columns = zip(*widths(config), strict=True)
+    heads, groups, channels = (row[0] if len(set(row)) == 1 else list(row) for row in columns)
+    writer.add_feed_forward_length(channels)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(groups)
     writer.add_key_length(config.head_dim)
     writer.add_value_length(config.head_dim)
     writer.add_rope_dimension_count(config.head_dim)

@@ -52,9 +52,10 @@ def prune(given: Arguments, report: Report) -> dict[str, Any]:
         if given.ratio == 0:
             report.say("A ratio of 0 removes nothing; the dense model is exported.")
         analysis = run_analysis(subject, given, report, recoveries=[recovery])
-        ready = make_plan(
-            analysis, given, same_width=given.same_width or given.export in ("native", "twin", "gguf")
-        )
+        ready = make_plan(analysis, given, same_width=given.same_width or given.export in ("native", "twin"))
+        if given.export == "gguf" and not foresight.possible_plan(subject, ready, given.export):
+            report.say("llama.cpp reads this model only if all layers are equally wide, so they will be.")
+            ready = make_plan(analysis, given, same_width=True)
     planning.check_plan(ready, subject.shape)
     if doubt := planning.doubt(
         subject.shape, ready.recovery, ready.calibration.samples * ready.calibration.length

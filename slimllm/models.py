@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,10 +14,10 @@ import transformers
 from huggingface_hub.errors import GatedRepoError, HFValidationError
 from torch import nn
 
-from slimllm import modeling_slim
 from slimllm.families import Family, check_settings, family_of, shape_of
 from slimllm.shapes import Shape
 from slimllm.shelf import borrow, place_of
+from slimllm.slim import built, slim_class
 from slimllm.sources import check_folder, description, fetched, fetched_whole, locate
 from slimllm.types import LayerReport, Plan, Refusal
 
@@ -194,23 +194,6 @@ def read_config(place: Path | None, source: str, offline: bool) -> Any:
         config = transformers.AutoConfig.from_pretrained(trust_remote_code=False, **how)
     config.__dict__.pop("quantization_config", None)
     return config
-
-
-def built(config: Any, source: str, **how: Any) -> Any:
-    """A new model of this config, with the widths of its `slim` block where it has one."""
-    if getattr(config, "slim", None):
-        return slim_class(config.slim, source)._from_config(config, **how)
-    return transformers.AutoModelForCausalLM.from_config(config, **how)
-
-
-def slim_class(slim: Mapping[str, Any], source: str) -> Any:
-    """Our own per-layer-width class over the architecture a `slim` block names; the checkpoint's code is not
-    run."""
-    named = str(slim.get("base", "")) if isinstance(slim, Mapping) else ""
-    base = getattr(transformers, named, None) if named.endswith("ForCausalLM") else None
-    if base is None:
-        raise Refusal(f"'{source}' names an unknown base class in config.slim; export it again.")
-    return type("SlimForCausalLM", (modeling_slim.Slim, base), {})
 
 
 @contextlib.contextmanager

@@ -89,8 +89,8 @@ def facts(file: Path) -> tuple[str, tuple[LayerReport, ...]]:
 
 
 def unpadded(subject: Subject) -> Subject:
-    """The subject without the heads, values and channels that its readers multiply by zero: what `forms.pad`
-    filled up."""
+    """The subject without the heads, values and channels that its readers multiply by zero: what
+    `padding.pad` filled up."""
     slim, family = dataclasses.replace(subject, model=skeleton(subject.model)), subject.family
     for layer in slim.layers:
         cut_heads(layer, family, subject.shape.head_size)

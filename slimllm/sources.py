@@ -19,9 +19,10 @@ import transformers
 from safetensors import SafetensorError, safe_open
 from transformers.integrations.gguf.reader import read_gguf_metadata
 
-from slimllm import places, whole
+from slimllm import elsewhere, places, whole
 from slimllm.families import FAMILIES, family_of
 from slimllm.places import ELSEWHERE, home
+from slimllm.slim import built
 from slimllm.types import Refusal
 
 STARTER = "smollm2"
@@ -189,11 +190,7 @@ def convert_gguf(file: Path, folder: Path) -> None:
         config = transformers.AutoConfig.from_pretrained(**place)
         if config.model_type not in FAMILIES:
             family_of(config, str(file))
-        model, read = transformers.AutoModelForCausalLM.from_pretrained(
-            **{**place, "gguf_file": file.name}, config=config, dtype=torch.float32, output_loading_info=True
-        )
-        if read["missing_keys"]:
-            raise ValueError(f"no weight for {sorted(read['missing_keys'])[0]}")
+        model = unpacked(file, config, place)
         tokenizer = transformers.AutoTokenizer.from_pretrained(**place)
         check_biases(file, model)
     except Refusal:
@@ -212,6 +209,20 @@ def convert_gguf(file: Path, folder: Path) -> None:
         tokenizer.save_pretrained(scratch)
         if not json.loads((scratch / "config.json").read_text()).get("model_type"):
             raise Refusal(f"'{file}' names no architecture; fetch it again.")
+
+
+def unpacked(file: Path, config: Any, place: dict[str, Any]) -> Any:
+    """The model of a GGUF in float32; layers of different widths only where it is an own export."""
+    if getattr(config, "slim", None):
+        model = built(config, str(file), dtype=torch.float32)
+        elsewhere.fill(model, file)
+        return model
+    model, read = transformers.AutoModelForCausalLM.from_pretrained(
+        **{**place, "gguf_file": file.name}, config=config, dtype=torch.float32, output_loading_info=True
+    )
+    if read["missing_keys"]:
+        raise ValueError(f"no weight for {sorted(read['missing_keys'])[0]}")
+    return model
 
 
 def check_biases(file: Path, model: Any) -> None:

@@ -332,7 +332,7 @@ def test_the_command_line_leads_to_the_same_plan(text_file: Path, rules: dict[st
     given = parsed(run)
     assert given.plan is None
     assert given.dtype == "float32"
-    again = commands.run_analysis(subject, given, cli.Report(), None)
+    again = commands.run_analysis(subject, given, cli.Report())
     assert commands.make_plan(again, given, same_width=given.same_width) == plan
 
 

@@ -21,7 +21,7 @@ from tokenizers import models as kinds
 from transformers.tokenization_utils_base import generate_merges
 
 import slimllm
-from slimllm import card, checkpoint, forms, llamacpp, models, proof, reloaded, vocabulary
+from slimllm import card, checkpoint, cli, forms, llamacpp, models, proof, reloaded, vocabulary
 from slimllm.models import Pruned, Subject
 from slimllm.types import Refusal
 from tests.shelving import Stored, stored
@@ -64,7 +64,8 @@ def worded(family: str = "llama", tokenizer: Any = None, **changes: Any) -> Subj
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One way to prune one model, and the class that transformers reads it as."""
+    """One way to prune one model, and the class that transformers reads it as; with 0 heads to different
+    widths, which only this program and llama.cpp read."""
 
     family: str
     heads: int
@@ -77,6 +78,8 @@ class Case:
         subject = worded(self.family, self.words(), **self.changes)
         groups = subject.shape.groups
         cuts = equal(self.heads)(subject) if groups == 6 else [(list(range(self.heads)), 40)] * 3
+        if not self.heads:
+            cuts = [([0, 1], 40), ([0, 1, 4, 5], 96), (list(range(6)), 72)]
         return prune(subject, cuts, bias=self.bias)
 
 
@@ -106,7 +109,15 @@ CASES = {
     "qwen2": Case("qwen2", 4, "Llama"),
     "qwen2 biases": Case("qwen2", 4, "Llama", bias=True),
     "qwen3": Case("qwen3", 4, "Qwen3"),
+    "uneven": Case("llama", 0, "Slim"),
+    "uneven biases": Case("llama", 0, "Slim", bias=True),
+    "uneven tied llama3": Case(
+        "llama", 0, "Slim", changes={"tie_word_embeddings": True, "rope_parameters": LLAMA3_ROPE}
+    ),
+    "uneven mistral bfloat16": Case("mistral", 0, "Slim", bias=True, changes={"dtype": torch.bfloat16}),
+    "uneven pieces": Case("llama", 0, "Slim", words=pieces_tokenizer),
 }
+EVEN = [name for name in CASES if "uneven" not in name]
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +145,7 @@ def test_this_program_reads_the_folder(shelf: dict[str, Stored], name: str) -> N
     assert card.card(str(stored.folder)).supported
 
 
-@pytest.mark.parametrize("name", ["llama", "llama biases", "qwen3"])
+@pytest.mark.parametrize("name", ["llama", "llama biases", "qwen3", "uneven biases"])
 def test_the_file_holds_the_weights_bit_for_bit(shelf: dict[str, Stored], name: str) -> None:
     stored = shelf[name]
     tensors = {t.name: t for t in gguf.GGUFReader(str(stored.folder / "model.gguf")).tensors}
@@ -205,6 +216,37 @@ def test_a_gguf_export_is_verified_labelled_and_pruned_again(tmp_path: Path, pag
     assert [row["tier"] for row in facts["ancestors"]] == ["gguf"]
 
 
+def test_a_gguf_of_different_widths_is_verified_labelled_and_pruned_again(tmp_path: Path, page: Path) -> None:
+    pruned = CASES["uneven biases"].pruned()
+    done = slimllm.save(pruned, tmp_path / "small", wanted="gguf")
+    assert (done.tier, done.verified) == ("gguf", True)
+    card = (tmp_path / "small/README.md").read_text()
+    assert "**Elsewhere**: llama.cpp: `llama-cli -m small/model.gguf`" in card
+    assert "gguf_file" not in card
+    subject = models.load(str(tmp_path / "small"), device="cpu", dtype="float32")
+    assert subject.shape == pruned.subject.shape
+    text = slimllm.text(str(page))
+    found = slimllm.analyse(subject, text, slimllm.Calibration(str(page), 4, 32))
+    smaller = slimllm.prune(subject, slimllm.plan(found, 0.2, align=1), text)
+    again = slimllm.save(smaller, tmp_path / "smaller", wanted="gguf")
+    assert again.parameters < done.parameters
+
+
+def test_the_command_line_takes_equal_widths_where_llama_cpp_wants_them(
+    tmp_path: Path, page: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for family, alike in (("llama", False), ("qwen3", True)):
+        subject = worded(family)
+        subject.model.save_pretrained(tmp_path / family)
+        subject.tokenizer.save_pretrained(tmp_path / family)
+        given = f"--model {tmp_path / family} --text {page} --samples 4 --length 32 --recovery none --align 1"
+        out = f"--export gguf --out {tmp_path / 'out' / family}"
+        assert cli.main(f"prune {given} --ratio 0.3 {out} --json".split()) == 0
+        said = capsys.readouterr()
+        assert (len({tuple(row.values())[:2] for row in json.loads(said.out)["layers"]}) == 1) == alike
+        assert ("only if all layers are equally wide" in said.err) == alike
+
+
 def test_a_gguf_that_reads_as_another_model_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,7 +275,13 @@ def test_a_gguf_whose_biases_get_lost_is_refused(shelf: dict[str, Stored], tmp_p
 @pytest.mark.parametrize(
     ("subject", "cuts", "bias", "words"),
     [
-        (worded, by_groups, False, "different widths; use --export shim or padded, or keep every layer"),
+        (
+            lambda: worded("qwen3"),
+            by_groups,
+            False,
+            "only as a Llama, which Qwen3ForCausalLM is not",
+        ),
+        (lambda: worded(attention_bias=True), by_groups, False, "no place for biases of queries and keys"),
         (lambda: worded("gemma"), equal(4), False, "no mapping of GemmaForCausalLM to an architecture"),
         (
             lambda: worded("qwen3", num_key_value_heads=6),
@@ -320,7 +368,7 @@ def test_the_card_says_whether_gguf_is_possible(tmp_path: Path) -> None:
         found = card.card(str(tmp_path / family))
         ways = {way.plan: way for way in found.exports}
         assert ways["Fewer channels, all layers alike, recovery none"].gguf == whole
-        assert not ways["Layers of different width, recovery none"].gguf
+        assert ways["Layers of different width, recovery none"].gguf == whole
         assert any(said in line for line in found.runtimes)
         assert any("or for llama.cpp (gguf)" in line for line in card.lines(found)) == whole
 

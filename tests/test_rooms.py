@@ -43,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {  # module of slimllm → modules of slimllm it 
     "pins": {"types", "shapes", "budget", "allocation", "planning"},
     "families": {"types", "shapes"},
     "places": {"types"},
-    "sources": {"types", "families", "places", "whole"},
+    "sources": {"types", "families", "places", "whole", "slim", "elsewhere"},
     "memory": set(),
 }
 

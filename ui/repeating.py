@@ -49,8 +49,7 @@ def command_line(run: Run) -> str:
     last = len(run.tunings)
     folders = [f"out/run{run.number}{'' if i == last else f'-step{i + 1}'}" for i in range(last + 1)]
     words = ["python", "-m", "slimllm", "prune", "--model", run.plan.model]
-    by_rules = run.rules and not (tier == "gguf" and run.rules == "free")  # gguf makes layers equally wide
-    words += rule_words(run.plan, run.rules == "same") if by_rules else ["--plan", plan_name(run)]
+    words += rule_words(run.plan, run.rules == "same") if run.rules else ["--plan", plan_name(run)]
     words += ["--dtype", run.dtype] if run.dtype else []
     lines = [shlex.join([*words, *([] if last else stored), "--out", folders[0]])]
     for i, wanted in enumerate(run.tunings, 1):
