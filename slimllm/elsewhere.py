@@ -47,21 +47,21 @@ def load(folder: str, job: dict[str, Any], offload: str) -> tuple[Any, Any]:
 
     how: dict[str, Any] = {"local_files_only": True}
     reader, own = transformers.AutoTokenizer, dict(how)
-    words, packed = ((Path(folder) / name).exists() for name in ("tokenizer_config.json", "model.gguf"))
-    if packed and (Path(folder) / "modeling_slim.py").exists():
+    words, packed, code = (
+        (Path(folder) / name).exists() for name in ("tokenizer_config.json", "model.gguf", "modeling_slim.py")
+    )
+    trust = {"trust_remote_code": True} if code else {}  # which `checkpoint` has just written
+    if packed:
         config = transformers.AutoConfig.from_pretrained(folder, **how)
-        model = transformers.AutoModelForCausalLM.from_config(
-            config, dtype=torch.float32 if job["exact"] else config.dtype, trust_remote_code=True
-        )
+        how["config"], how["dtype"] = config, torch.float32 if job["exact"] else config.dtype
+    if packed and code:
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=how["dtype"], **trust)
         fill(model.eval(), Path(folder) / "model.gguf")
         return model, reader.from_pretrained(folder, **own) if words else None
     if packed:
-        how["config"] = transformers.AutoConfig.from_pretrained(folder, **how)
-        how["dtype"] = torch.float32 if job["exact"] else "auto"
         how["gguf_file"] = own["gguf_file"] = "model.gguf"
         reader = transformers.PreTrainedTokenizerFast
-    if (Path(folder) / "modeling_slim.py").exists():
-        how["trust_remote_code"] = True
+    how.update(trust)
     if job["places"]:
         how.update(device_map=job["places"], offload_folder=offload)
     model, report = transformers.AutoModelForCausalLM.from_pretrained(
