@@ -158,7 +158,9 @@ def load(
 
 
 def checked(made: Subject) -> Subject:
-    """The subject, unless its tokenizer belongs to another model, or its own widths do not fit together."""
+    """The subject, unless its tokenizer does not work or belongs to another model, or its own widths do not
+    fit together."""
+    made.tokenizer.decode(made.tokenizer("A word.").input_ids)  # which raises where its settings are damaged
     words, known = made.tokenizer.vocab_size, made.shape.vocab
     if words > known:
         raise Refusal(

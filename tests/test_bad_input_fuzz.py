@@ -315,7 +315,9 @@ def opened(source: Path) -> None:
     card.card(str(source), offline=True)
 
 
-@pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json"]
+)
 @given(data=st.data())
 @bounded(12)
 def test_bad_input_fuzz_of_a_models_words(

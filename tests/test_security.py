@@ -76,6 +76,12 @@ def test_security_other_sites_pages_are_turned_away(address: str) -> None:
     for mode, status in (("no-cors", 403), ("cors", 403), ("navigate", 200)):
         assert ask(address, Sec_Fetch_Site="cross-site", Sec_Fetch_Mode=mode)[0] == status
     assert ask(f"{address}config", Origin=own)[0] == 200
+    behind = {"Origin": "https://slim.example", "X_Forwarded_Host": "slim.example"}
+    assert ask(f"{address}config", **behind)[0] == 200
+    assert ask(f"{address}config", **{**behind, "Origin": "https://evil.example"})[0] == 403
+    assert ask(f"{address}config", Origin="null", X_Forwarded_Host="")[0] == 403
+    asked = {"Access_Control_Request_Method": "POST", "Access_Control_Request_Headers": "x-forwarded-host"}
+    assert ask(f"{address}config", method="OPTIONS", Origin="https://evil.example", **asked)[0] == 403
     assert ask(f"{address}config", Sec_Fetch_Site="same-origin")[0] == 200
 
 

@@ -111,8 +111,13 @@ def refused(method: str, path: str, headers: Mapping[str, str]) -> PlainTextResp
 
 
 def foreign(headers: Mapping[str, str]) -> bool:
-    """Whether a browser says that another site's page sends this; programs say nothing of the kind."""
+    """Whether a browser says that another site's page sends this; programs say nothing of the kind.
+
+    A proxy in between says under which name it was asked; no page of another site can say so for it, because
+    browsers ask this server before they send a header of that kind.
+    """
     origin = headers.get("origin")
     if origin is not None:
-        return urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
+        ours = {headers.get(name, "").lower() for name in ("host", "x-forwarded-host")}
+        return (urlsplit(origin).netloc.lower() or origin) not in ours
     return headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate"

@@ -3,6 +3,7 @@ it."""
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -116,5 +117,6 @@ def exported_words(made: Any) -> str:
         made["words"],
         check,
         made.get("unpacked", ""),
+        f"To take it to a model hub: python -m slimllm push {shlex.quote(made['folder'])} OWNER/NAME",
     ]
     return " ".join(filter(None, words))
