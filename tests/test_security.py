@@ -80,8 +80,28 @@ def test_security_other_sites_pages_are_turned_away(address: str) -> None:
     assert ask(f"{address}config", **behind)[0] == 200
     assert ask(f"{address}config", **{**behind, "Origin": "https://evil.example"})[0] == 403
     assert ask(f"{address}config", Origin="null", X_Forwarded_Host="")[0] == 403
-    asked = {"Access_Control_Request_Method": "POST", "Access_Control_Request_Headers": "x-forwarded-host"}
-    assert ask(f"{address}config", method="OPTIONS", Origin="https://evil.example", **asked)[0] == 403
+    assert ask(f"{address}config", Origin="null", X_Forwarded_Host="null")[0] == 403
+
+
+def test_security_no_page_of_another_site_can_pretend_to_be_a_proxy(address: str) -> None:
+    """Browsers ask before they send a header that is none of theirs: here no other site gets a yes, and where
+    everybody does, on a server for others, that header says nothing."""
+    request = urllib.request.Request(f"{address}config", method="OPTIONS")
+    for name, value in {
+        "Origin": "https://evil.example",
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "x-forwarded-host",
+    }.items():
+        request.add_header(name, value)
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        assert "Access-Control-Allow-Origin" not in answer.headers
+    mine = {"host": "slim.example", "origin": "https://evil.example", "x-forwarded-host": "evil.example"}
+    assert door.foreign(mine, proxied=False)
+    assert door.foreign({**mine, "x-forwarded-host": "slim.example"}, proxied=True)
+    assert not door.foreign(mine, proxied=True)
+    options = launch_options(Settings(listen=True, auth=("ann", "a long password")))
+    (guard,) = [m for m in options["app_kwargs"]["middleware"] if m.cls is door.Door]
+    assert guard.kwargs == {"proxied": False}
     assert ask(f"{address}config", Sec_Fetch_Site="same-origin")[0] == 200
 
 
@@ -376,7 +396,7 @@ def test_security_uploads_and_requests_are_limited(address: str) -> None:
             ("many", 411),
             (str(most), None),
         ):
-            answer = door.refused("POST", path, {"content-length": length})
+            answer = door.refused("POST", path, {"content-length": length}, False)
             assert (answer.status_code if answer else None) == status
 
 

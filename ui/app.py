@@ -100,7 +100,10 @@ def launch_options(settings: Settings) -> dict[str, Any]:
         "max_file_size": "50mb",
         "auth_message": door.TOLD,
         "app_kwargs": {
-            "middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(door.Door)]
+            "middleware": [
+                Middleware(TrustedHostMiddleware, allowed_hosts=hosts),
+                Middleware(door.Door, proxied=not settings.listen),
+            ]
         },
         "theme": theme.theme(),
         "css": theme.css() + PAGES_CSS.read_text(encoding="utf-8"),

@@ -60,15 +60,17 @@ class Tries:
 
 
 class Door:
-    """The middleware."""
+    """The middleware. `proxied`: whether a proxy's word is taken for the name under which it was asked. Only
+    a server for this machine may do so: browsers ask it before they send such a header from another site's
+    page, and Gradio says no; on any other server it says yes to everybody."""
 
-    def __init__(self, app: App, clock: Callable[[], float] = time.monotonic):
-        self.app, self.clock, self.tries = app, clock, Tries()
+    def __init__(self, app: App, proxied: bool = False, clock: Callable[[], float] = time.monotonic):
+        self.app, self.proxied, self.clock, self.tries = app, proxied, clock, Tries()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
-        elif said := refused(scope["method"], scope["path"].rstrip("/"), headers_of(scope)):
+        elif said := refused(scope["method"], scope["path"].rstrip("/"), headers_of(scope), self.proxied):
             await said(scope, receive, send)
         elif scope["method"] == "POST" and scope["path"].rstrip("/").endswith("/login"):
             await self.log_in(scope, receive, send)
@@ -96,9 +98,9 @@ def headers_of(scope: Scope) -> dict[str, str]:
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
 
 
-def refused(method: str, path: str, headers: Mapping[str, str]) -> PlainTextResponse | None:
+def refused(method: str, path: str, headers: Mapping[str, str], proxied: bool) -> PlainTextResponse | None:
     """The answer to a request that is not let in."""
-    if foreign(headers):
+    if foreign(headers, proxied):
         return PlainTextResponse("This request comes from another site's page.", status_code=403)
     if method in ("GET", "HEAD", "OPTIONS"):
         return None
@@ -110,14 +112,11 @@ def refused(method: str, path: str, headers: Mapping[str, str]) -> PlainTextResp
     return None
 
 
-def foreign(headers: Mapping[str, str]) -> bool:
-    """Whether a browser says that another site's page sends this; programs say nothing of the kind.
-
-    A proxy in between says under which name it was asked; no page of another site can say so for it, because
-    browsers ask this server before they send a header of that kind.
-    """
+def foreign(headers: Mapping[str, str], proxied: bool) -> bool:
+    """Whether a browser says that another site's page sends this; programs say nothing of the kind."""
     origin = headers.get("origin")
     if origin is not None:
-        ours = {headers.get(name, "").lower() for name in ("host", "x-forwarded-host")}
-        return (urlsplit(origin).netloc.lower() or origin) not in ours
+        names = ("host", "x-forwarded-host") if proxied else ("host",)
+        ours = {headers.get(name, "").lower() for name in names}
+        return urlsplit(origin).netloc.lower() not in ours - {""}
     return headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate"
