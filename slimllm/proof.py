@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from slimllm import elsewhere
+from slimllm import elsewhere, whole
 from slimllm.lending import is_lent
 from slimllm.models import Subject
 from slimllm.types import Refusal
@@ -57,8 +56,8 @@ class Reload:
 
 def reload_elsewhere(folders: Sequence[Path], how: How = EVERYTHING) -> list[Reload]:
     """What plain transformers makes of these checkpoints, in one process that cannot import this package."""
-    with tempfile.TemporaryDirectory(prefix="slimllm-") as name:
-        outs = [str(Path(name) / f"{index}.safetensors") for index in range(len(folders))]
+    with whole.temporary() as place:
+        outs = [str(place / f"{index}.safetensors") for index in range(len(folders))]
         job = {
             "folders": [(str(folder), out) for folder, out in zip(folders, outs, strict=True)],
             "path": [entry for entry in sys.path if entry],  # this process's packages, wherever they are
@@ -70,10 +69,10 @@ def reload_elsewhere(folders: Sequence[Path], how: How = EVERYTHING) -> list[Rel
             "places": dict(how.places),
         }
         quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "CUDA_VISIBLE_DEVICES": ""}
-        env = {**os.environ, **quiet, "HF_MODULES_CACHE": str(Path(name) / "modules")}
+        env = {**os.environ, **quiet, "HF_MODULES_CACHE": str(place / "modules")}
         command = [sys.executable, "-I", "-B", elsewhere.__file__]
         run = subprocess.run(
-            command, input=json.dumps(job), text=True, capture_output=True, cwd=name, env=env
+            command, input=json.dumps(job), text=True, capture_output=True, cwd=place, env=env
         )
         if run.returncode:
             lines = run.stderr.strip().splitlines() or [f"the process ended with status {run.returncode}"]

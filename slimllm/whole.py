@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from slimllm.types import Refusal
 
 LEFT = re.compile(r"\.(.+)\.[0-9a-f]{8}\.(partial|old)")
+TEMPORARY = "slimllm-session-"  # folders in the system's place for what is temporary
 REMEDY = "free space or choose another place"
 
 
@@ -96,6 +97,17 @@ def scratch(path: Path) -> Iterator[Path]:
             yield made
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def temporary() -> Iterator[Path]:
+    """A temporary folder, held by this program, that is gone afterwards, or by `abandoned` after a kill."""
+    with contextlib.ExitStack() as stack:
+        made = tempfile.TemporaryDirectory(prefix=TEMPORARY, ignore_cleanup_errors=True)
+        folder = Path(stack.enter_context(made))
+        with contextlib.suppress(OSError):  # a file system without locks
+            stack.enter_context(held(folder))
+        yield folder
 
 
 def beside(path: Path, kind: str) -> Path:
@@ -175,6 +187,11 @@ def mend(left: Path) -> Path | None:
             return path
         return None
     return path if removed(left) else None
+
+
+def abandoned() -> int:
+    """How many temporary folders of programs that live no more there were; they are gone now."""
+    return sum(removed(folder) for folder in Path(tempfile.gettempdir()).glob(f"{TEMPORARY}*"))
 
 
 def removed(folder: Path) -> bool:

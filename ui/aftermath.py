@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
-import tempfile
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +15,6 @@ from ui.jobs import Job, Steps
 from ui.rows import when
 from ui.shelf import Shelf
 
-PAGES = "slimllm-session-"  # folders of sessions, in the system's folder for what is temporary
 UNREAD = (OSError, ValueError, KeyError, TypeError)
 READING = ("analyse", "second", "methods", "restore")  # kinds of jobs that keep what they read
 KINDS = {  # folder of the cache → what an unfinished part of it was
@@ -32,9 +29,8 @@ def order(say: Callable[[str], object]) -> None:
     root = home()
     places = whole.mended_below(root)
     found = sorted({KINDS.get(path.relative_to(root).parts[0], "unfinished layers") for path in places})
-    pages = [folder for folder in Path(tempfile.gettempdir()).glob(f"{PAGES}*") if whole.removed(folder)]
-    if pages:
-        found.append("the temporary files of a page")
+    if whole.abandoned():
+        found.append("its temporary files")
     if found:
         say(
             f"An earlier run was interrupted; removed: {', '.join(found)}. Runs, presets and finished "
@@ -45,10 +41,8 @@ def order(say: Callable[[str], object]) -> None:
 def page_folder() -> tuple[Path, Callable[[], None]]:
     """A temporary folder for a session, held by this program, and what takes it away."""
     with whole.told("A page cannot be opened", "free space, or set TMPDIR to another folder"):
-        folder, stack = Path(tempfile.mkdtemp(prefix=PAGES)), contextlib.ExitStack()
-    with contextlib.suppress(OSError):
-        stack.enter_context(whole.held(folder))
-    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        stack = contextlib.ExitStack()
+        folder = stack.enter_context(whole.temporary())
     return folder, stack.close
 
 

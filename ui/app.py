@@ -153,6 +153,8 @@ def serve(settings: Settings) -> None:
     declare_roots(settings)
     whole.check_folder(places.home(), places.ELSEWHERE)
     aftermath.order(partial(print, flush=True))
+    copies, leave = aftermath.page_folder()
+    os.environ["GRADIO_TEMP_DIR"] = str(copies)  # uploads, and copies of all that is downloaded
     demo = build(settings)
     demo.launch(**launch_options(settings), prevent_thread_lock=True)
     print(f"slimllm is ready: http://{settings.host}:{settings.port}", flush=True)
@@ -162,3 +164,4 @@ def serve(settings: Settings) -> None:
     finally:  # interrupted: what is going on ends after its present step, or with the program
         REGISTRY.worker.stop_all(PATIENCE)
         demo.close(verbose=False)
+        leave()
