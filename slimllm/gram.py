@@ -51,7 +51,7 @@ class Gram:
     def whole(self) -> Tensor:
         """The sum (d, d), exactly symmetric."""
         assert self.upper is not None
-        return self.upper.triu() + self.upper.triu(1).T
+        return self.upper.triu().add_(self.upper.triu(1).T)
 
 
 def bands(columns: int) -> list[tuple[int, int]]:

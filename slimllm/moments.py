@@ -95,7 +95,7 @@ class Accumulator:
         if self.lacking:
             mean, cross = (torch.stack(parts).sum(0) / self.mass for parts in zip(*self.lacking, strict=True))
             drift = Drift(mean.cpu(), cross.cpu())
-        gram = (self.gram.whole / self.mass).cpu()
+        gram = self.gram.whole.div_(self.mass).cpu()
         return Moments(self.mean, gram, self.tokens, self.mass / max(1, self.tokens), drift)
 
 

@@ -17,6 +17,7 @@ from slimllm.types import Moments, Refusal, Repair
 
 GUIDED_DAMPING = 1e-1  # of `guided`, which follows a noisier target
 GUIDANCE = 0.5  # α of `guided`
+OUTPUTS = 512  # of a reader that are looked at together, so that a curve holds little more than its matrix
 DAMPING = 1e-2  # ridge of the least squares, as a share of the mean variance of the inputs
 
 
@@ -134,19 +135,22 @@ def shift_bias_curve(weight: Tensor, moments: Moments, order: Tensor) -> Tensor:
 def regress_outputs_curve(weight: Tensor, moments: Moments, order: Tensor) -> Tensor:
     """Error (d+1,) of `regress_outputs` at every width, by cumulative sums over the order."""
     w, cov = weight[:, order], square(moments.cov, order)
-    crossing = w * (w @ cov)
-    own = w.square() * cov.diagonal()
-    covariance = crossing.cumsum(1)  # (o, d): cov(y, ŷ) with the first k+1 inputs
-    variance = (2 * w * (w @ cov.triu_(1)) + own).cumsum(1)
-    total = crossing.sum(1, keepdim=True)
-    floor = torch.finfo(w.dtype).eps * own.cumsum(1)
-    explained = torch.where(
-        variance > floor,
-        covariance.square() / variance.clamp_min(torch.finfo(w.dtype).tiny),
-        2 * covariance - variance,
-    )
-    error = (total - explained).clamp_min(0).sum(0)
-    error = torch.cat((total.sum().clamp_min(0)[None], error[:-1], error.new_zeros(1)))
+    spread = cov.diagonal().clone()
+    crossing = (w @ cov).mul_(w)  # (o, d)
+    cov.triu_(1)
+    error, total = w.new_zeros(w.shape[1]), crossing.sum()
+    for some, crossed in zip(w.split(OUTPUTS), crossing.split(OUTPUTS), strict=True):
+        own = some.square() * spread
+        covariance = crossed.cumsum(1)  # of y and ŷ with the first k+1 inputs
+        variance = (2 * some * (some @ cov) + own).cumsum(1)
+        floor = torch.finfo(w.dtype).eps * own.cumsum(1)
+        explained = torch.where(
+            variance > floor,
+            covariance.square() / variance.clamp_min(torch.finfo(w.dtype).tiny),
+            2 * covariance - variance,
+        )
+        error += (covariance[:, -1:] - explained).clamp_min(0).sum(0)
+    error = torch.cat((total.clamp_min(0)[None], error[:-1], error.new_zeros(1)))
     return relative(error, mean_energy(weight, moments))
 
 
