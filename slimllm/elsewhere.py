@@ -29,7 +29,7 @@ def fill(model: Any, file: Path) -> None:
         if tensor.tensor_type == gguf.GGMLQuantizationType.BF16:
             values = values.view(torch.bfloat16)
         values = values.reshape(like.shape).to(like.dtype)
-        place = ("q_proj", "k_proj").index(stem[-6:]) if stem.endswith(("q_proj", "k_proj")) else None
+        place = {"q_proj": 0, "k_proj": 1}.get(stem.rpartition(".")[2])
         if place is not None:  # the two halves of every head lie interleaved there
             count = heads[int(stem.split(".")[2])][place]
             values = values.view(count, -1, 2, *like.shape[1:]).transpose(1, 2).reshape(like.shape)

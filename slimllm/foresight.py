@@ -162,7 +162,7 @@ def check(subject: Subject, plan: Plan, wanted: str) -> None:
     forms.choose(trial(short, heads, channels, plan.unit, RECOVERIES[plan.recovery].bias), wanted)
 
 
-def possible_plan(subject: Subject, plan: Plan, wanted: str) -> bool:
+def storable(subject: Subject, plan: Plan, wanted: str) -> bool:
     """Whether the outcome of a plan can be stored as `wanted`, as far as that can be told."""
     try:
         check(subject, plan, wanted)

@@ -53,9 +53,11 @@ def prune(given: Arguments, report: Report) -> dict[str, Any]:
             report.say("A ratio of 0 removes nothing; the dense model is exported.")
         analysis = run_analysis(subject, given, report, recoveries=[recovery])
         ready = make_plan(analysis, given, same_width=given.same_width or given.export in ("native", "twin"))
-        if given.export == "gguf" and not foresight.possible_plan(subject, ready, given.export):
-            report.say("llama.cpp reads this model only if all layers are equally wide, so they will be.")
-            ready = make_plan(analysis, given, same_width=True)
+        if given.export == "gguf" and not foresight.storable(subject, ready, "gguf"):
+            alike = make_plan(analysis, given, same_width=True)
+            if foresight.storable(subject, alike, "gguf"):
+                report.say("llama.cpp reads this model only if all layers are equally wide, so they will be.")
+                ready = alike
     planning.check_plan(ready, subject.shape)
     if doubt := planning.doubt(
         subject.shape, ready.recovery, ready.calibration.samples * ready.calibration.length
