@@ -23,9 +23,9 @@ from ui.words import note, size
 TIERS = [
     ("Automatic", "auto"),
     ("Native (plain checkpoint)", "native"),
-    ("Shim (with a short code file)", "shim"),
-    ("Padded (filled up with zeros)", "padded"),
-    ("GGUF (one file for llama.cpp)", "gguf"),
+    ("Shim (with a code file)", "shim"),
+    ("Padded (with zeros)", "padded"),
+    ("GGUF (for llama.cpp)", "gguf"),
 ]
 
 ROOM = "free space, or set TMPDIR to another folder"
