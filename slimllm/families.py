@@ -146,6 +146,8 @@ def check_sizes(settings: Mapping[str, Any], source: str) -> None:
 def reason_against(settings: Mapping[str, Any]) -> str:
     """Why an unknown kind of model is not supported."""
     kind = settings["model_type"]
+    if kind == "deci":  # which a GGUF of ours is without its config.json
+        return "its layers differ in width, which is read only in the folder that the file was exported to"
     if settings.get("is_encoder_decoder") or kind in auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
         return "it is an encoder-decoder"
     if any(settings.get(name) for name in EXPERTS):

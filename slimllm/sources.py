@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from transformers.integrations.gguf.reader import read_gguf_metadata
 
 from slimllm import elsewhere, places, whole
-from slimllm.families import FAMILIES, family_of
+from slimllm.families import check_settings
 from slimllm.places import ELSEWHERE, home
 from slimllm.slim import built
 from slimllm.types import Refusal
@@ -187,9 +187,10 @@ def convert_gguf(file: Path, folder: Path) -> None:
     """Writes a GGUF's de-quantised weights, tokenizer and config into `folder`, all or nothing."""
     place = description(file)
     try:
+        settings, _ = transformers.PreTrainedConfig.get_config_dict(**place)
+        settings.pop("quantization_config", None)  # these are weights that become plain
+        check_settings(settings, str(file))
         config = transformers.AutoConfig.from_pretrained(**place)
-        if config.model_type not in FAMILIES:
-            family_of(config, str(file))
         model = unpacked(file, config, place)
         tokenizer = transformers.AutoTokenizer.from_pretrained(**place)
         check_biases(file, model)

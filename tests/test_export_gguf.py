@@ -263,6 +263,10 @@ def test_a_gguf_whose_biases_get_lost_is_refused(shelf: dict[str, Stored], tmp_p
         models.load(str(moved), device="cpu", dtype="float32")
     moved.write_bytes((shelf["llama"].folder / "model.gguf").read_bytes())
     subject = models.load(str(moved), device="cpu", dtype="float32")
+    (alone := tmp_path / "alone.gguf").write_bytes((shelf["uneven"].folder / "model.gguf").read_bytes())
+    with pytest.raises(Refusal, match="layers differ in width, which is read only in the folder"):
+        models.load(str(alone), device="cpu", dtype="float32")
+    assert "only in the folder" in card.card(str(alone)).reason
     assert torch.equal(
         subject.layers[0].get_submodule("mlp.up_proj").weight,
         shelf["llama"].pruned.subject.layers[0].get_submodule("mlp.up_proj").weight,
