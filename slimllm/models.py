@@ -15,10 +15,11 @@ from huggingface_hub.errors import GatedRepoError, HFValidationError
 from torch import nn
 
 from slimllm.families import Family, check_settings, family_of, shape_of
+from slimllm.fetching import fetched, fetched_whole
 from slimllm.shapes import Shape
 from slimllm.shelf import borrow, place_of
 from slimllm.slim import built, slim_class
-from slimllm.sources import check_folder, description, fetched, fetched_whole, locate
+from slimllm.sources import check_folder, description, locate
 from slimllm.types import LayerReport, Plan, Refusal
 
 
@@ -128,7 +129,7 @@ def load(
     with refused(source, offline or folder is not None):
         if folder is None:
             say(f"Fetching '{source}' from the model hub, unless it is here already …")
-            folder = fetched_whole(source, offline)
+            folder = fetched_whole(source, offline, say)
             check_folder(folder, source)
         builder: Any = transformers.AutoModelForCausalLM
         if getattr(config, "slim", None):

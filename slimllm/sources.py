@@ -1,4 +1,4 @@
-"""Where models come from: the starter kit, folders, GGUF files (converted once), hub ids."""
+"""Where models come from: the starter kit, folders, GGUF files (converted once)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import torch
 import transformers
 from safetensors import SafetensorError, safe_open
@@ -26,8 +25,7 @@ from slimllm.slim import built
 from slimllm.types import Refusal
 
 STARTER = "smollm2"
-INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
-BESIDE = ("*.json", "*.jinja", "*.model", "*.txt")  # what a model needs besides its weights
+INDEX = "model.safetensors.index.json"
 
 
 def locate(source: str, say: Callable[[str], object]) -> Path | None:
@@ -79,19 +77,6 @@ def check_folder(folder: Path, source: str) -> None:
                 f"'{source}' lacks {len(lacking)} of its weight files, {lacking[0]} the first; complete the "
                 "download."
             )
-
-
-def fetched(source: str, offline: bool, *names: str) -> Path:
-    """The folder of the client library's cache that holds a hub model, with the files of these names; only
-    what is not there yet is fetched. Raises what the client library raises."""
-    return Path(huggingface_hub.snapshot_download(source, allow_patterns=[*names], local_files_only=offline))
-
-
-def fetched_whole(source: str, offline: bool) -> Path:
-    """That folder with the safetensors files of a model and what belongs to them; pickled or doubled weights
-    are left where they are. Raises what the client library raises."""
-    index = fetched(source, offline, *BESIDE) / INDEX
-    return fetched(source, offline, *BESIDE, *(named_in(index, source) if index.is_file() else [SINGLE]))
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,10 @@ class Refusal(ValueError):
         super().__init__(one_line(words))
 
 
+class Stopped(Refusal):
+    """What was asked for is no longer wanted, by whom it was asked."""
+
+
 def without_tokens(words: str) -> str:
     """The words with every access token of the model hub made unreadable."""
     return TOKENS.sub("hf_…", words)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -18,9 +19,12 @@ import pytest
 import torch
 from conftest import tiny_model, tiny_tokenizer
 
-from slimllm import models, shelf
+from slimllm import fetching, models, shelf
 from slimllm.lending import is_lent
 from slimllm.types import Refusal
+from ui import work
+from ui.jobs import Job
+from ui.registry import Registry
 
 NAME = "ann/tiny"
 
@@ -118,6 +122,32 @@ def test_a_hub_model_is_fetched_once_and_is_the_same_offline(fake: Hub) -> None:
     models.load(NAME, dtype="float32", device="cpu")
     models.load(NAME, dtype="float32", device="cpu", offline=True)
     assert not any(name in fake.sent for name in shards)
+
+
+def test_a_fetch_is_told_and_can_be_stopped_in_the_middle(fake: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetching, "EVERY", 0.0)
+    registry, said = Registry(), list[str]()
+    session, come, plain = registry.open(None), threading.Event(), Job.heed
+
+    def heed(job: Job, words: str) -> None:
+        said.append(words)
+        if "have come" in words:
+            come.set()
+            job.stopping.wait(20)
+        plain(job, words)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Job, "heed", heed)
+        job = work.start_load(registry, session, NAME, "cpu", "float32", False)
+        assert come.wait(20)
+        registry.worker.cancel(job)
+        assert job.finished.wait(20)
+    assert (job.state, job.error, session.loaded) == ("stopped", "", None)
+    assert any(re.fullmatch(rf"Fetching '{NAME}': \d of \d MiB have come.", words) for words in said)
+    again = work.start_load(registry, session, NAME, "cpu", "float32", False)
+    assert again.finished.wait(20)
+    assert again.state == "done", again.error
+    assert fake.sent["model.safetensors.index.json"] == 1
 
 
 @pytest.mark.usefixtures("fake")

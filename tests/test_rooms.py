@@ -44,6 +44,7 @@ ALLOWED: dict[str, set[str]] = {  # module of slimllm → modules of slimllm it 
     "families": {"types", "shapes"},
     "places": {"types"},
     "sources": {"types", "families", "places", "whole", "slim", "elsewhere"},
+    "fetching": {"sources"},
     "memory": set(),
 }
 

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 
 from slimllm.memory import give_back
 from slimllm.stopping import left_by
-from slimllm.types import Progress, Refusal, one_line, without_tokens
+from slimllm.types import Progress, Refusal, Stopped, one_line, without_tokens
 
 State = Literal["queued", "running", "done", "stopped", "failed"]
 Steps = Generator[Progress, None, Any]
@@ -89,6 +89,13 @@ class Job:
     def say(self, words: str, stage: str = "") -> None:
         """Shows words where the work has no countable steps."""
         self.note(Progress(stage or self.kind, 0, 0, words))
+
+    def heed(self, words: str) -> None:
+        """Shows words in the middle of work that cannot be taken step by step, and ends it there once the job
+        is to stop."""
+        if self.stopping.is_set():
+            raise Stopped("Stopped.")
+        self.say(words)
 
     def note(self, progress: Progress) -> None:
         """Keeps a step as the latest; a new stage restarts its clock."""
@@ -167,6 +174,8 @@ class Worker:
                     self._put_back(job)
                 else:
                     self._end(job, state)
+            except Stopped:
+                self._end(job, "stopped")
             except BaseException as failure:
                 job.error = sentence(failure)
                 self._end(job, "failed")

@@ -53,7 +53,7 @@ def open_model(registry: Registry, job: Job, source: str, device: str, dtype: st
     job.say(f"Opening {source or 'the model'}.")
 
     def make() -> Loaded:
-        subject = reloaded.load(source, device=device, dtype=dtype, offline=offline, say=job.say)
+        subject = reloaded.load(source, device=device, dtype=dtype, offline=offline, say=job.heed)
         job.say("Measuring how fast it reads.")
         found = pipeline.finish(evaluate.speed(subject, length=128, new_tokens=1, repeats=2))
         kind = str(subject.dtype).removeprefix("torch.")
