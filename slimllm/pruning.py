@@ -168,14 +168,17 @@ def prune_mlp(
             writer: streaming.Accumulator(second=False, weighted=work.method.weighted),
         }
         watched = streaming.watch(layer, work.stream, index, wanted)
-        moments, input_sq = watched[name].moments.double(), watched[writer].mean
+        # popped, because the sums of 8,192 channels in float32 are a quarter of a gigabyte
+        moments, input_sq = watched.pop(name).moments.double(), watched[writer].mean
     else:
         moments, input_sq = found.mlp.double(), found.mlp_input_sq
     learned = None if work.learned is None else work.learned[index].channels
     pins = pinned(plan, index, "mlp", shape.channels)
     seed = plan.seed * 1000 + index
-    site = channel_site(layer, subject, weight, moments, input_sq, pins, seed, learned)
-    kept = work.method.channels(site, dict(plan.options)).kept(plan.channels[index])
+    # not named, so that the float64 copies of the writers go before the repair needs as much
+    kept = work.method.channels(
+        channel_site(layer, subject, weight, moments, input_sq, pins, seed, learned), dict(plan.options)
+    ).kept(plan.channels[index])
     repair = mended(work, weight, moments, kept, None if learned is None else learned[kept])
     slice_mlp(layer, family, shape, kept, repair)
     return kept, cost_of(layer, name, weight, moments, kept, repair)

@@ -46,9 +46,10 @@ def analyse_layer(
     known = learned.channels if learned else None
     site = channel_site(layer, subject, down, moments, found.mlp_input_sq, None, seed, known)
     ranking = row.channels(site, options)
+    spectrum = site.principal[0].clamp_min(0).flip(0).float()
+    del site  # the float64 copies of the writers go before the curves need as much
     error = {name: RECOVERIES[name].curve(down, moments, ranking.order).float() for name in recoveries}
     energy = Dense(down, moments).energy * moments.weight
-    spectrum = site.principal[0].clamp_min(0).flip(0).float()
     mlp = SiteAnalysis(compact(ranking), error, energy, spectrum)
     return LayerAnalysis(found.cosine, attention, mlp)
 
