@@ -10,7 +10,7 @@ from conftest import PAGE, tiny_subject
 from torch import Tensor
 
 from slimllm import analyse, planning, prune, texts
-from slimllm.lending import lend
+from slimllm.lending import Lent, OnDisk, lend
 from slimllm.masking import masked, masks_of
 from slimllm.models import Subject
 from slimllm.types import Analysis, Calibration, Pin, Plan
@@ -99,13 +99,25 @@ def test_one_site_alone() -> None:
     assert [mask.mlp for mask in masks_of(analysis, plan, ("attention",))] == [None] * 3
 
 
+class Held(OnDisk):
+    """Parameters that lie in memory."""
+
+    def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
+        super().__init__({}, torch.float32, torch.device("cpu"))
+        self.tensors = tensors
+
+    def read(self) -> dict[str, torch.Tensor]:
+        return self.tensors
+
+
 def test_a_model_whose_layers_are_lent_is_masked_all_the_same() -> None:
     whole, borrowed = tiny_subject(), tiny_subject()
     analysis = analysed(whole, "magnitude")
     masks = masks_of(analysis, planning.make_plan(analysis, 0.4))
+    row: list[Lent] = []
     for layer in borrowed.layers:
         held = {name: tensor.detach().clone() for name, tensor in layer.named_parameters()}
-        lend(layer, lambda held=held: held)
+        lend(layer, Held(held), row)
     assert torch.equal(logits(masked(borrowed, masks)), logits(masked(whole, masks)))
 
 
