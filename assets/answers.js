@@ -5,16 +5,17 @@
 // stream is kept from Gradio's client as long as it waits for an answer, and the stream goes on with the next one.
 //
 // A short answer that was made after a long one can be sent before it, and then the page would go back to what was.
-// So an answer waits for those with lower numbers (`Screen.refresh` gives them); for one that is lost, not for long.
+// So an answer waits for those with lower numbers (`Screen.refresh` gives them) as long as any may still come.
 (() => {
   const ask = window.fetch.bind(window);
   const END = '"msg":"close_stream"';
   const COMPLETED = '"msg":"process_completed"';
   const NUMBER = /"data":\["answer (\d+)"/;
   const LONGEST = 1000; // ms that the client takes to see that a stream has ended
-  const PATIENCE = 2000; // ms that an answer waits for one before it
+  const PATIENCE = 10000; // ms that an answer waits for one before it while something else is asked for
   const waiting = new Set(); // events that Gradio's client waits for
   const early = new Set(); // events that were answered before the client knew their number
+  let asking = 0; // questions that are on their way
   let ending = null; // settles when the client has seen that the last stream has ended
   let last = 0; // the number of the last answer that was passed on
 
@@ -73,9 +74,10 @@
     }
 
     function release(controller, all) {
+      const lost = !waiting.size && !asking; // whatever is missing will not come
       const numbers = [...held.keys()].sort((a, b) => a - b);
       for (const number of numbers) {
-        if (!all && number > last + 1) return;
+        if (!all && !lost && number > last + 1) return;
         pass(controller, number, held.get(number));
         held.delete(number);
       }
@@ -90,10 +92,10 @@
           if (number > last + 1) {
             held.set(number, message);
             deadline ??= setTimeout(release, PATIENCE, controller, true);
-            continue;
+          } else {
+            if (message.includes(END)) release(controller, true);
+            pass(controller, number, message);
           }
-          if (message.includes(END)) release(controller, true);
-          pass(controller, number, message);
           if (held.size) release(controller, false);
         }
         release(controller, true);
@@ -106,13 +108,25 @@
     }).pipeThrough(new TextEncoderStream());
   }
 
+  async function join(given) {
+    asking += 1;
+    try {
+      const answer = await ask(...given);
+      if (answer.ok) asked((await answer.clone().json()).event_id);
+      return answer;
+    } finally {
+      asking -= 1;
+    }
+  }
+
   window.fetch = async (...given) => {
     const path = new URL(given[0]?.url ?? given[0], location.href).pathname;
-    const answer = await ask(...given);
-    if (path.endsWith('/queue/join') && answer.ok) {
-      asked((await answer.clone().json()).event_id);
-      await ending;
+    if (path.endsWith('/queue/join')) {
+      const joined = await join(given);
+      if (joined.ok) await ending;
+      return joined;
     }
+    const answer = await ask(...given);
     if (!path.endsWith('/queue/data') || !answer.ok || !answer.body) return answer;
     const signal = given[1]?.signal ?? given[0].signal;
     return new Response(ordered(patient(answer, () => ask(...given), signal)), answer);
