@@ -60,7 +60,10 @@ class Report:
         self.step: Progress | None = None  # the latest, whether shown or not
 
     def say(self, words: str) -> None:
-        print(words, file=sys.stderr, flush=True)
+        fresh = "\r\033[K" if self.terminal else ""  # a line that rewrites itself may be there
+        # at once, while `print` can be interrupted before the end of the line
+        sys.stderr.write(f"{fresh}{words}\n")
+        sys.stderr.flush()
 
     def progress(self, step: Progress) -> None:
         self.step = step

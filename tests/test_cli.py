@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from slimllm import cli, commands
+from slimllm.types import Progress
 
 ROOT = Path(__file__).parent.parent
 
@@ -207,3 +208,11 @@ def test_choices_that_do_not_fit_are_refused_before_the_model_is_read(
     line = f"prune --model somewhere --ratio 0.2 {wrong} --out {tmp_path / 'out'}"
     assert cli.main(line.split()) == 2
     assert word in capsys.readouterr().err
+
+
+def test_words_on_a_terminal_take_the_place_of_the_progress(capsys: pytest.CaptureFixture[str]) -> None:
+    report = cli.Report()
+    report.terminal = True
+    report.progress(Progress("analyse", 1, 3, "Layer 1 of 3 scored"))
+    report.say("slimllm: cancelled")
+    assert capsys.readouterr().err == "\r\033[KLayer 1 of 3 scored\r\033[Kslimllm: cancelled\n"
