@@ -54,11 +54,10 @@ def load(folder: str, job: dict[str, Any], offload: str) -> tuple[Any, Any]:
     if packed:
         config = transformers.AutoConfig.from_pretrained(folder, **how)
         how["config"], how["dtype"] = config, torch.float32 if job["exact"] else config.dtype
-    if packed and code:
-        model = transformers.AutoModelForCausalLM.from_config(config, dtype=how["dtype"], **trust)
-        fill(model.eval(), Path(folder) / "model.gguf")
-        return model, reader.from_pretrained(folder, **own) if words else None
-    if packed:
+        if code:
+            model = transformers.AutoModelForCausalLM.from_config(config, dtype=how["dtype"], **trust)
+            fill(model.eval(), Path(folder) / "model.gguf")
+            return model, reader.from_pretrained(folder, **own) if words else None
         how["gguf_file"] = own["gguf_file"] = "model.gguf"
         reader = transformers.PreTrainedTokenizerFast
     how.update(trust)

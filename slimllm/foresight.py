@@ -107,7 +107,7 @@ def cut_attention(
 def cuttable(subject: Subject) -> bool:
     """Whether the layers can be tried further: all whole and alike."""
     size = subject.shape.head_size
-    return len(set(subject.shape.widths)) == 1 and all(a.values == size for a in subject.shape.layers)
+    return not subject.shape.uneven and all(a.values == size for a in subject.shape.layers)
 
 
 def steps_of(subject: Subject) -> Iterator[Step]:

@@ -148,7 +148,7 @@ def gguf(pruned: Pruned) -> Form:
     reason = llamacpp.hindrance(name, config, subject.shape.head_size, subject.tokenizer)
     if reason:
         raise Misfit(reason, "use --export auto")
-    if len(set(subject.shape.widths)) > 1:
+    if subject.shape.uneven:
         return uneven_gguf(pruned)
     widths = same_widths(pruned)
     own = native_builds(subject, widths) if name in llamacpp.ARCHITECTURES else iter(())
@@ -187,11 +187,10 @@ FORMS: dict[str, Callable[[Pruned], Form]] = {
 def same_widths(pruned: Pruned) -> Widths:
     """The widths that all layers share, their values as wide as their heads."""
     check_values(pruned)
-    widths = set(pruned.subject.shape.widths)
-    if len(widths) > 1:
+    if pruned.subject.shape.uneven:
         remedy = "use --export shim or padded, or keep every layer the same width"
         raise Misfit("its layers have different widths", remedy)
-    return widths.pop()
+    return pruned.subject.shape.widths[0]
 
 
 def check_values(pruned: Pruned) -> None:

@@ -81,8 +81,10 @@ def readme(done: Export, pruned: Pruned, recipe: str, notes: Sequence[str]) -> s
     first = origin(pruned)
     past = f" (itself pruned, from {first})" if first != plan.model else ""
     made = f", by `{recipe}`" if recipe else ""
-    by = [] if done.tier == "gguf" and uneven(pruned) else [f"`{elsewhere(done.tier, folder.name)}`"]
-    by += [f"llama.cpp: `llama-cli -m {shlex.quote(folder.name)}/{FILE}`"] if done.tier == "gguf" else []
+    ways = [f"`{elsewhere(done.tier, folder.name)}`"]
+    if done.tier == "gguf":
+        packed = f"llama.cpp: `llama-cli -m {shlex.quote(folder.name)}/{FILE}`"
+        ways = [packed] if pruned.subject.shape.uneven else [*ways, packed]
     lines = [
         f"**Removed** from {plan.model}{past}: {plan.ratio_achieved:.1%} of the parameters ({plan.count}); "
         f"kept are {kept(plan)}. Method `{plan.method}`, recovery `{plan.recovery}`, allocation "
@@ -91,16 +93,11 @@ def readme(done: Export, pruned: Pruned, recipe: str, notes: Sequence[str]) -> s
         f"loaded in a fresh process by transformers {transformers.__version__}, logits differ by at most "
         f"{done.max_logit_difference:.1e}.",
         f"**Here**, where slimllm is installed: `{AGAIN.format(shlex.quote(folder.name))}`",
-        f"**Elsewhere**: {'; '.join(by)}",
+        f"**Elsewhere**: {'; '.join(ways)}",
         f"**Licence**: that of the original model, {first}, applies to these weights too.",
         *notes,
     ]
     return f"# {plan.model}, pruned\n\n" + "".join(f"- {' '.join(line.split())}\n" for line in lines)
-
-
-def uneven(pruned: Pruned) -> bool:
-    """Whether the layers differ in width."""
-    return len(set(pruned.subject.shape.widths)) > 1
 
 
 def elsewhere(tier: str, name: str) -> str:

@@ -14,12 +14,12 @@ import transformers
 from huggingface_hub.errors import GatedRepoError, HFValidationError
 from torch import nn
 
-from slimllm.families import Family, check_settings, family_of, shape_of
+from slimllm.families import Family, family_of, shape_of
 from slimllm.fetching import fetched, fetched_whole
 from slimllm.shapes import Shape
 from slimllm.shelf import borrow, place_of
 from slimllm.slim import built, slim_class
-from slimllm.sources import check_folder, description, locate
+from slimllm.sources import check_folder, config_of, description, locate
 from slimllm.types import LayerReport, Plan, Refusal
 
 
@@ -190,11 +190,7 @@ def read_config(place: Path | None, source: str, offline: bool) -> Any:
         how: dict[str, Any] = {"pretrained_model_name_or_path": str(place), "local_files_only": True}
         if place.suffix == ".gguf":
             how = description(place)
-        settings, _ = transformers.PreTrainedConfig.get_config_dict(**how)
-        if "gguf_file" in how:  # these are weights that a conversion makes plain
-            settings = {key: value for key, value in settings.items() if key != "quantization_config"}
-        check_settings(settings, source)
-        config = transformers.AutoConfig.from_pretrained(trust_remote_code=False, **how)
+        config = config_of(how, source)
     config.__dict__.pop("quantization_config", None)
     return config
 

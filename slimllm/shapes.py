@@ -120,6 +120,11 @@ class Shape:
         """(heads, groups, channels) of every layer: what a plan must match."""
         return tuple((layer.heads, layer.groups, layer.channels) for layer in self.layers)
 
+    @property
+    def uneven(self) -> bool:
+        """Whether the layers differ in width."""
+        return len(set(self.widths)) > 1
+
 
 @dataclass(frozen=True)
 class Grouping:

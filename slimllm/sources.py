@@ -168,14 +168,21 @@ def description(file: Path) -> dict[str, Any]:
     return {"pretrained_model_name_or_path": str(file.parent), "local_files_only": True, **packed}
 
 
+def config_of(place: dict[str, Any], source: str) -> Any:
+    """The config that transformers reads at a place, as `description` gives it; a `Refusal` for a model that
+    cannot be pruned, and what transformers raises."""
+    settings, _ = transformers.PreTrainedConfig.get_config_dict(**place)
+    if "gguf_file" in place:  # these are weights that a conversion makes plain
+        settings = {key: value for key, value in settings.items() if key != "quantization_config"}
+    check_settings(settings, source)
+    return transformers.AutoConfig.from_pretrained(trust_remote_code=False, **place)
+
+
 def convert_gguf(file: Path, folder: Path) -> None:
     """Writes a GGUF's de-quantised weights, tokenizer and config into `folder`, all or nothing."""
     place = description(file)
     try:
-        settings, _ = transformers.PreTrainedConfig.get_config_dict(**place)
-        settings.pop("quantization_config", None)  # these are weights that become plain
-        check_settings(settings, str(file))
-        config = transformers.AutoConfig.from_pretrained(**place)
+        config = config_of(place, str(file))
         model = unpacked(file, config, place)
         tokenizer = transformers.AutoTokenizer.from_pretrained(**place)
         check_biases(file, model)
