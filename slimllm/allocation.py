@@ -237,12 +237,13 @@ def step_scores(scores: torch.Tensor, layer: LayerShape, unit: Unit) -> torch.Te
 
 def whole_layers(problem: Problem, budget: float) -> Widths:
     """Drops the layers that change their input least (block influence, ShortGPT, arXiv 2403.03853) until the
-    budget is met, to within one layer."""
+    budget is met, to within one layer; locked layers and those with protected units stay."""
     heads = [max(b.heads) for b in problem.bounds]
     channels = [b.high for b in problem.bounds]
     cosine = problem.analysis.cosine
     left = problem.total(heads, channels)
-    for index in sorted(range(len(heads)), key=lambda i: -cosine[i])[:-1]:
+    order = sorted(range(len(heads)), key=lambda i: -cosine[i])[:-1]
+    for index in [i for i in order if problem.bounds[i].droppable]:
         cost = problem.cost(index, heads[index], channels[index])
         if left - cost / 2 <= budget:  # what is left is nearer than with one more layer dropped
             break

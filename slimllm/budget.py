@@ -27,6 +27,7 @@ class Bounds:
     low: int
     high: int
     align: int
+    droppable: bool = True  # whether the layer may be dropped whole
 
     def down(self, channels: float) -> int:
         """The largest feasible channel count not above `channels`."""
@@ -64,7 +65,9 @@ class Problem:
     def holding(self, widths: Mapping[int, tuple[int, int]]) -> Problem:
         """The problem in which these layers have no choice but these heads and channels."""
         bounds = tuple(
-            replace(b, heads=(widths[i][0],), low=widths[i][1], high=widths[i][1]) if i in widths else b
+            replace(b, heads=(widths[i][0],), low=widths[i][1], high=widths[i][1], droppable=False)
+            if i in widths
+            else b
             for i, b in enumerate(self.bounds)
         )
         return replace(self, bounds=bounds)
@@ -113,7 +116,8 @@ def bounds_of(
     if cut_channels:
         top = max(1, top // align * align) if top >= align else top
     floor = min(top, math.ceil(floor / align) * align)
-    return Bounds(tuple(size * j for j in range(low, high + 1)), floor, top, align)
+    free = not kept_heads and not kept_channels
+    return Bounds(tuple(size * j for j in range(low, high + 1)), floor, top, align, free)
 
 
 def per_pool(layer: LayerShape, unit: Unit, heads: Collection[int]) -> int:

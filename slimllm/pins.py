@@ -1,4 +1,4 @@
-"""Hands on a plan: heads, channels and layers that a person protects, forces out or releases. Pure."""
+"""Hands on a plan: heads, channels and layers that a person protects, forces out, releases or locks. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Literal
 
 from slimllm.allocation import ALLOCATIONS
 from slimllm.budget import bounds_of, pinned_units
-from slimllm.planning import adjust, check_pins, make_plan
+from slimllm.locks import Locks, hold_locked
+from slimllm.planning import adjust, check_pins, make_plan, problem_of, told
 from slimllm.shapes import Shape, SiteName
 from slimllm.types import Analysis, Pin, Plan, Refusal
 
@@ -49,11 +50,13 @@ def place(pin: Pin) -> tuple[int, str, int]:
     return pin.layer, pin.site, pin.index
 
 
-def pin(analysis: Analysis, plan: Plan, mark: Mark, spots: Collection[Pin]) -> Plan:
+def pin(
+    analysis: Analysis, plan: Plan, mark: Mark, spots: Collection[Pin], locks: Locks | None = None
+) -> Plan:
     """The plan after these spots are protected, forced out or released.
 
     A plan made by rules is made again by the same rules, so its size stays; one made by hand moves only where
-    it must.
+    it must. Locked layers keep their widths; a `Refusal` where that cannot be.
     """
     check_pins(analysis.shape, spots)
     protected, forced = marked(plan, mark, spots)
@@ -77,8 +80,25 @@ def pin(analysis: Analysis, plan: Plan, mark: Mark, spots: Collection[Pin]) -> P
             same_width=same_width(plan),
             protected=protected,
             forced=forced,
+            locks=locks,
         )
-    return adjust(analysis, changed, snapped(analysis.shape, plan, changed))
+    return keep_locked(analysis, adjust(analysis, changed, snapped(analysis.shape, plan, changed)), locks)
+
+
+def keep_locked(analysis: Analysis, plan: Plan, locks: Locks | None) -> Plan:
+    """The plan with the widths of the locked layers in place of its own; a `Refusal` where its pins or its
+    attention unit do not allow them."""
+    if locks is None:
+        return plan
+    problem = problem_of(analysis, plan.unit, plan.recovery, plan.align, plan.protected, plan.forced)
+    hold_locked(problem, locks)
+    heads, channels = list(plan.heads), list(plan.channels)
+    for index, kept in locks.widths(analysis.shape, plan.unit).items():
+        heads[index], channels[index] = kept
+    if (tuple(heads), tuple(channels)) == (plan.heads, plan.channels):
+        return plan
+    changed = dataclasses.replace(plan, heads=tuple(heads), channels=tuple(channels), allocation="hand")
+    return told(analysis, changed)
 
 
 def heads_alone(shape: Shape, forced: Collection[Pin], protected: Collection[Pin], spot: Pin) -> bool:

@@ -14,6 +14,7 @@ from typing import Literal, get_args
 
 from slimllm.allocation import ALLOCATIONS
 from slimllm.budget import Problem, Widths, bounds_of, layer_cost, rounded, spread, unreachable
+from slimllm.locks import Locks, hold_locked
 from slimllm.methods import method, settings
 from slimllm.recovery import RECOVERIES
 from slimllm.shapes import Shape, Unit
@@ -118,11 +119,12 @@ def make_plan(
     same_width: bool = False,
     protected: tuple[Pin, ...] = (),
     forced: tuple[Pin, ...] = (),
+    locks: Locks | None = None,
 ) -> Plan:
     """Widths that remove `ratio` of the decoder's parameters (or of all, by `count`).
 
-    `same_width` keeps every layer equally wide, which plain checkpoints need. Raises `Refusal` for what
-    cannot be met.
+    `same_width` keeps every layer equally wide, which plain checkpoints need; locked layers keep their
+    widths. Raises `Refusal` for what cannot be met.
     """
     shape = analysis.shape
     check_ratio(ratio)
@@ -131,7 +133,7 @@ def make_plan(
     check_known(count, COUNTS)
     allocation, recovery = combination(analysis.method, allocation, recovery)
     chosen = resolve_unit(analysis, unit)
-    problem = problem_of(analysis, chosen, recovery, align, protected, forced)
+    problem = hold_locked(problem_of(analysis, chosen, recovery, align, protected, forced), locks)
     budget = shape.decoder - ratio * (shape.parameters if count == "all" else shape.decoder)
     if same_width:
         heads, channels = equal_widths(problem, budget)
@@ -193,7 +195,7 @@ def equal_widths(problem: Problem, budget: float) -> Widths:
         high=min(b.high for b in problem.bounds),
     )
     if not common or first.low > first.high:
-        raise Refusal("The protected and forced units leave no common width; release some.")
+        raise Refusal("The locked layers and pinned units leave no common width; release some of them.")
     wanted = max(common) * budget / sum(layer.dense for layer in problem.layers)
     found: dict[int, int] = {}  # heads → the most channels beside them
     widths = sorted({first.low, *range(first.up(first.low), first.high, first.align), first.high})

@@ -12,6 +12,7 @@ from slimllm.types import Pin, Refusal
 from tests.synthetic import synthetic_analysis
 from ui import analyse, pinning
 from ui.picking import Picked
+from ui.plan_history import PlanHistory
 from ui.registry import Registry
 from ui.session import Loaded, Session
 
@@ -82,7 +83,7 @@ def test_without_a_choice_or_a_plan_there_is_a_sentence(planned: Session) -> Non
     with pytest.raises(Refusal, match="Choose heads"):
         pinning.apply(planned, "protect")
     planned.picked = Picked("layers", (1, 1))
-    planned.plans, planned.cursor = [], -1
+    planned.history = PlanHistory()
     with pytest.raises(Refusal, match="no plan yet"):
         pinning.apply(planned, "protect")
     assert "Click on a cell" in pinning.draw_said(Registry().open(None))

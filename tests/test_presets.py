@@ -11,6 +11,7 @@ from slimllm.types import Pin, Refusal
 from tests.synthetic import synthetic_analysis
 from ui import preset_row, presets, same, tune
 from ui.faders import bank, figures, value_of
+from ui.plan_history import PlanHistory, Step
 from ui.registry import Registry
 from ui.session import Session
 from ui.shelf import Shelf
@@ -108,7 +109,8 @@ def test_a_double_click_goes_back_to_the_latest_rules(planned: Session) -> None:
     tune.move_faders(planned, value, False)
     assert tune.automatic(planned) == rules
     only = dataclasses.replace(rules, allocation="hand")
-    planned.plans, planned.cursor = [only], 0
+    planned.history = PlanHistory()
+    planned.history.push_step(Step(only))
     assert tune.automatic(planned) is None
 
 

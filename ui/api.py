@@ -132,7 +132,18 @@ class Endpoints:
             session.take_plan(plan_from_text(json.dumps(plan)))
         else:
             session.push(
-                plan_for(session.known, None, ratio, recovery, allocation, unit, align, count, same_width)
+                plan_for(
+                    session.known,
+                    None,
+                    ratio,
+                    recovery,
+                    allocation,
+                    unit,
+                    align,
+                    count,
+                    same_width,
+                    session.locks,
+                )
             )
         view = planning.forecast(session.known, session.plan)
         return {**plan_to_dict(session.plan), "forecast": dataclasses.asdict(view)}

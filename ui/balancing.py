@@ -45,5 +45,4 @@ def move(session: Session, wanted: Any) -> None:
     """Plans the same size with this share of attention; locked layers stay."""
     if not isinstance(wanted, int | float):
         raise Refusal("The share of attention is no number; move the slider again.")
-    locked = [i for i, lock in enumerate(session.locked) if lock]
-    session.push(balance.rebalanced(session.known, session.plan, wanted / 100, locked))
+    session.push(balance.rebalanced(session.known, session.plan, wanted / 100, session.locked))

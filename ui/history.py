@@ -179,9 +179,9 @@ class Restore:
         if not mine or session.made_from(run.plan) is None:
             start_restore(REGISTRY, session, run.number, *self.where)
             return None
-        session.take_plan(run.plan)
+        kept = session.take_plan(run.plan)
         session.parent = run.number
-        session.say("tune", f"This is the plan of {run.name}.", "good")
+        session.say("tune", f"This is the plan of {run.name}.{kept}", "good")
         return "tune"
 
 

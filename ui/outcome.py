@@ -161,6 +161,7 @@ def go_on(session: Session, *, place: int, offline: bool) -> str | None:
         count=plan.count,
         protected=plan.protected,
         forced=plan.forced,
+        locks=session.locks,
     )
     session.take_plan(made)
     wishes = session.wishes.get("compare")

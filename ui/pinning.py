@@ -129,7 +129,7 @@ def apply(session: Session, mark: Mark) -> None:
     if not session.plans:
         raise Refusal("There is no plan yet that could keep this; wait until the model is analysed.")
     spots = picking.spots(session.picked, session.subject.shape, shown_layers(session))
-    session.push(pin(session.known, session.plan, mark, spots))
+    session.push(pin(session.known, session.plan, mark, spots, session.locks))
     redraw(session)
 
 

@@ -66,13 +66,13 @@ def take(session: Session, key: Any) -> None:
         return
     session.mark("presets")  # the list shows the present plan's preset, also where this one is refused
     present = session.present
-    plan, said = presets.plan_of(str(key), session.presets, session.known, present)
+    plan, said = presets.plan_of(str(key), session.presets, session.known, present, session.locks)
     session.suit(plan)
     plan = planning.told(session.known, plan)
-    session.wishes["preset"] = (str(key), plan)
-    session.take_plan(plan)
+    said += session.take_plan(plan)
+    session.wishes["preset"] = (str(key), session.plan)
     if said:
-        session.say("tune", said)
+        session.say("tune", said.strip())
 
 
 def keep_plan(session: Session, name: Any) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from slimllm import planning, whole
+from slimllm.locks import Locks
 from slimllm.recipes import plan_from_text, plan_to_dict
 from slimllm.types import Analysis, Plan, Refusal
 from ui.shelf import REMEDY, Shelf
@@ -29,10 +30,9 @@ class Preset:
     align: int = 8
     same: bool = False
 
-    def plan(self, analysis: Analysis, present: Plan | None) -> Plan:
-        return plan_for(
-            analysis, present, self.ratio, "auto", "auto", "auto", self.align, "decoder", self.same
-        )
+    def plan(self, analysis: Analysis, present: Plan | None, locks: Locks | None) -> Plan:
+        rules = ("auto", "auto", "auto", self.align, "decoder", self.same)
+        return plan_for(analysis, present, self.ratio, *rules, locks)
 
 
 OURS = (
@@ -51,13 +51,19 @@ def choices(mine: Mapping[str, Plan]) -> list[tuple[str, str]]:
     return [*ours, *((f"{name} (yours)", f"mine {name}") for name in mine)]
 
 
-def plan_of(key: str, mine: Mapping[str, Plan], analysis: Analysis, present: Plan | None) -> tuple[Plan, str]:
+def plan_of(
+    key: str,
+    mine: Mapping[str, Plan],
+    analysis: Analysis,
+    present: Plan | None,
+    locks: Locks | None = None,
+) -> tuple[Plan, str]:
     """(plan, a sentence): the plan behind a key. One kept for another model gives its rules, not its
     widths."""
     kind, _, name = str(key or "").partition(" ")
     ours = next((preset for preset in OURS if kind == "ours" and preset.name == name), None)
     if ours is not None:
-        return ours.plan(analysis, present), ""
+        return ours.plan(analysis, present, locks), ""
     plan = mine.get(name) if kind == "mine" else None
     if plan is None:
         raise Refusal("This preset is not there any more; choose another one.")
@@ -65,7 +71,7 @@ def plan_of(key: str, mine: Mapping[str, Plan], analysis: Analysis, present: Pla
         planning.check_plan(plan, analysis.shape)
     except Refusal:
         rules = (plan.align, plan.count, same_width(plan))
-        taken = plan_for(analysis, present, plan.ratio_requested, "auto", "auto", "auto", *rules)
+        taken = plan_for(analysis, present, plan.ratio_requested, "auto", "auto", "auto", *rules, locks)
         return taken, f"“{name}” was kept for another model, so its size and rules are taken, not its widths."
     return plan, ""
 

@@ -54,6 +54,7 @@ def draw(session: Session) -> str:
             same_width=not chosen,
             protected=plan.protected,
             forced=plan.forced,
+            locks=session.locks,
         )
     except Refusal as refusal:
         return line(str(refusal))

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from slimllm.locks import Locks
 from slimllm.methods import settings
 from slimllm.models import Pruned, Subject
+from slimllm.pins import keep_locked
 from slimllm.planning import check_plan
 from slimllm.types import Analysis, Calibration, LayerAnalysis, LayerReport, Plan, Refusal
 from ui import presets
@@ -21,15 +23,14 @@ from ui.choices import Source, comparable, source_of
 from ui.findings import Findings
 from ui.jobs import Job, Worker
 from ui.picking import Picked
+from ui.plan_history import PlanHistory, Step, same_rules, tell_kept
 from ui.polished import Polished
 from ui.preview import Preview
 from ui.runs import Column, Entry, Protocol, Run
-from ui.words import method_title, same_width
+from ui.words import method_title
 
 KEPT_WEIGHTS = 2  # pruned models stay in memory for the latest runs only
-KEPT_PLANS = 500
 KEPT_ANALYSES = 16  # a few megabytes each
-SAME_GESTURE = 1.0  # seconds within which a moving dial counts as one change
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,10 +91,7 @@ class Session:
         self.partial: list[LayerAnalysis | None] = []
         self.detail: int | None = None
         self.picked: Picked | None = None
-        self.plans: list[Plan] = []
-        self.cursor = -1
-        self.gesture: tuple[str, float] = ("", 0.0)
-        self.locked: list[bool] = []
+        self.history = PlanHistory()
         self.turn = 0  # the number of the last release of the faders that was heard
         self.bank: tuple[Analysis, tuple[object, ...], str] | None = (
             None  # what the faders' facts were made of last, and they
@@ -167,7 +165,7 @@ class Session:
         with self.lock:
             self.analysis, self.partial, self.detail, self.picked = None, [], None, None
             self.analyses, self.second, self.training, self.entries = {}, None, [], []
-            self.plans, self.cursor, self.locked, self.parent = [], -1, [], None
+            self.history, self.parent = PlanHistory(), None
             self.preview.forget()
             self.mark(
                 "layers", "detail", "plan", "controls", "bank", "second", "training", "entries", "preview"
@@ -179,8 +177,11 @@ class Session:
         with self.lock:
             self.keep_analysis(analysis)
             self.show_analysis(analysis)
-            self.locked = self.locked or [False] * len(analysis.layers)
-            self.push(plan)
+            try:
+                self.push(plan)
+            except Refusal as refusal:  # the new plan is the answer to a long job, so the locks give way
+                self.push(plan, locked=frozenset())
+                self.say("tune", f"The locked layers are unlocked. {refusal}")
 
     def keep_analysis(self, analysis: Analysis) -> None:
         """Remembers an analysis, so that its plans can be shown and pruned again; the oldest give way."""
@@ -245,47 +246,71 @@ class Session:
 
     @property
     def plan(self) -> Plan:
-        if self.cursor < 0:
+        if self.history.present is None:
             raise Refusal("There is no plan yet; analyse the model first.")
-        return self.plans[self.cursor]
+        return self.history.present.plan
+
+    @property
+    def plans(self) -> list[Plan]:
+        """All plans that undo and redo go through."""
+        return [step.plan for step in self.history.steps]
+
+    @property
+    def cursor(self) -> int:
+        """The place of the present plan among them; −1 where there is none."""
+        return self.history.cursor
 
     @property
     def present(self) -> Plan | None:
         """The plan, if there is one."""
-        return self.plan if self.plans else None
+        return self.history.present.plan if self.history.present else None
 
-    def push(self, plan: Plan, gesture: str = "") -> None:
-        """Makes a plan the present one. Steps of the same gesture in quick succession are one step of
-        undo."""
+    @property
+    def locked(self) -> frozenset[int]:
+        """The layers whose widths nothing changes but the person who locked them."""
+        return self.history.present.locked if self.history.present else frozenset()
+
+    @property
+    def locks(self) -> Locks | None:
+        """The locked layers with the plan whose widths they keep; None where no layer is locked."""
+        return self.history.present.locks if self.history.present else None
+
+    def lock_layers(self, locked: frozenset[int]) -> None:
+        """Locks these layers and no others: one step of undo."""
+        if locked != self.locked:
+            self.push(self.plan, locked=locked)
+            self.mark("locks")
+
+    def push(self, plan: Plan, gesture: str = "", locked: frozenset[int] | None = None) -> None:
+        """Makes a plan the present one, and `locked` the locked layers where given. Steps of the same gesture
+        in quick succession are one step of undo.
+
+        Locked layers keep their widths; a `Refusal` where this plan does not allow that.
+        """
         with self.lock:
-            now = time.monotonic()
-            name, when = self.gesture
-            same = bool(gesture) and gesture == name and now - when < SAME_GESTURE and self.cursor > 0
-            self.gesture = (gesture, now)
-            if self.cursor >= 0 and plan == self.plans[self.cursor]:
-                self.mark("plan")
-                return
-            keep = self.cursor if same else self.cursor + 1
-            self.plans = [*self.plans[:keep], plan][-KEPT_PLANS:]
-            self.cursor = len(self.plans) - 1
+            if locked is None:
+                locked = self.locked
+                plan = keep_locked(self.known, plan, self.locks)
+            self.history.push_step(Step(plan, locked), gesture)
             self.mark("plan")
 
-    def take_plan(self, plan: Plan) -> None:
-        """Makes a plan from a file or a run the present one; a `Refusal` where it is for another model."""
+    def take_plan(self, plan: Plan) -> str:
+        """Makes a plan from a file or a run the present one; a `Refusal` where it is for another model.
+        Returns which locked layers kept their widths, as `tell_kept` has it."""
         check_plan(plan, self.known.shape)
         self.suit(plan)
         self.push(plan)
         self.mark("controls", "bank")
+        return tell_kept(plan, self.plan)
 
     def step(self, by: int) -> None:
         """Moves back (−1) or forth (+1) through the plans, as far as there are any."""
         with self.lock:
             left = self.present
-            self.cursor = min(max(self.cursor + by, 0), len(self.plans) - 1)
-            self.gesture = ("", 0.0)
+            self.history.move_cursor(by)
             if left is not None:
                 self.suit(self.plan)
-                self.mark("plan", *(() if same_rules(left, self.plan) else ("controls", "bank")))
+                self.mark("plan", "locks", *(() if same_rules(left, self.plan) else ("controls", "bank")))
 
     # Runs
 
@@ -323,14 +348,3 @@ class Session:
         if self.job is not None and self.job.active:
             self.job.stopping.set()
         self._swept()
-
-
-def same_rules(one: Plan, other: Plan) -> bool:
-    """Whether two plans show the same controls: they differ in what hands did to single layers, if at all."""
-    rules = ("ratio_requested", "recovery", "unit", "align", "count", "protected", "forced")
-    alike = one.allocation == other.allocation or "hand" in (one.allocation, other.allocation)
-    return (
-        alike
-        and same_width(one) == same_width(other)
-        and all(getattr(one, rule) == getattr(other, rule) for rule in rules)
-    )

@@ -99,8 +99,8 @@ def take(session: Session, event: gr.EventData) -> str:
     entry = session.entries[row] if isinstance(row, int) and 0 <= row < len(session.entries) else None
     if entry is None or entry.plan is None:
         raise Refusal("This row has no plan to take; compare its method again.")
-    session.take_plan(entry.plan)
-    session.say("tune", f"This is the plan of {name_of(entry)}.", "good")
+    kept = session.take_plan(entry.plan)
+    session.say("tune", f"This is the plan of {name_of(entry)}.{kept}", "good")
     return "tune"
 
 

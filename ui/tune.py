@@ -140,8 +140,21 @@ def change(session: Session, gesture: str, *rules: Any) -> None:
     if session.analysis is None:
         session.mark("controls")
         raise Refusal("The model is not analysed yet; do that on the Analyse tab first.")
-    session.push(plan_for(session.known, session.present, *rules), gesture)
-    session.wishes["rules"] = (rules[3], rules[2])
+    ratio, recovery, allocation, unit, align, counted, equal = rules
+    plan = plan_for(
+        session.known,
+        session.present,
+        ratio,
+        recovery,
+        allocation,
+        unit,
+        align,
+        counted,
+        equal,
+        session.locks,
+    )
+    session.push(plan, gesture)
+    session.wishes["rules"] = (unit, allocation)
     session.mark("bank")
 
 
@@ -157,14 +170,17 @@ def move_faders(session: Session, value: dict[str, Any] | None, hold: bool) -> N
     if len(value["heads"]) != len(plan.heads):
         session.mark("bank")
         return
-    session.locked = [bool(lock) for lock in value["locked"]]
-    session.mark("locks", "plan")
+    locked = frozenset(i for i, lock in enumerate(value["locked"]) if lock)
+    held = locked & session.locked
     wanted = list(zip(value["heads"], value["channels"], strict=True))
     present = list(zip(plan.heads, plan.channels, strict=True))
-    changes = {i: pair for i, pair in enumerate(wanted) if tuple(pair) != present[i]}
+    changes = {i: pair for i, pair in enumerate(wanted) if tuple(pair) != present[i] and i not in held}
+    session.mark("plan")
     if changes:
-        locked = [i for i, lock in enumerate(session.locked) if lock or dropped(plan, i)]
-        session.push(planning.adjust(analysis, plan, changes, hold=hold, locked=locked))
+        still = locked | {i for i in range(len(present)) if dropped(plan, i)}
+        plan = planning.adjust(analysis, plan, changes, hold=hold, locked=still)
+        session.push(plan, locked=session.locked & locked)
+    session.lock_layers(locked)
 
 
 def hear_alone(session: Session, event: Any) -> None:
@@ -198,16 +214,10 @@ def load_plan(session: Session, path: str | None) -> None:
     if fits(session, plan):
         session.suit(plan)
         plan = planning.told(session.known, plan)
-    session.take_plan(plan)
-    other = session.made_from(plan) is None
-    session.say(
-        "tune",
-        "The plan is loaded. It was made with another method or text; errors shown are from the present "
-        "analysis."
-        if other
-        else "The plan is loaded.",
-        "good",
-    )
+    said = "The plan is loaded." + session.take_plan(plan)
+    if session.made_from(plan) is None:
+        said += " It was made with another method or text; errors shown are from the present analysis."
+    session.say("tune", said, "good")
 
 
 def fits(session: Session, plan: Plan) -> bool:
@@ -295,7 +305,7 @@ def draw_faders(faders: Faders, session: Session) -> Any:
     plan, analysis = session.plan, session.analysis
     value = value_of(
         plan,
-        session.locked,
+        [i in session.locked for i in range(len(plan.heads))],
         automatic=automatic(session),
         exact=planning.forecast(analysis, plan),
         solo=session.preview.solo,

@@ -9,6 +9,7 @@ from typing import Any
 
 from slimllm import planning, texts
 from slimllm.allocation import ALLOCATIONS
+from slimllm.locks import Locks
 from slimllm.types import Analysis, Calibration, Plan, Refusal
 from ui.runs import Asked, Protocol
 
@@ -62,8 +63,10 @@ def plan_for(
     align: Any,
     count: Any,
     same: bool,
+    locks: Locks | None = None,
 ) -> Plan:
-    """The plan that the controls ask for; protected and forced units of the present one stay."""
+    """The plan that the controls ask for; protected and forced units of the present one stay, and so do the
+    widths of locked layers."""
     if isinstance(ratio, bool) or not isinstance(ratio, int | float):
         raise Refusal("The dial needs a number from 0 to 0.9.")
     recovery, allocation, unit, count = map(str, (recovery, allocation, unit, count))
@@ -78,6 +81,7 @@ def plan_for(
         same_width=bool(same),
         protected=present.protected if present else (),
         forced=present.forced if present else (),
+        locks=locks,
     )
 
 

@@ -160,6 +160,7 @@ def first_plan(session: Session, analysis: Analysis) -> tuple[Plan, str]:
                 allocation=allocation,
                 align=present.align if present else 8,
                 count=present.count if present else "decoder",
+                locks=session.locks,
             )
         except Refusal:
             continue
