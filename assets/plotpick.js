@@ -1,8 +1,10 @@
 // The cursor on a plot: arrows go from point to point as the pointer would, Enter is a click. On maps that are there to
-// pick from, Shift or the mouse makes it a range, and letters say what shall happen to it. Loaded once, from this app.
+// pick from, Shift or the mouse makes it a range, and letters say what shall happen to it: wherever the focus is, as long
+// as no other control takes the letter. Loaded once, from this app.
 (() => {
   const ARROWS = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]};
   const LETTERS = {p: 'protect', f: 'force', c: 'clear', l: 'layer'};
+  const TAKERS = 'input, textarea, select, [contenteditable], [role="slider"], [role="listbox"], .pv-plot';
   const PICKED = 'slimllm:picked'; // one map at a time has a cursor
 
   const within = (i, list) => Math.min(list.length - 1, Math.max(0, i));
@@ -108,8 +110,15 @@
       place();
     }
 
-    function keys(event) {
+    /** Pins what is picked where the key is one of the letters. */
+    function pin(event) {
       const mark = LETTERS[event.key.toLowerCase()];
+      if (!mark || !span || event.ctrlKey || event.metaKey || event.altKey || event.shiftKey) return;
+      tell.pin({mark, ...span});
+      event.preventDefault();
+    }
+
+    function keys(event) {
       if (event.key in ARROWS) {
         const next = neighbour(plot, at, ARROWS[event.key]);
         if (!next) return;
@@ -121,10 +130,13 @@
         if (span && anchor !== at) tell.pick(span);
         else tell.click({...detail({points: [at]}), cell: props.picks ? span : null});
       } else if (event.key === 'Escape' && span) drop();
-      else if (mark && span && !event.ctrlKey && !event.metaKey && !event.altKey) tell.pin({mark, ...span});
-      else return;
-      event.preventDefault();
+      else return pin(event);
+      return event.preventDefault();
     }
+
+    document.addEventListener('keydown', (event) => {
+      if (plot.offsetParent && !event.target.closest?.(TAKERS)) pin(event);
+    });
 
     function drop() {
       [span, anchor] = [null, null];
@@ -146,12 +158,14 @@
         });
         plot.on('plotly_relayout', place);
         plot.on('plotly_click', (event) => {
+          plot.focus({preventScroll: true}); // Plotly keeps the press from moving the focus; the keys go on from here
           choose(event.points[0], event.event?.shiftKey && span);
           if (span && anchor !== at) tell.pick(span);
           else tell.click({...detail(event), cell: props.picks ? span : null});
         });
         plot.on('plotly_selected', (event) => {
           if (!event?.range) return;
+          plot.focus({preventScroll: true});
           window.Plotly.relayout(plot, {selections: []});
           span = touched(plot, event.range);
           anchor = null;

@@ -1,4 +1,4 @@
-// Presenter mode: large type, no controls, keys to step. The button or P enters it, Escape leaves it; nothing is sent
+// Presenter mode: large type, no controls, keys to step. The button or Shift+P enters it, Escape leaves it; nothing is sent
 // to the server but what the buttons behind it would send.
 (() => {
   const STEPS = {ArrowRight: 1, PageDown: 1, ' ': 1, ArrowLeft: -1, PageUp: -1};
@@ -42,6 +42,6 @@
     else if (on() && event.key in STEPS && !(event.key === ' ' && event.target.matches('button'))) {
       event.preventDefault();
       step(STEPS[event.key]);
-    } else if (event.key === 'p' || event.key === 'P') turn(!on());
+    } else if (event.shiftKey && event.key.toLowerCase() === 'p') turn(!on());
   });
 })();

@@ -88,6 +88,22 @@ def test_a_head_is_protected_by_key_shown_and_undone(page: Page) -> None:
     expect(page.locator("#analyse-heads .legend")).to_have_count(0)
 
 
+def test_letters_after_a_mouse_click_act_on_the_map(page: Page) -> None:
+    """With the focus on the plot, and with the focus on a button pressed since."""
+    said = page.locator("#analyse-picked")
+    press_head(page, 1, 1)
+    page.keyboard.press("p")
+    expect(said).to_contain_text("In the plan: 1 head protected.")
+    undo(page)
+    page.keyboard.press("f")
+    expect(said).to_contain_text("In the plan: 1 head forced out.")
+    page.keyboard.press("c")
+    expect(said).not_to_contain_text("In the plan")
+    page.keyboard.press("l")
+    expect(said).to_contain_text("Layer 1, all of it")
+    assert not page.evaluate("document.documentElement.classList.contains('presenting')")
+
+
 def test_a_dragged_stretch_of_channels_is_forced_out_and_kept_in_the_plan(
     page: Page, visitor: Visitor
 ) -> None:

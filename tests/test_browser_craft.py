@@ -138,7 +138,7 @@ def test_presenter_mode_is_large_and_bare_and_steps_by_keys(guest: Visitor) -> N
     assert page.evaluate(size) == before
     page.click("#tour-start")
     expect(page.locator("#tour")).to_contain_text("Step 1 of")
-    page.keyboard.press("p")
+    page.keyboard.press("Shift+P")
     page.keyboard.press("ArrowRight")
     expect(page.locator("#tour")).to_contain_text("Step 2 of")
     page.keyboard.press("Escape")

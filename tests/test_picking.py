@@ -63,12 +63,16 @@ def test_what_is_chosen_is_told_with_score_rank_and_standing(small: Analysis, pl
     held = pin(small, plan, "protect", [Pin(2, "attention", 4)])
     assert "Protected." in picking.told(Picked("heads", (2, 2), (4, 4)), small.shape, small.layers, held)
     row = picking.told(Picked("heads", (2, 3), (3, 5)), small.shape, small.layers, held)
-    assert row.startswith("Layers 2 to 3, heads 3 to 5 (6 in all). 1 protected.")
+    assert row.startswith(
+        "Layers 2 to 3, heads 3 to 5 (6 in all). 1 protected and 2 staying with their KV group."
+    )
     assert "the channels ranked 1 to 12 (12 in all)" in picking.told(
         Picked("channels", (0, 0), (0, 11), True), small.shape, small.layers, None
     )
     whole = picking.told(Picked("layers", (5, 5)), small.shape, small.layers, held)
     assert "9 heads and 96 channels" in whole
+    with_group = picking.told(Picked("heads", (2, 2), (3, 3)), small.shape, small.layers, held)
+    assert "Staying with its KV group." in with_group
     assert picking.summary(held).startswith("In the plan: 1 head protected.")
     assert picking.summary(plan) == ""
 
@@ -77,8 +81,12 @@ def test_marks_stand_where_the_units_are_in_every_order(small: Analysis, plan: P
     held = dataclasses.replace(
         plan, protected=(Pin(1, "attention", 2, 2), Pin(1, "mlp", 10, 5)), forced=(Pin(4, "mlp", 0),)
     )
-    heads = marks.on_heads(charts.heads_map(small.layers, 6, small.shape), held)
-    assert [(list(t.x), list(t.y)) for t in heads.data[1:]] == [([2, 3], [1, 1])]
+    heads = marks.on_heads(charts.heads_map(small.layers, 6, small.shape), held, small.shape)
+    signs = {t.name: (list(t.x), list(t.y)) for t in heads.data[1:]}
+    assert signs == {
+        "protected ●": ([2, 3], [1, 1]),
+        "stays with its KV group +": ([0, 1, 4, 5], [1, 1, 1, 1]),
+    }
     placed = charts.channels_map(small.layers, 6, small.shape, order="place")
     lines = marks.on_channels(placed, held, small.layers, False).data[1:]
     assert [line.name for line in lines if line.showlegend] == ["protected", "forced out"]

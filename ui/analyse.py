@@ -188,7 +188,7 @@ def draw_heads(session: Session) -> Any:
         layers = overlay.shown_layers(session)
         laid = charts.heads_map(layers, len(layers), shape)
     columns = any(layer and "value-column" in layer.attention for layer in session.partial)
-    return laid if columns else marks.on_heads(laid, plan)
+    return laid if columns else marks.on_heads(laid, plan, session.subject.shape)
 
 
 def draw_channels(session: Session) -> Any:

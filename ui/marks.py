@@ -9,8 +9,10 @@ import plotly.graph_objects as go
 
 from slimllm.budget import pinned_units
 from slimllm.pins import stretches
+from slimllm.shapes import Shape
 from slimllm.types import Pin, Plan
 from ui.drawing import COLOUR, Layers
+from ui.pin_effects import find_effects
 
 KINDS = (  # name, colour, sign, dash: told apart without colour as well
     ("protected", "ink", "●", "solid"),
@@ -19,8 +21,15 @@ KINDS = (  # name, colour, sign, dash: told apart without colour as well
 Kind = tuple[str, str, str, str]
 
 
-def on_heads(figure: go.Figure, plan: Plan | None) -> go.Figure:
-    """The map of heads with a sign on every head that is protected or forced out."""
+FOLLOWING = (  # heads that follow others of their KV group
+    ("goes with its KV group", "second", "–"),
+    ("stays with its KV group", "ink", "+"),
+)
+
+
+def on_heads(figure: go.Figure, plan: Plan | None, shape: Shape) -> go.Figure:
+    """The map of heads with a sign on every head that is protected or forced out, or follows others of its
+    KV group."""
     for pins, (name, colour, sign, _) in held(plan):
         spots = [
             (unit, pin.layer)
@@ -30,6 +39,13 @@ def on_heads(figure: go.Figure, plan: Plan | None) -> go.Figure:
         ]
         if spots:
             figure.add_trace(signs(spots, name, colour, sign))
+    if plan is not None:
+        effects = [find_effects(plan, layer, i) for i, layer in enumerate(shape.layers)]
+        goes = [(head, found.layer) for found in effects for head in found.going]
+        stays = [(head, found.layer) for found in effects for head in found.staying]
+        for spots, kind in zip((goes, stays), FOLLOWING, strict=True):
+            if spots:
+                figure.add_trace(signs(spots, *kind))
     return figure
 
 

@@ -4,7 +4,7 @@ Gradio."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from slimllm.budget import pinned_units
 from slimllm.pins import stretches, whole_layer
 from slimllm.shapes import SITES, Shape
 from slimllm.types import LayerAnalysis, Pin, Plan
+from ui.pin_effects import find_effects
 from ui.words import figure
 
 Span = tuple[int, int]  # first and last
@@ -89,7 +90,7 @@ def told(chosen: Picked, shape: Shape, layers: Sequence[LayerAnalysis | None], p
         else (f"Layers {chosen.layers[0]} to {chosen.layers[1]}")
     )
     said = f"{where}, {named(chosen, shape, layers, pins)}."
-    return said if plan is None else f"{said} {standing(plan, pins)}"
+    return said if plan is None else f"{said} {standing(plan, pins, shape)}"
 
 
 def named(chosen: Picked, shape: Shape, layers: Sequence[LayerAnalysis | None], pins: Sequence[Pin]) -> str:
@@ -125,7 +126,7 @@ def single(chosen: Picked, shape: Shape, scored: LayerAnalysis | None, unit: int
     return f"{words}: score {exact}, rank {rank:,} of {len(site.ranking.scores):,}"
 
 
-def standing(plan: Plan, pins: Sequence[Pin]) -> str:
+def standing(plan: Plan, pins: Sequence[Pin], shape: Shape) -> str:
     """How many of these units the plan holds, and how."""
     total = sum(pin.count for pin in pins)
     parts = []
@@ -133,7 +134,21 @@ def standing(plan: Plan, pins: Sequence[Pin]) -> str:
         held = sum(len(pinned_units(pins, *at) & pinned_units(mine, *at)) for at in places(pins))
         if held:
             parts.append(words if held == total else f"{held:,} {words}")
-    return f"{' and '.join(parts).capitalize()}." if parts else "Free: the plan decides."
+    for words, many in with_groups(plan, pins, shape):
+        if many:
+            parts.append(words if many == total else f"{many:,} {words}")
+    said = " and ".join(parts) or "free: the plan decides"
+    return f"{said[0].upper()}{said[1:]}."
+
+
+def with_groups(plan: Plan, pins: Sequence[Pin], shape: Shape) -> Iterator[tuple[str, int]]:
+    """How many of these heads go, and how many stay, because others of their KV group are pinned."""
+    layers = sorted({pin.layer for pin in pins if pin.site == "attention"})
+    units = {layer: pinned_units(pins, layer, "attention") for layer in layers}
+    its = "its" if sum(pin.count for pin in pins) == 1 else "their"
+    effects = {layer: find_effects(plan, shape.layers[layer], layer) for layer in layers}
+    yield f"going with {its} KV group", sum(len(units[i] & set(effects[i].going)) for i in layers)
+    yield f"staying with {its} KV group", sum(len(units[i] & set(effects[i].staying)) for i in layers)
 
 
 def places(pins: Sequence[Pin]) -> list[tuple[int, Any]]:

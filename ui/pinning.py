@@ -9,7 +9,7 @@ import gradio as gr
 
 from slimllm.pins import Mark, pin
 from slimllm.types import Refusal
-from ui import picking
+from ui import picking, pin_effects
 from ui.channel_maps import ORDERS, Order
 from ui.detail import chosen_layer
 from ui.overlay import shown_layers
@@ -160,7 +160,10 @@ def draw_said(session: Session) -> str:
         shape = session.subject.shape
         words = picking.told(session.picked, shape, shown_layers(session), plan)
         said = f"<p>{safe(words)}</p>"
-    rest = picking.summary(plan) if plan is not None else ""
+    rest = ""
+    if plan is not None and session.loaded is not None:
+        effects = pin_effects.tell_effects(plan, session.subject.shape)
+        rest = " ".join(words for words in (picking.summary(plan), effects) if words)
     return said + (f'<p class="quiet">{safe(rest)}</p>' if rest else "")
 
 
