@@ -76,6 +76,29 @@ def test_every_figure_is_told_in_plain_words(visitor: Visitor) -> None:
     expect(page.locator("#compare-errors .main-svg").first).to_be_visible()
 
 
+def test_results_of_another_plan_are_marked_until_the_plan_is_back(visitor: Visitor) -> None:
+    page = visitor.page
+    expect(page.locator("#compare-next")).to_be_visible()
+    visitor.tab("Tune")
+    page.locator("#tune-target input[type=number]").fill("0.35")
+    page.keyboard.press("Enter")
+    expect(page.locator("#tune-undo")).to_be_enabled()
+    visitor.tab("Compare")
+    said = page.locator("#compare-verdict")
+    expect(said).to_contain_text("These results belong to Run 1")
+    expect(said).to_contain_text("The plan has changed since")
+    expect(page.locator("#compare-table .outdated")).to_be_visible()
+    expect(page.locator("#compare-next")).to_be_hidden()
+    expect(page.locator("#compare-steps button")).to_have_count(0)
+    assert against_axe(visitor) == []
+    visitor.tab("Tune")
+    page.click("#tune-undo")
+    visitor.tab("Compare")
+    expect(said).not_to_contain_text("These results belong")
+    expect(page.locator("#compare-table .outdated")).to_have_count(0)
+    expect(page.locator("#compare-next")).to_be_visible()
+
+
 def test_where_it_broke_by_pointer_and_by_keys(visitor: Visitor) -> None:
     page = visitor.page
     visitor.set("compare-passage-own", "Every <b>layer</b> reads.")

@@ -375,11 +375,43 @@ def test_value_columns_and_a_dropped_layer(visit: Open, app: App) -> None:
     assert (value["heads"][2], value["channels"][2]) == (8, 48), "a layer comes back whole on its other site"
 
 
+def slide(page: Any, start: tuple[float, float], by: float) -> None:
+    """Puts a finger down, moves it up (below 0) or down, and lifts it."""
+    hand = page.context.new_cdp_session(page)
+    x, y = start
+    for i in range(9):
+        kind = "touchMove" if i else "touchStart"
+        hand.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y + by * i / 8}]})
+    hand.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+
+def test_a_finger_that_scrolls_over_the_faders_edits_nothing(visit: Open, app: App) -> None:
+    page = visit(width=390, has_touch=True, is_mobile=True)
+    fader(page, "mlp", 1).scroll_into_view_if_needed()
+    before = page.evaluate("[...document.querySelectorAll('[role=slider]')].map((f) => f.ariaValueNow)")
+    for layer, share in ((1, 0.3), (2, 0.7), (0, 0.2)):
+        at = page.evaluate("scrollY")
+        slide(page, spot(page, "mlp", layer, share), -60)
+        page.wait_for_function(f"scrollY > {at}")
+    page.touchscreen.tap(*spot(page, "mlp", 2, 0.1))
+    expect(page.locator(".fd-selected")).to_have_text("Layer 2, MLP")
+    now = page.evaluate("[...document.querySelectorAll('[role=slider]')].map((f) => f.ariaValueNow)")
+    assert now == before
+    assert app.heard.releases == []
+
+
 def test_a_finger_moves_a_fader_and_nothing_is_cut_off_on_a_phone(visit: Open, app: App) -> None:
     page = visit(width=390, has_touch=True, is_mobile=True)
     fader(page, "mlp", 1).scroll_into_view_if_needed()
-    page.touchscreen.tap(*spot(page, "mlp", 1, 0.5))
-    assert abs(released(page, app)["channels"][1] - 512) <= 24
+    page.touchscreen.tap(*spot(page, "mlp", 1, 0.2))
+    handle = page.locator("[data-site=mlp][data-layer='1'] .fd-handle")
+    box = handle.bounding_box()
+    assert min(box["width"], box["height"]) >= 28, "as large as a fingertip"
+    place, height = page.evaluate("scrollY"), fader(page, "mlp", 1).bounding_box()["height"]
+    start = kept(page, "mlp", 1)
+    slide(page, (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2), height / 4)
+    assert abs(released(page, app)["channels"][1] - (start - CHANNELS / 4)) <= 24
+    assert page.evaluate("scrollY") == place
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     width = fader(page, "mlp", 1).bounding_box()["width"]
     assert width >= 24

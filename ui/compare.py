@@ -84,8 +84,9 @@ def number(value: int, label: str, info: str, name: str) -> Number:
 
 
 def onward(session: Session) -> tuple[str, str] | None:
-    """The way to the next tab, once there is a comparison."""
-    return ("Next: keep or export it", "history") if session.comparison and not session.busy else None
+    """The way to the next tab, once the present plan has been carried out."""
+    done = session.comparison and not session.busy and not outcome.tell_outdated(session)
+    return ("Next: keep or export it", "history") if done else None
 
 
 def missing(session: Session) -> tuple[str, str] | None:

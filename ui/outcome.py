@@ -21,7 +21,7 @@ from ui.session import Comparison, Session
 from ui.tables import table_of, verdict
 from ui.verdicts import NextStep, Pairs, next_steps, on_layers, worsening
 from ui.wishes import asked_for
-from ui.words import method_title, note, safe
+from ui.words import method_title, note, safe, share
 
 MOST_STEPS = 3
 PLACE = "The table of all three models appears here, column by column, while they are measured."
@@ -43,15 +43,16 @@ def build(screen: Screen, offline: bool) -> None:
         elem_id="compare-errors",
     )
     words = gr.HTML(elem_id="compare-errors-words", padding=False)
-    screen.show(said, draw_verdict, token=lambda s: (s.serial["table"], s.born, s.busy))
-    screen.show(
-        buttons,
-        draw_steps,
-        token=lambda s: (s.serial["table"], s.born, s.busy, bool(s.plans)),
-    )
-    screen.show(table, draw_table, "table", "runs")
+
+    def token(session: Session) -> tuple[Any, ...]:
+        parts = (session.serial["table"], session.serial["runs"], session.born)
+        return (*parts, session.busy, bool(session.plans), tell_outdated(session))
+
+    screen.show(said, draw_verdict, token=token)
+    screen.show(buttons, draw_steps, token=token)
+    screen.show(table, draw_table, token=token)
     screen.show(errors, draw_errors, "table", "runs", pace=2.0)
-    screen.show(words, draw_words, "table", "runs", pace=2.0)
+    screen.show(words, draw_words, token=token, pace=2.0)
     for place, button in enumerate(buttons):
         screen.on(button.click, "compare", partial(go_on, place=place, offline=offline))
 
@@ -76,6 +77,25 @@ def errors_of(session: Session) -> Pairs:
     return run.errors if run else ()
 
 
+def tell_outdated(session: Session) -> str:
+    """That the figures shown are not those of the present plan, in plain sentences; empty where they are."""
+    last = session.comparison
+    if last is None or session.pending is not None or not session.plans:
+        return ""
+    run = session.archive.find(last.run)
+    whose = f"{run.name} ({share(last.plan.ratio_achieved)} removed)" if run else "an earlier plan"
+    if session.busy and session.job is not None and session.job.kind == "compare":
+        return f"These results belong to {whose}. New ones replace them as soon as they are measured."
+    if last.plan != session.plan:
+        return f"These results belong to {whose}. The plan has changed since; prune again to measure it."
+    return ""
+
+
+def mark_outdated(session: Session, html: str) -> str:
+    """What is shown, greyed where it belongs to another plan than the present one."""
+    return f'<div class="outdated">{html}</div>' if html and tell_outdated(session) else html
+
+
 def draw_verdict(session: Session) -> str:
     """The verdict once all is measured; on what is left of an earlier run, that it is one."""
     found = shown(session)
@@ -84,7 +104,8 @@ def draw_verdict(session: Session) -> str:
     if session.pending is not None:
         return note("info", "The verdict comes once all is measured.")
     if session.comparison is not None:
-        return verdict(found)
+        old = tell_outdated(session)
+        return (note("info", old) if old else "") + mark_outdated(session, verdict(found))
     earlier = (
         f"This is Run {found.run} of {found.plan.model}, from before; its figures were kept, its weights not."
     )
@@ -94,9 +115,9 @@ def draw_verdict(session: Session) -> str:
 def draw_table(session: Session) -> str:
     """The three columns, or what will be here."""
     found = shown(session)
-    return (
-        note("info", PLACE) if found is None else table_of(found.columns, found.protocol, found.plan.recovery)
-    )
+    if found is None:
+        return note("info", PLACE)
+    return mark_outdated(session, table_of(found.columns, found.protocol, found.plan.recovery))
 
 
 def draw_errors(session: Session) -> Any:
@@ -107,6 +128,8 @@ def draw_errors(session: Session) -> Any:
 
 def draw_words(session: Session) -> str:
     said = on_layers(errors_of(session))
+    if old := tell_outdated(session):
+        said = f"{said} {old}".strip()
     return f'<p class="foot">{safe(said)}</p>' if said else ""
 
 
@@ -114,6 +137,8 @@ def steps_for(session: Session) -> tuple[NextStep, ...]:
     """What the buttons offer: nothing while a job runs or where there is no analysis to plan from."""
     last = session.comparison
     if last is None or session.busy or not session.plans or session.analysis is None:
+        return ()
+    if tell_outdated(session):
         return ()
     worse = worsening(last.columns)
     return () if worse is None else next_steps(last.plan, worse)[:MOST_STEPS]

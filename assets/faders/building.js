@@ -29,6 +29,7 @@ function build() {
   root.replaceChildren(readout(), tools(), bench, legend());
   new ResizeObserver(() => fit(n)).observe(lanes);
   nodes.strip.addEventListener('scroll', () => fit(n), {passive: true});
+  paintSelected();
   if (held && inside) nodes.faders[held.site]?.[held.layer]?.focus();
 }
 
@@ -102,6 +103,7 @@ function fader(site, layer) {
     style: `--weight:${bank.layers[layer].weight}`,
   });
   node.append(make('span', 'fd-track', {}, make('span', 'fd-fill'), ghost(site, layer), make('span', 'fd-cap')));
+  node.append(make('span', 'fd-handle')); // what a finger drags: shown on the selected fader only
   return node;
 }
 

@@ -44,7 +44,8 @@ function where(event, box) {
 function paintTo(event) {
   const {site, box} = drag;
   const to = where(event, box);
-  if (event.shiftKey) to.layer = drag.layer;
+  if (event.shiftKey || drag.touch) to.layer = drag.layer;
+  if (drag.touch) to.share = clamp(to.share + drag.offset, 0, 1);
   const from = drag.last ?? to;
   const span = Math.abs(to.layer - from.layer);
   for (let i = span ? 1 : 0; i <= span; i += 1) {
@@ -57,26 +58,38 @@ function paintTo(event) {
   point({site, layer: to.layer});
 }
 
+/** A finger on a fader scrolls the page, for all we know: lifted in the same place it selects the fader, whose handle can
+ * then be dragged. A second tap goes back to what the rules give. */
+function tap(event, site, row) {
+  const {layer} = where(event, row.getBoundingClientRect());
+  focusFader(site, layer);
+  if (pressedAgain(event, site, layer)) setAutomatic(site, layer);
+}
+
 function begin(event, site, row) {
   if (event.button !== 0 || drag) return;
+  const touch = event.pointerType === 'touch';
+  finger = touch && !event.target.closest('.fd-handle') ? {id: event.pointerId, x: event.clientX, y: event.clientY} : null;
+  if (finger) return;
   release();
   const box = row.getBoundingClientRect();
   const at = where(event, box);
+  const kept = value[WORDS[site].key][at.layer] / dense(site, at.layer);
   drag = {
     site, box, layer: at.layer, last: null, moved: false, id: event.pointerId, late: false,
+    touch, offset: kept - at.share, // a finger moves the handle from wherever it took it
     before: {heads: [...value.heads], channels: [...value.channels]},
   };
   row.setPointerCapture(event.pointerId);
   row.classList.add('fd-dragging');
   focusFader(site, at.layer);
-  drag.again = pressedAgain(event, site, at.layer);
+  drag.again = !touch && pressedAgain(event, site, at.layer);
   if (drag.again) {
     setAutomatic(site, at.layer);
     event.preventDefault();
     return;
   }
-  // A finger may be about to scroll the strip: wait until it moves up or down, or lifts.
-  if (event.pointerType !== 'touch') paintTo(event);
+  if (!touch) paintTo(event);
   event.preventDefault();
 }
 
@@ -114,11 +127,18 @@ function listen(row, site) {
     } else if (!drag) point({site, layer: where(event, row.getBoundingClientRect()).layer});
   });
   row.addEventListener('pointerup', (event) => {
+    if (finger?.id === event.pointerId) {
+      if (Math.hypot(event.clientX - finger.x, event.clientY - finger.y) < NEAR) tap(event, site, row);
+      finger = null;
+    }
     if (!mine(event)) return;
     if (!drag.moved && !drag.again) paintTo(event);
     finish(row);
   });
-  row.addEventListener('pointercancel', (event) => mine(event) && abandon(row));
+  row.addEventListener('pointercancel', (event) => {
+    finger = null;
+    if (mine(event)) abandon(row);
+  });
   row.addEventListener('pointerleave', () => !drag && point(null));
   row.addEventListener('keydown', (event) => (drag ? event.key === 'Escape' && abandon(row) : press(event, site)));
   row.addEventListener('keyup', () => !drag && release());

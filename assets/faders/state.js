@@ -25,6 +25,7 @@ let automatic = null; // the widths that the rules alone would give
 let solo = ''; // the one site whose cuts count
 let exact = null; // Python's own figures, until something moves
 let tapped = null; // the last press, for a double one
+let finger = null; // a finger put on a fader: {id, x, y}; a tap if it is lifted there, else the page scrolls
 let changed = false; // something moved since the last release, and
 let fresh = new Set(); // what: 'attention 3', 'mlp 3' or 'lock 3'
 let turn = 0; // the number of the last release: rises over all pages of this browser

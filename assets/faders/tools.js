@@ -50,7 +50,14 @@ function paintTools() {
 
 function select(next) {
   selected = next;
+  paintSelected();
   paintTools();
+}
+
+/** Marks the fader that the tools are for; on a touch screen it alone has a handle. */
+function paintSelected() {
+  root.querySelector('.fd-chosen')?.classList.remove('fd-chosen');
+  nodes.faders[selected.site][selected.layer]?.classList.add('fd-chosen');
 }
 
 // Numbers ------------------------------------------------------------------------------------------------

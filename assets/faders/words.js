@@ -24,7 +24,7 @@ const count = (number) => scaled(number, ['', 'k', 'M', 'B']).join(' ').trim();
 const bytes = (number) => scaled(number / 1000, ['kB', 'MB', 'GB']).join(' ');
 
 const IDLE = matchMedia('(pointer: coarse)').matches
-  ? 'Touch a fader and move up or down. Sideways scrolls to the other layers.'
+  ? 'Tap a fader to see what it keeps, costs and saves; then drag its handle.'
   : 'Point at a fader to see what it keeps, costs and saves.';
 
 const FIGURES = [
