@@ -32,6 +32,7 @@ from slimllm.types import Calibration
 from tests.serving import chromium, served, spot
 from tests.synthetic import synthetic_analysis
 from ui import work
+from ui.estimates import Rates
 from ui.registry import REGISTRY
 from ui.session import Loaded, Session
 
@@ -101,7 +102,7 @@ def made_up(session: Session, model: Model) -> None:
     made = synthetic_analysis(model.layers, model.heads, model.groups, model.head_size, model.channels)
     analysis = dataclasses.replace(made, model=subject.source, shape=subject.shape)
     session.preview.auto = False  # without weights there is nothing to hear
-    session.set_loaded(Loaded(subject, 100.0, "cpu", "bfloat16"))
+    session.set_loaded(Loaded(subject, Rates(100.0), "cpu", "bfloat16"))
     session.set_analysis(analysis, make_plan(analysis, 0.3))
 
 

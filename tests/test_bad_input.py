@@ -27,6 +27,7 @@ from tests.conftest import tiny_config, tiny_model, tiny_tokenizer
 from tests.forging import Forger
 from tests.synthetic import synthetic_analysis
 from tests.test_recipes import PLAN, changed
+from ui.estimates import Rates
 from ui.faders import checked
 from ui.session import Loaded
 
@@ -621,7 +622,9 @@ def files(folder: Path) -> dict[Path, bytes]:
 def forger(address: str) -> Forger:
     """A stranger's session, in which a model is loaded and planned."""
     made = Forger(address)
-    loaded = Loaded(models.subject("tiny", tiny_model("llama"), tiny_tokenizer()), 1000.0, "cpu", "float32")
+    loaded = Loaded(
+        models.subject("tiny", tiny_model("llama"), tiny_tokenizer()), Rates(1000.0), "cpu", "float32"
+    )
     made.session.set_loaded(loaded)
     analysis = synthetic_analysis(layers=3, heads=6, groups=3, head_size=8, channels=96)
     made.session.set_analysis(analysis, planning.make_plan(analysis, 0.2))

@@ -29,6 +29,7 @@ from tests.conftest import PAGE, tiny_model, tiny_tokenizer
 from tests.forging import Forger
 from tests.synthetic import synthetic_analysis
 from tests.test_recipes import PLAN
+from ui.estimates import Rates
 from ui.registry import REGISTRY
 from ui.session import Loaded
 
@@ -431,7 +432,9 @@ JUNK: list[Any] = [
 def test_bad_input_every_event_of_the_page_takes_junk(address: str, caplog: pytest.LogCaptureFixture) -> None:
     forger = Forger(address)
     session = forger.session
-    loaded = Loaded(models.subject("tiny", tiny_model("llama"), tiny_tokenizer()), 1000.0, "cpu", "float32")
+    loaded = Loaded(
+        models.subject("tiny", tiny_model("llama"), tiny_tokenizer()), Rates(1000.0), "cpu", "float32"
+    )
     session.set_loaded(loaded)
     session.set_analysis(FITTING, make_plan(FITTING, 0.2))
     session.preview.auto = False

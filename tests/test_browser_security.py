@@ -14,6 +14,7 @@ from tests.runs_made_up import family
 from tests.synthetic import synthetic_analysis
 from tests.visiting import BROWSER, Visitor, expect
 from ui import report
+from ui.estimates import Rates
 from ui.findings import Findings, Guess, Passage, Piece
 from ui.registry import REGISTRY
 from ui.runs import Budget, Entry, Protocol
@@ -31,7 +32,9 @@ def poisoned(session: Session) -> str:
     """Puts the words wherever words of others are shown; the report's HTML."""
     analysis = synthetic_analysis(layers=3, heads=6, groups=3, head_size=8, channels=96)
     analysis = dataclasses.replace(analysis, model=EVIL, calibration=Calibration(text=f"/{EVIL}.txt"))
-    loaded = Loaded(models.subject(EVIL, tiny_model("llama"), tiny_tokenizer()), 100.0, "cpu", EVIL, (EVIL,))
+    loaded = Loaded(
+        models.subject(EVIL, tiny_model("llama"), tiny_tokenizer()), Rates(100.0), "cpu", EVIL, (EVIL,)
+    )
     session.set_loaded(loaded)
     session.preview.auto = False
     session.preview.prompt = EVIL

@@ -15,6 +15,7 @@ from slimllm.evaluate import Speed, TokenLosses
 from slimllm.types import Calibration, Refusal
 from tests.conftest import tiny_subject
 from ui import answering, forgetting, pacing, passage, probes, trials
+from ui.estimates import Rates
 from ui.findings import Findings, Guess, Passage, Piece, excerpt, pieces_of
 from ui.jobs import Job
 from ui.registry import Registry
@@ -147,7 +148,7 @@ def compared(page: Path) -> tuple[Registry, Session]:
     """A session whose tiny model has been pruned and recovered."""
     registry, subject = Registry(), tiny_subject()
     session = registry.open(None)
-    session.set_loaded(Loaded(subject, 1000.0, "cpu", "float32"))
+    session.set_loaded(Loaded(subject, Rates(1000.0), "cpu", "float32"))
     analysis = pipeline.analyse(
         subject, texts.text(str(page)), Calibration(str(page), 4, 32), method_name="magnitude"
     )

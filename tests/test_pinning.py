@@ -11,6 +11,7 @@ from slimllm import planning
 from slimllm.types import Pin, Refusal
 from tests.synthetic import synthetic_analysis
 from ui import analyse, pinning
+from ui.estimates import Rates
 from ui.picking import Picked
 from ui.plan_history import PlanHistory
 from ui.registry import Registry
@@ -22,7 +23,7 @@ def planned() -> Session:
     session = Registry().open(None)
     made = synthetic_analysis(layers=4, channels=256)
     subject: Any = SimpleNamespace(shape=made.shape)
-    session.loaded = Loaded(subject, 1.0, "cpu", "float32")
+    session.loaded = Loaded(subject, Rates(1.0), "cpu", "float32")
     session.set_analysis(made, planning.make_plan(made, 0.2))
     return session
 

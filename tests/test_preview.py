@@ -13,6 +13,7 @@ from slimllm.masking import masked, masks_of
 from slimllm.types import Calibration, Refusal
 from tests.conftest import tiny_subject
 from ui import preview_panel, previewing
+from ui.estimates import Rates
 from ui.registry import Registry
 from ui.session import Loaded, Session
 
@@ -29,7 +30,7 @@ def session(registry: Registry, page: Path) -> Session:
     subject, calibration = tiny_subject(), Calibration(str(page), 4, 32)
     analysis = pipeline.finish(pipeline.analyse(subject, texts.text(str(page)), calibration))
     made = registry.open(None)
-    made.set_loaded(Loaded(subject, 100.0, "cpu", "float32"))
+    made.set_loaded(Loaded(subject, Rates(100.0), "cpu", "float32"))
     made.set_analysis(analysis, planning.make_plan(analysis, 0.4))
     return made
 
@@ -94,7 +95,7 @@ def test_it_is_no_job_of_the_session_and_ends_with_its_model(registry: Registry,
 
 def test_slow_models_wait_for_the_button(registry: Registry, session: Session) -> None:
     assert session.loaded is not None
-    session.loaded = Loaded(session.subject, 5.0, "cpu", "float32")
+    session.loaded = Loaded(session.subject, Rates(5.0), "cpu", "float32")
     previewing.follow(registry, session)
     assert session.preview.job is None
     assert "press Preview" in preview_panel.state(session)

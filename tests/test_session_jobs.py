@@ -17,6 +17,7 @@ from slimllm.types import Calibration, Plan, Progress, Refusal
 from tests.conftest import tiny_subject
 from tests.synthetic import synthetic_analysis
 from ui import entries
+from ui.estimates import Rates
 from ui.jobs import Job, Worker, sentence
 from ui.registry import Registry
 from ui.runs import Asked, Column, Protocol, Run
@@ -326,7 +327,7 @@ def test_only_the_latest_weights_stay_in_memory() -> None:
 def ready(page: Path) -> tuple[Session, Asked]:
     """A session with a tiny model, analysed and planned, and a way to measure it."""
     session, model = Registry().open(None), tiny_subject()
-    session.set_loaded(Loaded(model, 1000.0, "cpu", "float32"))
+    session.set_loaded(Loaded(model, Rates(1000.0), "cpu", "float32"))
     calibration = Calibration(str(page), 4, 32)
     made = pipeline.analyse(model, texts.text(str(page)), calibration)
     analysis = pipeline.finish(made)

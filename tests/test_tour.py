@@ -13,6 +13,7 @@ from slimllm import planning
 from slimllm.types import LayerReport
 from tests.synthetic import synthetic_analysis
 from ui import sketches, story
+from ui.estimates import Rates
 from ui.runs import Column
 from ui.session import Answer, Comparison, Loaded, Session
 from ui.story import STEPS, Step
@@ -135,7 +136,7 @@ def travelled(recovery: str = "regression") -> Session:
     session = Session("somebody-on-the-tour")
     analysis = synthetic_analysis(layers=6, channels=96)
     subject = SimpleNamespace(shape=analysis.shape, source="synthetic")
-    session.loaded = Loaded(subject, 1000.0, "cpu", "float32")  # type: ignore[arg-type]
+    session.loaded = Loaded(subject, Rates(1000.0), "cpu", "float32")  # type: ignore[arg-type]
     plan = planning.make_plan(analysis, 0.2, recovery=recovery)
     session.set_analysis(analysis, plan)
     reports = tuple(

@@ -102,7 +102,7 @@ def facts_of(loaded: Loaded) -> list[tuple[str, str]]:
         ("Longest text", f"{shape.max_length:,} tokens"),
         ("Memory", size(shape.parameters * subject.dtype.itemsize)),
         ("Runs on", f"{loaded.device}, {loaded.dtype}"),
-        ("Reads about", f"{loaded.pace:,.0f} tokens/s"),
+        ("Reads about", f"{loaded.rates.reading:,.0f} tokens/s"),
     ]
 
 

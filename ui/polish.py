@@ -142,7 +142,7 @@ def draw_preflight(session: Session) -> str:
     read = wish.steps * BATCH * LENGTH
     words = f"Learns from {read:,} tokens"
     if session.loaded is not None:
-        seconds = TIMES_FORWARD * read / max(session.loaded.pace, 1e-9)
+        seconds = TIMES_FORWARD * read / max(session.loaded.rates.reading, 1e-9)
         words += f": roughly {duration(seconds)}, and then it is measured"
     return note("quiet", f"{words}.")
 

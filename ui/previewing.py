@@ -42,7 +42,7 @@ def follow(registry: Registry, session: Session) -> None:
 
 def quick(session: Session) -> bool:
     """Whether the model reads fast enough for a preview after every change."""
-    return session.loaded is not None and session.loaded.pace >= SLOWEST
+    return session.loaded is not None and session.loaded.rates.reading >= SLOWEST
 
 
 def drop(registry: Registry, session: Session) -> None:
@@ -57,7 +57,7 @@ def drop(registry: Registry, session: Session) -> None:
 def start(registry: Registry, session: Session) -> Job:
     """The spare job that previews the present plan; it takes the place of one under way."""
     subject, plan, analysis, preview = session.subject, session.plan, session.known, session.preview
-    pace = session.loaded.pace if session.loaded else SLOWEST
+    pace = session.loaded.rates.reading if session.loaded else SLOWEST
     drop(registry, session)
     asked = preview.asked = plan, preview.solo
     prompt, sites = preview.prompt, (preview.solo,) if preview.solo else SITES

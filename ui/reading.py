@@ -10,7 +10,7 @@ import gradio as gr
 from slimllm import planning
 from slimllm.methods import METHODS, Option, method
 from slimllm.types import Calibration, Refusal
-from ui import work
+from ui import estimates
 from ui.choices import all_options, label_of, options_of
 from ui.own import Number
 from ui.screen import Screen
@@ -133,21 +133,24 @@ def draw_preflight(session: Session) -> str:
             )
     except Refusal as refusal:
         return note("bad", str(refusal))
-    tokens, seconds, memory = work.rough_cost(session.loaded, calibration)
-    said = f"Reads {tokens:,} tokens: roughly {duration(seconds)} and {size(memory)} beyond the model."
-    if method(name).learns:
-        said += " " + training_words(session, name, options)
-    if method(name).probes:
-        said += " It also measures how far the answers move when a layer is disturbed, which takes longer."
+    subject, tokens = session.loaded.subject, estimates.analysis_tokens(calibration)
+    seconds = estimates.analysis_seconds(subject, session.loaded.rates, calibration, name, options)
+    memory = estimates.analysis_bytes(subject, calibration)
+    said = f"Reads {tokens:,} tokens. About {duration(seconds)} and {size(memory)} of extra memory."
+    if extra := longest_part(name, options):
+        said += f" {extra}"
     doubt = planning.doubt(session.loaded.subject.shape, method(name).recovery, tokens)
     return note("quiet", said) + (note("info", doubt) if doubt else "")
 
 
-def training_words(session: Session, name: str, options: dict[str, Any]) -> str:
-    """What a method that learns takes on top."""
-    if method(name).learns != "gates":
-        return "Then it asks the loss for gradients, which takes memory for the whole model at once."
-    steps = int(options.get("steps", 300))
-    pace = session.loaded.pace if session.loaded else 1.0
-    seconds = work.training_seconds(steps, pace)
-    return f"Before that it trains its gates for {steps:,} steps: roughly {duration(seconds)} more."
+def longest_part(name: str, options: dict[str, Any]) -> str:
+    """What a method does beside reading the text, in one sentence; empty where it does no more."""
+    row = method(name)
+    if row.probes:
+        return "Most of that goes into damaging every layer in turn, to see how far the output moves."
+    if row.learns == "gates":
+        steps = int(options.get("steps", 300))
+        return f"Most of that goes into training its gates, for {steps:,} steps."
+    if row.learns:
+        return "It also computes gradients, which takes memory for the whole model at once."
+    return ""

@@ -20,6 +20,7 @@ from ui import presets
 from ui.aftermath import Diary, page_folder
 from ui.archive import Archive, remembered
 from ui.choices import Source, comparable, source_of
+from ui.estimates import Rates
 from ui.findings import Findings
 from ui.jobs import Job, Worker
 from ui.picking import Picked
@@ -35,11 +36,10 @@ KEPT_ANALYSES = 16  # a few megabytes each
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A model that is shared by all sessions, the tokens per second at which it reads, and how pruned
-    versions of it can be stored."""
+    """A model that all sessions share, how fast this machine works with it, and how it can be stored."""
 
     subject: Subject
-    pace: float
+    rates: Rates
     device: str
     dtype: str
     outlook: tuple[str, ...] = ()

@@ -7,18 +7,18 @@ from typing import Any
 
 import gradio as gr
 
-from slimllm.methods import METHODS, method
+from slimllm.methods import METHODS
 from slimllm.types import Refusal
-from ui import charts, work
+from ui import charts, estimates
 from ui.choices import for_ratio
 from ui.entries import budget_of, start_methods
 from ui.own import CheckboxGroup
 from ui.pieces import job_line, start_and_stop
 from ui.plotview import PlotView
 from ui.registry import REGISTRY
-from ui.runs import Asked, Entry
+from ui.runs import Asked, Budget, Entry
 from ui.screen import Screen
-from ui.session import Session
+from ui.session import Loaded, Session
 from ui.tables import latest, methods_table
 from ui.wishes import asked_for
 from ui.words import change, duration, figure, method_title, note, share
@@ -130,14 +130,19 @@ def draw_about(session: Session) -> str:
         f"Every method removes {share(budget.ratio)} of {of}, reads the same text, and is measured as set "
         "above; your plan is measured beside them."
     )
-    training = [name for name in chosen(session) if method(name).learns == "gates"]
-    for name in training:
-        known = session.analysis_by(name, for_ratio(name, budget.ratio), budget.calibration)
-        if known is None and session.loaded is not None:
-            steps = next((int(o.default) for o in method(name).options if o.name == "steps"), 300)
-            lasts = duration(work.training_seconds(steps, session.loaded.pace))
-            words += f" {method_title(name)} trains first: roughly {lasts}."
+    if session.loaded is not None and (seconds := scoring_seconds(session, session.loaded, budget)):
+        words += f" Scoring those that are not scored yet takes about {duration(seconds)}."
     return said + note("quiet", words)
+
+
+def scoring_seconds(session: Session, loaded: Loaded, budget: Budget) -> float:
+    """Seconds that scoring by the chosen methods takes, as far as they have not been scored on this text."""
+    todo = {name: for_ratio(name, budget.ratio) for name in chosen(session)}
+    return sum(
+        estimates.analysis_seconds(loaded.subject, loaded.rates, budget.calibration, name, options)
+        for name, options in todo.items()
+        if session.analysis_by(name, options, budget.calibration) is None
+    )
 
 
 def draw_table(session: Session) -> str:

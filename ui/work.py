@@ -14,12 +14,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from slimllm import card, checkpoint, evaluate, gates, pipeline, planning, reloaded, texts, tuning, whole
+from slimllm import card, checkpoint, evaluate, pipeline, planning, reloaded, texts, tuning, whole
 from slimllm.models import Subject
 from slimllm.places import home
 from slimllm.store import MomentStore
 from slimllm.types import Analysis, Calibration, LayerAnalysis, Plan, Progress, Refusal
 from ui.choices import carried
+from ui.estimates import measure_rates
 from ui.jobs import Job, Steps
 from ui.registry import Registry
 from ui.remaking import weights_of
@@ -57,8 +58,8 @@ def open_model(registry: Registry, job: Job, source: str, device: str, dtype: st
         job.say("Measuring how fast it reads.")
         found = pipeline.finish(evaluate.speed(subject, length=128, new_tokens=1, repeats=2))
         kind = str(subject.dtype).removeprefix("torch.")
-        pace, ways = found.prefill_tokens_per_second, tuple(card.outlook(subject))
-        return Loaded(subject, pace, str(subject.device), kind, ways)
+        rates = measure_rates(subject, found.prefill_tokens_per_second)
+        return Loaded(subject, rates, str(subject.device), kind, tuple(card.outlook(subject)))
 
     return registry.models.take(source, device, dtype, make)
 
@@ -184,22 +185,6 @@ def moments_folder(subject: Subject, calibration: Calibration) -> Path | None:
             with contextlib.suppress(OSError), whole.held(other):  # unless another program is at it
                 shutil.rmtree(other, ignore_errors=True)
     return own.folder
-
-
-def rough_cost(loaded: Loaded, calibration: Calibration) -> tuple[int, float, float]:
-    """(tokens, seconds, bytes beyond the model) that an analysis takes, roughly."""
-    shape = loaded.subject.shape
-    tokens = calibration.samples * calibration.length
-    arithmetic = sum(0.08 + 1.2e-10 * layer.channels**3 for layer in shape.layers)
-    widest = max(layer.channels for layer in shape.layers)
-    memory = 4 * tokens * shape.hidden * 2 + 8 * 6 * widest**2
-    return tokens, 1.5 * tokens / max(loaded.pace, 1e-9) + arithmetic, memory
-
-
-def training_seconds(steps: int, pace: float) -> float:
-    """Seconds that so many steps of training gates take, roughly: each reads its tokens twice and goes back
-    once."""
-    return steps * gates.Training.tokens_per_step * 5 / max(pace, 1e-9)
 
 
 # Export -----------------------------------------------------------------------------------------------------
