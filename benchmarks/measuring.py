@@ -65,6 +65,7 @@ def prepare(given: argparse.Namespace) -> Bench:
         "evaluation": {
             "texts": {label: [len(ids), cells.tokens_digest(ids)] for label, ids in evaluation.items()},
             "windows": given.windows,
+            **({"begins_with": words} if (words := subject.beginning.words) else {}),
         },
         "unit": given.unit,
         "align": given.align,

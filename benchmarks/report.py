@@ -170,13 +170,14 @@ def setting(answer: dict[str, Any]) -> list[str]:
     calibration, evaluation = answer["calibration"], answer["evaluation"]
     read = ", ".join(f"{label}: first {count:,} tokens" for label, (count, _) in evaluation["texts"].items())
     windows = " and ".join(map(str, evaluation["windows"]))
+    begun = f", each begun with {evaluation['begins_with']}" if evaluation.get("begins_with") else ""
     return [
         f"{answer['date']}; {answer['machine']}; source {answer['source']}.",
         f"Calibration {calibration['samples']} × {calibration['length']} tokens of {calibration['text']}, "
         f"seed {calibration['seed']}; attention unit {answer['unit']}, channels in multiples of "
         f"{answer['align']}.",
-        f"Perplexity over windows of {windows} tokens ({read}); excess: mean over texts of ln(ppl / dense); "
-        "rows in order of the excess at the first window. A star marks methods that train.",
+        f"Perplexity over windows of {windows} tokens{begun} ({read}); excess: mean over texts of "
+        "ln(ppl / dense); rows in order of the excess at the first window. A star marks methods that train.",
         "Analyse: from moments that are collected once for all methods. Peak: resident memory of the whole "
         "process, or of the device on CUDA.",
     ]

@@ -92,6 +92,7 @@ def analyse(given: Arguments, report: Report) -> dict[str, Any] | None:
         "channels": shape.channels,
         "parameters": shape.parameters,
         "tokens": analysis.tokens,
+        "begins_with": subject.beginning.words or None,
         "seconds": analysis.seconds,
         "peak_memory_mib": analysis.peak_memory_mib,
         "layer_cosine": list(analysis.cosine),
@@ -147,6 +148,7 @@ def evaluate(given: Arguments, report: Report) -> dict[str, Any]:
         "tokens": found.tokens,
         "windows": found.windows,
         "window": found.window,
+        "begins_with": found.begins_with or None,
         "text": given.text,
         "split": "evaluation" if text.parts_differ else "whole file",
         "dtype": str(subject.dtype).removeprefix("torch."),
@@ -157,7 +159,8 @@ def evaluate(given: Arguments, report: Report) -> dict[str, Any]:
 def generate(given: Arguments, report: Report) -> dict[str, Any]:
     subject = load(given.model, given, report, spread=True)
     text, tokens, rate = write(subject, given.prompt, given)
-    return {"text": text, "tokens": tokens, "tokens_per_second": rate}
+    begins_with = subject.beginning.words or None
+    return {"text": text, "tokens": tokens, "tokens_per_second": rate, "begins_with": begins_with}
 
 
 def write(subject: Subject, prompt: str, given: Arguments) -> tuple[str, int, float]:
@@ -179,6 +182,7 @@ def compare(given: Arguments, report: Report) -> dict[str, Any]:
                 "model": source,
                 "parameters": subject.shape.parameters,
                 "perplexity": found.perplexity,
+                "begins_with": found.begins_with or None,
                 "tokens_per_second": pace.decode_tokens_per_second,
                 "prefill_tokens_per_second": pace.prefill_tokens_per_second,
                 "peak_memory_mib": peak(),

@@ -119,6 +119,7 @@ def answer(folder: str, out: str, job: dict[str, Any]) -> None:
         found["words"] = torch.tensor(tokenizer(job["sample"]).input_ids)
     model.generation_config = transformers.GenerationConfig()
     prompt = (torch.arange(job["prompt"]) * 7919 % model.config.vocab_size)[None]
+    prompt[0, : len(job["begins_with"])] = torch.tensor(job["begins_with"], dtype=torch.long)
     mask = torch.ones_like(prompt)
     with torch.inference_mode():
         ids = model.generate(prompt, attention_mask=mask, do_sample=False, max_new_tokens=job["new"])

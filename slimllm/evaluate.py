@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from slimllm.beginning import begin, cut_windows
+from slimllm.documents import legible
 from slimllm.models import Subject
-from slimllm.texts import legible
 from slimllm.types import Progress, Refusal, check_seed
 
 TOKENS_PER_BATCH = 1024  # logits are the largest tensor of an evaluation: this many rows of the vocabulary
@@ -21,13 +22,14 @@ TOKENS_PER_BATCH = 1024  # logits are the largest tensor of an evaluation: this 
 @dataclass(frozen=True)
 class Perplexity:
     """exp(nll): `nll` is the mean negative log-likelihood over `tokens` predicted tokens in `windows`
-    windows."""
+    windows, of which each begins with the token called `begins_with`, where the tokenizer puts one."""
 
     perplexity: float
     nll: float
     tokens: int
     windows: int
     window: int
+    begins_with: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,9 @@ class Speed:
 
 @dataclass(frozen=True)
 class TokenLosses:
-    """What a model made of a passage of n tokens, an entry for each but the first: its loss in nats, the
-    token that was likeliest there instead, and that one's probability; tensors (n − 1,) on the CPU."""
+    """What a model made of a passage, an entry for each token that it was asked to predict: its loss in nats,
+    the token that was likeliest there instead, and that one's probability; tensors on the CPU. The first
+    token of a passage has no entry unless something stands in front of it."""
 
     losses: Tensor
     likeliest: Tensor
@@ -54,48 +57,52 @@ class TokenLosses:
 
 
 def perplexity(subject: Subject, tokens: Tensor, window: int = 128) -> Generator[Progress, None, Perplexity]:
-    """Perplexity over consecutive windows that do not overlap; the first token of a window is not predicted.
+    """Perplexity over consecutive windows that do not overlap. Each begins as the model's tokenizer begins a
+    text, and that counts into its length.
 
-    NLL is summed over tokens (never averaged over windows); what does not fill a window at the end is left
-    out.
-    Raises `Refusal` where the text does not fill one window.
+    What a window begins with is not predicted, the first token behind it is; without such a beginning the
+    first token of a window is not predicted. NLL is summed over tokens (never averaged over windows); what
+    does not fill a window at the end is left out. Raises `Refusal` where the text does not fill one window.
     """
-    if window < 2 or window > subject.shape.max_length:
-        raise Refusal(f"A window of {window} tokens is not possible; use 2 to {subject.shape.max_length}.")
-    count = len(tokens) // window
+    first, most = subject.beginning.predicted_from, subject.shape.max_length
+    if not first < window <= most:
+        raise Refusal(f"A window of {window} tokens is not possible; use {first + 1} to {most}.")
+    rows = cut_windows(tokens, window, subject.beginning)
+    count, predicted = len(rows), window - first
     if not count:
         raise Refusal(
             f"The text has {len(tokens)} tokens, fewer than one window of {window}; use a longer text "
             "or a smaller --window."
         )
     total, done = 0.0, 0
-    rows = tokens[: count * window].view(count, window)
     for batch in rows.split(max(1, TOKENS_PER_BATCH // window)):
         total += window_loss(subject, batch)
         done += len(batch)
-        so_far = math.exp(min(total / (done * (window - 1)), 700))
+        so_far = math.exp(min(total / (done * predicted), 700))
         yield Progress("evaluate", done, count, f"Perplexity {so_far:.2f} after {done} of {count} windows")
-    nll = total / (count * (window - 1))
-    return Perplexity(math.exp(nll) if nll < 700 else math.inf, nll, count * (window - 1), count, window)
+    nll = total / (count * predicted)
+    value, begins_with = math.exp(nll) if nll < 700 else math.inf, subject.beginning.words
+    return Perplexity(value, nll, count * predicted, count, window, begins_with)
 
 
 @torch.inference_mode()
 def window_loss(subject: Subject, batch: Tensor) -> float:
-    """Summed negative log-likelihood of a batch of windows (b, w), in float32."""
-    batch = batch.to(subject.device)
-    logits = subject.model(input_ids=batch, use_cache=False).logits[:, :-1]  # (b, w−1, vocab)
+    """Summed negative log-likelihood of a batch of windows (b, w) with their beginning, in float32."""
+    batch, first = batch.to(subject.device), subject.beginning.predicted_from
+    logits = subject.model(input_ids=batch, use_cache=False).logits[:, first - 1 : -1]  # (b, w−first, vocab)
     return torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1).float(), batch[:, 1:].flatten(), reduction="sum"
+        logits.flatten(0, 1).float(), batch[:, first:].flatten(), reduction="sum"
     ).item()
 
 
-def token_losses(logits: Tensor, ids: Tensor) -> TokenLosses:
-    """The losses of tokens ids (n,) under logits (n, vocab), where row i speaks of token i + 1; in float32.
+def token_losses(logits: Tensor, ids: Tensor, first: int = 1) -> TokenLosses:
+    """The losses of tokens ids (n,) from place `first` on under logits (n, vocab), where row i speaks of
+    token i + 1; in float32.
 
     Where the logits are not numbers, the loss is infinite and the certainty 0.
     """
-    logs = logits[:-1].float().log_softmax(-1)
-    losses = -logs.gather(1, ids[1:, None].to(logs.device))[:, 0]
+    logs = logits[first - 1 : -1].float().log_softmax(-1)
+    losses = -logs.gather(1, ids[first:, None].to(logs.device))[:, 0]
     best, likeliest = logs.max(-1)
     return TokenLosses(
         losses.nan_to_num(nan=math.inf, posinf=math.inf).cpu(), likeliest.cpu(), best.exp().nan_to_num().cpu()
@@ -104,16 +111,18 @@ def token_losses(logits: Tensor, ids: Tensor) -> TokenLosses:
 
 @torch.inference_mode()
 def read_passage(subject: Subject, ids: Tensor) -> TokenLosses:
-    """The losses of a passage ids (n,) that the model reads at once; a `Refusal` where it cannot."""
-    if len(ids) < 2:
+    """The losses of a passage ids (n,) that the model reads at once, behind what its tokenizer begins texts
+    with; a `Refusal` where it cannot."""
+    begun, first = begin(ids, subject.beginning), subject.beginning.predicted_from
+    if len(begun) <= first:
         raise Refusal("The passage is too short; give at least a few words.")
-    if len(ids) > subject.shape.max_length:
+    if len(begun) > subject.shape.max_length:
         raise Refusal(
-            f"The passage has {len(ids):,} tokens, more than this model reads at once "
+            f"The passage has {len(begun):,} tokens, more than this model reads at once "
             f"({subject.shape.max_length:,}); use a shorter one."
         )
-    logits = subject.model(input_ids=ids[None].to(subject.device), use_cache=False).logits[0]
-    return token_losses(logits, ids)
+    logits = subject.model(input_ids=begun[None].to(subject.device), use_cache=False).logits[0]
+    return token_losses(logits, begun, first)
 
 
 def generate(
@@ -126,15 +135,16 @@ def generate(
     use_cache: bool = True,
 ) -> Iterator[str]:
     """The continuation as it is written, one piece per token, empty inside a character: greedy at temperature
-    0, else sampled with the seed.
+    0, else sampled with the seed. The model reads the prompt behind what its tokenizer begins texts with.
 
     Ends at the end-of-text token, after `max_new_tokens`, or where the model's longest input is reached.
     """
     if max_new_tokens < 1 or not math.isfinite(temperature) or temperature < 0:
         raise Refusal("Generation needs at least 1 new token and a temperature of 0 or more.")
-    ids = subject.tokenizer(legible(prompt), add_special_tokens=False, return_tensors="pt").input_ids.long()
-    if not ids.numel():
+    plain = subject.tokenizer(legible(prompt), add_special_tokens=False, return_tensors="pt").input_ids.long()
+    if not plain.numel():
         raise Refusal("The prompt is empty; write a few words to continue.")
+    ids = begin(plain[0], subject.beginning)[None]
     room = subject.shape.max_length - ids.shape[1]
     if room < 1:
         raise Refusal(
@@ -192,7 +202,8 @@ def speed(
 ) -> Generator[Progress, None, Speed]:
     """Prefill and decode speed at batch 1, after one warm-up, as medians."""
     length = min(length, subject.shape.max_length - new_tokens)
-    ids = torch.arange(length, device=subject.device)[None] % subject.shape.vocab
+    ids = begin(torch.arange(length) % subject.shape.vocab, subject.beginning)[None, :length]
+    ids = ids.to(subject.device)
     prefill, decode = [], []
     for i in range(repeats + 1):
         start = clock(subject)

@@ -1,4 +1,5 @@
-"""Models of a hub as files in the client library's cache: which are fetched, and how that goes on."""
+"""Models and texts of a hub as files in the client library's cache: which are fetched, and how that goes
+on."""
 
 from __future__ import annotations
 
@@ -35,6 +36,20 @@ def fetched_whole(source: str, offline: bool, say: Say) -> Path:
     index = fetched(source, offline, *BESIDE) / INDEX
     weights = named_in(index, source) if index.is_file() else [SINGLE]
     return fetched(source, offline, *BESIDE, *weights, say=say)
+
+
+def fetched_data(source: str, file: str, revision: str, offline: bool) -> Path:
+    """A file of a data set of the hub in that cache. Raises what the client library raises."""
+    return Path(
+        huggingface_hub.hf_hub_download(
+            source,
+            file,
+            repo_type="dataset",
+            revision=revision,
+            local_files_only=offline,
+            tqdm_class=told(source, str),
+        )
+    )
 
 
 def told(source: str, say: Say) -> type[Any]:

@@ -126,12 +126,15 @@ def log_probabilities(subject: Subject, batch: Tensor) -> Tensor:
 
 
 def losses(subject: Subject, batch: Tensor, gates: Sequence[UnitScores]) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of the gated model on the batch (b, T), and KL(dense ‖ gated), both means over tokens."""
+    """Cross-entropy of the gated model on the batch (b, T), and KL(dense ‖ gated), both means over tokens
+    behind what texts begin with."""
     with torch.no_grad():
         dense = log_probabilities(subject, batch)
     with gated(subject, gates):
         ours = log_probabilities(subject, batch)
-    ce = -ours[:, :-1].gather(-1, batch[:, 1:, None]).mean()
+    first = subject.beginning.predicted_from
+    dense, ours = dense[:, first - 1 :], ours[:, first - 1 :]
+    ce = -ours[:, :-1].gather(-1, batch[:, first:, None]).mean()
     kl = nn.functional.kl_div(ours.flatten(0, 1), dense.flatten(0, 1), reduction="batchmean", log_target=True)
     return ce, kl
 

@@ -46,6 +46,7 @@ def gradients(subject: Subject, tokens: Tensor) -> dict[str, tuple[Tensor, Tenso
 
     Samples go one by one, so that the activations of one are all that is held beside the gradients.
     """
+    first = subject.beginning.predicted_from
     # a caller's inference_mode must not silence the gradients
     with torch.inference_mode(False), torch.enable_grad():
         model = skeleton(subject.model)  # functional_call swaps parameters inside the modules it is given
@@ -57,8 +58,8 @@ def gradients(subject: Subject, tokens: Tensor) -> dict[str, tuple[Tensor, Tenso
         total = {name: torch.zeros_like(view, dtype=torch.float32) for name, view in views.items()}
         for sample in tokens.to(subject.device).clone().split(1):
             inputs = {"input_ids": sample, "use_cache": False}
-            logits = torch.func.functional_call(model, views, kwargs=inputs).logits[0, :-1]
-            loss = torch.nn.functional.cross_entropy(logits.float(), sample[0, 1:])
+            logits = torch.func.functional_call(model, views, kwargs=inputs).logits[0, first - 1 : -1]
+            loss = torch.nn.functional.cross_entropy(logits.float(), sample[0, first:])
             grads = torch.autograd.grad(loss, list(views.values()))
             for name, grad in zip(views, grads, strict=True):
                 total[name].add_(grad.float(), alpha=1 / len(tokens))

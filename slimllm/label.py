@@ -51,6 +51,7 @@ def describe(done: Export, pruned: Pruned, folder: Path, recipe: str, notes: Seq
         "layers": layers,
         "versions": dict(pruned.plan.versions),
         "ancestors": ancestors(pruned),
+        "begins_with": pruned.subject.beginning.words or None,
     }
     (folder / FACTS).write_text(json.dumps(facts) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(readme(done, pruned, recipe, notes), encoding="utf-8")
@@ -76,7 +77,7 @@ def ancestors(pruned: Pruned) -> list[dict[str, Any]]:
 
 
 def readme(done: Export, pruned: Pruned, recipe: str, notes: Sequence[str]) -> str:
-    """The model card: five lines, then the notes."""
+    """The model card: five lines, and one for what texts begin with, then the notes."""
     plan, folder = pruned.plan, Path(done.folder)
     first = origin(pruned)
     past = f" (itself pruned, from {first})" if first != plan.model else ""
@@ -92,12 +93,23 @@ def readme(done: Export, pruned: Pruned, recipe: str, notes: Sequence[str]) -> s
         f"**Stored** as {done.tier}, {done.parameters:,} parameters. {done.words} Checked after writing: "
         f"loaded in a fresh process by transformers {transformers.__version__}, logits differ by at most "
         f"{done.max_logit_difference:.1e}.",
+        *begun(pruned.subject.beginning.words),
         f"**Here**, where slimllm is installed: `{AGAIN.format(shlex.quote(folder.name))}`",
         f"**Elsewhere**: {'; '.join(ways)}",
         f"**Licence**: that of the original model, {first}, applies to these weights too.",
         *notes,
     ]
     return f"# {plan.model}, pruned\n\n" + "".join(f"- {' '.join(line.split())}\n" for line in lines)
+
+
+def begun(words: str) -> list[str]:
+    """What stands in front of every text, as a line; nothing where nothing does."""
+    if not words:
+        return []
+    return [
+        f"**Texts** begin with `{words}`: the tokenizer puts it in front. What was read for pruning began "
+        "so, and so do the windows in which perplexity is measured, where it is not counted."
+    ]
 
 
 def elsewhere(tier: str, name: str) -> str:

@@ -113,7 +113,10 @@ def tune(given: Arguments, report: Report) -> dict[str, Any]:
     tuned = pipeline.finish(tuning.tune(pruned, tokens, wanted), follow)
     after = measure(tuned.subject, other, given, report)
     change = f"{before.perplexity:.2f} before, {after.perplexity:.2f} after tuning"
-    notes = [tuning.words(wanted), f"Perplexity on `{other.name}`: {change}."]
+    cut = f"windows of {after.window} tokens" + (
+        f" begun with `{after.begins_with}`" * bool(after.begins_with)
+    )
+    notes = [tuning.words(wanted), f"Perplexity on `{other.name}` in {cut}: {change}."]
     recipe = tuning.command(wanted, given.model)
     exported = export(tuned, given, report, recipe, notes)
     return {
@@ -121,6 +124,7 @@ def tune(given: Arguments, report: Report) -> dict[str, Any]:
         "perplexity_after": after.perplexity,
         "measured_on": other.name,
         "split": "evaluation" if other.parts_differ else "whole file",
+        "begins_with": after.begins_with or None,
         "measured_on_learned_text": seen,
         "steps": len(done),
         "epochs": wanted.epochs,

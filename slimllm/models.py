@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import transformers
 from huggingface_hub.errors import GatedRepoError, HFValidationError
 from torch import nn
 
+from slimllm.beginning import Beginning, find_beginning
 from slimllm.families import Family, family_of, shape_of
 from slimllm.fetching import fetched, fetched_whole
 from slimllm.shapes import Shape
@@ -41,6 +42,11 @@ class Subject:
     @property
     def dtype(self) -> torch.dtype:
         return self.model.get_input_embeddings().weight.dtype
+
+    @cached_property
+    def beginning(self) -> Beginning:
+        """What stands in front of every text that the model reads."""
+        return find_beginning(self.tokenizer)
 
     @property
     def layers(self) -> list[nn.Module]:

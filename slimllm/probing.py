@@ -102,11 +102,12 @@ class Probe:
 
     def distance(self, damaged: streaming.Stream) -> float:
         """KL(dense ‖ damaged) in nats per token."""
-        total = 0.0
+        total, count, first = 0.0, 0, self.subject.beginning.predicted_from
         for hidden, dense in zip(damaged.hidden, self.answers, strict=True):
             gone = self.head.answers(hidden)
-            total += float((dense.exp() * (dense - gone)).sum())
-        return max(0.0, total) / damaged.tokens
+            total += float((dense.exp() * (dense - gone))[:, first - 1 :].sum())
+            count += dense[:, first - 1 :, 0].numel()
+        return max(0.0, total) / count
 
 
 def error_at(site: SiteAnalysis, place: int) -> float:

@@ -32,11 +32,13 @@ SAMPLE = "What remains must still say what the whole one said: 3 * 14 = 42."
 @dataclass(frozen=True)
 class How:
     """How a checkpoint is compared: in float32 if `exact`, over `new` generated tokens, with its modules in
-    these `places` – everything in memory where there are none."""
+    these `places` – everything in memory where there are none. The prompt begins with these ids, as a text of
+    the model's tokenizer does."""
 
     exact: bool = True
     new: int = NEW
     places: Mapping[str, str] = field(default_factory=dict)
+    begins_with: tuple[int, ...] = ()
 
 
 EVERYTHING = How()
@@ -67,6 +69,7 @@ def reload_elsewhere(folders: Sequence[Path], how: How = EVERYTHING) -> list[Rel
             "prompt": PROMPT,
             "new": how.new,
             "places": dict(how.places),
+            "begins_with": list(how.begins_with),
         }
         quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "CUDA_VISIBLE_DEVICES": ""}
         env = {**os.environ, **quiet, "HF_MODULES_CACHE": str(place / "modules")}
@@ -90,8 +93,9 @@ def reload_of(found: dict[str, Tensor]) -> Reload:
 def how_of(subject: Subject) -> How:
     """Large models are compared in the dtype they have; those larger than the memory, which are read from
     disk for every token, over few tokens."""
+    begins_with = subject.beginning.ids
     if not is_lent(subject.model):
-        return How(subject.shape.parameters <= LARGE)
+        return How(subject.shape.parameters <= LARGE, begins_with=begins_with)
     above, _, layers = subject.family.layers.rpartition(".")
     named = [
         (prefix, name)
@@ -99,7 +103,8 @@ def how_of(subject: Subject) -> How:
         for name, _ in subject.model.get_submodule(prefix).named_children()
     ]
     places = {".".join(filter(None, pair)): "disk" if pair == (above, layers) else "cpu" for pair in named}
-    return How(False, NEW_FROM_DISK, {name: place for name, place in places.items() if name != above})
+    parts = {name: place for name, place in places.items() if name != above}
+    return How(False, NEW_FROM_DISK, parts, begins_with)
 
 
 def compare(subject: Subject, reload: Reload) -> float:

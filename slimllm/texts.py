@@ -1,12 +1,14 @@
 """Texts for calibration and evaluation: the starter encyclopedia, hub sets, files. Tokens from them,
-seeded."""
+seeded, begun as the model's tokenizer begins texts."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import random
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,21 +17,35 @@ import torch
 from torch import Tensor
 
 from slimllm import places
+from slimllm.beginning import Beginning, cut_windows, find_beginning
+from slimllm.documents import (
+    READERS,
+    LongDocument,
+    Parquet,
+    file_documents,
+    in_order,
+    long_document,
+    pieces_of,
+)
+from slimllm.fetching import fetched_data
 from slimllm.sources import starter_file
+from slimllm.tokenizing import token_ids
 from slimllm.types import Calibration, Refusal, check_seed
 
 Part = Literal["calibration", "evaluation"]
-JOINT = "\n\n"
+JOINT = "\n\n"  # behind every document
+SECTION = 256  # documents that are tokenised together
+SMALL = 2 << 20  # bytes of a single document up to which its samples are drawn from all of its tokens
+SPARSE = 16  # bytes for each token asked for, beyond which a longer one is only read where samples are drawn
+SKIPPED = 8  # tokens at such a place that may be parts of a word
 
 
 @dataclass(frozen=True)
 class HubSet:
-    """A data set on the hub, read as plain data files: no loading script is ever run."""
+    """A data set on the hub, read as plain parquet files: no loading script is ever run."""
 
     path: str
     files: dict[str, str]
-    column: str
-    builder: str = "parquet"
     revision: str = "main"
 
 
@@ -40,7 +56,6 @@ HUB_SETS: dict[str, HubSet] = {
             "calibration": "wikitext-2-raw-v1/train-00000-of-00001.parquet",
             "evaluation": "wikitext-2-raw-v1/test-00000-of-00001.parquet",
         },
-        "text",
     ),
     "ptb": HubSet(
         "ptb-text-only/ptb_text_only",
@@ -48,7 +63,6 @@ HUB_SETS: dict[str, HubSet] = {
             "calibration": "penn_treebank/train/0000.parquet",
             "evaluation": "penn_treebank/validation/0000.parquet",
         },
-        "sentence",
         revision="refs/convert/parquet",
     ),
     "c4": HubSet(
@@ -57,7 +71,6 @@ HUB_SETS: dict[str, HubSet] = {
             "calibration": "en/partial-train/0000.parquet",
             "evaluation": "en/partial-validation/0000.parquet",
         },
-        "text",
         revision="refs/convert/parquet",
     ),
 }
@@ -65,7 +78,8 @@ HUB_SETS: dict[str, HubSet] = {
 
 @dataclass(frozen=True)
 class Text:
-    """A named text with a calibration and an evaluation part; `part(name)` gives its documents."""
+    """A named text with a calibration and an evaluation part; `part(name)` gives its documents, which a file
+    reads only as far as they are asked for."""
 
     name: str
     part: Callable[[Part], Sequence[str]]
@@ -86,7 +100,7 @@ def text(name: str, *, offline: bool = False) -> Text:
         return Text(name, lambda part: encyclopedia(part, wanted))
     if name in HUB_SETS:
         return Text(name, lambda part: hub_documents(name, part, offline))
-    if Path(name).suffix not in (".txt", ".jsonl", ".parquet"):
+    if Path(name).suffix not in READERS:
         raise Refusal(
             f"Text '{name}' is not known; use encyclopedia, encyclopedia/Topic, {', '.join(HUB_SETS)}, "
             "or a .txt, .jsonl "
@@ -98,7 +112,7 @@ def text(name: str, *, offline: bool = False) -> Text:
             f"There is no file '{name}'; give the path of an existing .txt, .jsonl or .parquet file."
         )
     documents = file_documents(path)
-    if not any(d.strip() for d in documents):
+    if all(piece.isspace() for pieces in pieces_of(documents) for piece in pieces):
         raise Refusal(f"'{name}' holds no text; give a file with text in it.")
     return Text(name, lambda _: documents, parts_differ=False)
 
@@ -130,74 +144,50 @@ def encyclopedia(part: Part, topic: str | None = None) -> list[str]:
     ]
 
 
-def hub_documents(name: str, part: Part, offline: bool) -> list[str]:
+def hub_documents(name: str, part: Part, offline: bool) -> Sequence[str]:
     """The documents of a hub set's part; a `Refusal` with the remedy where the hub cannot be reached."""
-    import datasets
-
     source = HUB_SETS[name]
     remedy = "connect to the network once, or use --text encyclopedia or a file"
-    if offline and not datasets.config.HF_HUB_OFFLINE:
-        datasets.config.HF_HUB_OFFLINE = True
-    url = f"hf://datasets/{source.path}@{source.revision.replace('/', '%2F')}/{source.files[part]}"
     try:
-        rows = datasets.load_dataset(source.builder, data_files={part: url}, split=part)
+        file = fetched_data(source.path, source.files[part], source.revision, offline)
     except Exception as failure:  # the client raises a dozen kinds, all meaning: not reachable or not there
         raise Refusal(f"Text '{name}' could not be fetched from the model hub; {remedy}.") from failure
-    return [str(row) for row in rows[source.column]]
+    return Parquet(file)
 
 
-def file_documents(path: Path) -> list[str]:
-    """The documents of a .txt (one), .jsonl or .parquet file (one per row, column `text`)."""
-    import pyarrow.parquet
-
-    try:
-        if path.suffix == ".parquet":
-            rows: list[Any] = pyarrow.parquet.read_table(path).to_pylist()
-        else:
-            content = path.read_text(encoding="utf-8-sig")
-            if path.suffix == ".txt":
-                return [content]
-            rows = [json.loads(line) for line in content.split("\n") if line.strip()]
-    except UnicodeDecodeError as failure:
-        raise Refusal(f"'{path}' is not UTF-8 text; convert it to UTF-8.") from failure
-    except (ValueError, OSError, RecursionError, pyarrow.ArrowException) as failure:
-        why = str(failure)[:200] or type(failure).__name__
-        raise Refusal(f"'{path}' cannot be read as {path.suffix}: {why}; write the file again.") from failure
-    column = next(
-        (c for c in ("text", "content", "sentence") if rows and isinstance(rows[0], dict) and c in rows[0]),
-        None,
-    )
-    if rows and column is None:
-        raise Refusal(f"The rows of '{path}' have no 'text' field; name the column of text 'text'.")
-    return [legible(str(row[column])) for row in rows if isinstance(row, dict) and row.get(column)]
+def sections(documents: Iterable[str]) -> Iterator[Iterator[str]]:
+    """The documents, a blank line behind each, in sections that are tokenised for themselves; each comes in
+    pieces."""
+    found = pieces_of(documents)
+    while (first := next(found, None)) is not None:
+        some = itertools.chain([first], itertools.islice(found, SECTION - 1))
+        yield itertools.chain.from_iterable(itertools.chain(pieces, [JOINT]) for pieces in some)
 
 
-def legible(words: str) -> str:
-    """The words with a sign of replacement for every half of a letter, which JSON can hold and no tokenizer
-    reads."""
-    return words.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def tokens(documents: Sequence[str], tokenizer: Any, *, limit: int | None = None) -> Tensor:
-    """Token ids (n,) of the documents joined by blank lines; stops once `limit` tokens are reached."""
-    ids: list[int] = []
-    for start in range(0, len(documents), 256):
-        joined = JOINT.join(documents[start : start + 256]) + JOINT
-        ids += tokenizer(joined, add_special_tokens=False, verbose=False).input_ids
-        if limit is not None and len(ids) >= limit:
-            break
-    return torch.tensor(ids[:limit], dtype=torch.int64)
+def tokens(documents: Iterable[str], tokenizer: Any, *, limit: int | None = None) -> Tensor:
+    """Token ids (n,) of the documents joined by blank lines, without what texts begin with. Stops once
+    `limit` tokens are reached, and reads little more than that takes."""
+    ids = array("q")
+    for section in sections(documents):
+        for some in token_ids(section, tokenizer):
+            ids.extend(some)
+            if limit is not None and len(ids) >= limit:
+                return torch.tensor(ids[:limit], dtype=torch.int64)
+    return torch.frombuffer(ids, dtype=torch.int64).clone() if ids else torch.empty(0, dtype=torch.int64)
 
 
 def calibration_tokens(source: Text, tokenizer: Any, wanted: Calibration, *, max_length: int) -> Tensor:
-    """Token ids (samples, length) of a seeded shuffle of the calibration part's documents.
+    """Token ids (samples, length) of a seeded shuffle of the calibration part's documents, each sample begun
+    as the tokenizer begins a text, which counts into its length.
 
     Raises `Refusal` where the text is too short or the length is more than the model can read.
     """
-    if wanted.samples < 1 or wanted.length < 2:
+    beginning = find_beginning(tokenizer)
+    least = beginning.predicted_from + 1
+    if wanted.samples < 1 or wanted.length < least:
         raise Refusal(
             f"{wanted.samples} samples of {wanted.length} tokens say nothing; use at least 1 sample of "
-            "2 tokens."
+            f"{least} tokens."
         )
     if wanted.length > max_length:
         raise Refusal(
@@ -205,28 +195,56 @@ def calibration_tokens(source: Text, tokenizer: Any, wanted: Calibration, *, max
             "--length."
         )
     check_seed(wanted.seed)
-    documents = list(source.part("calibration"))
-    random.Random(wanted.seed).shuffle(documents)
-    needed = wanted.samples * wanted.length
-    ids = tokens(documents, tokenizer, limit=None if len(documents) == 1 else needed)
-    if len(ids) < needed:
-        most = len(ids) // wanted.length
-        raise Refusal(
-            f"Text '{source.name}' has {len(ids)} tokens for calibration, fewer than the {needed} asked for; "
-            f"use --samples {most} or less, or a longer text."
-            if most
-            else f"Text '{source.name}' has {len(ids)} tokens for calibration, fewer than one sample of "
-            f"{wanted.length}; "
-            "use a smaller --length or a longer text."
-        )
-    if len(documents) == 1:  # one long document: seeded crops instead of its beginning
-        places = torch.randperm(
-            len(ids) // wanted.length, generator=torch.Generator().manual_seed(wanted.seed)
-        )
-        return ids[: len(places) * wanted.length].view(-1, wanted.length)[places[: wanted.samples]]
-    return ids.view(wanted.samples, wanted.length)
+    documents = source.part("calibration")
+    single = long_document(documents)
+    if single is not None:
+        ids, rows = samples_within(single, documents, tokenizer, wanted, beginning)
+    else:
+        order = list(range(len(documents)))
+        random.Random(wanted.seed).shuffle(order)
+        shuffled = in_order(documents, order, SECTION)
+        ids = tokens(shuffled, tokenizer, limit=wanted.samples * wanted.length)
+        rows = cut_windows(ids, wanted.length, beginning)
+    if len(rows) < wanted.samples:
+        raise Refusal(too_short(source, len(ids), len(rows), wanted, beginning))
+    return rows[: wanted.samples]
+
+
+def too_short(source: Text, count: int, most: int, wanted: Calibration, beginning: Beginning) -> str:
+    """What to do about a text of `count` tokens that holds at most so many samples."""
+    said = f"Text '{source.name}' has {count} tokens for calibration, fewer than"
+    if most:
+        needed = wanted.samples * (wanted.length - len(beginning.ids))
+        return f"{said} the {needed} asked for; use --samples {most} or less, or a longer text."
+    return f"{said} one sample of {wanted.length}; use a smaller --length or a longer text."
+
+
+def samples_within(
+    document: LongDocument,
+    documents: Sequence[str],
+    tokenizer: Any,
+    wanted: Calibration,
+    beginning: Beginning,
+) -> tuple[Tensor, Tensor]:
+    """Token ids (n,), and seeded samples (k, length) from places all over a single document. One that is long
+    beside what is asked for is read only at these places."""
+    draw, span = torch.Generator().manual_seed(wanted.seed), SPARSE * wanted.length
+    if document.size > max(SMALL, SPARSE * wanted.samples * wanted.length):
+        found: list[Tensor] = []
+        for place in torch.randperm(document.size // span, generator=draw).tolist():
+            words = document.read(place * span, span)
+            ids = tokenizer(words, add_special_tokens=False, verbose=False).input_ids[SKIPPED:]
+            found += cut_windows(torch.tensor(ids), wanted.length, beginning)[:1]
+            if len(found) == wanted.samples:
+                rows = torch.stack(found)
+                return rows.flatten(), rows
+        draw.manual_seed(wanted.seed)  # its words are so long that these places hold too few tokens
+    ids = tokens(documents, tokenizer)
+    rows = cut_windows(ids, wanted.length, beginning)
+    return ids, rows[torch.randperm(len(rows), generator=draw)[: wanted.samples]]
 
 
 def evaluation_tokens(source: Text, tokenizer: Any, *, limit: int | None = None) -> Tensor:
-    """Token ids (n,) of the evaluation part, joined by blank lines in order."""
+    """Token ids (n,) of the evaluation part, joined by blank lines in order; `evaluate.perplexity` puts what
+    texts begin with in front of every window of them."""
     return tokens(source.part("evaluation"), tokenizer, limit=limit)

@@ -116,7 +116,7 @@ def tune(pruned: Pruned, tokens: Tensor, tuning: Tuning) -> Generator[Progress, 
     for index, rows in enumerate(batches(tokens, tuning)):
         for group in optimizer.param_groups:
             group["lr"] = tuning.rate * pace(index, total)
-        loss = learn(model, optimizer, rows.to(subject.device))
+        loss = learn(model, optimizer, rows.to(subject.device), subject.beginning.predicted_from)
         if not math.isfinite(loss):
             raise Refusal(
                 f"The loss is no number any more after step {index + 1}; use a smaller --rate, or "
@@ -202,14 +202,15 @@ def pace(index: int, total: int) -> float:
 
 
 @torch.enable_grad()
-def learn(model: Any, optimizer: torch.optim.Optimizer, rows: Tensor) -> float:
-    """Takes one step on pieces (b, length): their mean loss before it, in nats per predicted token."""
+def learn(model: Any, optimizer: torch.optim.Optimizer, rows: Tensor, first: int) -> float:
+    """Takes one step on pieces (b, length), whose tokens from place `first` on are predicted: their mean loss
+    before it, in nats per predicted token."""
     optimizer.zero_grad()
-    total, predicted = 0.0, len(rows) * (rows.shape[1] - 1)
+    total, predicted = 0.0, len(rows) * (rows.shape[1] - first)
     for some in rows.split(max(1, TOKENS_PER_PASS // rows.shape[1])):
-        logits = model(input_ids=some, use_cache=False).logits[:, :-1]  # (b, length−1, vocab)
+        logits = model(input_ids=some, use_cache=False).logits[:, first - 1 : -1]  # (b, length−first, vocab)
         flat = logits.flatten(0, 1).float()
-        loss = nn.functional.cross_entropy(flat, some[:, 1:].flatten(), reduction="sum") / predicted
+        loss = nn.functional.cross_entropy(flat, some[:, first:].flatten(), reduction="sum") / predicted
         loss.backward()
         total += loss.item()
     if math.isfinite(total):

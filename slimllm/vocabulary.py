@@ -12,6 +12,8 @@ import gguf
 from gguf import TokenType
 from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 
+from slimllm.beginning import find_beginning
+
 SPLITS = {GGUF_PRE_TOKENIZER_SPLITS[name]: name for name in ("llama-bpe", "qwen2", "tekken")}
 SPECIAL = ("bos", "eos", "unk", "pad")
 BYTES, PIECES = "gpt2", "llama"  # what llama.cpp calls byte-level BPE, and SentencePiece's kind
@@ -45,6 +47,8 @@ def hindrance(tokenizer: Any) -> str:
         return "its tokenizer is no BPE with merges"
     if not (joins_pieces(made) if made["model"].get("byte_fallback") else split_of(made)):
         return "its tokenizer splits text in a way that has no name there"
+    if find_beginning(tokenizer).ids not in ((), (tokenizer.bos_token_id,)):
+        return "its tokenizer begins texts with more than the token for that"
     return ""
 
 
@@ -111,13 +115,13 @@ def vocabulary(tokenizer: Any, count: int) -> Vocabulary:
     if pieces:
         spaced = tokenizer.tokenize("a", add_special_tokens=False)[0].startswith(SPACE)
         rule = {"scores": scores_of(tokens, pairs), "spaced": spaced}
-    first, template = tokenizer("a").input_ids[:1], tokenizer.chat_template
+    template = tokenizer.chat_template
     return Vocabulary(
         kind=PIECES if pieces else BYTES,
         tokens=tokens,
         kinds=tuple(int(kind(index)) for index in range(count)),
         special=special,
-        starts=bool(first) and first[0] == tokenizer.bos_token_id,
+        starts=find_beginning(tokenizer).ids == (tokenizer.bos_token_id,),
         template=template if isinstance(template, str) else "",
         **rule,
     )

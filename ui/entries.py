@@ -46,6 +46,7 @@ def start_methods(registry: Registry, session: Session, methods: Sequence[str], 
     if not methods:
         raise Refusal("No method is chosen; choose at least one to compare.")
     planning.check_plan(plan, subject.shape)
+    asked = asked.begun(subject.beginning.words)
     budget = budget_of(plan, analysis, asked)
 
     def steps(_: Job) -> Steps:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from slimllm.documents import TextFile
 from slimllm.evaluate import Speed, TokenLosses
+from slimllm.tokenizing import Letters
 
 LETTERS = 900  # of a long document that make one passage
 
@@ -24,7 +27,7 @@ class Guess:
 @dataclass(frozen=True)
 class Piece:
     """A token of a passage, or several that make up one character; the guess of every model, none for the
-    first."""
+    first of a passage that nothing stands in front of."""
 
     text: str
     guesses: Mapping[str, Guess]
@@ -40,13 +43,15 @@ class Piece:
 
 @dataclass(frozen=True)
 class Passage:
-    """A passage, where it is from, and what all models made of it."""
+    """A passage, where it is from, what all models made of it, and the token that they read in front of it,
+    if any."""
 
     source: str
     pieces: tuple[Piece, ...]
+    begins_with: str = ""
 
     def rises(self, name: str) -> list[float]:
-        """The rise of every piece but the first, which no model had to guess."""
+        """The rise of every piece that the models had to guess."""
         return [piece.rise(name) for piece in self.pieces if piece.guesses]
 
 
@@ -54,21 +59,30 @@ class Passage:
 class Findings:
     """What was asked of the models of one comparison so far; they grow while a job runs.
 
-    `topics`: perplexity by topic and model, in windows of `window` tokens; `counts`: tokens measured by
-    topic. `speeds` by model.
+    `topics`: perplexity by topic and model, in windows of `window` tokens that begin with `begins_with`;
+    `counts`: tokens measured by topic; `too_short`: tokens of the topics that fill no window. `speeds` by
+    model.
     """
 
     passage: Passage | None = None
     next_passage: int = 0
     topics: dict[str, dict[str, float]] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+    too_short: dict[str, int] = field(default_factory=dict)
     window: int = 0
+    begins_with: str = ""
     speeds: dict[str, Speed] = field(default_factory=dict)
+
+    def begin_topics(self, window: int, begins_with: str) -> None:
+        """Lets go of the topics measured so far."""
+        self.topics, self.counts, self.too_short = {}, {}, {}
+        self.window, self.begins_with = window, begins_with
 
     def found(self) -> Found:
         """What is kept of them with a run."""
         topics = {topic: dict(measured) for topic, measured in self.topics.items()}
-        return Found(self.passage, topics, dict(self.counts), self.window)
+        counts, too_short = dict(self.counts), dict(self.too_short)
+        return Found(self.passage, topics, counts, self.window, too_short, self.begins_with)
 
 
 @dataclass(frozen=True)
@@ -79,6 +93,8 @@ class Found:
     topics: Mapping[str, Mapping[str, float]]
     counts: Mapping[str, int]
     window: int
+    too_short: Mapping[str, int] = field(default_factory=dict)
+    begins_with: str = ""
 
 
 def pieces_of(
@@ -90,37 +106,55 @@ def pieces_of(
         text = decode(list(ids[:end]))
         if text.endswith("\ufffd") and end < len(ids):  # a character may take several tokens
             continue
-        guesses = {name: guess(found, start, end, decode) for name, found in made.items()} if start else {}
+        guesses = {}
+        for name, found in made.items():
+            first = len(ids) - len(found.losses)  # the first token that was guessed
+            if start >= first:
+                guesses[name] = guess(found, start - first, end - first, decode)
         pieces.append(Piece(text[len(known) :], guesses))
         start, known = end, text
     return tuple(pieces)
 
 
 def guess(found: TokenLosses, start: int, end: int, decode: Callable[[list[int]], str]) -> Guess:
-    """What was made of the tokens from start to before end; the first token is not in `found`."""
+    """What was made of the tokens with the entries from start to before end."""
     return Guess(
-        float(found.losses[start - 1 : end - 1].sum()),
-        decode([int(found.likeliest[start - 1])]),
-        float(found.certainty[start - 1]),
+        float(found.losses[start:end].sum()),
+        decode([int(found.likeliest[start])]),
+        float(found.certainty[start]),
     )
 
 
 def excerpt(documents: Sequence[str], number: int) -> str:
     """Passage `number` of a text: the beginning of a document, or a stretch of the only one; counts round."""
-    whole = [text.strip() for text in documents if text.strip()]
-    if len(whole) == 1:
-        whole = stretches(whole[0])
-    return cut(whole[number % len(whole)]) if whole else ""
+    found, count = passages(documents), 0
+    for passage in found:
+        if count == number:
+            return passage
+        count += 1
+    return next(itertools.islice(passages(documents), number % count, None)) if count else ""
 
 
-def stretches(text: str) -> list[str]:
-    """A long text in pieces that begin with a word."""
-    found = []
-    while text:
-        piece = cut(text)
-        found.append(piece)
-        text = text[len(piece) :].strip()
-    return found
+def passages(documents: Sequence[str]) -> Iterator[str]:
+    """The passages of a text, which is read no further than they are asked for."""
+    if isinstance(documents, TextFile):
+        yield from stretches(documents.pieces())
+        return
+    found = (text.strip() for text in documents if text.strip())
+    some = list(itertools.islice(found, 2))
+    yield from map(cut, itertools.chain(some, found)) if len(some) > 1 else stretches(some)
+
+
+def stretches(pieces: Iterable[str]) -> Iterator[str]:
+    """A long text that comes in pieces, in stretches that begin with a word."""
+    letters, text, more = Letters(pieces), "", "all"
+    while more:
+        while len(text.rstrip()) <= LETTERS and (more := letters.read(16 * LETTERS)):
+            text = (text + more).lstrip()
+        while text and (not more or len(text.rstrip()) > LETTERS):
+            stretch = cut(text if more else text.rstrip())
+            yield stretch
+            text = text[len(stretch) :].strip() if not more else text[len(stretch) :].lstrip()
 
 
 def cut(text: str) -> str:

@@ -15,9 +15,10 @@ from ui.findings import Findings, Found
 from ui.own import Number
 from ui.pieces import heading, job_line, start_and_stop
 from ui.registry import REGISTRY
-from ui.runs import LABELS, best_name
+from ui.runs import LABELS, Protocol, best_name
 from ui.screen import Screen
 from ui.session import Session
+from ui.tables import windows_of
 from ui.wishes import whole
 from ui.words import change, figure, note, safe
 
@@ -75,7 +76,7 @@ def press(session: Session, limit: Any) -> None:
 def draw(session: Session) -> str:
     """The topics measured so far."""
     last = session.comparison
-    if last is None or not last.findings.topics:
+    if last is None or not (last.findings.topics or last.findings.too_short):
         return note("quiet", EMPTY)
     return topics_html(last.findings)
 
@@ -84,7 +85,11 @@ def draw(session: Session) -> str:
 
 
 def topics_html(findings: Findings | Found) -> str:
-    """A sentence, and a row per topic with figures and bars, the one that became hardest on top."""
+    """A sentence, and a row per topic with figures and bars, the one that became hardest on top; and which
+    topics could not be measured."""
+    left_out = short_html(findings)
+    if not findings.topics:
+        return left_out
     rows = ranked(findings.topics)
     names = [name for name in LABELS if any(name in found for _, found in rows)]
     pruned = [name for name in names if name != "dense"]
@@ -98,15 +103,28 @@ def topics_html(findings: Findings | Found) -> str:
     keys = [(name, LABELS[name]) for name in pruned] + [("easier", "became easier")]
     legend = "".join(f'<li><span class="fill {kind}"></span> {words}</li>' for kind, words in keys)
     legend = f'<ul class="tk-legend" aria-label="Bars">{legend}</ul>'
+    windows = safe(windows_of(Protocol(window=findings.window, begins_with=findings.begins_with)))
     tokens = sorted(findings.counts.values())
     span = f"{tokens[0]:,}" if tokens[0] == tokens[-1] else f"{tokens[0]:,} to {tokens[-1]:,}"
     return (
         f'<p class="tk-words">{safe(summary(rows))}</p>'
         f'<div class="wide"><table class="figures topics" style="--columns: {len(names)}"><thead><tr>'
         f'<th scope="col">Topic</th>{head}<th scope="col" class="bars">Change against dense</th></tr></thead>'
-        f'<tbody>{body}</tbody></table></div>{legend}<p class="foot">Perplexity, lower is better, over '
-        f"{span} tokens of each topic's evaluation part in windows of {findings.window:,}. The length of a "
-        "bar goes by the logarithm of the change.</p>"
+        f'<tbody>{body}</tbody></table></div>{legend}{left_out}<p class="foot">Perplexity, lower is better, '
+        f"over {span} tokens of each topic's evaluation part in {windows}. The length of a bar goes by the "
+        "logarithm of the change.</p>"
+    )
+
+
+def short_html(findings: Findings | Found) -> str:
+    """Which topics were too short to be measured, and what helps; empty where none was."""
+    if not findings.too_short:
+        return ""
+    named = ", ".join(f"{topic} ({count:,} tokens)" for topic, count in findings.too_short.items())
+    return note(
+        "info",
+        f"Not measured, because shorter than one window of {findings.window:,} tokens: {named}. Measure the "
+        "comparison with a smaller window, then the topics again.",
     )
 
 

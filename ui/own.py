@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from slimllm.texts import legible
+from slimllm.documents import legible
 
 EXACT = 2**53  # the largest whole number of a browser
 

@@ -144,6 +144,14 @@ def passage_html(passage: Passage, name: str) -> str:
     tokens = "".join(
         token_html(piece, name, place, place == worst) for place, piece in enumerate(passage.pieces)
     )
+    if passage.begins_with:
+        tokens = f'<span class="tk first begun">{safe(passage.begins_with)}</span>{tokens}'
+        first = (
+            f"The models read {safe(passage.begins_with)} first, as their tokenizer begins a text, so the "
+            "first token can be predicted."
+        )
+    else:
+        first = "The first token has nothing before it to go by."
     legend = "".join(f'<li><span class="tk {level}">word</span> {words}</li>' for _, level, words in LEVELS)
     data = safe(json.dumps(says, ensure_ascii=False))
     return (
@@ -152,7 +160,7 @@ def passage_html(passage: Passage, name: str) -> str:
         f'aria-label="The passage, word by word" aria-orientation="horizontal">{tokens}</div>'
         f"{detail_html(says[worst], name)}</div>"
         f'<ul class="tk-legend" aria-label="Colours">{legend}</ul>'
-        f'<p class="foot">From {safe(passage.source)}. The first token has nothing before it to go by.</p>'
+        f'<p class="foot">From {safe(passage.source)}. {first}</p>'
     )
 
 

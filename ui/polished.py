@@ -92,7 +92,8 @@ def table_of(shown: Polished, same: bool) -> str:
             change(after, before) if after is not None and before is not None else "",
         )
         limit = f"up to {how.limit:,} tokens" if how.limit else "all of it"
-        hint = f"{limit}, windows of {how.window:,}"
+        begun = f" begun with {safe(how.begins_with)}" if how.begins_with else ""
+        hint = f"{limit}, windows of {how.window:,}{begun}"
         rows += (
             f'<tr><th scope="row">{safe(how.text)}<small>{hint}</small></th>'
             f"{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"

@@ -30,12 +30,14 @@ def start_polish(registry: Registry, session: Session, number: int | None, wish:
 
     def steps(job: Job) -> Steps:
         shown, done = Polished(run.number, wish), False
-        shown.measured = [Measured(protocol) for protocol in protocols(run, wish)]
+        shown.measured = [Measured(row) for row in protocols(run, wish, run.protocol.begins_with)]
         earlier, session.polished = session.polished, shown
         session.mark("polish")
         try:
             job.say(f"Opening the model of {run.name}.")
             pruned = yield from led("The model as it is", "1", weights_of(session, run, offline))
+            begins_with = pruned.subject.beginning.words
+            shown.measured = [Measured(row) for row in protocols(run, wish, begins_with)]
             wanted = lessons(wish, learnable(text, pruned.subject, wish), pruned.subject.shape.max_length)
             yield from led(
                 "Step 1 of 3 · Before", "2", readings(session, shown, pruned.subject, run, offline)
@@ -66,10 +68,12 @@ def start_polish(registry: Registry, session: Session, number: int | None, wish:
     return session.begin(registry.worker, Job("polish", "Fine-tuning", steps, on_progress, on_done))
 
 
-def protocols(run: Run, wish: Wish) -> list[Protocol]:
-    """How it is measured: as the run was, and on the learned text if that is another one."""
-    own = dataclasses.replace(run.protocol, text=wish.text)
-    return [run.protocol] if own == run.protocol else [run.protocol, own]
+def protocols(run: Run, wish: Wish, begins_with: str) -> list[Protocol]:
+    """How it is measured: as the run was, and on the learned text if that is another one; with windows that
+    begin as the model's tokenizer begins texts."""
+    first = dataclasses.replace(run.protocol, begins_with=begins_with)
+    own = dataclasses.replace(first, text=wish.text)
+    return [first] if own == first else [first, own]
 
 
 def learnable(text: texts.Text, subject: Subject, wish: Wish) -> int:
@@ -84,7 +88,7 @@ def readings(
     """Measures the model in every way that is shown: before, where the run it is of is known and may know
     the first figure already; else after."""
     for place, row in enumerate(shown.measured):
-        value = known.best.perplexity if known is not None and not place else None
+        value = known.best.perplexity if known is not None and known.protocol == row.protocol else None
         if value is None:
             value = (yield from measured(subject, row.protocol, offline)).perplexity
         before, after = (value, row.after) if known is not None else (row.before, value)
@@ -99,7 +103,7 @@ def tuned_run(session: Session, run: Run, wanted: Tuning, shown: Polished, subje
         number=session.archive.shelf.next_number(),
         made=datetime.now().astimezone().isoformat(timespec="seconds"),
         plan=run.plan,
-        protocol=run.protocol,
+        protocol=shown.measured[0].protocol,
         columns={**run.columns, "tuned": tuned},
         parent=run.number,
         told=told(shown.wish),

@@ -10,6 +10,7 @@ import time
 from torch import Tensor
 
 from slimllm import evaluate, texts
+from slimllm.beginning import begin, cut_windows
 from slimllm.masking import masked, masks_of
 from slimllm.models import Subject
 from slimllm.shapes import SITES
@@ -100,10 +101,11 @@ def windows(subject: Subject, analysis: Analysis, preview: Preview, pace: float)
         # of a hub set, only the part that the analysis has read is sure to be on this machine
         part = texts.text(name).part("calibration" if name in texts.HUB_SETS else "evaluation")
         ids = texts.tokens(part, subject.tokenizer, limit=count * WINDOW)
-        width = min(WINDOW, subject.shape.max_length, len(ids))
-        if width < 2:
+        beginning = subject.beginning
+        width = min(WINDOW, subject.shape.max_length, len(begin(ids, beginning)))
+        if width <= beginning.predicted_from:
             raise Refusal("The text is too short to preview anything on it; analyse with a longer one.")
-        preview.rows = ids[: len(ids) // width * width].view(-1, width)
+        preview.rows = cut_windows(ids, width, beginning)
     return preview.rows
 
 
@@ -111,7 +113,7 @@ def read(subject: Subject, rows: Tensor, heard: Heard) -> Steps:
     """Adds the loss of every window of the rows (k, w)."""
     for done, row in enumerate(rows, 1):
         heard.loss += evaluate.window_loss(subject, row[None])
-        heard.tokens += len(row) - 1
+        heard.tokens += len(row) - subject.beginning.predicted_from
         yield Progress("read", done, len(rows))
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import torch
 
 from slimllm import evaluate, texts
+from slimllm.documents import legible
 from slimllm.models import Subject
 from slimllm.types import Progress, Refusal
 from ui.findings import Passage, excerpt, pieces_of
@@ -70,18 +71,16 @@ def own_ids(subject: Subject, text: str) -> torch.Tensor:
     """The tokens of the user's own passage; a `Refusal` where they are too many or too few."""
     if len(text) > LONGEST:
         raise Refusal(f"The passage has {len(text):,} letters; use one of at most {LONGEST:,}.")
-    ids = (
-        subject.tokenizer(texts.legible(text), add_special_tokens=False, return_tensors="pt")
-        .input_ids[0]
-        .long()
-    )
+    ids = subject.tokenizer(legible(text), add_special_tokens=False, return_tensors="pt").input_ids[0].long()
     if len(ids) > OWN:
         raise Refusal(f"The passage has {len(ids):,} tokens; use one of at most {OWN}.")
     return ids
 
 
 def passage_ids(subject: Subject, text: str) -> torch.Tensor:
-    return texts.tokens([text], subject.tokenizer, limit=min(PASSAGE, subject.shape.max_length))
+    """The first tokens of a text, as many as can be read and shown."""
+    room = subject.shape.max_length - len(subject.beginning.ids)
+    return texts.tokens([text], subject.tokenizer, limit=min(PASSAGE, room))
 
 
 def read(who: Made, source: str, ids: torch.Tensor, place: int, total: int) -> Steps:
@@ -93,8 +92,9 @@ def read(who: Made, source: str, ids: torch.Tensor, place: int, total: int) -> S
             "passage", place * models + index, total * models, f"{LABELS[name]} model reads{which}"
         )
         made[name] = evaluate.read_passage(subject, ids)
-    tokenizer = next(iter(who.values())).tokenizer
-    return Passage(source, pieces_of(ids.tolist(), made, tokenizer.decode))
+    first = next(iter(who.values()))
+    pieces = pieces_of(ids.tolist(), made, first.tokenizer.decode)
+    return Passage(source, pieces, first.beginning.words)
 
 
 def mean_rise(passage: Passage, comparison: Comparison) -> float:
@@ -111,17 +111,22 @@ def start_topics(registry: Registry, session: Session, limit: int) -> Job:
     subject, last = session.subject, compared(session)
     who, findings, window = subjects(subject, last), last.findings, last.protocol.window
     names = texts.topics()
+    if limit < window:
+        raise Refusal(
+            f"{limit:,} tokens of each topic do not fill one window of {window:,}; ask for more, or measure "
+            "the models with a smaller window first."
+        )
 
     def steps(_: Job) -> Steps:
-        findings.topics.clear()
-        findings.counts.clear()
-        findings.window = window
+        findings.begin_topics(window, subject.beginning.words)
         session.mark("topics")
         try:
             for place, topic in enumerate(names):
                 text = texts.text(f"encyclopedia/{topic}")
                 ids = texts.evaluation_tokens(text, subject.tokenizer, limit=limit)
                 if len(ids) < window:
+                    findings.too_short[topic] = len(ids)
+                    session.mark("topics")
                     continue
                 for name, model in who.items():
                     said = f"Topic {place + 1} of {len(names)} · {topic} · {LABELS[name]}"

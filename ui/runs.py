@@ -34,11 +34,13 @@ def best_name(known: Container[str]) -> str:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How perplexity is measured: text, window length and at most how many tokens."""
+    """How perplexity is measured: text, window length, at most how many tokens, and the token that the
+    model's tokenizer puts in front of every window, if any."""
 
     text: str = "encyclopedia"
     window: int = 128
     limit: int = 8192
+    begins_with: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,10 @@ class Asked:
     temperature: float = 0.0
     seed: int = 0
     offline: bool = False
+
+    def begun(self, begins_with: str) -> Asked:
+        """The same for a model whose tokenizer begins texts with this token."""
+        return dataclasses.replace(self, protocol=dataclasses.replace(self.protocol, begins_with=begins_with))
 
 
 @dataclass(frozen=True)

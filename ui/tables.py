@@ -63,8 +63,8 @@ def table_of(columns: Columns, protocol: Protocol, recovery: str) -> str:
     measured = next((c.tokens for c in columns.values() if c.tokens), 0)
     how = f"{measured:,} tokens of " if measured else ""
     foot = (
-        f"Perplexity over {how}{safe(protocol.text)}, evaluation part, in windows of {protocol.window:,} "
-        "tokens that do not overlap. Percentages are changes against the dense model. "
+        f"Perplexity over {how}{safe(protocol.text)}, evaluation part, in {safe(windows_of(protocol))}. "
+        "Percentages are changes against the dense model. "
         f"Recovery: {safe(RECOVERIES[recovery].title if recovery in RECOVERIES else recovery)}."
     )
     return (
@@ -73,6 +73,14 @@ def table_of(columns: Columns, protocol: Protocol, recovery: str) -> str:
         f'{head}<th scope="col" class="meaning">In plain words</th></tr></thead>'
         f'<tbody>{body}</tbody></table></div><p class="foot">{foot}</p>'
     )
+
+
+def windows_of(protocol: Protocol) -> str:
+    """How the text is cut, in words."""
+    begun = ""
+    if protocol.begins_with:
+        begun = f" and begin with {protocol.begins_with}, as the tokenizer begins texts; it is not counted"
+    return f"windows of {protocol.window:,} tokens that do not overlap{begun}"
 
 
 def line_of(row: Row, names: Sequence[str], columns: Columns) -> str:
@@ -142,7 +150,7 @@ def about(budget: Budget) -> str:
     limit = f"at most {how.limit:,} tokens of " if how.limit else ""
     return safe(
         f"{share(budget.ratio)} of {of} removed, having read {read.samples * read.length:,} tokens of "
-        f"{read.text}; perplexity on {limit}{how.text} in windows of {how.window:,}"
+        f"{read.text}; perplexity on {limit}{how.text} in {windows_of(how)}"
     )
 
 

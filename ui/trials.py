@@ -26,6 +26,7 @@ def start_compare(registry: Registry, session: Session, asked: Asked) -> Job:
     lets them answer; it becomes a run."""
     subject, plan = session.subject, session.plan
     planning.check_plan(plan, subject.shape)
+    asked = asked.begun(subject.beginning.words)
 
     def steps(_: Job) -> Steps:
         pending = session.pending = Comparison(plan, asked.protocol)
@@ -191,6 +192,7 @@ def measured(subject: Subject, protocol: Protocol, offline: bool) -> Generator[P
 def start_measure(registry: Registry, session: Session, asked: Asked) -> Job:
     """The job that measures the models of the present comparison again, on another text or window."""
     subject, last = session.subject, compared(session)
+    asked = asked.begun(subject.beginning.words)
 
     def steps(_: Job) -> Steps:
         pending = session.pending = dataclasses.replace(last, protocol=asked.protocol, columns={})

@@ -1,0 +1,89 @@
+"""The token ids of a long text stretch by stretch, the same as those of the whole, so that the work is
+bounded by what is asked for.
+
+Stretches overlap. Two neighbours are joined inside their overlap, where both have the same tokens at the same
+letters several times in a row: what a tokenizer makes of a place depends on the letters around it only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+STRETCH = 1 << 15  # letters
+OVERLAP = 2048  # letters that two stretches have in common
+MARGIN = (
+    512  # letters at both ends of the overlap that are not trusted: a word, or a run of spaces, may be cut
+)
+AGREED = 8  # tokens in a row that have to be the same
+Token = tuple[int, int, int]  # its id, and the places of its first letter and of the one behind its last
+
+
+class Letters:
+    """The letters of a text that comes in pieces."""
+
+    def __init__(self, pieces: Iterable[str]) -> None:
+        self.pieces, self.rest = iter(pieces), ""
+
+    def read(self, count: int) -> str:
+        """The next `count` letters, fewer at the end."""
+        parts = [self.rest]
+        have = len(self.rest)
+        while have < count and (piece := next(self.pieces, None)) is not None:
+            parts.append(piece)
+            have += len(piece)
+        joined = "".join(parts)
+        self.rest = joined[count:]
+        return joined[:count]
+
+
+def token_ids(pieces: Iterable[str], tokenizer: Any) -> Iterator[Sequence[int]]:
+    """The token ids of the pieces joined, without special tokens, stretch by stretch.
+
+    Where two stretches do not agree, as in a word of thousands of letters, they are read as one. A tokenizer
+    that does not say which letters a token stands for reads all at once.
+    """
+    if not getattr(tokenizer, "is_fast", False):
+        yield tokenizer("".join(pieces), add_special_tokens=False, verbose=False).input_ids
+        return
+    letters = Letters(pieces)
+    text = letters.read(STRETCH)
+    tokens, size = tokens_of(text, tokenizer), STRETCH
+    while more := letters.read(size):
+        common = text[-OVERLAP:]
+        later = tokens_of(common + more, tokenizer)
+        seam = seam_between(tokens, later, len(text) - len(common))
+        if seam is None:
+            text += more
+            tokens, size = tokens_of(text, tokenizer), len(text)
+            continue
+        yield [token for token, _, _ in tokens[: seam[0]]]
+        text, tokens, size = common + more, later[seam[1] :], STRETCH
+    yield [token for token, _, _ in tokens]
+
+
+def tokens_of(text: str, tokenizer: Any) -> list[Token]:
+    """The tokens of a text and the letters that each stands for."""
+    found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    return [
+        (token, start, end) for token, (start, end) in zip(found.input_ids, found.offset_mapping, strict=True)
+    ]
+
+
+def seam_between(earlier: Sequence[Token], later: Sequence[Token], shift: int) -> tuple[int, int] | None:
+    """The numbers of the same token in both stretches, in the middle of a run on which they agree; None where
+    there is no such run. The later one begins `shift` letters behind the earlier one."""
+    trusted = range(MARGIN, OVERLAP - MARGIN)
+    places = {
+        (token, start - shift, end - shift): number
+        for number, (token, start, end) in enumerate(earlier)
+        if start - shift in trusted
+    }
+    run, last = 0, -1
+    for number, token in enumerate(later):
+        place = places.get(token, -1)
+        run = 0 if place < 0 else run + 1 if run and place == last + 1 else 1
+        last = place
+        if run == AGREED:
+            return place - AGREED // 2, number - AGREED // 2
+    return None
