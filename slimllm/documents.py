@@ -6,6 +6,7 @@ A .txt is one document. A row of any other format is a document unless it is bla
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import io
 import json
@@ -68,7 +69,8 @@ class TextFile(Sequence[str]):
             file.seek(place)
             while file.peek(1)[:1] and file.peek(1)[0] & 0xC0 == 0x80:  # inside a letter
                 file.read(1)
-            return io.TextIOWrapper(file, encoding="utf-8-sig").read(count)
+            with io.TextIOWrapper(file, encoding="utf-8-sig") as text:
+                return text.read(count)
 
 
 class Held:
@@ -240,14 +242,14 @@ def lines_of(file: io.BufferedReader) -> Iterator[tuple[int, bytes]]:
     place = file.tell()
     for block in file:
         for line in block.removesuffix(b"\n").split(b"\r"):
-            yield place, line
+            yield place, line if place else line.removeprefix(codecs.BOM_UTF8)
             place += len(line) + 1
         place += 0 if block.endswith(b"\n") else -1
 
 
 def row_of(line: bytes) -> Any:
     """What a line of JSON says."""
-    return json.loads(line.decode("utf-8-sig"))
+    return json.loads(line.decode("utf-8"))
 
 
 def column_of(names: Iterable[str], path: Path) -> str:
