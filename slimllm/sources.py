@@ -18,7 +18,7 @@ import transformers
 from safetensors import SafetensorError, safe_open
 from transformers.integrations.gguf.reader import read_gguf_metadata
 
-from slimllm import elsewhere, places, whole
+from slimllm import elsewhere, places, vocabulary, whole
 from slimllm.families import check_settings
 from slimllm.places import ELSEWHERE, home
 from slimllm.slim import built
@@ -185,6 +185,8 @@ def convert_gguf(file: Path, folder: Path) -> None:
         config = config_of(place, str(file))
         model = unpacked(file, config, place)
         tokenizer = transformers.AutoTokenizer.from_pretrained(**place)
+        if "gguf_file" in place:
+            vocabulary.begin_as_llama_cpp(tokenizer, read_gguf_metadata(str(file))[0])
         check_biases(file, model)
     except Refusal:
         raise

@@ -18,6 +18,11 @@ SPLITS = {GGUF_PRE_TOKENIZER_SPLITS[name]: name for name in ("llama-bpe", "qwen2
 SPECIAL = ("bos", "eos", "unk", "pad")
 BYTES, PIECES = "gpt2", "llama"  # what llama.cpp calls byte-level BPE, and SentencePiece's kind
 SPACE = "\u2581"  # what stands for a space in pieces
+# ways to split text for which llama.cpp begins texts with <bos> where the file does not say (measured)
+BEGUN = {
+    "chameleon", "falcon-h1", "falcon3", "jina-v5-nano", "lfm2", "llama-bpe", "llama-v3", "llama3", "midm-2.0",
+    "pixtral", "tekken",
+}  # fmt: skip
 BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 
@@ -133,6 +138,14 @@ def scores_of(tokens: Sequence[str], merges: Sequence[tuple[str, ...]]) -> tuple
     for rank, pair in enumerate(merges):
         joined.setdefault("".join(pair), rank)
     return tuple(-float(joined.get(token, len(merges) + index)) for index, token in enumerate(tokens))
+
+
+def begin_as_llama_cpp(tokenizer: Any, metadata: Mapping[str, Any]) -> None:
+    """Lets the tokenizer of a GGUF that does not say how texts begin put <bos> in front of them where
+    llama.cpp does; transformers does so for pieces only."""
+    unsaid = "tokenizer.ggml.add_bos_token" not in metadata
+    if unsaid and metadata.get("tokenizer.ggml.pre") in BEGUN and tokenizer.bos_token is not None:
+        tokenizer.add_bos_token = True
 
 
 def add_to(writer: gguf.GGUFWriter, words: Vocabulary) -> None:

@@ -16,7 +16,7 @@ import torch
 import transformers
 from conftest import PAGE, tiny_subject, tiny_tokenizer
 from test_export_tiers import LLAMA3_ROPE, by_groups, equal, prune
-from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers, processors, trainers
 from tokenizers import models as kinds
 from transformers.tokenization_utils_base import generate_merges
 
@@ -190,6 +190,48 @@ def test_llama_cpp_reads_the_file_as_what_was_pruned(shelf: dict[str, Stored], n
         expected = model(torch.tensor([ids])).logits[0, -1].float().log_softmax(-1)
     off = max(abs(row["logprob"] - float(expected[row["id"]])) for row in rows)
     assert off <= (1e-4 if model.dtype == torch.float32 else 0.1)  # half precision is rounded elsewhere
+
+
+def by_llama3() -> Any:
+    return merged_tokenizer(pre_tokenizers.Split(Regex(SPLIT), "isolated"))
+
+
+@pytest.mark.parametrize("said", [True, False, None])
+@pytest.mark.parametrize(
+    ("words", "unsaid"), [(pieces_tokenizer, True), (merged_tokenizer, False), (by_llama3, True)]
+)
+def test_texts_begin_as_a_file_of_others_says(
+    words: Callable[[], Any], unsaid: bool, said: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it says nothing, as llama.cpp (xllamacpp 2026.10) then begins them; `None` is no flag."""
+    add = gguf.GGUFWriter.add_add_bos_token
+    monkeypatch.setattr(
+        gguf.GGUFWriter, "add_add_bos_token", lambda self, _: None if said is None else add(self, said)
+    )
+    subject = worded("llama", words())
+    tensors = {name: tensor.detach() for name, tensor in subject.model.state_dict().items()}
+    llamacpp.write(subject.model, tensors, subject.tokenizer, "other", tmp_path / "other.gguf")
+    again = models.load(str(tmp_path / "other.gguf"), device="cpu", dtype="float32")
+    expected = (again.tokenizer.bos_token_id,) if (unsaid if said is None else said) else ()
+    assert again.beginning.ids == expected
+    assert again.tokenizer(TEXT).input_ids == [
+        *expected,
+        *again.tokenizer(TEXT, add_special_tokens=False).input_ids,
+    ]
+
+
+def test_the_flag_of_a_file_is_what_the_tokenizer_does() -> None:
+    starts = {
+        name: vocabulary.vocabulary(case.words(), 304).starts
+        for name, case in CASES.items()
+        if case.words is not merged_tokenizer
+    }
+    assert starts == {name: name == "llama pieces begun" for name in starts}
+    made = merged_tokenizer()
+    made.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> </s> $A", special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
+    assert "begins texts with more" in vocabulary.hindrance(made)
 
 
 # One export, for real ------------------------------------------------------------------------------------

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from slimllm import pipeline, planning, texts
+from slimllm import models, pipeline, planning, texts
 from slimllm.evaluate import Speed, TokenLosses
+from slimllm.models import Subject
 from slimllm.types import Calibration, Refusal
+from tests.begun import BOS, begun_tokenizer
 from tests.conftest import tiny_subject
-from ui import answering, forgetting, pacing, passage, probes, trials
+from ui import answering, forgetting, pacing, passage, previewing, probes, report, tables, trials
 from ui.estimates import Rates
 from ui.findings import Findings, Guess, Passage, Piece, excerpt, pieces_of
 from ui.jobs import Job
@@ -146,7 +148,17 @@ def finished(job: Job) -> Job:
 @pytest.fixture
 def compared(page: Path) -> tuple[Registry, Session]:
     """A session whose tiny model has been pruned and recovered."""
-    registry, subject = Registry(), tiny_subject()
+    return compared_with(tiny_subject(), page)
+
+
+@pytest.fixture
+def compared_begun(page: Path) -> tuple[Registry, Session]:
+    """The same with a tokenizer that puts <bos> in front of every text."""
+    return compared_with(models.subject("begun", tiny_subject(vocab_size=257).model, begun_tokenizer()), page)
+
+
+def compared_with(subject: Subject, page: Path) -> tuple[Registry, Session]:
+    registry = Registry()
     session = registry.open(None)
     session.set_loaded(Loaded(subject, Rates(1000.0), "cpu", "float32"))
     analysis = pipeline.analyse(
@@ -202,6 +214,44 @@ def test_topics_are_measured_one_by_one_and_stay_when_stopped(
     assert set(findings.topics) == {"Arts", "Physics"}, "a topic with too little text is left out"
     assert set(findings.topics["Arts"]) == {"dense", "pruned", "recovered"}
     assert findings.counts == {"Arts": 93, "Physics": 93}
+    left_out = "Not measured, because shorter than one window of 32 tokens: Short (24 tokens)."
+    assert left_out in forgetting.draw(session)
+    assert left_out in forgetting.topics_html(Registry().open(session.id).runs[0].found)  # type: ignore[arg-type]
+    assert left_out in forgetting.topics_html(Findings(too_short={"Short": 24}, window=32)), "if all are"
+    with pytest.raises(Refusal, match="31 tokens of each topic do not fill one window of 32"):
+        probes.start_topics(registry, session, 31)
+
+
+def test_everything_begins_as_the_tokenizer_begins_texts(
+    compared_begun: tuple[Registry, Session], page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry, session = compared_begun
+    run = session.runs[-1]
+    assert run.protocol == Protocol(str(page), 32, 256, "<bos>")
+    assert run.columns["dense"].tokens == 31 * (256 // 31)
+    said = "in windows of 32 tokens that do not overlap and begin with &lt;bos&gt;, as the tokenizer begins"
+    assert said in tables.table_of(dict(run.columns), run.protocol, "bias")
+    assert said in report.page(run)
+    finished(probes.start_passage(registry, session, "My own", str(page), True))
+    findings = session.comparison.findings  # type: ignore[union-attr]
+    assert findings.passage is not None
+    assert findings.passage.begins_with == "<bos>"
+    assert [piece.text for piece in findings.passage.pieces] == list("My own")
+    assert all(piece.guesses for piece in findings.passage.pieces), "the first one, too"
+    shown = passage.passage_html(findings.passage, "pruned")
+    assert '<span class="tk first begun">&lt;bos&gt;</span>' in shown
+    assert "The models read &lt;bos&gt; first, as their tokenizer begins a text" in shown
+    assert Registry().open(session.id).runs[0].found == findings.found()
+    rows = [{"topic": "Arts", "extract": "Arts is a word. " * 8}] * 40
+    monkeypatch.setattr(texts, "articles", lambda: {f"a{i}": row for i, row in enumerate(rows)})
+    finished(probes.start_topics(registry, session, 100))
+    assert findings.counts == {"Arts": 93}
+    assert "tokens that do not overlap and begin with &lt;bos&gt;" in forgetting.draw(session)
+    previewing.start(registry, session)
+    assert session.preview.job is not None
+    assert session.preview.job.finished.wait(20)
+    assert (session.preview.rows[:, 0] == BOS).all()
+    assert session.preview.dense.tokens == session.preview.rows[:, 1:].numel()
 
 
 def test_topics_without_the_encyclopedia_say_so(

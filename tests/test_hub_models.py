@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 from conftest import tiny_model, tiny_tokenizer
 
-from slimllm import fetching, models, shelf
+from slimllm import fetching, models, shelf, texts
 from slimllm.lending import is_lent
 from slimllm.types import Refusal
 from ui import work
@@ -44,7 +46,8 @@ class Hub:
         return hashlib.sha1(repr(self.names).encode()).hexdigest()
 
     def answer(self, path: str) -> tuple[int, bytes, dict[str, str]]:
-        """Status, body and headers for a path."""
+        """Status, body and headers for a path; a data set of the name holds the same files."""
+        path = path.removeprefix("/datasets")
         base = f"/{NAME}/resolve/"
         if self.gated:
             return 403, b"{}", {"X-Error-Code": "GatedRepo"}
@@ -188,6 +191,21 @@ def test_what_a_repository_lacks_is_one_sentence(fake: Hub, gone: str, words: st
 def test_another_name_is_one_sentence() -> None:
     with pytest.raises(Refusal, match="'ann/other' was not found locally or on the model hub"):
         models.load("ann/other")
+
+
+def test_a_text_is_fetched_once_and_read_as_a_file_is(fake: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"text": row} for row in ("one", "", None, "two \n", " ")]
+    (fake.folder / "data").mkdir()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), fake.folder / "data" / "0.parquet")
+    source = texts.HubSet(NAME, {"calibration": "data/0.parquet", "evaluation": "data/none.parquet"})
+    monkeypatch.setitem(texts.HUB_SETS, "wikitext2", source)
+    for offline in (False, True):
+        found = texts.text("wikitext2", offline=offline).part("calibration")
+        assert list(found) == list(texts.text(str(fake.folder / "data" / "0.parquet")).part("calibration"))
+        assert list(found) == ["one", "two \n"]
+    assert fake.sent["0.parquet"] == 1
+    with pytest.raises(Refusal, match="could not be fetched from the model hub; connect"):
+        texts.text("wikitext2").part("evaluation")
 
 
 def test_a_gated_repository_is_told_with_the_remedy(fake: Hub) -> None:

@@ -30,14 +30,14 @@ def start_polish(registry: Registry, session: Session, number: int | None, wish:
 
     def steps(job: Job) -> Steps:
         shown, done = Polished(run.number, wish), False
-        shown.measured = [Measured(row) for row in protocols(run, wish, run.protocol.begins_with)]
+        shown.measured = [Measured(protocol) for protocol in protocols(run, wish)]
         earlier, session.polished = session.polished, shown
         session.mark("polish")
         try:
             job.say(f"Opening the model of {run.name}.")
             pruned = yield from led("The model as it is", "1", weights_of(session, run, offline))
             begins_with = pruned.subject.beginning.words
-            shown.measured = [Measured(row) for row in protocols(run, wish, begins_with)]
+            shown.measured = [Measured(row.protocol.begun(begins_with)) for row in shown.measured]
             wanted = lessons(wish, learnable(text, pruned.subject, wish), pruned.subject.shape.max_length)
             yield from led(
                 "Step 1 of 3 · Before", "2", readings(session, shown, pruned.subject, run, offline)
@@ -68,12 +68,10 @@ def start_polish(registry: Registry, session: Session, number: int | None, wish:
     return session.begin(registry.worker, Job("polish", "Fine-tuning", steps, on_progress, on_done))
 
 
-def protocols(run: Run, wish: Wish, begins_with: str) -> list[Protocol]:
-    """How it is measured: as the run was, and on the learned text if that is another one; with windows that
-    begin as the model's tokenizer begins texts."""
-    first = dataclasses.replace(run.protocol, begins_with=begins_with)
-    own = dataclasses.replace(first, text=wish.text)
-    return [first] if own == first else [first, own]
+def protocols(run: Run, wish: Wish) -> list[Protocol]:
+    """How it is measured: as the run was, and on the learned text if that is another one."""
+    own = dataclasses.replace(run.protocol, text=wish.text)
+    return [run.protocol] if own == run.protocol else [run.protocol, own]
 
 
 def learnable(text: texts.Text, subject: Subject, wish: Wish) -> int:

@@ -42,6 +42,10 @@ class Protocol:
     limit: int = 8192
     begins_with: str = ""
 
+    def begun(self, begins_with: str) -> Protocol:
+        """The same for a model whose tokenizer begins texts with this token."""
+        return dataclasses.replace(self, begins_with=begins_with)
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -56,7 +60,7 @@ class Asked:
 
     def begun(self, begins_with: str) -> Asked:
         """The same for a model whose tokenizer begins texts with this token."""
-        return dataclasses.replace(self, protocol=dataclasses.replace(self.protocol, begins_with=begins_with))
+        return dataclasses.replace(self, protocol=self.protocol.begun(begins_with))
 
 
 @dataclass(frozen=True)
