@@ -20,8 +20,8 @@ BYTES, PIECES = "gpt2", "llama"  # what llama.cpp calls byte-level BPE, and Sent
 SPACE = "\u2581"  # what stands for a space in pieces
 # ways to split text for which llama.cpp begins texts with <bos> where the file does not say (measured)
 BEGUN = {
-    "chameleon", "falcon-h1", "falcon3", "jina-v5-nano", "lfm2", "llama-bpe", "llama-v3", "llama3", "midm-2.0",
-    "pixtral", "tekken",
+    "chameleon", "falcon-h1", "falcon3", "jina-v5-nano", "lfm2", "llama-bpe", "llama-v3", "llama3",
+    "midm-2.0", "pixtral", "tekken",
 }  # fmt: skip
 BYTE = re.compile("<0x[0-9A-F]{2}>")
 
