@@ -36,12 +36,17 @@ def prepared(visitor: Visitor, text: str, runs: int) -> None:
         visitor.set(f"compare-{name}", value)
     for name, value in (("pace-length", "16"), ("pace-new", "4"), ("pace-rounds", "1"), ("topics-limit", "64")):
         visitor.set(f"compare-{name}", value)
+    page = visitor.page
+    for label in page.locator("#compare-methods label").all():
+        label.locator("input").set_checked(label.inner_text().strip() in ("Magnitude", "Random"))
     for number in range(runs):
-        visitor.page.click("#compare-button")
+        page.click("#compare-button")
         visitor.tab("History")
-        expect(visitor.page.locator("#history-table")).to_contain_text(f"Run {number + 1}", timeout=40_000)
+        expect(page.locator("#history-table")).to_contain_text(f"Run {number + 1}", timeout=40_000)
         visitor.tab("Compare")
-        expect(visitor.page.locator("#compare-progress")).to_contain_text("done", timeout=40_000)
+        expect(page.locator("#compare-progress")).to_contain_text("done", timeout=40_000)
+    visitor.tab("Tune")
+    page.locator("#tune-preview-auto input").uncheck()  # or every change would be waited for
 
 
 def told(walk: Walk) -> str:

@@ -98,6 +98,7 @@
       tabs: element.tabIndex >= 0,
       on: element.matches('[aria-selected="true"], .modebar-btn.active, :checked')
         || (!element.matches('[aria-pressed]') && Boolean(element.closest('[aria-current]'))),
+      toggles: element.matches('[aria-pressed]'),
       itself: id(element),
       group: element.type === 'radio' ? element.name : '',
     }));

@@ -16,13 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import pytest
 
 from tests.hands import Hand
 from tests.visiting import Visitor
-from ui.jobs import Job
 from ui.registry import REGISTRY
-from ui.screen import SOON, TICK
 from ui.session import Session
 from ui.skipping import Page as Blocks
 
@@ -51,6 +50,7 @@ class Control:
     disabled: bool
     tabs: bool  # the Tab key stops at it
     on: bool  # it is the chosen one, so that a press need not change anything
+    toggles: bool  # a press holds it down, the next lets it go
     itself: str  # its own id, if that is a stable one
     group: str
 
@@ -64,22 +64,42 @@ class Call:
 
 
 class Ears:
-    """What the server hears, event by event; a component goes by its elem_id."""
+    """What the server hears, event by event, and what of it is not answered yet; a component goes by its
+    elem_id."""
 
     def __init__(self, patch: pytest.MonkeyPatch):
         self.calls: list[Call] = []
-        told = Blocks.preprocess_data
+        self.open = 0  # events that are being answered
+        self.ticking: set[int] = set()  # timers that the answers have switched on
+        told, answered = Blocks.preprocess_data, Blocks.process_api
 
-        async def heard(page: Any, function: Any, inputs: Any, *more: Any, **named: Any) -> Any:
+        async def heard(page: Any, block_fn: Any, inputs: Any, *more: Any, **named: Any) -> Any:
             def name(id: Any) -> str:
                 return str(getattr(page.blocks.get(id), "elem_id", None) or id)
 
-            values = {name(one._id): value for one, value in zip(function.inputs, inputs, strict=False)}
-            targets = tuple((name(id), str(event)) for id, event in function.targets)
+            values = {name(one._id): value for one, value in zip(block_fn.inputs, inputs, strict=False)}
+            targets = tuple((name(id), str(event)) for id, event in block_fn.targets)
             self.calls.append(Call(targets, values))
-            return await told(page, function, inputs, *more, **named)
+            return await told(page, block_fn, inputs, *more, **named)
+
+        async def answer(page: Any, block_fn: Any, *more: Any, **named: Any) -> Any:
+            self.open += 1
+            try:
+                found = await answered(page, block_fn, *more, **named)
+            finally:
+                self.open -= 1
+            for one, value in zip(block_fn.outputs, found["data"], strict=False):
+                if isinstance(one, gr.Timer) and isinstance(value, dict) and "active" in value:
+                    (self.ticking.add if value["active"] else self.ticking.discard)(one._id)
+            return found
 
         patch.setattr(Blocks, "preprocess_data", heard)
+        patch.setattr(Blocks, "process_api", answer)
+
+    @property
+    def idle(self) -> bool:
+        """Whether all that was said is answered, and the page does not ask by itself."""
+        return not self.open and not self.ticking
 
 
 @dataclass
@@ -101,7 +121,6 @@ class Walk:
         self.excused, self.used = tuple(excused), set[str]()
         self.tallies: dict[str, Tally] = {}
         self.later: dict[tuple[str, str], Any] = {}  # values that are told when a button is pressed
-        self.job: Job | None = None  # the last one whose end was waited for
         self.arrived = 0  # downloads and choosers of files
         self.starts: dict[str, set[str]] = {}  # by tab: buttons that started a job
         self.page.on("download", lambda _: self._arrive())
@@ -137,13 +156,9 @@ class Walk:
 
     def rest(self, patience: float = 90.0) -> None:
         """Waits until no job runs and nothing on the page moves; closes what was said in a corner."""
-        session, end = self.session, time.monotonic() + patience
-        if session.lively or session.job is not self.job:
-            while session.lively and time.monotonic() < end:
-                self.page.wait_for_timeout(25)
-            self.job = session.job
-            self.page.wait_for_timeout(1000 * (TICK + SOON) + 100)  # until the page has looked once more
-        self.js("still", 90, 4000)
+        session = self.session
+        self.until(lambda: not session.lively and self.ears.idle, patience)
+        self.js("still", 60, 4000)
         for _ in range(4):
             box = self.page.evaluate(
                 "document.querySelector('.toast-close')?.getBoundingClientRect().toJSON() ?? null"
@@ -293,11 +308,15 @@ class Walk:
         place = self.reach(area, control)
         if isinstance(place, str):
             return place
-        self.js("remember")
-        if why := self.hand.press(self, area, control, place):
-            return why
-        seen = control.on or self.until(lambda: self.arrived > before or self.js("changed", 120))
-        return "" if seen else "nothing can be seen to happen"
+        for _ in range(2 if control.toggles else 1):  # what stays pressed is let go again
+            self.js("remember")
+            if why := self.hand.press(self, area, control, place):
+                return why
+            if not (control.on or self.until(lambda: self.arrived > before or self.js("changed", 120))):
+                return "nothing can be seen to happen"
+            if control.toggles:
+                self.rest()
+        return ""
 
     def _text(self, area: str, control: Control) -> str:
         """What is typed stands in the box, and the server hears it."""
