@@ -161,6 +161,8 @@
     for (const kind of ['mouseover', 'focusin', 'click']) {
       document.addEventListener(kind, (event) => termOf(event) && show(termOf(event)));
     }
+    // A word in a label explains itself: the cursor does not go on to the box, for that would close the explanation.
+    document.addEventListener('click', (event) => termOf(event)?.closest('label') && event.preventDefault());
     document.addEventListener('mouseout', left);
     document.addEventListener('focusout', (event) => termOf(event) && hide());
     document.addEventListener('scroll', () => shown && hide(), true);

@@ -169,5 +169,8 @@ def draw_said(session: Session) -> str:
 
 def draw_buttons(session: Session) -> list[Any]:
     """Every button, as far as it can do something."""
-    able = session.picked is not None and bool(session.plans)
-    return [*(gr.Button(interactive=able) for _ in range(4)), gr.Button(interactive=session.cursor > 0)]
+    picked = session.picked
+    able = picked is not None and bool(session.plans)
+    wider = able and picked is not None and picked != picked.whole()
+    marks = [gr.Button(interactive=able) for _ in MARKS]
+    return [*marks, gr.Button(interactive=wider), gr.Button(interactive=session.cursor > 0)]

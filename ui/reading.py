@@ -56,7 +56,7 @@ def controls(screen: Screen) -> tuple[Any, ...]:
             min_width=190,
         )
     words = gr.HTML(elem_id="analyse-method-words", padding=False)
-    with gr.Row(elem_classes="controls options"):
+    with gr.Row(elem_classes="controls method-options"):
         options = [option_box(name, option) for name, option in all_options()]
     screen.show(words, draw_words, "preflight")
     if options:

@@ -42,7 +42,7 @@ function paintTools() {
     number.removeAttribute('aria-invalid');
   }
   number.disabled = shut;
-  auto.disabled = shut || !automatic;
+  auto.disabled = shut || !automatic || isAutomatic(site, layer);
   copy.disabled = layer === bank.layers.length - 1 || (solo !== '' && solo !== site);
   lock.textContent = value.locked[layer] ? 'Unlock' : 'Lock';
   lock.setAttribute('aria-pressed', String(value.locked[layer]));
@@ -120,6 +120,14 @@ function setAutomatic(site, layer) {
     }
   } else set(site, layer, snap(site, layer, site === 'attention' ? heads : channels));
   if (!drag) release();
+}
+
+/** Whether a fader stands where the rules alone would have it. */
+function isAutomatic(site, layer) {
+  const [heads, channels] = [automatic.heads[layer], automatic.channels[layer]];
+  if (!heads && !channels) return value.heads[layer] === 0 && value.channels[layer] === 0;
+  const {key} = WORDS[site];
+  return value[key][layer] === snap(site, layer, automatic[key][layer]);
 }
 
 /** Gives every layer after this one the same share. */
