@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, distributed
 
+from slimllm.heldout import HeldOut
 from slimllm.types import LayerMoments, Moments, Refusal
 
 
@@ -77,7 +78,26 @@ def total(found: LayerMoments) -> LayerMoments:
 def whole(found: Moments) -> Moments:
     mass = found.tokens * found.weight
     tokens, masses = summed(torch.tensor([found.tokens, mass], dtype=torch.float64)).tolist()
-    return Moments(mean(found.mean, mass), mean(found.gram, mass), int(tokens), masses / tokens)
+    return Moments(
+        mean(found.mean, mass),
+        mean(found.gram, mass),
+        int(tokens),
+        masses / tokens,
+        held=None
+        if found.held is None
+        else HeldOut(gathered(found.held.inputs), gathered(found.held.weights)),
+    )
+
+
+def gathered(own: Tensor) -> Tensor:
+    """The rows (n, …) of all processes, one after the other."""
+    counts = torch.zeros(distributed.get_world_size(), dtype=torch.int64)
+    counts[rank()] = len(own)
+    counts = summed(counts)
+    start = int(counts[: rank()].sum())
+    rows = own.new_zeros(int(counts.sum()), *own.shape[1:])
+    rows[start : start + len(own)] = own
+    return summed(rows)
 
 
 def mean(own: Tensor, mass: float) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from slimllm.families import part
 from slimllm.gram import Gram
+from slimllm.heldout import HeldOut, joined
 from slimllm.lending import opened
 from slimllm.modeling_slim import Selected
 from slimllm.models import Subject
@@ -26,11 +27,12 @@ TOKENS_PER_BATCH = 4096
 
 @dataclass(eq=False)
 class Stream:
-    """The calibration tokens on their way: hidden states (b, T, o) per batch, and each layer's own call
-    arguments."""
+    """The calibration tokens on their way: hidden states (b, T, o) per batch, each layer's own call
+    arguments, and which of all tokens are held out, where any are: bool (S · T,) on the device."""
 
     hidden: list[Tensor]
     arguments: list[dict[str, Any]]
+    held: Tensor | None = None
 
     @property
     def tokens(self) -> int:
@@ -43,15 +45,23 @@ class _Reached(Exception):
 
 class Accumulator:
     """Running first and second moments of (…, d) activations, summed in float32; weighted ones count every
-    token by `residual_weights`, which are known only once the layer has run."""
+    token by `residual_weights`, which are known only once the layer has run. Of the tokens that `held`
+    (S · T,) marks, the activations are kept as well."""
 
-    def __init__(self, second: bool = True, weighted: bool = False, goal: Goal | None = None) -> None:
-        self.weighted, self.goal = weighted, goal
+    def __init__(
+        self,
+        second: bool = True,
+        weighted: bool = False,
+        goal: Goal | None = None,
+        held: Tensor | None = None,
+    ) -> None:
+        self.weighted, self.goal, self.held = weighted, goal, held
         self.tokens, self.mass = 0, 0.0
         self.total: Tensor | None = None
         self.gram = Gram() if second else None
         self.pending: Tensor | None = None
         self.lacking: list[tuple[Tensor, Tensor]] = []  # of every batch, with a goal: Σ e (o,), Σ e xᵀ (o, d)
+        self.kept: list[HeldOut] = []  # of every batch
 
     def see(self, activations: Tensor) -> None:
         """Takes a batch: at once, or when `settle` brings the layer's output that it is seen in the light
@@ -65,16 +75,18 @@ class Accumulator:
         if self.pending is None:
             return
         weights = residual_weights(output) if self.weighted else None
-        self.add(self.pending, weights)
-        if self.goal:
-            lack = self.goal.lack(output).flatten(0, -2)
+        lack = self.goal.lack(output).flatten(0, -2) if self.goal else None
+        self.add(self.pending, weights, lack)
+        if lack is not None:
             lack = lack if weights is None else lack * weights.flatten()[:, None]
             self.lacking.append((lack.sum(0), lack.T @ self.pending.flatten(0, -2).float()))
         self.pending = None
 
-    def add(self, activations: Tensor, weights: Tensor | None = None) -> None:
+    def add(self, activations: Tensor, weights: Tensor | None = None, lack: Tensor | None = None) -> None:
         x = activations.detach().flatten(0, -2)  # (t, d)
         each = None if weights is None else weights.flatten()
+        if self.held is not None:
+            self.keep(self.held[self.tokens : self.tokens + len(x)], x, each, lack)
         counted = x.float() if each is None else x.float() * each[:, None]
         total = counted.sum(0) if self.gram else (counted * x).sum(0)
         self.tokens += len(x)
@@ -82,6 +94,12 @@ class Accumulator:
         self.total = total if self.total is None else self.total.add_(total)
         if self.gram:
             self.gram.add(x, each)
+
+    def keep(self, held: Tensor, x: Tensor, weights: Tensor | None, lack: Tensor | None) -> None:
+        """Keeps of a batch (t, d) what is held out (t,)."""
+        counted = torch.ones(len(x), device=x.device) if weights is None else weights
+        missing = None if lack is None else lack[held].cpu()
+        self.kept.append(HeldOut(x[held].cpu(), counted[held].cpu(), missing))
 
     @property
     def mean(self) -> Tensor:
@@ -96,7 +114,8 @@ class Accumulator:
             mean, cross = (torch.stack(parts).sum(0) / self.mass for parts in zip(*self.lacking, strict=True))
             drift = Drift(mean.cpu(), cross.cpu())
         gram = self.gram.whole.div_(self.mass).cpu()
-        return Moments(self.mean, gram, self.tokens, self.mass / max(1, self.tokens), drift)
+        held = joined(self.kept) if self.kept else None
+        return Moments(self.mean, gram, self.tokens, self.mass / max(1, self.tokens), drift, held)
 
 
 @dataclass(eq=False)
@@ -129,8 +148,8 @@ def residual_weights(output: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def embed(subject: Subject, tokens: Tensor) -> Stream:
-    """The stream that enters layer 0, for tokens (S, T).
+def embed(subject: Subject, tokens: Tensor, held: Tensor | None = None) -> Stream:
+    """The stream that enters layer 0, for tokens (S, T), some of which are `held` out: bool (S, T).
 
     One dry forward of a single sample records every layer's own keyword arguments: masks and rotary
     embeddings differ from layer to layer in some families. All samples have the same length, so the
@@ -162,7 +181,7 @@ def embed(subject: Subject, tokens: Tensor) -> Stream:
                 trunk(input_ids=batch, use_cache=False)
     finally:
         handle.remove()
-    return Stream(hidden, arguments)
+    return Stream(hidden, arguments, None if held is None else held.flatten().to(subject.device))
 
 
 def run(layer: nn.Module, hidden: Tensor, arguments: dict[str, Any]) -> Tensor:
@@ -278,7 +297,7 @@ def advance_measured(
 def collect(subject: Subject, stream: Stream, index: int, weighted: bool = False) -> LayerMoments:
     """The moments of one dense layer, from one pass; the stream moves on to its output."""
     layer, family = subject.layers[index], subject.family
-    attention, mlp = Accumulator(weighted=weighted), Accumulator(weighted=weighted)
+    attention, mlp = (Accumulator(weighted=weighted, held=stream.held) for _ in range(2))
     inputs = Accumulator(second=False, weighted=weighted)
     found = {family.attention.reader: attention, family.mlp.reader: mlp}
     cosine = advance(layer, stream, index, {**found, next(iter(family.mlp.writers)): inputs})

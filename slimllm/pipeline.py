@@ -17,6 +17,7 @@ from slimllm import crew, probing, texts, whole
 from slimllm import moments as streaming
 from slimllm.depth import drop_layers
 from slimllm.families import shape_of
+from slimllm.heldout import choose_held_out
 from slimllm.learning import learn, learned_in
 from slimllm.lending import is_lent, opened, put_away
 from slimllm.memory import watch_peak
@@ -86,13 +87,12 @@ def analyse(
             yield Progress("analyse", 0, len(subject.layers), said)
     learned = yield from learn(subject, tokens, row, chosen, unit, calibration.seed)
     prober = probing.probe(subject, tokens) if row.probes else None
-    wanted = dict.fromkeys([*recoveries, *([probing.RECOVERY] if prober else [])])
     layers: list[LayerAnalysis] = []
     count, seen = len(subject.layers), 0
     for index, found in enumerate(dense_moments(subject, tokens, store, key)):
         known = learned[index] if learned else None
         with opened(subject.layers[index]):
-            layer = analyse_layer(subject, index, found, row, chosen, calibration.seed, known, wanted)
+            layer = analyse_layer(subject, index, found, row, chosen, calibration.seed, known, recoveries)
             if prober:
                 layer = dataclasses.replace(layer, sensitivity=prober.move(index, found, layer))
         layers.append(layer)
@@ -137,7 +137,8 @@ def dense_moments(
             return
     with store.filled(dict(key)) if store else contextlib.nullcontext() as made:
         ready = made.kept(dict(key), count) if made and not crew.together() else 0
-        stream = streaming.embed(subject, crew.share(tokens))
+        held = crew.share(choose_held_out(*tokens.shape))
+        stream = streaming.embed(subject, crew.share(tokens), held)
         for index in range(count):
             if made and index < ready:
                 streaming.advance(subject.layers[index], stream, index)
@@ -193,7 +194,8 @@ def prune(
     model = skeleton(subject.model)
     slim = dataclasses.replace(subject, model=model)
     guide = streaming.embed(subject, tokens) if follows(subject, plan) else None
-    work = Work(subject, slim, plan, streaming.embed(slim, tokens), learned, guide)
+    stream = streaming.embed(slim, tokens, choose_held_out(*tokens.shape))
+    work = Work(subject, slim, plan, stream, learned, guide)
     reports: list[LayerReport] = []
     count = len(subject.layers)
     scratch = scratch_of(model)

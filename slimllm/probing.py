@@ -17,11 +17,11 @@ from slimllm import moments as streaming
 from slimllm.depth import drop_layers
 from slimllm.families import part
 from slimllm.models import Subject
-from slimllm.recovery import RECOVERIES
+from slimllm.recovery import RECOVERIES, Dense
 from slimllm.shapes import Grouping, SiteName
 from slimllm.sites import double
 from slimllm.surgery import skeleton
-from slimllm.types import LayerAnalysis, LayerMoments, Moments, SiteAnalysis
+from slimllm.types import LayerAnalysis, LayerMoments, Moments
 
 WINDOWS, WINDOW = 8, 128  # what every probe reads
 SHARE = 0.7  # of the channels that stay while a layer's MLP is probed
@@ -76,23 +76,21 @@ class Probe:
         channels = max(1, int(shape.channels * SHARE))
         readers = subject.family.attention.reader, subject.family.mlp.reader
         sensitivity: dict[SiteName, float] = {
-            "attention": self.damage(
-                index, readers[0], found.attention, inputs, error_at(site, shape.step(width, unit))
-            ),
-            "mlp": self.damage(
-                index, readers[1], found.mlp, layer.mlp.ranking.kept(channels), error_at(layer.mlp, channels)
-            ),
+            "attention": self.damage(index, readers[0], found.attention, inputs),
+            "mlp": self.damage(index, readers[1], found.mlp, layer.mlp.ranking.kept(channels)),
         }
         streaming.advance(subject.layers[index], self.stream, index)
         return sensitivity
 
-    def damage(self, index: int, reader: str, moments: Moments, kept: Tensor, size: float) -> float:
-        """The KL per unit of damage, if one reader keeps these inputs only, refitted."""
+    def damage(self, index: int, reader: str, moments: Moments, kept: Tensor) -> float:
+        """The KL per unit of damage, if one reader keeps these inputs only, refitted. Both are taken on the
+        text that the refit has seen: what a unit of damage does is the same on any text."""
+        layer = self.subject.layers[index]
+        weight, moments = double(part(layer, reader).weight), moments.double()
+        repair = RECOVERIES[RECOVERY].repair(weight, moments, kept)
+        size = Dense(weight, moments).squared_error(kept, repair) * moments.weight
         if size < LEAST:
             return 0.0
-        layer = self.subject.layers[index]
-        weight = double(part(layer, reader).weight)
-        repair = RECOVERIES[RECOVERY].repair(weight, moments.double(), kept)
         with replaced(part(layer, reader), repair.weight, repair.bias, kept):
             hidden = [output for _, output in streaming.passes(layer, self.stream, index)]
         damaged = streaming.Stream(hidden, self.stream.arguments)
@@ -108,10 +106,6 @@ class Probe:
             total += float((dense.exp() * (dense - gone))[:, first - 1 :].sum())
             count += dense[:, first - 1 :, 0].numel()
         return max(0.0, total) / count
-
-
-def error_at(site: SiteAnalysis, place: int) -> float:
-    return float(site.error[RECOVERY][place]) * site.energy
 
 
 @torch.inference_mode()

@@ -13,6 +13,7 @@ from slimllm import moments as streaming
 from slimllm import surgery
 from slimllm.budget import pinned_units
 from slimllm.families import part
+from slimllm.heldout import HeldOutReader
 from slimllm.methods import Method, method
 from slimllm.models import Subject
 from slimllm.rankings import HeadSite
@@ -38,6 +39,10 @@ class Work:
     @property
     def method(self) -> Method:
         return method(self.plan.method)
+
+    def accumulator(self, goal: streaming.Goal | None) -> streaming.Accumulator:
+        """What sums the moments of a reader's input."""
+        return streaming.Accumulator(weighted=self.method.weighted, goal=goal, held=self.stream.held)
 
     def goals(self, index: int) -> tuple[streaming.Goal | None, streaming.Goal | None]:
         """What the dense stream is behind the attention and behind the MLP of this layer, where a recovery
@@ -119,7 +124,7 @@ def prune_attention(
         refit(work, index, name, goal)
         return torch.arange(grouping.units if plan.unit == "value-column" else shape.heads), None
     if found is None:
-        wanted = {name: streaming.Accumulator(weighted=work.method.weighted, goal=goal)}
+        wanted = {name: work.accumulator(goal)}
         watched = streaming.watch(layer, work.stream, index, wanted)
         moments = watched[name].moments.double()
     else:
@@ -136,7 +141,7 @@ def prune_attention(
         surgery.slice_values(layer, family, shape, size, kept.view(shape.groups, -1) % values, repair)
     else:
         slice_attention(layer, family, shape, size, kept, repair)
-    return kept, cost_of(layer, name, weight, moments, inputs, repair)
+    return kept, cost_of(work, layer, name, weight, moments, inputs, gain)
 
 
 def refit(work: Work, index: int, name: str, goal: streaming.Goal | None) -> None:
@@ -144,7 +149,7 @@ def refit(work: Work, index: int, name: str, goal: streaming.Goal | None) -> Non
     if goal is None:
         return
     layer = work.slim.layers[index]
-    wanted = {name: streaming.Accumulator(weighted=work.method.weighted, goal=goal)}
+    wanted = {name: work.accumulator(goal)}
     moments = streaming.watch(layer, work.stream, index, wanted)[name].moments.double()
     weight = double(part(layer, name).weight)
     kept = torch.arange(weight.shape[1])
@@ -164,7 +169,7 @@ def prune_mlp(
     weight = double(part(layer, name).weight)
     if found is None:
         wanted = {
-            name: streaming.Accumulator(weighted=work.method.weighted, goal=goal),
+            name: work.accumulator(goal),
             writer: streaming.Accumulator(second=False, weighted=work.method.weighted),
         }
         watched = streaming.watch(layer, work.stream, index, wanted)
@@ -179,9 +184,10 @@ def prune_mlp(
     kept = work.method.channels(
         channel_site(layer, subject, weight, moments, input_sq, pins, seed, learned), dict(plan.options)
     ).kept(plan.channels[index])
-    repair = mended(work, weight, moments, kept, None if learned is None else learned[kept])
+    gain = None if learned is None else learned[kept]
+    repair = mended(work, weight, moments, kept, gain)
     slice_mlp(layer, family, shape, kept, repair)
-    return kept, cost_of(layer, name, weight, moments, kept, repair)
+    return kept, cost_of(work, layer, name, weight, moments, kept, gain)
 
 
 def mended(work: Work, weight: Tensor, moments: Moments, kept: Tensor, gain: Tensor | None) -> Repair:
@@ -193,12 +199,23 @@ def mended(work: Work, weight: Tensor, moments: Moments, kept: Tensor, gain: Ten
 
 
 def cost_of(
-    layer: nn.Module, name: str, weight: Tensor, moments: Moments, kept: Tensor, repair: Repair
+    work: Work,
+    layer: nn.Module,
+    name: str,
+    weight: Tensor,
+    moments: Moments,
+    kept: Tensor,
+    gain: Tensor | None,
 ) -> Cut:
-    """What the cut cost on the stream, with the weights as they were stored."""
-    stored = Repair(double(part(layer, name).weight), repair.bias)
-    dense = Dense(weight, moments)
-    return Cut(dense.error(kept, stored), dense.energy)
+    """What the cut costs on the tokens held out of the stream, in the precision in which weights are stored.
+
+    The stored weights are fitted to these tokens as well, so the same repair is fitted to the others for it.
+    """
+    energy, held = Dense(weight, moments).energy, moments.held
+    assert held is not None
+    repair = mended(work, weight, moments.fitted, kept, gain)
+    stored = repair.weight.to(part(layer, name).weight.dtype).double()
+    return Cut(HeldOutReader(weight, held).error(kept, stored, repair.bias), energy)
 
 
 def pinned(plan: Plan, index: int, site: SiteName, n: int) -> Tensor | None:

@@ -1,7 +1,8 @@
 """What to do with a reader whose inputs were cut, and what that will cost at every width. Pure.
 
 Everywhere weight (o, d) is the dense reader, `kept` (k,) ascending indices, `order` (d,) best input first.
-Errors are E‖y − ŷ‖² / E‖y‖² with y = W x; they are exact functions of the moments.
+Errors are E‖y − ŷ‖² / E‖y‖² with y = W x. A curve tells the error on tokens held out, of the repair fitted to
+the moments of others; it is exact.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from slimllm.heldout import HeldOut
 from slimllm.types import Moments, Refusal, Repair
 
 GUIDED_DAMPING = 1e-1  # of `guided`, which follows a noisier target
@@ -48,10 +50,6 @@ class Dense:
             lost = lost_mean(self.weight, part, self.moments, kept)
             error = error - 2 * repair.bias @ lost + repair.bias.square().sum()
         return float(error.clamp_min(0))
-
-    def error(self, kept: Tensor, repair: Repair) -> float:
-        """The relative error of any repair: `squared_error` as a share of E‖y‖²."""
-        return self.squared_error(kept, repair) / max(self.energy, torch.finfo(self.weight.dtype).tiny)
 
 
 def cut(weight: Tensor, moments: Moments, kept: Tensor) -> Repair:
@@ -117,83 +115,88 @@ def guided(weight: Tensor, moments: Moments, kept: Tensor) -> Repair:
     return Repair(part, lost_mean(weight, part, moments, kept) + GUIDANCE * drift.mean)
 
 
-def guided_curve(weight: Tensor, moments: Moments, order: Tensor) -> Tensor:
+def guided_curve(weight: Tensor, fitted: Moments, held: HeldOut, order: Tensor) -> Tensor:
     """Error (d+1,) of `guided` at every width where nothing upstream is lost."""
-    return least_squares_curve(weight, moments, order, damping=GUIDED_DAMPING)
+    return least_squares_curve(weight, fitted, held, order, damping=GUIDED_DAMPING)
 
 
-def cut_curve(weight: Tensor, moments: Moments, order: Tensor) -> Tensor:
-    """Error (d+1,) of `cut` at every width: corner sums of the energy matrix gram ⊙ WᵀW."""
-    return relative(corner_sums(energy_matrix(weight, moments.gram, order)), 0.0)
+def cut_curve(weight: Tensor, fitted: Moments, held: HeldOut, order: Tensor) -> Tensor:
+    """Error (d+1,) of `cut` at every width: corner sums of the energy matrix E[x xᵀ] ⊙ WᵀW."""
+    return shares(corner_sums(energy_matrix(weight, held.scaled(), order)), weight, held)
 
 
-def shift_bias_curve(weight: Tensor, moments: Moments, order: Tensor) -> Tensor:
-    """Error (d+1,) of `shift_bias` at every width: as `cut_curve`, with the covariance."""
-    return relative(corner_sums(energy_matrix(weight, moments.cov, order)), mean_energy(weight, moments))
+def shift_bias_curve(weight: Tensor, fitted: Moments, held: HeldOut, order: Tensor) -> Tensor:
+    """Error (d+1,) of `shift_bias` at every width: as `cut_curve`, about the mean that the bias makes up
+    for."""
+    return shares(corner_sums(energy_matrix(weight, held.scaled(fitted.mean), order)), weight, held)
 
 
-def regress_outputs_curve(weight: Tensor, moments: Moments, order: Tensor) -> Tensor:
+def regress_outputs_curve(weight: Tensor, fitted: Moments, held: HeldOut, order: Tensor) -> Tensor:
     """Error (d+1,) of `regress_outputs` at every width, by cumulative sums over the order."""
-    w, cov = weight[:, order], square(moments.cov, order)
-    spread = cov.diagonal().clone()
-    crossing = (w @ cov).mul_(w)  # (o, d)
-    cov.triu_(1)
-    error, total = w.new_zeros(w.shape[1]), crossing.sum()
-    for some, crossed in zip(w.split(OUTPUTS), crossing.split(OUTPUTS), strict=True):
-        own = some.square() * spread
-        covariance = crossed.cumsum(1)  # of y and ŷ with the first k+1 inputs
-        variance = (2 * some * (some @ cov) + own).cumsum(1)
-        floor = torch.finfo(w.dtype).eps * own.cumsum(1)
-        explained = torch.where(
-            variance > floor,
-            covariance.square() / variance.clamp_min(torch.finfo(w.dtype).tiny),
-            2 * covariance - variance,
-        )
-        error += (covariance[:, -1:] - explained).clamp_min(0).sum(0)
-    error = torch.cat((total.clamp_min(0)[None], error[:-1], error.new_zeros(1)))
-    return relative(error, mean_energy(weight, moments))
+    w, cov = weight[:, order], square(fitted.cov, order)
+    x = held.scaled(fitted.mean).to(w)[:, order]
+    seen = Products(w, cov, (w @ cov).mul_(w))
+    unseen = Products(w, x.T @ x, ((w @ x.T) @ x).mul_(w))
+    error, floor = w.new_zeros(w.shape[1]), torch.finfo(w.dtype).eps
+    for rows in torch.arange(len(w)).split(OUTPUTS):
+        covariance, variance, most = seen.sums(rows)
+        slope = torch.where(variance > floor * most, covariance / variance, torch.ones_like(variance))
+        del covariance, variance, most
+        covariance, variance, _ = unseen.sums(rows)
+        error += (covariance[:, -1:] - (2 * covariance - slope * variance) * slope).sum(0)
+    error = torch.cat((unseen.crossing.sum()[None], error[:-1], error.new_zeros(1)))
+    return shares(error.clamp_min(0), weight, held)
+
+
+class Products:
+    """Of every output y and its part ŷ that the first inputs leave it: second moments from those of the
+    inputs (d, d), and from `crossing` (o, d), what each input contributes to E[y ŷ]. The matrix is used
+    up."""
+
+    def __init__(self, weight: Tensor, second: Tensor, crossing: Tensor) -> None:
+        self.weight, self.crossing = weight, crossing
+        self.spread = second.diagonal().clone()
+        self.upper = second.triu_(1)
+
+    def sums(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """E[y ŷ], E[ŷ²], and the latter as if inputs were uncorrelated, of some outputs with 1, 2, … d
+        inputs: (r, d) each."""
+        some = self.weight[rows]
+        own = some.square() * self.spread
+        squares = (2 * some * (some @ self.upper) + own).cumsum(1)
+        return self.crossing[rows].cumsum(1), squares, own.cumsum(1)
 
 
 def least_squares_curve(
-    weight: Tensor, moments: Moments, order: Tensor, *, damping: float = DAMPING
+    weight: Tensor, fitted: Moments, held: HeldOut, order: Tensor, *, damping: float = DAMPING
 ) -> Tensor:
     """Error (d+1,) of `least_squares` at every width from one Cholesky factor of the damped covariance, L Lᵀ
     = C + δI.
 
-    With Y = W L, the change of weights at width k is D = Y_{k:} L⁻¹_{k:,:}, so its damped cost is the suffix
-    sum of ‖Y_j‖², and δ‖D‖², which the damping added, is a corner sum of YᵀY ⊙ (LᵀL)⁻¹.
+    With Y = W L, the change of weights at width k is D = Y_{k:} L⁻¹_{k:,:}. With Z = L⁻¹ (x − m) at the
+    tokens held out, E‖D (x − m)‖² is a corner sum of YᵀY ⊙ E[Z Zᵀ].
     """
-    cov = square(moments.cov, order)
-    delta = ridge(cov, damping)
-    root = factor(damped(cov, delta))
+    cov = square(fitted.cov, order)
+    root = factor(damped(cov, ridge(cov, damping)))
     del cov  # a matrix of 8,192 inputs takes half a gigabyte
-    y = (weight[:, order] @ root).flip(1)
-    # (LᵀL)⁻¹: reversing rows and columns makes L upper triangular, which the library inverts from
-    root = root.flip(0, 1)
+    y = weight[:, order] @ root
+    z = torch.linalg.solve_triangular(root, held.scaled(fitted.mean).to(root)[:, order].T, upper=False)
+    del root
     change = y.T @ y
-    change *= torch.cholesky_inverse(root, upper=True)
-    cost = torch.cat((y.square().sum(0).cumsum(0).flip(0), y.new_zeros(1)))
-    error = cost - delta * corner_sums(change, reversed=True)
-    # what is left of two nearly equal numbers is rounding
-    error = torch.where(error > 10 * torch.finfo(error.dtype).eps * cost, error, 0)
-    return relative(error, mean_energy(weight, moments))
+    change *= z @ z.T
+    return shares(corner_sums(change), weight, held)
 
 
-def relative(error: Tensor, mean_energy: Tensor | float) -> Tensor:
-    """The errors (d+1,) as shares of E‖y‖²: with nothing kept, the error is all but the energy of the
-    mean."""
-    return error / (error[0] + mean_energy).clamp_min(torch.finfo(error.dtype).tiny)
+def shares(error: Tensor, weight: Tensor, held: HeldOut) -> Tensor:
+    """The errors (d+1,) as shares of E‖y‖² at the tokens held out."""
+    energy = (held.scaled().to(weight) @ weight.T).square().sum()
+    return error / energy.clamp_min(torch.finfo(error.dtype).tiny)
 
 
-def energy_matrix(weight: Tensor, second: Tensor, order: Tensor) -> Tensor:
-    """second ⊙ WᵀW (d, d), in the order given."""
-    weight = weight[:, order]
-    return square(second, order).mul_(weight.T @ weight)
-
-
-def mean_energy(weight: Tensor, moments: Moments) -> Tensor:
-    """‖E[y]‖²."""
-    return (weight @ moments.mean).square().sum()
+def energy_matrix(weight: Tensor, x: Tensor, order: Tensor) -> Tensor:
+    """XᵀX ⊙ WᵀW (d, d) of rows X (n, d), in the order given."""
+    weight, x = weight[:, order], x.to(weight)[:, order]
+    return (x.T @ x).mul_(weight.T @ weight)
 
 
 def lost_mean(weight: Tensor, part: Tensor, moments: Moments, kept: Tensor) -> Tensor:
@@ -234,13 +237,12 @@ def factor(matrix: Tensor) -> Tensor:
     return root
 
 
-def corner_sums(matrix: Tensor, *, reversed: bool = False) -> Tensor:
-    """Sums (d+1,) of the lower right corners matrix[k:, k:] of a symmetric (d, d), in place of what it held;
-    `reversed` where its rows and columns come in reverse."""
+def corner_sums(matrix: Tensor) -> Tensor:
+    """Sums (d+1,) of the lower right corners matrix[k:, k:] of a symmetric (d, d), in place of what it
+    held."""
     diagonal = matrix.diagonal().clone()
-    border = 2 * (matrix.tril_(-1) if reversed else matrix.triu_(1)).sum(1) + diagonal
-    border = border if reversed else border.flip(0)
-    return torch.cat((border.cumsum(0).flip(0), border.new_zeros(1))).clamp_min(0)
+    border = 2 * matrix.triu_(1).sum(1) + diagonal
+    return torch.cat((border.flip(0).cumsum(0).flip(0), border.new_zeros(1))).clamp_min(0)
 
 
 def square(matrix: Tensor, index: Tensor) -> Tensor:
@@ -260,7 +262,7 @@ class Recovery:
 
     title: str
     repair: Callable[[Tensor, Moments, Tensor], Repair]
-    curve: Callable[[Tensor, Moments, Tensor], Tensor]
+    curve: Callable[[Tensor, Moments, HeldOut, Tensor], Tensor]
     bias: bool
     words: str
     follows: bool = False  # whether it also makes up for what earlier cuts left in the stream

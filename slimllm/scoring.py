@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from slimllm.families import part
+from slimllm.heldout import HeldOut, HeldOutReader
 from slimllm.methods import Method
 from slimllm.models import Subject
 from slimllm.rankings import HeadSite
@@ -34,24 +35,33 @@ def analyse_layer(
     seed = seed * 1000 + index
     weight = double(part(layer, family.attention.reader).weight)
     moments = found.attention.double()
-    dense = Dense(weight, moments)
+    energy = Dense(weight, moments).energy * moments.weight
+    fitted, held = split(moments)
     attention: dict[Unit, SiteAnalysis] = {}
     for unit in units_of(row, subject.shape):
         grouping = Grouping(shape.heads, shape.groups, unit, shape.values)
         known = learned.heads if learned else None
         ranking = row.heads(HeadSite(weight, moments, grouping, seed=seed, learned=known), options)
-        error = head_errors(dense, ranking, grouping, recoveries)
-        attention[unit] = SiteAnalysis(compact(ranking), error, dense.energy * moments.weight)
+        error = head_errors(weight, fitted, held, ranking, grouping, recoveries)
+        attention[unit] = SiteAnalysis(compact(ranking), error, energy)
     down, moments = double(part(layer, family.mlp.reader).weight), found.mlp.double()
     known = learned.channels if learned else None
     site = channel_site(layer, subject, down, moments, found.mlp_input_sq, None, seed, known)
     ranking = row.channels(site, options)
     spectrum = site.principal[0].clamp_min(0).flip(0).float()
     del site  # the float64 copies of the writers go before the curves need as much
-    error = {name: RECOVERIES[name].curve(down, moments, ranking.order).float() for name in recoveries}
     energy = Dense(down, moments).energy * moments.weight
+    fitted, held = split(moments)
+    del moments
+    error = {name: RECOVERIES[name].curve(down, fitted, held, ranking.order).float() for name in recoveries}
     mlp = SiteAnalysis(compact(ranking), error, energy, spectrum)
     return LayerAnalysis(found.cosine, attention, mlp)
+
+
+def split(moments: Moments) -> tuple[Moments, HeldOut]:
+    """What repairs are fitted to, and what their errors are told on."""
+    assert moments.held is not None
+    return moments.fitted, moments.held
 
 
 def units_of(row: Method, shape: Shape) -> tuple[Unit, ...]:
@@ -67,24 +77,35 @@ def compact(ranking: Ranking) -> Ranking:
 
 
 def head_errors(
-    dense: Dense, ranking: Ranking, grouping: Grouping, recoveries: Collection[str]
+    weight: Tensor,
+    fitted: Moments,
+    held: HeldOut,
+    ranking: Ranking,
+    grouping: Grouping,
+    recoveries: Collection[str],
 ) -> dict[str, Tensor]:
     """The error (s+1,) of the recoveries at every step; kept sets are not nested, so each step is
     repaired."""
-    weight, moments = dense.weight, dense.moments
     size = weight.shape[1] // grouping.heads
     if grouping.unit == "value-column":
-        return column_errors(weight, moments, ranking, grouping, recoveries)
+        return column_errors(weight, fitted, held, ranking, grouping, recoveries)
+    reader = HeldOutReader(weight, held)
     errors: dict[str, list[float]] = {name: [] for name in recoveries}
     for step in range(grouping.steps):
         kept = grouping.inputs_of(ranking.kept(step * grouping.heads // grouping.steps), size)
         for name in recoveries:
-            errors[name].append(dense.error(kept, RECOVERIES[name].repair(weight, moments, kept)))
+            repair = RECOVERIES[name].repair(weight, fitted, kept)
+            errors[name].append(reader.error(kept, repair.weight, repair.bias))
     return {name: torch.tensor([*values, 0.0]) for name, values in errors.items()}
 
 
 def column_errors(
-    weight: Tensor, moments: Moments, ranking: Ranking, grouping: Grouping, recoveries: Collection[str]
+    weight: Tensor,
+    fitted: Moments,
+    held: HeldOut,
+    ranking: Ranking,
+    grouping: Grouping,
+    recoveries: Collection[str],
 ) -> dict[str, Tensor]:
     """The error (e+1,) of the recoveries at every number of value columns; kept sets are nested, so one curve
     over the reader's inputs tells all."""
@@ -95,5 +116,6 @@ def column_errors(
     column = heads[:, None] * width + torch.arange(width)  # (H, e): the value column behind each input
     order = joins[column.flatten()].argsort(descending=True, stable=True)
     return {
-        name: RECOVERIES[name].curve(weight, moments, order)[:: grouping.heads].float() for name in recoveries
+        name: RECOVERIES[name].curve(weight, fitted, held, order)[:: grouping.heads].float()
+        for name in recoveries
     }

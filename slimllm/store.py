@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from slimllm import whole
+from slimllm.heldout import HeldOut
 from slimllm.methods import settings
 from slimllm.recovery import RECOVERIES
 from slimllm.shapes import Shape, SiteName, Unit
@@ -32,7 +33,7 @@ from slimllm.types import (
     SiteAnalysis,
 )
 
-FORMAT = 1
+FORMAT = 2  # since errors are told on tokens held out
 KEY, HEAD = "moments.json", "analysis.json"
 MOST_LAYERS = 10_000
 SUFFIXES = (".json", ".safetensors")  # of what a folder of moments holds
@@ -151,13 +152,22 @@ class MomentStore:
             "tokens": torch.tensor([moments.attention.tokens, moments.mlp.tokens]),
             "weights": torch.tensor([moments.attention.weight, moments.mlp.weight], dtype=torch.float64),
         }
+        for site, held in (("attention", moments.attention.held), ("mlp", moments.mlp.held)):
+            if held is not None:
+                tensors |= {f"{site}.held": held.inputs, f"{site}.held_weights": held.weights}
         whole.replace_file(self.file(index), lambda path: save_file(tensors, path), self.unwritten)
 
     def __getitem__(self, index: int) -> LayerMoments:
         with safe_open(self.file(index), framework="pt") as file:
             tokens, weights = file.get_tensor("tokens").tolist(), file.get_tensor("weights").tolist()
             attention, mlp = (
-                Moments(file.get_tensor(f"{site}.mean"), file.get_tensor(f"{site}.gram"), count, weight)
+                Moments(
+                    file.get_tensor(f"{site}.mean"),
+                    file.get_tensor(f"{site}.gram"),
+                    count,
+                    weight,
+                    held=HeldOut(file.get_tensor(f"{site}.held"), file.get_tensor(f"{site}.held_weights")),
+                )
                 for site, count, weight in zip(("attention", "mlp"), tokens, weights, strict=True)
             )
             return LayerMoments(

@@ -6,6 +6,7 @@ key/value groups, e head size, c channels, L layers, s feasible steps of a site.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from slimllm.heldout import HeldOut
 from slimllm.shapes import Shape, SiteName, Unit
 
 MOST_SEED = 2**63
@@ -94,6 +96,7 @@ class Moments:
     """First and second moments of a reader's input over `tokens` tokens: mean (d,), gram = E[x xᵀ] (d, d).
 
     `weight` is the mean weight of a token, where tokens were weighted; the moments are then weighted means.
+    `held` are those of the tokens that `fitted` leaves out.
     """
 
     mean: Tensor
@@ -101,6 +104,7 @@ class Moments:
     tokens: int
     weight: float = 1.0
     drift: Drift | None = None
+    held: HeldOut | None = None
 
     @property
     def cov(self) -> Tensor:
@@ -111,6 +115,30 @@ class Moments:
         cov[flat] = 0
         cov[:, flat] = 0
         return cov
+
+    @property
+    def fitted(self) -> Moments:
+        """The moments of the tokens that are not held out: what a repair is fitted to whose error is told."""
+        if self.held is None:
+            return self
+        held, mass = self.held, self.tokens * self.weight
+        left = mass - held.mass
+        rows = held.inputs.to(self.gram.dtype) * held.weights.to(self.gram.dtype).sqrt()[:, None]
+        total = held.weights.to(self.mean.dtype) @ held.inputs.to(self.mean.dtype)
+        drift, tokens = self.drift, self.tokens - len(held.weights)
+        if drift is not None and held.lack is not None:
+            lack = held.lack.to(self.gram.dtype) * held.weights.to(self.gram.dtype)[:, None]
+            drift = Drift(
+                (drift.mean * mass - lack.sum(0)) / left,
+                torch.addmm(drift.cross, lack.T, held.inputs.to(lack), beta=mass / left, alpha=-1 / left),
+            )
+        return Moments(
+            (self.mean * mass - total) / left,
+            torch.addmm(self.gram, rows.T, rows, beta=mass / left, alpha=-1 / left),
+            tokens,
+            left / tokens,
+            drift,
+        )
 
     def __add__(self, other: Moments) -> Moments:
         """The moments of both token sets together."""
@@ -126,7 +154,7 @@ class Moments:
 
     def double(self) -> Moments:
         drift = None if self.drift is None else self.drift.double()
-        return Moments(self.mean.double(), self.gram.double(), self.tokens, self.weight, drift)
+        return dataclasses.replace(self, mean=self.mean.double(), gram=self.gram.double(), drift=drift)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from slimllm.heldout import HeldOut, HeldOutReader
 from slimllm.moments import Accumulator
 from slimllm.recovery import (
     DAMPING,
@@ -104,9 +105,14 @@ def repaired(name: str, x: Tensor, weight: Tensor, kept: Tensor) -> Repair:
         return RECOVERIES[name].repair(weight, moments_of(x), kept)
 
 
-def curve_of(name: str, x: Tensor, weight: Tensor, order: Tensor) -> Tensor:
+def held_of(x: Tensor, weights: Tensor | None = None) -> HeldOut:
+    return HeldOut(x, torch.ones(len(x)) if weights is None else weights)
+
+
+def curve_of(name: str, x: Tensor, weight: Tensor, order: Tensor, unseen: Tensor | None = None) -> Tensor:
+    """The curve of repairs fitted to `x`, told on `unseen` activations, or on the same ones."""
     with soon():
-        return RECOVERIES[name].curve(weight, moments_of(x), order)
+        return RECOVERIES[name].curve(weight, moments_of(x), held_of(x if unseen is None else unseen), order)
 
 
 def outputs(x: Tensor, kept: Tensor, repair: Repair) -> Tensor:
@@ -148,21 +154,53 @@ def test_oracle_curve_is_the_error_measured_on_activations(recovery: str, name: 
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("recovery", RECOVERIES)
+def test_oracle_curve_is_the_error_of_the_repair_on_activations_it_has_not_seen(
+    recovery: str, name: str
+) -> None:
+    """Also where an input lies still in what was learned and comes alive in what was not."""
+    for other in (name, "random"):
+        x, weight, order = case(name)
+        unseen = case(other, seed=200)[0][:17]
+        curve = curve_of(recovery, x, weight, order, unseen)
+        for k, kept in widths(order):
+            repair = repaired(recovery, x, weight, kept)
+            assert close(float(curve[k]), measured(unseen, weight, kept, repair), name), f"width {k}"
+
+
+@pytest.mark.parametrize("recovery", RECOVERIES)
+def test_oracle_curve_counts_every_token_held_out_by_its_weight(recovery: str) -> None:
+    x, weight, order = case("random")
+    unseen, counts = normal(6, INPUTS, seed=9), torch.tensor([1, 2, 3, 1, 4, 1])
+    curve = RECOVERIES[recovery].curve(weight, moments_of(x), held_of(unseen, counts.float()), order)
+    same = curve_of(recovery, x, weight, order, unseen.repeat_interleave(counts, 0))
+    torch.testing.assert_close(curve, same)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("recovery", RECOVERIES)
 def test_oracle_error_is_the_error_measured_on_activations(recovery: str, name: str) -> None:
     x, weight, order = case(name)
+    energy = float((x @ weight.T).square().sum(1).mean()) or 1.0
     for _, kept in widths(order):
         repair = repaired(recovery, x, weight, kept)
-        value = Dense(weight, moments_of(x)).error(kept, repair)
-        assert close(value, measured(x, weight, kept, repair), name)
+        exact = measured(x, weight, kept, repair)
+        value = Dense(weight, moments_of(x)).squared_error(kept, repair) / energy
+        assert close(value, exact, name)
+        value = HeldOutReader(weight, held_of(x)).error(kept, repair.weight, repair.bias)
+        if energy != 1:  # else what is given where y is always 0 is a share of nothing
+            assert close(value, exact, name)
 
 
 def test_oracle_error_holds_for_any_weight_and_bias() -> None:
     x, weight, order = case("random")
+    energy = float((x @ weight.T).square().sum(1).mean())
     for _, kept in widths(order):
         for bias in (None, normal(OUTPUTS, seed=5)):
             repair = Repair(normal(OUTPUTS, len(kept), seed=4), bias)
-            value = Dense(weight, moments_of(x)).error(kept, repair)
+            value = HeldOutReader(weight, held_of(x)).error(kept, repair.weight, repair.bias)
             assert value == pytest.approx(measured(x, weight, kept, repair), rel=1e-9)
+            value = Dense(weight, moments_of(x)).squared_error(kept, repair)
+            assert value == pytest.approx(measured(x, weight, kept, repair) * energy, rel=1e-9)
 
 
 def test_oracle_energy() -> None:
@@ -242,7 +280,7 @@ def test_oracle_least_squares_is_an_augmented_linear_fit(name: str, damping: flo
 def test_oracle_least_squares_curve_follows_its_damping() -> None:
     x, weight, order = case("random")
     for damping in (1e-6, 0.3, 10.0):
-        curve = least_squares_curve(weight, moments_of(x), order, damping=damping)
+        curve = least_squares_curve(weight, moments_of(x), held_of(x), order, damping=damping)
         for k, kept in widths(order):
             repair = least_squares(weight, moments_of(x), kept, damping=damping)
             assert float(curve[k]) == pytest.approx(measured(x, weight, kept, repair), rel=1e-6, abs=1e-10)
@@ -317,13 +355,14 @@ def test_single_precision_is_finite_and_near_double_precision(recovery: str, nam
     single = moments_of(x)
     single = Moments(single.mean.float(), single.gram.float(), single.tokens)
     with soon():
-        curve = RECOVERIES[recovery].curve(weight.float(), single, order)
+        curve = RECOVERIES[recovery].curve(weight.float(), single, held_of(x.float()), order)
         repairs = [RECOVERIES[recovery].repair(weight.float(), single, kept) for _, kept in widths(order)]
     assert curve.dtype == torch.float32
     for repair in repairs:
         assert torch.isfinite(repair.weight).all()
         assert repair.bias is None or torch.isfinite(repair.bias).all()
-    torch.testing.assert_close(curve.double(), curve_of(recovery, x, weight, order), atol=1e-3, rtol=1e-3)
+    near = 1e-2 if name == "sink" else 1e-3  # slopes that a sink leaves are hardly known in single precision
+    torch.testing.assert_close(curve.double(), curve_of(recovery, x, weight, order), atol=near, rtol=near)
     for (_, kept), repair in zip(widths(order), repairs, strict=True):
         double = Repair(repair.weight.double(), None if repair.bias is None else repair.bias.double())
         exact = measured(x, weight, kept, repaired(recovery, x, weight, kept))
@@ -357,10 +396,12 @@ def test_moments_that_are_not_finite_end_in_an_error_and_not_in_a_hang(value: fl
 def test_arguments_are_never_changed_in_place() -> None:
     x, weight, order = case("random")
     moments, kept = moments_of(x), order[:7].sort().values
-    given = (weight, moments.mean, moments.gram, order, kept)
+    held = held_of(x)
+    given = (weight, moments.mean, moments.gram, held.inputs, held.weights, order, kept)
     before = [tensor.clone() for tensor in given]
     for recovery in RECOVERIES.values():
         repair = recovery.repair(weight, moments, kept)
-        recovery.curve(weight, moments, order)
-        Dense(weight, moments).error(kept, repair)
+        recovery.curve(weight, moments, held, order)
+        Dense(weight, moments).squared_error(kept, repair)
+        HeldOutReader(weight, held).error(kept, repair.weight, repair.bias)
     assert all(torch.equal(a, b) for a, b in zip(given, before, strict=True))

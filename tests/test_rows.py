@@ -13,10 +13,11 @@ from conftest import FAMILY_CONFIGS, tiny_subject
 
 from slimllm import checkpoint, evaluate, models, pipeline, planning, recipes, texts
 from slimllm.allocation import ALLOCATIONS, step_scores
+from slimllm.heldout import HeldOut
 from slimllm.methods import METHODS, settings
 from slimllm.models import Subject
 from slimllm.rankings import HeadSite
-from slimllm.recovery import RECOVERIES, Dense
+from slimllm.recovery import RECOVERIES
 from slimllm.scoring import head_errors
 from slimllm.shapes import Grouping, LayerShape
 from slimllm.types import Analysis, Calibration, Moments, Refusal
@@ -157,14 +158,16 @@ def test_fasp_curve_is_the_oracle_error_of_the_kept_columns(recovery: str) -> No
     weight = torch.randn(5, 12, dtype=torch.float64)
     moments = Moments(x.mean(0), x.T @ x / len(x), len(x))
     ranking = METHODS["fasp"].heads(HeadSite(weight, moments, grouping), {})
-    curve = head_errors(Dense(weight, moments), ranking, grouping, [recovery])[recovery]
+    unseen = torch.randn(20, 12, dtype=torch.float64) + 1
+    held = HeldOut(unseen, torch.ones(len(unseen)))
+    curve = head_errors(weight, moments, held, ranking, grouping, [recovery])[recovery]
     assert len(curve) == 4
     for width in range(4):
         kept = grouping.inputs_of(ranking.kept(width, 3), 3)
         repair = RECOVERIES[recovery].repair(weight, moments, kept)
-        y = x[:, kept] @ repair.weight.T
+        y = unseen[:, kept] @ repair.weight.T
         y = y + (0 if repair.bias is None else repair.bias)
-        naive = ((x @ weight.T - y).square().sum() / (x @ weight.T).square().sum()).item()
+        naive = ((unseen @ weight.T - y).square().sum() / (unseen @ weight.T).square().sum()).item()
         assert float(curve[width]) == pytest.approx(naive, rel=1e-4, abs=1e-7)
 
 

@@ -1,0 +1,96 @@
+"""Calibration tokens on which nothing is fitted when an error is told: which they are, and the error of a
+repaired reader on them. Pure.
+
+An error on the tokens that a fit has seen says how well it knows them by heart. So forecasts and measured
+errors come from a fit to the other tokens, judged on these; the weights themselves are fitted to all.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+SHARE = 5  # one sample in so many is held out
+MOST = 2048  # tokens that are held out at most: more cost memory and hardly change an error
+
+
+def choose_held_out(samples: int, length: int) -> Tensor:
+    """Which tokens (S, T) of the samples are held out, as booleans: whole samples, evenly spread, or the last
+    tokens of a single sample; never none of them and never all."""
+    held = torch.zeros(samples, length, dtype=torch.bool)
+    if samples == 1:
+        held[0, length - min(max(1, length // SHARE), MOST) :] = True
+        return held
+    count = max(1, min(samples // SHARE, MOST // length))
+    places = torch.arange(count) * samples // count + samples // (2 * count)
+    held[places, length - min(length, MOST) :] = True
+    return held
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """What a reader reads at the tokens held out: inputs (n, d), the weight of every token (n,), and, beside
+    a dense stream, what the residual behind its site lacks there (n, o)."""
+
+    inputs: Tensor
+    weights: Tensor
+    lack: Tensor | None = None
+
+    @property
+    def mass(self) -> float:
+        """The sum of the weights."""
+        return float(self.weights.sum(dtype=torch.float64))
+
+    @property
+    def scale(self) -> Tensor:
+        """√(weight / mass) of every token (n, 1) in float64: squares of what is scaled by it add up to the
+        mean."""
+        weights = self.weights.double()
+        return (weights / weights.sum().clamp_min(torch.finfo(torch.float64).tiny)).sqrt()[:, None]
+
+    def scaled(self, centre: Tensor | None = None) -> Tensor:
+        """The inputs less `centre` (d,), scaled (n, d) in float64: their Gram matrix is the second moment."""
+        inputs = self.inputs.double()
+        return (inputs if centre is None else inputs - centre) * self.scale
+
+
+def joined(parts: Sequence[HeldOut]) -> HeldOut:
+    """The tokens of all parts, one after the other."""
+    lacks = [part.lack for part in parts if part.lack is not None]
+    return HeldOut(
+        torch.cat([part.inputs for part in parts]),
+        torch.cat([part.weights for part in parts]),
+        torch.cat(lacks) if lacks else None,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOutReader:
+    """A dense reader W (o, d) at the tokens held out, with the products that errors of all repairs share."""
+
+    weight: Tensor
+    held: HeldOut
+
+    @functools.cached_property
+    def inputs(self) -> Tensor:
+        return self.held.scaled()
+
+    @functools.cached_property
+    def outputs(self) -> Tensor:
+        return self.inputs @ self.weight.T
+
+    @functools.cached_property
+    def energy(self) -> float:
+        """E‖y‖²."""
+        return float(self.outputs.square().sum())
+
+    def error(self, kept: Tensor, weight: Tensor, bias: Tensor | None) -> float:
+        """E‖y − ŷ‖² / E‖y‖² if the reader keeps the inputs `kept` (k,) with this weight (o, k) and bias."""
+        lost = self.outputs - self.inputs[:, kept] @ weight.T
+        if bias is not None:
+            lost -= self.held.scale * bias
+        return float(lost.square().sum()) / max(self.energy, torch.finfo(torch.float64).tiny)
