@@ -262,8 +262,11 @@ def site_tensors(prefix: str, site: SiteAnalysis) -> dict[str, Tensor]:
 
 def open_analysis(folder: Path) -> Analysis:
     """The analysis saved in a folder; a `Refusal` where there is none."""
+    words = "no readable analysis"
     try:
         head = json.loads((folder / HEAD).read_text(encoding="utf-8"))
+        if head["format"] == 1:
+            words = "an analysis by an earlier version, which told errors on the text that it had learned"
         if head.pop("format") != FORMAT:
             raise ValueError("another format")
         found = typed(Head, head)
@@ -280,8 +283,7 @@ def open_analysis(folder: Path) -> Analysis:
         )
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as failure:
         raise Refusal(
-            f"'{folder}' holds no readable analysis; make one with: python -m slimllm analyse --model … "
-            f"--out {folder}"
+            f"'{folder}' holds {words}; make one with: python -m slimllm analyse --model … --out {folder}"
         ) from failure
 
 

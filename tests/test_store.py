@@ -38,7 +38,7 @@ def test_an_analysis_comes_back_whole(tmp_path: Path, page: Path) -> None:
         assert (here.mlp.spectrum.diff() <= 0).all()
 
 
-@pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "format", "tensors"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "format", "earlier", "tensors"])
 def test_bad_input_analysis_is_refused(damage: str, tmp_path: Path, page: Path) -> None:
     subject = tiny_subject("llama")
     made = pipeline.finish(pipeline.analyse(subject, texts.text(str(page)), Calibration(str(page), 4, 32)))
@@ -51,10 +51,13 @@ def test_bad_input_analysis_is_refused(damage: str, tmp_path: Path, page: Path) 
     elif damage == "truncated":
         head.write_text(head.read_text()[:100])
     elif damage == "format":
-        head.write_text(head.read_text().replace('"format": 1', '"format": 99'))
+        head.write_text(head.read_text().replace(f'"format": {store.FORMAT}', '"format": 99'))
+    elif damage == "earlier":
+        head.write_text(head.read_text().replace(f'"format": {store.FORMAT}', '"format": 1'))
     else:
         next(tmp_path.glob("analysis-*.safetensors")).write_bytes(b"none")
-    with pytest.raises(Refusal, match="no readable analysis"):
+    said = "by an earlier version, which told errors on the text" if damage == "earlier" else "no readable"
+    with pytest.raises(Refusal, match=said):
         store.open_analysis(tmp_path)
 
 
