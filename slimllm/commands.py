@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from slimllm import card as cards
-from slimllm import crew, pipeline, planning, recipes, reloaded, store, texts, whole
+from slimllm import crew, pace, pipeline, planning, recipes, reloaded, store, texts, whole
 from slimllm import evaluate as evaluation
 from slimllm.allocation import ALLOCATIONS
 from slimllm.families import FAMILIES
+from slimllm.lending import is_lent
 from slimllm.memory import watch_peak
 from slimllm.methods import METHODS, method
 from slimllm.models import Subject
@@ -176,20 +177,58 @@ def compare(given: Arguments, report: Report) -> dict[str, Any]:
         subject = load(source, given, report, spread=True)
         peak = watch_peak(subject.device)
         found = measure(subject, text, given, report)
-        pace = pipeline.finish(evaluation.speed(subject))
+        generations = [write(subject, prompt, given)[0] for prompt in given.prompt]
         rows.append(
             {
                 "model": source,
                 "parameters": subject.shape.parameters,
                 "perplexity": found.perplexity,
                 "begins_with": found.begins_with or None,
-                "tokens_per_second": pace.decode_tokens_per_second,
-                "prefill_tokens_per_second": pace.prefill_tokens_per_second,
                 "peak_memory_mib": peak(),
-                "generations": [write(subject, prompt, given)[0] for prompt in given.prompt],
+                "generations": generations,
             }
         )
+        del subject
+    for row, speed in zip(rows, measure_speeds(given, report), strict=True):
+        row |= speed
     return {"models": rows, "text": given.text, "window": given.window, "prompts": given.prompt}
+
+
+def measure_speeds(given: Arguments, report: Report) -> list[dict[str, Any]]:
+    """The speeds of all models, taken in turns where they fit into memory beside each other, with what they
+    say against the first one's; else one after the other, where differences say nothing."""
+    subjects = [load(source, given, report, spread=True) for source in given.model]
+    together = not any(is_lent(subject.model) for subject in subjects)
+    if together:
+        names = map(str, range(len(subjects)))
+        running = {name: evaluation.speed(subject) for name, subject in zip(names, subjects, strict=True)}
+        speeds = list(pipeline.finish(evaluation.measure_in_turns(running), report.progress).values())
+    else:
+        subjects.clear()
+        speeds = [
+            pipeline.finish(evaluation.speed(load(source, given, report, spread=True)), report.progress)
+            for source in given.model
+        ]
+        report.say("The models do not fit into memory beside each other, so their speeds do not compare.")
+    rows = []
+    for place, (source, speed) in enumerate(zip(given.model, speeds, strict=True)):
+        said = {}
+        if place and together:
+            said = {
+                "reading": pace.compare_speeds(speeds[0].prefill, speed.prefill, "reads"),
+                "writing": pace.compare_speeds(speeds[0].decode, speed.decode, "writes"),
+            }
+            report.say(f"{source} beside {given.model[0]}: {' '.join(said.values())}")
+        rows.append(
+            {
+                "tokens_per_second": speed.decode_tokens_per_second,
+                "prefill_tokens_per_second": speed.prefill_tokens_per_second,
+                "tokens_per_second_rounds": speed.decode,
+                "prefill_tokens_per_second_rounds": speed.prefill,
+                "speed_in_words": said,
+            }
+        )
+    return rows
 
 
 def card(given: Arguments, report: Report) -> dict[str, Any]:

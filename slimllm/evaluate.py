@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from slimllm import chance
 from slimllm.beginning import begin, cut_windows
 from slimllm.documents import legible
 from slimllm.models import Subject
@@ -22,7 +23,8 @@ TOKENS_PER_BATCH = 1024  # logits are the largest tensor of an evaluation: this 
 @dataclass(frozen=True)
 class Perplexity:
     """exp(nll): `nll` is the mean negative log-likelihood over `tokens` predicted tokens in `windows`
-    windows, of which each begins with the token called `begins_with`, where the tokenizer puts one."""
+    windows, of which each begins with the token called `begins_with`, where the tokenizer puts one; `losses`
+    is that of each of at most 64 stretches of the text, in order."""
 
     perplexity: float
     nll: float
@@ -30,19 +32,28 @@ class Perplexity:
     windows: int
     window: int
     begins_with: str = ""
+    losses: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Medians: tokens read per second at the stated prompt length, tokens written per second, batch 1; and
-    the (slowest, fastest) of all rounds."""
+    """Tokens read per second at the stated prompt length and tokens written per second, batch 1, of every
+    round."""
 
-    prefill_tokens_per_second: float
-    decode_tokens_per_second: float
+    prefill: tuple[float, ...]
+    decode: tuple[float, ...]
     length: int
     new_tokens: int
-    prefill_range: tuple[float, float] = (0.0, 0.0)
-    decode_range: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def prefill_tokens_per_second(self) -> float:
+        """The median."""
+        return statistics.median(self.prefill)
+
+    @property
+    def decode_tokens_per_second(self) -> float:
+        """The median."""
+        return statistics.median(self.decode)
 
 
 @dataclass(frozen=True)
@@ -75,24 +86,34 @@ def perplexity(subject: Subject, tokens: Tensor, window: int = 128) -> Generator
             "or a smaller --window."
         )
     total, done = 0.0, 0
+    losses: list[float] = []
     for batch in rows.split(max(1, TOKENS_PER_BATCH // window)):
-        total += window_loss(subject, batch)
+        loss, each = window_losses(subject, batch)
+        total += loss
+        losses += (each / predicted).tolist()
         done += len(batch)
         so_far = math.exp(min(total / (done * predicted), 700))
         yield Progress("evaluate", done, count, f"Perplexity {so_far:.2f} after {done} of {count} windows")
     nll = total / (count * predicted)
     value, begins_with = math.exp(nll) if nll < 700 else math.inf, subject.beginning.words
-    return Perplexity(value, nll, count * predicted, count, window, begins_with)
+    parts = chance.part_means(losses)
+    return Perplexity(value, nll, count * predicted, count, window, begins_with, parts)
+
+
+def window_loss(subject: Subject, batch: Tensor) -> float:
+    """Summed negative log-likelihood of a batch of windows (b, w) with their beginning, in float32."""
+    return window_losses(subject, batch)[0]
 
 
 @torch.inference_mode()
-def window_loss(subject: Subject, batch: Tensor) -> float:
-    """Summed negative log-likelihood of a batch of windows (b, w) with their beginning, in float32."""
+def window_losses(subject: Subject, batch: Tensor) -> tuple[float, Tensor]:
+    """Summed negative log-likelihood of a batch of windows (b, w) with their beginning, and that of each
+    (b,), in float32."""
     batch, first = batch.to(subject.device), subject.beginning.predicted_from
     logits = subject.model(input_ids=batch, use_cache=False).logits[:, first - 1 : -1]  # (b, w−first, vocab)
-    return torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1).float(), batch[:, first:].flatten(), reduction="sum"
-    ).item()
+    logs, next_ids = logits.flatten(0, 1).float().log_softmax(-1), batch[:, first:].flatten()
+    each = -logs.gather(1, next_ids[:, None]).view(len(batch), -1).sum(1)
+    return torch.nn.functional.nll_loss(logs, next_ids, reduction="sum").item(), each.cpu()
 
 
 def token_losses(logits: Tensor, ids: Tensor, first: int = 1) -> TokenLosses:
@@ -198,9 +219,9 @@ def pick(logits: Tensor, temperature: float, random: torch.Generator) -> int:
 
 
 def speed(
-    subject: Subject, *, length: int = 128, new_tokens: int = 32, repeats: int = 3
+    subject: Subject, *, length: int = 128, new_tokens: int = 32, repeats: int = chance.FEWEST
 ) -> Generator[Progress, None, Speed]:
-    """Prefill and decode speed at batch 1, after one warm-up, as medians."""
+    """Prefill and decode speed at batch 1, after one warm-up."""
     length = min(length, subject.shape.max_length - new_tokens)
     ids = begin(torch.arange(length) % subject.shape.vocab, subject.beginning)[None, :length]
     ids = ids.to(subject.device)
@@ -215,8 +236,23 @@ def speed(
             prefill.append(length / (middle - start))
             decode.append(new_tokens / (clock(subject) - middle))
         yield Progress("speed", i, repeats, f"Round {i} of {repeats}")
-    ranges = [(min(rounds), max(rounds)) for rounds in (prefill, decode)]
-    return Speed(statistics.median(prefill), statistics.median(decode), length, new_tokens, *ranges)
+    return Speed(tuple(prefill), tuple(decode), length, new_tokens)
+
+
+def measure_in_turns(
+    speeds: Mapping[str, Generator[Progress, None, Speed]],
+) -> Generator[Progress, None, dict[str, Speed]]:
+    """The speeds of several models, a round of each in turn, so that a busy moment slows all of them
+    alike."""
+    waiting, found = dict(speeds), {}
+    while waiting:
+        for name, steps in list(waiting.items()):
+            try:
+                yield next(steps)
+            except StopIteration as end:
+                del waiting[name]
+                found[name] = end.value
+    return {name: found[name] for name in speeds}
 
 
 def clock(subject: Subject) -> float:

@@ -20,6 +20,7 @@ from slimllm.recovery import RECOVERIES
 from slimllm.shapes import Shape, Unit
 from slimllm.types import Analysis, Forecast, LayerAnalysis, Pin, Plan, Refusal, SiteAnalysis
 
+TOKENS_PER_CHANNEL = 8  # below that, least squares fits its text so closely that it errs more on others
 COUNTS = ("decoder", "all")  # what a ratio is a share of
 
 
@@ -70,13 +71,14 @@ def check_known(name: str, table: Collection[str]) -> None:
 
 def doubt(shape: Shape, recovery: str, tokens: int) -> str:
     """A warning where a recovery has too little text to learn from, in one sentence; empty where it has
-    enough. With fewer tokens than inputs, least squares fits the text by heart."""
+    enough."""
     row, inputs = RECOVERIES[recovery], max(layer.channels for layer in shape.layers)
-    if not row.fits or tokens >= inputs:
+    if not row.fits or tokens >= TOKENS_PER_CHANNEL * inputs:
         return ""
     return (
         f"{row.title} fits a number to each of {inputs:,} channels and has only {tokens:,} tokens to learn "
-        "from, so it learns that text by heart; read more text, or choose recovery regression."
+        f"from, {tokens / inputs:.1f} per channel where about {TOKENS_PER_CHANNEL} are needed, so it learns "
+        "much of that text by heart; read more text, or choose recovery regression."
     )
 
 

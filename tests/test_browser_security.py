@@ -60,7 +60,7 @@ def poisoned(session: Session) -> str:
         topics=topics,
         counts={EVIL: 100},
         window=16,
-        speeds={name: Speed(1.0, 1.0, 1, 1) for name in guess},
+        speeds={name: Speed((1.0,), (1.0,), 1, 1) for name in guess},
     )
     session.comparison = Comparison(run.plan, Protocol(EVIL), dict(run.columns), findings=found, run=1)
     session.comparison.models = dict.fromkeys(guess)  # type: ignore[arg-type]

@@ -94,7 +94,14 @@ def test_topics_are_sorted_by_change() -> None:
         "Unfinished": {"dense": 10.0},
     }
     assert next(topic for topic, _ in forgetting.ranked(topics)) == "Physics"
-    html = forgetting.topics_html(Findings(topics=topics, counts=dict.fromkeys(topics, 508), window=128))
+    sure, unsure = (
+        {topic: {"recovered": error} for topic in topics if topic != "Unfinished"} for error in (0.05, 0.3)
+    )
+    some = Findings(topics=topics, counts=dict.fromkeys(topics, 508), window=128)
+    for spreads in ({}, unsure):
+        html = forgetting.topics_html(dataclasses.replace(some, spreads=spreads))
+        assert "no topic stands out by more than chance; changes reach from −10.0 % to +80.0 %" in html
+    html = forgetting.topics_html(dataclasses.replace(some, spreads=sure))
     assert "hardest hit is Physics (+80.0 % perplexity), least Sports &amp; Games (−10.0 %)" in html
     assert "fill recovered easier" in html
     ruined = {"Arts": {"dense": 10.0, "pruned": math.inf}, "Physics": {"dense": 10.0, "pruned": 20.0}}
@@ -105,11 +112,16 @@ def test_topics_are_sorted_by_change() -> None:
 
 def test_speeds_tell_their_protocol() -> None:
     speeds = {
-        "dense": Speed(800.0, 20.0, 128, 32, (780.0, 810.0), (19.0, 21.0)),
-        "pruned": Speed(1000.0, 20.5, 128, 32, (990.0, 1010.0), (20.0, 21.0)),
+        "dense": Speed((780.0, 790.0, 800.0, 805.0, 810.0), (19.0, 19.5, 20.0, 20.5, 21.0), 128, 32),
+        "pruned": Speed((990.0, 995.0, 1000.0, 1005.0, 1010.0), (19.1, 20.0, 20.5, 20.8, 21.0), 128, 32),
     }
     html = pacing.speeds_html(speeds, "on cpu in float32")
-    for words in ("1.2 times as fast", "about as fast", "128 tokens read", "19.0 to 21.0", "+25.0 %", "35 s"):
+    for words in (
+        "It reads 1.2 times as fast (990.0–1,010.0 against 780.0–810.0 tokens/s).",
+        "No difference could be measured (19.1–21.0 against 19.0–21.0 tokens/s).",
+        "128 tokens read",
+        "35 s",
+    ):
         assert words in html
 
 
@@ -214,6 +226,7 @@ def test_topics_are_measured_one_by_one_and_stay_when_stopped(
     assert set(findings.topics) == {"Arts", "Physics"}, "a topic with too little text is left out"
     assert set(findings.topics["Arts"]) == {"dense", "pruned", "recovered"}
     assert findings.counts == {"Arts": 93, "Physics": 93}
+    assert set(findings.spreads["Arts"]) == {"dense", "pruned", "recovered"}
     left_out = "Not measured, because shorter than one window of 32 tokens: Short (24 tokens)."
     assert left_out in forgetting.draw(session)
     assert left_out in forgetting.topics_html(Registry().open(session.id).runs[0].found)  # type: ignore[arg-type]
@@ -273,7 +286,8 @@ def test_speed_is_measured_in_turns_and_goes_into_the_table(compared: tuple[Regi
     assert last is not None
     assert list(last.findings.speeds) == ["dense", "pruned", "recovered"]
     speed = last.findings.speeds["pruned"]
-    assert speed.decode_range[0] <= speed.decode_tokens_per_second <= speed.decode_range[1]
+    assert len(speed.decode) == len(speed.prefill) == 2
+    assert last.columns["pruned"].writing_rounds == speed.decode
     assert last.columns["pruned"].tokens_per_second == speed.decode_tokens_per_second
     kept = session.archive.find(last.run)
     assert kept is not None

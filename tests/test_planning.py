@@ -612,14 +612,14 @@ def test_a_plan_of_another_model_is_refused() -> None:
 @pytest.mark.parametrize(
     ("recovery", "tokens", "doubtful"),
     [
-        ("least-squares", 399, True),
+        ("least-squares", 3199, True),
         ("guided", 1, True),
-        ("least-squares", 400, False),
+        ("least-squares", 3200, False),
         ("regression", 1, False),
         ("none", 1, False),
     ],
 )
-def test_least_squares_from_less_text_than_channels_is_doubted(
+def test_least_squares_from_less_than_eight_tokens_per_channel_is_doubted(
     recovery: str, tokens: int, doubtful: bool
 ) -> None:
     shape = synthetic_analysis(3, 8, 8, 4, 400).shape

@@ -60,8 +60,8 @@ class Findings:
     """What was asked of the models of one comparison so far; they grow while a job runs.
 
     `topics`: perplexity by topic and model, in windows of `window` tokens that begin with `begins_with`;
-    `counts`: tokens measured by topic; `too_short`: tokens of the topics that fill no window. `speeds` by
-    model.
+    `counts`: tokens measured by topic; `too_short`: tokens of the topics that fill no window; `spreads`: the
+    standard error of a pruned model's loss less the dense one's, by topic and model. `speeds` by model.
     """
 
     passage: Passage | None = None
@@ -71,18 +71,21 @@ class Findings:
     too_short: dict[str, int] = field(default_factory=dict)
     window: int = 0
     begins_with: str = ""
+    spreads: dict[str, dict[str, float]] = field(default_factory=dict)
     speeds: dict[str, Speed] = field(default_factory=dict)
 
     def begin_topics(self, window: int, begins_with: str) -> None:
         """Lets go of the topics measured so far."""
-        self.topics, self.counts, self.too_short = {}, {}, {}
+        self.topics, self.counts, self.too_short, self.spreads = {}, {}, {}, {}
         self.window, self.begins_with = window, begins_with
 
     def found(self) -> Found:
         """What is kept of them with a run."""
-        topics = {topic: dict(measured) for topic, measured in self.topics.items()}
+        topics, spreads = (
+            {topic: dict(known) for topic, known in found.items()} for found in (self.topics, self.spreads)
+        )
         counts, too_short = dict(self.counts), dict(self.too_short)
-        return Found(self.passage, topics, counts, self.window, too_short, self.begins_with)
+        return Found(self.passage, topics, counts, self.window, too_short, self.begins_with, spreads)
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ class Found:
     window: int
     too_short: Mapping[str, int] = field(default_factory=dict)
     begins_with: str = ""
+    spreads: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 def pieces_of(

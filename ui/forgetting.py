@@ -28,6 +28,7 @@ PURPOSE = (
 )
 EMPTY = "The topics appear here, row by row, as they are measured."
 TOKENS = 1024
+APART = 3  # standard errors between the extremes of a dozen topics, beyond what chance puts there
 Topics = Mapping[str, Mapping[str, float]]
 
 
@@ -107,7 +108,7 @@ def topics_html(findings: Findings | Found) -> str:
     tokens = sorted(findings.counts.values())
     span = f"{tokens[0]:,}" if tokens[0] == tokens[-1] else f"{tokens[0]:,} to {tokens[-1]:,}"
     return (
-        f'<p class="tk-words">{safe(summary(rows))}</p>'
+        f'<p class="tk-words">{safe(summary(rows, findings.spreads))}</p>'
         f'<div class="wide"><table class="figures topics" style="--columns: {len(names)}"><thead><tr>'
         f'<th scope="col">Topic</th>{head}<th scope="col" class="bars">Change against dense</th></tr></thead>'
         f'<tbody>{body}</tbody></table></div>{legend}{left_out}<p class="foot">Perplexity, lower is better, '
@@ -154,12 +155,19 @@ def bar_html(found: Mapping[str, float], name: str, longest: float) -> str:
     )
 
 
-def summary(rows: list[tuple[str, Mapping[str, float]]]) -> str:
-    """Which topic suffered most and which least."""
+def summary(rows: list[tuple[str, Mapping[str, float]]], spreads: Topics) -> str:
+    """Which topic suffered most and which least, where they are further apart than chance explains."""
     known = [(topic, found) for topic, found in rows if best_name(found) in found and "dense" in found]
     if len(known) < 2:
         return ""
     (worst, most), (mildest, least) = known[0], known[-1]
     name = best_name(most)
     said = [change(found[best_name(found)], found["dense"]) or "beyond measure" for found in (most, least)]
+    errors = [spreads.get(topic, {}).get(name) for topic in (worst, mildest)]
+    distance = bar(most, name) - bar(least, best_name(least))
+    if None in errors or not distance > APART * math.hypot(*(e for e in errors if e is not None)):
+        return (
+            f"{LABELS[name]}: on this much text no topic stands out by more than chance; changes reach from "
+            f"{said[1]} to {said[0]} perplexity."
+        )
     return f"{LABELS[name]}: hardest hit is {worst} ({said[0]} perplexity), least {mildest} ({said[1]})."

@@ -19,11 +19,11 @@ from ui.runs import Asked
 from ui.screen import Screen
 from ui.session import Comparison, Session
 from ui.tables import table_of, verdict
-from ui.verdicts import NextStep, Pairs, next_steps, on_layers, worsening
+from ui.verdicts import NextStep, Pairs, next_steps, on_layers, recovery_effect, worsening
 from ui.wishes import asked_for
 from ui.words import method_title, note, safe, share
 
-MOST_STEPS = 3
+MOST_STEPS = 4
 PLACE = "The table of all three models appears here, column by column, while they are measured."
 
 
@@ -141,13 +141,18 @@ def steps_for(session: Session) -> tuple[NextStep, ...]:
     if tell_outdated(session):
         return ()
     worse = worsening(last.columns)
-    return () if worse is None else next_steps(last.plan, worse)[:MOST_STEPS]
+    return () if worse is None else next_steps(last.plan, worse, harmed(session))[:MOST_STEPS]
+
+
+def harmed(session: Session) -> bool:
+    """Whether recovery made the model worse."""
+    return session.comparison is not None and recovery_effect(session.comparison.columns) == "worse"
 
 
 def draw_steps(session: Session) -> list[Any]:
     """A button per step; the first is the one to press after a bad run."""
     steps, worse = steps_for(session), worsening(session.comparison.columns) if session.comparison else None
-    bad = worse is not None and worse >= 1.5
+    bad = (worse is not None and worse >= 1.5) or harmed(session)
     updates = []
     for place in range(MOST_STEPS):
         if place < len(steps):
@@ -165,14 +170,18 @@ def go_on(session: Session, *, place: int, offline: bool) -> str | None:
     if place >= len(steps) or session.comparison is None:
         raise Refusal("This step is no longer on offer; prune again first.")
     step, plan = steps[place], session.comparison.plan
-    if step.method is not None:
-        read = plan.calibration
+    if step.method is not None or step.samples is not None:
+        read, name = plan.calibration, step.method or plan.method
         usual = [option.default for _, option in all_options()]
-        session.wishes["analyse"] = (read.text, read.samples, read.length, read.seed, step.method, *usual)
+        samples = step.samples or read.samples
+        session.wishes["analyse"] = (read.text, samples, read.length, read.seed, name, *usual)
         session.mark("asked", "preflight")
-        session.say(
-            "analyse", f"Method {method_title(step.method)} is chosen; press Analyse to try it.", "good"
+        said = (
+            f"Method {method_title(name)} is chosen"
+            if step.method
+            else f"{samples * read.length:,} tokens are chosen"
         )
+        session.say("analyse", f"{said}; press Analyse to try it.", "good")
         return "analyse"
     session.suit(plan)
     ratio = plan.ratio_achieved if step.ratio is None else step.ratio

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
 
 from slimllm.evaluate import Speed
+from slimllm.pace import compare_speeds, span
 from ui import probes
 from ui.own import Number
 from ui.pieces import heading, job_line, start_and_stop
@@ -15,9 +17,8 @@ from ui.registry import REGISTRY
 from ui.runs import LABELS, best_name
 from ui.screen import Screen
 from ui.session import Session
-from ui.verdicts import pace
 from ui.wishes import whole
-from ui.words import change, duration, figure, note, safe
+from ui.words import duration, figure, note, safe
 
 PURPOSE = (
     "How fast each model reads a prompt (prefill) and writes an answer (decode) on this machine. Leave the "
@@ -76,24 +77,21 @@ def speeds_html(speeds: Mapping[str, Speed], where: str) -> str:
     """Reading, writing and the time of a page for every model, with the protocol in words."""
     names = [name for name in LABELS if name in speeds]
     dense, best = speeds["dense"], speeds[best_name(speeds)]
-    read, write = "prefill_tokens_per_second", "decode_tokens_per_second"
     rows = (
-        ("Reading", "prefill, tokens per second", read, "prefill_range", "reads"),
-        ("Writing", "decode, tokens per second", write, "decode_range", "writes"),
+        ("Reading", "prefill, tokens per second", "prefill", "reads"),
+        ("Writing", "decode, tokens per second", "decode", "writes"),
     )
     body = ""
-    for title, hint, key, span, verb in rows:
-        cells = ""
-        for name in names:
-            value, (low, high) = getattr(speeds[name], key), getattr(speeds[name], span)
-            relative = "" if name == "dense" else f"{change(value, getattr(dense, key))}<br>"
-            cells += (
-                f"<td>{figure(value, 1)}<small>{relative}{figure(low, 1)} to {figure(high, 1)}</small></td>"
-            )
-        words = pace(getattr(best, key) / getattr(dense, key), verb)
+    for title, hint, key, verb in rows:
+        rounds = {name: getattr(speeds[name], key) for name in names}
+        cells = "".join(
+            f"<td>{figure(statistics.median(rounds[name]), 1)}<small>{span(rounds[name])}</small></td>"
+            for name in names
+        )
+        words = compare_speeds(getattr(dense, key), getattr(best, key), verb)
         head = f'<th scope="row">{title}<small>{hint}</small></th>'
         body += f'<tr>{head}{cells}<td class="meaning">{words}</td></tr>'
-    pages = "".join(f"<td>{duration(PAGE / getattr(speeds[name], write))}</td>" for name in names)
+    pages = "".join(f"<td>{duration(PAGE / speeds[name].decode_tokens_per_second)}</td>" for name in names)
     body += (
         '<tr><th scope="row">A page of text<small>about 500 words</small></th>'
         f'{pages}<td class="meaning">How long writing one takes.</td></tr>'
@@ -103,7 +101,8 @@ def speeds_html(speeds: Mapping[str, Speed], where: str) -> str:
         f"Measured {where}: a prompt of {dense.length:,} tokens read at once, then {dense.new_tokens:,} "
         "written one after the other, one text at a time. All models took turns, round by round, so that a "
         "busy moment slows all of them alike; a first round to warm up does not count. Medians, and below "
-        "them the slowest and the fastest round."
+        "them the slowest and the fastest round. A difference is told only where chance alone would order "
+        "the rounds like this less than once in a hundred times."
     )
     return (
         f'<div class="wide"><table class="figures three" style="--columns: {len(names)}"><thead><tr>'

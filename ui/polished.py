@@ -9,6 +9,7 @@ from typing import Any
 from slimllm.tuning import Tuning, check
 from slimllm.types import Refusal
 from ui.runs import Protocol
+from ui.verdicts import SLIGHT
 from ui.wishes import whole
 from ui.words import change, figure, safe
 
@@ -116,6 +117,8 @@ def told(wish: Wish) -> str:
 
 
 def better(measured: Measured) -> bool:
-    """Whether the model reads better than before."""
+    """Whether the model reads better than before, by more than a slight difference."""
     before, after = measured.before, measured.after
-    return before is not None and after is not None and math.isfinite(after) and after < before
+    if before is None or after is None or not math.isfinite(after):
+        return False
+    return after < before * (1 - SLIGHT)

@@ -3,7 +3,7 @@ they are. No Gradio in here."""
 
 from __future__ import annotations
 
-import dataclasses
+import itertools
 import math
 import statistics
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import torch
 
 from slimllm import evaluate, texts
+from slimllm.chance import paired_difference
 from slimllm.documents import legible
 from slimllm.models import Subject
 from slimllm.types import Progress, Refusal
@@ -19,7 +20,7 @@ from ui.jobs import Job, Steps, retold
 from ui.registry import Registry
 from ui.runs import LABELS, best_name
 from ui.session import Comparison, Session
-from ui.trials import compared, in_turns, subjects
+from ui.trials import compared, subjects, with_speed
 
 PASSAGE = 160  # tokens of a passage that is taken from a text
 OWN, LONGEST = 400, 8000  # tokens and letters of the user's own passage at most
@@ -128,12 +129,16 @@ def start_topics(registry: Registry, session: Session, limit: int) -> Job:
                     findings.too_short[topic] = len(ids)
                     session.mark("topics")
                     continue
+                losses: dict[str, tuple[float, ...]] = {}
                 for name, model in who.items():
                     said = f"Topic {place + 1} of {len(names)} · {topic} · {LABELS[name]}"
                     measured = evaluate.perplexity(model, ids, window)
                     found = yield from silently(measured, place, len(names), said)
                     findings.topics.setdefault(topic, {})[name] = found.perplexity
                     findings.counts[topic] = found.tokens
+                    losses[name] = found.losses
+                    if apart := paired_difference(losses["dense"], found.losses):
+                        findings.spreads.setdefault(topic, {})[name] = apart[1]
                     session.mark("topics")
         finally:  # also what was measured until a stop
             session.archive.amend(last.run, found=findings.found())
@@ -161,21 +166,23 @@ def start_pace(registry: Registry, session: Session, length: int, new_tokens: in
     who = subjects(subject, last)
 
     def steps(_: Job) -> Steps:
-        found: dict[str, evaluate.Speed] = {}
         running = {
             name: evaluate.speed(model, length=length, new_tokens=new_tokens, repeats=rounds)
             for name, model in who.items()
         }
         total = len(who) * (rounds + 1)
-        for done, step in enumerate(in_turns(running, found.__setitem__), 1):
-            yield Progress("pace", done, total, f"All models in turns · {step.words}")
-        return found
+        done = itertools.count(1)
+        return (
+            yield from retold(
+                evaluate.measure_in_turns(running),
+                lambda step: Progress("pace", next(done), total, f"All models in turns · {step.words}"),
+            )
+        )
 
     def on_done(found: dict[str, evaluate.Speed]) -> None:
         last.findings.speeds = found
         for name, speed in found.items():
-            pace = speed.decode_tokens_per_second
-            last.columns[name] = dataclasses.replace(last.columns[name], tokens_per_second=pace)
+            last.columns[name] = with_speed(last.columns[name], speed)
         session.archive.amend(last.run, columns=dict(last.columns))
         session.mark("pace", "table")
 

@@ -65,7 +65,11 @@ class Asked:
 
 @dataclass(frozen=True)
 class Column:
-    """The figures of one model of a comparison. Errors are means over layers, relative squared."""
+    """The figures of one model of a comparison. Errors are means over layers, relative squared; `held_out`
+    says that they were told on text that was not learned, as those of earlier versions were not.
+
+    `losses` are the mean losses of stretches of the measured text, `writing_rounds` the speed of every round.
+    """
 
     parameters: int
     bytes: int
@@ -74,6 +78,9 @@ class Column:
     tokens_per_second: float | None = None
     error_predicted: float | None = None
     error_measured: float | None = None
+    held_out: bool = False
+    losses: tuple[float, ...] = ()
+    writing_rounds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -187,7 +194,7 @@ def run_from_dict(data: Mapping[str, Any]) -> Run:
     if data["format"] != FORMAT:
         raise ValueError("another format")
     portrait, found = data.get("portrait"), data.get("found")
-    columns = {name: Column(**data["columns"][name]) for name in LABELS if name in data["columns"]}
+    columns = {name: typed(Column, data["columns"][name]) for name in LABELS if name in data["columns"]}
     if "dense" not in columns or len(columns) < 2:
         raise ValueError("no figures")
     return Run(

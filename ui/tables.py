@@ -37,6 +37,7 @@ class Row:
     of: Callable[[Column], float | None]
     say: Callable[[float], str]
     judge: Callable[[Columns], str]
+    relative: bool = True  # whether the change against the dense model is a figure of its own
 
 
 ROWS = (
@@ -45,9 +46,11 @@ ROWS = (
     Row("Perplexity", "how surprised it is by real text; lower is better", lambda c: c.perplexity, figure,
         on_perplexity),
     Row("Writing speed", "one text at a time", lambda c: c.tokens_per_second, speed,
-        on_writing),
-    Row("Error per layer, predicted", "mean over layers", lambda c: c.error_predicted, share, silent),
-    Row("Error per layer, measured", "mean over layers", lambda c: c.error_measured, share, on_errors),
+        on_writing, relative=False),
+    Row("Error per layer, predicted", "on text held out, mean over layers", lambda c: c.error_predicted,
+        share, silent),
+    Row("Error per layer, measured", "on text held out, mean over layers", lambda c: c.error_measured,
+        share, on_errors),
 )  # fmt: skip
 
 
@@ -91,7 +94,9 @@ def line_of(row: Row, names: Sequence[str], columns: Columns) -> str:
     for name in names:
         column = columns.get(name)
         value = None if column is None else row.of(column)
-        relative = change(value, base) if name != "dense" and value is not None and base else ""
+        relative = ""
+        if row.relative and name != "dense" and value is not None and base:
+            relative = change(value, base)
         quiet = name == "dense" and row.title.startswith("Error")
         said = "–" if quiet else "…" if value is None else safe(row.say(value))
         cells += f"<td>{said}<small>{relative}</small></td>"
@@ -104,7 +109,7 @@ def line_of(row: Row, names: Sequence[str], columns: Columns) -> str:
 
 def verdict(comparison: Comparison) -> str:
     """What the figures mean, in plain words."""
-    return note(*sentences(comparison.columns))
+    return note(*sentences(comparison.columns, comparison.plan))
 
 
 # Several methods --------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import statistics
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -116,49 +116,52 @@ def measure(session: Session, name: str, subject: Subject, pending: Comparison, 
             column,
             error_predicted=statistics.fmean(r.error_predicted for r in reports),
             error_measured=statistics.fmean(r.error_measured for r in reports),
+            held_out=True,
         )
-    speed = known_speeds(session, pending).get(name)
+    known_speed = known_speeds(session, pending).get(name, column)
+    column = dataclasses.replace(
+        column,
+        tokens_per_second=known_speed.tokens_per_second,
+        writing_rounds=known_speed.writing_rounds,
+    )
     put(session, pending, name, column)
     known = known_dense(session, pending.protocol) if name == "dense" else None
     if known is None or known.perplexity is None:
         known = yield from measured(subject, pending.protocol, asked.offline)
-    column = dataclasses.replace(column, perplexity=known.perplexity, tokens=known.tokens)
-    put(session, pending, name, dataclasses.replace(column, tokens_per_second=speed))
+    put(
+        session,
+        pending,
+        name,
+        dataclasses.replace(column, perplexity=known.perplexity, tokens=known.tokens, losses=known.losses),
+    )
 
 
-def known_speeds(session: Session, pending: Comparison) -> dict[str, float | None]:
-    """The speeds measured before, where the models are the same ones."""
+def known_speeds(session: Session, pending: Comparison) -> Mapping[str, Column]:
+    """The columns whose speeds were measured before, where the models are the same ones."""
     last = session.comparison
     if last is None or last.run is None or last.run != pending.run:
         return {}
-    return {name: column.tokens_per_second for name, column in last.columns.items()}
+    return last.columns
 
 
 def race(session: Session, dense: Subject, pending: Comparison) -> Steps:
     """Measures how fast all models write, round by round in turns, so that a busy moment slows all of them
     alike."""
-    rounds = {
-        name: evaluate.speed(subject, length=64, new_tokens=16, repeats=3)
-        for name, subject in subjects(dense, pending).items()
-    }
-
-    def take(name: str, found: evaluate.Speed) -> None:
-        pace = found.decode_tokens_per_second
-        put(session, pending, name, dataclasses.replace(pending.columns[name], tokens_per_second=pace))
-
-    yield from in_turns(rounds, take)
+    found = yield from evaluate.measure_in_turns(
+        {
+            name: evaluate.speed(subject, length=64, new_tokens=16)
+            for name, subject in subjects(dense, pending).items()
+        }
+    )
+    for name, speed in found.items():
+        put(session, pending, name, with_speed(pending.columns[name], speed))
 
 
-def in_turns(rounds: dict[str, Steps], take: Callable[[str, Any], None]) -> Steps:
-    """Takes a step of each in turn, and hands over the result of each that ends."""
-    waiting = dict(rounds)
-    while waiting:
-        for name, steps in list(waiting.items()):
-            try:
-                yield next(steps)
-            except StopIteration as end:
-                del waiting[name]
-                take(name, end.value)
+def with_speed(column: Column, speed: evaluate.Speed) -> Column:
+    """The column with a writing speed."""
+    return dataclasses.replace(
+        column, tokens_per_second=speed.decode_tokens_per_second, writing_rounds=speed.decode
+    )
 
 
 def put(session: Session, pending: Comparison, name: str, column: Column) -> None:
@@ -186,7 +189,9 @@ def measured(subject: Subject, protocol: Protocol, offline: bool) -> Generator[P
     text = texts.text(protocol.text, offline=offline)
     ids = texts.evaluation_tokens(text, subject.tokenizer, limit=protocol.limit or None)
     found = yield from evaluate.perplexity(subject, ids, protocol.window)
-    return dataclasses.replace(size_of(subject), perplexity=found.perplexity, tokens=found.tokens)
+    return dataclasses.replace(
+        size_of(subject), perplexity=found.perplexity, tokens=found.tokens, losses=found.losses
+    )
 
 
 def start_measure(registry: Registry, session: Session, asked: Asked) -> Job:

@@ -8,8 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from slimllm.chance import differ
 from slimllm.methods import METHODS, method
-from slimllm.planning import hindrance
+from slimllm.pace import compare_speeds
+from slimllm.planning import TOKENS_PER_CHANNEL, hindrance
+from slimllm.recovery import RECOVERIES
 from slimllm.types import Plan
 from ui.runs import Column, best_name
 from ui.words import figure, share, size
@@ -17,7 +20,8 @@ from ui.words import figure, share, size
 Columns = Mapping[str, Column]
 Pairs = Sequence[tuple[float, float]]  # (predicted, measured) relative error of every layer
 
-NOISE = 0.07  # speeds closer than this cannot be told apart on a machine that also does other things
+SLIGHT = 0.02  # a smaller change of perplexity is nothing to be glad of or to regret
+BROKEN = 1e6  # perplexity of a model that knows nothing
 STEADY = 1.25  # a measured error within this factor of the prediction is called as predicted
 ALTERNATIVE = "best"
 
@@ -32,8 +36,8 @@ class Grade:
 
 
 ALMOST = Grade("good", "almost as well as before", "It reads almost as well as before.")
-STILL = Grade("good", "noticeably worse", "It reads noticeably worse, but still well.")
-DULLED = Grade("info", "much worse", "It lost much of its fluency.")
+STILL = Grade("info", "noticeably worse", "It reads noticeably worse, but still well.")
+DULLED = Grade("bad", "much worse", "It lost much of its fluency.")
 DAMAGED = Grade("bad", "badly damaged", "It is badly damaged: what it writes will often make no sense.")
 RUINED = Grade("bad", "ruined", "This cut ruined the model: it no longer knows what comes next.")
 
@@ -59,7 +63,7 @@ def worsening(columns: Columns) -> float | None:
     return best.perplexity / dense.perplexity
 
 
-def sentences(columns: Columns) -> tuple[str, str]:
+def sentences(columns: Columns, plan: Plan) -> tuple[str, str]:
     """(kind, words): the verdict on a whole comparison; empty words before there is one."""
     worse, dense, best = worsening(columns), columns.get("dense"), best_of(columns)
     if worse is None or dense is None or best is None:
@@ -67,21 +71,55 @@ def sentences(columns: Columns) -> tuple[str, str]:
     smaller = 1 - best.parameters / dense.parameters
     if smaller <= 0:
         return "good", "Nothing was removed, so nothing changed."
-    found, pruned = grade(worse), columns.get("pruned")
+    if (dense.perplexity or 0.0) >= BROKEN:
+        return "bad", (
+            "The dense model cannot read this text at all: its perplexity is over 1,000,000. It is broken "
+            "already, so what pruning cost it cannot be told."
+        )
+    found = grade(worse)
     times = f"{figure(worse)} times" if math.isfinite(worse) else "beyond measure"
     said = (
         f"{found.words} The model became {share(smaller)} smaller and is {times} as perplexed by real text."
     )
-    if pruned is not None and best is not pruned and pruned.perplexity and best.perplexity is not None:
-        healer = "Fine-tuning" if "tuned" in columns else "Recovery"
-        if best.perplexity < pruned.perplexity:
-            said += (
-                f" {healer} brought perplexity down from {figure(pruned.perplexity)} to "
-                f"{figure(best.perplexity)}."
-            )
-        else:
-            said += f" {healer} did not help this time."
-    return found.kind, said
+    effect = recovery_effect(columns)
+    if effect is None:
+        return found.kind, said
+    healer = "Fine-tuning" if "tuned" in columns else "Recovery"
+    without, after = (figure(c.perplexity or 0.0) for c in (columns["pruned"], best))
+    if effect == "better":
+        return found.kind, f"{said} {healer} brought perplexity down from {without} to {after}."
+    if effect == "same":
+        return found.kind, f"{said} {healer} changed little: perplexity {after}, and {without} without it."
+    said += f" {healer} made the model worse: perplexity {after}, and {without} without it."
+    if healer == "Recovery" and too_little_text(plan):
+        said += f" It had too little text: {tokens_per_channel(plan):.1f} tokens per channel."
+    return "bad", said
+
+
+def recovery_effect(columns: Columns) -> Literal["better", "same", "worse"] | None:
+    """What recovery, or fine-tuning, did to the pruned model: the same where the difference is slight, or no
+    more than chance explains on this text; None where that was not measured."""
+    pruned, best = columns.get("pruned"), best_of(columns)
+    if pruned is None or best is None or best is pruned:
+        return None
+    if not pruned.perplexity or best.perplexity is None:
+        return None
+    if min(best.perplexity, pruned.perplexity) >= BROKEN or differ(pruned.losses, best.losses) is False:
+        return "same"
+    moved = best.perplexity / pruned.perplexity - 1
+    if abs(moved) < SLIGHT:
+        return "same"
+    return "worse" if not moved < 0 else "better"
+
+
+def too_little_text(plan: Plan) -> bool:
+    """Whether the plan's recovery fits more numbers than its text supports."""
+    return RECOVERIES[plan.recovery].fits and tokens_per_channel(plan) < TOKENS_PER_CHANNEL
+
+
+def tokens_per_channel(plan: Plan) -> float:
+    read = plan.calibration
+    return read.samples * read.length / max(width[2] for width in plan.widths)
 
 
 # One row of the table ---------------------------------------------------------------------------------------
@@ -129,18 +167,9 @@ WHO = {"pruned": "Pruned alone", "recovered": "With recovery", "tuned": "Fine-tu
 
 def on_writing(columns: Columns) -> str:
     dense, best = columns.get("dense"), best_of(columns)
-    if dense is None or best is None or not dense.tokens_per_second or not best.tokens_per_second:
+    if dense is None or best is None:
         return ""
-    return pace(best.tokens_per_second / dense.tokens_per_second, "writes")
-
-
-def pace(ratio: float, verb: str) -> str:
-    """What a ratio of speeds means; `verb` is reads or writes."""
-    if ratio > 1 + NOISE:
-        return f"It {verb} {ratio:.1f} times as fast."
-    if ratio < 1 / (1 + NOISE):
-        return f"It {verb} more slowly: narrow layers can fit a processor less well."
-    return f"It {verb} about as fast as before."
+    return compare_speeds(dense.writing_rounds, best.writing_rounds, "writes")
 
 
 def silent(_: Columns) -> str:
@@ -152,7 +181,12 @@ def on_errors(columns: Columns) -> str:
     best = best_of(columns)
     if best is None or best.error_measured is None or best.error_predicted is None:
         return ""
+    if not best.held_out:
+        return LEARNED
     return f"{sentence_case(against(best.error_predicted, best.error_measured))}."
+
+
+LEARNED = "By an earlier version: both on the text that was learned, so too low for least squares."
 
 
 def against(predicted: float, measured: float) -> str:
@@ -195,17 +229,21 @@ def sentence_case(words: str) -> str:
 
 @dataclass(frozen=True)
 class NextStep:
-    """What a button offers after a run: another ratio or recovery to prune with, or another method."""
+    """What a button offers after a run: another ratio or recovery to prune with, another method, or more
+    samples to read."""
 
     label: str
     ratio: float | None = None
     recovery: str | None = None
     method: str | None = None
+    samples: int | None = None
 
 
-def next_steps(plan: Plan, worse: float) -> tuple[NextStep, ...]:
-    """What to try next, the most promising first: repair, a smaller cut or another method after a bad run, a
-    bolder cut after a good one."""
+def next_steps(plan: Plan, worse: float, harmed: bool = False) -> tuple[NextStep, ...]:
+    """What to try next, the most promising first: another recovery or more text where recovery `harmed`,
+    repair, a smaller cut or another method after a bad run, a bolder cut after a good one."""
+    if harmed:
+        return (*without_harm(plan), *next_steps(plan, max(worse, 1.1)))
     if worse < 1.1:
         bolder = round(min(1.5 * plan.ratio_achieved, plan.ratio_achieved + 0.15) * 20) / 20
         if plan.ratio_achieved < bolder <= 0.7:
@@ -225,6 +263,20 @@ def next_steps(plan: Plan, worse: float) -> tuple[NextStep, ...]:
     if plan.method != ALTERNATIVE and ALTERNATIVE in METHODS:
         title = METHODS[ALTERNATIVE].title
         found.append(NextStep(f"Try another method: {title}", method=ALTERNATIVE))
+    return tuple(found)
+
+
+def without_harm(plan: Plan) -> tuple[NextStep, ...]:
+    """What to try where recovery made the model worse."""
+    other = next((r for r in ("regression", "none") if r != plan.recovery and fits(plan, r)), None)
+    found = []
+    if other is not None:
+        label = "Prune without recovery" if other == "none" else f"Use {RECOVERIES[other].title.lower()}"
+        found.append(NextStep(label, recovery=other))
+    if too_little_text(plan):
+        wanted = TOKENS_PER_CHANNEL * max(width[2] for width in plan.widths)
+        samples = -(-wanted // plan.calibration.length)
+        found.append(NextStep(f"Read more text: {wanted:,} tokens", samples=samples))
     return tuple(found)
 
 
