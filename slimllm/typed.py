@@ -27,7 +27,7 @@ def value_of(kind: Any, value: Any, name: str) -> Any:
     origin = get_origin(kind)
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return typed(kind, value)
-    if origin is tuple and isinstance(value, list):
+    if origin is tuple and isinstance(value, list | tuple):
         return tuple(value_of(get_args(kind)[0], inner, name) for inner in value)
     if origin is Literal and value in get_args(kind):
         return value

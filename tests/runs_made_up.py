@@ -42,9 +42,9 @@ def found_of() -> Found:
         "Arts": {"dense": 20.0, "pruned": 60.0, "recovered": 30.0},
         "Physics": {"dense": 18.0, "pruned": math.inf, "recovered": 17.5},
     }
-    return Found(
-        Passage("encyclopedia, passage 1", tuple(pieces)), topics, {"Arts": 508, "Physics": 762}, 128
-    )
+    passage = Passage("encyclopedia, passage 1", tuple(pieces))
+    spreads = {topic: {"recovered": 0.02} for topic in topics}
+    return Found(passage, topics, {"Arts": 508, "Physics": 762}, 128, spreads)
 
 
 def run_of(analysis: Analysis, plan: Plan, number: int = 1, **more: object) -> Run:
@@ -54,8 +54,8 @@ def run_of(analysis: Analysis, plan: Plan, number: int = 1, **more: object) -> R
     worse = math.exp(4 * (1 - size / dense))
     columns = {
         "dense": Column(dense, 2 * dense, 18.31, 8128, 41.2),
-        "pruned": Column(size, 2 * size, 18.31 * worse**2, 8128, 48.9, view.total_error, 0.21),
-        "recovered": Column(size, 2 * size, 18.31 * worse, 8128, 48.7, view.total_error, 0.17),
+        "pruned": Column(size, 2 * size, 18.31 * worse**2, 8128, 48.9, view.total_error, 0.21, True),
+        "recovered": Column(size, 2 * size, 18.31 * worse, 8128, 48.7, view.total_error, 0.17, True),
     }
     answers = {"dense": " Paris, a city.", "pruned": " the the the", "recovered": " Paris <i>and</i> more."}
     run = Run(
