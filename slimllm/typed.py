@@ -17,7 +17,8 @@ def typed(kind: type[Kind], data: Any) -> Kind:
     if not isinstance(data, Mapping) or not data.keys() <= hints.keys():
         raise ValueError(f"no {kind.__name__}")
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]
-        if field.name not in data and field.default is dataclasses.MISSING:
+        needed = field.default is field.default_factory  # both are missing
+        if field.name not in data and needed:
             raise ValueError(f"no {field.name}")
     return kind(**{name: value_of(hints[name], value, name) for name, value in data.items()})
 

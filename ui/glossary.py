@@ -59,7 +59,7 @@ TERMS = (
     # how importance is found
     term(
         "Pruning|Prune|Pruned|Prunes",
-        "To cut parts out of a model for good, so that it gets smaller and faster.",
+        "To cut parts out of a model for good, so that it gets smaller.",
     ),
     term("Sparsity", "The share that is cut away: 20 % means that a fifth is gone."),
     term("Calibration", "The text that the model reads so that we can see which parts matter."),
@@ -98,7 +98,10 @@ TERMS = (
     ),
     term("Regression", "Mends each output with one factor that fits best."),
     term("Least squares|Least-squares", "Mends by solving anew for all the numbers that stay."),
-    term("Predicted error|Error per layer|Relative error", "How far the output of a layer will be off."),
+    term(
+        "Predicted error|Error per layer|Relative error",
+        "How far off a layer will be on text it did not learn.",
+    ),
     term("Measured error", "How far the output of a layer was off once the cut was made."),
     term("Seed", "The number that chance starts from. The same one gives the same result."),
     term("Fine-tuning|Fine-tuned|LoRA", "Some more training after the cut, on a small set of new numbers."),

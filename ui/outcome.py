@@ -19,7 +19,7 @@ from ui.runs import Asked
 from ui.screen import Screen
 from ui.session import Comparison, Session
 from ui.tables import table_of, verdict
-from ui.verdicts import NextStep, Pairs, next_steps, on_layers, recovery_effect, worsening
+from ui.verdicts import NextStep, Pairs, best_of, next_steps, on_layers, recovery_effect, worsening
 from ui.wishes import asked_for
 from ui.words import method_title, note, safe, share
 
@@ -127,7 +127,9 @@ def draw_errors(session: Session) -> Any:
 
 
 def draw_words(session: Session) -> str:
-    said = on_layers(errors_of(session))
+    found = shown(session)
+    best = best_of(found.columns) if found else None
+    said = on_layers(errors_of(session), best is None or best.held_out)
     if old := tell_outdated(session):
         said = f"{said} {old}".strip()
     return f'<p class="foot">{safe(said)}</p>' if said else ""

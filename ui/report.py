@@ -18,6 +18,7 @@ from ui.runs import LABELS, Run
 from ui.session import Comparison
 from ui.tables import table_of, verdict
 from ui.theme import ASSETS, PALETTE, variables
+from ui.verdicts import on_layers
 from ui.words import dropped, dropped_layers, method_title, safe, share, unit_words
 
 # The script of the passage on the page, given the passage of the report.
@@ -119,6 +120,7 @@ def layers(run: Run) -> str:
             Series("error predicted", predicted, "dots", COLOUR["second"], "{:.3g} %"),
         ]
         body += f"<h3>How far each layer’s output moved</h3>{layers_chart(errors, 'Error, %')}"
+        body += f'<p class="foot">{safe(on_layers(run.errors, run.best.held_out))}</p>'
     table = f"<details><summary>All layers as a table</summary>{layers_table(run)}</details>"
     link = download(layers_csv(run), "text/csv", f"layers-run{run.number}.csv", "Download as CSV")
     return section(

@@ -112,7 +112,7 @@ def rules_box(screen: Screen) -> tuple[Any, ...]:
             unit = menu(units, "auto", "Attention loses", "the unit that leaves", "unit")
         said = gr.HTML(elem_id="tune-words", padding=False)
         with gr.Row(elem_classes="controls"):
-            align = choice(alignments, 8, "Channels stay in", "multiples run faster", "align")
+            align = choice(alignments, 8, "Channels stay in", "processors work in blocks", "align")
             counted = choice(COUNTS, "decoder", "The dial counts", "what it is a share of", "count")
             balancing.build(screen)
     screen.show(said, draw_words, "plan", "layers")
@@ -241,7 +241,8 @@ def draw_summary(session: Session) -> str:
         f"{count(view.parameters)} of {count(shape.parameters)} parameters stay, {size(saved)} are saved"
         f"{'' if plan.count == 'all' else f' ({share(view.ratio)} of what is in the layers)'}. "
         f"{dropped_layers(plan)}{' ' if dropped_layers(plan) else ''}"
-        f"Each layer's output is expected to move by {share(view.total_error)} on average.",
+        f"Each layer's output is expected to move by {share(view.total_error)} on average, on text that was "
+        "held out.",
     )
 
 

@@ -186,7 +186,8 @@ def on_errors(columns: Columns) -> str:
     return f"{sentence_case(against(best.error_predicted, best.error_measured))}."
 
 
-LEARNED = "By an earlier version: both on the text that was learned, so too low for least squares."
+HELD_OUT = "All errors are told on part of the text, which was held out when the repair was fitted."
+LEARNED = "An earlier version took these errors on the text that was learned, so they may be far too low."
 
 
 def against(predicted: float, measured: float) -> str:
@@ -199,15 +200,17 @@ def against(predicted: float, measured: float) -> str:
     return "as predicted" if ratio > 1 / STEADY else "less than predicted"
 
 
-def on_layers(errors: Pairs) -> str:
-    """The picture of predicted and measured errors as a sentence or two."""
+def on_layers(errors: Pairs, held_out: bool = True) -> str:
+    """The picture of predicted and measured errors as a few sentences."""
     known = [(i, p, m) for i, (p, m) in enumerate(errors) if math.isfinite(m)]
     if not known or max(m for _, _, m in known) <= 0:
         return ""
     layer, predicted, measured = max(known, key=lambda row: row[2])
     foreseen = f"; {share(predicted)} was predicted" if math.isfinite(predicted) else ""
     told = [(p, m) for _, p, m in known if math.isfinite(p) and max(p, m) > 1e-4]
-    said = f"Layer {layer} lost most: {share(measured)} of what it says{foreseen}."
+    said = f"{HELD_OUT if held_out else LEARNED} Layer {layer} lost most: {share(measured)}{foreseen}."
+    if not held_out:
+        return said
     close = sum(p / STEADY <= m <= p * STEADY for p, m in told)
     if told and close == len(told):
         said += " Every layer came out about as predicted."
