@@ -158,6 +158,8 @@ def at_hand(store: MomentStore, key: Mapping[str, Any], count: int) -> str:
         return (
             f"An earlier analysis was interrupted; the moments of {ready} of {count} layers are used again."
         )
+    if store.outdated:
+        return "The moments on disk are by an earlier version, without text held out; the text is read again."
     return ""
 
 

@@ -36,6 +36,7 @@ from slimllm.types import (
 FORMAT = 2  # since errors are told on tokens held out
 KEY, HEAD = "moments.json", "analysis.json"
 MOST_LAYERS = 10_000
+PARTS = ("mean", "gram", "held", "held_weights")  # of a reader's moments
 SUFFIXES = (".json", ".safetensors")  # of what a folder of moments holds
 OLD_TENSORS = "analysis.safetensors"  # of analyses by version 0.1 before their files had names of their own
 CHANNEL_SCORES = "channel_scores.safetensors"
@@ -68,6 +69,13 @@ class MomentStore:
             return json.loads((self.folder / KEY).read_text()) == {"format": FORMAT, **key}
         except (OSError, ValueError):
             return False
+
+    @property
+    def outdated(self) -> bool:
+        """Whether an earlier version made what is there, without tokens held out."""
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return bool(json.loads((self.folder / KEY).read_text())["format"] < FORMAT)
+        return False
 
     def kept(self, key: dict[str, Any], layers: int) -> int:
         """How many layers, from the first on, were made under `key` and can be read."""
@@ -143,17 +151,14 @@ class MomentStore:
 
     def save(self, index: int, moments: LayerMoments) -> None:
         tensors = {
-            "attention.mean": moments.attention.mean,
-            "attention.gram": moments.attention.gram,
-            "mlp.mean": moments.mlp.mean,
-            "mlp.gram": moments.mlp.gram,
             "mlp_input_sq": moments.mlp_input_sq,
             "cosine": torch.tensor([moments.cosine], dtype=torch.float64),
             "tokens": torch.tensor([moments.attention.tokens, moments.mlp.tokens]),
             "weights": torch.tensor([moments.attention.weight, moments.mlp.weight], dtype=torch.float64),
         }
-        for site, held in (("attention", moments.attention.held), ("mlp", moments.mlp.held)):
-            if held is not None:
+        for site, found in (("attention", moments.attention), ("mlp", moments.mlp)):
+            tensors |= {f"{site}.mean": found.mean, f"{site}.gram": found.gram}
+            if held := found.held:
                 tensors |= {f"{site}.held": held.inputs, f"{site}.held_weights": held.weights}
         whole.replace_file(self.file(index), lambda path: save_file(tensors, path), self.unwritten)
 
@@ -161,21 +166,14 @@ class MomentStore:
         with safe_open(self.file(index), framework="pt") as file:
             tokens, weights = file.get_tensor("tokens").tolist(), file.get_tensor("weights").tolist()
             attention, mlp = (
-                Moments(
-                    file.get_tensor(f"{site}.mean"),
-                    file.get_tensor(f"{site}.gram"),
-                    count,
-                    weight,
-                    held=HeldOut(file.get_tensor(f"{site}.held"), file.get_tensor(f"{site}.held_weights")),
+                Moments(mean, gram, count, weight, held=HeldOut(held, each))
+                for mean, gram, held, each, count, weight in (
+                    (*(file.get_tensor(f"{site}.{name}") for name in PARTS), count, weight)
+                    for site, count, weight in zip(("attention", "mlp"), tokens, weights, strict=True)
                 )
-                for site, count, weight in zip(("attention", "mlp"), tokens, weights, strict=True)
             )
-            return LayerMoments(
-                attention,
-                mlp,
-                file.get_tensor("mlp_input_sq"),
-                file.get_tensor("cosine").item(),
-            )
+            input_sq, cosine = (file.get_tensor(name) for name in ("mlp_input_sq", "cosine"))
+            return LayerMoments(attention, mlp, input_sq, cosine.item())
 
 
 def save_analysis(analysis: Analysis, folder: Path) -> Path:

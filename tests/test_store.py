@@ -61,6 +61,23 @@ def test_bad_input_analysis_is_refused(damage: str, tmp_path: Path, page: Path) 
         store.open_analysis(tmp_path)
 
 
+def test_moments_by_an_earlier_version_are_read_again_and_told(tmp_path: Path, page: Path) -> None:
+    calibration, said = Calibration(str(page), 6, 32), []
+    for _ in range(3):
+        job = pipeline.analyse(
+            tiny_subject("llama"), texts.text(str(page)), calibration, folder=tmp_path / "m"
+        )
+        steps: list[str] = []
+        pipeline.finish(job, lambda step, steps=steps: steps.append(step.words))  # type: ignore[misc]
+        said.append(steps[0])
+        if len(said) == 1:
+            key = tmp_path / "m/moments.json"
+            key.write_text(key.read_text().replace(f'"format": {store.FORMAT}', '"format": 1'))
+    assert "scored" in said[0]
+    assert "by an earlier version, without text held out; the text is read again" in said[1]
+    assert "used again" in said[2]
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     file = tmp_path / "x.json"
     whole.write_text(file, "old")
