@@ -16,7 +16,7 @@ from slimllm.models import Subject
 from slimllm.rankings import HeadSite
 from slimllm.recovery import RECOVERIES, Dense
 from slimllm.shapes import Grouping, Shape, Unit
-from slimllm.sites import channel_site, double
+from slimllm.sites import channel_site, double, split
 from slimllm.types import LayerAnalysis, LayerMoments, Moments, Ranking, SiteAnalysis, UnitScores
 
 
@@ -56,12 +56,6 @@ def analyse_layer(
     error = {name: RECOVERIES[name].curve(down, fitted, held, ranking.order).float() for name in recoveries}
     mlp = SiteAnalysis(compact(ranking), error, energy, spectrum)
     return LayerAnalysis(found.cosine, attention, mlp)
-
-
-def split(moments: Moments) -> tuple[Moments, HeldOut]:
-    """What repairs are fitted to, and what their errors are told on."""
-    assert moments.held is not None
-    return moments.fitted, moments.held
 
 
 def units_of(row: Method, shape: Shape) -> tuple[Unit, ...]:

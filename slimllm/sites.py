@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from slimllm.families import writer_blocks
+from slimllm.heldout import HeldOut
 from slimllm.models import Subject
 from slimllm.rankings import ChannelSite
 from slimllm.types import Moments
@@ -13,6 +14,12 @@ from slimllm.types import Moments
 def double(weight: Tensor) -> Tensor:
     """The weight in float64 beside the moments, where the arithmetic is done."""
     return weight.detach().cpu().double()
+
+
+def split(moments: Moments) -> tuple[Moments, HeldOut]:
+    """What repairs are fitted to whose errors are told, and the tokens that these are told on."""
+    assert moments.held is not None
+    return moments.fitted, moments.held
 
 
 def channel_site(

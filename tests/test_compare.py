@@ -119,8 +119,7 @@ def test_recovery_that_made_the_model_worse_is_told_with_the_reason_and_the_next
 def test_a_slight_change_of_perplexity_is_no_success() -> None:
     assert "changed little: perplexity 23.91, and 24.05 without it" in verdict_of(columns(23.91, 24.05))[1]
     huge = verdict_of(columns(2e6, 3e6))[1]
-    assert "changed little" in huge
-    assert "down from over" not in huge
+    assert "Recovery" not in huge
     made = columns(20.0, 24.0)
     for spread, words in ((0.01, "down from"), (3.0, "changed little")):
         jitter = [spread * (-1) ** i for i in range(16)]

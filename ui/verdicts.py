@@ -98,13 +98,13 @@ def sentences(columns: Columns, plan: Plan) -> tuple[str, str]:
 
 def recovery_effect(columns: Columns) -> Literal["better", "same", "worse"] | None:
     """What recovery, or fine-tuning, did to the pruned model: the same where the difference is slight, or no
-    more than chance explains on this text; None where that was not measured."""
+    more than chance explains on this text; None where that was not measured, or both know nothing."""
     pruned, best = columns.get("pruned"), best_of(columns)
     if pruned is None or best is None or best is pruned:
         return None
-    if not pruned.perplexity or best.perplexity is None:
+    if not pruned.perplexity or best.perplexity is None or min(best.perplexity, pruned.perplexity) >= BROKEN:
         return None
-    if min(best.perplexity, pruned.perplexity) >= BROKEN or differ(pruned.losses, best.losses) is False:
+    if differ(pruned.losses, best.losses) is False:
         return "same"
     moved = best.perplexity / pruned.perplexity - 1
     if abs(moved) < SLIGHT:
