@@ -16,11 +16,28 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 import transformers
 
 import slimllm
-from slimllm import cli, commands, headers, library, limits, models, pipeline, planning, recipes, store, texts
+from slimllm import (
+    cli,
+    commands,
+    documents,
+    headers,
+    library,
+    limits,
+    models,
+    pipeline,
+    planning,
+    recipes,
+    row_limits,
+    store,
+    texts,
+)
+from slimllm.memory import status_mib
 from slimllm.tokenizer_guard import Backend, guarded
 from slimllm.tokenizer_rules import unknown_parts
 from slimllm.types import Calibration, Refusal
@@ -377,3 +394,48 @@ def test_hostile_files_and_panics_leave_the_page_alive(
     monkeypatch.setattr("slimllm.reloaded.load", panic)
     assert "PanicException" in forger.raise_event("load-button", "click", "x")
     assert urllib.request.urlopen(address, timeout=10).status == 200
+
+
+# Rows -------------------------------------------------------------------------------------------------------
+
+
+def test_hostile_row_limits_are_the_last_that_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "x.jsonl"
+    rows = [json.dumps({"text": "a" * size}) for size in (5, 20, 3)]
+    file.write_text("\n".join(rows))
+    monkeypatch.setattr(row_limits, "MOST_ROW", len(rows[1]) + 1)
+    assert list(documents.file_documents(file)) == ["a" * 5, "a" * 20, "a" * 3]
+    monkeypatch.setattr(row_limits, "MOST_ROW", len(rows[1]))
+    with pytest.raises(Refusal, match="longer than"):
+        list(documents.file_documents(file))
+
+
+def test_hostile_parquet_is_read_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repeated values, others, none, and a column of lists in front: the same as pyarrow alone reads."""
+    words = ["b", "a" * 50, None, "b", *(f"row {i}" for i in range(3000)), "b"]
+    table = pyarrow.table({"lists": [[1, 2]] * len(words), "text": words})
+    file = tmp_path / "x.parquet"
+    pyarrow.parquet.write_table(table, file, row_group_size=1000)
+    expected = [word for word in words if word]
+    for at_once in (row_limits.AT_ONCE, 1):
+        monkeypatch.setattr(row_limits, "AT_ONCE", at_once)
+        found = documents.file_documents(file)
+        assert list(found) == expected
+        assert found[0:3] == expected[0:3]
+        assert found[len(found) - 1] == "b"
+    for name, words_of in (("MOST_ROWS", "3,005 rows"), ("MOST_GROUP", "group of rows")):
+        with monkeypatch.context() as patch:
+            patch.setattr(row_limits, name, 100)
+            with pytest.raises(Refusal, match=words_of):
+                list(documents.file_documents(file))
+
+
+def test_hostile_repeated_values_are_held_once(tmp_path: Path) -> None:
+    """A hundred thousand rows of one megabyte: what is asked for is read, within little memory."""
+    hostile.bomb(tmp_path)
+    found = documents.file_documents(tmp_path / "x.parquet")
+    assert len(found) == 100_000
+    before = status_mib("VmRSS")
+    assert len(next(iter(found))) == 10**6
+    assert [len(row) for row in found[99_998:]] == [10**6] * 2
+    assert status_mib("VmRSS") - before < 300
