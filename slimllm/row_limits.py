@@ -16,7 +16,7 @@ from slimllm.types import Refusal
 Made = TypeVar("Made")
 MOST_ROW = 16 * MIB  # bytes; the longest novels have 10
 MOST_ROWS = 20_000_000  # of a parquet file
-MOST_GROUP = 2048 * MIB  # of the column in a group of rows, as its pages are once they are decompressed
+MOST_GROUP = 1024 * MIB  # of the column in a group of rows, as its pages are once they are decompressed
 AT_ONCE = 8 * MIB  # of a column
 ROWS = 1024  # at once, of short ones
 REMEDY = "split the file into smaller ones"
@@ -35,9 +35,12 @@ def open_parquet(path: Path, column: str) -> ParquetFile:
     """A parquet file whose column holds each repeated value once, however often it is repeated; a `Refusal`
     where it declares more than any text has."""
     file = ParquetFile(path, read_dictionary=[column])
-    rows, largest = file.metadata.num_rows, max(sizes_of(file, column), default=0)
+    rows, sizes = file.metadata.num_rows, sizes_of(file, column)
+    largest = max(sizes, default=0)
     if rows > MOST_ROWS:
         raise Refusal(f"'{path}' has {rows:,} rows, more than the {MOST_ROWS:,} that are read; {REMEDY}.")
+    if sum(sizes) > rows * MOST_ROW:
+        raise Refusal(f"A row of '{path}' is longer than {MOST_ROW // MIB} MiB; {REMEDY}.")
     if largest > MOST_GROUP:
         raise Refusal(
             f"'{path}' has {largest / MIB:,.0f} MiB in a group of rows, more than the {MOST_GROUP // MIB:,} "

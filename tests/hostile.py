@@ -606,6 +606,15 @@ def bomb(folder: Path) -> None:
     pyarrow.parquet.write_table(table, folder / "x.parquet", compression="zstd", store_schema=False)
 
 
+def novel(folder: Path, rows: int) -> None:
+    """A parquet of a few kB, one of whose rows has 900 MB."""
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.table({"text": [*["b"] * (rows - 1), "a" * 900_000_000]})
+    pyarrow.parquet.write_table(table, folder / "x.parquet", compression="zstd", use_dictionary=False)
+
+
 def rows(folder: Path) -> None:
     """A parquet of a few kB with 100 million rows."""
     import pyarrow
@@ -647,6 +656,10 @@ TEXTS: dict[str, Case] = {
     "parquet of zeros": Case(large("x.parquet", begin=b"PAR1"), READ, "x.parquet"),
     "parquet of noise": Case(content("x.parquet", b"PAR1" + b"\xff" * 99 + b"PAR1"), READ, "x.parquet"),
     "parquet of 100 GB": Case(bomb, READ, "x.parquet", harmless=True),
+    "parquet of one row of 900 MB": Case(lambda folder: novel(folder, 1), READ, "x.parquet", slow=True),
+    "parquet of a row of 900 MB among others": Case(
+        lambda folder: novel(folder, 500), READ, "x.parquet", harmless=True, slow=True
+    ),
     "parquet of 100 million rows": Case(rows, READ, "x.parquet", harmless=True, slow=True),
     "parquet of numbers": Case(numbers, READ, "x.parquet"),
 }
