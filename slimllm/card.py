@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from slimllm import forms, llamacpp, models, sources
+from slimllm import forms, inspection, llamacpp, models, sources
 from slimllm.foresight import Step, Way, sketch, steps_of, ways
 from slimllm.models import Subject
 from slimllm.shapes import Shape
@@ -74,7 +74,12 @@ def described(source: str, offline: bool) -> Card:
     if folder is not None:
         sources.check_folder(folder, source)
     config = models.read_config(place, source, offline)
+    stored = [] if folder is None else inspection.stored_tensors(folder, config, source)
     subject = sketch(config, source)
+    if folder is not None:
+        inspection.check_promise(subject.model, stored, source)
+        with models.refused(source, local=True):
+            models.read_tokenizer(folder, source)
     with models.refused(source, local=True):
         steps, kinds = tuple(steps_of(subject)), tuple(ways(subject))
     shape = subject.shape

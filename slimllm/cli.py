@@ -4,11 +4,13 @@ stderr."""
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,14 @@ from typing import Any
 from slimllm import commands, crew, makers, whole
 from slimllm.allocation import ALLOCATIONS
 from slimllm.answers import plain
+from slimllm.failures import is_failure, sentence_of
 from slimllm.forms import FORMS
 from slimllm.methods import METHODS
-from slimllm.places import path_of
+from slimllm.places import home, path_of
 from slimllm.recovery import RECOVERIES
 from slimllm.stopping import left_by
 from slimllm.tuning import Tuning
-from slimllm.types import Progress, Refusal, check_seed
+from slimllm.types import Progress, Refusal, check_seed, without_tokens
 
 OK, REFUSED, CANCELLED = 0, 2, 130
 
@@ -250,7 +253,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return CANCELLED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BaseException as failure:
+        if not is_failure(failure):
+            raise
+        report.say(f"slimllm: {sentence_of(failure)}; details are in {written_down(failure)}.")
+        return REFUSED
     return OK
+
+
+def written_down(failure: BaseException) -> str:
+    """Where the traceback of a failure that nobody foresaw is kept."""
+    file = home() / "failure.txt"
+    with contextlib.suppress(Refusal):
+        whole.write_text(file, without_tokens("".join(traceback.format_exception(failure))))
+    return str(file)
 
 
 def quiet_libraries() -> None:

@@ -19,11 +19,11 @@ from typing import Any, Protocol, overload
 import pyarrow
 import pyarrow.parquet
 
+from slimllm.row_limits import bounded_lines, each_once, open_parquet, rows_at_once
 from slimllm.types import Refusal
 
 COLUMNS = ("text", "content", "sentence")  # the first of these that a file has is read
 PIECE = 1 << 16  # letters that are read at once
-ROWS = 1024  # of a parquet file that are read at once
 
 
 class LongDocument(Protocol):
@@ -163,26 +163,29 @@ class Parquet(Rows):
 
     def documents(self) -> Iterator[tuple[int, str]]:
         place = 0
-        with readable(self.path), pyarrow.parquet.ParquetFile(self.path) as file:
+        with readable(self.path), open_parquet(self.path, self.column) as file:
             if not file.metadata.num_rows:
                 return
-            for batch in file.iter_batches(ROWS, columns=[self.column]):
-                for value in batch.column(0).to_pylist():
-                    if (document := document_of(value, self.column, self.path)) is not None:
+            for batch in file.iter_batches(rows_at_once(file, self.column), columns=[self.column]):
+                for document in each_once(batch.column(0), self.document):
+                    if document is not None:
                         yield place, document
                     place += 1
 
     def pick(self, numbers: Sequence[int]) -> list[str]:
         wanted, found, first = {self.places[number] for number in numbers}, {}, 0
-        with readable(self.path), pyarrow.parquet.ParquetFile(self.path) as file:
+        with readable(self.path), open_parquet(self.path, self.column) as file:
             for group in range(file.num_row_groups):
                 places = range(first, first := first + file.metadata.row_group(group).num_rows)
                 if mine := [place for place in wanted if place in places]:
                     values = file.read_row_group(group, columns=[self.column]).column(0)
                     for place in mine:
-                        value = values[place - places.start].as_py()
-                        found[place] = document_of(value, self.column, self.path) or ""
+                        found[place] = self.document(values[place - places.start].as_py()) or ""
         return [found[self.places[number]] for number in numbers]
+
+    def document(self, value: Any) -> str | None:
+        """The document in a value; None where it has none."""
+        return document_of(value, self.column, self.path)
 
 
 READERS: dict[str, type[TextFile] | type[Rows]] = {
@@ -240,7 +243,7 @@ def lines_of(file: io.BufferedReader) -> Iterator[tuple[int, bytes]]:
     """The lines of a file from its present place on, and where each begins; every kind of line break ends
     one."""
     place = file.tell()
-    for block in file:
+    for block in bounded_lines(file):
         for line in block.removesuffix(b"\n").split(b"\r"):
             yield place, line if place else line.removeprefix(codecs.BOM_UTF8)
             place += len(line) + 1

@@ -14,6 +14,7 @@ from typing import Any
 
 import transformers
 
+from slimllm import limits
 from slimllm.llamacpp import FILE
 from slimllm.models import Pruned
 from slimllm.recipes import plan_to_dict, read_plan
@@ -66,10 +67,10 @@ def ancestors(pruned: Pruned) -> list[dict[str, Any]]:
     if not (folder / FACTS).is_file():
         return []
     try:
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        facts = json.loads(limits.read_text(folder / FACTS, f"'{FACTS}'", "export it again"))
         older, plan = list(facts.get("ancestors", ())), read_plan(folder / "plan.json")
         known = {"model": pruned.subject.source, "tier": facts["tier"], "parameters": facts["parameters"]}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, Refusal):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, Refusal):
         return [{"model": pruned.subject.source}]  # its past cannot be read, and is no reason to stop
     if plan_to_dict(plan) == plan_to_dict(pruned.plan):
         return older

@@ -6,17 +6,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from slimllm import checkpoint, pipeline, planning, texts
+from slimllm import checkpoint, pipeline, planning, reloaded, texts
+from slimllm.failures import refusing
 from slimllm.models import Pruned, Subject
-from slimllm.reloaded import load
-from slimllm.texts import text
 from slimllm.types import Analysis, Calibration, Plan, Progress, Refusal
 
 __all__ = ["Calibration", "Refusal", "analyse", "load", "plan", "prune", "save", "text"]
 
 Listener = Callable[[Progress], None]
+load, text = refusing(reloaded.load), refusing(texts.text)
 
 
+@refusing
 def analyse(
     subject: Subject,
     text: texts.Text,
@@ -40,11 +41,13 @@ def analyse(
     return pipeline.finish(job, on_progress)
 
 
+@refusing
 def plan(analysis: Analysis, ratio: float, **choices: Any) -> Plan:
     """A plan that removes `ratio` of the decoder's parameters; choices as in `planning.make_plan`."""
     return planning.make_plan(analysis, ratio, **choices)
 
 
+@refusing
 def prune(
     subject: Subject, plan: Plan, text: texts.Text | None = None, *, on_progress: Listener | None = None
 ) -> Pruned:
@@ -53,6 +56,7 @@ def prune(
     return pipeline.finish(pipeline.prune(subject, plan, source), on_progress)
 
 
+@refusing
 def save(
     pruned: Pruned, folder: str | Path, *, wanted: str = "auto", on_progress: Listener | None = None
 ) -> checkpoint.Export:

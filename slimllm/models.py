@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -15,12 +16,15 @@ from huggingface_hub.errors import GatedRepoError, HFValidationError
 from torch import nn
 
 from slimllm.beginning import Beginning, find_beginning
+from slimllm.failures import is_failure
 from slimllm.families import Family, family_of, shape_of
 from slimllm.fetching import fetched, fetched_whole
+from slimllm.inspection import check_promise, inspect_tokenizer, stored_tensors
 from slimllm.shapes import Shape
 from slimllm.shelf import borrow, place_of
 from slimllm.slim import built, slim_class
 from slimllm.sources import check_folder, config_of, description, locate
+from slimllm.tokenizer_guard import guarded
 from slimllm.types import LayerReport, Plan, Refusal
 
 
@@ -140,9 +144,9 @@ def load(
         builder: Any = transformers.AutoModelForCausalLM
         if getattr(config, "slim", None):
             builder = slim_class(config.slim, source)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
+        stored = stored_tensors(folder, config, source)
+        check_promise(empty(config, source), stored, source)
+        tokenizer = read_tokenizer(folder, source)
         how = place_of(folder, kind, source, place, spread)
         if how == "lent":
             say(f"'{source}' is larger than the free memory, so its layers are read when they are needed.")
@@ -162,6 +166,20 @@ def load(
         )
         check_complete(read["missing_keys"], source)
         return checked(subject(source, model if how == "spread" else model.to(place), tokenizer))
+
+
+def empty(config: Any, source: str) -> nn.Module:
+    """The model of a config without memory."""
+    with torch.device("meta"):
+        return built(copy.deepcopy(config), source)
+
+
+def read_tokenizer(folder: Path, source: str) -> Any:
+    """The tokenizer of a folder; a `Refusal` where it takes endless time or memory, and what transformers
+    raises."""
+    inspect_tokenizer(folder, source)
+    how = {"local_files_only": True, "trust_remote_code": False}
+    return guarded(transformers.AutoTokenizer.from_pretrained(folder, **how), source)
 
 
 def checked(made: Subject) -> Subject:
@@ -208,7 +226,9 @@ def refused(source: str, local: bool) -> Iterator[None]:
         yield
     except Refusal:
         raise
-    except Exception as failure:  # configs and classes raise whatever their checks stumble over
+    except BaseException as failure:  # configs and classes raise whatever their checks stumble over
+        if not is_failure(failure):
+            raise
         if isinstance(failure, GatedRepoError):
             raise Refusal(
                 f"'{source}' is open only to those whom its owner lets in; ask for access on its page at the "

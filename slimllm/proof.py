@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from slimllm import elsewhere, whole
 from slimllm.lending import is_lent
 from slimllm.models import Subject
+from slimllm.tokenizer_guard import SAMPLE
 from slimllm.types import Refusal
 
 LARGE = 2_000_000_000  # parameters beyond which no float32 copy is made for the comparison
 PROMPT, NEW = 24, 16  # tokens that the comparison reads, and generates
 NEW_FROM_DISK = 2
 OTHERWISE = 10  # tolerances between ways to read the same, which sum in other orders
-SAMPLE = "What remains must still say what the whole one said: 3 * 14 = 42."
 
 
 @dataclass(frozen=True)

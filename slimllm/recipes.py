@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from slimllm import whole
+from slimllm import limits, whole
 from slimllm.allocation import ALLOCATIONS
 from slimllm.methods import METHODS, settings
 from slimllm.recovery import RECOVERIES
@@ -17,6 +17,7 @@ from slimllm.typed import typed
 from slimllm.types import MOST_SEED, Calibration, Pin, Plan, Refusal, check_seed
 
 FORMAT = 1
+LARGEST = limits.LARGEST["plan.json"]
 Kind = TypeVar("Kind")
 
 
@@ -39,10 +40,11 @@ def save_plan(plan: Plan, path: Path) -> None:
 
 def read_plan(path: Path) -> Plan:
     """The plan in a file; a `Refusal` where it is missing or malformed."""
+    what, remedy = f"Plan '{path}'", "give the path of a plan.json"
     try:
-        return plan_from_text(path.read_text(encoding="utf-8-sig"), str(path))
+        return plan_from_text(limits.read_text(path, what, remedy, LARGEST), str(path))
     except (OSError, UnicodeDecodeError) as failure:
-        raise Refusal(f"Plan '{path}' cannot be read; give the path of a plan.json.") from failure
+        raise Refusal(f"{what} cannot be read; {remedy}.") from failure
 
 
 def plan_from_text(text: str, name: str = "The plan") -> Plan:

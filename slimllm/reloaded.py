@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slimllm import models
+from slimllm import limits, models
 from slimllm.families import Family, layer_shape, narrows_values, part, shape_of
 from slimllm.label import FACTS
 from slimllm.lending import is_lent, is_spread
@@ -71,7 +71,7 @@ def facts(file: Path) -> tuple[str, tuple[LayerReport, ...]]:
         return math.nan if value is None else float(value)
 
     try:
-        known = json.loads(file.read_text(encoding="utf-8"))
+        known = json.loads(limits.read_text(file, f"'{file}'", "export the model again"))
         layers = [
             LayerReport(
                 heads=int(row["heads"]),
@@ -84,7 +84,7 @@ def facts(file: Path) -> tuple[str, tuple[LayerReport, ...]]:
             for row in known["layers"]
         ]
         return str(known["tier"]), tuple(layers)
-    except (OSError, ValueError, KeyError, TypeError) as failure:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as failure:
         raise Refusal(f"'{file}' does not hold what an export writes; export the model again.") from failure
 
 

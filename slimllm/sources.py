@@ -18,8 +18,10 @@ import transformers
 from safetensors import SafetensorError, safe_open
 from transformers.integrations.gguf.reader import read_gguf_metadata
 
-from slimllm import elsewhere, places, vocabulary, whole
+from slimllm import elsewhere, inspection, limits, places, vocabulary, whole
+from slimllm.failures import is_failure
 from slimllm.families import check_settings
+from slimllm.headers import gguf_header
 from slimllm.places import ELSEWHERE, home
 from slimllm.slim import built
 from slimllm.types import Refusal
@@ -59,6 +61,7 @@ def check_folder(folder: Path, source: str) -> None:
         raise Refusal(
             f"'{out}' of '{source}' is a link out of the folders that are opened here; copy the file."
         )
+    inspection.inspect_folder(folder, source)
     if not (folder / "config.json").is_file():
         raise Refusal(
             f"'{source}' has no config.json, so it is not a model folder; give the folder that holds one."
@@ -103,7 +106,7 @@ def stored_in(folder: Path, source: str) -> list[Stored]:
                 for name in opened.keys():  # noqa: SIM118 – not a mapping
                     part = opened.get_slice(name)
                     found.append(Stored(name, file, str(part.get_dtype()), math.prod(part.get_shape())))
-        except (SafetensorError, OSError) as failure:
+        except (SafetensorError, OSError, RuntimeError) as failure:
             raise Refusal(
                 f"'{file.name}' of '{source}' is damaged or cut off and cannot be loaded; fetch it again."
             ) from failure
@@ -113,10 +116,13 @@ def stored_in(folder: Path, source: str) -> list[Stored]:
 def named_in(index: Path, source: str) -> list[str]:
     """The weight files that an index names, all beside it; a `Refusal` where it cannot be read."""
     try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        what = f"'{index.name}' of '{source}'"
+        names = set(limits.read_object(index, what, "fetch it again")["weight_map"].values())
         if not all(isinstance(name, str) and Path(name).name == name for name in names):
             raise ValueError("a file elsewhere")
     except (ValueError, KeyError, AttributeError, TypeError, OSError) as failure:
+        if isinstance(failure, Refusal):
+            raise
         raise Refusal(f"The index of the weights of '{source}' cannot be read; fetch it again.") from failure
     return sorted(names)
 
@@ -171,11 +177,19 @@ def description(file: Path) -> dict[str, Any]:
 def config_of(place: dict[str, Any], source: str) -> Any:
     """The config that transformers reads at a place, as `description` gives it; a `Refusal` for a model that
     cannot be pruned, and what transformers raises."""
+    folder = Path(place["pretrained_model_name_or_path"])
+    if "gguf_file" in place:
+        stored = gguf_header(folder / place["gguf_file"], source)
+    else:
+        inspection.read_settings(folder, "config.json", source)
     settings, _ = transformers.PreTrainedConfig.get_config_dict(**place)
     if "gguf_file" in place:  # these are weights that a conversion makes plain
         settings = {key: value for key, value in settings.items() if key != "quantization_config"}
     check_settings(settings, source)
-    return transformers.AutoConfig.from_pretrained(trust_remote_code=False, **place)
+    config = transformers.AutoConfig.from_pretrained(trust_remote_code=False, **place)
+    if "gguf_file" in place:
+        inspection.check_layers(config, stored, source)
+    return config
 
 
 def convert_gguf(file: Path, folder: Path) -> None:
@@ -183,6 +197,9 @@ def convert_gguf(file: Path, folder: Path) -> None:
     place = description(file)
     try:
         config = config_of(place, str(file))
+        stored = gguf_header(file, str(file))
+        with torch.device("meta"):
+            inspection.check_promise(built(config, str(file)), stored, str(file))
         model = unpacked(file, config, place)
         tokenizer = transformers.AutoTokenizer.from_pretrained(**place)
         if "gguf_file" in place:
@@ -190,7 +207,9 @@ def convert_gguf(file: Path, folder: Path) -> None:
         check_biases(file, model)
     except Refusal:
         raise
-    except Exception as failure:  # the GGUF reader raises whatever it stumbles over in a damaged file
+    except BaseException as failure:  # the GGUF reader raises whatever it stumbles over in a damaged file
+        if not is_failure(failure):
+            raise
         raise Refusal(
             f"'{file}' cannot be read as GGUF: it is truncated, damaged or of an unknown kind; fetch it "
             "again."

@@ -16,7 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from slimllm import whole
+from slimllm import limits, whole
+from slimllm.headers import safetensors_tensors
 from slimllm.heldout import HeldOut
 from slimllm.methods import settings
 from slimllm.recovery import RECOVERIES
@@ -34,6 +35,7 @@ from slimllm.types import (
 )
 
 FORMAT = 2  # since errors are told on tokens held out
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError)
 KEY, HEAD = "moments.json", "analysis.json"
 MOST_LAYERS = 10_000
 PARTS = ("mean", "gram", "held", "held_weights")  # of a reader's moments
@@ -66,7 +68,8 @@ class MomentStore:
     def under(self, key: dict[str, Any]) -> bool:
         """Whether what is there was made under `key`."""
         try:
-            return json.loads((self.folder / KEY).read_text()) == {"format": FORMAT, **key}
+            said = limits.read_text(self.folder / KEY, f"'{KEY}'", "make it again")
+            return json.loads(said) == {"format": FORMAT, **key}
         except (OSError, ValueError):
             return False
 
@@ -87,9 +90,10 @@ class MomentStore:
 
     def readable(self, index: int) -> bool:
         try:
+            limits.check_regular(self.file(index), "A layer's moments", "make them again")
             with safe_open(self.file(index), framework="pt"):
                 return True
-        except (OSError, SafetensorError):
+        except (OSError, Refusal, SafetensorError):
             return False
 
     @property
@@ -261,14 +265,18 @@ def site_tensors(prefix: str, site: SiteAnalysis) -> dict[str, Tensor]:
 def open_analysis(folder: Path) -> Analysis:
     """The analysis saved in a folder; a `Refusal` where there is none."""
     words = "no readable analysis"
+    remedy = f"make one with: python -m slimllm analyse --model … --out {folder}"
     try:
-        head = json.loads((folder / HEAD).read_text(encoding="utf-8"))
+        head = json.loads(limits.read_text(folder / HEAD, HEAD, remedy))
         if head["format"] == 1:
             words = "an analysis by an earlier version, which told errors on the text that it had learned"
         if head.pop("format") != FORMAT:
             raise ValueError("another format")
         found = typed(Head, head)
-        with safe_open(folder / Path(found.tensors).name, framework="pt") as file:
+        tensors = folder / Path(found.tensors).name
+        with limits.open_regular(tensors, f"'{tensors}'", remedy) as opened:
+            sum(1 for _ in safetensors_tensors(opened))  # whose faults are those of the file
+        with safe_open(tensors, framework="pt") as file:
             names = list(file.keys())
             layers = tuple(open_layer(file, names, i, layer) for i, layer in enumerate(found.layers))
         check(found.shape, layers)
@@ -279,10 +287,8 @@ def open_analysis(folder: Path) -> Analysis:
             **{field: getattr(found, field) for field in SIMPLE if field != "options"},
             options=settings(found.method, found.options),
         )
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as failure:
-        raise Refusal(
-            f"'{folder}' holds {words}; make one with: python -m slimllm analyse --model … --out {folder}"
-        ) from failure
+    except UNREADABLE as failure:
+        raise Refusal(f"'{folder}' holds {words}; {remedy}") from failure
 
 
 def check(shape: Shape, layers: tuple[LayerAnalysis, ...]) -> None:

@@ -118,7 +118,7 @@ def beside(path: Path, kind: str) -> Path:
 def held(folder: Path, shared: bool = False) -> Iterator[None]:
     """Locks a folder meanwhile, alone or among others who only read; `BlockingIOError` where another program
     holds it, another `OSError` where the file system has no locks."""
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         yield

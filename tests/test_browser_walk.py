@@ -31,10 +31,21 @@ def prepared(visitor: Visitor, text: str, runs: int) -> None:
     """Goes the whole road, in small."""
     visitor.load()
     visitor.analyse(text)
-    for name, value in (("text", text), ("window", "32"), ("limit", "256"), ("prompt", "A model"), ("length", "4")):
+    for name, value in (
+        ("text", text),
+        ("window", "32"),
+        ("limit", "256"),
+        ("prompt", "A model"),
+        ("length", "4"),
+    ):
         visitor.tab("Compare")
         visitor.set(f"compare-{name}", value)
-    for name, value in (("pace-length", "16"), ("pace-new", "4"), ("pace-rounds", "1"), ("topics-limit", "64")):
+    for name, value in (
+        ("pace-length", "16"),
+        ("pace-new", "4"),
+        ("pace-rounds", "1"),
+        ("topics-limit", "64"),
+    ):
         visitor.set(f"compare-{name}", value)
     page = visitor.page
     for label in page.locator("#compare-methods label").all():

@@ -202,7 +202,9 @@ class Walk:
             self.visitor.tab(name)
             self.rest()
 
-    def over(self, name: str, area: str, back: Callable[[], None], only: Callable[[Control], bool] = bool) -> None:
+    def over(
+        self, name: str, area: str, back: Callable[[], None], only: Callable[[Control], bool] = bool
+    ) -> None:
         """Operates all that stands in an area, also what comes to light meanwhile."""
         tally = self.tallies.setdefault(name, Tally())
         done: set[str] = set()

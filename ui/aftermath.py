@@ -8,14 +8,14 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from slimllm import whole
+from slimllm import limits, whole
 from slimllm.places import home
 from slimllm.types import Refusal
 from ui.jobs import Job, Steps
 from ui.rows import when
 from ui.shelf import Shelf
 
-UNREAD = (OSError, ValueError, KeyError, TypeError)
+UNREAD = (OSError, ValueError, KeyError, TypeError, RecursionError)
 READING = ("analyse", "second", "methods", "restore")  # kinds of jobs that keep what they read
 KINDS = {  # folder of the cache → what an unfinished part of it was
     "exports": "an unfinished export",
@@ -76,7 +76,9 @@ class Diary:
     def broken_off(self) -> str:
         """What was going on when the program ended, in words; empty where nothing was. It is told once."""
         try:
-            entry = json.loads(self.file.read_text(encoding="utf-8"))
+            entry = json.loads(
+                limits.read_text(self.file, "What was going on", "start it again", limits.SMALL)
+            )
             self.file.unlink()
             title, kind, began = str(entry["title"]), entry["kind"], when(str(entry["began"]))
         except UNREAD:

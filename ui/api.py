@@ -17,10 +17,11 @@ import gradio as gr
 
 from slimllm import planning
 from slimllm.answers import plain
+from slimllm.failures import is_failure
 from slimllm.recipes import plan_from_text, plan_to_dict
 from slimllm.types import Refusal
 from ui import trials, work
-from ui.jobs import Job
+from ui.jobs import Job, sentence
 from ui.own import tame
 from ui.registry import REGISTRY
 from ui.runs import Column, Run
@@ -44,6 +45,10 @@ def told(action: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]
             return plain(action(*map(tame, values)))
         except Refusal as refusal:
             raise gr.Error(str(refusal), print_exception=False) from None
+        except BaseException as failure:
+            if not is_failure(failure):
+                raise
+            raise gr.Error(sentence(failure), print_exception=False) from None
 
     return act
 

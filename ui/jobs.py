@@ -15,9 +15,10 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+from slimllm.failures import sentence_of
 from slimllm.memory import give_back
 from slimllm.stopping import left_by
-from slimllm.types import Progress, Refusal, Stopped, one_line, without_tokens
+from slimllm.types import Progress, Refusal, Stopped, without_tokens
 
 State = Literal["queued", "running", "done", "stopped", "failed"]
 Steps = Generator[Progress, None, Any]
@@ -109,10 +110,7 @@ def sentence(failure: BaseException) -> str:
     if isinstance(failure, Refusal):
         return str(failure)
     log.error("A job failed\n%s", without_tokens("".join(traceback.format_exception(failure))))
-    if isinstance(failure, MemoryError) or type(failure).__name__ == "OutOfMemoryError":
-        return "There was not enough memory; use fewer or shorter samples, or a smaller model."
-    lines = str(failure).strip().splitlines() or [""]
-    return one_line(f"Something went wrong: {type(failure).__name__}: {lines[0][:160]}".rstrip(": "))
+    return sentence_of(failure)
 
 
 class Worker:

@@ -7,11 +7,11 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from slimllm import planning, whole
+from slimllm import limits, planning, whole
 from slimllm.locks import Locks
 from slimllm.recipes import plan_from_text, plan_to_dict
 from slimllm.types import Analysis, Plan, Refusal
-from ui.shelf import REMEDY, Shelf
+from ui.shelf import LARGEST, REMEDY, Shelf
 from ui.wishes import plan_for
 from ui.words import same_width
 
@@ -105,11 +105,11 @@ def read(owner: str) -> dict[str, Plan]:
     file = Shelf(owner).folder / FILE
     found: dict[str, Plan] = {}
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = json.loads(limits.read_text(file, f"'{file}'", "keep presets anew", LARGEST))
         for row in data["presets"] if data["format"] == FORMAT else ():
             found[named(row["name"])] = plan_from_text(json.dumps(row["plan"]))
     except FileNotFoundError:
         pass
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         log.warning("%s cannot be read as presets", file)
     return found

@@ -18,6 +18,7 @@ from typing import Any
 
 import gradio as gr
 
+from slimllm.failures import is_failure
 from slimllm.types import Refusal
 from ui import words
 from ui.jobs import sentence
@@ -228,7 +229,9 @@ class Screen:
             session.say(event.page, str(refusal), "bad")
             session.mark("controls", "plan")
             gr.Warning(words.safe(refusal))
-        except Exception as failure:
+        except BaseException as failure:
+            if not is_failure(failure):
+                raise
             session.say(event.page, sentence(failure), "bad")
         session.mark("notes")
         return self.refresh(session, seen, tabs, tab, acted=True)

@@ -10,7 +10,7 @@ import re
 import threading
 from pathlib import Path
 
-from slimllm import whole
+from slimllm import limits, whole
 from slimllm.places import ELSEWHERE, home
 from slimllm.types import Refusal
 from ui.runs import Run, run_from_dict, run_to_dict
@@ -18,6 +18,7 @@ from ui.runs import Run, run_from_dict, run_to_dict
 log = logging.getLogger(__name__)
 
 REMEDY = f"free space or {ELSEWHERE}"
+LARGEST = 256 * limits.MIB  # of a run or of presets: 3 MiB, of 80 layers
 KEPT_DELETED = 20  # so many deleted runs can be brought back
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)  # of damaged files
 
@@ -85,7 +86,7 @@ class Shelf:
 
 def read(file: Path) -> Run:
     """The run in a file; one of UNREADABLE where it is damaged."""
-    return run_from_dict(json.loads(file.read_text(encoding="utf-8")))
+    return run_from_dict(json.loads(limits.read_text(file, f"'{file}'", "prune again", LARGEST)))
 
 
 def numbered(folder: Path) -> dict[int, Path]:

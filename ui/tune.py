@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from slimllm import planning, recipes
+from slimllm import limits, planning, recipes
 from slimllm.methods import method
 from slimllm.types import Analysis, Plan, Refusal
 from ui import balancing, preset_row, preview_panel, same
@@ -29,7 +29,6 @@ PURPOSE = "Say how much smaller the model should become, and from where to take 
 ALIGNMENTS = (1, 8, 16, 32, 64, 128)
 COUNTS = [("parameters in the layers", "decoder"), ("all parameters", "all")]
 FIRST = "best"  # the method whose rules are offered before there is an analysis
-LARGEST_PLAN = 5_000_000  # bytes
 
 
 def build(screen: Screen) -> None:
@@ -205,9 +204,7 @@ def load_plan(session: Session, path: str | None) -> None:
         return
     file = Path(path)
     try:
-        if file.stat().st_size > LARGEST_PLAN:
-            raise Refusal("The file is too large to be a plan; choose a plan.json.")
-        text = file.read_text(encoding="utf-8")
+        text = limits.read_text(file, "The file", "choose a plan.json", recipes.LARGEST)
     except (OSError, UnicodeDecodeError):
         raise Refusal("The file is not readable text; choose a plan.json.") from None
     plan = recipes.plan_from_text(text, "The plan")
