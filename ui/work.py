@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -178,11 +178,20 @@ def moments_folder(subject: Subject, calibration: Calibration) -> Path | None:
     name = hashlib.sha256(key.encode()).hexdigest()[:16]
     root = home() / "moments"
     own = MomentStore(root / name)
-    for other in sorted(root.glob("*"), key=lambda path: path.stat().st_mtime)[:-1]:
+    for other in oldest_first(root / name for name in whole.names_in(root))[:-1]:
         if other not in (own.folder, own.begun.folder):
             with contextlib.suppress(OSError), whole.held(other):  # unless another program is at it
                 shutil.rmtree(other, ignore_errors=True)
     return own.folder
+
+
+def oldest_first(paths: Iterable[Path]) -> list[Path]:
+    """Paths by when they were last changed; those that vanish meanwhile are left out."""
+    times = {}
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            times[path] = path.stat().st_mtime
+    return sorted(times, key=times.__getitem__)
 
 
 def rough_cost(loaded: Loaded, calibration: Calibration) -> tuple[int, float, float]:
@@ -208,7 +217,7 @@ def packed(folder: Path, into: Path) -> dict[str, str]:
     """The path of the zip of an exported folder as `zip`, or as `unpacked` why there is none; the one before
     it gives way."""
     for old in into.glob("*.zip"):
-        old.unlink()
+        old.unlink(missing_ok=True)
     archive = into / f"{folder.name}.zip"
 
     def write(made: Path) -> None:
