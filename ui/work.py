@@ -14,7 +14,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from slimllm import card, checkpoint, evaluate, gates, pipeline, planning, reloaded, texts, tuning, whole
+from slimllm import (
+    card,
+    checkpoint,
+    evaluate,
+    gates,
+    pipeline,
+    places,
+    planning,
+    reloaded,
+    texts,
+    tuning,
+    whole,
+)
 from slimllm.models import Subject
 from slimllm.places import home
 from slimllm.store import MomentStore
@@ -230,6 +242,13 @@ def packed(folder: Path, into: Path) -> dict[str, str]:
     return {"zip": str(archive)}
 
 
+def exports_folder(session: Session) -> Path:
+    """Where exports of a session go; on a server for others under a name that nobody else can guess, for what
+    is there may be opened by whoever knows the name."""
+    root = home() / "exports"
+    return root if places.roots() is None else root / session.archive.shelf.folder.name
+
+
 def start_export(registry: Registry, session: Session, number: int | None, tier: str, offline: bool) -> Job:
     """The job that writes, verifies and packs the checkpoint of a run; pruned again from its plan if need
     be."""
@@ -240,7 +259,7 @@ def start_export(registry: Registry, session: Session, number: int | None, tier:
         pruned = yield from weights_of(session, run, offline)
         slug = re.sub(r"[^A-Za-z0-9.-]+", "-", Path(run.plan.model).name).strip("-.") or "model"
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-        folder = home() / "exports" / f"{slug}-run{run.number}-{stamp}"
+        folder = exports_folder(session) / f"{slug}-run{run.number}-{stamp}"
         job.say("Choosing how to store it.", "export")
         notes = [tuning.words(wanted) for wanted in run.tunings]
         export = yield from checkpoint.export(pruned, folder, wanted=tier, card_notes=notes)
