@@ -92,6 +92,8 @@ class Answer:
                 self.page = message
                 return
             headers.update(protective())
+            if headers.get("content-type", "").startswith("text/event-stream"):
+                headers["X-Accel-Buffering"] = "no"  # else nginx keeps answers until it has a page full
         elif message["type"] == "http.response.body":
             self.ended = not message.get("more_body")
             if self.page is not None:
