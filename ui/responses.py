@@ -122,8 +122,10 @@ class Answer:
 
 def marked(page: str, nonce: str) -> str:
     """A page of Gradio whose scripts carry the nonce; what its configuration quotes of other scripts is
-    written with escapes and stays without. Before all else it checks its own address."""
-    page = page.replace(FIRST, f"<script>{NOTICE}</script>{FIRST}")
+    written with escapes and stays without. Before all else it checks its own address; what it asks for is
+    beside it, not at the top of a site that may be another's."""
+    page = page.replace(FIRST, f'<link rel="icon" href="favicon.ico" /><script>{NOTICE}</script>{FIRST}')
+    page = page.replace('href="/manifest.json"', 'href="manifest.json"')
     return page.replace("<script", f'<script nonce="{nonce}"').replace(NONCE, nonce)
 
 
