@@ -18,6 +18,7 @@ from typing import Any
 from slimllm import commands, crew, makers, whole
 from slimllm.allocation import ALLOCATIONS
 from slimllm.answers import plain
+from slimllm.credentials import VARIABLE
 from slimllm.failures import is_failure, sentence_of
 from slimllm.forms import FORMS
 from slimllm.methods import METHODS
@@ -208,8 +209,30 @@ def add_serve(serve: Parser) -> None:
     serve.add_argument("--host", default="127.0.0.1")
     serve.add_argument("--port", type=int, default=7860)
     serve.add_argument("--model", default="smollm2")
-    serve.add_argument("--listen", action="store_true", help="answer other machines too; needs --auth")
-    serve.add_argument("--auth", metavar="USER:PASSWORD", help="ask for these before anything is shown")
+    serve.add_argument("--listen", action="store_true", help="answer other machines too; needs a password")
+    serve.add_argument(
+        "--auth-file",
+        type=path,
+        metavar="FILE",
+        help="ask for the user and password in this file, USER:PASSWORD, before anything is shown; "
+        f"the environment variable {VARIABLE} does the same",
+    )
+    serve.add_argument(
+        "--auth",
+        metavar="USER:PASSWORD",
+        help="the same on the command line, where other accounts of the machine can read it",
+    )
+    serve.add_argument(
+        "--public-url",
+        default="",
+        metavar="URL",
+        help="the address under which a proxy serves the page, such as https://slim.example/slim",
+    )
+    serve.add_argument(
+        "--trust-forwarded-for",
+        action="store_true",
+        help="believe the last address in X-Forwarded-For, which your proxy adds",
+    )
     serve.add_argument(
         "--root",
         action="append",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import time
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ from slimllm import card as cards
 from slimllm import crew, pace, pipeline, planning, recipes, reloaded, store, texts, whole
 from slimllm import evaluate as evaluation
 from slimllm.allocation import ALLOCATIONS
+from slimllm.credentials import credentials
 from slimllm.families import FAMILIES
 from slimllm.lending import is_lent
 from slimllm.memory import watch_peak
@@ -262,6 +264,7 @@ def methods(given: Arguments, report: Report) -> dict[str, Any]:
 
 def serve(given: Arguments, report: Report) -> dict[str, Any]:
     try:
+        from ui.address import public_url
         from ui.app import Settings
         from ui.app import serve as run
     except ModuleNotFoundError as failure:
@@ -270,16 +273,18 @@ def serve(given: Arguments, report: Report) -> dict[str, Any]:
         raise Refusal(
             "The app needs gradio and the ui folder; start it from the project with 'make run'."
         ) from failure
-    user, _, password = (given.auth or "").partition(":")
-    if given.auth and not (user and password):
-        raise Refusal("--auth must look like USER:PASSWORD, both parts non-empty.")
+    auth, warning = credentials(given.auth, given.auth_file, os.environ)
+    if warning:
+        report.say(warning)
     run(
         Settings(
             host=given.host,
             port=given.port,
             model=given.model,
             listen=given.listen,
-            auth=(user, password) if given.auth else None,
+            auth=auth,
+            public=public_url(given.public_url) if given.public_url else "",
+            forwarded=given.trust_forwarded_for,
             roots=tuple(given.root or ()),
             device=given.device,
             dtype=given.dtype,

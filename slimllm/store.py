@@ -108,7 +108,6 @@ class MomentStore:
         with contextlib.ExitStack() as stack:
             try:
                 with whole.told(self.unwritten):
-                    made.folder.mkdir(parents=True, exist_ok=True)
                     stack.enter_context(self.claimed(made))
                     made.clear(key)
                 yield made
@@ -120,17 +119,21 @@ class MomentStore:
 
     @contextlib.contextmanager
     def claimed(self, made: MomentStore) -> Iterator[None]:
-        """Keeps other programs away from what is being written; a `Refusal` where one is at it already."""
+        """Makes the folder of what is being written and keeps other programs away; a `Refusal` where one is
+        at it already."""
+
+        def make() -> Path:
+            made.folder.mkdir(parents=True, exist_ok=True)
+            return made.folder
+
         with contextlib.ExitStack() as stack:
             try:
-                stack.enter_context(whole.held(made.folder))
+                stack.enter_context(whole.made_and_held(make, shared_name=True))
             except BlockingIOError:
                 raise Refusal(
                     f"Another program is writing the moments in '{self.folder.parent}'; wait for it, or "
                     "choose another folder."
                 ) from None
-            except OSError:  # a file system without locks
-                pass
             yield
 
     @contextlib.contextmanager

@@ -9,8 +9,8 @@ that nobody holds is what a kill left behind, and whoever comes next mends it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
-import glob
 import os
 import re
 import secrets
@@ -27,6 +27,7 @@ from slimllm.types import Refusal
 LEFT = re.compile(r"\.(.+)\.[0-9a-f]{8}\.(partial|old)")
 TEMPORARY = "slimllm-session-"  # folders in the system's place for what is temporary
 REMEDY = "free space or choose another place"
+TRIES = 100  # folders that are made until one is held
 
 
 class Unwritten(Refusal):
@@ -88,25 +89,50 @@ def replace_folder(folder: Path, what: str, remedy: str = REMEDY) -> Iterator[Pa
 @contextlib.contextmanager
 def scratch(path: Path) -> Iterator[Path]:
     """A new folder beside a path, held by this program, that is gone afterwards unless it was renamed."""
-    made = beside(path, "partial")
-    made.mkdir(parents=True)
-    try:
-        with contextlib.ExitStack() as stack:
-            with contextlib.suppress(OSError):  # a file system without locks
-                stack.enter_context(held(made))
+
+    def make() -> Path:
+        folder = beside(path, "partial")
+        folder.mkdir(parents=True)
+        return folder
+
+    with made_and_held(make) as made:
+        try:
             yield made
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def temporary() -> Iterator[Path]:
     """A temporary folder, held by this program, that is gone afterwards, or by `abandoned` after a kill."""
+    with made_and_held(lambda: Path(tempfile.mkdtemp(prefix=TEMPORARY))) as folder:
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def made_and_held(make: Callable[[], Path], shared_name: bool = False) -> Iterator[Path]:
+    """A folder that `make` makes, held by this program. Between its making and its lock a sweep may take it
+    for abandoned and remove it; then it is made again. Where others use the same name (`shared_name`), one
+    that is held is theirs, and a `BlockingIOError` says so."""
     with contextlib.ExitStack() as stack:
-        made = tempfile.TemporaryDirectory(prefix=TEMPORARY, ignore_cleanup_errors=True)
-        folder = Path(stack.enter_context(made))
-        with contextlib.suppress(OSError):  # a file system without locks
-            stack.enter_context(held(folder))
+        for _ in range(TRIES):
+            folder = make()
+            try:
+                stack.enter_context(held(folder))
+            except FileNotFoundError:
+                continue
+            except BlockingIOError:
+                if shared_name:
+                    raise
+                continue
+            except OSError:  # a file system without locks, on which nothing is swept either
+                pass
+            break
+        else:
+            raise OSError(errno.EBUSY, "folders vanish as they are made")
         yield folder
 
 
@@ -117,10 +143,13 @@ def beside(path: Path, kind: str) -> Path:
 @contextlib.contextmanager
 def held(folder: Path, shared: bool = False) -> Iterator[None]:
     """Locks a folder meanwhile, alone or among others who only read; `BlockingIOError` where another program
-    holds it, another `OSError` where the file system has no locks."""
+    holds it, `FileNotFoundError` where it was removed or replaced before it was locked, another `OSError`
+    where the file system has no locks."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        if not os.path.samestat(os.fstat(handle), os.stat(folder)):
+            raise FileNotFoundError(errno.ENOENT, "another one took its place", str(folder))
         yield
     finally:
         os.close(handle)
@@ -132,14 +161,14 @@ def place(made: Path, folder: Path) -> None:
         sync(path)
     with contextlib.ExitStack() as stack:
         old = beside(folder, "old")
-        if folder.exists():
-            with contextlib.suppress(OSError):
-                stack.enter_context(held(folder))
+        with contextlib.suppress(OSError):  # nothing is there, or it is read: it is moved all the same
+            stack.enter_context(held(folder))
+        with contextlib.suppress(FileNotFoundError):
             folder.rename(old)
         try:
             made.rename(folder)
         except OSError:
-            if old.exists():
+            with contextlib.suppress(FileNotFoundError):
                 old.rename(folder)
             raise
         sync(folder.parent)
@@ -159,8 +188,9 @@ def sync(path: Path) -> None:
 
 def mended(path: Path, say: Callable[[str], object]) -> None:
     """Puts in order what a kill left beside a path, and says so; the name `*` stands for all in a folder."""
-    name = path.name if path.name == "*" else glob.escape(path.name)
-    found = {place for left in path.parent.glob(f".{name}.*") if (place := mend(left))}
+    lefts = [path.parent / name for name in names_in(path.parent)]
+    wanted = [left for left in lefts if path.name in ("*", left_beside(left))]
+    found = {place for left in wanted if (place := mend(left))}
     if found:
         names = " and ".join(f"'{place}'" for place in sorted(found))
         say(
@@ -170,8 +200,30 @@ def mended(path: Path, say: Callable[[str], object]) -> None:
 
 
 def mended_below(root: Path) -> list[Path]:
-    """The places under a folder beside which something was put in order."""
-    return [path for left in sorted(root.rglob(".*")) if (path := mend(left))]
+    """The places under a folder beside which something was put in order. What vanishes meanwhile was put in
+    order by somebody else."""
+    found = []
+    for folder, inner, _ in os.walk(root):
+        for name in sorted(inner):
+            left = Path(folder, name)
+            if left_beside(left):
+                inner.remove(name)
+                found += [path] if (path := mend(left)) else []
+    return found
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names in a folder; none where it cannot be read, or is no more."""
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
+
+
+def left_beside(left: Path) -> str | None:
+    """The name of what something was left beside by its own name; None where it was not."""
+    match = LEFT.fullmatch(left.name)
+    return match[1] if match else None
 
 
 def mend(left: Path) -> Path | None:
@@ -183,15 +235,17 @@ def mend(left: Path) -> Path | None:
     path = left.with_name(match[1])
     if match[2] == "old" and not path.exists():
         with contextlib.suppress(OSError), held(left):
-            left.rename(path)
-            return path
+            if not path.exists():  # while nobody else holds it
+                left.rename(path)
+                return path
         return None
     return path if removed(left) else None
 
 
 def abandoned() -> int:
     """How many temporary folders of programs that live no more there were; they are gone now."""
-    return sum(removed(folder) for folder in Path(tempfile.gettempdir()).glob(f"{TEMPORARY}*"))
+    place = Path(tempfile.gettempdir())
+    return sum(removed(place / name) for name in names_in(place) if name.startswith(TEMPORARY))
 
 
 def removed(folder: Path) -> bool:

@@ -39,7 +39,8 @@ def served(model: str, threads: int = 1, **more: Any) -> Iterator[str]:
     """The address of a running app with more settings; tiny models are fastest on one thread."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    settings = Settings(port=free_port(), model=model, device="cpu", dtype="float32", offline=True, **more)
+    usual = {"port": free_port(), "device": "cpu", "dtype": "float32", "offline": True}
+    settings = Settings(model=model, **{**usual, **more})
     demo = build(settings)
     demo.launch(**launch_options(settings), prevent_thread_lock=True)
     try:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.hands import Finger, Hand, Keys, Mouse
+from tests.hands import Hand, Mouse
 from tests.visiting import BROWSER, Browser, Visitor, expect
-from tests.walking import ABOVE, Ears, Walk
+from tests.walking import Ears, Walk
 
 pytestmark = BROWSER
 TABS = ("Load", "Analyse", "Tune", "Compare", "History")

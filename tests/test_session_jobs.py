@@ -218,10 +218,11 @@ def test_improper_id_gets_a_new_session(id: Any) -> None:
 def test_idle_session_expires_but_never_while_it_works() -> None:
     registry, gate = Registry(idle=0.01), Gate(1)
     idle, busy = registry.open(None), registry.open(None)
+    folder = idle.folder
     busy.begin(registry.worker, job(gate))
     time.sleep(0.03)
     registry.open(None)
-    assert not idle.folder.exists()
+    assert not folder.exists()
     assert registry.open(busy.id) is busy
     gate.open()
     until(lambda: not busy.busy)

@@ -4,6 +4,7 @@ conftest.py. A test file that imports this is skipped where there is no Playwrig
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ class Visitor:
         self.page: Page = self.context.new_page()
         self.leaving = False
         self.page.on("pageerror", lambda error: self.complain(f"error: {error}"))
-        self.page.on("console", lambda m: self.complain(m.text) if m.type == "error" else None)
+        self.page.on("console", lambda m: self.complain(told(m)) if m.type == "error" else None)
         self.page.on("request", lambda r: None if local(r.url) else self.complain(f"request: {r.url}"))
         self.open()
 
@@ -55,7 +56,7 @@ class Visitor:
     def close(self) -> None:
         self.leaving = True
         self.context.close()
-        assert self.complaints == []
+        assert self.complaints == [], self.complaints
 
     def tab(self, name: str) -> None:
         self.page.get_by_role("tab", name=name, exact=True).click()
@@ -90,10 +91,15 @@ class Visitor:
         return fader(self.page, site, layer)
 
 
+def told(message: Any) -> str:
+    """What the console says, and of which address."""
+    return f"{message.text} {message.location.get('url', '')}".strip()
+
+
 def local(url: str) -> bool:
     return (
         url.startswith(("data:", "blob:"))
-        or re.match(r"http://(127\.0\.0\.1|localhost)[:/]", url) is not None
+        or re.match(r"http://(127\.0\.0\.1|(slim\.)?localhost)[:/]", url) is not None
     )
 
 

@@ -17,6 +17,7 @@ from ui.shelf import Shelf
 
 UNREAD = (OSError, ValueError, KeyError, TypeError, RecursionError)
 READING = ("analyse", "second", "methods", "restore")  # kinds of jobs that keep what they read
+PRIVATE = ("history", "exports")
 KINDS = {  # folder of the cache → what an unfinished part of it was
     "exports": "an unfinished export",
     "models": "an unfinished conversion of a model",
@@ -36,6 +37,17 @@ def order(say: Callable[[str], object]) -> None:
             f"An earlier run was interrupted; removed: {', '.join(found)}. Runs, presets and finished "
             "exports are as they were."
         )
+
+
+def keep_private(say: Callable[[str], object]) -> None:
+    """Takes from other accounts of the machine the right to read runs and exports."""
+    for name in PRIVATE:
+        folder = home() / name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o700)
+        except OSError as failure:
+            say(f"Other accounts of this machine may be able to read '{folder}' ({whole.reason(failure)}).")
 
 
 def page_folder() -> tuple[Path, Callable[[], None]]:

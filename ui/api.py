@@ -1,19 +1,22 @@
 """The page's actions for programs: plain JSON in and out, by the names load, analyse, plan, prune, evaluate,
 generate, export.
 
-Every client has a session of its own; the heavy ones wait in the same queue as the page's jobs.
+Every client has a session of its own; the heavy ones wait in the same queue as the page's jobs. While they
+wait they hold no thread, and not more of them wait than the server can keep in mind.
 """
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
-from functools import wraps
+from collections.abc import Awaitable, Callable, Generator
+from functools import partial, wraps
 from typing import Any
 
 import gradio as gr
+from anyio.to_thread import run_sync
 
 from slimllm import planning
 from slimllm.answers import plain
@@ -21,12 +24,22 @@ from slimllm.failures import is_failure
 from slimllm.recipes import plan_from_text, plan_to_dict
 from slimllm.types import Refusal
 from ui import trials, work
+from ui.events import visitor_of
 from ui.jobs import Job, sentence
 from ui.own import tame
 from ui.registry import REGISTRY
 from ui.runs import Column, Run
 from ui.session import Session
+from ui.visitors import Places
 from ui.wishes import asked_for, calibration_of, plan_for
+
+Action = Generator[Job, None, dict[str, Any]]
+SHORTEST, LONGEST = 0.02, 0.5  # seconds between two looks at a job
+WAITING = Places(
+    32,
+    96,
+    "The server is busy: so many calls wait already that no more can; try again once some are answered.",
+)
 
 
 def build(device: str, dtype: str, offline: bool) -> None:
@@ -36,34 +49,56 @@ def build(device: str, dtype: str, offline: bool) -> None:
         gr.api(told(getattr(endpoints, name)), api_name=name, concurrency_limit=None)
 
 
-def told(action: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    """The action, its refusals as Gradio errors of one sentence, its answer as strict JSON."""
+def told(action: Callable[..., Action]) -> Callable[..., Awaitable[dict[str, Any]]]:
+    """The action, its refusals as Gradio errors of one sentence, its answer as strict JSON. Each part of it
+    runs in a thread; between them it waits for a job without one."""
 
     @wraps(action)
-    def act(*values: Any) -> dict[str, Any]:
+    async def act(request: gr.Request, *values: Any) -> dict[str, Any]:
+        steps = action(request, *map(tame, values))
         try:
-            return plain(action(*map(tame, values)))
+            with WAITING.place(visitor_of(request)):
+                while True:
+                    job, answer = await run_sync(partial(advanced, steps))
+                    if job is None:
+                        return plain(answer)
+                    await finished(job)
         except Refusal as refusal:
             raise gr.Error(str(refusal), print_exception=False) from None
         except BaseException as failure:
             if not is_failure(failure):
                 raise
             raise gr.Error(sentence(failure), print_exception=False) from None
+        finally:
+            steps.close()
 
+    act.__annotations__ = {**act.__annotations__, "return": dict[str, Any]}
     return act
 
 
-def session_of(request: gr.Request) -> Session:
-    """The session of one client."""
-    return REGISTRY.open("api-" + hashlib.sha256(str(request.session_hash).encode()).hexdigest()[:32])
+def advanced(steps: Action) -> tuple[Job | None, dict[str, Any]]:
+    """(the job that an action waits for next, its answer once there is none)."""
+    try:
+        return next(steps), {}
+    except StopIteration as end:
+        return None, end.value
 
 
-def finished(job: Job) -> Job:
-    """The job once it is over; a `Refusal` with its sentence where it failed."""
-    job.finished.wait()
+async def finished(job: Job) -> None:
+    """Waits until a job is over; a `Refusal` with its sentence where it failed."""
+    pause = SHORTEST
+    while not job.finished.is_set():
+        await asyncio.sleep(pause)
+        pause = min(1.5 * pause, LONGEST)
     if job.state != "done":
         raise Refusal(job.error or f"{job.title} was stopped.")
-    return job
+
+
+def session_of(request: gr.Request) -> Session:
+    """The session of one client; of different accounts never the same."""
+    name = f"{request.username or ''} {request.session_hash}".strip()
+    id = "api-" + hashlib.sha256(name.encode()).hexdigest()[:32]
+    return REGISTRY.open(id, visitor_of(request))
 
 
 def column_of(name: str, column: Column) -> dict[str, Any]:
@@ -76,10 +111,10 @@ class Endpoints:
     def __init__(self, device: str, dtype: str, offline: bool):
         self.device, self.dtype, self.offline = device, dtype, offline
 
-    def load(self, request: gr.Request, model: str = "smollm2") -> dict[str, Any]:
+    def load(self, request: gr.Request, model: str = "smollm2") -> Action:
         """Loads a model: smollm2, a folder, a .gguf file or a hub id."""
         session = session_of(request)
-        finished(work.start_load(REGISTRY, session, model, self.device, self.dtype, self.offline))
+        yield work.start_load(REGISTRY, session, model, self.device, self.dtype, self.offline)
         loaded, shape = session.loaded, session.subject.shape
         return {
             "model": session.subject.source,
@@ -102,11 +137,11 @@ class Endpoints:
         seed: int = 0,
         method: str = "slimllm",
         options: dict[str, Any] | None = None,
-    ) -> dict[str, Any]:
+    ) -> Action:
         """Scores every layer, head and channel of the loaded model on a text."""
         session = session_of(request)
         asked = calibration_of(text, samples, length, seed)
-        finished(work.start_analyse(REGISTRY, session, asked, method, self.offline, options))
+        yield work.start_analyse(REGISTRY, session, asked, method, self.offline, options)
         found = session.known
         unit = next(iter(found.layers[0].attention))
         return {
@@ -129,7 +164,7 @@ class Endpoints:
         count: str = "decoder",
         same_width: bool = False,
         plan: dict[str, Any] | None = None,
-    ) -> dict[str, Any]:
+    ) -> Action:
         """Plans the widths of all layers for a ratio, by the method's own recovery and allocation unless
         others are named; or takes a whole plan as it is."""
         session = session_of(request)
@@ -151,16 +186,17 @@ class Endpoints:
                 )
             )
         view = planning.forecast(session.known, session.plan)
+        yield from ()  # nothing to wait for
         return {**plan_to_dict(session.plan), "forecast": dataclasses.asdict(view)}
 
     def prune(
         self, request: gr.Request, text: str = "encyclopedia", window: int = 128, limit: int = 8192
-    ) -> dict[str, Any]:
+    ) -> Action:
         """Prunes by the present plan, without and with its recovery, and measures both against the dense
         model."""
         session = session_of(request)
         asked = asked_for(text, window, limit, "", 1, 0.0, 0, offline=self.offline)
-        finished(trials.start_compare(REGISTRY, session, asked))
+        yield trials.start_compare(REGISTRY, session, asked)
         run = session.runs[-1]
         return {
             **figures(run),
@@ -169,11 +205,11 @@ class Endpoints:
 
     def evaluate(
         self, request: gr.Request, text: str = "encyclopedia", window: int = 128, limit: int = 8192
-    ) -> dict[str, Any]:
+    ) -> Action:
         """Measures the models of the last pruning again, on another text or window."""
         session = session_of(request)
         asked = asked_for(text, window, limit, "", 1, 0.0, 0, offline=self.offline)
-        finished(trials.start_measure(REGISTRY, session, asked))
+        yield trials.start_measure(REGISTRY, session, asked)
         return figures(session.run(trials.compared(session).run))
 
     def generate(
@@ -183,18 +219,18 @@ class Endpoints:
         max_new_tokens: int = 48,
         temperature: float = 0.0,
         seed: int = 0,
-    ) -> dict[str, Any]:
+    ) -> Action:
         """Lets all models of the last pruning continue one prompt."""
         session = session_of(request)
         asked = asked_for("encyclopedia", 128, 0, "", max_new_tokens, temperature, seed, offline=self.offline)
         asked = dataclasses.replace(asked, prompts=(prompt,))
-        finished(trials.start_answers(REGISTRY, session, asked))
+        yield trials.start_answers(REGISTRY, session, asked)
         return {"prompt": prompt, **session.answers[0].texts}
 
-    def export(self, request: gr.Request, tier: str = "auto") -> dict[str, Any]:
+    def export(self, request: gr.Request, tier: str = "auto") -> Action:
         """Writes, verifies and packs the checkpoint of the last pruning."""
         session = session_of(request)
-        finished(work.start_export(REGISTRY, session, session.archive.chosen, tier, self.offline))
+        yield work.start_export(REGISTRY, session, session.archive.chosen, tier, self.offline)
         made = dict(session.run(session.archive.chosen).exported or {})
         made.pop("zip", None)
         return made

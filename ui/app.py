@@ -7,8 +7,12 @@ import os
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
+os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")  # else it makes a table of 10,000 at every event
+
 import socket
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,16 +20,18 @@ from typing import Any
 
 import gradio as gr
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from slimllm import places, whole
 from slimllm.types import Refusal
 from ui import aftermath, analyse, api, compare, door, history, load, preview_panel, theme, tour, tune
+from ui.address import HERE, Address
+from ui.events import EVENTS, Served
+from ui.limits import MOST_UPLOADED
+from ui.page_states import MOST_PAGES, PageStates
 from ui.registry import REGISTRY
+from ui.responses import Safe
 from ui.screen import Screen
-from ui.skipping import Page
 
-HERE = ("127.0.0.1", "localhost", "[::1]", "::1")
 SHORTEST = 8  # characters of a password that others may guess at, a few times an hour
 PATIENCE = 3.0  # seconds that a job has to end when the program is interrupted
 PAGES_CSS = Path(__file__).with_name("pages.css")
@@ -40,16 +46,30 @@ class Settings:
     model: str | None = "smollm2"
     listen: bool = False
     auth: tuple[str, str] | None = None
+    public: str = ""
+    forwarded: bool = False
     roots: tuple[Path, ...] = ()
     device: str = "auto"
     dtype: str = "auto"
     offline: bool = False
 
+    @property
+    def address(self) -> Address:
+        return Address(self.listen, self.public, self.forwarded)
 
-def build(settings: Settings) -> Page:
+    @property
+    def server(self) -> str:
+        """The name that the server binds, an IPv6 address in brackets."""
+        if self.listen and self.host in HERE:
+            return "0.0.0.0"
+        return f"[{self.host.strip('[]')}]" if ":" in self.host else self.host
+
+
+def build(settings: Settings) -> Served:
     """The page."""
     os.environ.pop("GRADIO_ALLOWED_PATHS", None)  # no folder is handed out, whatever other apps are told
-    with Page(title="slimllm", delete_cache=(3600, 7200), analytics_enabled=False) as demo:
+    os.environ["FORWARDED_ALLOW_IPS"] = ""  # who asks is found out by the door, not by what anybody writes
+    with Served(title="slimllm", delete_cache=(3600, 7200), analytics_enabled=False) as demo:
         screen = Screen()
         with gr.Row(elem_id="masthead"):
             gr.HTML(
@@ -85,9 +105,15 @@ def build(settings: Settings) -> Page:
 def launch_options(settings: Settings) -> dict[str, Any]:
     """What `launch` is given, in tests as well: only this machine unless `listen`, nothing recorded, nothing
     from outside."""
-    hosts = ["*"] if settings.listen else [*HERE]
+
+    @asynccontextmanager
+    async def guarded(app: Any) -> AsyncIterator[None]:
+        app.state_holder = PageStates(app.get_blocks())
+        app.middleware_stack = door.Door(app.middleware_stack, settings.address)
+        yield
+
     return {
-        "server_name": "0.0.0.0" if settings.listen and settings.host in HERE else settings.host,
+        "server_name": settings.server,
         "server_port": settings.port,
         "share": False,
         "auth": settings.auth,
@@ -97,14 +123,12 @@ def launch_options(settings: Settings) -> dict[str, Any]:
         "footer_links": [],
         "show_error": False,
         "ssr_mode": False,
-        "max_file_size": "50mb",
+        "root_path": settings.public,
+        "max_threads": EVENTS,
+        "max_file_size": MOST_UPLOADED,
+        "state_session_capacity": MOST_PAGES,
         "auth_message": door.TOLD,
-        "app_kwargs": {
-            "middleware": [
-                Middleware(TrustedHostMiddleware, allowed_hosts=hosts),
-                Middleware(door.Door, proxied=not settings.listen),
-            ]
-        },
+        "app_kwargs": {"middleware": [Middleware(Safe)], "lifespan": guarded},
         "theme": theme.theme(),
         "css": theme.css() + PAGES_CSS.read_text(encoding="utf-8"),
         "head": theme.head(),
@@ -115,23 +139,27 @@ def check(settings: Settings) -> Settings:
     """The settings, if they can be served; a `Refusal` for an open server without a password or a port in
     use."""
     if settings.listen and not settings.auth:
-        raise Refusal("Serving to other machines needs a password; add --auth user:password.")
+        raise Refusal(
+            "Serving to other machines needs a password; write user:password into a file and add "
+            "--auth-file FILE."
+        )
     if settings.auth and settings.listen and len(settings.auth[1]) < SHORTEST:
         raise Refusal(
             f"The password is too short to be safe from guessing; use {SHORTEST} characters or more."
         )
     if not settings.listen and settings.host not in HERE:
         raise Refusal(
-            f"Host '{settings.host}' can be reached by others; add --listen and --auth user:password for "
-            "that."
+            f"Host '{settings.host}' can be reached by others; add --listen and --auth-file FILE (one line, "
+            "user:password) for that."
         )
     if not 0 < settings.port < 65536:
         raise Refusal(f"Port {settings.port} is not possible; use one from 1 to 65535.")
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    host = settings.server.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((settings.host, settings.port))
+            probe.bind((host, settings.port))
         except OSError as failure:
             raise Refusal(
                 f"Port {settings.port} on {settings.host} cannot be used ({failure.strerror}); choose "
@@ -152,12 +180,15 @@ def serve(settings: Settings) -> None:
     check(settings)
     declare_roots(settings)
     whole.check_folder(places.home(), places.ELSEWHERE)
-    aftermath.order(partial(print, flush=True))
+    say = partial(print, flush=True)
+    aftermath.order(say)
+    aftermath.keep_private(say)
     copies, leave = aftermath.page_folder()
     os.environ["GRADIO_TEMP_DIR"] = str(copies)  # uploads, and copies of all that is downloaded
     demo = build(settings)
     demo.launch(**launch_options(settings), prevent_thread_lock=True)
-    print(f"slimllm is ready: http://{settings.host}:{settings.port}", flush=True)
+    name = f"[{settings.host.strip('[]')}]" if ":" in settings.host else settings.host
+    print(f"slimllm is ready: {settings.public or f'http://{name}:{settings.port}'}", flush=True)
     try:
         while demo.is_running:
             time.sleep(0.2)

@@ -21,6 +21,7 @@ import gradio as gr
 from slimllm.failures import is_failure
 from slimllm.types import Refusal
 from ui import words
+from ui.events import visitor_of
 from ui.jobs import sentence
 from ui.own import tame
 from ui.registry import REGISTRY
@@ -240,9 +241,9 @@ class Screen:
     def _beat(id: str) -> None:
         REGISTRY.open(id)
 
-    def _attach(self, known: str | None, seen: dict[Any, Any]) -> list[Any]:
+    def _attach(self, known: str | None, seen: dict[Any, Any], request: gr.Request) -> list[Any]:
         """Finds the session of this browser again, or opens one, and draws everything."""
-        session = REGISTRY.open(known)
+        session = REGISTRY.open(known, visitor_of(request))
         seen.clear()
         return [*self.refresh(session, seen, self.soon), session.id]
 

@@ -6,8 +6,10 @@ import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from slimllm.locks import Locks
@@ -78,8 +80,7 @@ class Session:
         self.touched = time.monotonic()
         self.born = time.monotonic_ns()
         self.serial: Counter[str] = Counter()
-        self.folder, sweep = page_folder()
-        self._swept = weakref.finalize(self, sweep)  # at exit, too
+        self._swept: Callable[[], object] = lambda: None
         self.loaded: Loaded | None = None
         self.job: Job | None = None
         self.analysis: Analysis | None = None
@@ -110,6 +111,18 @@ class Session:
         if broken_off := self.diary.broken_off():
             self.say("load", broken_off)
         self.tour: int | None = None
+
+    @cached_property
+    def folder(self) -> Path:
+        """A temporary folder for files, made when it is first asked for: it costs a handle."""
+        folder, sweep = page_folder()
+        self._swept = weakref.finalize(self, sweep)  # at exit, too
+        return folder
+
+    @property
+    def used(self) -> bool:
+        """Whether something would be lost with this session."""
+        return self.loaded is not None or self.job is not None
 
     def mark(self, *parts: str) -> None:
         """Says that these parts changed."""

@@ -11,6 +11,7 @@ import plotly
 from gradio.themes.utils import colors, fonts, sizes
 
 from ui.glossary import as_data
+from ui.responses import NONCE
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 PLOTLY = Path(plotly.__file__).resolve().parent / "package_data" / "plotly.min.js"
@@ -220,11 +221,12 @@ def head() -> str:
     ours = ("plotpick.js", "plotsave.js", "plotview.js", "glossary.js", "present.js")
     scripts = (PLOTLY, *(ASSETS / name for name in ours))
     gr.set_static_paths(list(scripts))
-    tags = [f'<script defer src="gradio_api/file={path.as_posix()}"></script>' for path in scripts]
+    mark = f'nonce="{NONCE}"'
+    tags = [f'<script defer {mark} src="gradio_api/file={path.as_posix()}"></script>' for path in scripts]
     known = f"window.slimSwaps = {json.dumps(swaps())}; window.slimGlossary = {json.dumps(as_data())};"
     # Not deferred: the page may ask for something before plotly.js is here.
     first = (ASSETS / "answers.js").read_text(encoding="utf-8")
-    return "\n".join([f"<script>{first}</script>", f"<script>{known}</script>", *tags])
+    return "\n".join([f"<script {mark}>{first}</script>", f"<script {mark}>{known}</script>", *tags])
 
 
 CHART_COLOURS = (

@@ -9,12 +9,12 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from slimllm import card, checkpoint, evaluate, pipeline, planning, reloaded, texts, tuning, whole
+from slimllm import card, checkpoint, evaluate, pipeline, places, planning, reloaded, texts, tuning, whole
 from slimllm.models import Subject
 from slimllm.places import home
 from slimllm.store import MomentStore
@@ -180,11 +180,20 @@ def moments_folder(subject: Subject, calibration: Calibration) -> Path | None:
     name = hashlib.sha256(key.encode()).hexdigest()[:16]
     root = home() / "moments"
     own = MomentStore(root / name)
-    for other in sorted(root.glob("*"), key=lambda path: path.stat().st_mtime)[:-1]:
+    for other in oldest_first(root / name for name in whole.names_in(root))[:-1]:
         if other not in (own.folder, own.begun.folder):
             with contextlib.suppress(OSError), whole.held(other):  # unless another program is at it
                 shutil.rmtree(other, ignore_errors=True)
     return own.folder
+
+
+def oldest_first(paths: Iterable[Path]) -> list[Path]:
+    """Paths by when they were last changed; those that vanish meanwhile are left out."""
+    times = {}
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            times[path] = path.stat().st_mtime
+    return sorted(times, key=times.__getitem__)
 
 
 # Export -----------------------------------------------------------------------------------------------------
@@ -194,7 +203,7 @@ def packed(folder: Path, into: Path) -> dict[str, str]:
     """The path of the zip of an exported folder as `zip`, or as `unpacked` why there is none; the one before
     it gives way."""
     for old in into.glob("*.zip"):
-        old.unlink()
+        old.unlink(missing_ok=True)
     archive = into / f"{folder.name}.zip"
 
     def write(made: Path) -> None:
@@ -207,6 +216,13 @@ def packed(folder: Path, into: Path) -> dict[str, str]:
     return {"zip": str(archive)}
 
 
+def exports_folder(session: Session) -> Path:
+    """Where exports of a session go; on a server for others under a name that nobody else can guess, for what
+    is there may be opened by whoever knows the name."""
+    root = home() / "exports"
+    return root if places.roots() is None else root / session.archive.shelf.folder.name
+
+
 def start_export(registry: Registry, session: Session, number: int | None, tier: str, offline: bool) -> Job:
     """The job that writes, verifies and packs the checkpoint of a run; pruned again from its plan if need
     be."""
@@ -217,7 +233,7 @@ def start_export(registry: Registry, session: Session, number: int | None, tier:
         pruned = yield from weights_of(session, run, offline)
         slug = re.sub(r"[^A-Za-z0-9.-]+", "-", Path(run.plan.model).name).strip("-.") or "model"
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-        folder = home() / "exports" / f"{slug}-run{run.number}-{stamp}"
+        folder = exports_folder(session) / f"{slug}-run{run.number}-{stamp}"
         job.say("Choosing how to store it.", "export")
         notes = [tuning.words(wanted) for wanted in run.tunings]
         export = yield from checkpoint.export(pruned, folder, wanted=tier, card_notes=notes)
