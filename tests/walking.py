@@ -1,8 +1,9 @@
-"""A walk over everything that a person can operate on the page: found in the live page, pressed in its visible
-middle by mouse, by touch, or taken by keys, and judged by what can be seen then and what the server heard.
+"""A walk over everything that a person can operate on the page: found in the live page, pressed in its
+visible middle by mouse, by touch, or taken by keys, and judged by what can be seen then and what the server
+heard.
 
-What the walk knows of the page is in `walk.js`: nothing here names a control of ours. A test file that imports
-this is skipped where there is no Playwright.
+What the walk knows of the page is in `walk.js`: nothing here names a control of ours. A test file that
+imports this is skipped where there is no Playwright.
 """
 
 from __future__ import annotations
