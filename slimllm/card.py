@@ -74,7 +74,11 @@ def described(source: str, offline: bool) -> Card:
     if folder is not None:
         sources.check_folder(folder, source)
     config = models.read_config(place, source, offline)
-    stored = [] if folder is None else inspection.stored_tensors(folder, config, source)
+    stored = (
+        []
+        if folder is None
+        else inspection.stored_tensors(sources.weight_files(folder, source), config, source)
+    )
     subject = sketch(config, source)
     if folder is not None:
         inspection.check_promise(subject.model, stored, source)

@@ -54,7 +54,9 @@ def safetensors_header(file: Path, source: str) -> list[Declared]:
     except (OSError, ValueError, RecursionError) as failure:
         if isinstance(failure, Refusal):
             raise
-        raise Refusal(f"{what} is damaged or cut off ({reason(failure)}); {REMEDY}.") from None
+        raise Refusal(
+            f"{what} is damaged or cut off and cannot be loaded ({reason(failure)}); {REMEDY}."
+        ) from None
 
 
 def reason(failure: Exception) -> str:

@@ -4,7 +4,7 @@ whether the small files say what such files can say."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ OBJECTS = (  # files that hold one JSON object, where they are there
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
-    "model.safetensors.index.json",
 )
 ENDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_eos_token_id")
 MOST_ID = 10_000_000
@@ -51,10 +50,9 @@ def inspect_folder(folder: Path, source: str) -> None:
             read_settings(folder, name, source)
 
 
-def stored_tensors(folder: Path, config: Any, source: str) -> list[Declared]:
-    """What the headers of a folder's weight files declare; a `Refusal` where one is damaged, or where they
-    hold fewer tensors than the config has layers."""
-    files = sorted(folder.glob("*.safetensors"))
+def stored_tensors(files: Iterable[Path], config: Any, source: str) -> list[Declared]:
+    """What the headers of weight files declare; a `Refusal` where one is damaged, or where they hold fewer
+    tensors than the config has layers."""
     stored = [row for file in files for row in safetensors_header(file, source)]
     check_layers(config, stored, source)
     return stored

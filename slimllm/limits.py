@@ -118,7 +118,7 @@ def read_object(path: Path, what: str, remedy: str) -> dict[str, Any]:
         return parse_object(content)
     except (ValueError, RecursionError) as failure:
         why = "it is nested too deeply" if isinstance(failure, RecursionError) else str(failure)[:120]
-        raise Refusal(f"{what} cannot be read ({why}); {remedy}.") from None
+        raise Refusal(f"{what} cannot be loaded: it is not a valid JSON object ({why}); {remedy}.") from None
 
 
 def parse_object(content: bytes) -> dict[str, Any]:

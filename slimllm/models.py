@@ -23,7 +23,7 @@ from slimllm.inspection import check_promise, inspect_tokenizer, stored_tensors
 from slimllm.shapes import Shape
 from slimllm.shelf import borrow, place_of
 from slimllm.slim import built, slim_class
-from slimllm.sources import check_folder, config_of, description, locate
+from slimllm.sources import check_folder, config_of, description, locate, weight_files
 from slimllm.tokenizer_guard import guarded
 from slimllm.types import LayerReport, Plan, Refusal
 
@@ -144,7 +144,7 @@ def load(
         builder: Any = transformers.AutoModelForCausalLM
         if getattr(config, "slim", None):
             builder = slim_class(config.slim, source)
-        stored = stored_tensors(folder, config, source)
+        stored = stored_tensors(weight_files(folder, source), config, source)
         check_promise(empty(config, source), stored, source)
         tokenizer = read_tokenizer(folder, source)
         how = place_of(folder, kind, source, place, spread)

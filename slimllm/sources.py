@@ -27,7 +27,7 @@ from slimllm.slim import built
 from slimllm.types import Refusal
 
 STARTER = "smollm2"
-INDEX = "model.safetensors.index.json"
+INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 
 
 def locate(source: str, say: Callable[[str], object]) -> Path | None:
@@ -95,12 +95,8 @@ class Stored:
 def stored_in(folder: Path, source: str) -> list[Stored]:
     """Every tensor of a safetensors checkpoint, from the headers of its files; a `Refusal` where one is
     damaged."""
-    index = folder / INDEX
-    files = sorted(folder.glob("*.safetensors"))
-    if index.is_file():
-        files = [folder / name for name in named_in(index, source)]
     found = []
-    for file in files:
+    for file in weight_files(folder, source):
         try:
             with safe_open(file, "pt") as opened:
                 for name in opened.keys():  # noqa: SIM118 – not a mapping
@@ -113,6 +109,15 @@ def stored_in(folder: Path, source: str) -> list[Stored]:
     return found
 
 
+def weight_files(folder: Path, source: str) -> list[Path]:
+    """The files that transformers reads the weights of a folder from: those of the index, else the one file
+    of the usual name, else all there are."""
+    index, single = folder / INDEX, folder / SINGLE
+    if index.is_file():
+        return [folder / name for name in named_in(index, source)]
+    return [single] if single.is_file() else sorted(folder.glob("*.safetensors"))
+
+
 def named_in(index: Path, source: str) -> list[str]:
     """The weight files that an index names, all beside it; a `Refusal` where it cannot be read."""
     try:
@@ -121,8 +126,6 @@ def named_in(index: Path, source: str) -> list[str]:
         if not all(isinstance(name, str) and Path(name).name == name for name in names):
             raise ValueError("a file elsewhere")
     except (ValueError, KeyError, AttributeError, TypeError, OSError) as failure:
-        if isinstance(failure, Refusal):
-            raise
         raise Refusal(f"The index of the weights of '{source}' cannot be read; fetch it again.") from failure
     return sorted(names)
 
@@ -180,7 +183,7 @@ def config_of(place: dict[str, Any], source: str) -> Any:
     folder = Path(place["pretrained_model_name_or_path"])
     if "gguf_file" in place:
         stored = gguf_header(folder / place["gguf_file"], source)
-    else:
+    elif (folder / "config.json").exists():
         inspection.read_settings(folder, "config.json", source)
     settings, _ = transformers.PreTrainedConfig.get_config_dict(**place)
     if "gguf_file" in place:  # these are weights that a conversion makes plain

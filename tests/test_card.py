@@ -192,7 +192,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "remote code": (lambda p: folder_of(p, {"model_type": "zorg", "auto_map": CODE}), "never run here"),
     "no config": (without_config, "has no config.json"),
     "broken config": (lambda p: folder_of(p, "{"), "not a valid JSON"),
-    "a list": (lambda p: folder_of(p, "[1]"), "names no model type"),
+    "a list": (lambda p: folder_of(p, "[1]"), "not a valid JSON object"),
     "nothing in it": (lambda p: folder_of(p, "{}"), "names no model type"),
     "number as type": (lambda p: folder_of(p, {"model_type": 7}), "names no model type"),
     "word as size": (llama(hidden_size="big"), "hidden_size"),
