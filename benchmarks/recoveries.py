@@ -66,9 +66,12 @@ def main() -> None:
             print(row, file=sys.stderr, flush=True)
             rows.append(row)
     if given.json:
-        print(json.dumps({**vars(given), "rows": rows}, indent=1))
+        begins_with = subject.beginning.words or None
+        print(json.dumps({**vars(given), "begins_with": begins_with, "rows": rows}, indent=1))
         return
     columns = list(rows[0])
+    if subject.beginning.words:
+        print(f"Windows begin with {subject.beginning.words}.")
     print(" | ".join(columns))
     for row in rows:
         print(" | ".join(f"{row[c]:.4g}" if isinstance(row[c], float) else str(row[c]) for c in columns))

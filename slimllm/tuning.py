@@ -202,7 +202,7 @@ def pace(index: int, total: int) -> float:
 
 
 @torch.enable_grad()
-def learn(model: Any, optimizer: torch.optim.Optimizer, rows: Tensor, first: int) -> float:
+def learn(model: Any, optimizer: torch.optim.Optimizer, rows: Tensor, first: int = 1) -> float:
     """Takes one step on pieces (b, length), whose tokens from place `first` on are predicted: their mean loss
     before it, in nats per predicted token."""
     optimizer.zero_grad()
