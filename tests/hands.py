@@ -37,6 +37,10 @@ class Hand:
     def at(self, x: float, y: float) -> None:
         raise NotImplementedError
 
+    def slide(self, walk: Walk, area: str, control: Control) -> None:
+        """Moves a fader that a press in its middle has not moved, since it stood there or was only chosen."""
+        raise NotImplementedError
+
 
 class Mouse(Hand):
     """Presses by mouse."""
@@ -53,6 +57,10 @@ class Mouse(Hand):
         self.at(*place)
         return ""
 
+    def slide(self, walk: Walk, area: str, control: Control) -> None:
+        box = walk.js("bring", area, control.key)
+        self.at(box["x"], box["top"] + 0.05 * box["height"])
+
 
 class Finger(Mouse):
     """Presses by touch; the browser's context must have it."""
@@ -64,6 +72,18 @@ class Finger(Mouse):
 
     def at(self, x: float, y: float) -> None:
         self.page.touchscreen.tap(x, y)
+
+    def slide(self, walk: Walk, area: str, control: Control) -> None:
+        """Drags the handle that the tap has brought, more than half of the fader up or down."""
+        box = walk.js("bring", area, control.key)
+        handle = walk.js("handle", area, control.key)
+        way = 0.6 * box["height"] * (1 if handle["y"] < box["y"] else -1)
+        finger = self.page.context.new_cdp_session(self.page)
+        x, y = handle["x"], handle["y"]
+        for kind, share in (("Start", 0), ("Move", 0.3), ("Move", 0.6), ("Move", 1), ("End", 1)):
+            points = [] if kind == "End" else [{"x": x, "y": y + share * way}]
+            finger.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points})
+        finger.detach()
 
 
 class Keys(Hand):
@@ -83,6 +103,9 @@ class Keys(Hand):
         elif control.kind not in QUIET:
             self.page.keyboard.press(KEYS.get(control.kind, "Enter"))
         return ""
+
+    def slide(self, walk: Walk, area: str, control: Control) -> None:
+        self.page.keyboard.press("ArrowUp")
 
     def take(self, walk: Walk, index: str, chosen: int) -> str:
         for _ in range(abs(int(index) - max(chosen, 0)) + (chosen < 0)):

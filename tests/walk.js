@@ -36,15 +36,17 @@
   /** What tells an element from its neighbours of the same kind, as long as it lives. */
   function detail(element) {
     const {site, layer, tool, run, row, i} = element.dataset;
-    const named = [site, layer, tool, run, row, i].filter((part) => part !== undefined).join(' ');
+    const data = [site, layer, tool, run, row, i].filter((part) => part !== undefined).join(' ');
     const label = element.closest('label')?.textContent ?? '';
     if (element.matches('.icon-button')) return '';
     if (element.matches('input[data-testid]')) return element.dataset.testid;
-    if (named || id(element)) return [element.dataset.do, named].filter(Boolean).join(' ');
+    if (data || id(element)) return [element.dataset.do, data].filter(Boolean).join(' ');
     if (element.matches('.term, [role="tab"], .modebar-btn')) return element.textContent.trim() || element.dataset.title || '';
     if (element.matches('[type="radio"], [type="checkbox"]')) return label.trim();
     return element.getAttribute('aria-label') ?? element.textContent.trim();
   }
+
+  const named = (element) => `${homes(element)[0]} | ${kind(element)} | ${detail(element)}`;
 
   const shown = (element) => element.getClientRects().length > 0 && getComputedStyle(element).visibility !== 'hidden';
   const pressable = (element) => getComputedStyle(element).cursor === 'pointer';
@@ -77,7 +79,7 @@
     const walker = document.createTreeWalker(root, NodeFilter.SHOW_ELEMENT, skipped);
     for (let element = root; element; element = walker.nextNode()) {
       if (!element.matches(CONTROLS) && !looks(element)) continue;
-      const base = `${homes(element)[0]} | ${kind(element)} | ${detail(element)}`;
+      const base = named(element);
       const nth = (counts.get(base) ?? 0) + 1;
       counts.set(base, nth);
       list.push([nth > 1 ? `${base} | ${nth}` : base, element]);
@@ -108,7 +110,7 @@
 
   function get(selector, key) {
     const old = known.get(key);
-    if (old?.isConnected) return old;
+    if (old?.isConnected && key.startsWith(named(old))) return old; // a row may have become another run's
     known.clear();
     for (const [name, element] of roots(selector).flatMap(found)) known.set(name, element);
     return known.get(key);
@@ -178,6 +180,9 @@
     const {min, max, step} = get(selector, key);
     return [min === '' ? -1e9 : Number(min), max === '' ? 1e9 : Number(max), Number(step) || 1];
   }
+
+  /** What a finger takes a fader by. */
+  const handle = (selector, key) => box(get(selector, key).querySelector('.fd-handle') ?? get(selector, key));
 
   /** How many boxes of a group are ticked; none for a box that stands alone. */
   function ticked(selector, key) {
@@ -254,9 +259,33 @@
     return {...at, free: option.contains(hit)};
   }
 
+  // What the page asks the server, until the test has seen it answered.
+  const asked = new Set();
+  let asking = 0;
+  const ask = window.fetch;
+  window.fetch = async (...given) => {
+    if (!new URL(given[0]?.url ?? given[0], location.href).pathname.endsWith('/queue/join')) return ask(...given);
+    asking += 1;
+    try {
+      const answer = await ask(...given);
+      if (answer.ok) asked.add((await answer.clone().json()).event_id);
+      return answer;
+    } finally {
+      asking -= 1;
+    }
+  };
+
+  /** The events that were asked for since the last call; null while one is on its way. */
+  function said() {
+    if (asking) return null;
+    const list = [...asked];
+    asked.clear();
+    return list;
+  }
+
   let before = '';
   const walk = {
-    find, bring, cover, value, ring, focused, entries, entry, look, bounds, text, ticked, options, focus,
+    find, bring, cover, value, ring, focused, entries, entry, look, bounds, text, ticked, said, handle, options, focus,
     get: (selector, key) => get(selector, key) && true,
     /** Remembers the page as it is seen. */
     remember() { before = look(); },

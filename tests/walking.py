@@ -70,7 +70,7 @@ class Ears:
 
     def __init__(self, patch: pytest.MonkeyPatch):
         self.calls: list[Call] = []
-        self.open = 0  # events that are being answered
+        self.answered: set[str] = set()  # events by their ids
         self.ticking: set[int] = set()  # timers that the answers have switched on
         told, answered = Blocks.preprocess_data, Blocks.process_api
 
@@ -84,11 +84,10 @@ class Ears:
             return await told(page, block_fn, inputs, *more, **named)
 
         async def answer(page: Any, block_fn: Any, *more: Any, **named: Any) -> Any:
-            self.open += 1
             try:
                 found = await answered(page, block_fn, *more, **named)
             finally:
-                self.open -= 1
+                self.answered.add(str(named.get("event_id")))
             for one, value in zip(block_fn.outputs, found["data"], strict=False):
                 if isinstance(one, gr.Timer) and isinstance(value, dict) and "active" in value:
                     (self.ticking.add if value["active"] else self.ticking.discard)(one._id)
@@ -96,12 +95,6 @@ class Ears:
 
         patch.setattr(Blocks, "preprocess_data", heard)
         patch.setattr(Blocks, "process_api", answer)
-
-    @property
-    def idle(self) -> bool:
-        """Whether all that was said is answered, and the page does not ask by itself."""
-        return not self.open and not self.ticking
-
 
 @dataclass
 class Tally:
@@ -157,8 +150,17 @@ class Walk:
 
     def rest(self, patience: float = 90.0) -> None:
         """Waits until no job runs and nothing on the page moves; closes what was said in a corner."""
-        session = self.session
-        self.until(lambda: not session.lively and self.ears.idle, patience)
+        session, open = self.session, set[str]()
+
+        def idle() -> bool:
+            """Whether no job runs, all that was said is answered, and the page does not ask by itself."""
+            said = self.js("said")
+            open.update(said or ())
+            open.difference_update(self.ears.answered)
+            return said is not None and not open and not self.ears.ticking and not session.lively
+
+        self.js("still", 30, 4000)
+        self.until(idle, patience)
         self.js("still", 60, 4000)
         for _ in range(4):
             box = self.page.evaluate(
@@ -346,7 +348,8 @@ class Walk:
             if self.js("focused", area) != control.key:
                 return "a press does not bring the cursor into it"
             self.page.keyboard.press("Control+a")
-            self.page.keyboard.insert_text(value) if value else self.page.keyboard.press("Delete")
+            self.page.keyboard.press("Delete")
+            self.page.keyboard.type(value, delay=15 if len(value) < 8 else 0)
             if not self.until(lambda value=value: same(self.js("value", area, control.key), value), 2.0):
                 return f"{value!r} was typed, and {self.js('value', area, control.key)!r} stands there"
             self.page.keyboard.press("Tab" if back else leave)
@@ -482,15 +485,15 @@ class Walk:
         since, old = len(self.ears.calls), self.js("value", area, control.key)
         if why := self.press(area, control):
             return why
-        if not self.until(lambda: self.js("value", area, control.key) != old, 1.0):
-            if why := self.press(area, control):  # it stood there already
-                return why
-            if not self.hand.points or self.js("value", area, control.key) != old:
-                return "a press does not move it"
+        moved = lambda patience: self.until(lambda: self.js("value", area, control.key) != old, patience)  # noqa: E731
+        if not moved(0.4):
+            self.hand.slide(self, area, control)
+            if not moved(1.0):
+                return "a hand does not move it"
         now = int(self.js("value", area, control.key))
         mine = self.component(control)
         found = lambda: any(now in flat(one.values.get(mine)) for one in self.ears.calls[since:])  # noqa: E731
-        return "" if now == int(old) or self.until(found) else f"the server did not hear of {now}"
+        return "" if self.until(found) else f"the server did not hear of {now}"
 
     def _tab(self, area: str, control: Control) -> str:
         """A press opens it."""

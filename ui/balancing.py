@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from slimllm import balance
-from slimllm.types import Refusal
+from slimllm.types import Analysis, Plan, Refusal
 from ui.own import Slider
 from ui.preview_panel import heard
 from ui.screen import Screen
@@ -37,12 +37,19 @@ def draw(session: Session) -> Any:
     plan = session.present
     if plan is None or session.analysis is None or plan.ratio_achieved <= 0:
         return gr.Slider(interactive=False)
-    share = balance.attention_share(session.analysis.shape, plan)
-    return gr.Slider(value=round(100 * share), interactive=True)
+    return gr.Slider(value=shown_share(session.analysis, plan), interactive=True)
+
+
+def shown_share(analysis: Analysis, plan: Plan) -> int:
+    """What the slider says of a plan: attention's share of what goes, in percent."""
+    return round(100 * balance.attention_share(analysis.shape, plan))
 
 
 def move(session: Session, wanted: Any) -> None:
-    """Plans the same size with this share of attention; locked layers stay."""
+    """Plans the same size with this share of attention; locked layers stay. A press into the number box says
+    the share that is there: it is no answer's business to draw over what is about to be typed."""
     if not isinstance(wanted, int | float):
         raise Refusal("The share of attention is no number; move the slider again.")
+    if wanted == shown_share(session.known, session.plan):
+        return
     session.push(balance.rebalanced(session.known, session.plan, wanted / 100, session.locked))

@@ -11,12 +11,12 @@ from ui.runs import Run
 from ui.words import change, count, figure, method_title, safe, share
 
 # What both raise: the button's `data-do` as an event, with the run's number; a click beside the buttons of a
-# row chooses it.
+# row chooses it, but one on a word that the glossary explains.
 PRESS = """
 element.addEventListener('click', (event) => {
   const button = event.target.closest('button[data-do]');
   const row = event.target.closest('[data-run]');
-  if (!row) return;
+  if (!row || event.target.closest('.term')) return;
   const names = {choose: 'choose', pin: 'pin', back: 'back'};
   trigger(names[button?.dataset.do ?? 'choose'], {run: Number(row.dataset.run)});
 });
