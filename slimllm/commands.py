@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
+from slimllm import analysis_files, crew, pipeline, planning, recipes, reloaded, store, texts, whole
 from slimllm import card as cards
-from slimllm import crew, pipeline, planning, recipes, reloaded, store, texts, whole
 from slimllm import evaluate as evaluation
 from slimllm.allocation import ALLOCATIONS
 from slimllm.families import FAMILIES
@@ -80,6 +80,7 @@ def analyse(given: Arguments, report: Report) -> dict[str, Any] | None:
             pipeline.contribute(subject, text, calibration(given), method_name=given.method)
             return None
         whole.check_folder(given.out, "choose another --out")
+        analysis_files.check_place(given.out)
         subject = load(given.model, given, report)
         analysis = run_analysis(subject, given, report, folder=given.out / "moments")
     file = store.save_analysis(analysis, given.out)
@@ -115,6 +116,7 @@ def make_plan(analysis: Analysis, given: Arguments, *, same_width: bool) -> Plan
 
 def plan(given: Arguments, report: Report) -> dict[str, Any]:
     planning.check_ratio(given.ratio)
+    recipes.check_place(given.out)
     analysis = store.open_analysis(given.analysis)
     made = make_plan(analysis, given, same_width=given.same_width)
     if doubt := planning.doubt(analysis.shape, made.recovery, analysis.tokens):

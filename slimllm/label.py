@@ -14,12 +14,12 @@ from typing import Any
 
 import transformers
 
+from slimllm.inventory import FACTS, note_files
 from slimllm.llamacpp import FILE
 from slimllm.models import Pruned
 from slimllm.recipes import plan_to_dict, read_plan
 from slimllm.types import Plan, Refusal
 
-FACTS = "slimllm.json"
 AGAIN = 'python -m slimllm generate --model {} --prompt "Water boils when"'
 
 
@@ -52,8 +52,8 @@ def describe(done: Export, pruned: Pruned, folder: Path, recipe: str, notes: Seq
         "versions": dict(pruned.plan.versions),
         "ancestors": ancestors(pruned),
     }
-    (folder / FACTS).write_text(json.dumps(facts) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(readme(done, pruned, recipe, notes), encoding="utf-8")
+    note_files(folder, facts)
 
 
 def ancestors(pruned: Pruned) -> list[dict[str, Any]]:

@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
-from slimllm import checkpoint, foresight, forms, hub, pipeline, planning, recipes, reloaded, texts, tuning
+from slimllm import (
+    checkpoint,
+    foresight,
+    forms,
+    hub,
+    pipeline,
+    planning,
+    recipes,
+    reloaded,
+    targets,
+    texts,
+    tuning,
+)
 from slimllm.commands import Arguments, Report, calibration, load, make_plan, measure, run_analysis
 from slimllm.models import Pruned
-from slimllm.types import Progress
+from slimllm.types import Progress, Refusal
 
 
 def check_targets(given: Arguments) -> None:
     """Refuses a folder or a repository that nothing can be written to, before hours of work."""
-    checkpoint.check_target(given.out)
+    targets.check_target(given.out, given.model)
     if given.push:
         hub.check(given.push, offline=given.offline)
 
@@ -23,7 +37,8 @@ def export(
     pruned: Pruned, given: Arguments, report: Report, recipe: str, notes: Sequence[str] = ()
 ) -> dict[str, Any]:
     """What was written, and where it was pushed to."""
-    job = checkpoint.export(pruned, given.out, wanted=given.export, recipe=recipe, card_notes=notes)
+    folder = still_free(given, report)
+    job = checkpoint.export(pruned, folder, wanted=given.export, recipe=recipe, card_notes=notes)
     done = pipeline.finish(job, report.progress)
     report.say(done.words)
     answer = {
@@ -32,11 +47,24 @@ def export(
         "bytes": done.bytes,
         "verified": done.verified,
         "max_logit_difference": done.max_logit_difference,
-        "out": str(given.out),
+        "out": str(folder),
     }
     if given.push:
-        answer["pushed"] = hub.push(given.out, given.push, report.say)
+        answer["pushed"] = hub.push(folder, given.push, report.say)
     return answer
+
+
+def still_free(given: Arguments, report: Report) -> Path:
+    """The folder to export to: the one that was asked for, unless something came there while the model was
+    made; then a new one beside it, so that neither is lost."""
+    try:
+        targets.check_target(given.out, given.model)
+        return Path(given.out)
+    except Refusal as refusal:
+        beside = given.out.absolute()
+        new = beside.with_name(f"{beside.name}-{datetime.now():%Y%m%d-%H%M%S}")
+        report.say(f"{refusal} Meanwhile the export goes to '{new}'.")
+        return new
 
 
 def prune(given: Arguments, report: Report) -> dict[str, Any]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from slimllm import whole
 from slimllm.allocation import ALLOCATIONS
+from slimllm.inventory import FACTS
 from slimllm.methods import METHODS, settings
 from slimllm.recovery import RECOVERIES
 from slimllm.shapes import SITES, Unit
@@ -32,8 +34,22 @@ def plan_text(plan: Plan) -> str:
     return json.dumps(plan_to_dict(plan), indent=1) + "\n"
 
 
+def check_place(path: Path) -> None:
+    """Refuses a path where something else than a plan is, or a plan that an export was made by."""
+    path = path.expanduser()
+    if not os.path.lexists(path) or (path.exists() and not path.is_file() and not path.is_dir()):
+        return  # nothing, or a device
+    if (path.resolve().parent / FACTS).is_file():
+        raise Refusal(f"'{path}' belongs to an export; choose another path for the plan.")
+    try:
+        read_plan(path)
+    except Refusal:
+        raise Refusal(f"'{path}' is there and is no plan; choose another path.") from None
+
+
 def save_plan(plan: Plan, path: Path) -> None:
-    """Writes a plan, whole or not at all."""
+    """Writes a plan, whole or not at all; over nothing but another plan."""
+    check_place(path)
     whole.write_text(path, plan_text(plan), f"The plan cannot be written to '{path}'")
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from slimllm import card, checkpoint, evaluate, gates, pipeline, planning, reloaded, texts, tuning, whole
+from slimllm.analysis_files import holds_moments
 from slimllm.models import Subject
 from slimllm.places import home
 from slimllm.store import MomentStore
@@ -178,7 +179,8 @@ def moments_folder(subject: Subject, calibration: Calibration) -> Path | None:
     name = hashlib.sha256(key.encode()).hexdigest()[:16]
     root = home() / "moments"
     own = MomentStore(root / name)
-    for other in sorted(root.glob("*"), key=lambda path: path.stat().st_mtime)[:-1]:
+    stores = (path for path in root.glob("*") if holds_moments(path))
+    for other in sorted(stores, key=lambda path: path.stat().st_mtime)[:-1]:
         if other not in (own.folder, own.begun.folder):
             with contextlib.suppress(OSError), whole.held(other):  # unless another program is at it
                 shutil.rmtree(other, ignore_errors=True)
@@ -230,7 +232,7 @@ def start_export(registry: Registry, session: Session, number: int | None, tier:
         job.say(f"Opening the model of {run.name}.")
         pruned = yield from weights_of(session, run, offline)
         slug = re.sub(r"[^A-Za-z0-9.-]+", "-", Path(run.plan.model).name).strip("-.") or "model"
-        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+        stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")  # nobody else's export has the same name
         folder = home() / "exports" / f"{slug}-run{run.number}-{stamp}"
         job.say("Choosing how to store it.", "export")
         notes = [tuning.words(wanted) for wanted in run.tunings]
