@@ -19,6 +19,7 @@ from slimllm.lending import is_lent, opened
 from slimllm.models import Pruned, Subject
 from slimllm.proof import compare, how_of, reload_elsewhere
 from slimllm.recipes import plan_text
+from slimllm.stored import as_stored, dtype_of, dtype_words
 from slimllm.targets import check_target
 from slimllm.types import Progress, Refusal
 
@@ -36,22 +37,25 @@ def export(
     `recipe` is the command line that repeats it, `card_notes` further lines for the model card. A folder that
     holds anything but an earlier export, or what the model comes from, is refused; see `targets`.
     """
-    folder = check_target(folder, pruned.subject.source)
-    form = choose(pruned, wanted)
+    folder, how = check_target(folder, pruned.subject.source), how_of(pruned.subject)
+    kept = as_stored(pruned)
+    form = choose(kept, wanted)
     yield Progress("export", 1, 4, form.words)
     unwritten = f"The export cannot be written to '{folder}'"
-    kept: list[str] = []
+    aside: list[str] = []
     with whole.replace_folder(
-        folder, unwritten, "free space or name another folder", spendable=is_all_ours, say=kept.append
+        folder, unwritten, "free space or name another folder", spendable=is_all_ours, say=aside.append
     ) as scratch:
-        size, parameters = write(form, pruned, scratch)
+        size, parameters = write(form, kept, scratch)
         yield Progress("export", 2, 4, f"{size / 2**20:.1f} MiB written; loading them in a fresh process")
-        found = reload_elsewhere([scratch], how_of(pruned.subject))
-        difference = compare(pruned.subject, found[0])
-        done = Export(form.tier, str(folder), size, parameters, True, difference, form.words)
+        found = reload_elsewhere([scratch], how)
+        difference = compare((kept if how.exact else pruned).subject, found[0])
+        done = Export(
+            form.tier, str(folder), size, parameters, True, difference, form.words, dtype_words(kept.subject)
+        )
         yield Progress("export", 3, 4, f"Verified; largest difference of a logit {difference:.1e}")
         describe(done, pruned, scratch, recipe, card_notes)
-    yield Progress("export", 4, 4, " ".join((f"Exported to {folder}", *kept)), done)
+    yield Progress("export", 4, 4, " ".join((f"Exported to {folder}", *aside)), done)
     return done
 
 
@@ -62,7 +66,7 @@ def write(form: Form, pruned: Pruned, folder: Path) -> tuple[int, int]:
     if need >= free:
         where = f"The export needs {need:,.1f} MiB and '{folder.parent}' has {free:,.1f} MiB left"
         raise Refusal(f"{where}; free space or name another folder.")
-    config.architectures, config.dtype = [name_of(form.model)], subject.dtype
+    config.architectures, config.dtype = [name_of(form.model)], dtype_of(subject)
     config.save_pretrained(folder)
     if form.tier == "gguf":
         weights = [folder / llamacpp.FILE]

@@ -25,7 +25,8 @@ AGAIN = 'python -m slimllm generate --model {} --prompt "Water boils when"'
 
 @dataclass(frozen=True)
 class Export:
-    """What was written: `parameters` and `bytes` of the weights file, and in plain `words` why this tier."""
+    """What was written: `parameters` and `bytes` of the weights file, in plain `words` why this tier, and the
+    dtype that the weights are `stored_in`."""
 
     tier: str
     folder: str
@@ -34,6 +35,7 @@ class Export:
     verified: bool
     max_logit_difference: float
     words: str
+    stored_in: str = ""
 
 
 def describe(done: Export, pruned: Pruned, folder: Path, recipe: str, notes: Sequence[str]) -> None:
@@ -89,7 +91,8 @@ def readme(done: Export, pruned: Pruned, recipe: str, notes: Sequence[str]) -> s
         f"**Removed** from {plan.model}{past}: {plan.ratio_achieved:.1%} of the parameters ({plan.count}); "
         f"kept are {kept(plan)}. Method `{plan.method}`, recovery `{plan.recovery}`, allocation "
         f"`{plan.allocation}`{made}; all of it in plan.json and slimllm.json.",
-        f"**Stored** as {done.tier}, {done.parameters:,} parameters. {done.words} Checked after writing: "
+        f"**Stored** as {done.tier}, {done.parameters:,} parameters in {done.stored_in}, "
+        f"{done.bytes / 2**20:,.1f} MiB. {done.words} Checked after writing: "
         f"loaded in a fresh process by transformers {transformers.__version__}, logits differ by at most "
         f"{done.max_logit_difference:.1e}.",
         f"**Here**, where slimllm is installed: `{AGAIN.format(shlex.quote(folder.name))}`",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,20 +19,25 @@ from slimllm.fetching import fetched, fetched_whole
 from slimllm.shapes import Shape
 from slimllm.shelf import borrow, place_of
 from slimllm.slim import built, slim_class
-from slimllm.sources import check_folder, config_of, description, locate
+from slimllm.sources import Stored, check_folder, config_of, description, kept_in, locate
+from slimllm.surgery import Origin
 from slimllm.types import LayerReport, Plan, Refusal
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
     """A loaded model with all that is needed to study it. The model is shared and must never be changed in
-    place."""
+    place.
+
+    `files` are the places of its tensors where an export keeps them as they are there; there are none where
+    it stores what is held: of a model that was made in memory, or is wanted in another dtype."""
 
     source: str
     model: Any
     tokenizer: Any
     family: Family
     shape: Shape
+    files: Mapping[str, Stored] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
@@ -141,7 +146,7 @@ def load(
         if how == "lent":
             say(f"'{source}' is larger than the free memory, so its layers are read when they are needed.")
             model = borrow(folder, partial(built, config, source, dtype=kind), family, kind, source, place)
-            return checked(subject(source, model, tokenizer))
+            return checked(with_files(subject(source, model, tokenizer), folder, dtype))
         if how == "spread":
             say(f"'{source}' is larger than the device's free memory, so it is spread over all there is.")
         model, read = builder.from_pretrained(
@@ -155,7 +160,21 @@ def load(
             device_map="auto" if how == "spread" else None,
         )
         check_complete(read["missing_keys"], source)
-        return checked(subject(source, model if how == "spread" else model.to(place), tokenizer))
+        made = subject(source, model if how == "spread" else model.to(place), tokenizer)
+        return checked(with_files(made, folder, dtype))
+
+
+def with_files(made: Subject, folder: Path, dtype: str) -> Subject:
+    """The subject, whose exports keep every tensor as it is in its files unless a dtype is asked for."""
+    if dtype != "auto":
+        return made
+    found, prefix = kept_in(folder, made.source), f"{made.model.base_model_prefix}."
+    names = made.model.state_dict().keys()
+    for name, module in made.model.named_modules():
+        if next(module.parameters(recurse=False), None) is not None:
+            module.origin = Origin(name)
+    whole = {f"{prefix}{name}": tensor for name, tensor in found.items() if f"{prefix}{name}" in names}
+    return replace(made, files={**whole, **found})
 
 
 def checked(made: Subject) -> Subject:

@@ -31,12 +31,13 @@ SAMPLE = "What remains must still say what the whole one said: 3 * 14 = 42."
 
 @dataclass(frozen=True)
 class How:
-    """How a checkpoint is compared: in float32 if `exact`, over `new` generated tokens, with its modules in
-    these `places` – everything in memory where there are none."""
+    """How a checkpoint is compared: in float32 if `exact`, else in the `dtype` of the model in memory; over
+    `new` generated tokens, with its modules in these `places` – everything in memory where there are none."""
 
     exact: bool = True
     new: int = NEW
     places: Mapping[str, str] = field(default_factory=dict)
+    dtype: str = "float32"
 
 
 EVERYTHING = How()
@@ -62,7 +63,7 @@ def reload_elsewhere(folders: Sequence[Path], how: How = EVERYTHING) -> list[Rel
             "folders": [(str(folder), out) for folder, out in zip(folders, outs, strict=True)],
             "path": [entry for entry in sys.path if entry],  # this process's packages, wherever they are
             "threads": torch.get_num_threads(),
-            "exact": how.exact,
+            "dtype": how.dtype,
             "sample": SAMPLE,
             "prompt": PROMPT,
             "new": how.new,
@@ -90,8 +91,10 @@ def reload_of(found: dict[str, Tensor]) -> Reload:
 def how_of(subject: Subject) -> How:
     """Large models are compared in the dtype they have; those larger than the memory, which are read from
     disk for every token, over few tokens."""
+    dtype = str(subject.dtype).removeprefix("torch.")
     if not is_lent(subject.model):
-        return How(subject.shape.parameters <= LARGE)
+        exact = subject.shape.parameters <= LARGE
+        return How(exact, dtype="float32" if exact else dtype)
     above, _, layers = subject.family.layers.rpartition(".")
     named = [
         (prefix, name)
@@ -99,7 +102,7 @@ def how_of(subject: Subject) -> How:
         for name, _ in subject.model.get_submodule(prefix).named_children()
     ]
     places = {".".join(filter(None, pair)): "disk" if pair == (above, layers) else "cpu" for pair in named}
-    return How(False, NEW_FROM_DISK, {name: place for name, place in places.items() if name != above})
+    return How(False, NEW_FROM_DISK, {name: place for name, place in places.items() if name != above}, dtype)
 
 
 def compare(subject: Subject, reload: Reload) -> float:

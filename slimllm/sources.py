@@ -8,7 +8,7 @@ import math
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from slimllm.types import Refusal
 
 STARTER = "smollm2"
 INDEX = "model.safetensors.index.json"
+GGUF_FLOATS = {0: "F32", 1: "F16", 32: "BF16"}  # general.file_type → the dtype of weights not quantised
 
 
 def locate(source: str, say: Callable[[str], object]) -> Path | None:
@@ -81,12 +82,14 @@ def check_folder(folder: Path, source: str) -> None:
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor of a checkpoint: its name, file and dtype there (as safetensors calls it), and its size."""
+    """A tensor of a checkpoint: its name, file and dtype there (as safetensors calls it), and its size.
+    `wanted` is a smaller dtype that it had before, where its numbers still fit into that."""
 
     name: str
     file: Path
     dtype: str
     count: int
+    wanted: str = ""
 
 
 def stored_in(folder: Path, source: str) -> list[Stored]:
@@ -108,6 +111,17 @@ def stored_in(folder: Path, source: str) -> list[Stored]:
                 f"'{file.name}' of '{source}' is damaged or cut off and cannot be loaded; fetch it again."
             ) from failure
     return found
+
+
+def kept_in(folder: Path, source: str) -> dict[str, Stored]:
+    """Every tensor of a source by name, as an export keeps it; none where the source is a GGUF of quantised
+    weights, which have no dtype that could be kept."""
+    file, wanted = whereabouts(source), ""
+    if file is not None and file.suffix == ".gguf":
+        wanted = GGUF_FLOATS.get(read_gguf_metadata(str(file))[0].get("general.file_type"), "")
+        if not wanted:
+            return {}
+    return {tensor.name: replace(tensor, wanted=wanted) for tensor in stored_in(folder, source)}
 
 
 def named_in(index: Path, source: str) -> list[str]:

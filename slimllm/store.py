@@ -230,7 +230,7 @@ class Head:
     method: str
     options: Mapping[str, Any]
     tokens: int
-    bytes_per_parameter: int
+    bytes_per_parameter: float
     seconds: float
     peak_memory_mib: float
     shape: Shape
