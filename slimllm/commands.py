@@ -14,8 +14,9 @@ from slimllm import evaluate as evaluation
 from slimllm.allocation import ALLOCATIONS
 from slimllm.families import FAMILIES
 from slimllm.memory import watch_peak
-from slimllm.methods import METHODS, method
+from slimllm.methods import METHODS
 from slimllm.models import Subject
+from slimllm.options import method_options
 from slimllm.recovery import RECOVERIES
 from slimllm.types import Analysis, Calibration, Plan, Progress, Refusal
 
@@ -39,38 +40,16 @@ def calibration(given: Arguments) -> Calibration:
     return Calibration(text=given.text, samples=given.samples, length=given.length, seed=given.seed)
 
 
-def options(given: Arguments) -> dict[str, bool | int | float]:
-    """The method's options as given by --option NAME=VALUE; a method that trains towards a target takes the
-    ratio for it."""
-    found: dict[str, bool | int | float] = {}
-    known = {option.name for option in method(given.method).options}
-    if "target" in known and getattr(given, "ratio", None):
-        found["target"] = given.ratio
-    for word in given.option:
-        name, _, value = word.partition("=")
-        if value in ("on", "off"):
-            found[name] = value == "on"
-            continue
-        try:
-            found[name] = int(value) if value.lstrip("-").isdigit() else float(value)
-        except ValueError:
-            raise Refusal(
-                f"Option '{word}' cannot be read; write NAME=on, NAME=off or NAME=number."
-            ) from None
-    return found
-
-
 def run_analysis(subject: Subject, given: Arguments, report: Report, **how: Any) -> Analysis:
     text = texts.text(given.text, offline=given.offline)
     job = pipeline.analyse(
-        subject, text, calibration(given), method_name=given.method, options=options(given), **how
+        subject, text, calibration(given), method_name=given.method, options=method_options(given), **how
     )
     return pipeline.finish(job, report.progress)
 
 
 def analyse(given: Arguments, report: Report) -> dict[str, Any] | None:
     """The answer; None from a process of several that only read its share."""
-    method(given.method)
     text = texts.text(given.text, offline=given.offline)
     with crew.joined():
         if crew.rank():
@@ -115,9 +94,13 @@ def make_plan(analysis: Analysis, given: Arguments, *, same_width: bool) -> Plan
 
 
 def plan(given: Arguments, report: Report) -> dict[str, Any]:
-    planning.check_ratio(given.ratio)
     recipes.check_place(given.out)
     analysis = store.open_analysis(given.analysis)
+    if given.named.get("seed", analysis.calibration.seed) != analysis.calibration.seed:
+        raise Refusal(
+            f"The analysis was made with seed {analysis.calibration.seed} and --seed says {given.seed}; "
+            "leave the option out, or analyse again."
+        )
     made = make_plan(analysis, given, same_width=given.same_width)
     if doubt := planning.doubt(analysis.shape, made.recovery, analysis.tokens):
         report.say(doubt)
@@ -130,10 +113,7 @@ def plan(given: Arguments, report: Report) -> dict[str, Any]:
 
 
 def measure(subject: Subject, text: texts.Text, given: Arguments, report: Report) -> evaluation.Perplexity:
-    limit = given.limit_tokens
-    if limit is not None and limit < 2:
-        raise Refusal(f"A limit of {limit} tokens leaves nothing to predict; use at least one window.")
-    ids = texts.evaluation_tokens(text, subject.tokenizer, limit=limit)
+    ids = texts.evaluation_tokens(text, subject.tokenizer, limit=given.limit_tokens)
     return pipeline.finish(evaluation.perplexity(subject, ids, given.window), report.progress)
 
 

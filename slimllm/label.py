@@ -17,7 +17,7 @@ import transformers
 from slimllm.inventory import FACTS, note_files
 from slimllm.llamacpp import FILE
 from slimllm.models import Pruned
-from slimllm.recipes import plan_to_dict, read_plan
+from slimllm.recipes import plan_to_dict, read_witness
 from slimllm.types import Plan, Refusal
 
 AGAIN = 'python -m slimllm generate --model {} --prompt "Water boils when"'
@@ -68,7 +68,7 @@ def ancestors(pruned: Pruned) -> list[dict[str, Any]]:
         return []
     try:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        older, plan = list(facts.get("ancestors", ())), read_plan(folder / "plan.json")
+        older, plan = list(facts.get("ancestors", ())), read_witness(folder / "plan.json")
         known = {"model": pruned.subject.source, "tier": facts["tier"], "parameters": facts["parameters"]}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, Refusal):
         return [{"model": pruned.subject.source}]  # its past cannot be read, and is no reason to stop

@@ -10,6 +10,7 @@ from typing import Any
 
 from slimllm import (
     checkpoint,
+    feasibility,
     foresight,
     forms,
     hub,
@@ -23,7 +24,8 @@ from slimllm import (
 )
 from slimllm.commands import Arguments, Report, calibration, load, make_plan, measure, run_analysis
 from slimllm.models import Pruned
-from slimllm.types import Progress, Refusal
+from slimllm.options import check_against
+from slimllm.types import Plan, Progress, Refusal
 
 
 def check_targets(given: Arguments) -> None:
@@ -67,18 +69,30 @@ def still_free(given: Arguments, report: Report) -> Path:
         return new
 
 
+def given_plan(given: Arguments, report: Report) -> Plan | None:
+    """The plan that is to be followed, if one is given; a `Refusal` where an option says otherwise."""
+    if given.plan is None:
+        if given.ratio is None:
+            raise Refusal("Either --plan or --ratio is required; give one of the two.")
+        return None
+    plan = recipes.read_plan(given.plan)
+    check_against(plan, given.named, f"Plan '{given.plan}'")
+    if not plan.predicted_error:
+        report.say(f"'{given.plan}' was changed by hand, so its figures are computed anew.")
+    return plan
+
+
 def prune(given: Arguments, report: Report) -> dict[str, Any]:
     check_targets(given)
-    ready = recipes.read_plan(given.plan) if given.plan else None
-    if ready is None:
-        planning.check_ratio(given.ratio)
-        _, recovery = planning.combination(given.method, given.allocation, given.recovery)
+    ready = given_plan(given, report)
     text = texts.text(ready.calibration.text if ready else given.text, offline=given.offline)
     subject = load(given.model, given, report)
     analysis = None
     if ready is None:
         if given.ratio == 0:
             report.say("A ratio of 0 removes nothing; the dense model is exported.")
+        allocation, recovery = planning.combination(given.method, given.allocation, given.recovery)
+        feasibility.check(subject, given, allocation, recovery)
         analysis = run_analysis(subject, given, report, recoveries=[recovery])
         ready = make_plan(analysis, given, same_width=given.same_width or given.export in ("native", "twin"))
         if given.export == "gguf" and not foresight.storable(subject, ready, "gguf"):
@@ -99,7 +113,7 @@ def prune(given: Arguments, report: Report) -> dict[str, Any]:
     return {
         "parameters_before": before.parameters,
         "parameters_after": after.parameters,
-        "ratio": ready.ratio_achieved,
+        "ratio": pruned.plan.ratio_achieved,
         "ratio_requested": ready.ratio_requested,
         "count": ready.count,
         "seconds": pruned.seconds,

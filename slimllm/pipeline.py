@@ -23,7 +23,7 @@ from slimllm.memory import watch_peak
 from slimllm.methods import method, settings
 from slimllm.models import Pruned, Subject
 from slimllm.places import ELSEWHERE, home
-from slimllm.planning import check_plan
+from slimllm.planning import check_plan, refigured
 from slimllm.pruning import Work, prune_layer
 from slimllm.recovery import RECOVERIES
 from slimllm.scoring import analyse_layer, units_of
@@ -180,9 +180,11 @@ def prune(
     untouched.
 
     Every `Progress` carries the `LayerReport` just finished. Closing the generator early leaves nothing
-    behind. The `analysis` that the plan was made from spares a method that learns from learning again.
+    behind. What the plan says of its own size is computed anew. The `analysis` that the plan was made from
+    spares a method that learns from learning again.
     """
     check_plan(plan, subject.shape)
+    plan = refigured(plan, subject.shape)
     start, peak = time.perf_counter(), watch_peak(subject.device)
     tokens = texts.calibration_tokens(
         text, subject.tokenizer, plan.calibration, max_length=subject.shape.max_length

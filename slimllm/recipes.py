@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -18,15 +19,29 @@ from slimllm.shapes import SITES, Unit
 from slimllm.typed import typed
 from slimllm.types import MOST_SEED, Calibration, Pin, Plan, Refusal, check_seed
 
-FORMAT = 1
+FORMAT, CHECKSUM = 1, "checksum"
 Kind = TypeVar("Kind")
 
 
 def plan_to_dict(plan: Plan) -> dict[str, Any]:
-    """The plan as JSON-able data; options and versions become objects."""
+    """The plan as JSON-able data; options and versions become objects. By its checksum it is known whether a
+    person has changed it since."""
     data = dataclasses.asdict(plan)
     data["options"], data["versions"] = dict(plan.options), dict(plan.versions)
-    return {"format": FORMAT, **data}
+    data = {"format": FORMAT, **data}
+    return {**data, CHECKSUM: checksum(data)}
+
+
+def checksum(data: Mapping[str, Any]) -> str:
+    """A short SHA-256 of all else that a plan's data say."""
+    rest = {key: value for key, value in data.items() if key != CHECKSUM}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def is_edited(data: Mapping[str, Any]) -> bool:
+    """Whether a plan's data were changed since this program wrote them; those of versions that wrote no
+    checksum are not known to be."""
+    return data.get(CHECKSUM, checksum(data)) != checksum(data)
 
 
 def plan_text(plan: Plan) -> str:
@@ -61,8 +76,20 @@ def read_plan(path: Path) -> Plan:
         raise Refusal(f"Plan '{path}' cannot be read; give the path of a plan.json.") from failure
 
 
+def read_witness(path: Path) -> Plan:
+    """The plan that an export was made by; a `Refusal` where it is not as it was written, too."""
+    plan = read_plan(path)
+    if is_edited(json.loads(path.read_text(encoding="utf-8-sig"))):
+        raise Refusal(
+            f"'{path}' was changed after the export, so it does not tell any more what was done; put back "
+            "what it was, or export the model again."
+        )
+    return plan
+
+
 def plan_from_text(text: str, name: str = "The plan") -> Plan:
-    """The plan in a JSON text, every field checked; a `Refusal` that names the first fault."""
+    """The plan in a JSON text, every field checked; a `Refusal` that names the first fault. Figures that
+    follow from the rest are left out where the text was changed since they were computed."""
     try:
         data = json.loads(text, parse_constant=_refuse_constant)
         json.dumps(data, ensure_ascii=False).encode()  # a ValueError for halves of letters
@@ -75,7 +102,8 @@ def plan_from_text(text: str, name: str = "The plan") -> Plan:
             f"{name} is not a plan of format {FORMAT}; make one with the plan command or the Tune page."
         )
     try:
-        return _checked(data)
+        plan = _checked(data)
+        return dataclasses.replace(plan, ratio_achieved=0.0, predicted_error=()) if is_edited(data) else plan
     except Fault as fault:
         raise Refusal(f"{name} {fault}; make it again with the plan command or the Tune page.") from None
 

@@ -189,22 +189,27 @@ def tokens(documents: Sequence[str], tokenizer: Any, *, limit: int | None = None
     return torch.tensor(ids[:limit], dtype=torch.int64)
 
 
-def calibration_tokens(source: Text, tokenizer: Any, wanted: Calibration, *, max_length: int) -> Tensor:
-    """Token ids (samples, length) of a seeded shuffle of the calibration part's documents.
-
-    Raises `Refusal` where the text is too short or the length is more than the model can read.
-    """
+def check_calibration(wanted: Calibration) -> None:
+    """Refuses a calibration that is possible with no text and no model."""
     if wanted.samples < 1 or wanted.length < 2:
         raise Refusal(
             f"{wanted.samples} samples of {wanted.length} tokens say nothing; use at least 1 sample of "
             "2 tokens."
         )
+    check_seed(wanted.seed)
+
+
+def calibration_tokens(source: Text, tokenizer: Any, wanted: Calibration, *, max_length: int) -> Tensor:
+    """Token ids (samples, length) of a seeded shuffle of the calibration part's documents.
+
+    Raises `Refusal` where the text is too short or the length is more than the model can read.
+    """
+    check_calibration(wanted)
     if wanted.length > max_length:
         raise Refusal(
             f"A length of {wanted.length} tokens is more than this model's {max_length}; use a smaller "
             "--length."
         )
-    check_seed(wanted.seed)
     documents = list(source.part("calibration"))
     random.Random(wanted.seed).shuffle(documents)
     needed = wanted.samples * wanted.length

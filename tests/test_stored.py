@@ -3,7 +3,6 @@ the last bit where nothing changed it, whatever dtype was computed in – unless
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -11,8 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_model, tiny_subject, tiny_tokenizer
+from conftest import tiny_model, tiny_tokenizer
 from safetensors.torch import load_file, save_file
+from test_export_gguf import worded
 from torch import Tensor
 
 import slimllm
@@ -187,7 +187,7 @@ def test_too_large_a_number_for_the_dtype_of_the_source_stays_a_number() -> None
 def test_a_gguf_of_floats_keeps_them_and_one_of_quantised_weights_is_as_computed(
     tmp_path: Path, page: Path
 ) -> None:
-    subject = dataclasses.replace(tiny_subject(), files={})
+    subject = worded()
     subject.model.to(HALF)
     whole = pruned_to(subject, page, 0.0, recovery="none")
     slimllm.save(whole, tmp_path / "packed", wanted="gguf")

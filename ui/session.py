@@ -12,7 +12,7 @@ from typing import Any
 
 from slimllm.methods import settings
 from slimllm.models import Pruned, Subject
-from slimllm.planning import check_plan
+from slimllm.planning import check_plan, told
 from slimllm.types import Analysis, Calibration, LayerAnalysis, LayerReport, Plan, Refusal
 from ui import presets
 from ui.aftermath import Diary, page_folder
@@ -271,10 +271,11 @@ class Session:
             self.mark("plan")
 
     def take_plan(self, plan: Plan) -> None:
-        """Makes a plan from a file or a run the present one; a `Refusal` where it is for another model."""
+        """Makes a plan from a file or a run the present one, its figures computed anew; a `Refusal` where it
+        is for another model."""
         check_plan(plan, self.known.shape)
         self.suit(plan)
-        self.push(plan)
+        self.push(told(self.known, plan))
         self.mark("controls", "bank")
 
     def step(self, by: int) -> None:
