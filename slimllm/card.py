@@ -75,6 +75,9 @@ def described(source: str, offline: bool) -> Card:
         sources.check_folder(folder, source)
     config = models.read_config(place, source, offline)
     subject = sketch(config, source)
+    if folder is not None:
+        with models.refused(source, local=True):
+            models.check_tokenizer(models.read_tokenizer(folder, source), subject.shape.vocab, source)
     with models.refused(source, local=True):
         steps, kinds = tuple(steps_of(subject)), tuple(ways(subject))
     shape = subject.shape
@@ -156,7 +159,7 @@ def in_llamacpp(subject: Subject) -> str:
     name, config = forms.base_of(subject), subject.model.config
     reason = llamacpp.hindrance(name, config, subject.shape.head_size, subject.tokenizer)
     if not reason:
-        return "--export gguf writes what it reads."
+        return "--export gguf writes what it reads; with --align 32 it can quantise all of that."
     return (
         f"no GGUF is written here ({reason}); its own converter knows the architecture "
         f"'{GGUF[subject.shape.family]}', so native and padded by that; not tried here."

@@ -11,9 +11,8 @@ from typing import Any
 import huggingface_hub
 from tqdm import tqdm
 
-from slimllm.sources import INDEX, named_in
+from slimllm.sources import INDEX, SINGLE, named_in
 
-SINGLE = "model.safetensors"
 BESIDE = ("*.json", "*.jinja", "*.model", "*.txt")  # what a model needs besides its weights
 EVERY = 2.0  # seconds between two words on how much has come
 Say = Callable[[str], object]

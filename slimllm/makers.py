@@ -14,6 +14,7 @@ from slimllm import (
     foresight,
     forms,
     hub,
+    llamacpp,
     pipeline,
     planning,
     recipes,
@@ -106,6 +107,8 @@ def prune(given: Arguments, report: Report) -> dict[str, Any]:
     ):
         report.say(doubt)
     foresight.check(subject, ready, given.export)
+    if given.export == "gguf" and (coarse := llamacpp.coarse_words([c for c in ready.channels if c])):
+        report.say(coarse)
     pruned = pipeline.finish(pipeline.prune(subject, ready, text, analysis), report.progress)
     recipe = f"python -m slimllm prune --model {given.model} --plan plan.json --out DIR"
     exported = export(pruned, given, report, recipe)

@@ -139,9 +139,8 @@ def load(
         builder: Any = transformers.AutoModelForCausalLM
         if getattr(config, "slim", None):
             builder = slim_class(config.slim, source)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
+        tokenizer = read_tokenizer(folder, source)
+        check_tokenizer(tokenizer, config.vocab_size, source)
         how = place_of(folder, kind, source, place, spread)
         if how == "lent":
             say(f"'{source}' is larger than the free memory, so its layers are read when they are needed.")
@@ -178,19 +177,56 @@ def with_files(made: Subject, folder: Path, dtype: str) -> Subject:
 
 
 def checked(made: Subject) -> Subject:
-    """The subject, unless its tokenizer does not work or belongs to another model, or its own widths do not
-    fit together."""
-    made.tokenizer.decode(made.tokenizer("A word.").input_ids)  # which raises where its settings are damaged
-    words, known = made.tokenizer.vocab_size, made.shape.vocab
-    if words > known:
-        raise Refusal(
-            f"The tokenizer of '{made.source}' has {words:,} words and the model knows {known:,}; "
-            "give it its own tokenizer."
-        )
+    """The subject, unless its own widths do not fit together; tokens that it has no row for are refused where
+    they are read."""
+    if len(made.tokenizer) > made.shape.vocab:
+        made.model.get_input_embeddings().register_forward_pre_hook(check_rows)
     if getattr(made.model.config, "slim", None):
         with torch.inference_mode():
             made.model(input_ids=torch.zeros(1, 2, dtype=torch.int64, device=made.device), use_cache=False)
     return made
+
+
+def read_tokenizer(folder: Path, source: str) -> Any:
+    """The tokenizer of a folder; a `Refusal` where transformers cannot read it."""
+    try:
+        return transformers.AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as failure:  # whatever the libraries of the many kinds of tokenizers raise
+        reason = str(failure).strip().partition("\n")[0][:200] or type(failure).__name__
+        raise Refusal(
+            f"The tokenizer of '{source}' cannot be read ({reason.rstrip('.')}); give the folder a "
+            "tokenizer.json, as save_pretrained writes it."
+        ) from failure
+
+
+def check_tokenizer(tokenizer: Any, rows: int, source: str) -> None:
+    """Refuses a tokenizer that does not work, or has words for which the model has no row of its embedding –
+    but for those that stand for pictures and the like, which no text should have."""
+    tokenizer.decode(tokenizer("A word.").input_ids)  # which raises where its settings are damaged
+    if tokenizer.vocab_size > rows:
+        raise Refusal(
+            f"The tokenizer of '{source}' has {tokenizer.vocab_size:,} words and the model knows {rows:,}; "
+            "give it its own tokenizer."
+        )
+    named = tokenizer.special_tokens_map.items()
+    places = {token for name, token in named if name.startswith(("image", "audio", "video"))}
+    beyond = sorted(word for word, index in tokenizer.get_vocab().items() if index >= rows)
+    if beyond and not places.issuperset(beyond):
+        raise Refusal(
+            f"The tokenizer of '{source}' has {len(beyond)} added tokens, such as {beyond[0]}, and the model "
+            f"has no row for them among its {rows:,}; add rows (resize_token_embeddings), or take them out."
+        )
+
+
+def check_rows(embedding: Any, given: tuple[torch.Tensor, ...]) -> None:
+    """Refuses tokens that an embedding has no row for."""
+    if int(given[0].max()) >= embedding.num_embeddings:
+        raise Refusal(
+            "The text holds a token that stands for a picture or the like, which this model cannot read; "
+            "take it out."
+        )
 
 
 def check_complete(missing: Collection[str], source: str) -> None:

@@ -25,7 +25,9 @@ from slimllm.slim import built
 from slimllm.types import Refusal
 
 STARTER = "smollm2"
-INDEX = "model.safetensors.index.json"
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+ADAPTER = "adapter_config.json"
+FLOATS = ("F64", "F32", "F16", "BF16")  # weights as they are, as safetensors calls them
 GGUF_FLOATS = {0: "F32", 1: "F16", 32: "BF16"}  # general.file_type → the dtype of weights not quantised
 
 
@@ -60,6 +62,11 @@ def check_folder(folder: Path, source: str) -> None:
         raise Refusal(
             f"'{out}' of '{source}' is a link out of the folders that are opened here; copy the file."
         )
+    if (folder / ADAPTER).is_file():
+        raise Refusal(
+            f"'{source}' holds an adapter ({ADAPTER}), which is no model by itself; merge it into its base "
+            "model first (peft: merge_and_unload, then save_pretrained) and give that folder."
+        )
     if not (folder / "config.json").is_file():
         raise Refusal(
             f"'{source}' has no config.json, so it is not a model folder; give the folder that holds one."
@@ -70,7 +77,12 @@ def check_folder(folder: Path, source: str) -> None:
                 f"'{source}' holds only pickled weights, which can run code when opened; convert them "
                 "to safetensors."
             )
+        if packed := sorted(file.name for file in folder.glob("*.gguf")):
+            raise Refusal(
+                f"'{source}' holds {len(packed)} GGUF files; name one of them, such as {packed[0]}."
+            )
         raise Refusal(f"'{source}' holds no .safetensors weights; give a complete model folder.")
+    weight_files(folder, source)
     for index in folder.glob("*.safetensors.index.json"):
         lacking = [name for name in named_in(index, source) if not (folder / name).is_file()]
         if lacking:
@@ -94,13 +106,9 @@ class Stored:
 
 def stored_in(folder: Path, source: str) -> list[Stored]:
     """Every tensor of a safetensors checkpoint, from the headers of its files; a `Refusal` where one is
-    damaged."""
-    index = folder / INDEX
-    files = sorted(folder.glob("*.safetensors"))
-    if index.is_file():
-        files = [folder / name for name in named_in(index, source)]
+    damaged, or where its weights are no plain numbers."""
     found = []
-    for file in files:
+    for file in weight_files(folder, source):
         try:
             with safe_open(file, "pt") as opened:
                 for name in opened.keys():  # noqa: SIM118 – not a mapping
@@ -110,7 +118,34 @@ def stored_in(folder: Path, source: str) -> list[Stored]:
             raise Refusal(
                 f"'{file.name}' of '{source}' is damaged or cut off and cannot be loaded; fetch it again."
             ) from failure
+    for tensor in found:
+        if tensor.dtype not in FLOATS and tensor.name.endswith((".weight", ".bias")):
+            raise Refusal(
+                f"'{source}' holds weights of type {tensor.dtype} ({tensor.name}), which say nothing by "
+                "themselves; give it unquantised."
+            )
     return found
+
+
+def weight_files(folder: Path, source: str) -> list[Path]:
+    """The safetensors files that hold a model's weights: the one that has the usual name, or those of the
+    index; a `Refusal` where there are both, or neither."""
+    single, index = folder / SINGLE, folder / INDEX
+    named = named_in(index, source) if index.is_file() else []
+    if named and single.is_file() and SINGLE not in named:
+        raise Refusal(
+            f"'{source}' holds its weights twice, in {SINGLE} and in the files that {INDEX} names; take one "
+            "of the two away."
+        )
+    if named or single.is_file():
+        return [folder / name for name in named] or [single]
+    others = sorted(file.name for file in folder.glob("*.safetensors"))
+    if len(others) == 1:
+        raise Refusal(f"The weights of '{source}' are in {others[0]}; call that file {SINGLE}.")
+    raise Refusal(
+        f"'{source}' holds {len(others)} files of weights and no {INDEX} that says what is where; complete "
+        "the download."
+    )
 
 
 def kept_in(folder: Path, source: str) -> dict[str, Stored]:

@@ -24,10 +24,9 @@ def check_target(folder: str | Path, source: str = "") -> Path:
         folder = path_of(folder).resolve()
         if folder.exists() and not folder.is_dir():
             raise Refusal(f"'{folder}' is a file; name a folder to export to.")
-        if overlaps(folder, source):
+        if relation := overlap(folder, source):
             raise Refusal(
-                f"'{folder}' is where the model '{source}' comes from, is inside of it or holds it; choose "
-                "another folder."
+                f"'{folder}' {relation} where the model '{source}' comes from; choose another folder."
             )
         check_content(folder)
         ground = next(place for place in folder.parents if place.exists())
@@ -61,15 +60,16 @@ def check_content(folder: Path) -> None:
         )
 
 
-def overlaps(folder: Path, source: str) -> bool:
-    """Whether a folder is one of the places that a model is read from, is inside of such a folder, or holds
-    such a place: by what they are, whatever their names."""
-    around = set(identities(folder))
-    own = identity(folder)
-    return any(
-        own in set(identities(place)) or (place.is_dir() and identity(place) in around)
-        for place in places_of(source)
-    )
+def overlap(folder: Path, source: str) -> str:
+    """How a folder lies to the places that a model is read from, by what they are, whatever their names:
+    "is", "is inside of" or "holds"; empty where it has nothing to do with them."""
+    around, own = set(identities(folder)), identity(folder)
+    for place in places_of(source):
+        if own is not None and own in set(identities(place)):
+            return "is" if own == identity(place) else "holds"
+        if place.is_dir() and identity(place) in around:
+            return "is inside of"
+    return ""
 
 
 def places_of(source: str) -> list[Path]:

@@ -26,10 +26,10 @@ from safetensors import SafetensorError
 
 from slimllm.types import Refusal
 
-LEFT = re.compile(r"\.(.+)\.[0-9a-f]{8}\.partial")
+LEFT = re.compile(r"\.(.+)\.[0-9a-f]{8}\.(partial|begun)")
 MARK = "made-by-slimllm"  # the file by which such a folder is known to be ours
 NEW, OLD, SPENT = "new", "old", "spent"  # in it: what is made, what was there before, and that it may go
-UNMARKED = 60.0  # seconds within which a new folder has its mark
+UNMARKED = 60.0  # seconds within which a folder that is begun has its mark
 TEMPORARY = "slimllm-session-"  # folders in the system's place for what is temporary
 REMEDY = "free space or choose another place"
 
@@ -108,16 +108,18 @@ def replace_folder(
 @contextlib.contextmanager
 def scratch(path: Path) -> Iterator[Path]:
     """A new folder beside a path, held by this program, that is gone afterwards."""
-    space = beside(path)
-    space.mkdir(parents=True)
-    try:
-        with contextlib.ExitStack() as stack:
-            with contextlib.suppress(OSError):  # a file system without locks
-                stack.enter_context(held(space))
-            (space / MARK).touch()
+    begun = beside(path)
+    begun.mkdir(parents=True)
+    space = begun.with_suffix(".partial")
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # a file system without locks
+            stack.enter_context(held(begun))
+        (begun / MARK).touch()
+        begun.rename(space)  # nobody sees it before it is marked and held
+        try:
             yield space
-    finally:
-        clear(space, path)
+        finally:
+            clear(space, path)
 
 
 @contextlib.contextmanager
@@ -132,7 +134,7 @@ def temporary() -> Iterator[Path]:
 
 
 def beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.begun")
 
 
 @contextlib.contextmanager
@@ -227,15 +229,17 @@ def mend(left: Path) -> Path | None:
         if is_left(left):
             clear(left, path)
             return path
-        if time.time() - left.stat().st_mtime > UNMARKED:
-            left.rmdir()  # a kill before it was marked; where anything is in it, it is not ours
+        if match[2] == "begun" and time.time() - left.stat().st_mtime > UNMARKED:
+            (left / MARK).unlink(missing_ok=True)
+            left.rmdir()  # where anything else is in it, it is not ours
             return path
     return None
 
 
 def is_left(folder: Path) -> bool:
     """Whether a folder is one that something was being made in."""
-    return LEFT.fullmatch(folder.name) is not None and (folder / MARK).is_file()
+    match = LEFT.fullmatch(folder.name)
+    return match is not None and match[2] == "partial" and (folder / MARK).is_file()
 
 
 def abandoned() -> int:

@@ -212,8 +212,8 @@ def test_bad_day_kill_between_two_renames(tmp_path: Path) -> None:
     (tmp_path / ".small.0123abcd.partial/old").mkdir(parents=True)
     (tmp_path / ".small.0123abcd.partial/old/slimllm.json").write_text("{}")
     (tmp_path / ".small.0123abcd.partial" / whole.MARK).touch()
-    (tmp_path / ".small.4567cdef.partial").mkdir()
-    os.utime(tmp_path / ".small.4567cdef.partial", (1, 1))
+    (tmp_path / ".small.4567cdef.begun").mkdir()
+    os.utime(tmp_path / ".small.4567cdef.begun", (1, 1))
     said: list[str] = []
     whole.mended(tmp_path / "small", said.append)
     assert len(said) == 1

@@ -165,7 +165,7 @@ def test_an_option_that_cannot_be_met_is_refused_before_a_model_is_read(
 
 
 NEVER = {  # what this model can never give
-    "--ratio 0.97": "At most 0.9",
+    "--ratio 0.97": "At most 0.8",
     "--ratio 0.9 --align 96": "At most",
     "--ratio 0.9 --same-width --align 96": "At most",
     "--length 1000 --samples 1 --ratio 0.3": "more than this model's 512",

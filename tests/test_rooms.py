@@ -22,6 +22,7 @@ PURE = {
     "rankings",
     "budget",
     "allocation",
+    "consistency",
     "planning",
     "pins",
     "balance",
@@ -38,7 +39,8 @@ ALLOWED: dict[str, set[str]] = {  # module of slimllm → modules of slimllm it 
     "methods": {"types", "shapes", "rankings"},
     "budget": {"types", "shapes", "recovery"},
     "allocation": {"types", "shapes", "budget"},
-    "planning": {"types", "shapes", "budget", "allocation", "methods", "recovery"},
+    "consistency": {"types", "shapes", "budget"},
+    "planning": {"types", "shapes", "budget", "allocation", "consistency", "methods", "recovery"},
     "balance": {"types", "shapes", "budget", "allocation", "planning"},
     "pins": {"types", "shapes", "budget", "allocation", "planning"},
     "families": {"types", "shapes"},
@@ -46,6 +48,9 @@ ALLOWED: dict[str, set[str]] = {  # module of slimllm → modules of slimllm it 
     "sources": {"types", "families", "places", "whole", "slim", "elsewhere"},
     "fetching": {"sources"},
     "memory": set(),
+    "inventory": set(),
+    "targets": {"types", "places", "sources", "inventory"},
+    "analysis_files": {"types", "whole"},
 }
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import gradio as gr
 
-from slimllm import planning
+from slimllm import options, planning
 from slimllm.answers import plain
 from slimllm.recipes import plan_from_text, plan_to_dict
 from slimllm.types import Refusal
@@ -26,6 +26,16 @@ from ui.registry import REGISTRY
 from ui.runs import Column, Run
 from ui.session import Session
 from ui.wishes import asked_for, calibration_of, plan_for
+
+USUAL = {  # what the plan endpoint takes where nothing else is asked for
+    "ratio": 0.2,
+    "recovery": "auto",
+    "allocation": "auto",
+    "unit": "auto",
+    "align": 8,
+    "count": "decoder",
+    "same_width": False,
+}
 
 
 def build(device: str, dtype: str, offline: bool) -> None:
@@ -129,7 +139,19 @@ class Endpoints:
         others are named; or takes a whole plan as it is."""
         session = session_of(request)
         if plan:
-            session.take_plan(plan_from_text(json.dumps(plan)))
+            read = plan_from_text(json.dumps(plan))
+            asked = {
+                "ratio": ratio,
+                "recovery": recovery,
+                "allocation": allocation,
+                "unit": unit,
+                "align": align,
+                "count": count,
+                "same_width": same_width,
+            }
+            named = {name: value for name, value in asked.items() if value != USUAL[name]}
+            options.check_against(read, named)
+            session.take_plan(read)
         else:
             session.push(
                 plan_for(session.known, None, ratio, recovery, allocation, unit, align, count, same_width)

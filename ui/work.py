@@ -14,7 +14,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from slimllm import card, checkpoint, evaluate, gates, pipeline, planning, reloaded, texts, tuning, whole
+from slimllm import (
+    card,
+    checkpoint,
+    evaluate,
+    forms,
+    gates,
+    pipeline,
+    planning,
+    reloaded,
+    texts,
+    tuning,
+    whole,
+)
 from slimllm.analysis_files import holds_moments
 from slimllm.models import Subject
 from slimllm.places import home
@@ -227,6 +239,7 @@ def start_export(registry: Registry, session: Session, number: int | None, tier:
     """The job that writes, verifies and packs the checkpoint of a run; pruned again from its plan if need
     be."""
     run = session.run(number)
+    forms.check_wanted(tier)
 
     def steps(job: Job) -> Steps:
         job.say(f"Opening the model of {run.name}.")
