@@ -151,6 +151,8 @@ def write(subject: Subject, prompt: str, given: Arguments) -> tuple[str, int, fl
 def compare(given: Arguments, report: Report) -> dict[str, Any]:
     text = texts.text(given.text, offline=given.offline)
     rows = []
+    for source in given.model:  # before the first one is measured
+        cards.examine(source, given.offline)
     for source in given.model:
         subject = load(source, given, report, spread=True)
         peak = watch_peak(subject.device)

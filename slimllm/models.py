@@ -179,8 +179,9 @@ def with_files(made: Subject, folder: Path, dtype: str) -> Subject:
 def checked(made: Subject) -> Subject:
     """The subject, unless its own widths do not fit together; tokens that it has no row for are refused where
     they are read."""
-    if len(made.tokenizer) > made.shape.vocab:
-        made.model.get_input_embeddings().register_forward_pre_hook(check_rows)
+    known = made.tokenizer.get_vocab().items()
+    if words := {index: word for word, index in known if index >= made.shape.vocab}:
+        made.model.get_input_embeddings().register_forward_pre_hook(partial(check_rows, words))
     if getattr(made.model.config, "slim", None):
         with torch.inference_mode():
             made.model(input_ids=torch.zeros(1, 2, dtype=torch.int64, device=made.device), use_cache=False)
@@ -195,37 +196,40 @@ def read_tokenizer(folder: Path, source: str) -> Any:
         )
     except Exception as failure:  # whatever the libraries of the many kinds of tokenizers raise
         reason = str(failure).strip().partition("\n")[0][:200] or type(failure).__name__
+        why = "" if reason.endswith(":") else f" ({reason.rstrip('.')})"
         raise Refusal(
-            f"The tokenizer of '{source}' cannot be read ({reason.rstrip('.')}); give the folder a "
-            "tokenizer.json, as save_pretrained writes it."
+            f"The tokenizer of '{source}' cannot be read{why}; give the folder a tokenizer.json, as "
+            "save_pretrained writes it."
         ) from failure
 
 
 def check_tokenizer(tokenizer: Any, rows: int, source: str) -> None:
     """Refuses a tokenizer that does not work, or has words for which the model has no row of its embedding –
-    but for those that stand for pictures and the like, which no text should have."""
-    tokenizer.decode(tokenizer("A word.").input_ids)  # which raises where its settings are damaged
+    but for tokens with a part of their own that no text needs: padding, pictures, or ends that the class of
+    the tokenizer makes up."""
+    sample = tokenizer("A word.").input_ids
+    tokenizer.decode(sample)  # which raises where its settings are damaged
     if tokenizer.vocab_size > rows:
         raise Refusal(
             f"The tokenizer of '{source}' has {tokenizer.vocab_size:,} words and the model knows {rows:,}; "
             "give it its own tokenizer."
         )
-    named = tokenizer.special_tokens_map.items()
-    places = {token for name, token in named if name.startswith(("image", "audio", "video"))}
+    parts = {token for token in tokenizer.special_tokens_map.values() if isinstance(token, str)}
     beyond = sorted(word for word, index in tokenizer.get_vocab().items() if index >= rows)
-    if beyond and not places.issuperset(beyond):
+    if not parts.issuperset(beyond) or max(sample, default=0) >= rows:
         raise Refusal(
             f"The tokenizer of '{source}' has {len(beyond)} added tokens, such as {beyond[0]}, and the model "
             f"has no row for them among its {rows:,}; add rows (resize_token_embeddings), or take them out."
         )
 
 
-def check_rows(embedding: Any, given: tuple[torch.Tensor, ...]) -> None:
-    """Refuses tokens that an embedding has no row for."""
-    if int(given[0].max()) >= embedding.num_embeddings:
+def check_rows(words: Mapping[int, str], embedding: Any, given: tuple[torch.Tensor, ...]) -> None:
+    """Refuses tokens that an embedding has no row for, by these words of the tokenizer."""
+    token = int(given[0].max())
+    if token >= embedding.num_embeddings:
         raise Refusal(
-            "The text holds a token that stands for a picture or the like, which this model cannot read; "
-            "take it out."
+            f"The text holds '{words.get(token, token)}', a token that this model has no row for; take it "
+            "out."
         )
 
 

@@ -83,16 +83,20 @@ def add_tokens(folder: Path, *, special: bool, key: str = "") -> None:
         file.write_text(json.dumps({**json.loads(file.read_text()), key: "<one>"}))
 
 
-def old_words(folder: Path, name: str = "") -> None:
-    """A tokenizer as it was before tokenizer.json: a vocabulary, merges, and perhaps a class."""
+def old_words(folder: Path, name: str = "", *, made_up: bool = False, added: int = 0) -> None:
+    """A tokenizer as it was before tokenizer.json: a vocabulary, merges, and perhaps a class, which makes up
+    special tokens where none are named."""
     vocabulary = {**tiny_tokenizer().get_vocab()}
     for file in ("tokenizer.json", "tokenizer_config.json"):
         (folder / file).unlink()
     (folder / "vocab.json").write_text(json.dumps(vocabulary))
     (folder / "merges.txt").write_text("#version: 0.2\n")
     if name:
-        told = {"tokenizer_class": name, "unk_token": "a", "eos_token": "a", "bos_token": "a"}
-        (folder / "tokenizer_config.json").write_text(json.dumps(told))
+        ends = {} if made_up else {"unk_token": "a", "eos_token": "a", "bos_token": "a"}
+        (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": name, **ends}))
+    if added:
+        tokens = {f"<{place}>": 256 + place for place in range(added)}
+        (folder / "added_tokens.json").write_text(json.dumps(tokens))
 
 
 def remove(*names: str) -> Callable[[Path], None]:
@@ -134,6 +138,7 @@ FINE: dict[str, Callable[[Path], object]] = {
     ),
     "an old tokenizer with its class": lambda f: old_words(f, "GPT2Tokenizer"),
     "no generation config": remove("generation_config.json"),
+    "an end that the tokenizer's class makes up": lambda f: old_words(f, "GPT2Tokenizer", made_up=True),
     "a token for pictures": lambda f: add_tokens(f, special=True, key="image_token"),
 }
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -141,6 +146,10 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "only an adapter": (only_adapter, "holds an adapter"),
     "added tokens": (lambda f: add_tokens(f, special=False), "2 added tokens, such as <one>"),
     "added special tokens": (lambda f: add_tokens(f, special=True), "2 added tokens, such as <one>"),
+    "tokens added to an old tokenizer": (
+        lambda f: old_words(f, "GPT2Tokenizer", added=2),
+        "2 added tokens, such as <0>",
+    ),
     "words of another model": (words_of_another, "256 words and the model knows 200"),
     "weights twice": (doubled, "holds its weights twice"),
     "shards without an index": (lambda f: shard(f, ""), "2 files of weights and no"),
@@ -235,5 +244,5 @@ def test_a_token_for_pictures_is_refused_where_a_text_has_it(folder: Path, tmp_p
         lambda: next(evaluate.perplexity(subject, ids, 16)),
         lambda: next(evaluate.generate(subject, "See <one>")),
     ):
-        with pytest.raises(Refusal, match="stands for a picture"):
+        with pytest.raises(Refusal, match="holds '<one>', a token that this model has no row for"):
             read()
