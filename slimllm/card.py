@@ -65,8 +65,8 @@ def card(source: str, *, offline: bool = False) -> Card:
         return Card(source, False, str(refusal))
 
 
-def described(source: str, offline: bool) -> Card:
-    """The card of a supported model; a `Refusal` for any other."""
+def examine(source: str, offline: bool) -> tuple[Path | None, Subject]:
+    """(folder or GGUF file, model without memory) of a supported model; a `Refusal` for any other."""
     place = sources.whereabouts(source) if source else None
     if place is not None and place.suffix == ".gguf" and sources.conversion(place).is_dir():
         place = sources.conversion(place)
@@ -83,13 +83,19 @@ def described(source: str, offline: bool) -> Card:
     if folder is not None:
         inspection.check_promise(subject.model, stored, source)
         with models.refused(source, local=True):
-            models.read_tokenizer(folder, source)
+            models.check_tokenizer(models.read_tokenizer(folder, source), subject.shape.vocab, source)
+    return place, subject
+
+
+def described(source: str, offline: bool) -> Card:
+    """The card of a supported model; a `Refusal` for any other."""
+    place, subject = examine(source, offline)
     with models.refused(source, local=True):
         steps, kinds = tuple(steps_of(subject)), tuple(ways(subject))
     shape = subject.shape
-    dtype, size, files = str(config.dtype or ""), 0, 0
-    if folder is not None:
-        dtype, size, files = weights(folder, source)
+    dtype, size, files = str(subject.model.config.dtype or ""), 0, 0
+    if place is not None and place.is_dir():
+        dtype, size, files = weights(place, source)
     elif place is not None:
         dtype, size, files = "gguf, converted to float32 once", place.stat().st_size, 1
     return Card(
@@ -165,7 +171,7 @@ def in_llamacpp(subject: Subject) -> str:
     name, config = forms.base_of(subject), subject.model.config
     reason = llamacpp.hindrance(name, config, subject.shape.head_size, subject.tokenizer)
     if not reason:
-        return "--export gguf writes what it reads."
+        return "--export gguf writes what it reads; with --align 32 it can quantise all of that."
     return (
         f"no GGUF is written here ({reason}); its own converter knows the architecture "
         f"'{GGUF[subject.shape.family]}', so native and padded by that; not tried here."

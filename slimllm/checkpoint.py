@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Generator, Sequence
 from pathlib import Path
@@ -14,12 +13,14 @@ from torch import Tensor
 
 from slimllm import llamacpp, modeling_slim, whole
 from slimllm.forms import Form, base_of, choose, name_of
-from slimllm.label import FACTS, Export, describe
+from slimllm.inventory import is_all_ours
+from slimllm.label import Export, describe
 from slimllm.lending import is_lent, opened
 from slimllm.models import Pruned, Subject
-from slimllm.places import path_of
 from slimllm.proof import compare, how_of, reload_elsewhere
 from slimllm.recipes import plan_text
+from slimllm.stored import as_stored, dtype_of, dtype_words
+from slimllm.targets import check_target
 from slimllm.types import Progress, Refusal
 
 
@@ -33,38 +34,29 @@ def export(
 ) -> Generator[Progress, None, Export]:
     """The export of a pruned model into `folder`: complete, verified, all or nothing.
 
-    `recipe` is the command line that repeats it, `card_notes` further lines for the model card.
+    `recipe` is the command line that repeats it, `card_notes` further lines for the model card. A folder that
+    holds anything but an earlier export, or what the model comes from, is refused; see `targets`.
     """
-    folder = check_target(folder)
-    form = choose(pruned, wanted)
+    folder, how = check_target(folder, pruned.subject.source), how_of(pruned.subject)
+    kept = as_stored(pruned)
+    form = choose(kept, wanted)
     yield Progress("export", 1, 4, form.words)
     unwritten = f"The export cannot be written to '{folder}'"
-    with whole.replace_folder(folder, unwritten, "free space or name another folder") as scratch:
-        size, parameters = write(form, pruned, scratch)
+    aside: list[str] = []
+    with whole.replace_folder(
+        folder, unwritten, "free space or name another folder", spendable=is_all_ours, say=aside.append
+    ) as scratch:
+        size, parameters = write(form, kept, scratch)
         yield Progress("export", 2, 4, f"{size / 2**20:.1f} MiB written; loading them in a fresh process")
-        found = reload_elsewhere([scratch], how_of(pruned.subject))
-        difference = compare(pruned.subject, found[0])
-        done = Export(form.tier, str(folder), size, parameters, True, difference, form.words)
+        found = reload_elsewhere([scratch], how)
+        difference = compare((kept if how.exact else pruned).subject, found[0])
+        done = Export(
+            form.tier, str(folder), size, parameters, True, difference, form.words, dtype_words(kept.subject)
+        )
         yield Progress("export", 3, 4, f"Verified; largest difference of a logit {difference:.1e}")
         describe(done, pruned, scratch, recipe, card_notes)
-    yield Progress("export", 4, 4, f"Exported to {folder}", done)
+    yield Progress("export", 4, 4, " ".join((f"Exported to {folder}", *aside)), done)
     return done
-
-
-def check_target(folder: str | Path) -> Path:
-    """The absolute path to export to; a `Refusal` where something else is there or nothing can be written."""
-    try:
-        folder = path_of(folder).resolve()
-        if folder.exists() and not folder.is_dir():
-            raise Refusal(f"'{folder}' is a file; name a folder to export to.")
-        if folder.is_dir() and any(folder.iterdir()) and not (folder / FACTS).is_file():
-            raise Refusal(f"Folder '{folder}' is not empty and no earlier export; name another folder.")
-        ground = next(place for place in folder.parents if place.exists())
-    except OSError as failure:
-        raise Refusal(f"'{folder}' cannot be read ({failure.strerror}); name another folder.") from failure
-    if not ground.is_dir() or not os.access(ground, os.W_OK | os.X_OK):
-        raise Refusal(f"Nothing can be written in '{ground}'; name another folder.")
-    return folder
 
 
 def write(form: Form, pruned: Pruned, folder: Path) -> tuple[int, int]:
@@ -74,7 +66,7 @@ def write(form: Form, pruned: Pruned, folder: Path) -> tuple[int, int]:
     if need >= free:
         where = f"The export needs {need:,.1f} MiB and '{folder.parent}' has {free:,.1f} MiB left"
         raise Refusal(f"{where}; free space or name another folder.")
-    config.architectures, config.dtype = [name_of(form.model)], subject.dtype
+    config.architectures, config.dtype = [name_of(form.model)], dtype_of(subject)
     config.save_pretrained(folder)
     if form.tier == "gguf":
         weights = [folder / llamacpp.FILE]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from slimllm import commands, crew, makers, whole
+from slimllm import commands, crew, makers, options, whole
 from slimllm.allocation import ALLOCATIONS
 from slimllm.answers import plain
 from slimllm.credentials import VARIABLE
@@ -33,6 +33,13 @@ OK, REFUSED, CANCELLED = 0, 2, 130
 
 class Parser(argparse.ArgumentParser):
     """A parser whose complaints are one sentence with exit status 2."""
+
+    kinds: Any  # the parsers of its commands
+
+    def forget_defaults(self) -> None:
+        """From now on only what is named comes out."""
+        for action in self._actions:
+            action.default = argparse.SUPPRESS
 
     def error(self, message: str) -> Any:
         raise Refusal(f"{message[0].upper()}{message[1:].rstrip('.')}; see '{self.prog} --help'.")
@@ -82,7 +89,7 @@ class Report:
             self.say(words)
 
 
-def options() -> dict[str, Parser]:
+def shared_options() -> dict[str, Parser]:
     """Groups of options that several commands share."""
     names = ("common", "model", "reading", "scoring", "sizing", "measuring", "writing")
     groups = {name: Parser(add_help=False) for name in names}
@@ -131,7 +138,7 @@ def parser() -> Parser:
         prog="slimllm", description="See what matters inside a language model, and cut the rest away."
     )
     kinds = top.add_subparsers(dest="command", required=True, parser_class=Parser, metavar="COMMAND")
-    groups = options()
+    top.kinds, groups = kinds, shared_options()
 
     def command(name: str, words: str, run: Callable[..., dict[str, Any] | None], *shared: str) -> Parser:
         parents = [groups[group] for group in ("common", *shared)]
@@ -152,9 +159,8 @@ def parser() -> Parser:
     prune = command(
         "prune", "prune and export a checkpoint", makers.prune, "model", "reading", "scoring", "sizing"
     )
-    what = prune.add_mutually_exclusive_group(required=True)
-    what.add_argument("--plan", type=path, metavar="plan.json")
-    what.add_argument("--ratio", type=float, help="share of parameters to remove, 0 to 1")
+    prune.add_argument("--plan", type=path, metavar="plan.json", help="a plan to follow, or else --ratio")
+    prune.add_argument("--ratio", type=float, help="share of parameters to remove, 0 to 1")
     add_target(prune)
 
     add_tune(command("tune", "fine-tune a pruned model, merge and export it", makers.tune, "model"))
@@ -175,6 +181,14 @@ def parser() -> Parser:
     command("methods", "list methods, recoveries, allocations and families", commands.methods)
     add_serve(command("serve", "start the app", commands.serve))
     return top
+
+
+def named_in(arguments: Sequence[str] | None) -> dict[str, Any]:
+    """The options that a command line names itself, by the names of their variables."""
+    top = parser()
+    for each in (top, *top.kinds.choices.values()):
+        each.forget_defaults()
+    return vars(top.parse_args(arguments))
 
 
 def add_target(maker: Parser) -> None:
@@ -249,12 +263,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         quiet_libraries()
         given = parser().parse_args(arguments)
+        given.named = named_in(arguments)
         if given.offline:
             os.environ["HF_HUB_OFFLINE"] = "1"
         if crew.launched() and given.command != "analyse":
             raise Refusal(
                 f"Several processes can share 'analyse', not '{given.command}'; start it by itself."
             )
+        options.check(given)
         if "out" in given and not crew.launched():
             for place in (given.out, given.out / "*"):
                 whole.mended(place, report.say)

@@ -9,16 +9,17 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
+from slimllm import analysis_files, crew, pace, pipeline, planning, recipes, reloaded, store, texts, whole
 from slimllm import card as cards
-from slimllm import crew, pace, pipeline, planning, recipes, reloaded, store, texts, whole
 from slimllm import evaluate as evaluation
 from slimllm.allocation import ALLOCATIONS
 from slimllm.credentials import credentials
 from slimllm.families import FAMILIES
 from slimllm.lending import is_lent
 from slimllm.memory import watch_peak
-from slimllm.methods import METHODS, method
+from slimllm.methods import METHODS
 from slimllm.models import Subject
+from slimllm.options import method_options
 from slimllm.recovery import RECOVERIES
 from slimllm.types import Analysis, Calibration, Plan, Progress, Refusal
 
@@ -42,38 +43,16 @@ def calibration(given: Arguments) -> Calibration:
     return Calibration(text=given.text, samples=given.samples, length=given.length, seed=given.seed)
 
 
-def options(given: Arguments) -> dict[str, bool | int | float]:
-    """The method's options as given by --option NAME=VALUE; a method that trains towards a target takes the
-    ratio for it."""
-    found: dict[str, bool | int | float] = {}
-    known = {option.name for option in method(given.method).options}
-    if "target" in known and getattr(given, "ratio", None):
-        found["target"] = given.ratio
-    for word in given.option:
-        name, _, value = word.partition("=")
-        if value in ("on", "off"):
-            found[name] = value == "on"
-            continue
-        try:
-            found[name] = int(value) if value.lstrip("-").isdigit() else float(value)
-        except ValueError:
-            raise Refusal(
-                f"Option '{word}' cannot be read; write NAME=on, NAME=off or NAME=number."
-            ) from None
-    return found
-
-
 def run_analysis(subject: Subject, given: Arguments, report: Report, **how: Any) -> Analysis:
     text = texts.text(given.text, offline=given.offline)
     job = pipeline.analyse(
-        subject, text, calibration(given), method_name=given.method, options=options(given), **how
+        subject, text, calibration(given), method_name=given.method, options=method_options(given), **how
     )
     return pipeline.finish(job, report.progress)
 
 
 def analyse(given: Arguments, report: Report) -> dict[str, Any] | None:
     """The answer; None from a process of several that only read its share."""
-    method(given.method)
     text = texts.text(given.text, offline=given.offline)
     with crew.joined():
         if crew.rank():
@@ -83,6 +62,7 @@ def analyse(given: Arguments, report: Report) -> dict[str, Any] | None:
             pipeline.contribute(subject, text, calibration(given), method_name=given.method)
             return None
         whole.check_folder(given.out, "choose another --out")
+        analysis_files.check_place(given.out)
         subject = load(given.model, given, report)
         analysis = run_analysis(subject, given, report, folder=given.out / "moments")
     file = store.save_analysis(analysis, given.out)
@@ -118,8 +98,13 @@ def make_plan(analysis: Analysis, given: Arguments, *, same_width: bool) -> Plan
 
 
 def plan(given: Arguments, report: Report) -> dict[str, Any]:
-    planning.check_ratio(given.ratio)
+    recipes.check_place(given.out)
     analysis = store.open_analysis(given.analysis)
+    if given.named.get("seed", analysis.calibration.seed) != analysis.calibration.seed:
+        raise Refusal(
+            f"The analysis was made with seed {analysis.calibration.seed} and --seed says {given.seed}; "
+            "leave the option out, or analyse again."
+        )
     made = make_plan(analysis, given, same_width=given.same_width)
     if doubt := planning.doubt(analysis.shape, made.recovery, analysis.tokens):
         report.say(doubt)
@@ -132,10 +117,7 @@ def plan(given: Arguments, report: Report) -> dict[str, Any]:
 
 
 def measure(subject: Subject, text: texts.Text, given: Arguments, report: Report) -> evaluation.Perplexity:
-    limit = given.limit_tokens
-    if limit is not None and limit < 2:
-        raise Refusal(f"A limit of {limit} tokens leaves nothing to predict; use at least one window.")
-    ids = texts.evaluation_tokens(text, subject.tokenizer, limit=limit)
+    ids = texts.evaluation_tokens(text, subject.tokenizer, limit=given.limit_tokens)
     return pipeline.finish(evaluation.perplexity(subject, ids, given.window), report.progress)
 
 
@@ -175,6 +157,8 @@ def write(subject: Subject, prompt: str, given: Arguments) -> tuple[str, int, fl
 def compare(given: Arguments, report: Report) -> dict[str, Any]:
     text = texts.text(given.text, offline=given.offline)
     rows = []
+    for source in given.model:  # before the first one is measured
+        cards.examine(source, given.offline)
     for source in given.model:
         subject = load(source, given, report, spread=True)
         peak = watch_peak(subject.device)

@@ -45,15 +45,15 @@ def load(folder: str, job: dict[str, Any], offload: str) -> tuple[Any, Any]:
     import torch
     import transformers
 
-    how: dict[str, Any] = {"local_files_only": True}
-    reader, own = transformers.AutoTokenizer, dict(how)
+    own: dict[str, Any] = {"local_files_only": True}
+    reader, how = transformers.AutoTokenizer, {**own, "dtype": getattr(torch, job["dtype"])}
     words, packed, code = (
         (Path(folder) / name).exists() for name in ("tokenizer_config.json", "model.gguf", "modeling_slim.py")
     )
     trust = {"trust_remote_code": True} if code else {}  # which `checkpoint` has just written
     if packed:
-        config = transformers.AutoConfig.from_pretrained(folder, **how)
-        how["config"], how["dtype"] = config, torch.float32 if job["exact"] else config.dtype
+        config = transformers.AutoConfig.from_pretrained(folder, **own)
+        how["config"] = config
         if code:
             model = transformers.AutoModelForCausalLM.from_config(config, dtype=how["dtype"], **trust)
             fill(model.eval(), Path(folder) / "model.gguf")
@@ -63,13 +63,9 @@ def load(folder: str, job: dict[str, Any], offload: str) -> tuple[Any, Any]:
     how.update(trust)
     if job["places"]:
         how.update(device_map=job["places"], offload_folder=offload)
-    model, report = transformers.AutoModelForCausalLM.from_pretrained(
-        folder, output_loading_info=True, **{"dtype": "auto", **how}
-    )
+    model, report = transformers.AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **how)
     if any(report.values()):
         raise SystemExit(f"Weights and class do not match: {report}")
-    if job["exact"] and "gguf_file" not in how:
-        model = model.float()
     return model, reader.from_pretrained(folder, **own) if words else None
 
 

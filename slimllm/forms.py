@@ -54,14 +54,19 @@ class Misfit(Exception):
 
 def choose(pruned: Pruned, wanted: str = "auto") -> Form:
     """The form asked for; for auto the first of native, twin, shim that holds the model without loss."""
-    if wanted != "auto" and wanted not in FORMS:
-        raise Refusal(f"Export '{wanted}' is not known; use auto, {', '.join(FORMS)}.")
+    check_wanted(wanted)
     for tier in ("native", "twin", "shim") if wanted == "auto" else (wanted,):
         try:
             return FORMS[tier](pruned)
         except Misfit as misfit:
             last = misfit
     raise Refusal(f"The model cannot be stored as {tier}: {last.reason}; {last.remedy}.")
+
+
+def check_wanted(wanted: str) -> None:
+    """Refuses what is no form."""
+    if wanted != "auto" and wanted not in FORMS:
+        raise Refusal(f"Export '{wanted}' is not known; use auto, {', '.join(FORMS)}.")
 
 
 def native(pruned: Pruned) -> Form:
@@ -159,6 +164,7 @@ def gguf(pruned: Pruned) -> Form:
         "All layers are equally wide, so llama.cpp reads it as one file, model.gguf; transformers reads that "
         f"as {name_of(model)}, by the config.json beside it{', or loses the biases' if biased else ''}."
     )
+    words = " ".join(filter(None, (words, coarse_words(subject))))
     return Form("gguf", model, state, words)
 
 
@@ -172,7 +178,13 @@ def uneven_gguf(pruned: Pruned) -> Form:
         "Its layers have different widths, which llama.cpp reads from one file, model.gguf (architecture "
         f"'{llamacpp.UNEVEN}'); transformers has no class for that file, this program reads it."
     )
+    words = " ".join(filter(None, (words, coarse_words(pruned.subject))))
     return Form("gguf", model, pruned.subject.model.state_dict(), words)
+
+
+def coarse_words(subject: Subject) -> str:
+    """What llama.cpp cannot quantise of a model."""
+    return llamacpp.coarse_words([layer.channels for layer in subject.shape.layers])
 
 
 FORMS: dict[str, Callable[[Pruned], Form]] = {

@@ -9,7 +9,12 @@ from pathlib import Path
 
 import httpx2
 import huggingface_hub
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
 from huggingface_hub.utils import validate_repo_id
 
 from slimllm.label import FACTS
@@ -30,6 +35,22 @@ def check(repository: str, *, offline: bool = False) -> None:
         raise Refusal("There is no token for the model hub; run 'hf auth login', or set HF_TOKEN.")
     with said(repository):
         huggingface_hub.HfApi().whoami()
+        check_content(repository)
+
+
+def check_content(repository: str) -> None:
+    """Refuses a repository that holds files, but for one that holds an earlier export of this program, whose
+    history keeps it."""
+    try:
+        found = huggingface_hub.HfApi().model_info(repository).siblings or []
+    except RepositoryNotFoundError:
+        return
+    names = sorted({file.rfilename for file in found} - {".gitattributes"})
+    if names and FACTS not in names:
+        raise Refusal(
+            f"'{repository}' holds files that are not from an export ({', '.join(names[:3])}); name another "
+            "repository, such as a new one."
+        )
 
 
 def push(folder: Path, repository: str, say: Callable[[str], object] = str) -> str:
@@ -41,6 +62,7 @@ def push(folder: Path, repository: str, say: Callable[[str], object] = str) -> s
     say(f"Pushing {size / 2**20:,.1f} MiB to {repository} …")
     hub = huggingface_hub.HfApi()
     with said(repository, f"; the export stays in '{folder}'"):
+        check_content(repository)
         address = hub.create_repo(repository, private=True, exist_ok=True)
         hub.upload_folder(repo_id=repository, folder_path=folder, commit_message="Pruned by slimllm")
     say(f"Pushed to {address}.")

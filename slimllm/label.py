@@ -15,18 +15,19 @@ from typing import Any
 import transformers
 
 from slimllm import limits
+from slimllm.inventory import FACTS, note_files
 from slimllm.llamacpp import FILE
 from slimllm.models import Pruned
-from slimllm.recipes import plan_to_dict, read_plan
+from slimllm.recipes import plan_to_dict, read_witness
 from slimllm.types import Plan, Refusal
 
-FACTS = "slimllm.json"
 AGAIN = 'python -m slimllm generate --model {} --prompt "Water boils when"'
 
 
 @dataclass(frozen=True)
 class Export:
-    """What was written: `parameters` and `bytes` of the weights file, and in plain `words` why this tier."""
+    """What was written: `parameters` and `bytes` of the weights file, in plain `words` why this tier, and the
+    dtype that the weights are `stored_in`."""
 
     tier: str
     folder: str
@@ -35,6 +36,7 @@ class Export:
     verified: bool
     max_logit_difference: float
     words: str
+    stored_in: str = ""
 
 
 def describe(done: Export, pruned: Pruned, folder: Path, recipe: str, notes: Sequence[str]) -> None:
@@ -54,8 +56,8 @@ def describe(done: Export, pruned: Pruned, folder: Path, recipe: str, notes: Seq
         "ancestors": ancestors(pruned),
         "begins_with": pruned.subject.beginning.words or None,
     }
-    (folder / FACTS).write_text(json.dumps(facts) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(readme(done, pruned, recipe, notes), encoding="utf-8")
+    note_files(folder, facts)
 
 
 def ancestors(pruned: Pruned) -> list[dict[str, Any]]:
@@ -68,7 +70,7 @@ def ancestors(pruned: Pruned) -> list[dict[str, Any]]:
         return []
     try:
         facts = json.loads(limits.read_text(folder / FACTS, f"'{FACTS}'", "export it again"))
-        older, plan = list(facts.get("ancestors", ())), read_plan(folder / "plan.json")
+        older, plan = list(facts.get("ancestors", ())), read_witness(folder / "plan.json")
         known = {"model": pruned.subject.source, "tier": facts["tier"], "parameters": facts["parameters"]}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, Refusal):
         return [{"model": pruned.subject.source}]  # its past cannot be read, and is no reason to stop
@@ -91,7 +93,8 @@ def readme(done: Export, pruned: Pruned, recipe: str, notes: Sequence[str]) -> s
         f"**Removed** from {plan.model}{past}: {plan.ratio_achieved:.1%} of the parameters ({plan.count}); "
         f"kept are {kept(plan)}. Method `{plan.method}`, recovery `{plan.recovery}`, allocation "
         f"`{plan.allocation}`{made}; all of it in plan.json and slimllm.json.",
-        f"**Stored** as {done.tier}, {done.parameters:,} parameters. {done.words} Checked after writing: "
+        f"**Stored** as {done.tier}, {done.parameters:,} parameters in {done.stored_in}, "
+        f"{done.bytes / 2**20:,.1f} MiB. {done.words} Checked after writing: "
         f"loaded in a fresh process by transformers {transformers.__version__}, logits differ by at most "
         f"{done.max_logit_difference:.1e}.",
         *begun(pruned.subject.beginning.words),

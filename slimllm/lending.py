@@ -25,13 +25,13 @@ Place = tuple[Path, str]  # a file and a tensor's name in it
 
 
 class OnDisk:
-    """Where the parameters of one layer are, in which dtype and on which device they are wanted. With an
-    executor `ahead` they can be read before they are asked for."""
+    """Where the parameters of one layer are, in which dtype (None stands for that of the files) and on which
+    device they are wanted. With an executor `ahead` they can be read before they are asked for."""
 
     def __init__(
         self,
         places: Mapping[str, Place],
-        dtype: torch.dtype,
+        dtype: torch.dtype | None,
         device: torch.device,
         ahead: Executor | None = None,
     ) -> None:
@@ -136,13 +136,25 @@ def check_resident(model: Any, what: str) -> None:
         )
 
 
-def put_away(layer: nn.Module, file: Path) -> None:
-    """Writes what an open lent layer holds now to a file, from which it is lent from then on."""
+def put_away(layer: nn.Module, file: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes the parameters of an open lent layer, as they are to be `stored`, to a file, from which it is
+    lent from then on."""
     held = dict(layer.named_parameters())
-    save_file({name: tensor.detach().contiguous() for name, tensor in held.items()}, file)
+    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, file)
     lent: Lent = layer.lent  # type: ignore[assignment]
     before, dtype = lent.fetch, next(iter(held.values())).dtype
     lent.fetch = OnDisk({name: (file, name) for name in held}, dtype, before.device, before.ahead)
+
+
+def lend_as_stored(layer: nn.Module) -> None:
+    """Lets a lent layer have its parameters from now on as they are in their files."""
+    lent: Lent = layer.lent  # type: ignore[assignment]
+    lent.fetch = OnDisk(lent.fetch.places, None, torch.device("cpu"))
+    found = {}
+    for name, (file, key) in lent.fetch.places.items():
+        with safe_open(file, "pt") as tensors:
+            found[name] = tensors.get_tensor(key).to("meta")
+    fill(layer, found)
 
 
 def fill(layer: nn.Module, tensors: Mapping[str, Tensor]) -> None:

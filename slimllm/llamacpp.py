@@ -4,7 +4,7 @@ order it expects."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ ARCHITECTURES = {
     "GraniteForCausalLM": "llama",
     "Qwen3ForCausalLM": "qwen3",
 }
+BLOCK = 32  # inputs that its smallest quantised blocks hold
 UNEVEN = "deci"  # the one that is a Llama with widths of its own in every layer
 TWINS = ("LlamaForCausalLM", "GraniteForCausalLM")  # for what is a Llama in all but name
 ALIKE = ("MistralForCausalLM", "Qwen2ForCausalLM")
@@ -66,6 +67,19 @@ def hindrance_uneven(model: Any) -> str:
     if any(key.endswith(writers) for key in model.state_dict()):
         return "llama.cpp has no place for biases of queries and keys where layers differ in width"
     return ""
+
+
+def coarse_words(channels: Sequence[int]) -> str:
+    """What llama.cpp cannot quantise of layers with so many channels, in one sentence; empty where it can
+    quantise all."""
+    odd = sum(count % BLOCK > 0 for count in channels)
+    if not odd:
+        return ""
+    return (
+        f"In {odd} of {len(channels)} layers the channels are no multiple of {BLOCK}, so llama.cpp leaves "
+        f"their down projection at 16 bit when it quantises the file; --align {BLOCK} (on the page: channels "
+        f"stay in multiples of {BLOCK}) lets it quantise all."
+    )
 
 
 def rope(config: Any) -> dict[str, Any]:

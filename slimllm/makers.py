@@ -4,17 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
-from slimllm import checkpoint, foresight, forms, hub, pipeline, planning, recipes, reloaded, texts, tuning
+from slimllm import (
+    checkpoint,
+    feasibility,
+    foresight,
+    forms,
+    hub,
+    llamacpp,
+    pipeline,
+    planning,
+    recipes,
+    reloaded,
+    targets,
+    texts,
+    tuning,
+)
 from slimllm.commands import Arguments, Report, calibration, load, make_plan, measure, run_analysis
 from slimllm.models import Pruned
-from slimllm.types import Progress
+from slimllm.options import check_against
+from slimllm.types import Plan, Progress, Refusal
 
 
 def check_targets(given: Arguments) -> None:
     """Refuses a folder or a repository that nothing can be written to, before hours of work."""
-    checkpoint.check_target(given.out)
+    targets.check_target(given.out, given.model)
     if given.push:
         hub.check(given.push, offline=given.offline)
 
@@ -23,7 +40,8 @@ def export(
     pruned: Pruned, given: Arguments, report: Report, recipe: str, notes: Sequence[str] = ()
 ) -> dict[str, Any]:
     """What was written, and where it was pushed to."""
-    job = checkpoint.export(pruned, given.out, wanted=given.export, recipe=recipe, card_notes=notes)
+    folder = still_free(given, report)
+    job = checkpoint.export(pruned, folder, wanted=given.export, recipe=recipe, card_notes=notes)
     done = pipeline.finish(job, report.progress)
     report.say(done.words)
     answer = {
@@ -32,25 +50,50 @@ def export(
         "bytes": done.bytes,
         "verified": done.verified,
         "max_logit_difference": done.max_logit_difference,
-        "out": str(given.out),
+        "out": str(folder),
     }
     if given.push:
-        answer["pushed"] = hub.push(given.out, given.push, report.say)
+        answer["pushed"] = hub.push(folder, given.push, report.say)
     return answer
+
+
+def still_free(given: Arguments, report: Report) -> Path:
+    """The folder to export to: the one that was asked for, unless something came there while the model was
+    made; then a new one beside it, so that neither is lost."""
+    try:
+        targets.check_target(given.out, given.model)
+        return Path(given.out)
+    except Refusal as refusal:
+        beside = given.out.absolute()
+        new = beside.with_name(f"{beside.name}-{datetime.now():%Y%m%d-%H%M%S}")
+        report.say(f"{refusal} Meanwhile the export goes to '{new}'.")
+        return new
+
+
+def given_plan(given: Arguments, report: Report) -> Plan | None:
+    """The plan that is to be followed, if one is given; a `Refusal` where an option says otherwise."""
+    if given.plan is None:
+        if given.ratio is None:
+            raise Refusal("Either --plan or --ratio is required; give one of the two.")
+        return None
+    plan = recipes.read_plan(given.plan)
+    check_against(plan, given.named, f"Plan '{given.plan}'")
+    if not plan.predicted_error:
+        report.say(f"'{given.plan}' was changed by hand, so its figures are computed anew.")
+    return plan
 
 
 def prune(given: Arguments, report: Report) -> dict[str, Any]:
     check_targets(given)
-    ready = recipes.read_plan(given.plan) if given.plan else None
-    if ready is None:
-        planning.check_ratio(given.ratio)
-        _, recovery = planning.combination(given.method, given.allocation, given.recovery)
+    ready = given_plan(given, report)
     text = texts.text(ready.calibration.text if ready else given.text, offline=given.offline)
     subject = load(given.model, given, report)
     analysis = None
     if ready is None:
         if given.ratio == 0:
             report.say("A ratio of 0 removes nothing; the dense model is exported.")
+        allocation, recovery = planning.combination(given.method, given.allocation, given.recovery)
+        feasibility.check(subject, given, allocation, recovery)
         analysis = run_analysis(subject, given, report, recoveries=[recovery])
         ready = make_plan(analysis, given, same_width=given.same_width or given.export in ("native", "twin"))
         if given.export == "gguf" and not foresight.storable(subject, ready, "gguf"):
@@ -64,6 +107,8 @@ def prune(given: Arguments, report: Report) -> dict[str, Any]:
     ):
         report.say(doubt)
     foresight.check(subject, ready, given.export)
+    if given.export == "gguf" and (coarse := llamacpp.coarse_words([c for c in ready.channels if c])):
+        report.say(coarse)
     pruned = pipeline.finish(pipeline.prune(subject, ready, text, analysis), report.progress)
     recipe = f"python -m slimllm prune --model {given.model} --plan plan.json --out DIR"
     exported = export(pruned, given, report, recipe)
@@ -71,7 +116,7 @@ def prune(given: Arguments, report: Report) -> dict[str, Any]:
     return {
         "parameters_before": before.parameters,
         "parameters_after": after.parameters,
-        "ratio": ready.ratio_achieved,
+        "ratio": pruned.plan.ratio_achieved,
         "ratio_requested": ready.ratio_requested,
         "count": ready.count,
         "seconds": pruned.seconds,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from slimllm.inspection import check_promise, inspect_tokenizer, stored_tensors
 from slimllm.shapes import Shape
 from slimllm.shelf import borrow, place_of
 from slimllm.slim import built, slim_class
-from slimllm.sources import check_folder, config_of, description, locate, weight_files
+from slimllm.sources import Stored, check_folder, config_of, description, kept_in, locate, weight_files
+from slimllm.surgery import Origin
 from slimllm.tokenizer_guard import guarded
 from slimllm.types import LayerReport, Plan, Refusal
 
@@ -31,13 +32,17 @@ from slimllm.types import LayerReport, Plan, Refusal
 @dataclass(frozen=True, eq=False)
 class Subject:
     """A loaded model with all that is needed to study it. The model is shared and must never be changed in
-    place."""
+    place.
+
+    `files` are the places of its tensors where an export keeps them as they are there; there are none where
+    it stores what is held: of a model that was made in memory, or is wanted in another dtype."""
 
     source: str
     model: Any
     tokenizer: Any
     family: Family
     shape: Shape
+    files: Mapping[str, Stored] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
@@ -147,11 +152,12 @@ def load(
         stored = stored_tensors(weight_files(folder, source), config, source)
         check_promise(empty(config, source), stored, source)
         tokenizer = read_tokenizer(folder, source)
+        check_tokenizer(tokenizer, config.vocab_size, source)
         how = place_of(folder, kind, source, place, spread)
         if how == "lent":
             say(f"'{source}' is larger than the free memory, so its layers are read when they are needed.")
             model = borrow(folder, partial(built, config, source, dtype=kind), family, kind, source, place)
-            return checked(subject(source, model, tokenizer))
+            return checked(with_files(subject(source, model, tokenizer), folder, dtype))
         if how == "spread":
             say(f"'{source}' is larger than the device's free memory, so it is spread over all there is.")
         model, read = builder.from_pretrained(
@@ -165,7 +171,21 @@ def load(
             device_map="auto" if how == "spread" else None,
         )
         check_complete(read["missing_keys"], source)
-        return checked(subject(source, model if how == "spread" else model.to(place), tokenizer))
+        made = subject(source, model if how == "spread" else model.to(place), tokenizer)
+        return checked(with_files(made, folder, dtype))
+
+
+def with_files(made: Subject, folder: Path, dtype: str) -> Subject:
+    """The subject, whose exports keep every tensor as it is in its files unless a dtype is asked for."""
+    if dtype != "auto":
+        return made
+    found, prefix = kept_in(folder, made.source), f"{made.model.base_model_prefix}."
+    names = made.model.state_dict().keys()
+    for name, module in made.model.named_modules():
+        if next(module.parameters(recurse=False), None) is not None:
+            module.origin = Origin(name)
+    whole = {f"{prefix}{name}": tensor for name, tensor in found.items() if f"{prefix}{name}" in names}
+    return replace(made, files={**whole, **found})
 
 
 def empty(config: Any, source: str) -> nn.Module:
@@ -174,28 +194,64 @@ def empty(config: Any, source: str) -> nn.Module:
         return built(copy.deepcopy(config), source)
 
 
-def read_tokenizer(folder: Path, source: str) -> Any:
-    """The tokenizer of a folder; a `Refusal` where it takes endless time or memory, and what transformers
-    raises."""
-    inspect_tokenizer(folder, source)
-    how = {"local_files_only": True, "trust_remote_code": False}
-    return guarded(transformers.AutoTokenizer.from_pretrained(folder, **how), source)
-
-
 def checked(made: Subject) -> Subject:
-    """The subject, unless its tokenizer does not work or belongs to another model, or its own widths do not
-    fit together."""
-    made.tokenizer.decode(made.tokenizer("A word.").input_ids)  # which raises where its settings are damaged
-    words, known = made.tokenizer.vocab_size, made.shape.vocab
-    if words > known:
-        raise Refusal(
-            f"The tokenizer of '{made.source}' has {words:,} words and the model knows {known:,}; "
-            "give it its own tokenizer."
-        )
+    """The subject, unless its own widths do not fit together; tokens that it has no row for are refused where
+    they are read."""
+    known = made.tokenizer.get_vocab().items()
+    if words := {index: word for word, index in known if index >= made.shape.vocab}:
+        made.model.get_input_embeddings().register_forward_pre_hook(partial(check_rows, words))
     if getattr(made.model.config, "slim", None):
         with torch.inference_mode():
             made.model(input_ids=torch.zeros(1, 2, dtype=torch.int64, device=made.device), use_cache=False)
     return made
+
+
+def read_tokenizer(folder: Path, source: str) -> Any:
+    """The tokenizer of a folder; a `Refusal` where it takes endless time or memory, or where transformers
+    cannot read it."""
+    inspect_tokenizer(folder, source)
+    how = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        return guarded(transformers.AutoTokenizer.from_pretrained(folder, **how), source)
+    except Refusal:
+        raise
+    except Exception as failure:  # whatever the libraries of the many kinds of tokenizers raise
+        reason = str(failure).strip().partition("\n")[0][:200] or type(failure).__name__
+        why = "" if reason.endswith(":") else f" ({reason.rstrip('.')})"
+        raise Refusal(
+            f"The tokenizer of '{source}' cannot be read{why}; give the folder a tokenizer.json, as "
+            "save_pretrained writes it."
+        ) from failure
+
+
+def check_tokenizer(tokenizer: Any, rows: int, source: str) -> None:
+    """Refuses a tokenizer that does not work, or has words for which the model has no row of its embedding –
+    but for tokens with a part of their own that no text needs: padding, pictures, or ends that the class of
+    the tokenizer makes up."""
+    sample = tokenizer("A word.").input_ids
+    tokenizer.decode(sample)  # which raises where its settings are damaged
+    if tokenizer.vocab_size > rows:
+        raise Refusal(
+            f"The tokenizer of '{source}' has {tokenizer.vocab_size:,} words and the model knows {rows:,}; "
+            "give it its own tokenizer."
+        )
+    parts = {token for token in tokenizer.special_tokens_map.values() if isinstance(token, str)}
+    beyond = sorted(word for word, index in tokenizer.get_vocab().items() if index >= rows)
+    if not parts.issuperset(beyond) or max(sample, default=0) >= rows:
+        raise Refusal(
+            f"The tokenizer of '{source}' has {len(beyond)} added tokens, such as {beyond[0]}, and the model "
+            f"has no row for them among its {rows:,}; add rows (resize_token_embeddings), or take them out."
+        )
+
+
+def check_rows(words: Mapping[int, str], embedding: Any, given: tuple[torch.Tensor, ...]) -> None:
+    """Refuses tokens that an embedding has no row for, by these words of the tokenizer."""
+    token = int(given[0].max())
+    if token >= embedding.num_embeddings:
+        raise Refusal(
+            f"The text holds '{words.get(token, token)}', a token that this model has no row for; take it "
+            "out."
+        )
 
 
 def check_complete(missing: Collection[str], source: str) -> None:

@@ -24,11 +24,12 @@ from slimllm.memory import watch_peak
 from slimllm.methods import method, settings
 from slimllm.models import Pruned, Subject
 from slimllm.places import ELSEWHERE, home
-from slimllm.planning import check_plan
+from slimllm.planning import check_plan, refigured
 from slimllm.pruning import Work, prune_layer
 from slimllm.recovery import RECOVERIES
 from slimllm.scoring import analyse_layer, units_of
 from slimllm.store import MomentStore
+from slimllm.stored import bytes_per_parameter, stored_layer
 from slimllm.surgery import skeleton
 from slimllm.types import (
     Analysis,
@@ -106,7 +107,7 @@ def analyse(
         options=chosen,
         layers=tuple(layers),
         tokens=seen,
-        bytes_per_parameter=subject.dtype.itemsize,
+        bytes_per_parameter=bytes_per_parameter(subject),
         seconds=time.perf_counter() - start,
         peak_memory_mib=peak(),
     )
@@ -182,9 +183,11 @@ def prune(
     untouched.
 
     Every `Progress` carries the `LayerReport` just finished. Closing the generator early leaves nothing
-    behind. The `analysis` that the plan was made from spares a method that learns from learning again.
+    behind. What the plan says of its own size is computed anew. The `analysis` that the plan was made from
+    spares a method that learns from learning again.
     """
     check_plan(plan, subject.shape)
+    plan = refigured(plan, subject.shape)
     start, peak = time.perf_counter(), watch_peak(subject.device)
     tokens = texts.calibration_tokens(
         text, subject.tokenizer, plan.calibration, max_length=subject.shape.max_length
@@ -206,7 +209,7 @@ def prune(
             reports.append(prune_layer(work, index))
             if scratch is not None:
                 with whole.told(*UNWRITTEN):
-                    put_away(layer, scratch / f"{index}.safetensors")
+                    put_away(layer, scratch / f"{index}.safetensors", stored_layer(subject.files, layer))
         yield Progress("prune", index + 1, count, f"Layer {index + 1} of {count} pruned", reports[-1])
     dropped = [index for index in range(count) if not plan.heads[index] and not plan.channels[index]]
     drop_layers(model, subject.family, dropped)

@@ -14,6 +14,7 @@ from typing import Literal, get_args
 
 from slimllm.allocation import ALLOCATIONS
 from slimllm.budget import Problem, Widths, bounds_of, layer_cost, rounded, spread, unreachable
+from slimllm.consistency import check_lengths, check_pinned
 from slimllm.locks import Locks, hold_locked
 from slimllm.methods import method, settings
 from slimllm.recovery import RECOVERIES
@@ -24,9 +25,10 @@ TOKENS_PER_CHANNEL = 8  # below that, least squares fits its text so closely tha
 COUNTS = ("decoder", "all")  # what a ratio is a share of
 
 
-def resolve_unit(analysis: Analysis, unit: str) -> Unit:
-    """The attention unit asked for; auto takes the method's first, which has the most steps."""
-    known = tuple(analysis.layers[0].attention)
+def resolve_unit(analysis: Analysis, unit: str, offered: tuple[Unit, ...] = ()) -> Unit:
+    """The attention unit asked for, among those `offered` (by default those analysed); auto takes the
+    method's first, which has the most steps."""
+    known = offered or tuple(analysis.layers[0].attention)
     if unit == "auto":
         return known[0]
     if unit not in get_args(Unit):
@@ -228,6 +230,18 @@ def told(analysis: Analysis, plan: Plan) -> Plan:
     return dataclasses.replace(plan, ratio_achieved=view.ratio, predicted_error=view.error)
 
 
+def refigured(plan: Plan, shape: Shape) -> Plan:
+    """The plan with the ratio that its widths achieve in a model of this shape. Errors that were predicted
+    for other widths are left out."""
+    share = shape.parameters if plan.count == "all" else shape.decoder
+    ratio = (shape.decoder - decoder_parameters(shape, plan)) / share
+    same = math.isclose(ratio, plan.ratio_achieved, rel_tol=0, abs_tol=1e-12)
+    known = same and len(plan.predicted_error) == len(plan.widths)
+    return dataclasses.replace(
+        plan, ratio_achieved=ratio, predicted_error=plan.predicted_error if known else ()
+    )
+
+
 def forecast(analysis: Analysis, plan: Plan) -> Forecast:
     """What the plan will give: sizes exactly, errors as predicted from the dense model's moments."""
     shape = analysis.shape
@@ -249,8 +263,8 @@ def forecast(analysis: Analysis, plan: Plan) -> Forecast:
         parameters=parameters,
         decoder_parameters=decoder,
         ratio=removed / (shape.parameters if plan.count == "all" else shape.decoder),
-        bytes=parameters * analysis.bytes_per_parameter,
-        kv_bytes_per_token=2 * sum(groups) * shape.head_size * analysis.bytes_per_parameter,
+        bytes=round(parameters * analysis.bytes_per_parameter),
+        kv_bytes_per_token=round(2 * sum(groups) * shape.head_size * analysis.bytes_per_parameter),
         flops_per_token=2 * (decoder + shape.hidden * shape.vocab),
         attention_error=tuple(attention),
         mlp_error=tuple(mlp),
@@ -307,7 +321,9 @@ def adjust(
 
 
 def check_plan(plan: Plan, shape: Shape) -> None:
-    """Refuses a plan that was made for other widths than this model has."""
+    """Refuses a plan that was made for other widths than this model has, or whose numbers do not fit
+    together."""
+    check_lengths(plan)
     if plan.family != shape.family or plan.widths != shape.widths:
         raise Refusal(
             f"This plan was made for another model ('{plan.model}', {plan.family} with "
@@ -326,6 +342,7 @@ def check_plan(plan: Plan, shape: Shape) -> None:
                 f"This plan keeps {width} value columns in layer {index}, whose heads have {layer.values}; "
                 "make a plan from an analysis of this model."
             )
+    check_pinned(plan, shape)
     reason = "" if plan.allocation == "hand" else hindrance(plan.method, plan.recovery, plan.allocation)
     if reason:
         raise Refusal(reason)

@@ -31,13 +31,14 @@ OTHERWISE = 10  # tolerances between ways to read the same, which sum in other o
 
 @dataclass(frozen=True)
 class How:
-    """How a checkpoint is compared: in float32 if `exact`, over `new` generated tokens, with its modules in
-    these `places` – everything in memory where there are none. The prompt begins with these ids, as a text of
-    the model's tokenizer does."""
+    """How a checkpoint is compared: in float32 if `exact`, else in the `dtype` of the model in memory; over
+    `new` generated tokens, with its modules in these `places` – everything in memory where there are none.
+    The prompt begins with these ids, as a text of the model's tokenizer does."""
 
     exact: bool = True
     new: int = NEW
     places: Mapping[str, str] = field(default_factory=dict)
+    dtype: str = "float32"
     begins_with: tuple[int, ...] = ()
 
 
@@ -64,7 +65,7 @@ def reload_elsewhere(folders: Sequence[Path], how: How = EVERYTHING) -> list[Rel
             "folders": [(str(folder), out) for folder, out in zip(folders, outs, strict=True)],
             "path": [entry for entry in sys.path if entry],  # this process's packages, wherever they are
             "threads": torch.get_num_threads(),
-            "exact": how.exact,
+            "dtype": how.dtype,
             "sample": SAMPLE,
             "prompt": PROMPT,
             "new": how.new,
@@ -94,8 +95,10 @@ def how_of(subject: Subject) -> How:
     """Large models are compared in the dtype they have; those larger than the memory, which are read from
     disk for every token, over few tokens."""
     begins_with = subject.beginning.ids
+    dtype = str(subject.dtype).removeprefix("torch.")
     if not is_lent(subject.model):
-        return How(subject.shape.parameters <= LARGE, begins_with=begins_with)
+        exact = subject.shape.parameters <= LARGE
+        return How(exact, dtype="float32" if exact else dtype, begins_with=begins_with)
     above, _, layers = subject.family.layers.rpartition(".")
     named = [
         (prefix, name)
@@ -104,7 +107,7 @@ def how_of(subject: Subject) -> How:
     ]
     places = {".".join(filter(None, pair)): "disk" if pair == (above, layers) else "cpu" for pair in named}
     parts = {name: place for name, place in places.items() if name != above}
-    return How(False, NEW_FROM_DISK, parts, begins_with)
+    return How(False, NEW_FROM_DISK, parts, dtype, begins_with)
 
 
 def compare(subject: Subject, reload: Reload) -> float:

@@ -3,29 +3,46 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from slimllm import limits, whole
 from slimllm.allocation import ALLOCATIONS
+from slimllm.inventory import FACTS
 from slimllm.methods import METHODS, settings
 from slimllm.recovery import RECOVERIES
 from slimllm.shapes import SITES, Unit
 from slimllm.typed import typed
 from slimllm.types import MOST_SEED, Calibration, Pin, Plan, Refusal, check_seed
 
-FORMAT = 1
+FORMAT, CHECKSUM = 1, "checksum"
 LARGEST = limits.LARGEST["plan.json"]
 Kind = TypeVar("Kind")
 
 
 def plan_to_dict(plan: Plan) -> dict[str, Any]:
-    """The plan as JSON-able data; options and versions become objects."""
+    """The plan as JSON-able data; options and versions become objects. By its checksum it is known whether a
+    person has changed it since."""
     data = dataclasses.asdict(plan)
     data["options"], data["versions"] = dict(plan.options), dict(plan.versions)
-    return {"format": FORMAT, **data}
+    data = {"format": FORMAT, **data}
+    return {**data, CHECKSUM: checksum(data)}
+
+
+def checksum(data: Mapping[str, Any]) -> str:
+    """A short SHA-256 of all else that a plan's data say."""
+    rest = {key: value for key, value in data.items() if key != CHECKSUM}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def is_edited(data: Mapping[str, Any]) -> bool:
+    """Whether a plan's data were changed since this program wrote them; those of versions that wrote no
+    checksum are not known to be."""
+    return data.get(CHECKSUM, checksum(data)) != checksum(data)
 
 
 def plan_text(plan: Plan) -> str:
@@ -33,8 +50,22 @@ def plan_text(plan: Plan) -> str:
     return json.dumps(plan_to_dict(plan), indent=1) + "\n"
 
 
+def check_place(path: Path) -> None:
+    """Refuses a path where something else than a plan is, or a plan that an export was made by."""
+    path = path.expanduser()
+    if not os.path.lexists(path) or (path.exists() and not path.is_file() and not path.is_dir()):
+        return  # nothing, or a device
+    if (path.resolve().parent / FACTS).is_file():
+        raise Refusal(f"'{path}' belongs to an export; choose another path for the plan.")
+    try:
+        read_plan(path)
+    except Refusal:
+        raise Refusal(f"'{path}' is there and is no plan; choose another path.") from None
+
+
 def save_plan(plan: Plan, path: Path) -> None:
-    """Writes a plan, whole or not at all."""
+    """Writes a plan, whole or not at all; over nothing but another plan."""
+    check_place(path)
     whole.write_text(path, plan_text(plan), f"The plan cannot be written to '{path}'")
 
 
@@ -47,8 +78,20 @@ def read_plan(path: Path) -> Plan:
         raise Refusal(f"{what} cannot be read; {remedy}.") from failure
 
 
+def read_witness(path: Path) -> Plan:
+    """The plan that an export was made by; a `Refusal` where it is not as it was written, too."""
+    plan = read_plan(path)
+    if is_edited(json.loads(path.read_text(encoding="utf-8-sig"))):
+        raise Refusal(
+            f"'{path}' was changed after the export, so it does not tell any more what was done; put back "
+            "what it was, or export the model again."
+        )
+    return plan
+
+
 def plan_from_text(text: str, name: str = "The plan") -> Plan:
-    """The plan in a JSON text, every field checked; a `Refusal` that names the first fault."""
+    """The plan in a JSON text, every field checked; a `Refusal` that names the first fault. Figures that
+    follow from the rest are left out where the text was changed since they were computed."""
     try:
         data = json.loads(text, parse_constant=_refuse_constant)
         json.dumps(data, ensure_ascii=False).encode()  # a ValueError for halves of letters
@@ -61,7 +104,8 @@ def plan_from_text(text: str, name: str = "The plan") -> Plan:
             f"{name} is not a plan of format {FORMAT}; make one with the plan command or the Tune page."
         )
     try:
-        return _checked(data)
+        plan = _checked(data)
+        return dataclasses.replace(plan, ratio_achieved=0.0, predicted_error=()) if is_edited(data) else plan
     except Fault as fault:
         raise Refusal(f"{name} {fault}; make it again with the plan command or the Tune page.") from None
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from slimllm.label import FACTS
 from slimllm.lending import is_lent, is_spread
 from slimllm.models import Pruned, Subject
 from slimllm.planning import versions
-from slimllm.recipes import read_plan
+from slimllm.recipes import read_witness
+from slimllm.shapes import Shape
 from slimllm.surgery import skeleton, slice_attention, slice_mlp, slice_values
 from slimllm.types import LayerReport, Plan, Refusal, Repair
 
@@ -47,8 +48,11 @@ def as_pruned(subject: Subject) -> Pruned:
     """
     folder = Path(subject.source).expanduser()
     if (folder / FACTS).is_file():
-        plan, (tier, layers) = read_plan(folder / "plan.json"), facts(folder / FACTS)
-        return Pruned(unpadded(subject) if tier == "padded" else subject, plan, layers, 0.0, 0.0)
+        plan, (tier, layers) = read_witness(folder / "plan.json"), facts(folder / FACTS)
+        if tier == "padded":  # its widths are not those of the plan
+            return Pruned(unpadded(subject), plan, layers, 0.0, 0.0)
+        check_reports(plan, layers, subject.shape, folder)
+        return Pruned(subject, plan, layers, 0.0, 0.0)
     shape = subject.shape
     plan = Plan(
         model=subject.source,
@@ -62,6 +66,19 @@ def as_pruned(subject: Subject) -> Pruned:
     )
     whole = [LayerReport(h, c, tuple(range(h)), tuple(range(c)), 0.0, 0.0) for h, _, c in shape.widths]
     return Pruned(subject, plan, tuple(whole), 0.0, 0.0)
+
+
+def check_reports(plan: Plan, layers: Sequence[LayerReport], shape: Shape, folder: Path) -> None:
+    """Refuses a plan, reports of layers and a model that do not belong together."""
+    columns = plan.unit == "value-column"
+    left = [pair for pair in zip(plan.heads, plan.channels, strict=True) if any(pair)]
+    found = [(layer.values if columns else layer.heads, layer.channels) for layer in shape.layers]
+    reported = [(report.heads, report.channels) for report in layers]
+    counted = [(len(report.kept_heads), len(report.kept_channels)) for report in layers]
+    if left != found or counted != reported or [row[1] for row in reported] != list(plan.channels):
+        raise Refusal(
+            f"The model in '{folder}' is not what its plan.json and slimllm.json say of it; export it again."
+        )
 
 
 def facts(file: Path) -> tuple[str, tuple[LayerReport, ...]]:

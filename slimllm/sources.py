@@ -8,7 +8,7 @@ import math
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,10 @@ from slimllm.slim import built
 from slimllm.types import Refusal
 
 STARTER = "smollm2"
-INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+ADAPTER = "adapter_config.json"
+FLOATS = ("F64", "F32", "F16", "BF16")  # weights as they are, as safetensors calls them
+GGUF_FLOATS = {0: "F32", 1: "F16", 32: "BF16"}  # general.file_type → the dtype of weights not quantised
 
 
 def locate(source: str, say: Callable[[str], object]) -> Path | None:
@@ -61,6 +64,11 @@ def check_folder(folder: Path, source: str) -> None:
         raise Refusal(
             f"'{out}' of '{source}' is a link out of the folders that are opened here; copy the file."
         )
+    if (folder / ADAPTER).is_file():
+        raise Refusal(
+            f"'{source}' holds an adapter ({ADAPTER}), which is no model by itself; merge it into its base "
+            "model first (peft: merge_and_unload, then save_pretrained) and give that folder."
+        )
     inspection.inspect_folder(folder, source)
     if not (folder / "config.json").is_file():
         raise Refusal(
@@ -72,7 +80,12 @@ def check_folder(folder: Path, source: str) -> None:
                 f"'{source}' holds only pickled weights, which can run code when opened; convert them "
                 "to safetensors."
             )
+        if packed := sorted(file.name for file in folder.glob("*.gguf")):
+            raise Refusal(
+                f"'{source}' holds {len(packed)} GGUF files; name one of them, such as {packed[0]}."
+            )
         raise Refusal(f"'{source}' holds no .safetensors weights; give a complete model folder.")
+    weight_files(folder, source)
     for index in folder.glob("*.safetensors.index.json"):
         lacking = [name for name in named_in(index, source) if not (folder / name).is_file()]
         if lacking:
@@ -84,17 +97,19 @@ def check_folder(folder: Path, source: str) -> None:
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor of a checkpoint: its name, file and dtype there (as safetensors calls it), and its size."""
+    """A tensor of a checkpoint: its name, file and dtype there (as safetensors calls it), and its size.
+    `wanted` is a smaller dtype that it had before, where its numbers still fit into that."""
 
     name: str
     file: Path
     dtype: str
     count: int
+    wanted: str = ""
 
 
 def stored_in(folder: Path, source: str) -> list[Stored]:
     """Every tensor of a safetensors checkpoint, from the headers of its files; a `Refusal` where one is
-    damaged."""
+    damaged, or where its weights are no plain numbers."""
     found = []
     for file in weight_files(folder, source):
         try:
@@ -106,16 +121,45 @@ def stored_in(folder: Path, source: str) -> list[Stored]:
             raise Refusal(
                 f"'{file.name}' of '{source}' is damaged or cut off and cannot be loaded; fetch it again."
             ) from failure
+    for tensor in found:
+        if tensor.dtype not in FLOATS and tensor.name.endswith((".weight", ".bias")):
+            raise Refusal(
+                f"'{source}' holds weights of type {tensor.dtype} ({tensor.name}), which say nothing by "
+                "themselves; give it unquantised."
+            )
     return found
 
 
 def weight_files(folder: Path, source: str) -> list[Path]:
-    """The files that transformers reads the weights of a folder from: those of the index, else the one file
-    of the usual name, else all there are."""
-    index, single = folder / INDEX, folder / SINGLE
-    if index.is_file():
-        return [folder / name for name in named_in(index, source)]
-    return [single] if single.is_file() else sorted(folder.glob("*.safetensors"))
+    """The safetensors files that hold a model's weights: the one that has the usual name, or those of the
+    index; a `Refusal` where there are both, or neither."""
+    single, index = folder / SINGLE, folder / INDEX
+    named = named_in(index, source) if index.is_file() else []
+    if named and single.is_file() and SINGLE not in named:
+        raise Refusal(
+            f"'{source}' holds its weights twice, in {SINGLE} and in the files that {INDEX} names; take one "
+            "of the two away."
+        )
+    if named or single.is_file():
+        return [folder / name for name in named] or [single]
+    others = sorted(file.name for file in folder.glob("*.safetensors"))
+    if len(others) == 1:
+        raise Refusal(f"The weights of '{source}' are in {others[0]}; call that file {SINGLE}.")
+    raise Refusal(
+        f"'{source}' holds {len(others)} files of weights and no {INDEX} that says what is where; complete "
+        "the download."
+    )
+
+
+def kept_in(folder: Path, source: str) -> dict[str, Stored]:
+    """Every tensor of a source by name, as an export keeps it; none where the source is a GGUF of quantised
+    weights, which have no dtype that could be kept."""
+    file, wanted = whereabouts(source), ""
+    if file is not None and file.suffix == ".gguf":
+        wanted = GGUF_FLOATS.get(read_gguf_metadata(str(file))[0].get("general.file_type"), "")
+        if not wanted:
+            return {}
+    return {tensor.name: replace(tensor, wanted=wanted) for tensor in stored_in(folder, source)}
 
 
 def named_in(index: Path, source: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from slimllm import limits, whole
+from slimllm.analysis_files import (
+    CHANNEL_SCORES,
+    HEAD,
+    KEY,
+    OLD_TENSORS,
+    check_moments,
+    check_place,
+    holds_moments,
+    is_readable,
+    tensor_files,
+)
 from slimllm.headers import safetensors_tensors
 from slimllm.heldout import HeldOut
 from slimllm.methods import settings
@@ -34,14 +46,12 @@ from slimllm.types import (
     SiteAnalysis,
 )
 
+log = logging.getLogger(__name__)
+
 FORMAT = 2  # since errors are told on tokens held out
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError)
-KEY, HEAD = "moments.json", "analysis.json"
 MOST_LAYERS = 10_000
 PARTS = ("mean", "gram", "held", "held_weights")  # of a reader's moments
-SUFFIXES = (".json", ".safetensors")  # of what a folder of moments holds
-OLD_TENSORS = "analysis.safetensors"  # of analyses by version 0.1 before their files had names of their own
-CHANNEL_SCORES = "channel_scores.safetensors"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,9 +66,7 @@ class MomentStore:
 
     def check(self) -> None:
         """Refuses a folder of other things, whose place moments would take."""
-        if self.folder.is_dir() and any(path.suffix not in SUFFIXES for path in self.folder.iterdir()):
-            where = f"'{self.folder}' holds other things than moments"
-            raise Refusal(f"{where}; choose an empty folder for them.")
+        check_moments(self.folder, self.begun.folder)
 
     @property
     def begun(self) -> MomentStore:
@@ -89,12 +97,7 @@ class MomentStore:
         return self.kept(key, layers) == layers
 
     def readable(self, index: int) -> bool:
-        try:
-            limits.check_regular(self.file(index), "A layer's moments", "make them again")
-            with safe_open(self.file(index), framework="pt"):
-                return True
-        except (OSError, Refusal, SafetensorError):
-            return False
+        return is_readable(self.file(index))
 
     @property
     def unwritten(self) -> str:
@@ -111,8 +114,8 @@ class MomentStore:
                     stack.enter_context(self.claimed(made))
                     made.clear(key)
                 yield made
-                with whole.told(self.unwritten):
-                    whole.place(made.folder, self.folder)
+                with whole.told(self.unwritten), whole.scratch(self.folder) as space:
+                    whole.place(made.folder, self.folder, space, holds_moments, log.warning)
             except whole.Unwritten:
                 shutil.rmtree(made.folder, ignore_errors=True)
                 raise
@@ -150,7 +153,7 @@ class MomentStore:
         keep = {self.file(i).name for i in range(self.kept(key, MOST_LAYERS))} | ({KEY} if same else set())
         for path in self.folder.iterdir():
             if path.is_dir():
-                shutil.rmtree(path)
+                whole.mend(path)
             elif path.name not in keep:
                 path.unlink()
         if not same:
@@ -210,6 +213,7 @@ def save_analysis(analysis: Analysis, folder: Path) -> Path:
     scores = {
         f"layer_{i:03d}": layer.mlp.ranking.scores.contiguous() for i, layer in enumerate(analysis.layers)
     }
+    check_place(folder)
     unwritten, earlier = f"The analysis in '{folder}' cannot be written", tensor_files(folder)
     try:
         whole.replace_file(folder / file, lambda path: save_file(tensors, path), unwritten)
@@ -240,18 +244,13 @@ class Head:
     method: str
     options: Mapping[str, Any]
     tokens: int
-    bytes_per_parameter: int
+    bytes_per_parameter: float
     seconds: float
     peak_memory_mib: float
     shape: Shape
     calibration: Calibration
     layers: tuple[LayerHead, ...]
     tensors: str = OLD_TENSORS
-
-
-def tensor_files(folder: Path) -> list[Path]:
-    """The files of tensors of analyses in a folder."""
-    return [*folder.glob("analysis-*.safetensors"), *folder.glob(OLD_TENSORS)]
 
 
 SIMPLE = ("model", "method", "options", "tokens", "bytes_per_parameter", "seconds", "peak_memory_mib")

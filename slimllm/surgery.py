@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,6 +13,38 @@ from slimllm.families import Family, Site, head_norms, part, value_writer
 from slimllm.modeling_slim import Placed, Selected, Widened, keep_heads, set_heads
 from slimllm.shapes import LayerShape
 from slimllm.types import Repair
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """Where a module's tensors come from: its name in the model that was loaded, and which rows of them and
+    which columns of the weight are left; None stands for all."""
+
+    name: str
+    rows: Tensor | None = None
+    columns: Tensor | None = None
+
+    def cut(self, full: Tensor | None, leaf: str) -> Tensor | None:
+        """What is left of a tensor as it was loaded."""
+        if full is None:
+            return None
+        if self.rows is not None:
+            full = full[self.rows]
+        return full if self.columns is None or leaf != "weight" else full[:, self.columns]
+
+
+def note_cut(module: nn.Module, *, rows: Tensor | None = None, columns: Tensor | None = None) -> None:
+    """Notes that a module goes on with only these of its rows or columns, if it is known where it comes
+    from."""
+    origin: Origin | None = getattr(module, "origin", None)
+    if origin is None:
+        return
+    if rows is not None:
+        rows = rows.cpu() if origin.rows is None else origin.rows[rows.cpu()]
+        module.origin = origin = replace(origin, rows=rows)  # type: ignore[assignment]
+    if columns is not None:
+        columns = columns.cpu() if origin.columns is None else origin.columns[columns.cpu()]
+        module.origin = replace(origin, columns=columns)  # type: ignore[assignment]
 
 
 def skeleton(model: Any) -> Any:
@@ -38,13 +71,16 @@ def slice_attention(
         {"q": kept, "k": groups, "v": groups},
         size,
     )
-    set_reader(layer, family.attention.reader, repair)
+    values = torch.arange(shape.values or size)
+    set_reader(layer, family.attention.reader, repair, (kept[:, None] * len(values) + values).flatten())
     reader = part(layer, family.attention.reader)
     if isinstance(reader, Placed):
         reader.in_features = len(kept) * size
         keep_places(reader, (kept[:, None] * size + torch.arange(size)).flatten())
     for _, norm, letter in head_norms(layer, family):
-        keep_heads(norm, (kept if letter == "q" else groups).tolist())
+        remaining = kept if letter == "q" else groups
+        keep_heads(norm, remaining.tolist())
+        note_cut(norm, rows=remaining)
     set_heads(layer.get_submodule(family.attention_module), len(kept), len(groups))
 
 
@@ -58,6 +94,7 @@ def slice_values(
     Attention goes on seeing whole heads, with zeros where values are gone.
     """
     values, each = shape.values or size, shape.heads // shape.groups
+    columns = None
     if kept.shape[1] < values:
         heads, groups = torch.arange(shape.heads), torch.arange(shape.groups)
         sizes = {"q": shape.heads * size, "k": shape.groups * size, "v": shape.groups * values}
@@ -70,13 +107,13 @@ def slice_values(
         rows, columns = torch.cat(blocks), (heads[:, None] * values + kept[heads // each]).flatten()
         take_rows(put_places(layer, writer, Widened, rows), rows)
         put_places(layer, family.attention.reader, Selected, columns)
-    set_reader(layer, family.attention.reader, repair)
+    set_reader(layer, family.attention.reader, repair, columns)
 
 
 def slice_mlp(layer: nn.Module, family: Family, shape: LayerShape, kept: Tensor, repair: Repair) -> None:
     """Keeps the channels `kept` (k,) and gives the reader its repaired weight."""
     cut_writers(layer, family.mlp, {"c": shape.channels}, {"c": kept}, 1)
-    set_reader(layer, family.mlp.reader, repair)
+    set_reader(layer, family.mlp.reader, repair, kept)
 
 
 def cut_writers(
@@ -99,6 +136,7 @@ def set_rows(linear: nn.Linear, rows: Tensor) -> None:
 
 
 def take_rows(linear: nn.Linear, rows: Tensor) -> None:
+    note_cut(linear, rows=rows)
     rows = rows.to(linear.weight.device)
     linear.weight = frozen(linear.weight[rows])
     if linear.bias is not None:
@@ -120,6 +158,8 @@ def put_places(layer: nn.Module, name: str, kind: type[Widened | Selected], kept
     old = part(layer, name)
     new = kind(old.in_features, old.out_features, len(kept), device="meta").train(old.training)
     new.weight, new.bias = old.weight, old.bias
+    if hasattr(old, "origin"):
+        new.origin = old.origin
     kept = kept.to(old.weight.device)
     new.places = old.places[kept] if isinstance(old, Placed) else kept
     parent, _, leaf = name.rpartition(".")
@@ -127,9 +167,11 @@ def put_places(layer: nn.Module, name: str, kind: type[Widened | Selected], kept
     return new
 
 
-def set_reader(layer: nn.Module, name: str, repair: Repair) -> None:
-    """The reader with the repair's weight, its bias added to the one it had."""
+def set_reader(layer: nn.Module, name: str, repair: Repair, columns: Tensor | None = None) -> None:
+    """The reader with the repair's weight, which stands for these columns of the one it had (all by default),
+    its bias added to the one it had."""
     reader = part(layer, name)
+    note_cut(reader, columns=columns)
     like = reader.weight
     if repair.bias is not None:
         old = reader.bias.detach().float() if reader.bias is not None else 0.0

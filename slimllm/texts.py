@@ -176,6 +176,17 @@ def tokens(documents: Iterable[str], tokenizer: Any, *, limit: int | None = None
     return torch.frombuffer(ids, dtype=torch.int64).clone() if ids else torch.empty(0, dtype=torch.int64)
 
 
+def check_calibration(wanted: Calibration, least: int = 2) -> None:
+    """Refuses a calibration that is possible with no text and no model, or whose samples have fewer than
+    `least` tokens."""
+    if wanted.samples < 1 or wanted.length < least:
+        raise Refusal(
+            f"{wanted.samples} samples of {wanted.length} tokens say nothing; use at least 1 sample of "
+            f"{least} tokens."
+        )
+    check_seed(wanted.seed)
+
+
 def calibration_tokens(source: Text, tokenizer: Any, wanted: Calibration, *, max_length: int) -> Tensor:
     """Token ids (samples, length) of a seeded shuffle of the calibration part's documents, each sample begun
     as the tokenizer begins a text, which counts into its length.
@@ -183,18 +194,12 @@ def calibration_tokens(source: Text, tokenizer: Any, wanted: Calibration, *, max
     Raises `Refusal` where the text is too short or the length is more than the model can read.
     """
     beginning = find_beginning(tokenizer)
-    least = beginning.predicted_from + 1
-    if wanted.samples < 1 or wanted.length < least:
-        raise Refusal(
-            f"{wanted.samples} samples of {wanted.length} tokens say nothing; use at least 1 sample of "
-            f"{least} tokens."
-        )
+    check_calibration(wanted, beginning.predicted_from + 1)
     if wanted.length > max_length:
         raise Refusal(
             f"A length of {wanted.length} tokens is more than this model's {max_length}; use a smaller "
             "--length."
         )
-    check_seed(wanted.seed)
     documents = source.part("calibration")
     single = long_document(documents)
     if single is not None:

@@ -260,7 +260,7 @@ class Analysis:
     options: Mapping[str, Any]
     layers: tuple[LayerAnalysis, ...]
     tokens: int
-    bytes_per_parameter: int = 2
+    bytes_per_parameter: float = 2
     seconds: float = 0.0
     peak_memory_mib: float = 0.0
 

@@ -2,8 +2,9 @@
 full.
 
 They are made in a folder `.NAME.TOKEN.partial` beside their place, on the same disk, and renamed once all is
-on the disk. The maker locks that folder, and the system gives the lock back when the maker dies: a folder
-that nobody holds is what a kill left behind, and whoever comes next mends it.
+on the disk. The maker marks and locks that folder, and the system gives the lock back when the maker dies: a
+marked folder that nobody holds is what a kill left behind, and whoever comes next mends it. What was at the
+place before waits in that folder, too, and is removed only where it is known to be our own.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import re
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,10 @@ from safetensors import SafetensorError
 
 from slimllm.types import Refusal
 
-LEFT = re.compile(r"\.(.+)\.[0-9a-f]{8}\.(partial|old)")
+LEFT = re.compile(r"\.(.+)\.[0-9a-f]{8}\.(partial|begun)")
+MARK = "made-by-slimllm"  # the file by which such a folder is known to be ours
+NEW, OLD, SPENT = "new", "old", "spent"  # in it: what is made, what was there before, and that it may go
+UNMARKED = 60.0  # seconds within which a folder that is begun has its mark
 TEMPORARY = "slimllm-session-"  # folders in the system's place for what is temporary
 REMEDY = "free space or choose another place"
 TRIES = 100  # folders that are made until one is held
@@ -78,28 +83,46 @@ def check_folder(folder: Path, remedy: str) -> None:
             pass
 
 
+def is_empty(folder: Path) -> bool:
+    """Whether nothing is in a folder."""
+    return not any(folder.iterdir())
+
+
 @contextlib.contextmanager
-def replace_folder(folder: Path, what: str, remedy: str = REMEDY) -> Iterator[Path]:
-    """A folder to fill, which takes the place of `folder` in the end; what is there stays until then."""
-    with told(what, remedy), scratch(folder) as made:
+def replace_folder(
+    folder: Path,
+    what: str,
+    remedy: str = REMEDY,
+    *,
+    spendable: Callable[[Path], bool] = is_empty,
+    say: Callable[[str], object] = str,
+) -> Iterator[Path]:
+    """A folder to fill, which takes the place of `folder` in the end; what is there stays until then, and
+    goes only if it is `spendable`: else it is kept beside, and `say` is told where."""
+    with told(what, remedy), scratch(folder) as space:
+        made = space / NEW
+        made.mkdir()
         yield made
-        place(made, folder)
+        place(made, folder, space, spendable, say)
 
 
 @contextlib.contextmanager
 def scratch(path: Path) -> Iterator[Path]:
-    """A new folder beside a path, held by this program, that is gone afterwards unless it was renamed."""
+    """A new folder beside a path, held by this program, that is gone afterwards."""
 
     def make() -> Path:
-        folder = beside(path, "partial")
+        folder = beside(path)
         folder.mkdir(parents=True)
         return folder
 
-    with made_and_held(make) as made:
+    with made_and_held(make) as begun:
+        space = begun.with_suffix(".partial")
+        (begun / MARK).touch()
+        begun.rename(space)  # nobody sees it before it is marked and held
         try:
-            yield made
+            yield space
         finally:
-            shutil.rmtree(made, ignore_errors=True)
+            clear(space, path)
 
 
 @contextlib.contextmanager
@@ -136,8 +159,8 @@ def made_and_held(make: Callable[[], Path], shared_name: bool = False) -> Iterat
         yield folder
 
 
-def beside(path: Path, kind: str) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.{kind}")
+def beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.begun")
 
 
 @contextlib.contextmanager
@@ -155,24 +178,46 @@ def held(folder: Path, shared: bool = False) -> Iterator[None]:
         os.close(handle)
 
 
-def place(made: Path, folder: Path) -> None:
-    """Moves a complete folder to its place; what was there stays until then."""
+def place(
+    made: Path, folder: Path, space: Path, spendable: Callable[[Path], bool], say: Callable[[str], object]
+) -> None:
+    """Moves a complete folder to its place. What was there waits in a `scratch` space meanwhile, out of
+    everybody's reach, and is looked at once more there."""
     for path in (*made.rglob("*"), made):
         sync(path)
+    old = space / OLD
     with contextlib.ExitStack() as stack:
-        old = beside(folder, "old")
         with contextlib.suppress(OSError):  # nothing is there, or it is read: it is moved all the same
             stack.enter_context(held(folder))
         with contextlib.suppress(FileNotFoundError):
             folder.rename(old)
-        try:
-            made.rename(folder)
-        except OSError:
-            with contextlib.suppress(FileNotFoundError):
-                old.rename(folder)
-            raise
-        sync(folder.parent)
-        shutil.rmtree(old, ignore_errors=True)
+            if spendable(old):
+                old.rename(space / SPENT)
+        made.rename(folder)
+    if old.exists():
+        say(f"What was in '{folder}' is not all from this program; it is kept in '{keep(old, folder)}'.")
+    sync(folder.parent)
+
+
+def keep(old: Path, folder: Path) -> Path:
+    """The place beside a folder that what was there before has been moved to."""
+    kept = folder.with_name(f"{folder.name}.kept-{secrets.token_hex(4)}")
+    old.rename(kept)
+    return kept
+
+
+def clear(space: Path, path: Path) -> None:
+    """Removes a scratch space. What had been at the path goes back there unless its successor has arrived;
+    then only what is spent is removed with the space."""
+    try:
+        for earlier in (space / SPENT, space / OLD):
+            if earlier.exists() and not os.path.lexists(path):
+                earlier.rename(path)
+            elif earlier.exists() and earlier.name == OLD:
+                keep(earlier, path)
+    except OSError:  # it stays where it is
+        return
+    shutil.rmtree(space, ignore_errors=True)
 
 
 def sync(path: Path) -> None:
@@ -199,11 +244,11 @@ def mended(path: Path, say: Callable[[str], object]) -> None:
         )
 
 
-def mended_below(root: Path) -> list[Path]:
-    """The places under a folder beside which something was put in order. What vanishes meanwhile was put in
-    order by somebody else."""
+def mended_below(*roots: Path) -> list[Path]:
+    """The places below these folders beside which something was put in order. What vanishes meanwhile was put
+    in order by somebody else."""
     found = []
-    for folder, inner, _ in os.walk(root):
+    for folder, inner, _ in (step for root in roots for step in os.walk(root)):
         for name in sorted(inner):
             left = Path(folder, name)
             if left_beside(left):
@@ -228,18 +273,27 @@ def left_beside(left: Path) -> str | None:
 
 def mend(left: Path) -> Path | None:
     """The place that something was left beside by a program that lives no more: unfinished parts are removed,
-    what had been moved away is moved back unless its successor arrived. None where nothing was left."""
+    what had been moved away is moved back unless its successor arrived. None where nothing of ours was
+    left."""
     match = LEFT.fullmatch(left.name)
-    if not match:
+    if not match or left.is_symlink():
         return None
     path = left.with_name(match[1])
-    if match[2] == "old" and not path.exists():
-        with contextlib.suppress(OSError), held(left):
-            if not path.exists():  # while nobody else holds it
-                left.rename(path)
-                return path
-        return None
-    return path if removed(left) else None
+    with contextlib.suppress(OSError), held(left):
+        if is_left(left):
+            clear(left, path)
+            return path
+        if match[2] == "begun" and time.time() - left.stat().st_mtime > UNMARKED:
+            (left / MARK).unlink(missing_ok=True)
+            left.rmdir()  # where anything else is in it, it is not ours
+            return path
+    return None
+
+
+def is_left(folder: Path) -> bool:
+    """Whether a folder is one that something was being made in."""
+    match = LEFT.fullmatch(folder.name)
+    return match is not None and match[2] == "partial" and (folder / MARK).is_file()
 
 
 def abandoned() -> int:

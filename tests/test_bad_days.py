@@ -188,7 +188,7 @@ def test_bad_day_kill_during_prune_and_export(bench: Bench, tmp_path: Path) -> N
     moments = {
         "pruning": lambda running: running.said("Layer 1 of 12 pruned"),
         "writing": lambda _: there(tmp_path, ".small.*.partial"),
-        "proving": lambda _: there(tmp_path, ".small.*.partial/plan.json"),
+        "proving": lambda _: there(tmp_path, ".small.*.partial/new/plan.json"),
     }
     told = "interrupted while it wrote"
     for number, (name, moment) in enumerate(moments.items()):
@@ -209,14 +209,16 @@ def test_bad_day_kill_during_prune_and_export(bench: Bench, tmp_path: Path) -> N
 
 def test_bad_day_kill_between_two_renames(tmp_path: Path) -> None:
     """What a kill at the worst moment leaves: the earlier export moved away, the new one not yet there."""
-    (tmp_path / ".small.0123abcd.old").mkdir()
-    (tmp_path / ".small.0123abcd.old/slimllm.json").write_text("{}")
-    (tmp_path / ".small.4567cdef.partial").mkdir()
+    (tmp_path / ".small.0123abcd.partial/old").mkdir(parents=True)
+    (tmp_path / ".small.0123abcd.partial/old/slimllm.json").write_text("{}")
+    (tmp_path / ".small.0123abcd.partial" / whole.MARK).touch()
+    (tmp_path / ".small.4567cdef.begun").mkdir()
+    os.utime(tmp_path / ".small.4567cdef.begun", (1, 1))
     said: list[str] = []
     whole.mended(tmp_path / "small", said.append)
     assert len(said) == 1
     assert [p.name for p in tmp_path.iterdir()] == ["small"]
-    with whole.replace_folder(tmp_path / "small", "It failed") as made:
+    with whole.replace_folder(tmp_path / "small", "It failed", spendable=Path.is_dir) as made:
         (made / "new").touch()
         whole.mended(tmp_path / "*", said.append)
         assert made.is_dir(), "what somebody is writing is left alone"
@@ -253,13 +255,14 @@ def test_bad_day_kill_of_the_page(bench: Bench, tmp_path: Path, monkeypatch: pyt
     client.predict(0.25, api_name="/plan")
     run = client.predict(str(bench.text), 32, 512, api_name="/prune")
     client.submit("auto", api_name="/export")
-    page.until(there(home, "exports/.*.partial/plan.json")).end(signal.SIGKILL)
+    page.until(there(home, "exports/.*.partial/new/plan.json")).end(signal.SIGKILL)
     assert there(temporary, "slimllm-session-*")()
     owner = "api-" + hashlib.sha256(client.session_hash.encode()).hexdigest()[:32]
     monkeypatch.setenv("SLIMLLM_HOME", str(home))
     Shelf(owner).put(family(synthetic_analysis(layers=4, channels=64))[1])
     half = Shelf(owner).folder / ".run-0003.json.0123abcd.partial"
     half.mkdir()
+    (half / whole.MARK).touch()
     (half / "run-0003.json").write_text('{"format"')
 
     page = Program(tmp_path / "2", *serve, home=home, TMPDIR=str(temporary))
@@ -455,7 +458,7 @@ INTERRUPTED = {  # command → its line, and what is waited for
     "plan": ("plan --analysis {out}/a --ratio 0.2 --out {out}/plan.json", "start"),
     "analyse": ("analyse {reading} --out {out}/a", "a/.moments.unfinished/layer_002.safetensors"),
     "prune": ("prune {reading} --ratio 0.2 --out {out}/small", "Layer 12 of 12 scored"),
-    "export": ("prune {reading} --ratio 0.2 --out {out}/small", ".small.*.partial/plan.json"),
+    "export": ("prune {reading} --ratio 0.2 --out {out}/small", ".small.*.partial/new/plan.json"),
     "compare": ("compare --model {model} --model {model} --text {text} --window 2", "Loading"),
     "generate": ("generate --model {model} --prompt The --max-new-tokens 400", "Loading"),
     "tune": ("tune --model {model} --text {text} --samples 900 --out {out}/small", "Loading"),

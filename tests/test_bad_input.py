@@ -294,7 +294,7 @@ COMMANDS: dict[str, tuple[Provoke, str]] = {
     "ratio inf": (line("prune {reading} --ratio inf --out {new}"), "Ratio inf"),
     "ratio of words": (line("prune {reading} --ratio half --out {new}"), "invalid float"),
     "ratio beyond reach": (line("prune {reading} --ratio 0.99 --out {new}"), "At most"),
-    "ratio and plan": (line("prune {reading} --ratio 0.2 --plan {new} --out {new}"), "not allowed with"),
+    "ratio and no plan": (line("prune {reading} --ratio 0.2 --plan {new} --out {new}"), "cannot be read"),
     "no ratio, no plan": (line("prune {reading} --out {new}"), "required"),
     "samples 0": (line("analyse {model} --text {page} --samples 0 --out {new}"), "say nothing"),
     "length above the model's": (

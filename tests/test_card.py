@@ -166,6 +166,11 @@ def without_config(folder: Path) -> Path:
     return folder
 
 
+def worded(folder: Path) -> Path:
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
 CODE = {"AutoConfig": "configuration_zorg.ZorgConfig", "AutoModelForCausalLM": "modeling_zorg.Zorg"}
 BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "mixtral": (like("mixtral"), "mixture-of-experts"),
@@ -199,7 +204,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "no heads": (llama(num_attention_heads=0), "no possible size"),
     "pickles": (pickled, "pickled weights, which can run code"),
     "no weights": (config_only, "no .safetensors weights"),
-    "damaged weights": (llama(), "damaged or cut off|cannot be loaded"),
+    "damaged weights": (lambda p: worded(llama()(p)), "damaged or cut off|cannot be loaded"),
     "bad index": (
         lambda p: (llama()(p), (p / "model.safetensors.index.json").write_text("{"))[0],
         "index of the weights",

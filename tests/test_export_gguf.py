@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -429,3 +430,38 @@ def test_pieces_for_gguf_are_scored_by_when_they_are_joined() -> None:
     at = dict(zip(found.tokens, found.scores, strict=True))
     assert at[first] == 0 > at[later] > max(at["a"], at["[PAD303]"])
     assert vocabulary.scores_of(["ab", "abc", "x"], [("a", "b"), ("ab", "c"), ("a", "bc")]) == (0, -1, -5)
+
+
+# Quantising ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("align", "more", "words"),
+    [
+        (8, [], r"In [123] of 3 layers the channels are no multiple of 32.*--align 32"),
+        (32, [], ""),
+        (8, ["--same-width"], r"In 3 of 3 layers the channels are no multiple of 32.*bit when it"),
+    ],
+)
+def test_what_llamacpp_cannot_quantise_is_told_before_and_after(
+    align: int,
+    more: list[str],
+    words: str,
+    tmp_path: Path,
+    page: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(checkpoint, "reload_elsewhere", lambda *_, **__: [None])
+    monkeypatch.setattr(checkpoint, "compare", lambda *_: 0.0)
+    subject = worded()
+    subject.model.save_pretrained(tmp_path / "m")
+    subject.tokenizer.save_pretrained(tmp_path / "m")
+    reading = ["--model", tmp_path / "m", "--text", page, "--samples", 4, "--length", 32, "--ratio", 0.25]
+    line = ["prune", *reading, "--align", align, *more, "--export", "gguf", "--out", tmp_path / "out"]
+    assert cli.main([*map(str, line)]) == 0
+    before, _, after = capsys.readouterr().err.partition("pruned")
+    for said in (before, after, (tmp_path / "out/README.md").read_text()):
+        found = re.search("In . of 3 layers the channels are no multiple of 32.*", said)
+        assert (found is not None) == bool(words)
+        assert re.search(words, found[0] if found else "")

@@ -17,7 +17,7 @@ from conftest import FAMILY_CONFIGS, tiny_subject
 from safetensors.torch import load_file
 
 import slimllm
-from slimllm import checkpoint, cli, foresight, forms, models, proof
+from slimllm import checkpoint, cli, foresight, forms, inventory, models, proof, targets
 from slimllm import whole as writing
 from slimllm.families import part, shape_of
 from slimllm.models import Pruned, Subject
@@ -365,7 +365,7 @@ def test_only_an_empty_place_or_an_own_export_is_written_to(
     (tmp_path / "file").write_text("")
     (tmp_path / "empty").mkdir()
     (tmp_path / "ours").mkdir()
-    (tmp_path / "ours/slimllm.json").write_text("{}")
+    inventory.note_files(tmp_path / "ours", {})
     assert checkpoint.check_target(tmp_path / "empty") == tmp_path / "empty"
     assert checkpoint.check_target(tmp_path / "ours") == tmp_path / "ours"
     assert checkpoint.check_target(tmp_path / "new/deeper") == tmp_path / "new/deeper"
@@ -377,7 +377,7 @@ def test_only_an_empty_place_or_an_own_export_is_written_to(
     with pytest.raises(Refusal, match="not empty"):
         next(checkpoint.export(uneven(), tmp_path / "foreign"))
     assert [p.name for p in (tmp_path / "foreign").iterdir()] == ["thesis.txt"]
-    monkeypatch.setattr(checkpoint.os, "access", lambda *_: False)
+    monkeypatch.setattr(targets.os, "access", lambda *_: False)
     with pytest.raises(Refusal, match="Nothing can be written"):
         checkpoint.check_target(tmp_path / "new")
 

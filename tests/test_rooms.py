@@ -25,6 +25,7 @@ PURE = {
     "rankings",
     "budget",
     "allocation",
+    "consistency",
     "planning",
     "pins",
     "locks",
@@ -46,7 +47,10 @@ ALLOWED: dict[str, set[str]] = {  # module of slimllm → modules of slimllm it 
     "budget": {"types", "shapes", "recovery"},
     "allocation": {"types", "shapes", "budget"},
     "locks": {"types", "shapes", "budget"},
-    "planning": {"types", "shapes", "budget", "allocation", "locks", "methods", "recovery"},
+    "consistency": {"types", "shapes", "budget"},
+    "planning": {
+        *("types", "shapes", "budget", "allocation", "consistency", "locks", "methods", "recovery"),
+    },
     "balance": {"types", "shapes", "budget", "allocation", "planning"},
     "pins": {"types", "shapes", "budget", "allocation", "locks", "planning"},
     "families": {"types", "shapes"},
@@ -70,6 +74,9 @@ ALLOWED: dict[str, set[str]] = {  # module of slimllm → modules of slimllm it 
     "fetching": {"sources"},
     "texts": {"types", "places", "beginning", "documents", "fetching", "sources", "tokenizing"},
     "memory": set(),
+    "inventory": set(),
+    "targets": {"types", "places", "sources", "inventory"},
+    "analysis_files": {"types", "whole"},
 }
 
 

@@ -96,6 +96,7 @@ class Ears:
         patch.setattr(Blocks, "preprocess_data", heard)
         patch.setattr(Blocks, "process_api", answer)
 
+
 @dataclass
 class Tally:
     """What was found and operated on one tab, and what was wrong there."""

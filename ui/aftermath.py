@@ -28,7 +28,8 @@ KINDS = {  # folder of the cache → what an unfinished part of it was
 def order(say: Callable[[str], object]) -> None:
     """Puts in order what earlier programs left unfinished, and says so in one sentence."""
     root = home()
-    places = whole.mended_below(root)
+    places = whole.mended_below(*(root / kind for kind in (*KINDS, "moments")))
+    places += [path for left in root.glob(".*") if (path := whole.mend(left))]
     found = sorted({KINDS.get(path.relative_to(root).parts[0], "unfinished layers") for path in places})
     if whole.abandoned():
         found.append("its temporary files")

@@ -18,7 +18,7 @@ from typing import Any
 import gradio as gr
 from anyio.to_thread import run_sync
 
-from slimllm import planning
+from slimllm import options, planning
 from slimllm.answers import plain
 from slimllm.failures import is_failure
 from slimllm.recipes import plan_from_text, plan_to_dict
@@ -40,6 +40,15 @@ WAITING = Places(
     96,
     "The server is busy: so many calls wait already that no more can; try again once some are answered.",
 )
+USUAL = {  # what the plan endpoint takes where nothing else is asked for
+    "ratio": 0.2,
+    "recovery": "auto",
+    "allocation": "auto",
+    "unit": "auto",
+    "align": 8,
+    "count": "decoder",
+    "same_width": False,
+}
 
 
 def build(device: str, dtype: str, offline: bool) -> None:
@@ -169,7 +178,19 @@ class Endpoints:
         others are named; or takes a whole plan as it is."""
         session = session_of(request)
         if plan:
-            session.take_plan(plan_from_text(json.dumps(plan)))
+            read = plan_from_text(json.dumps(plan))
+            asked = {
+                "ratio": ratio,
+                "recovery": recovery,
+                "allocation": allocation,
+                "unit": unit,
+                "align": align,
+                "count": count,
+                "same_width": same_width,
+            }
+            named = {name: value for name, value in asked.items() if value != USUAL[name]}
+            options.check_against(read, named)
+            session.take_plan(read)
         else:
             session.push(
                 plan_for(

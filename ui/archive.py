@@ -88,7 +88,10 @@ def remembered(session: Session, run: Run, models: Mapping[str, Pruned]) -> Run:
     gone; what is tuned only takes over what is known of the run it came from."""
     analysis, parent = session.made_from(run.plan), session.archive.find(run.parent)
     if run.tunings and parent:
-        known = {name: getattr(parent, name) for name in ("rules", "dtype", "answers", "portrait", "found")}
+        known = {
+            name: getattr(parent, name)
+            for name in ("rules", "dtype", "as_source", "answers", "portrait", "found")
+        }
         return dataclasses.replace(run, **known)
     best = models.get(best_name(models))
     return dataclasses.replace(
@@ -96,6 +99,7 @@ def remembered(session: Session, run: Run, models: Mapping[str, Pruned]) -> Run:
         told=told_change(parent.plan, run.plan) if parent else "",
         rules=rules_of(analysis, run.plan) if analysis else "",
         dtype=session.loaded.dtype if session.loaded else "",
+        as_source=bool(session.loaded and session.loaded.subject.files),
         answers=given_answers(session),
         portrait=portrait_of(analysis, run.plan, best.layers) if analysis and best else None,
     )

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-from collections.abc import Mapping
+import secrets
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from slimllm import limits, planning, whole
 from slimllm.locks import Locks
 from slimllm.recipes import plan_from_text, plan_to_dict
 from slimllm.types import Analysis, Plan, Refusal
-from ui.shelf import LARGEST, REMEDY, Shelf
+from ui.shelf import LARGEST, REMEDY, UNREADABLE, Shelf
 from ui.wishes import plan_for
 from ui.words import same_width
 
@@ -94,22 +97,41 @@ def kept(mine: Mapping[str, Plan], name: str, plan: Plan) -> dict[str, Plan]:
 
 
 def save(owner: str, mine: Mapping[str, Plan]) -> None:
-    """Writes the presets of one browser, all or nothing."""
+    """Writes the presets of one browser, all or nothing; a file in which something could not be read stays
+    under another name."""
     rows = [{"name": name, "plan": plan_to_dict(plan)} for name, plan in mine.items()]
     text = json.dumps({"format": FORMAT, "presets": rows}, indent=1)
-    whole.write_text(Shelf(owner).folder / FILE, text, "The preset could not be kept on disk", REMEDY)
+    file, unwritten = Shelf(owner).folder / FILE, "The preset could not be kept on disk"
+    if file.exists() and not read_whole(file):
+        with whole.told(unwritten, REMEDY):
+            file.rename(file.with_name(f"presets-unread-{secrets.token_hex(4)}.json"))
+    whole.write_text(file, text, unwritten, REMEDY)
 
 
 def read(owner: str) -> dict[str, Plan]:
     """The presets kept for one browser by name; what cannot be read is left out and logged."""
     file = Shelf(owner).folder / FILE
-    found: dict[str, Plan] = {}
-    try:
-        data = json.loads(limits.read_text(file, f"'{file}'", "keep presets anew", LARGEST))
-        for row in data["presets"] if data["format"] == FORMAT else ():
-            found[named(row["name"])] = plan_from_text(json.dumps(row["plan"]))
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    if not file.exists():
+        return {}
+    found = dict(presets_in(file))
+    if not read_whole(file):
         log.warning("%s cannot be read as presets", file)
     return found
+
+
+def presets_in(file: Path) -> Iterator[tuple[str, Plan]]:
+    """(name, plan) of every preset in a file, as far as it can be read."""
+    with contextlib.suppress(*UNREADABLE):
+        data = json.loads(limits.read_text(file, f"'{file}'", "keep presets anew", LARGEST))
+        for row in data["presets"] if data["format"] == FORMAT else ():
+            with contextlib.suppress(*UNREADABLE):
+                yield named(row["name"]), plan_from_text(json.dumps(row["plan"]))
+
+
+def read_whole(file: Path) -> bool:
+    """Whether all presets in a file can be read."""
+    try:
+        data = json.loads(limits.read_text(file, f"'{file}'", "keep presets anew", LARGEST))
+        return data["format"] == FORMAT and len(data["presets"]) == len(list(presets_in(file)))
+    except UNREADABLE:
+        return False

@@ -50,7 +50,7 @@ def command_line(run: Run) -> str:
     folders = [f"out/run{run.number}{'' if i == last else f'-step{i + 1}'}" for i in range(last + 1)]
     words = ["python", "-m", "slimllm", "prune", "--model", run.plan.model]
     words += rule_words(run.plan, run.rules == "same") if run.rules else ["--plan", plan_name(run)]
-    words += ["--dtype", run.dtype] if run.dtype else []
+    words += ["--dtype", run.dtype] if run.dtype and not run.as_source else []
     lines = [shlex.join([*words, *([] if last else stored), "--out", folders[0]])]
     for i, wanted in enumerate(run.tunings, 1):
         line = tuning.command(wanted, folders[i - 1]).removesuffix("DIR") + folders[i]

@@ -33,7 +33,7 @@ def start_restore(
     def on_done(found: tuple[Loaded, Analysis]) -> None:
         loaded, analysis = found
         session.set_loaded(loaded)
-        session.set_analysis(analysis, plan)
+        session.set_analysis(analysis, planning.told(analysis, plan))
         session.mark("controls", "bank")
         session.parent = run.number
         for page in ("history", "tune"):

@@ -90,10 +90,10 @@ class Run:
 
     `told` says how the plan differs from that run's, or what else was done to it; `tunings` how its model was
     fine-tuned after pruning, one after the other. `rules` says whether the plan's rules alone lead to it
-    ("free", or "same" with the same width everywhere) or not (""). `dtype` is that of the model, `answers`
-    the prompts with the answers by column, `portrait` the maps of the analysis, `found` what else was asked
-    of its models. `note` and `pinned` are the
-    person's.
+    ("free", or "same" with the same width everywhere) or not (""). `dtype` is that of the model, which its
+    exports have, too, unless they keep that of the source (`as_source`); `answers` are the prompts with the
+    answers by column, `portrait` the maps of the analysis, `found` what else was asked of its models. `note`
+    and `pinned` are the person's.
     """
 
     number: int
@@ -108,6 +108,7 @@ class Run:
     tunings: tuple[Tuning, ...] = ()
     rules: str = ""
     dtype: str = ""
+    as_source: bool = False
     answers: tuple[tuple[str, Mapping[str, str]], ...] = ()
     portrait: Portrait | None = None
     found: Found | None = None
@@ -170,7 +171,7 @@ class Entry:
         return math.log(mine / dense) if mine and dense and math.isfinite(mine) else None
 
 
-PLAIN = ("number", "made", "parent", "exported", "told", "rules", "dtype", "note", "pinned")
+PLAIN = ("number", "made", "parent", "exported", "told", "rules", "dtype", "as_source", "note", "pinned")
 
 
 def run_to_dict(run: Run) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from slimllm.locks import Locks
 from slimllm.methods import settings
 from slimllm.models import Pruned, Subject
 from slimllm.pins import keep_locked
-from slimllm.planning import check_plan
+from slimllm.planning import check_plan, told
 from slimllm.types import Analysis, Calibration, LayerAnalysis, LayerReport, Plan, Refusal
 from ui import presets
 from ui.aftermath import Diary, page_folder
@@ -308,11 +308,11 @@ class Session:
             self.mark("plan")
 
     def take_plan(self, plan: Plan) -> str:
-        """Makes a plan from a file or a run the present one; a `Refusal` where it is for another model.
-        Returns which locked layers kept their widths, as `tell_kept` has it."""
+        """Makes a plan from a file or a run the present one, its figures computed anew; a `Refusal` where it
+        is for another model. Returns which locked layers kept their widths, as `tell_kept` has it."""
         check_plan(plan, self.known.shape)
         self.suit(plan)
-        self.push(plan)
+        self.push(told(self.known, plan))
         self.mark("controls", "bank")
         return tell_kept(plan, self.plan)
 

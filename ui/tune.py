@@ -3,7 +3,6 @@ plans."""
 
 from __future__ import annotations
 
-import contextlib
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -208,21 +207,10 @@ def load_plan(session: Session, path: str | None) -> None:
     except (OSError, UnicodeDecodeError):
         raise Refusal("The file is not readable text; choose a plan.json.") from None
     plan = recipes.plan_from_text(text, "The plan")
-    if fits(session, plan):
-        session.suit(plan)
-        plan = planning.told(session.known, plan)
     said = "The plan is loaded." + session.take_plan(plan)
     if session.made_from(plan) is None:
         said += " It was made with another method or text; errors shown are from the present analysis."
     session.say("tune", said, "good")
-
-
-def fits(session: Session, plan: Plan) -> bool:
-    """Whether a plan is for the model at hand."""
-    with contextlib.suppress(Refusal):
-        planning.check_plan(plan, session.known.shape)
-        return True
-    return False
 
 
 def draw_summary(session: Session) -> str:

@@ -14,7 +14,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from slimllm import card, checkpoint, evaluate, pipeline, places, planning, reloaded, texts, tuning, whole
+from slimllm import (
+    card,
+    checkpoint,
+    evaluate,
+    forms,
+    pipeline,
+    places,
+    planning,
+    reloaded,
+    texts,
+    tuning,
+    whole,
+)
+from slimllm.analysis_files import holds_moments
 from slimllm.models import Subject
 from slimllm.places import home
 from slimllm.store import MomentStore
@@ -180,7 +193,8 @@ def moments_folder(subject: Subject, calibration: Calibration) -> Path | None:
     name = hashlib.sha256(key.encode()).hexdigest()[:16]
     root = home() / "moments"
     own = MomentStore(root / name)
-    for other in oldest_first(root / name for name in whole.names_in(root))[:-1]:
+    stores = (path for name in whole.names_in(root) if holds_moments(path := root / name))
+    for other in oldest_first(stores)[:-1]:
         if other not in (own.folder, own.begun.folder):
             with contextlib.suppress(OSError), whole.held(other):  # unless another program is at it
                 shutil.rmtree(other, ignore_errors=True)
@@ -227,12 +241,13 @@ def start_export(registry: Registry, session: Session, number: int | None, tier:
     """The job that writes, verifies and packs the checkpoint of a run; pruned again from its plan if need
     be."""
     run = session.run(number)
+    forms.check_wanted(tier)
 
     def steps(job: Job) -> Steps:
         job.say(f"Opening the model of {run.name}.")
         pruned = yield from weights_of(session, run, offline)
         slug = re.sub(r"[^A-Za-z0-9.-]+", "-", Path(run.plan.model).name).strip("-.") or "model"
-        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+        stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")  # nobody else's export has the same name
         folder = exports_folder(session) / f"{slug}-run{run.number}-{stamp}"
         job.say("Choosing how to store it.", "export")
         notes = [tuning.words(wanted) for wanted in run.tunings]
