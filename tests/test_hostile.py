@@ -109,7 +109,7 @@ def check_sentence(said: str) -> None:
     assert "went wrong" not in said
 
 
-@pytest.mark.parametrize(("name", "command"), meetings())
+@pytest.mark.parametrize(("name", "command"), list(meetings()))
 def test_hostile_file_is_refused(name: str, command: str, copy: Path, runner: Soaker) -> None:
     case = hostile.CASES[name]
     case.make(copy)
@@ -137,9 +137,8 @@ def test_hostile_harmless_files_leave_the_measure_as_it_was(whole: Path, copy: P
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["weights: weights as pipe", "tokenizer: a normalizer that multiplies"])
-def test_hostile_file_in_a_process_of_its_own(name: str, copy: Path) -> None:
-    hostile.CASES[name].make(copy)
+def test_hostile_file_in_a_process_of_its_own(copy: Path) -> None:
+    hostile.TOKENIZERS["a normalizer that multiplies"].make(copy)
     command = [sys.executable, "-m", "slimllm", "generate", "--model", str(copy), "--prompt", "aaa"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
