@@ -26,9 +26,9 @@ class Hand:
     def press(self, walk: Walk, area: str, control: Control, place: tuple[float, float]) -> str:
         raise NotImplementedError
 
-    def take(self, walk: Walk, index: str, chosen: int) -> str:
+    def take(self, walk: Walk, area: str, control: Control, index: str, chosen: int) -> str:
         """Takes an entry of the list that is open; what is wrong with it."""
-        entry = walk.js("entry", index)
+        entry = walk.js("entry", area, control.key, index)
         if entry is None or not entry["free"]:
             return f"entry {index} of its list is covered"
         self.at(entry["x"], entry["y"])
@@ -102,12 +102,14 @@ class Keys(Hand):
             self.page.keyboard.press("Space")
         elif control.kind not in QUIET:
             self.page.keyboard.press(KEYS.get(control.kind, "Enter"))
+        if control.kind == "plot":  # the arrow went to a point, which is now clicked
+            self.page.keyboard.press("Enter")
         return ""
 
     def slide(self, walk: Walk, area: str, control: Control) -> None:
         self.page.keyboard.press("ArrowUp")
 
-    def take(self, walk: Walk, index: str, chosen: int) -> str:
+    def take(self, walk: Walk, area: str, control: Control, index: str, chosen: int) -> str:
         for _ in range(abs(int(index) - max(chosen, 0)) + (chosen < 0)):
             self.page.keyboard.press("ArrowDown" if int(index) >= chosen else "ArrowUp")
         self.page.keyboard.press("Enter")

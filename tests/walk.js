@@ -181,6 +181,9 @@
     return [min === '' ? -1e9 : Number(min), max === '' ? 1e9 : Number(max), Number(step) || 1];
   }
 
+  /** Whether the keys reach something inside of what only the pointer can press. */
+  const inner = (selector, key) => Boolean(get(selector, key).querySelector('button, a[href], [tabindex="0"]'));
+
   /** What a finger takes a fader by. */
   const handle = (selector, key) => box(get(selector, key).querySelector('.fd-handle') ?? get(selector, key));
 
@@ -234,10 +237,11 @@
     return roots(selector).flatMap(found).find(([, element]) => element === document.activeElement)?.[0] ?? '';
   }
 
-  /** The entries of the list that is open: their words, boxes, and what lies over them. */
-  function entries() {
-    const lists = [...document.querySelectorAll('[role="listbox"]')].filter((list) => list.querySelector('[role="option"]'));
-    const list = lists.at(-1);
+  const opened = (selector, key) => document.getElementById(get(selector, key)?.getAttribute('aria-controls'));
+
+  /** The entries of the list that a box has opened: their words and boxes. */
+  function entries(selector, key) {
+    const list = opened(selector, key);
     if (!list) return [];
     const frame = list.getBoundingClientRect();
     return [...list.querySelectorAll('[role="option"]')].map((option) => ({
@@ -250,8 +254,8 @@
   }
 
   /** Scrolls the open list to an entry; its box, and what lies over it. */
-  function entry(index) {
-    const option = document.querySelector(`[role="listbox"] [role="option"][data-index="${index}"]`);
+  function entry(selector, key, index) {
+    const option = opened(selector, key)?.querySelector(`[data-index="${index}"]`);
     if (!option) return null;
     option.scrollIntoView({block: 'nearest', behavior: 'instant'});
     const at = box(option);
@@ -285,7 +289,7 @@
 
   let before = '';
   const walk = {
-    find, bring, cover, value, ring, focused, entries, entry, look, bounds, text, ticked, said, handle, options, focus,
+    find, bring, cover, value, ring, focused, entries, entry, look, bounds, text, ticked, said, inner, handle, options, focus,
     get: (selector, key) => get(selector, key) && true,
     /** Remembers the page as it is seen. */
     remember() { before = look(); },

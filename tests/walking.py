@@ -116,6 +116,7 @@ class Walk:
         self.excused, self.used = tuple(excused), set[str]()
         self.tallies: dict[str, Tally] = {}
         self.later: dict[tuple[str, str], Any] = {}  # values that are told when a button is pressed
+        self.stood = list[str]()  # where the page did not come to rest after all was done
         self.arrived = 0  # downloads and choosers of files
         self.starts: dict[str, set[str]] = {}  # by tab: buttons that started a job
         self.page.on("download", lambda _: self._arrive())
@@ -161,7 +162,10 @@ class Walk:
             return said is not None and not open and not self.ears.ticking and not session.lively
 
         self.js("still", 30, 4000)
-        self.until(idle, patience)
+        self.until(lambda: not session.lively, patience)
+        if not self.until(idle, 4.0):
+            self.stood.append(f"answers missing: {len(open)}, timers on: {len(self.ears.ticking)}")
+            self.ears.ticking.clear()
         self.js("still", 60, 4000)
         for _ in range(4):
             box = self.page.evaluate(
@@ -394,7 +398,7 @@ class Walk:
         entries: list[dict[str, Any]] = []
 
         def opened() -> bool:
-            entries[:] = self.js("entries")
+            entries[:] = self.js("entries", area, control.key)
             return bool(entries) and all(one["width"] > 0 and one["height"] > 0 for one in entries)
 
         if not self.until(opened, 2.0):
@@ -405,12 +409,12 @@ class Walk:
         now = self.js("value", area, control.key)
         chosen = next((place for place, one in enumerate(entries) if one["label"] == now), -1)
         mine = [one for one in entries if one["label"] == label] or [entries[(chosen + 1) % len(entries)]]
-        if why := self.hand.take(self, mine[0]["index"], chosen):
+        if why := self.hand.take(self, area, control, mine[0]["index"], chosen):
             return why
         wanted = mine[0]["label"]
         if not self.until(lambda: self.js("value", area, control.key) == wanted, 2.0):
             return f"{wanted!r} was pressed, and {self.js('value', area, control.key)!r} stands in the box"
-        if not self.until(lambda: not self.js("entries"), 2.0):
+        if not self.until(lambda: not self.js("entries", area, control.key), 2.0):
             return "its list stays open"
         if wanted == now:
             return ""
@@ -528,6 +532,12 @@ class Walk:
         return "" if self.until(lambda: self.js("changed", 120)) else "nothing is told of it"
 
     _token = _plot
+
+    def _row(self, area: str, control: Control) -> str:
+        """As a button; keys reach what stands in it."""
+        if self.hand.points:
+            return self._button(area, control)
+        return "" if self.js("inner", area, control.key) else "no key reaches it"
 
     def _focusable(self, area: str, control: Control) -> str:
         """It can have the focus."""

@@ -218,7 +218,7 @@ def variables(selector: str, colours: Colours) -> str:
 def head() -> str:
     """Script tags for plotly.js and our own scripts, which this app serves itself; no other file is
     opened."""
-    ours = ("plotpick.js", "plotsave.js", "plotview.js", "glossary.js", "present.js")
+    ours = ("plotpick.js", "plotsave.js", "plotview.js", "glossary.js", "present.js", "sliders.js")
     scripts = (PLOTLY, *(ASSETS / name for name in ours))
     gr.set_static_paths(list(scripts))
     mark = f'nonce="{NONCE}"'
