@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
-MARK ?= not slow and not gpu and not network
+MARK ?= not slow and not gpu and not network and not soak
 
 .PHONY: run test check fix screens clean
 

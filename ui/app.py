@@ -20,7 +20,20 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from slimllm import places, whole
 from slimllm.types import Refusal
-from ui import aftermath, analyse, api, compare, door, history, load, preview_panel, theme, tour, tune
+from ui import (
+    aftermath,
+    analyse,
+    api,
+    compare,
+    delivery,
+    door,
+    history,
+    load,
+    preview_panel,
+    theme,
+    tour,
+    tune,
+)
 from ui.registry import REGISTRY
 from ui.screen import Screen
 from ui.skipping import Page
@@ -103,6 +116,7 @@ def launch_options(settings: Settings) -> dict[str, Any]:
             "middleware": [
                 Middleware(TrustedHostMiddleware, allowed_hosts=hosts),
                 Middleware(door.Door, proxied=not settings.listen),
+                Middleware(delivery.Delivery),
             ]
         },
         "theme": theme.theme(),

@@ -15,12 +15,11 @@ from ui import charts, trials
 from ui.choices import all_options
 from ui.plotview import PlotView
 from ui.registry import REGISTRY
-from ui.runs import Asked
 from ui.screen import Screen
 from ui.session import Comparison, Session
 from ui.tables import table_of, verdict
 from ui.verdicts import NextStep, Pairs, next_steps, on_layers, worsening
-from ui.wishes import asked_for
+from ui.wishes import ANALYSE, MEASURE, asked_for
 from ui.words import method_title, note, safe
 
 MOST_STEPS = 3
@@ -143,8 +142,7 @@ def go_on(session: Session, *, place: int, offline: bool) -> str | None:
     if step.method is not None:
         read = plan.calibration
         usual = [option.default for _, option in all_options()]
-        session.wishes["analyse"] = (read.text, read.samples, read.length, read.seed, step.method, *usual)
-        session.mark("asked", "preflight")
+        ANALYSE.fill(session, (read.text, read.samples, read.length, read.seed, step.method, *usual))
         session.say(
             "analyse", f"Method {method_title(step.method)} is chosen; press Analyse to try it.", "good"
         )
@@ -163,7 +161,5 @@ def go_on(session: Session, *, place: int, offline: bool) -> str | None:
         forced=plan.forced,
     )
     session.take_plan(made)
-    wishes = session.wishes.get("compare")
-    asked = asked_for(*wishes, offline=offline) if wishes else Asked(offline=offline)
-    trials.start_compare(REGISTRY, session, asked)
+    trials.start_compare(REGISTRY, session, asked_for(*MEASURE.values(session), offline=offline))
     return None

@@ -73,7 +73,9 @@ class Session:
     def __init__(self, id: str):
         self.id = id
         self.lock = threading.RLock()
-        self.drawing = threading.Lock()  # answers are drawn one by one, so that none is overtaken
+        self.drawing = threading.RLock()  # pages of this session act and are drawn one after the other
+        self.acts = 0  # how often a page has acted
+        self.author = ""  # the page that made the present plan; empty where a job did
         self.touched = time.monotonic()
         self.born = time.monotonic_ns()
         self.serial: Counter[str] = Counter()
@@ -233,7 +235,7 @@ class Session:
                 self.show_analysis(found)
                 if asked := self.wishes.get("analyse"):  # the chooser follows
                     self.wishes["analyse"] = (*asked[:4], found.method, *asked[5:])
-                self.mark("asked", "preflight")
+                self.mark("preflight")
 
     @property
     def known(self) -> Analysis:
@@ -265,6 +267,7 @@ class Session:
             if self.cursor >= 0 and plan == self.plans[self.cursor]:
                 self.mark("plan")
                 return
+            self.author = ""
             keep = self.cursor if same else self.cursor + 1
             self.plans = [*self.plans[:keep], plan][-KEPT_PLANS:]
             self.cursor = len(self.plans) - 1

@@ -185,7 +185,16 @@ def settings() -> dict[str, str]:
     return found
 
 
-SHEETS = ("style.css", "faders.css", "tune.css", "compare.css", "found.css", "tour.css", "present.css")
+SHEETS = (
+    "style.css",
+    "notice.css",
+    "faders.css",
+    "tune.css",
+    "compare.css",
+    "found.css",
+    "tour.css",
+    "present.css",
+)
 
 
 def css() -> str:
@@ -221,9 +230,13 @@ def head() -> str:
     scripts = (PLOTLY, *(ASSETS / name for name in ours))
     gr.set_static_paths(list(scripts))
     tags = [f'<script defer src="gradio_api/file={path.as_posix()}"></script>' for path in scripts]
-    known = f"window.slimSwaps = {json.dumps(swaps())}; window.slimGlossary = {json.dumps(as_data())};"
+    # Before the page tells anything to the storage.
+    opened = "window.slimTab = sessionStorage.getItem('slimllm-tab');"
+    known = (
+        f"{opened} window.slimSwaps = {json.dumps(swaps())}; window.slimGlossary = {json.dumps(as_data())};"
+    )
     # Not deferred: the page may ask for something before plotly.js is here.
-    first = (ASSETS / "answers.js").read_text(encoding="utf-8")
+    first = (ASSETS / "delivery.js").read_text(encoding="utf-8")
     return "\n".join([f"<script>{first}</script>", f"<script>{known}</script>", *tags])
 
 
