@@ -88,9 +88,13 @@ class Proxy:
 def bad_connection(address: str, weather: Weather) -> Iterator[str]:
     """The address of the same app behind this weather."""
     loop, proxy = asyncio.new_event_loop(), Proxy(address, weather)
-    server = loop.run_until_complete(asyncio.start_server(proxy.serve, "127.0.0.1", 0, limit=2**20))
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
+
+    async def begin() -> asyncio.Server:
+        return await asyncio.start_server(proxy.serve, "127.0.0.1", 0, limit=2**20)
+
+    server = asyncio.run_coroutine_threadsafe(begin(), loop).result(10)
     try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
     finally:

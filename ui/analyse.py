@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import gradio as gr
@@ -11,6 +11,7 @@ from slimllm import planning
 from slimllm.allocation import implied_ratios
 from ui import charts, detail, marks, overlay, pinning, work
 from ui.choices import options_of
+from ui.drawing import subtitled
 from ui.picking import Picked
 from ui.pieces import intro, job_line, lead, start_and_stop
 from ui.plotview import PlotView
@@ -18,7 +19,7 @@ from ui.reading import controls, draw_preflight
 from ui.registry import REGISTRY
 from ui.screen import Screen
 from ui.session import Session
-from ui.wishes import ANALYSE, FIXED, calibration_of
+from ui.wishes import ANALYSE, FIXED, calibration_of, made_words
 
 PURPOSE = "Let the model read a text while we watch which of its parts matter."
 ORDERS = [("sorted, best first", "sorted"), ("in place", "place"), ("adding up", "sum")]
@@ -170,10 +171,13 @@ def draw_layers(session: Session) -> Any:
     if session.loaded is None or not session.partial:
         return missing(session)
     shape, plan = session.subject.shape, session.present
+    implied: Sequence[float] = ()
     if session.analysis is None or plan is None or overlay.filling(session):
-        return charts.layer_chart(session.partial, len(session.partial), None, shape)
-    implied = implied_ratios(session.analysis, shape.decoder - planning.decoder_parameters(shape, plan))
-    return charts.layer_chart(session.partial, len(session.partial), plan, shape, implied)
+        plan = None
+    else:
+        implied = implied_ratios(session.analysis, shape.decoder - planning.decoder_parameters(shape, plan))
+    chart = charts.layer_chart(session.partial, len(session.partial), plan, shape, implied)
+    return subtitled(chart, made_words(*session.made)) if session.made else chart
 
 
 def draw_heads(session: Session) -> Any:
@@ -184,6 +188,7 @@ def draw_heads(session: Session) -> Any:
     if laid is None:
         layers = overlay.shown_layers(session)
         laid = charts.heads_map(layers, len(layers), shape)
+    laid = subtitled(laid, overlay.made_of(session))
     columns = any(layer and "value-column" in layer.attention for layer in session.partial)
     return laid if columns else marks.on_heads(laid, plan)
 
@@ -194,10 +199,12 @@ def draw_channels(session: Session) -> Any:
     order, by_rank, only = pinning.order_of(session), pinning.by_rank(session), pinning.zoomed(session)
     layers, plan = overlay.shown_layers(session), session.present
     if only is not None and (found := layers[only]) is not None:
-        return marks.on_channels(charts.every_channel(found, only, order), plan, layers, by_rank, only)
+        every = subtitled(charts.every_channel(found, only, order), overlay.made_of(session))
+        return marks.on_channels(every, plan, layers, by_rank, only)
     laid = None if order == "sum" else overlay.channels_picture(session, by_rank)
     if laid is None:
         laid = charts.channels_map(layers, len(layers), session.subject.shape, order=order)
+    laid = subtitled(laid, overlay.made_of(session))
     return marks.on_channels(laid, plan, layers, by_rank)
 
 

@@ -106,9 +106,8 @@ def looked_at(screen: Screen, device: str, dtype: str, offline: bool) -> Number:
     screen.show([number, words], draw_note, token=lambda s: (s.born, s.archive.chosen, note_of(s)))
     screen.show([restore, delete], draw_buttons, token=draw_token)
     screen.show(line, draw_line, token=draw_line)
-    screen.keep(
-        [against], "history", lambda s: [beside(s)], lay_beside, draw=draw_against, parts=["runs", "controls"]
-    )
+    parts = ("runs", "controls")
+    screen.keep([against], "history", lambda s: [beside(s)], lay_beside, draw=draw_against, parts=parts)
     screen.show(said, draw_words, token=pair_token)
     screen.show(picture, draw_difference, token=pair_token)
     screen.on([words.blur, words.submit], "history", keep_note, number, words)
@@ -154,7 +153,7 @@ def keep_note(session: Session, number: Any, words: str | None) -> None:
 
 def delete_shown(session: Session, number: Any) -> None:
     """Lays a run aside; it can be brought back."""
-    session.archive.delete(session.run(number).number)
+    session.archive.delete(number)
 
 
 def bring_back(session: Session, event: gr.EventData) -> None:
@@ -336,13 +335,11 @@ def pair_token(session: Session) -> tuple[Any, ...]:
 
 
 def draw_against(session: Session) -> list[Any]:
-    found = choices(session)
-    return [gr.Dropdown(choices=found, value=beside(session) if found else None)]
+    return [gr.Dropdown(choices=(found := choices(session)), value=beside(session) if found else None)]
 
 
 def draw_words(session: Session) -> str:
-    found = pair(session)
-    return note("quiet", summary(*found)) if found else ""
+    return note("quiet", summary(*found)) if (found := pair(session)) else ""
 
 
 def draw_difference(session: Session) -> Any:

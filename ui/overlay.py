@@ -21,7 +21,7 @@ from ui.plotview import PlotView
 from ui.registry import REGISTRY
 from ui.screen import Screen
 from ui.session import Session
-from ui.wishes import text_choices, text_title
+from ui.wishes import made_words, text_choices, text_title
 from ui.words import method_title, note, unit_words
 
 SAME = ""
@@ -201,6 +201,17 @@ def channels_picture(session: Session, ordered: bool) -> Any:
     if colours_of(session) == "difference":
         return channels_difference(first, second, names, ordered=ordered)
     return channels_agreement(first, second, plan, names, ordered=ordered)
+
+
+def made_of(session: Session) -> str:
+    """How what the maps show was made: method, text and tokens, of both analyses where they show both."""
+    if session.made is None:
+        return ""
+    shown, second = made_words(*session.made), session.second
+    if second is None or filling(session) or colours_of(session) == "first":
+        return shown
+    other = made_words(second.method, second.calibration)
+    return other if colours_of(session) == "second" else f"{shown}; against {other}"
 
 
 def laid(session: Session) -> tuple[Analysis, Analysis, Plan] | None:

@@ -90,6 +90,7 @@ class Session:
         self.entries: list[Entry] = []
         self.polished: Polished | None = None
         self.partial: list[LayerAnalysis | None] = []
+        self.made: tuple[str, Calibration] | None = None  # the method and the text of the partial layers
         self.detail: int | None = None
         self.picked: Picked | None = None
         self.plans: list[Plan] = []
@@ -167,7 +168,7 @@ class Session:
 
     def forget_analysis(self) -> None:
         with self.lock:
-            self.analysis, self.partial, self.detail, self.picked = None, [], None, None
+            self.analysis, self.partial, self.made, self.detail, self.picked = None, [], None, None, None
             self.analyses, self.second, self.training, self.entries = {}, None, [], []
             self.plans, self.cursor, self.locked, self.parent = [], -1, [], None
             self.preview.forget()
@@ -198,6 +199,7 @@ class Session:
         apart."""
         with self.lock:
             self.analysis, self.partial = analysis, list(analysis.layers)
+            self.made = (analysis.method, analysis.calibration)
             if self.second is not None and not comparable(self.second, analysis):
                 self.second = None
             self.mark("layers", "detail", "bank", "controls", "second")

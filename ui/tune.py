@@ -291,7 +291,7 @@ def draw_rules(session: Session) -> list[Any]:
         menu_value(recoveries_for(name), recovery),
         menu_value(allocations_for(name), allocation),
         menu_value(units, unit),
-        gr.Dropdown(value=align) if align in ALIGNMENTS else gr.skip(),
+        align if align in ALIGNMENTS else gr.skip(),
         counted,
         same,
     ]

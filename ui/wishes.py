@@ -13,6 +13,7 @@ from slimllm.types import Analysis, Calibration, Plan, Refusal
 from ui.choices import all_options
 from ui.forms import Form
 from ui.runs import Asked, Protocol
+from ui.words import method_title
 
 if TYPE_CHECKING:
     from ui.session import Session
@@ -71,6 +72,12 @@ def text_title(name: str) -> str:
     """What a text is called on the page: its entry in the chooser, or the name of its file."""
     titles = {value: title for title, value in text_choices()}
     return titles.get(name) or Path(name).name or name
+
+
+def made_words(method: str, read: Calibration) -> str:
+    """How an analysis was made: its method, its text and the tokens that were read."""
+    tokens = f"{read.samples:,} × {read.length:,} = {read.samples * read.length:,} tokens"
+    return f"{method_title(method)} on {text_title(read.text)}, {tokens}"
 
 
 def calibration_of(text: Any, samples: Any, length: Any, seed: Any) -> Calibration:
