@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import urllib.error
 import urllib.request
 from typing import Any
 
@@ -19,7 +20,7 @@ class Forger:
         self.config = json.load(urllib.request.urlopen(f"{address}config", timeout=20))
         self.names = {each["id"]: each["props"].get("elem_id", "") for each in self.config["components"]}
         (attach,) = (each for each in self.events if ("", "load") in self.triggers(each))
-        self.send(attach, [self.id, None])
+        self.send(attach, [self.id, "", None])
 
     @property
     def session(self) -> Session:
@@ -35,8 +36,13 @@ class Forger:
         return [(self.names.get(target, ""), name) for target, name in event["targets"]]
 
     def inputs(self, event: dict[str, Any]) -> int:
-        """How many values an event brings, besides the session and what it has seen."""
-        return len(event["inputs"]) - 2
+        """How many values an event brings, besides what every event does."""
+        return len(event["inputs"]) - len(self.head(event))
+
+    def head(self, event: dict[str, Any]) -> list[Any]:
+        """What comes before the values: session, what it has seen, and for a form what its page has heard."""
+        form = [self.names.get(each, "") for each in event["inputs"]][2:3] == ["notice"]
+        return [None, None, *([{"acts": self.session.acts}] if form else [])]
 
     def raise_event(self, element: str, name: str, *values: Any, data: Any = None) -> str:
         """What the page says to an event with these values, or with this data."""
@@ -48,7 +54,7 @@ class Forger:
         session = self.session
         session.notes.clear()
         before = session.job
-        answer = self.send(event, [None, None, *values], data)
+        answer = self.send(event, [*self.head(event), *values], data)
         if session.job is not None and session.job is not before:
             assert session.job.finished.wait(60)
             return session.job.error
@@ -56,17 +62,14 @@ class Forger:
         return (answer["output"].get("error") or "") if not answer["success"] else "".join(bad)
 
     def send(self, event: dict[str, Any], values: list[Any], data: Any = None) -> dict[str, Any]:
-        """The app's message that an event is over; an empty one where it breaks off."""
+        """What the app answers to an event, and whether that was a success."""
         body = {"fn_index": event["id"], "data": values, "event_data": data, "session_hash": self.hash}
         headers = {"Content-Type": "application/json"}
-        join = urllib.request.Request(
-            f"{self.address}gradio_api/queue/join", json.dumps(body).encode(), headers
+        ask = urllib.request.Request(
+            f"{self.address}gradio_api/run/predict", json.dumps(body).encode(), headers
         )
-        number = json.load(urllib.request.urlopen(join, timeout=20))["event_id"]
-        stream = f"{self.address}gradio_api/queue/data?session_hash={self.hash}"
-        with urllib.request.urlopen(stream, timeout=60) as lines:
-            for line in lines:
-                said = json.loads(line[5:]) if line.startswith(b"data:") else {}
-                if said.get("event_id") == number and said["msg"] == "process_completed":
-                    return said
-        return {"success": False, "output": {}}
+        try:
+            with urllib.request.urlopen(ask, timeout=60) as answer:
+                return {"success": True, "output": json.load(answer)}
+        except urllib.error.HTTPError as refused:
+            return {"success": False, "output": json.load(refused)}

@@ -17,12 +17,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as app.py: a browser shar
 
 import gradio as gr
 import torch
+from starlette.middleware import Middleware
 
 from slimllm.types import Analysis, Plan, Ranking, SiteAnalysis
 from tests.conftest import PAGE
 from tests.synthetic import curves, synthetic_analysis
 from ui import theme
 from ui.app import Settings, build, launch_options
+from ui.delivery import Delivery
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or ""
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
@@ -52,7 +54,8 @@ def served(model: str, threads: int = 1, **more: Any) -> Iterator[str]:
 
 @contextlib.contextmanager
 def shown(page: gr.Blocks) -> Iterator[str]:
-    """The address of a page of single components that looks as the app does."""
+    """The address of a page of single components that looks as the app does, and whose events are delivered
+    as the app's are."""
     _, url, _ = page.launch(
         server_name="127.0.0.1",
         prevent_thread_lock=True,
@@ -64,6 +67,7 @@ def shown(page: gr.Blocks) -> Iterator[str]:
         theme=theme.theme(),
         css=theme.css(),
         head=theme.head(),
+        app_kwargs={"middleware": [Middleware(Delivery)]},
     )
     try:
         yield url

@@ -244,7 +244,7 @@ def test_two_plans_are_drawn_beside_each_other(session: Session, analysis: Analy
     assert payload(figure) < 30_000
     gains = [trace for trace in figure.data if trace.type == "bar" and len(trace.x)]
     assert [(list(trace.x), trace.name) for trace in gains] == [([3], "more kept")]
-    history.lay_beside(session, history.DENSE)
+    history.lay_beside(session, {0: history.DENSE})
     assert history.pair(session)[2] == ("Dense", "Run 4")
     assert session.archive.against == history.DENSE
     columns = make_plan(by_columns(analysis), 0.2, align=1)
@@ -261,7 +261,7 @@ def test_a_plan_that_moves_in_tune_draws_the_comparison_only_where_it_is_in_it(
 ) -> None:
     for against, moves in ((history.DENSE, False), (history.PRESENT, True)):
         session.push(make_plan(analysis, 0.1))
-        history.lay_beside(session, against)
+        history.lay_beside(session, {0: against})
         before = history.pair_token(session)
         session.push(make_plan(analysis, 0.15))
         assert (history.pair_token(session) != before) is moves

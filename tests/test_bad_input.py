@@ -555,15 +555,15 @@ EVENTS: dict[str, tuple[Provoke, str]] = {
         event("history-deleted", "back", data={"run": 7}),
         "cannot be brought back",
     ),
-    "delete without a run": (event("history-delete", "click"), "deleted already"),
-    "export as nothing": (event("history-export", "click", "tar"), "not in the list of choices"),
-    "export without a run": (event("history-export", "click", "auto"), "No run is chosen"),
+    "delete without a run": (event("history-delete", "click", None), "deleted already"),
+    "export as nothing": (event("history-export", "click", None, "tar"), "not in the list of choices"),
+    "export without a run": (event("history-export", "click", None, "auto"), "No run is chosen"),
     "learn at no rate": (
-        event("polish-button", "click", "encyclopedia", 10, "fast"),
+        event("polish-button", "click", None, "encyclopedia", 10, "fast"),
         "learning rate must be",
     ),
-    "learn without steps": (event("polish-button", "click", "encyclopedia", 0, 0.001), "Steps must be"),
-    "learn from nothing": (event("polish-button", "click", "", 10, 0.001), "no text to learn"),
+    "learn without steps": (event("polish-button", "click", None, "encyclopedia", 0, 0.001), "Steps must be"),
+    "learn from nothing": (event("polish-button", "click", None, "", 10, 0.001), "no text to learn"),
 }
 
 CALLS: dict[str, tuple[Provoke, str]] = {

@@ -239,7 +239,9 @@ def test_refusal_is_said_on_the_page(visitor: Visitor) -> None:
     visitor.set("load-model", "no/such-<b>model</b>")
     page.click("#load-button")
     expect(page.locator("#load-progress")).to_contain_text("There is no folder")
-    expect(page.locator("[data-testid=toast-body]")).to_contain_text("no/such-<b>model</b>")
+    expect(page.locator("#notice p")).to_contain_text("no/such-<b>model</b>")
+    page.get_by_role("button", name="Put this notice away").click()
+    expect(page.locator("#notice p")).to_have_count(0)
     visitor.complaints.clear()
 
 

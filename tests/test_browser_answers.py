@@ -1,5 +1,5 @@
-"""Nothing that somebody does while another answer arrives is lost, not its answer and not the movement; and
-answers are shown in the order in which they were made."""
+"""Nothing that somebody does while another answer arrives is lost, not its answer and not the movement; every
+event is carried out once, and in order, also over a bad connection."""
 
 from __future__ import annotations
 
@@ -14,87 +14,74 @@ import pytest
 
 from tests.serving import drag, shown, spot
 from tests.visiting import BROWSER, Browser, Visitor, expect
+from tests.weather import Weather, bad_connection
 from ui import tune
 
 pytestmark = BROWSER
-# The end of a stream comes late, as on a busy machine: Gradio's client still takes it for open.
-LATE_END = """
-const ask = window.fetch.bind(window);
-const body = (answer, held) => answer.body
-  .pipeThrough(new TextDecoderStream()).pipeThrough(held).pipeThrough(new TextEncoderStream());
-window.ends = 0;
-window.fetch = async (...given) => {
-  const answer = await ask(...given);
-  if (!String(given[0].url ?? given[0]).includes('/queue/data')) return answer;
-  const held = new TransformStream({
-    async transform(part, controller) {
-      for (const message of part.split(/(?<=\\n\\n)/)) {
-        if (message.includes('close_stream')) {
-          window.ends += 1;
-          await new Promise((go) => setTimeout(go, 700));
-        }
-        controller.enqueue(message);
-      }
-    },
-  });
-  return new Response(body(answer, held), answer);
-};
-"""
 
 
 @pytest.fixture(scope="module")
-def two_buttons() -> Iterator[str]:
+def noted() -> Iterator[tuple[str, list[str]]]:
+    """A page of three buttons, and the list in which the server notes what it was asked for; the first one
+    takes long."""
+    heard: list[str] = []
+
+    def note(name: str) -> str:
+        time.sleep(0.6 if name == "one" else 0)
+        heard.append(name)
+        return " ".join(heard)
+
     with gr.Blocks() as page:
         told = gr.Textbox(elem_id="told", label="told")
-        for name in ("one", "two"):
-            gr.Button(name, elem_id=name).click(lambda name=name: name, None, told)
+        for name in ("one", "two", "three"):
+            button = gr.Button(name, elem_id=name)
+            button.click(lambda name=name: note(name), None, told, queue=False, trigger_mode="multiple")
     with shown(page) as url:
-        yield url
+        yield url, heard
 
 
-def test_what_is_asked_while_a_stream_ends_is_answered(browser: Browser, two_buttons: str) -> None:
-    page = browser.new_page()
-    page.add_init_script(LATE_END)
-    page.goto(two_buttons)
-    for name in ("one", "two", "one", "two"):
-        page.click(f"#{name}")
-        expect(page.locator("#told textarea")).to_have_value(name, timeout=5_000)
-    assert page.evaluate("window.ends") >= 2
-    page.close()
+@pytest.mark.parametrize("bad", [0.0, 0.1], ids=["good", "bad"])
+def test_events_are_carried_out_once_and_in_order(
+    browser: Browser, noted: tuple[str, list[str]], bad: float
+) -> None:
+    url, heard = noted
+    heard.clear()
+    pressed = [("one", "two", "three")[i % 3] for i in range(15)]
+    weather = Weather(unheard=bad, unanswered=bad, torn=bad)
+    with bad_connection(url, weather) as detour:
+        page = browser.new_page()
+        page.goto(detour)
+        for name in pressed:
+            page.click(f"#{name}")
+        expect(page.locator("#told textarea")).to_have_value(" ".join(pressed), timeout=60_000)
+        page.wait_for_timeout(500)
+        expect(page.locator("#told textarea")).to_have_value(" ".join(pressed))
+        page.close()
+    assert heard == pressed
+    assert (sum(weather.happened.values()) > len(pressed)) == bool(bad)
 
 
-@pytest.fixture(scope="module")
-def numbered() -> Iterator[str]:
-    """A page whose answers have numbers: the first one takes long, the third one never comes."""
-
-    def answer(number: int) -> tuple[str, str]:
-        time.sleep(0.6 if number == 1 else 0)
-        return f"answer {number}", str(number)
-
-    with gr.Blocks() as page:
-        order, told = gr.Textbox(visible=False), gr.Textbox(elem_id="told", label="told")
-        for number in (1, 2, 4):
-            gr.Button(str(number), elem_id=f"make-{number}").click(
-                lambda number=number: answer(number), None, [order, told], concurrency_limit=None
-            )
-    with shown(page) as url:
-        yield url
-
-
-def test_no_answer_overtakes_one_that_was_made_before_it(browser: Browser, numbered: str) -> None:
-    page = browser.new_page()
-    page.goto(numbered)
-    told = page.locator("#told textarea")
-    page.click("#make-1")
-    page.click("#make-2")
-    expect(told).to_have_value("2")
-    page.wait_for_timeout(1200)  # the first answer would be there by now, had the second not waited for it
-    expect(told).to_have_value("2")
-    page.click("#make-4")
-    expect(told).to_have_value("4", timeout=5_000)  # one that never comes is not waited for for ever
-    page.click("#make-2")
-    expect(told).to_have_value("2")
-    page.close()
+def test_a_page_that_cannot_reach_the_server_says_so_and_comes_back(
+    browser: Browser, noted: tuple[str, list[str]]
+) -> None:
+    weather = Weather()
+    with bad_connection(noted[0], weather) as detour:
+        page = browser.new_page()
+        page.goto(detour)
+        page.click("#two")
+        expect(page.locator("#told textarea")).not_to_have_value("")
+        weather.unheard = 1.0
+        page.click("#three")
+        expect(page.locator("[data-testid=toast-body]")).to_contain_text(
+            "connection", ignore_case=True, timeout=30_000
+        )
+        weather.unheard = 0.0
+        expect(page.locator("[data-testid=toast-body]")).to_have_count(
+            0, timeout=30_000
+        )  # it has loaded anew
+        page.click("#two")
+        expect(page.locator("#told textarea")).not_to_have_value("")
+        page.close()
 
 
 def test_what_the_hand_does_while_an_answer_is_under_way_stays(

@@ -23,6 +23,7 @@ from ui.jobs import Job
 from ui.registry import Registry
 from ui.runs import Asked, Protocol
 from ui.session import Answer, Loaded, Session
+from ui.wishes import MEASURE, PLACE, PROMPTS
 
 
 def made(*losses: float) -> TokenLosses:
@@ -140,13 +141,15 @@ def test_words_that_the_dense_model_did_not_write_are_marked() -> None:
 
 def test_our_prompts_are_added_and_taken_away() -> None:
     session = Registry().open(None)
-    values = ("encyclopedia", 128, 8192, "mine", 48, 0, 0)
-    answering.toggle(session, *values, prompt=answering.OURS[0])
-    assert session.wishes["compare"][3] == f"mine\n{answering.OURS[0]}"
-    answering.toggle(session, *session.wishes["compare"], prompt=answering.OURS[0])
-    assert session.wishes["compare"] == values
+    MEASURE.enter(session, {PLACE: "mine"})
+    values = MEASURE.values(session)
+    answering.toggle(session, prompt=PROMPTS[0])
+    assert MEASURE.values(session)[PLACE] == f"mine\n{PROMPTS[0]}"
+    answering.toggle(session, prompt=PROMPTS[0])
+    assert MEASURE.values(session) == values
+    MEASURE.enter(session, {PLACE: "a\nb\nc\nd"})
     with pytest.raises(Refusal, match="room for 4"):
-        answering.toggle(session, *values[:3], "a\nb\nc\nd", *values[4:], prompt=answering.OURS[0])
+        answering.toggle(session, prompt=PROMPTS[0])
 
 
 # On tiny models ---------------------------------------------------------------------------------------------

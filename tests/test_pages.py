@@ -303,21 +303,21 @@ def test_a_second_method_is_laid_over_and_taken_away(planned: Session) -> None:
     assert overlay.draw_chart(planned) is None
     second = dataclasses.replace(synthetic_analysis(layers=4, channels=256, seed=1), method="wanda-sp")
     planned.keep_analysis(second)
-    overlay.choose(planned, "wanda-sp", "")
+    overlay.choose(planned, {0: "wanda-sp", 1: ""})
     assert planned.second is second
     assert "SlimLLM and Wanda-sp agree on" in overlay.draw_words(planned)
     for figure in (overlay.heads_picture(planned), overlay.channels_picture(planned, True)):
         assert [trace.name for trace in figure.data[1:]][1:3] == ["only by SlimLLM", "only by Wanda-sp"]
-    overlay.choose_colours(planned, "difference")
+    overlay.choose_colours(planned, {0: "difference"})
     for figure in (overlay.heads_picture(planned), overlay.channels_picture(planned, True)):
         assert "How differently" in figure.layout.title.text
-    overlay.choose_colours(planned, "second")
+    overlay.choose_colours(planned, {0: "second"})
     assert overlay.channels_picture(planned, True) is None
     assert overlay.shown_layers(planned) is second.layers
     for name, text in (("slimllm", ""), ("", ""), ("", "encyclopedia")):
         with pytest.raises(Refusal, match="Choose a second"):
             overlay.Press(True)(planned, name, text)
-    overlay.choose(planned, "", "")
+    overlay.choose(planned, {0: "", 1: ""})
     assert planned.second is None
 
 
@@ -326,11 +326,11 @@ def test_a_second_text_is_laid_over_by_the_same_method(planned: Session) -> None
     other = synthetic_analysis(layers=4, channels=256, seed=2)
     other = dataclasses.replace(other, calibration=dataclasses.replace(other.calibration, text=text))
     planned.keep_analysis(other)
-    overlay.choose(planned, "", text)
+    overlay.choose(planned, {0: "", 1: text})
     assert planned.second is other
     assert "and “poems.txt” agree on" in overlay.draw_words(planned)
     assert "only by “poems.txt”" in [trace.name for trace in overlay.heads_picture(planned).data]
-    assert overlay.draw_chosen(planned) == ["", text]
+    assert overlay.chosen(planned) == ["", text]
     both = dataclasses.replace(other, method="wanda-sp")
     assert overlay.names_of(planned.known, both)[1] == "Wanda-sp on “poems.txt”"
     planned.show_analysis(both)

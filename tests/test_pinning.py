@@ -70,12 +70,12 @@ def test_an_event_that_covers_nothing_changes_nothing(planned: Session) -> None:
 
 
 def test_one_layer_in_full_is_chosen_from_without_rows(planned: Session) -> None:
-    analyse.choose_order(planned, "place", "one")
+    analyse.choose_order(planned, {0: "place", 1: "one"})
     planned.detail = 3
     pinning.lettered("channels")(planned, event(mark="force", x=[9.5, 12.5], y=None))
     assert planned.plan.forced == (Pin(3, "mlp", 10, 3),)
     assert "every channel" in analyse.draw_channels(planned).layout.title.text
-    analyse.choose_order(planned, "sum", "all")
+    analyse.choose_order(planned, {0: "sum", 1: "all"})
     assert planned.picked is None, "what was chosen in another order is not meant any more"
     assert "adding up" in analyse.draw_channels(planned).layout.title.text
 

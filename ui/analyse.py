@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import gradio as gr
@@ -11,14 +11,15 @@ from slimllm import planning
 from slimllm.allocation import implied_ratios
 from ui import charts, detail, marks, overlay, pinning, work
 from ui.choices import options_of
+from ui.drawing import subtitled
 from ui.picking import Picked
 from ui.pieces import intro, job_line, lead, start_and_stop
 from ui.plotview import PlotView
-from ui.reading import FIXED, controls, draw_asked, draw_preflight, estimate
+from ui.reading import controls, draw_preflight
 from ui.registry import REGISTRY
 from ui.screen import Screen
 from ui.session import Session
-from ui.wishes import calibration_of
+from ui.wishes import ANALYSE, FIXED, calibration_of, made_words
 
 PURPOSE = "Let the model read a text while we watch which of its parts matter."
 ORDERS = [("sorted, best first", "sorted"), ("in place", "place"), ("adding up", "sum")]
@@ -39,11 +40,10 @@ def build(screen: Screen, offline: bool) -> None:
         stop = gr.Button("Stop", elem_id="analyse-stop", scale=0, min_width=90, interactive=False)
         lead(screen, "analyse", onward)
         job_line(screen, "analyse", "analyse-progress", beside="second")
-    screen.show(list(asked), draw_asked, "asked")
+    screen.keep(asked, "analyse", ANALYSE.values, ANALYSE.enter)
     screen.show(preflight, draw_preflight, "subject", "preflight")
     start_and_stop(screen, "analyse", button, stop, lambda s: s.loaded is not None, dress)
     screen.on(button.click, "analyse", Press(offline), *asked)
-    screen.on([control.change for control in asked], "analyse", estimate, *asked, mode="always_last")
     training(screen)
     maps(screen, offline)
     detail.build(screen)
@@ -103,12 +103,10 @@ def maps(screen: Screen, offline: bool) -> None:
     screen.show(heads, draw_heads, token=map_token("layers", "overlay", "second", "look"), pace=1.0)
     parts = ("layers", "order", "overlay", "second", "look")
     screen.show(channels, draw_channels, token=lambda s: (map_token(*parts)(s), pinning.zoomed(s)), pace=1.0)
-    # without parts: an answer to their own event could overwrite a newer click
-    screen.show([order, zoom], lambda s: [pinning.order_of(s), s.wishes.get("zoom", ("all",))[0]])
-    screen.on([order.input, zoom.input], "analyse", choose_order, order, zoom, mode="always_last")
+    screen.keep([order, zoom], "analyse", lambda s: [pinning.order_of(s), pinning.zoom_of(s)], choose_order)
     screen.on(layers.click, "analyse", click_bar, click=True)
-    screen.on(heads.click, "analyse", ClickMap("heads"), click=True, mode="always_last")
-    screen.on(channels.click, "analyse", ClickMap("channels"), click=True, mode="always_last")
+    screen.on(heads.click, "analyse", ClickMap("heads"), click=True, mode="multiple")
+    screen.on(channels.click, "analyse", ClickMap("channels"), click=True, mode="multiple")
     pinning.listen(screen, heads, "heads")
     pinning.listen(screen, channels, "channels")
 
@@ -146,8 +144,8 @@ class Press:
         self.offline = offline
 
     def __call__(self, session: Session, *asked: Any) -> None:
-        session.wishes["analyse"] = asked
-        calibration, name = calibration_of(*asked[:4]), str(asked[4])
+        ANALYSE.fill(session, asked)
+        calibration, name = calibration_of(*asked[: FIXED - 1]), str(asked[FIXED - 1])
         options = options_of(name, asked[FIXED:])
         work.start_analyse(REGISTRY, session, calibration, name, self.offline, options)
 
@@ -173,10 +171,13 @@ def draw_layers(session: Session) -> Any:
     if session.loaded is None or not session.partial:
         return missing(session)
     shape, plan = session.subject.shape, session.present
+    implied: Sequence[float] = ()
     if session.analysis is None or plan is None or overlay.filling(session):
-        return charts.layer_chart(session.partial, len(session.partial), None, shape)
-    implied = implied_ratios(session.analysis, shape.decoder - planning.decoder_parameters(shape, plan))
-    return charts.layer_chart(session.partial, len(session.partial), plan, shape, implied)
+        plan = None
+    else:
+        implied = implied_ratios(session.analysis, shape.decoder - planning.decoder_parameters(shape, plan))
+    chart = charts.layer_chart(session.partial, len(session.partial), plan, shape, implied)
+    return subtitled(chart, made_words(*session.made)) if session.made else chart
 
 
 def draw_heads(session: Session) -> Any:
@@ -187,6 +188,7 @@ def draw_heads(session: Session) -> Any:
     if laid is None:
         layers = overlay.shown_layers(session)
         laid = charts.heads_map(layers, len(layers), shape)
+    laid = subtitled(laid, overlay.made_of(session))
     columns = any(layer and "value-column" in layer.attention for layer in session.partial)
     return laid if columns else marks.on_heads(laid, plan, session.subject.shape)
 
@@ -197,16 +199,19 @@ def draw_channels(session: Session) -> Any:
     order, by_rank, only = pinning.order_of(session), pinning.by_rank(session), pinning.zoomed(session)
     layers, plan = overlay.shown_layers(session), session.present
     if only is not None and (found := layers[only]) is not None:
-        return marks.on_channels(charts.every_channel(found, only, order), plan, layers, by_rank, only)
+        every = subtitled(charts.every_channel(found, only, order), overlay.made_of(session))
+        return marks.on_channels(every, plan, layers, by_rank, only)
     laid = None if order == "sum" else overlay.channels_picture(session, by_rank)
     if laid is None:
         laid = charts.channels_map(layers, len(layers), session.subject.shape, order=order)
+    laid = subtitled(laid, overlay.made_of(session))
     return marks.on_channels(laid, plan, layers, by_rank)
 
 
-def choose_order(session: Session, order: str, zoom: str) -> None:
+def choose_order(session: Session, entered: dict[int, Any]) -> None:
     """Shows the channels sorted, in place or adding up; of all layers or each of one."""
-    session.wishes["order"], session.wishes["zoom"] = (order,), (zoom,)
+    for place, value in entered.items():
+        session.wishes[("order", "zoom")[place]] = (value,)
     session.picked = None
     session.mark("order")
 

@@ -16,23 +16,14 @@ from ui.pieces import heading
 from ui.runs import LABELS, NAMES
 from ui.screen import Screen
 from ui.session import Answer, Session
-from ui.wishes import MOST_PROMPTS
+from ui.wishes import MEASURE, MOST_PROMPTS, PLACE, PROMPTS, USUAL
 from ui.words import note, safe
 
 PURPOSE = (
     "All models go on from the same prompts with the same seed. Words that the dense model did not write are "
     "marked."
 )
-OURS = (
-    "The capital of France is",
-    "Water boils when",
-    "Once upon a time there was a small robot who",
-    "The opposite of hot is",
-    "To bake bread you need",
-    "def add(a, b):",
-)
 EMPTY = "The answers appear here side by side, word by word as they are written."
-PLACE = 3  # of the prompts among the controls that say what to measure
 
 
 def build(screen: Screen) -> tuple[Any, ...]:
@@ -40,7 +31,7 @@ def build(screen: Screen) -> tuple[Any, ...]:
     heading(screen, "answers", "Let them write", PURPOSE)
     with gr.Row(elem_classes="controls"):
         prompts = gr.Textbox(
-            "\n".join(OURS[:3]),
+            USUAL[PLACE],
             label="Prompts to continue",
             info=f"one per line, up to {MOST_PROMPTS}",
             lines=3,
@@ -62,12 +53,12 @@ def build(screen: Screen) -> tuple[Any, ...]:
     return prompts, length, heat, seed
 
 
-def build_ours(screen: Screen, asked: Sequence[Any]) -> None:
+def build_ours(screen: Screen) -> None:
     """A button for each of our prompts, which puts it among the others or takes it away."""
     with gr.Row(elem_classes="bar chips", elem_id="compare-ours"):
-        for place, prompt in enumerate(OURS):
+        for place, prompt in enumerate(PROMPTS):
             button = gr.Button(prompt, size="sm", scale=0, min_width=60, elem_id=f"compare-ours-{place}")
-            screen.on(button.click, "answers", partial(toggle, prompt=prompt), *asked)
+            screen.on(button.click, "answers", partial(toggle, prompt=prompt))
 
 
 def build_answers(screen: Screen) -> None:
@@ -77,17 +68,17 @@ def build_answers(screen: Screen) -> None:
     screen.show(shown, draw, "answers", pace=0.4)
 
 
-def toggle(session: Session, *values: Any, prompt: str) -> None:
+def toggle(session: Session, *, prompt: str) -> None:
     """Adds a prompt, or takes it away where it is there already."""
-    lines = [line.strip() for line in str(values[PLACE] or "").splitlines() if line.strip()]
+    written = str(MEASURE.values(session)[PLACE] or "")
+    lines = [line.strip() for line in written.splitlines() if line.strip()]
     if prompt in lines:
         lines.remove(prompt)
     elif len(lines) >= MOST_PROMPTS:
         raise Refusal(f"There is room for {MOST_PROMPTS} prompts; take one away first.")
     else:
         lines.append(prompt)
-    session.wishes["compare"] = (*values[:PLACE], "\n".join(lines), *values[PLACE + 1 :])
-    session.mark("prompts")
+    MEASURE.enter(session, {PLACE: "\n".join(lines)})
 
 
 def draw(session: Session) -> str:

@@ -23,7 +23,20 @@ from starlette.middleware import Middleware
 
 from slimllm import places, whole
 from slimllm.types import Refusal
-from ui import aftermath, analyse, api, compare, door, history, load, preview_panel, theme, tour, tune
+from ui import (
+    aftermath,
+    analyse,
+    api,
+    compare,
+    delivery,
+    door,
+    history,
+    load,
+    preview_panel,
+    theme,
+    tour,
+    tune,
+)
 from ui.address import HERE, Address
 from ui.events import EVENTS, Served
 from ui.limits import MOST_UPLOADED
@@ -128,7 +141,7 @@ def launch_options(settings: Settings) -> dict[str, Any]:
         "max_file_size": MOST_UPLOADED,
         "state_session_capacity": MOST_PAGES,
         "auth_message": door.TOLD,
-        "app_kwargs": {"middleware": [Middleware(Safe)], "lifespan": guarded},
+        "app_kwargs": {"middleware": [Middleware(Safe), Middleware(delivery.Delivery)], "lifespan": guarded},
         "theme": theme.theme(),
         "css": theme.css() + PAGES_CSS.read_text(encoding="utf-8"),
         "head": theme.head(),

@@ -13,10 +13,9 @@ from ui.pieces import intro, job_line, lead, start_and_stop
 from ui.registry import REGISTRY
 from ui.screen import Screen
 from ui.session import Session
-from ui.wishes import asked_for, text_choices
+from ui.wishes import MEASURE, USUAL, asked_for, text_choices
 
 PURPOSE = "Cut the model by your plan, and see what that cost and what it saved."
-MEASURED = 8192
 
 
 def build(screen: Screen, offline: bool) -> None:
@@ -43,7 +42,7 @@ def build(screen: Screen, offline: bool) -> None:
             "Measure again", elem_id="compare-measure", scale=0, min_width=140, interactive=False
         )
     asked = (*measured, *answering.build(screen))
-    answering.build_ours(screen, asked)
+    answering.build_ours(screen)
     with gr.Row(elem_classes="bar"):
         answers = gr.Button(
             "Answer again", elem_id="compare-answer", scale=0, min_width=140, interactive=False
@@ -53,7 +52,7 @@ def build(screen: Screen, offline: bool) -> None:
     forgetting.build(screen)
     pacing.build(screen)
     several.build(screen, offline, asked)
-    screen.show(list(asked), draw_asked, "prompts")
+    screen.keep(asked, "compare", MEASURE.values, MEASURE.enter)
     start_and_stop(screen, "compare", button, stop, lambda s: bool(s.plans), dress)
     screen.show([again, answers], draw_again, token=lambda s: bool(s.comparison) and not s.busy)
     screen.on(button.click, "compare", Press(trials.start_compare, offline), *asked)
@@ -66,7 +65,7 @@ def measure_box() -> tuple[Any, ...]:
     with gr.Row(elem_classes="controls"):
         text = gr.Dropdown(
             text_choices(),
-            value="encyclopedia",
+            value=USUAL[0],
             allow_custom_value=True,
             label="Text to measure on",
             info="its evaluation part, which the analysis never reads",
@@ -74,8 +73,8 @@ def measure_box() -> tuple[Any, ...]:
             scale=3,
             min_width=230,
         )
-        window = number(128, "Window", "tokens read at once", "window")
-        limit = number(MEASURED, "At most", "tokens; 0 for all", "limit")
+        window = number(USUAL[1], "Window", "tokens read at once", "window")
+        limit = number(USUAL[2], "At most", "tokens; 0 for all", "limit")
     return text, window, limit
 
 
@@ -104,7 +103,7 @@ class Press:
 
     def __call__(self, session: Session, *values: Any) -> None:
         found = asked_for(*values, offline=self.offline)
-        session.wishes["compare"] = values
+        MEASURE.fill(session, values)
         self.start(REGISTRY, session, found)
 
 
@@ -112,11 +111,6 @@ def dress(session: Session) -> dict[str, Any]:
     if session.comparison and not session.busy and session.plans and session.comparison.plan == session.plan:
         return {"value": "Prune again", "variant": "secondary"}
     return {"value": "Prune and compare", "variant": "primary"}
-
-
-def draw_asked(session: Session) -> list[Any]:
-    """The controls as this session last left them."""
-    return list(session.wishes.get("compare") or [gr.skip()] * 7)
 
 
 def draw_again(session: Session) -> list[Any]:

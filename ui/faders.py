@@ -268,7 +268,9 @@ def checked(payload: Any, bank: Mapping[str, Any] | None) -> Value:
         heads, channels = [h for h, _ in pairs], [c for _, c in pairs]
     turn = payload.get("turn")
     numbered = {"turn": turn} if isinstance(turn, int) and 0 <= turn < MAX_TURN else {}
-    return {"heads": heads, "channels": channels, "locked": locked, **numbered}
+    touched = payload.get("touched")
+    moved = {"touched": set(map(str, touched))} if isinstance(touched, list) else {}
+    return {"heads": heads, "channels": channels, "locked": locked, **numbered, **moved}
 
 
 def snapped(layer: Mapping[str, Any], heads: int, channels: int, align: int) -> tuple[int, int]:

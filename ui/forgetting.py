@@ -12,6 +12,7 @@ from slimllm import texts
 from slimllm.types import Refusal
 from ui import probes
 from ui.findings import Findings, Found
+from ui.forms import Form
 from ui.own import Number
 from ui.pieces import heading, job_line, start_and_stop
 from ui.registry import REGISTRY
@@ -29,6 +30,7 @@ PURPOSE = (
 EMPTY = "The topics appear here, row by row, as they are measured."
 TOKENS = 1024
 APART = 3  # standard errors between the extremes of a dozen topics, beyond what chance puts there
+LIMIT = Form("topics", lambda _: (TOKENS,))
 Topics = Mapping[str, Mapping[str, float]]
 
 
@@ -53,6 +55,7 @@ def build(screen: Screen) -> None:
     table = gr.HTML(elem_id="compare-topics", padding=False)
     screen.show(table, draw, "topics", "table", pace=1.0)
     start_and_stop(screen, "topics", button, stop, lambda s: not lack and s.comparison is not None)
+    screen.keep([limit], "topics", LIMIT.values, LIMIT.enter)
     screen.on(button.click, "topics", press, limit)
 
 

@@ -38,10 +38,10 @@ def build(screen: Screen, device: str, dtype: str, offline: bool) -> None:
         lead(screen, "history", lambda s: None if s.runs else ("Go to Compare", "compare"))
     overview(screen)
     with gr.Column(elem_id="history-one"):  # hidden by the style sheet while there is no run
-        looked_at(screen, device, dtype, offline)
+        number = looked_at(screen, device, dtype, offline)
         kept.build(screen)
-        takeaway.build(screen, offline)
-        polish.build(screen, offline)
+        takeaway.build(screen, number, offline)
+        polish.build(screen, number, offline)
 
 
 def overview(screen: Screen) -> None:
@@ -67,8 +67,9 @@ def overview(screen: Screen) -> None:
     screen.on(deleted.back, "history", bring_back, click=True)
 
 
-def looked_at(screen: Screen, device: str, dtype: str, offline: bool) -> None:
-    """The chosen run: in words, in figures, its note, and its plan beside another one."""
+def looked_at(screen: Screen, device: str, dtype: str, offline: bool) -> Number:
+    """The chosen run: in words, in figures, its note, and its plan beside another one; its number, which says
+    what this page shows, whatever is chosen in another tab meanwhile."""
     about = gr.HTML(elem_id="history-about", padding=False)
     with gr.Row(elem_classes="bar"):
         restore = gr.Button(
@@ -76,7 +77,7 @@ def looked_at(screen: Screen, device: str, dtype: str, offline: bool) -> None:
         )
         delete = gr.Button("Delete this run", elem_id="history-delete", scale=0, min_width=140)
         line = gr.HTML(elem_id="history-restoring", elem_classes="job-line", padding=False)
-    number = Number(visible=False)  # the run that the note belongs to, whatever is chosen meanwhile
+    number = Number(visible=False)
     with gr.Row(elem_classes="controls"):
         words = gr.Textbox(
             label="Your note",
@@ -105,13 +106,14 @@ def looked_at(screen: Screen, device: str, dtype: str, offline: bool) -> None:
     screen.show([number, words], draw_note, token=lambda s: (s.born, s.archive.chosen, note_of(s)))
     screen.show([restore, delete], draw_buttons, token=draw_token)
     screen.show(line, draw_line, token=draw_line)
-    screen.show(against, draw_against, token=lambda s: (s.born, s.serial["runs"], bool(s.plans)))
+    parts = ("runs", "controls")
+    screen.keep([against], "history", lambda s: [beside(s)], lay_beside, draw=draw_against, parts=parts)
     screen.show(said, draw_words, token=pair_token)
     screen.show(picture, draw_difference, token=pair_token)
     screen.on([words.blur, words.submit], "history", keep_note, number, words)
-    screen.on(against.input, "history", lay_beside, against)
-    screen.on(restore.click, "history", Restore(device, dtype, offline))
-    screen.on(delete.click, "history", delete_chosen)
+    screen.on(restore.click, "history", Restore(device, dtype, offline), number)
+    screen.on(delete.click, "history", delete_shown, number)
+    return number
 
 
 # What happens -----------------------------------------------------------------------------------------------
@@ -149,9 +151,9 @@ def keep_note(session: Session, number: Any, words: str | None) -> None:
         session.archive.amend(run.number, note=said)
 
 
-def delete_chosen(session: Session) -> None:
-    """Lays the chosen run aside; it can be brought back."""
-    session.archive.delete(session.archive.chosen)
+def delete_shown(session: Session, number: Any) -> None:
+    """Lays a run aside; it can be brought back."""
+    session.archive.delete(number)
 
 
 def bring_back(session: Session, event: gr.EventData) -> None:
@@ -161,20 +163,20 @@ def bring_back(session: Session, event: gr.EventData) -> None:
         session.archive.bring_back(number)
 
 
-def lay_beside(session: Session, number: int | None) -> None:
+def lay_beside(session: Session, entered: dict[int, Any]) -> None:
     """Lays another plan beside that of the chosen run."""
-    session.archive.against = number
+    session.archive.against = entered[0]
 
 
 class Restore:
-    """Makes the chosen run's plan the present one: at once where its analysis is known, else once the model
+    """Makes a run's plan the present one: at once where its analysis is known, else once the model
     is loaded and analysed again."""
 
     def __init__(self, device: str, dtype: str, offline: bool):
         self.where = (device, dtype, offline)
 
-    def __call__(self, session: Session) -> str | None:
-        run = session.run(session.archive.chosen)
+    def __call__(self, session: Session, number: Any) -> str | None:
+        run = session.run(number)
         mine = session.loaded is not None and session.loaded.subject.source == run.plan.model
         if not mine or session.made_from(run.plan) is None:
             start_restore(REGISTRY, session, run.number, *self.where)
@@ -332,14 +334,12 @@ def pair_token(session: Session) -> tuple[Any, ...]:
     return session.born, pair(session)
 
 
-def draw_against(session: Session) -> Any:
-    found = choices(session)
-    return gr.Dropdown(choices=found, value=beside(session) if found else None)
+def draw_against(session: Session) -> list[Any]:
+    return [gr.Dropdown(choices=(found := choices(session)), value=beside(session) if found else None)]
 
 
 def draw_words(session: Session) -> str:
-    found = pair(session)
-    return note("quiet", summary(*found)) if found else ""
+    return note("quiet", summary(*found)) if (found := pair(session)) else ""
 
 
 def draw_difference(session: Session) -> Any:

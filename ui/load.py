@@ -10,6 +10,7 @@ import gradio as gr
 from slimllm.card import attention_words, parts_of
 from slimllm.shapes import Shape
 from ui import work
+from ui.forms import Form
 from ui.pieces import intro, job_line, lead, start_and_stop
 from ui.registry import REGISTRY
 from ui.screen import Screen
@@ -49,7 +50,8 @@ def build(screen: Screen, model: str, press: Callable[[Session, str], None]) -> 
         job_line(screen, "load", "load-progress")
     card = gr.HTML(elem_id="load-card", padding=False)
     screen.show(card, draw_card, "subject")
-    screen.show(name, lambda s: gr.Textbox(s.loaded.subject.source if s.loaded else model))
+    asked = Form("load", lambda s: (s.loaded.subject.source if s.loaded else model,))
+    screen.keep([name], "load", asked.values, asked.enter)
     start_and_stop(screen, "load", button, stop, lambda _: True, dress)
     screen.on(button.click, "load", press, name)
     screen.on(name.submit, "load", press, name)

@@ -15,12 +15,11 @@ from ui import charts, trials
 from ui.choices import all_options
 from ui.plotview import PlotView
 from ui.registry import REGISTRY
-from ui.runs import Asked
 from ui.screen import Screen
 from ui.session import Comparison, Session
 from ui.tables import table_of, verdict
 from ui.verdicts import NextStep, Pairs, best_of, next_steps, on_layers, recovery_effect, worsening
-from ui.wishes import asked_for
+from ui.wishes import ANALYSE, MEASURE, asked_for
 from ui.words import method_title, note, safe, share
 
 MOST_STEPS = 4
@@ -176,8 +175,7 @@ def go_on(session: Session, *, place: int, offline: bool) -> str | None:
         read, name = plan.calibration, step.method or plan.method
         usual = [option.default for _, option in all_options()]
         samples = step.samples or read.samples
-        session.wishes["analyse"] = (read.text, samples, read.length, read.seed, name, *usual)
-        session.mark("asked", "preflight")
+        ANALYSE.fill(session, (read.text, samples, read.length, read.seed, name, *usual))
         said = (
             f"Method {method_title(name)} is chosen"
             if step.method
@@ -200,7 +198,5 @@ def go_on(session: Session, *, place: int, offline: bool) -> str | None:
         locks=session.locks,
     )
     session.take_plan(made)
-    wishes = session.wishes.get("compare")
-    asked = asked_for(*wishes, offline=offline) if wishes else Asked(offline=offline)
-    trials.start_compare(REGISTRY, session, asked)
+    trials.start_compare(REGISTRY, session, asked_for(*MEASURE.values(session), offline=offline))
     return None

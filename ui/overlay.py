@@ -21,7 +21,7 @@ from ui.plotview import PlotView
 from ui.registry import REGISTRY
 from ui.screen import Screen
 from ui.session import Session
-from ui.wishes import text_choices, text_title
+from ui.wishes import made_words, text_choices, text_title
 from ui.words import method_title, note, unit_words
 
 SAME = ""
@@ -68,13 +68,12 @@ def chooser(screen: Screen, offline: bool) -> None:
         elem_classes="inline-choice",
         visible=False,
     )
-    # not when they are chosen: an answer to their own event could overwrite a newer choice
-    screen.show([second, text], draw_chosen)
-    screen.show(colours, draw_colours, "second")
+    screen.keep([second, text], "analyse", chosen, choose)
+    screen.keep(
+        [colours], "analyse", lambda s: [colours_of(s)], choose_colours, draw=draw_colours, parts=["second"]
+    )
     start_and_stop(screen, "second", button, stop, lambda s: s.analysis is not None)
     screen.on(button.click, "analyse", Press(offline), second, text)
-    screen.on([second.input, text.input], "analyse", choose, second, text, mode="always_last")
-    screen.on(colours.input, "analyse", choose_colours, colours, mode="always_last")
 
 
 def agreement(screen: Screen) -> None:
@@ -131,8 +130,9 @@ def known_second(session: Session, wanted: Source) -> Analysis | None:
     return session.analyses.get(wanted) or next((a for a in fits if a is not session.analysis), None)
 
 
-def choose(session: Session, name: str, text: str) -> None:
+def choose(session: Session, entered: dict[int, Any]) -> None:
     """Takes away what was laid over, or lays over what is known already."""
+    name, text = (entered.get(place, old) for place, old in enumerate(chosen(session)))
     session.wishes["second"] = (name, text)
     if session.analysis is None:
         return
@@ -143,9 +143,9 @@ def choose(session: Session, name: str, text: str) -> None:
         session.lay_over(known)
 
 
-def choose_colours(session: Session, colours: str) -> None:
+def choose_colours(session: Session, entered: dict[int, Any]) -> None:
     """Shows who keeps what, how far the ranks lie apart, or one side's importance."""
-    session.wishes["overlay"] = (colours,)
+    session.wishes["overlay"] = (entered[0],)
     session.mark("overlay")
 
 
@@ -203,6 +203,17 @@ def channels_picture(session: Session, ordered: bool) -> Any:
     return channels_agreement(first, second, plan, names, ordered=ordered)
 
 
+def made_of(session: Session) -> str:
+    """How what the maps show was made: method, text and tokens, of both analyses where they show both."""
+    if session.made is None:
+        return ""
+    shown, second = made_words(*session.made), session.second
+    if second is None or filling(session) or colours_of(session) == "first":
+        return shown
+    other = made_words(second.method, second.calibration)
+    return other if colours_of(session) == "second" else f"{shown}; against {other}"
+
+
 def laid(session: Session) -> tuple[Analysis, Analysis, Plan] | None:
     """The pair, if the maps are to show both and no analysis is filling them."""
     return None if filling(session) or colours_of(session) not in ("both", "difference") else pair(session)
@@ -213,22 +224,20 @@ def filling(session: Session) -> bool:
     return session.analysis is None or session.partial[0] is not session.analysis.layers[0]
 
 
-def draw_chosen(session: Session) -> list[str]:
+def chosen(session: Session) -> list[Any]:
     """The second method and text as this session last left them."""
-    name, text = (str(wish) for wish in session.wishes.get("second", (SAME, SAME)))
-    return [name, text]
+    return list(session.wishes.get("second", (SAME, SAME)))
 
 
-def draw_colours(session: Session) -> Any:
+def draw_colours(session: Session) -> list[Any]:
     """The choice of colours, with the names of both sides, once there are two."""
     found = pair(session)
     if found is None:
-        return gr.Radio(visible=False)
+        return [gr.Radio(visible=False)]
     one, other = names_of(found[0], found[1])
     named = COLOURS | {"first": f"importance by {one}", "second": f"by {other}"}
-    return gr.Radio(
-        choices=[(word, name) for name, word in named.items()], value=colours_of(session), visible=True
-    )
+    choices = [(word, name) for name, word in named.items()]
+    return [gr.Radio(choices=choices, value=colours_of(session), visible=True)]
 
 
 def draw_words(session: Session) -> str:

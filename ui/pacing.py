@@ -11,6 +11,7 @@ import gradio as gr
 from slimllm.evaluate import Speed
 from slimllm.pace import compare_speeds, span
 from ui import probes
+from ui.forms import Form
 from ui.own import Number
 from ui.pieces import heading, job_line, start_and_stop
 from ui.registry import REGISTRY
@@ -25,6 +26,7 @@ PURPOSE = (
     "machine alone meanwhile."
 )
 EMPTY = "The speeds appear here once they are measured."
+ASKED = Form("pace", lambda _: (128, 32, 5))  # prompt, answer, rounds
 PAGE = 700  # tokens of a page, roughly 500 words
 
 
@@ -49,6 +51,7 @@ def build(screen: Screen) -> None:
     table = gr.HTML(elem_id="compare-pace", padding=False)
     screen.show(table, draw, "pace", "table")
     start_and_stop(screen, "pace", button, stop, lambda s: s.comparison is not None)
+    screen.keep([length, new_tokens, rounds], "pace", ASKED.values, ASKED.enter)
     screen.on(button.click, "pace", press, length, new_tokens, rounds)
 
 

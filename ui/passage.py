@@ -10,6 +10,7 @@ import gradio as gr
 
 from ui import probes
 from ui.findings import Guess, Passage, Piece
+from ui.forms import Form
 from ui.pieces import heading, job_line, start_and_stop
 from ui.registry import REGISTRY
 from ui.runs import LABELS, best_name
@@ -30,6 +31,7 @@ LEVELS = (  # rise of the loss in nats from which a level begins, its class and 
     (-0.25, "l0", "as before"),
     (-math.inf, "up", "more likely than before"),
 )
+OWN = Form("passage", lambda _: ("",))
 EMPTY = "A passage appears here once you ask for one."
 
 
@@ -74,7 +76,8 @@ def build(screen: Screen, offline: bool, text: Any) -> None:
         js_on_load=(ASSETS / "passage.js").read_text(encoding="utf-8"),
     )
     screen.show(shown, draw, "passage", "table", "against")
-    screen.show(against, draw_against, "passage", "table")
+    screen.keep([own], "passage", OWN.values, OWN.enter)
+    screen.keep([against], "passage", chosen, choose, draw=draw_against, parts=["passage", "table"])
     start_and_stop(screen, "passage", button, stop, lambda s: s.comparison is not None, dress)
     screen.show(
         worst,
@@ -83,7 +86,6 @@ def build(screen: Screen, offline: bool, text: Any) -> None:
     )
     screen.on(button.click, "passage", Press(offline, search=False), own, text)
     screen.on(worst.click, "passage", Press(offline, search=True), own, text)
-    screen.on(against.input, "passage", choose, against)
 
 
 class Press:
@@ -104,25 +106,26 @@ def dress(session: Session) -> dict[str, Any]:
     return {"value": "Show the next passage" if seen else "Show where it broke"}
 
 
-def choose(session: Session, name: str) -> None:
+def choose(session: Session, entered: dict[int, Any]) -> None:
     """Colours the passage by another model."""
-    session.wishes["against"] = (name,)
-    session.mark("against")  # not the choice itself: an answer to it could overwrite a newer click
+    session.wishes["against"] = (entered[0],)
+    session.mark("against")
 
 
-def chosen(session: Session) -> str:
-    """The model that the passage is coloured by."""
-    assert session.comparison is not None
+def chosen(session: Session) -> list[str]:
+    """The model that the passage is coloured by; an empty name before anything was compared."""
+    models = session.comparison.models if session.comparison else {}
     wish = str(session.wishes.get("against", ("",))[0])
-    return wish if wish in session.comparison.models else best_name(session.comparison.models)
+    return [wish if wish in models or not models else best_name(models)]
 
 
-def draw_against(session: Session) -> Any:
+def draw_against(session: Session) -> list[Any]:
     """Which model; hidden where there is only one."""
     last = session.comparison
     if last is None or last.findings.passage is None or len(last.models) < 2:
-        return gr.Radio(visible=False)
-    return gr.Radio(choices=[(LABELS[n], n) for n in last.models], value=chosen(session), visible=True)
+        return [gr.Radio(visible=False)]
+    choices = [(LABELS[name], name) for name in last.models]
+    return [gr.Radio(choices=choices, value=chosen(session)[0], visible=True)]
 
 
 def draw(session: Session) -> str:
@@ -130,7 +133,7 @@ def draw(session: Session) -> str:
     last = session.comparison
     if last is None or last.findings.passage is None:
         return note("quiet", EMPTY)
-    return passage_html(last.findings.passage, chosen(session))
+    return passage_html(last.findings.passage, chosen(session)[0])
 
 
 # Words and HTML ---------------------------------------------------------------------------------------------

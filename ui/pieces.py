@@ -14,8 +14,9 @@ from ui.session import Session
 
 
 def job_line(screen: Screen, kind: str, elem_id: str, beside: Collection[str] = ()) -> gr.HTML:
-    """A line that follows this session's job of one kind: its step, times and end; jobs of the kinds `beside`
-    have a line of their own on the same page."""
+    """A line that follows this session's job of one kind: its step, times and end; and the steps of a job of
+    another kind, for which the page waits. Jobs of the kinds `beside` have a line of their own on the same
+    page."""
     line = gr.HTML("", elem_id=elem_id, elem_classes="job-line", padding=False)
 
     def look(session: Session) -> str:
@@ -25,7 +26,7 @@ def job_line(screen: Screen, kind: str, elem_id: str, beside: Collection[str] = 
         if job.kind != kind:
             if not job.active or job.kind in beside:
                 return ""
-            return words.note("info", f"{job.title} is going on; this page waits for it.")
+            return words.progress_line(job, REGISTRY.worker.place(job), named=True)
         return words.progress_line(job, REGISTRY.worker.place(job))
 
     screen.show(line, look, token=look)

@@ -50,8 +50,8 @@ def bar(screen: Screen) -> None:
 
 def listen(screen: Screen, view: PlotView, what: Literal["heads", "channels"]) -> None:
     """Takes what is chosen on a map, and the letters pressed there."""
-    screen.on(view.pick, "analyse", chooser(what), click=True, mode="always_last")
-    screen.on(view.pin, "analyse", lettered(what), click=True, mode="always_last")
+    screen.on(view.pick, "analyse", chooser(what), click=True, mode="multiple")
+    screen.on(view.pin, "analyse", lettered(what), click=True, mode="multiple")
 
 
 def token(session: Session) -> Any:
@@ -99,9 +99,14 @@ def choose(session: Session, what: Literal["heads", "channels"], where: Any) -> 
     return True
 
 
+def zoom_of(session: Session) -> str:
+    """Whether the map of channels shows all layers or one."""
+    return "one" if session.wishes.get("zoom") == ("one",) else "all"
+
+
 def zoomed(session: Session) -> int | None:
     """The one layer that the map of channels shows, if it is zoomed to one."""
-    found = chosen_layer(session) if session.wishes.get("zoom") == ("one",) else None
+    found = chosen_layer(session) if zoom_of(session) == "one" else None
     return None if found is None else found[0]
 
 

@@ -9,6 +9,7 @@ import gradio as gr
 from slimllm import texts, tuning
 from slimllm.types import Refusal
 from ui import charts
+from ui.forms import Form
 from ui.own import Number
 from ui.pieces import job_line, start_and_stop
 from ui.plotview import PlotView
@@ -21,10 +22,12 @@ from ui.wishes import text_choices
 from ui.words import duration, note
 
 USUAL = Wish()
+WISH = Form("polish", lambda _: (USUAL.text, USUAL.steps, USUAL.rate), ("polish-wish",))
 
 
-def build(screen: Screen, offline: bool) -> None:
-    """The controls, the loss curve and the table, folded away at first."""
+def build(screen: Screen, number: Any, offline: bool) -> None:
+    """The controls, the loss curve and the table, folded away at first; `number` is that of the run that the
+    page shows."""
     with gr.Accordion("Fine-tune what was pruned", open=False, elem_id="polish"):
         about = gr.HTML(elem_id="polish-about", padding=False)
         asked = controls()
@@ -44,14 +47,13 @@ def build(screen: Screen, offline: bool) -> None:
                 elem_id="polish-curve",
             )
     screen.show(about, draw_about, "runs")
-    screen.show(list(asked), draw_asked)
+    screen.keep(asked, "history", WISH.values, WISH.enter)
     screen.show(preflight, draw_preflight, "polish-wish", "subject", "runs")
     screen.show(table, draw_table, "polish")
     screen.show(panel, lambda s: gr.Column(visible=learning(s)), token=lambda s: (s.born, learning(s)))
     screen.show(curve, draw_curve, "polish", pace=1.0)
     start_and_stop(screen, "polish", button, stop, able)
-    screen.on([control.change for control in asked], "history", wish_changed, *asked, mode="always_last")
-    screen.on(button.click, "history", Press(offline), *asked)
+    screen.on(button.click, "history", Press(offline), number, *asked)
 
 
 def controls() -> tuple[Any, ...]:
@@ -93,9 +95,9 @@ class Press:
     def __init__(self, offline: bool):
         self.offline = offline
 
-    def __call__(self, session: Session, *asked: Any) -> None:
-        session.wishes["polish"] = asked
-        start_polish(REGISTRY, session, session.archive.chosen, wish_of(*asked), self.offline)
+    def __call__(self, session: Session, number: Any, *asked: Any) -> None:
+        WISH.fill(session, asked)
+        start_polish(REGISTRY, session, number, wish_of(*asked), self.offline)
 
 
 def able(session: Session) -> bool:
@@ -104,17 +106,6 @@ def able(session: Session) -> bool:
 
 def learning(session: Session) -> bool:
     return session.polished is not None and bool(session.polished.losses)
-
-
-def wish_changed(session: Session, *asked: Any) -> None:
-    """Says anew what the tuning would take."""
-    session.wishes["polish"] = asked
-    session.mark("polish-wish")
-
-
-def draw_asked(session: Session) -> list[Any]:
-    """The controls as this session last left them."""
-    return list(session.wishes.get("polish") or [gr.skip()] * 3)
 
 
 def draw_about(session: Session) -> str:
@@ -136,7 +127,7 @@ def draw_preflight(session: Session) -> str:
     if not able(session):
         return ""
     try:
-        wish = wish_of(*asked) if (asked := session.wishes.get("polish")) else USUAL
+        wish = wish_of(*WISH.values(session))
     except Refusal as refusal:
         return note("bad", str(refusal))
     read = wish.steps * BATCH * LENGTH

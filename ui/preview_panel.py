@@ -51,12 +51,12 @@ def build(screen: Screen) -> None:
             )
             button = gr.Button("Preview", elem_id="tune-preview-button", scale=0, min_width=110)
         found = gr.HTML(elem_id="tune-preview", padding=False)
-    screen.show([prompt, auto], lambda s: [s.preview.prompt, s.preview.auto])
+    screen.show(prompt, lambda s: s.preview.prompt, token=lambda s: (s.born, s.preview.prompt))
+    screen.keep([auto], "tune", lambda s: [s.preview.auto], set_auto)
     screen.show(button, lambda s: gr.Button(interactive=bool(s.plans)), token=lambda s: bool(s.plans))
     screen.show(found, draw, token=token)
     screen.on(prompt.submit, "tune", hear_prompt, prompt)
     screen.on(prompt.blur, "tune", hear_prompt, prompt)
-    screen.on(auto.input, "tune", set_auto, auto)
     screen.on(button.click, "tune", press, prompt)
 
 
@@ -94,9 +94,9 @@ def press(session: Session, prompt: Any) -> None:
     previewing.start(REGISTRY, session)
 
 
-def set_auto(session: Session, auto: Any) -> None:
+def set_auto(session: Session, entered: dict[int, Any]) -> None:
     """Previews after every change, or only on request."""
-    session.preview.auto = bool(auto)
+    session.preview.auto = bool(entered[0])
     previewing.follow(REGISTRY, session)
 
 

@@ -15,12 +15,10 @@ from ui.choices import all_options, label_of, options_of
 from ui.own import Number
 from ui.screen import Screen
 from ui.session import Session
-from ui.wishes import calibration_of, text_choices
+from ui.wishes import ANALYSE, FIRST, FIXED, calibration_of, text_choices
 from ui.words import duration, note, safe, size
 
 DEFAULT = Calibration()
-FIRST = "best"  # it lost least in docs/benchmarks.md
-FIXED = 5  # controls before the options
 
 
 def controls(screen: Screen) -> tuple[Any, ...]:
@@ -81,10 +79,8 @@ def option_box(name: str, option: Option) -> Any:
 
 def chosen_method(session: Session) -> str:
     """The method that the chooser shows."""
-    asked = session.wishes.get("analyse")
-    if asked and asked[4] in METHODS:
-        return str(asked[4])
-    return session.analysis.method if session.analysis else FIRST
+    name = str(ANALYSE.values(session)[FIXED - 1])
+    return name if name in METHODS else FIRST
 
 
 def draw_words(session: Session) -> str:
@@ -103,30 +99,14 @@ def draw_options(session: Session) -> list[Any]:
     ]
 
 
-def estimate(session: Session, *asked: Any) -> None:
-    """Says anew what the analysis would take."""
-    session.wishes["analyse"] = asked
-    session.mark("preflight")
-
-
-def draw_asked(session: Session) -> list[Any]:
-    """The controls as this session last left them."""
-    count = FIXED + len(all_options())
-    asked = session.wishes.get("analyse") or ()
-    if len(asked) == count:
-        return list(asked)
-    method_now = session.analysis.method if session.analysis else gr.skip()
-    return [method_now if place == 4 else gr.skip() for place in range(count)]
-
-
 def draw_preflight(session: Session) -> str:
     """What the analysis will take, before it starts."""
     if session.loaded is None:
         return ""
-    asked, name = session.wishes.get("analyse"), chosen_method(session)
+    asked, name = ANALYSE.values(session), chosen_method(session)
     try:
-        calibration = calibration_of(*asked[:4]) if asked else DEFAULT
-        options = options_of(name, asked[FIXED:]) if asked else {}
+        calibration = calibration_of(*asked[: FIXED - 1])
+        options = options_of(name, asked[FIXED:])
         if calibration.length > session.loaded.subject.shape.max_length:
             raise Refusal(
                 f"This model reads at most {session.loaded.subject.shape.max_length:,} tokens at once."

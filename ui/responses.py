@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 log = logging.getLogger(__name__)
 
 NONCE = "slim-nonce"  # stands in the page's own script tags for what is drawn anew for each page
-NOTICE = (Path(__file__).parent.parent / "assets" / "notice.js").read_text(encoding="utf-8")
+NOTICE = (Path(__file__).parent.parent / "assets" / "address.js").read_text(encoding="utf-8")
 FIRST = "<script data-gradio-mode>"  # of Gradio's page, after the script that tells its configuration
 POLICY = {
     "default-src": "'self'",

@@ -7,7 +7,7 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,19 +17,19 @@ from slimllm.methods import settings
 from slimllm.models import Pruned, Subject
 from slimllm.pins import keep_locked
 from slimllm.planning import check_plan, told
-from slimllm.types import Analysis, Calibration, LayerAnalysis, LayerReport, Plan, Refusal
+from slimllm.types import Analysis, Calibration, LayerAnalysis, Plan, Refusal
 from ui import presets
 from ui.aftermath import Diary, page_folder
 from ui.archive import Archive, remembered
 from ui.choices import Source, comparable, source_of
+from ui.comparison import Answer, Comparison
 from ui.estimates import Rates
-from ui.findings import Findings
 from ui.jobs import Job, Worker
 from ui.picking import Picked
 from ui.plan_history import PlanHistory, Step, same_rules, tell_kept
 from ui.polished import Polished
 from ui.preview import Preview
-from ui.runs import Column, Entry, Protocol, Run
+from ui.runs import Entry, Run
 from ui.words import method_title
 
 KEPT_WEIGHTS = 2  # pruned models stay in memory for the latest runs only
@@ -47,28 +47,6 @@ class Loaded:
     outlook: tuple[str, ...] = ()
 
 
-@dataclass(eq=False)
-class Comparison:
-    """The table being filled or shown: figures, layer reports, models and answers by column name."""
-
-    plan: Plan
-    protocol: Protocol = field(default_factory=Protocol)
-    columns: dict[str, Column] = field(default_factory=dict)
-    reports: dict[str, tuple[LayerReport, ...]] = field(default_factory=dict)
-    models: dict[str, Pruned] = field(default_factory=dict)
-    run: int | None = None
-    findings: Findings = field(default_factory=Findings)
-
-
-@dataclass
-class Answer:
-    """A prompt and what each model wrote after it so far; `done` once all have finished."""
-
-    prompt: str
-    texts: dict[str, str] = field(default_factory=dict)
-    done: bool = False
-
-
 class Session:
     """The state of one browser. `serial` counts the changes of each part, so that a page can tell what it has
     not shown."""
@@ -76,7 +54,9 @@ class Session:
     def __init__(self, id: str):
         self.id = id
         self.lock = threading.RLock()
-        self.drawing = threading.Lock()  # answers are drawn one by one, so that none is overtaken
+        self.drawing = threading.RLock()  # pages of this session act and are drawn one after the other
+        self.acts = 0  # how often a page has acted
+        self.author = ""  # the page that made the present plan; empty where a job did
         self.touched = time.monotonic()
         self.born = time.monotonic_ns()
         self.serial: Counter[str] = Counter()
@@ -90,6 +70,7 @@ class Session:
         self.entries: list[Entry] = []
         self.polished: Polished | None = None
         self.partial: list[LayerAnalysis | None] = []
+        self.made: tuple[str, Calibration] | None = None  # the method and the text of the partial layers
         self.detail: int | None = None
         self.picked: Picked | None = None
         self.history = PlanHistory()
@@ -176,7 +157,7 @@ class Session:
 
     def forget_analysis(self) -> None:
         with self.lock:
-            self.analysis, self.partial, self.detail, self.picked = None, [], None, None
+            self.analysis, self.partial, self.made, self.detail, self.picked = None, [], None, None, None
             self.analyses, self.second, self.training, self.entries = {}, None, [], []
             self.history, self.parent = PlanHistory(), None
             self.preview.forget()
@@ -210,6 +191,7 @@ class Session:
         apart."""
         with self.lock:
             self.analysis, self.partial = analysis, list(analysis.layers)
+            self.made = (analysis.method, analysis.calibration)
             if self.second is not None and not comparable(self.second, analysis):
                 self.second = None
             self.mark("layers", "detail", "bank", "controls", "second")
@@ -247,7 +229,7 @@ class Session:
                 self.show_analysis(found)
                 if asked := self.wishes.get("analyse"):  # the chooser follows
                     self.wishes["analyse"] = (*asked[:4], found.method, *asked[5:])
-                self.mark("asked", "preflight")
+                self.mark("preflight")
 
     @property
     def known(self) -> Analysis:
@@ -304,6 +286,8 @@ class Session:
             if locked is None:
                 locked = self.locked
                 plan = keep_locked(self.known, plan, self.locks)
+            if plan != self.present:
+                self.author = ""
             self.history.push_step(Step(plan, locked), gesture)
             self.mark("plan")
 

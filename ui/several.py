@@ -20,7 +20,7 @@ from ui.runs import Asked, Budget, Entry
 from ui.screen import Screen
 from ui.session import Loaded, Session
 from ui.tables import latest, methods_table
-from ui.wishes import asked_for
+from ui.wishes import MEASURE, asked_for
 from ui.words import change, duration, figure, method_title, note, share
 
 TAKE = """
@@ -60,12 +60,11 @@ def build(screen: Screen, offline: bool, asked: tuple[Any, ...]) -> None:
         placeholder="Every method becomes a point: further down is better, the dense model is the reference.",
         elem_id="compare-methods-scatter",
     )
-    screen.show(methods, draw_methods)
+    screen.keep([methods], "compare", lambda s: [chosen(s)], choose)
     screen.show(about, draw_about, "plan", "methods")
     screen.show(table, draw_table, "entries")
     screen.show(scatter, draw_scatter, "entries")
     start_and_stop(screen, "methods", button, stop, lambda s: bool(s.plans))
-    screen.on(methods.input, "compare", choose, methods)
     screen.on(button.click, "compare", Press(offline), methods, *asked)
     screen.on(table.take, "compare", take, click=True)
 
@@ -77,19 +76,22 @@ class Press:
         self.offline = offline
 
     def __call__(self, session: Session, methods: Any, *values: Any) -> None:
-        found, named = asked_for(*values, offline=self.offline), known(methods)
-        session.wishes["compare"], session.wishes["methods"] = values, (named,)
+        found = asked_for(*values, offline=self.offline)
+        named = [name for name in METHODS if name in known(methods)]
+        MEASURE.fill(session, values)
+        session.wishes["methods"] = (named,)
         start_methods(REGISTRY, session, named, found)
 
 
 def known(methods: Any) -> list[str]:
-    """The methods among what the browser says is ticked."""
-    return [name for name in METHODS if isinstance(methods, list) and name in methods]
+    """The methods among what the browser says is ticked, in its order."""
+    ticked = methods if isinstance(methods, list) else []
+    return [name for name in dict.fromkeys(map(str, ticked)) if name in METHODS]
 
 
-def choose(session: Session, methods: Any) -> None:
+def choose(session: Session, entered: dict[int, Any]) -> None:
     """Keeps which methods are chosen, and says what they will take."""
-    session.wishes["methods"] = (known(methods),)
+    session.wishes["methods"] = (known(entered[0]),)
     session.mark("methods")
 
 
@@ -112,11 +114,6 @@ def name_of(entry: Entry) -> str:
 def chosen(session: Session) -> list[str]:
     found: Any = session.wishes.get("methods", (QUICK,))[0]
     return list(found)
-
-
-def draw_methods(session: Session) -> list[str]:
-    """The choice as this session last left it."""
-    return chosen(session)
 
 
 def draw_about(session: Session) -> str:

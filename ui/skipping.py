@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import logging
 from typing import Any
 
 import gradio as gr
 from gradio.blocks import BlockFunction
 from gradio.state_holder import SessionState
 
+log = logging.getLogger(__name__)
 LEFT = gr.skip()  # what an event answers for a component that stays as it is
 
 
@@ -28,11 +30,30 @@ class Page(gr.Blocks):
             return await super().postprocess_data(block_fn, predictions, state)
         changed = [i for i, prediction in enumerate(predictions) if prediction != LEFT]
         sent: list[Any] = [None if block.stateful else dict(LEFT) for block in block_fn.outputs]
-        if changed:
-            rest = copy.copy(block_fn)
-            rest.outputs = [block_fn.outputs[i] for i in changed]
-            values = [predictions[i] for i in changed]
-            done = await super().postprocess_data(rest, values if len(values) > 1 else values[0], state)
-            for i, value in zip(changed, done, strict=True):
-                sent[i] = value
+        try:
+            await self._put(sent, changed, block_fn, predictions, state)
+        except Exception:  # one value that cannot be shown: the others are
+            for i in changed:
+                try:
+                    await self._put(sent, [i], block_fn, predictions, state)
+                except Exception:
+                    log.exception("A value of the page could not be shown")
         return sent
+
+    async def _put(
+        self,
+        sent: list[Any],
+        places: list[int],
+        block_fn: BlockFunction,
+        predictions: list[Any],
+        state: SessionState | None,
+    ) -> None:
+        """Puts what is sent for the outputs at these places into `sent`."""
+        if not places:
+            return
+        rest = copy.copy(block_fn)
+        rest.outputs = [block_fn.outputs[i] for i in places]
+        values = [predictions[i] for i in places]
+        done = await super().postprocess_data(rest, values if len(values) > 1 else values[0], state)
+        for i, value in zip(places, done, strict=True):
+            sent[i] = value

@@ -13,6 +13,7 @@ from slimllm import whole
 from slimllm.recipes import plan_text
 from slimllm.types import Refusal
 from ui import report, work
+from ui.forms import Form
 from ui.pieces import job_line, start_and_stop
 from ui.registry import REGISTRY
 from ui.repeating import command_line, plan_name
@@ -28,11 +29,12 @@ TIERS = [
     ("GGUF (for llama.cpp)", "gguf"),
 ]
 
+TIER = Form("tier", lambda _: ("auto",))
 ROOM = "free space, or set TMPDIR to another folder"
 
 
-def build(screen: Screen, offline: bool) -> None:
-    """The components and events of this part."""
+def build(screen: Screen, number: Any, offline: bool) -> None:
+    """The components and events of this part; `number` is that of the run that the page shows."""
     gr.HTML("<h3>Take it away</h3>", elem_id="history-away", padding=False)
     with gr.Row(elem_classes="bar"):
         page = gr.DownloadButton("Report", elem_id="history-report", scale=0, min_width=110)
@@ -67,17 +69,18 @@ def build(screen: Screen, offline: bool) -> None:
     made = gr.HTML(elem_id="history-made", padding=False)
     screen.show([page, plan, archive, line, made], draw, "runs")
     start_and_stop(screen, "export", export, stop, lambda s: bool(s.runs))
-    screen.on(export.click, "history", Press(offline), tier)
+    screen.keep([tier], "history", TIER.values, TIER.enter)
+    screen.on(export.click, "history", Press(offline), number, tier)
 
 
 class Press:
-    """Starts the export of the chosen run."""
+    """Starts the export of a run."""
 
     def __init__(self, offline: bool):
         self.offline = offline
 
-    def __call__(self, session: Session, tier: str) -> None:
-        work.start_export(REGISTRY, session, session.archive.chosen, tier, self.offline)
+    def __call__(self, session: Session, number: Any, tier: str) -> None:
+        work.start_export(REGISTRY, session, number, tier, self.offline)
 
 
 def draw(session: Session) -> list[Any]:

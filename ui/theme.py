@@ -186,7 +186,16 @@ def settings() -> dict[str, str]:
     return found
 
 
-SHEETS = ("style.css", "faders.css", "tune.css", "compare.css", "found.css", "tour.css", "present.css")
+SHEETS = (
+    "style.css",
+    "notice.css",
+    "faders.css",
+    "tune.css",
+    "compare.css",
+    "found.css",
+    "tour.css",
+    "present.css",
+)
 
 
 def css() -> str:
@@ -223,9 +232,13 @@ def head() -> str:
     gr.set_static_paths(list(scripts))
     mark = f'nonce="{NONCE}"'
     tags = [f'<script defer {mark} src="gradio_api/file={path.as_posix()}"></script>' for path in scripts]
-    known = f"window.slimSwaps = {json.dumps(swaps())}; window.slimGlossary = {json.dumps(as_data())};"
+    # Before the page tells anything to the storage.
+    opened = "window.slimTab = sessionStorage.getItem('slimllm-tab');"
+    known = (
+        f"{opened} window.slimSwaps = {json.dumps(swaps())}; window.slimGlossary = {json.dumps(as_data())};"
+    )
     # Not deferred: the page may ask for something before plotly.js is here.
-    first = (ASSETS / "answers.js").read_text(encoding="utf-8")
+    first = (ASSETS / "delivery.js").read_text(encoding="utf-8")
     return "\n".join([f"<script {mark}>{first}</script>", f"<script {mark}>{known}</script>", *tags])
 
 

@@ -22,6 +22,7 @@ from ui.runs import Asked, Protocol, best_name
 from ui.screen import Screen
 from ui.session import Comparison, Session
 from ui.story import STEPS, Stage, Step
+from ui.wishes import ANALYSE
 from ui.words import count, note, progress_line, safe, share, unit_words
 
 # Enough to read, score and measure to be true, and little enough to wait for.
@@ -146,8 +147,7 @@ def read(session: Session) -> None:
     """Starts the short analysis of the tour; the tab says what is asked for."""
     work.start_analyse(REGISTRY, session, READ, METHOD, offline=True)
     defaults = (option.default for _, option in all_options())
-    session.wishes["analyse"] = (READ.text, READ.samples, READ.length, READ.seed, METHOD, *defaults)
-    session.mark("asked", "preflight")
+    ANALYSE.fill(session, (READ.text, READ.samples, READ.length, READ.seed, METHOD, *defaults))
 
 
 def cut(session: Session) -> None:

@@ -3,6 +3,7 @@ plans."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,22 +13,23 @@ import gradio as gr
 from slimllm import limits, planning, recipes
 from slimllm.methods import method
 from slimllm.types import Analysis, Plan, Refusal
-from ui import balancing, preset_row, preview_panel, same
+from ui import balancing, preset_row, preview_panel, same, work
 from ui.choices import Choice, allocations_for, possible, recoveries_for, units_for, words_on_choices
 from ui.faders import Faders, bank, value_of
+from ui.forms import Form
 from ui.menu import Menu, menu_value
 from ui.own import Slider
 from ui.pieces import intro, lead
 from ui.preview_panel import heard
 from ui.screen import Screen
 from ui.session import Session
-from ui.wishes import plan_for
+from ui.wishes import FIRST, plan_for
 from ui.words import count, dropped, dropped_layers, note, same_width, share, size
 
 PURPOSE = "Say how much smaller the model should become, and from where to take it."
 ALIGNMENTS = (1, 8, 16, 32, 64, 128)
 COUNTS = [("parameters in the layers", "decoder"), ("all parameters", "all")]
-FIRST = "best"  # the method whose rules are offered before there is an analysis
+HOLD = Form("hold", lambda _: (False,))  # whether other layers give way to one that is moved
 
 
 def build(screen: Screen) -> None:
@@ -70,14 +72,10 @@ def build(screen: Screen) -> None:
     screen.show([undo, redo], draw_steps, token=steps)
     screen.show(save, draw_file, "plan", "layers")
     screen.show(load, draw_load, token=lambda session: (session.born, session.analysis is not None))
-    screen.show(list(rules), draw_rules, "controls")
+    screen.keep(rules, "tune", rules_of, heard(change_rules), draw=draw_rules, parts=["controls"])
+    screen.keep([hold], "tune", HOLD.values, HOLD.enter)
     screen.show(faders, partial(draw_faders, faders), "plan", "bank", "locks")
-    for trigger, act, inputs in (
-        (target.input, turn_dial, rules),
-        ([control.input for control in rules[1:]], change_rules, rules),
-        (faders.release, move_faders, (faders, hold)),
-    ):
-        screen.on(trigger, "tune", heard(act), *inputs, mode="always_last")
+    screen.on(faders.release, "tune", heard(move_faders), faders, hold, mode="always_last")
     screen.on(faders.grasp, "preview", preview_panel.grasp)
     screen.on(faders.solo, "preview", heard(hear_alone), click=True)
     screen.on(undo.click, "tune", heard(undo_step))
@@ -124,23 +122,38 @@ def missing(session: Session) -> tuple[str, str] | None:
     return None if session.analysis else ("Go to Analyse", "analyse")
 
 
-def turn_dial(session: Session, *rules: Any) -> None:
-    """Plans anew for the dial; while it moves this is one step of undo. Its box is empty while a number is being
-    typed: a refusal then would draw over what comes next."""
-    if rules[0] is not None:
-        change(session, "dial", *rules)
+def rules_of(session: Session) -> list[Any]:
+    """The dial and the rules as the present plan has them: ratio, recovery, allocation, unit, alignment, what
+    is counted, the same width everywhere."""
+    if not session.plans or session.analysis is None:
+        first = method(FIRST)
+        return [work.START_RATIO, first.recovery, first.allocation, "auto", 8, "decoder", False]
+    plan, analysis = session.plan, session.analysis
+    unit, allocation = session.wishes.get("rules", ("auto", ""))
+    known = possible(allocations_for(analysis.method))
+    wanted = (plan.allocation, str(allocation), method(analysis.method).allocation)
+    first_unit = next(iter(analysis.layers[0].attention))
+    return [
+        min(max(plan.ratio_requested, 0.0), 0.9),
+        plan.recovery,
+        next((cut for cut in wanted if cut in known), None),
+        "auto" if unit == "auto" and plan.unit == first_unit else plan.unit,
+        plan.align,
+        plan.count,
+        same_width(plan),
+    ]
 
 
-def change_rules(session: Session, *rules: Any) -> None:
-    """Plans anew by other rules."""
-    change(session, "", *rules)
-
-
-def change(session: Session, gesture: str, *rules: Any) -> None:
+def change_rules(session: Session, entered: dict[int, Any]) -> None:
+    """Plans anew by the rules that were changed, and the others as they are; while the dial moves this is one
+    step of undo."""
     if session.analysis is None:
-        session.mark("controls")
         raise Refusal("The model is not analysed yet; do that on the Analyse tab first.")
-    ratio, recovery, allocation, unit, align, counted, equal = rules
+    if entered.get(0, 0) is None:
+        return  # a number is being typed: a refusal would draw over what comes next
+    ratio, recovery, allocation, unit, align, counted, equal = (
+        entered.get(place, rule) for place, rule in enumerate(rules_of(session))
+    )
     plan = plan_for(
         session.known,
         session.present,
@@ -153,7 +166,7 @@ def change(session: Session, gesture: str, *rules: Any) -> None:
         equal,
         session.locks,
     )
-    session.push(plan, gesture)
+    session.push(plan, "dial" if set(entered) == {0} else "")
     session.wishes["rules"] = (unit, allocation)
     session.mark("bank")
 
@@ -170,17 +183,31 @@ def move_faders(session: Session, value: dict[str, Any] | None, hold: bool) -> N
     if len(value["heads"]) != len(plan.heads):
         session.mark("bank")
         return
-    locked = frozenset(i for i, lock in enumerate(value["locked"]) if lock)
+    heads = touched(value, "attention", value["heads"], plan.heads)
+    channels = touched(value, "mlp", value["channels"], plan.channels)
+    locks = touched(value, "lock", value["locked"], [i in session.locked for i in range(len(plan.heads))])
+    locked = frozenset(i for i, lock in enumerate(locks) if lock)
     held = locked & session.locked
-    wanted = list(zip(value["heads"], value["channels"], strict=True))
-    present = list(zip(plan.heads, plan.channels, strict=True))
-    changes = {i: pair for i, pair in enumerate(wanted) if tuple(pair) != present[i] and i not in held}
     session.mark("plan")
+    wanted, present = zip(heads, channels, strict=True), zip(plan.heads, plan.channels, strict=True)
+    changes = {
+        i: pair
+        for i, (pair, old) in enumerate(zip(wanted, present, strict=True))
+        if pair != old and i not in held
+    }
     if changes:
-        still = locked | {i for i in range(len(present)) if dropped(plan, i)}
+        still = locked | {i for i in range(len(plan.heads)) if dropped(plan, i)}
         plan = planning.adjust(analysis, plan, changes, hold=hold, locked=still)
         session.push(plan, locked=session.locked & locked)
     session.lock_layers(locked)
+
+
+def touched(value: dict[str, Any], what: str, sent: Sequence[Any], present: Sequence[Any]) -> list[Any]:
+    """What a hand set on a page, and the present state where it set nothing: the page may show an old
+    plan."""
+    mine = value.get("touched")
+    pairs = enumerate(zip(sent, present, strict=True))
+    return [new if mine is None or f"{what} {i}" in mine else old for i, (new, old) in pairs]
 
 
 def hear_alone(session: Session, event: Any) -> None:
@@ -259,25 +286,18 @@ def draw_load(session: Session) -> Any:
 
 
 def draw_rules(session: Session) -> list[Any]:
-    """The dial and the rules as the present plan has them; what does not combine is greyed."""
-    if not session.plans:
-        return [gr.skip()] * 7
-    plan, analysis = session.plan, session.known
-    name = analysis.method
-    unit, allocation = session.wishes.get("rules", ("auto", ""))
-    cuts = allocations_for(name)
-    known = possible(cuts)
-    cut = next((a for a in (plan.allocation, str(allocation), method(name).allocation) if a in known), None)
-    align = gr.Dropdown(value=plan.align) if plan.align in ALIGNMENTS else gr.skip()
-    first = next(iter(analysis.layers[0].attention))
+    """The dial and the rules; what does not combine is greyed."""
+    ratio, recovery, allocation, unit, align, counted, same = rules_of(session)
+    name = session.analysis.method if session.analysis else FIRST
+    units = units_for(session.analysis) if session.analysis else [Choice("Automatic", "auto")]
     return [
-        min(max(plan.ratio_requested, 0.0), 0.9),
-        menu_value(recoveries_for(name), plan.recovery),
-        menu_value(cuts, cut),
-        menu_value(units_for(analysis), "auto" if unit == "auto" and plan.unit == first else plan.unit),
-        align,
-        plan.count,
-        same_width(plan),
+        ratio,
+        menu_value(recoveries_for(name), recovery),
+        menu_value(allocations_for(name), allocation),
+        menu_value(units, unit),
+        align if align in ALIGNMENTS else gr.skip(),
+        counted,
+        same,
     ]
 
 

@@ -5,15 +5,47 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from slimllm import planning, texts
 from slimllm.allocation import ALLOCATIONS
 from slimllm.locks import Locks
 from slimllm.types import Analysis, Calibration, Plan, Refusal
+from ui.choices import all_options
+from ui.forms import Form
 from ui.runs import Asked, Protocol
+from ui.words import method_title
 
+if TYPE_CHECKING:
+    from ui.session import Session
+
+FIRST = "best"  # the method that is offered first: it lost least in docs/benchmarks.md
+FIXED = 5  # values of the Analyse form before the methods' options
 MOST_PROMPTS, LONGEST_PROMPT = 4, 20_000
+PROMPTS = (
+    "The capital of France is",
+    "Water boils when",
+    "Once upon a time there was a small robot who",
+    "The opposite of hot is",
+    "To bake bread you need",
+    "def add(a, b):",
+)
+PLACE = 3  # of the prompts among what is to be measured
+USUAL = ("encyclopedia", 128, 8192, "\n".join(PROMPTS[:3]), 48, 0, 0)
+
+
+def usual_analysis(session: Session) -> tuple[Any, ...]:
+    """What the Analyse form says by itself: how the present analysis was made, else what is offered first."""
+    found = session.analysis
+    read = found.calibration if found else Calibration()
+    given = dict(found.options) if found else {}
+    name = found.method if found else FIRST
+    options = (given.get(o.name, o.default) if owner == name else o.default for owner, o in all_options())
+    return read.text, read.samples, read.length, read.seed, name, *options
+
+
+ANALYSE = Form("analyse", usual_analysis, ("preflight",))  # text, samples, length, seed, method, options
+MEASURE = Form("compare", lambda _: USUAL)  # text, window, limit, prompts, length, temperature, seed
 
 
 def whole(value: Any, name: str, low: int, high: int) -> int:
@@ -41,6 +73,12 @@ def text_title(name: str) -> str:
     """What a text is called on the page: its entry in the chooser, or the name of its file."""
     titles = {value: title for title, value in text_choices()}
     return titles.get(name) or Path(name).name or name
+
+
+def made_words(method: str, read: Calibration) -> str:
+    """How an analysis was made: its method, its text and the tokens that were read."""
+    tokens = f"{read.samples:,} × {read.length:,} = {read.samples * read.length:,} tokens"
+    return f"{method_title(method)} on {text_title(read.text)}, {tokens}"
 
 
 def calibration_of(text: Any, samples: Any, length: Any, seed: Any) -> Calibration:

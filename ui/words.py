@@ -97,8 +97,9 @@ def safe(text: object) -> str:
     return html.escape(str(text), quote=True)
 
 
-def progress_line(job: Job | None, place: int) -> str:
-    """What a job is doing, as HTML: a bar, the step, the elapsed and the remaining time."""
+def progress_line(job: Job | None, place: int, *, named: bool = False) -> str:
+    """What a job is doing, as HTML: a bar, the step, the elapsed and the remaining time; `named` says which
+    job it is, where it stands among other things."""
     if job is None:
         return ""
     if job.state == "queued":
@@ -120,7 +121,8 @@ def progress_line(job: Job | None, place: int) -> str:
     times = f"{duration(job.elapsed)} so far"
     if job.remaining is not None and step.done < step.total:
         times += f", about {duration(job.remaining)} left in this step"
-    return strip("run", step.words, times, step.done / step.total if step.total else None)
+    said = f"{job.title} is going on. {step.words}" if named else step.words
+    return strip("run", said, times, step.done / step.total if step.total else None)
 
 
 def strip(kind: str, words: str, times: str, fraction: float | None) -> str:

@@ -92,7 +92,8 @@ def start_analyse(
     subject = session.subject
 
     def steps(job: Job) -> Steps:
-        earlier, session.partial = session.partial, [None] * len(subject.layers)
+        earlier, session.partial = (session.partial, session.made), [None] * len(subject.layers)
+        session.made = (method, calibration)
         trained, session.training = session.training, []
         session.mark("layers", "training")
         job.say(f"Reading {calibration.samples * calibration.length:,} tokens of {calibration.text}.")
@@ -103,7 +104,7 @@ def start_analyse(
             return found
         finally:
             if not done:
-                session.partial, session.training = earlier, trained
+                (session.partial, session.made), session.training = earlier, trained
                 session.mark("layers", "training")
 
     def on_progress(progress: Progress) -> None:

@@ -120,7 +120,8 @@ function tick() {
 
 /** A new object each time: Gradio compares by identity and would not see a change inside the old one. */
 function send(event) {
-  const copy = {heads: [...value.heads], channels: [...value.channels], locked: [...value.locked], turn};
+  const touched = [...new Set([...fresh, ...sent.flatMap((release) => [...release.touched])])];
+  const copy = {heads: [...value.heads], channels: [...value.channels], locked: [...value.locked], turn, touched};
   props.value = copy;
   trigger(event, copy);
 }
