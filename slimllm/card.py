@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slimllm import forms, inspection, llamacpp, models, sources
+from slimllm.compatibility import NEWER, loading_options, readers
 from slimllm.foresight import Step, Way, sketch, steps_of, ways
 from slimllm.models import Subject
 from slimllm.shapes import Shape
@@ -157,7 +158,12 @@ def attention_words(subject: Subject) -> str:
 def runtimes(subject: Subject) -> tuple[str, ...]:
     """Which programs read what is exported, as far as it is known."""
     name, kind = forms.base_of(subject), subject.shape.family
-    said = [f"transformers: every tier; shim with trust_remote_code=True, {name} or its twin as they are."]
+    settings = subject.model.config.to_dict()
+    said = [
+        f"{readers(settings)}: every tier; shim with trust_remote_code=True, {name} or its twin as they are."
+    ]
+    for key, value in loading_options(settings).items():
+        said[0] += f" Before transformers {NEWER}, {key}={value!r} has to be asked for."
     if kind in GGUF:
         said += [
             f"vLLM: lists {name}, so native and padded, not shim; not tried here.",
@@ -218,8 +224,8 @@ def lines(found: Card) -> list[str]:
 def export_lines(found: Iterable[Way]) -> list[str]:
     """One sentence for each kind of plan."""
     plain = {
-        "native": "an ordinary {}, which loads anywhere (native)",
-        "twin": "stored as {}, which computes the same and loads anywhere (twin)",
+        "native": "a standard {}, without a code file (native)",
+        "twin": "a standard {}, which computes the same, without a code file (twin)",
         "shim": "with a short code file that it needs elsewhere (shim)",
     }
     said = []

@@ -119,7 +119,7 @@ def shared_options() -> dict[str, Parser]:
     add("--unit", default="auto", help="what attention loses: kv-group, query-head or auto")
     add("--align", type=int, default=8, help="channels in multiples of this")
     add("--count", default="decoder", choices=("decoder", "all"), help="what the ratio is a share of")
-    add("--same-width", action="store_true", help="keep every layer equally wide (loads anywhere)")
+    add("--same-width", action="store_true", help="keep every layer equally wide (a standard checkpoint)")
 
     add = groups["measuring"].add_argument
     add("--text", default="encyclopedia", help="evaluation text: a name or a file")

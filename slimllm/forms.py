@@ -73,7 +73,7 @@ def native(pruned: Pruned) -> Form:
     """The model's own class at other widths."""
     state = pruned.subject.model.state_dict()
     model = first_fit(native_builds(pruned.subject, same_widths(pruned)), state)
-    words = f"All layers are equally wide, so it is an ordinary {name_of(model)} that loads anywhere."
+    words = f"All layers are equally wide, so it is a standard {name_of(model)}, without a code file."
     return Form("native", model, state, words)
 
 
@@ -83,7 +83,7 @@ def twin(pruned: Pruned) -> Form:
     model = first_fit(twin_builds(subject, same_widths(pruned)), state)
     words = (
         f"Stored as {name_of(model)}, which computes what {base_of(subject)} does and can hold these head "
-        "counts and biases; it loads anywhere."
+        "counts and biases; it is a standard checkpoint, without a code file."
     )
     return Form("twin", model, state, words)
 
@@ -137,7 +137,7 @@ def padded(pruned: Pruned) -> Form:
         zeros = sum(t.numel() for t in filled.values()) - sum(state[k].numel() for k in filled if k in state)
         words = (
             f"Narrow layers are filled up with zeros to {target[0]} whole heads and {target[2]} channels, "
-            f"so that it loads anywhere as {name_of(model)}; {zeros:,} parameters are such zeros, which save "
+            f"so that it is a standard {name_of(model)}; {zeros:,} parameters are such zeros, which save "
             "neither memory nor time."
         )
         return Form("padded", model, filled, words)

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import transformers
 
 from slimllm import limits
+from slimllm.compatibility import loading_options, readers
 from slimllm.inventory import FACTS, note_files
 from slimllm.llamacpp import FILE
 from slimllm.models import Pruned
@@ -85,7 +86,8 @@ def readme(done: Export, pruned: Pruned, recipe: str, notes: Sequence[str]) -> s
     first = origin(pruned)
     past = f" (itself pruned, from {first})" if first != plan.model else ""
     made = f", by `{recipe}`" if recipe else ""
-    ways = [f"`{elsewhere(done.tier, folder.name)}`"]
+    settings = pruned.subject.model.config.to_dict()
+    ways = [f"`{elsewhere(done.tier, folder.name, loading_options(settings))}`"]
     if done.tier == "gguf":
         packed = f"llama.cpp: `llama-cli -m {shlex.quote(folder.name)}/{FILE}`"
         ways = [packed] if pruned.subject.shape.uneven else [*ways, packed]
@@ -99,7 +101,7 @@ def readme(done: Export, pruned: Pruned, recipe: str, notes: Sequence[str]) -> s
         f"{done.max_logit_difference:.1e}.",
         *begun(pruned.subject.beginning.words),
         f"**Here**, where slimllm is installed: `{AGAIN.format(shlex.quote(folder.name))}`",
-        f"**Elsewhere**: {'; '.join(ways)}",
+        f"**Elsewhere**: {'; '.join(ways)}; read by {readers(settings)}",
         f"**Licence**: that of the original model, {first}, applies to these weights too.",
         *notes,
     ]
@@ -116,12 +118,13 @@ def begun(words: str) -> list[str]:
     ]
 
 
-def elsewhere(tier: str, name: str) -> str:
+def elsewhere(tier: str, name: str, options: Mapping[str, str]) -> str:
     """The line of Python that loads the folder without this program."""
     if tier == "gguf":
         how = f", gguf_file={FILE!r}, config=transformers.AutoConfig.from_pretrained({name!r})"
     else:
         how = ", trust_remote_code=True" if tier == "shim" else ""
+    how += "".join(f", {key}={value!r}" for key, value in options.items())
     return f"transformers.AutoModelForCausalLM.from_pretrained({name!r}{how})"
 
 

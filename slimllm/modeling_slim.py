@@ -35,6 +35,8 @@ def set_heads(attention: Any, heads: int, groups: int) -> None:
         attention.config = OwnHeads(getattr(attention.config, "shared", attention.config), heads, groups)
     if hasattr(attention, "num_heads"):
         attention.num_heads = heads
+    if hasattr(attention, "hidden_size"):  # StableLM of transformers 4 joins its heads to this size
+        attention.hidden_size = heads * attention.head_dim
 
 
 def keep_heads(norm: Any, kept: list[int]) -> None:
