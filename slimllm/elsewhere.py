@@ -34,7 +34,8 @@ def fill(model: Any, file: Path) -> None:
             count = heads[int(stem.split(".")[2])][place]
             values = values.view(count, -1, 2, *like.shape[1:]).transpose(1, 2).reshape(like.shape)
         state[key] = values
-    lacking = set(model.load_state_dict(state, strict=False).missing_keys) - set(model.all_tied_weights_keys)
+    tied = model._tied_weights_keys if model.config.tie_word_embeddings else ()
+    lacking = set(model.load_state_dict(state, strict=False).missing_keys) - set(tied or ())
     model.tie_weights()
     if lacking:
         raise ValueError(f"no weight for {sorted(lacking)[0]}")

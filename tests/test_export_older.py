@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerFast
 from slimllm import checkpoint, compatibility, forms, label, models, proof
 from slimllm.models import Pruned
 from slimllm.types import Refusal
+from tests.test_export_gguf import worded
 from tests.test_export_tiers import LLAMA3_ROPE, by_groups, equal, prune
 
 PYTHON = (
@@ -93,11 +94,11 @@ EVERY = {
 def write(root: Path, name: str) -> tuple[Pruned, Path] | None:
     """A case and the folder that it was exported to; None where the tier cannot hold its family."""
     family, tier, changes = EVERY[name]
-    uneven = tier == "uneven gguf"
-    made = pruned(family, "shim" if uneven else tier, **changes)
-    if uneven or tier == "gguf":
-        subject = made.subject if not uneven else tiny_subject(family)
-        made = prune(tiny_subject(family), (by_groups if uneven else equal(4))(subject), bias=False)
+    if tier.endswith("gguf"):
+        subject = worded(family)
+        made = prune(subject, by_groups(subject) if "uneven" in tier else equal(4)(subject), bias=False)
+    else:
+        made = pruned(family, tier, **changes)
     try:
         form = forms.choose(made, tier.removeprefix("uneven "))
     except Refusal:
@@ -124,6 +125,7 @@ def settings_of(folder: Path) -> dict[str, Any]:
 @pytest.mark.skipif(not PYTHON, reason="SLIMLLM_ELSEWHERE names no python with transformers 4.57")
 def test_every_family_and_tier_is_read_alike(exports: dict[str, tuple[Pruned, Path]]) -> None:
     readable = {n: c for n, c in exports.items() if not compatibility.hindrance(settings_of(c[1]))}
+    assert {tier for _, tier, _ in map(EVERY.__getitem__, exports)} == {*TIERS, "gguf", "uneven gguf"}
     assert {EVERY[name][0] for name in exports} == set(FAMILY_CONFIGS | MORE_CONFIGS)
     assert {EVERY[name][0] for name in exports.keys() - readable.keys()} == {"ministral3", "apertus"}
     found = proof.reload_elsewhere([folder for _, folder in readable.values()], python=PYTHON)
