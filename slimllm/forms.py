@@ -251,7 +251,11 @@ def with_biases(name: str, kind: Any, settings: dict[str, Any]) -> Iterator[Buil
 def plain(subject: Subject) -> dict[str, Any]:
     """The settings of the model's config without those of an earlier export."""
     ours = ("slim", "auto_map", "architectures", "transformers_version")
-    return {key: value for key, value in subject.model.config.to_dict().items() if key not in ours}
+    settings = {key: value for key, value in subject.model.config.to_dict().items() if key not in ours}
+    head = subject.model.get_output_embeddings()
+    if settings.get("tie_word_embeddings") and head.weight is not subject.model.get_input_embeddings().weight:
+        settings["tie_word_embeddings"] = False  # the config of a model may lag behind what it holds
+    return settings
 
 
 def sized(subject: Subject, widths: Widths) -> dict[str, int]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from slimllm.fingerprints import is_other
 from slimllm.types import Plan
 from ui import charts, kept, polish, takeaway
 from ui.archive import PRESENT
@@ -17,6 +18,7 @@ from ui.own import Number
 from ui.pieces import intro, lead
 from ui.plotview import PlotView
 from ui.registry import REGISTRY
+from ui.remaking import is_made_for
 from ui.restoring import start_restore
 from ui.rows import PRESS, came_from, damaged_line, deleted_line, runs_table, when
 from ui.runs import Run
@@ -175,7 +177,7 @@ class Restore:
 
     def __call__(self, session: Session) -> str | None:
         run = session.run(session.archive.chosen)
-        mine = session.loaded is not None and session.loaded.subject.source == run.plan.model
+        mine = session.loaded is not None and is_made_for(run.plan, session.loaded.subject)
         if not mine or session.made_from(run.plan) is None:
             start_restore(REGISTRY, session, run.number, *self.where)
             return None
@@ -201,7 +203,8 @@ def alike(session: Session) -> list[Run]:
         one
         for one in session.runs
         if one.plan.model == run.plan.model
-        and one.protocol == run.protocol
+        and not is_other(dict(one.plan.fingerprints), dict(run.plan.fingerprints), "weights")
+        and one.protocol.is_like(run.protocol)
         and one.best.perplexity is not None
     ]
 

@@ -46,6 +46,13 @@ class Protocol:
         """The same for a model whose tokenizer begins texts with this token."""
         return dataclasses.replace(self, begins_with=begins_with)
 
+    tokens: str = ""
+
+    def is_like(self, other: Protocol) -> bool:
+        """Whether the other measures the same, as far as it is known."""
+        mine, theirs = (dataclasses.replace(one, tokens="") for one in (self, other))
+        return mine == theirs and (self.tokens == other.tokens or not (self.tokens and other.tokens))
+
 
 @dataclass(frozen=True)
 class Asked:

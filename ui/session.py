@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from slimllm.fingerprints import is_other
 from slimllm.locks import Locks
 from slimllm.methods import settings
 from slimllm.models import Pruned, Subject
@@ -32,6 +33,14 @@ from ui.preview import Preview
 from ui.runs import Column, Entry, Protocol, Run
 from ui.words import method_title
 
+# the page of each kind of job whose name is another one
+PAGES = {
+    "second": "analyse",
+    "methods": "compare",
+    "export": "history",
+    "restore": "tune",
+    "polish": "history",
+}
 KEPT_WEIGHTS = 2  # pruned models stay in memory for the latest runs only
 KEPT_ANALYSES = 16  # a few megabytes each
 
@@ -151,9 +160,23 @@ class Session:
             if self.job is not None and self.job.active:
                 raise Refusal(f"{self.job.title} is still going on; stop it or wait for it first.")
             self.diary.kept(job)
+            job.on_done = self.telling(job)
             self.job = worker.submit(job)
             self.mark("job")
             return job
+
+    def telling(self, job: Job) -> Callable[[Any], None]:
+        """What the job does once it is done; then its page says what was to be told."""
+        done, page = job.on_done, PAGES.get(job.kind, job.kind)
+
+        def tell(result: Any) -> None:
+            before = self.notes.get(page)
+            done(result)
+            kind, words = self.notes.get(page, ("info", ""))
+            if job.told:
+                self.say(page, " ".join([*job.told, *([words] if (kind, words) != before else [])]))
+
+        return tell
 
     # Model and analysis
 
@@ -216,7 +239,10 @@ class Session:
 
     def made_from(self, plan: Plan) -> Analysis | None:
         """The analysis that a plan was made from, if it is remembered."""
-        return self.analyses.get(source_of(plan))
+        found = self.analyses.get(source_of(plan))
+        if found is not None and is_other(dict(plan.fingerprints), found.fingerprints):
+            return None
+        return found
 
     def analysis_by(
         self, method: str, options: Mapping[str, Any], calibration: Calibration
