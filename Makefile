@@ -38,7 +38,7 @@ fix: .venv/.dev
 
 # Reads exports by transformers 4: an environment that has all but that from .venv.
 elsewhere: .elsewhere/.done
-	@SLIMLLM_ELSEWHERE=.elsewhere/bin/python $(BIN)/python -m pytest -m elsewhere $(ARGS)
+	@SLIMLLM_ELSEWHERE=.elsewhere/bin/python $(BIN)/python -m pytest tests/test_export_older.py -m elsewhere $(ARGS)
 
 .elsewhere/.done: requirements-elsewhere.txt .venv/.dev
 	@$(BIN)/python -m venv .elsewhere

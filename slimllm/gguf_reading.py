@@ -51,7 +51,8 @@ def complete_gguf_config(file: Path, config: Any) -> Any:
     scale_positions(file, config, left)
     if FREQUENCIES in tensors:
         scale_frequencies(file, config)
-    check_rotated(file, config, left.pop("rope.dimension_count", None))
+    left.pop("rope.dimension_count", None)
+    check_rotated(file, config, metadata.get(f"{arch}.rope.dimension_count"))
     over = [
         k for k, value in left.items() if k not in HARMLESS and not (k in NEUTRAL and NEUTRAL[k] == value)
     ]

@@ -16,8 +16,10 @@ import transformers
 
 from slimllm import limits
 from slimllm.compatibility import loading_options, readers
+from slimllm.families import part
 from slimllm.inventory import FACTS, note_files
 from slimllm.llamacpp import FILE
+from slimllm.modeling_slim import Placed
 from slimllm.models import Pruned
 from slimllm.recipes import plan_to_dict, read_witness
 from slimllm.types import Plan, Refusal
@@ -103,6 +105,7 @@ def readme(done: Export, pruned: Pruned, recipe: str, notes: Sequence[str]) -> s
         f"**Here**, where slimllm is installed: `{AGAIN.format(shlex.quote(folder.name))}`",
         f"**Elsewhere**: {'; '.join(ways)}; read by {readers(settings)}",
         f"**Licence**: that of the original model, {first}, applies to these weights too.",
+        *adapting(pruned),
         *notes,
     ]
     return f"# {plan.model}, pruned\n\n" + "".join(f"- {' '.join(line.split())}\n" for line in lines)
@@ -115,6 +118,25 @@ def begun(words: str) -> list[str]:
     return [
         f"**Texts** begin with `{words}`: the tokenizer puts it in front. What was read for pruning began "
         "so, and so do the windows in which perplexity is measured, where it is not counted."
+    ]
+
+
+def adapting(pruned: Pruned) -> list[str]:
+    """For values narrower than their heads, which modules adapters can be merged into; else nothing."""
+    family = pruned.subject.family
+    linears = [name for site in (family.attention, family.mlp) for name in (*site.writers, site.reader)]
+    narrow = [
+        n for n in linears if any(isinstance(part(layer, n), Placed) for layer in pruned.subject.layers)
+    ]
+    if not narrow:
+        return []
+    leave = [name.rpartition(".")[2] for name in narrow]
+    take = [name.rpartition(".")[2] for name in linears if name not in narrow]
+    named = " and ".join(f"`{name}`" for name in leave)
+    return [
+        f"**Adapters**: peft cannot merge LoRA into {named}, which lack "
+        f"the columns that were removed. Leave them out: `target_modules={take}`. "
+        "`python -m slimllm tune` trains all of them and merges them."
     ]
 
 

@@ -116,3 +116,7 @@ class Slim:
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)  # type: ignore[call-arg]
         resize(self, config.slim)
+
+    def _get_static_cache_init_shape(self) -> None:
+        """Nothing, so that a static cache is made when it is first used: by then each layer says how many
+        heads it has, while the config knows one number for all."""

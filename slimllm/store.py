@@ -75,12 +75,10 @@ class MomentStore:
 
     @property
     def key(self) -> dict[str, Any]:
-        """What is there was made under; empty where nothing is."""
-        try:
-            found = json.loads(limits.read_text(self.folder / KEY, f"'{KEY}'", "make it again"))
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
+        """What the store was made under; empty where nothing is there."""
+        with contextlib.suppress(OSError, ValueError):
+            return dict(json.loads(limits.read_text(self.folder / KEY, f"'{KEY}'", "make it again")))
+        return {}
 
     def under(self, key: dict[str, Any]) -> bool:
         """Whether what is there was made under `key`."""

@@ -8,7 +8,6 @@ from typing import Any
 
 import gradio as gr
 
-from slimllm.fingerprints import is_other
 from slimllm.types import Plan
 from ui import charts, kept, polish, takeaway
 from ui.archive import PRESENT
@@ -199,14 +198,7 @@ def alike(session: Session) -> list[Run]:
     run = chosen(session)
     if run is None:
         return []
-    return [
-        one
-        for one in session.runs
-        if one.plan.model == run.plan.model
-        and not is_other(dict(one.plan.fingerprints), dict(run.plan.fingerprints), "weights")
-        and one.protocol.is_like(run.protocol)
-        and one.best.perplexity is not None
-    ]
+    return [one for one in session.runs if one.is_like(run) and one.best.perplexity is not None]
 
 
 def draw_scatter(session: Session) -> Any:

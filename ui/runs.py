@@ -10,6 +10,7 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from slimllm.fingerprints import is_other
 from slimllm.recipes import plan_from_text, plan_to_dict
 from slimllm.tuning import Tuning
 from slimllm.typed import typed
@@ -140,6 +141,12 @@ class Run:
     @property
     def name(self) -> str:
         return f"Run {self.number}"
+
+    def is_like(self, other: Run) -> bool:
+        """Whether both are of the same model, and perplexity was measured in the same way."""
+        same = self.plan.model == other.plan.model
+        mine, theirs = dict(self.plan.fingerprints), dict(other.plan.fingerprints)
+        return same and not is_other(mine, theirs, "weights") and self.protocol.is_like(other.protocol)
 
 
 @dataclass(frozen=True)

@@ -31,16 +31,9 @@ from ui.plan_history import PlanHistory, Step, same_rules, tell_kept
 from ui.polished import Polished
 from ui.preview import Preview
 from ui.runs import Column, Entry, Protocol, Run
+from ui.telling import tell_after
 from ui.words import method_title
 
-# the page of each kind of job whose name is another one
-PAGES = {
-    "second": "analyse",
-    "methods": "compare",
-    "export": "history",
-    "restore": "tune",
-    "polish": "history",
-}
 KEPT_WEIGHTS = 2  # pruned models stay in memory for the latest runs only
 KEPT_ANALYSES = 16  # a few megabytes each
 
@@ -160,23 +153,10 @@ class Session:
             if self.job is not None and self.job.active:
                 raise Refusal(f"{self.job.title} is still going on; stop it or wait for it first.")
             self.diary.kept(job)
-            job.on_done = self.telling(job)
+            tell_after(self, job)
             self.job = worker.submit(job)
             self.mark("job")
             return job
-
-    def telling(self, job: Job) -> Callable[[Any], None]:
-        """What the job does once it is done; then its page says what was to be told."""
-        done, page = job.on_done, PAGES.get(job.kind, job.kind)
-
-        def tell(result: Any) -> None:
-            before = self.notes.get(page)
-            done(result)
-            kind, words = self.notes.get(page, ("info", ""))
-            if job.told:
-                self.say(page, " ".join([*job.told, *([words] if (kind, words) != before else [])]))
-
-        return tell
 
     # Model and analysis
 
