@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 MARK ?= not slow and not gpu and not network and not soak
 
-.PHONY: run test check fix screens clean
+.PHONY: run test check fix screens elsewhere clean
 
 run: .venv/.app
 	@$(BIN)/python app.py $(ARGS)
@@ -36,8 +36,19 @@ fix: .venv/.dev
 	@$(PIP) install -r requirements-dev.txt
 	@touch $@
 
+# Reads exports by transformers 4: an environment that has all but that from .venv.
+elsewhere: .elsewhere/.done
+	@SLIMLLM_ELSEWHERE=.elsewhere/bin/python $(BIN)/python -m pytest tests/test_export_older.py -m elsewhere $(ARGS)
+
+.elsewhere/.done: requirements-elsewhere.txt .venv/.dev
+	@$(BIN)/python -m venv .elsewhere
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> "$$(.elsewhere/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/venv.pth"
+	@.elsewhere/bin/python -m pip --disable-pip-version-check -q install --no-deps -r requirements-elsewhere.txt
+	@touch $@
+
 screens: .venv/.dev
 	@$(BIN)/python -m tests.screens $(ARGS)
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis out screens
+	rm -rf .venv .elsewhere .pytest_cache .mypy_cache .ruff_cache .hypothesis out screens

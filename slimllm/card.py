@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from slimllm import forms, inspection, llamacpp, models, sources
+from slimllm import completeness, forms, inspection, llamacpp, models, sources
+from slimllm.compatibility import NEWER, loading_options, readers
 from slimllm.foresight import Step, Way, sketch, steps_of, ways
 from slimllm.models import Subject
 from slimllm.shapes import Shape
 from slimllm.types import Refusal
+from slimllm.weights import settle_head
 
 # how llama.cpp's converter calls the architecture of each family; vLLM lists the classes of them all
 GGUF = {
@@ -54,6 +56,7 @@ class Card:
     attention_words: str = ""
     exports: tuple[Way, ...] = ()
     runtimes: tuple[str, ...] = ()
+    notes: str = ""
 
 
 def card(source: str, *, offline: bool = False) -> Card:
@@ -79,9 +82,12 @@ def examine(source: str, offline: bool) -> tuple[Path | None, Subject]:
         if folder is None
         else inspection.stored_tensors(sources.weight_files(folder, source), config, source)
     )
+    tensors = [] if folder is None else sources.stored_in(folder, source)
+    settle_head(config, tensors, source, str)
     subject = sketch(config, source)
     if folder is not None:
         inspection.check_promise(subject.model, stored, source)
+        subject = dataclasses.replace(subject, notes=notes_of(tensors, subject))
         with models.refused(source, local=True):
             models.check_tokenizer(models.read_tokenizer(folder, source), subject.shape.vocab, source)
     return place, subject
@@ -95,7 +101,7 @@ def described(source: str, offline: bool) -> Card:
     shape = subject.shape
     dtype, size, files = str(subject.model.config.dtype or ""), 0, 0
     if place is not None and place.is_dir():
-        dtype, size, files = weights(place, source)
+        dtype, size, files = weights(sources.stored_in(place, source))
     elif place is not None:
         dtype, size, files = "gguf, converted to float32 once", place.stat().st_size, 1
     return Card(
@@ -118,6 +124,7 @@ def described(source: str, offline: bool) -> Card:
         attention_words=attention_words(subject),
         exports=kinds,
         runtimes=runtimes(subject),
+        notes=" ".join(subject.notes),
     )
 
 
@@ -131,9 +138,17 @@ def parts_of(shape: Shape) -> dict[str, int]:
     }
 
 
-def weights(folder: Path, source: str) -> tuple[str, int, int]:
+def notes_of(tensors: Sequence[sources.Stored], subject: Subject) -> tuple[str, ...]:
+    """What files hold that the model does not read, in a sentence; a `Refusal` where they lack something, or
+    hold what the model should read."""
+    missing, unused = completeness.compare_names(tensors, subject.model)
+    completeness.check_missing(missing, subject.source)
+    said = completeness.judge_unused(unused, subject.model, subject.family, subject.source)
+    return (said,) if said else ()
+
+
+def weights(tensors: Sequence[sources.Stored]) -> tuple[str, int, int]:
     """The dtype that most weights have, bytes and number of the weight files, from their headers."""
-    tensors = sources.stored_in(folder, source)
     files = {tensor.file for tensor in tensors}
     ((kind, _),) = Counter(tensor.dtype for tensor in tensors).most_common(1) or [("", 0)]
     return DTYPES.get(kind, kind.lower()), sum(file.stat().st_size for file in files), len(files)
@@ -157,7 +172,12 @@ def attention_words(subject: Subject) -> str:
 def runtimes(subject: Subject) -> tuple[str, ...]:
     """Which programs read what is exported, as far as it is known."""
     name, kind = forms.base_of(subject), subject.shape.family
-    said = [f"transformers: every tier; shim with trust_remote_code=True, {name} or its twin as they are."]
+    settings = subject.model.config.to_dict()
+    said = [
+        f"{readers(settings)}: every tier; shim with trust_remote_code=True, {name} or its twin as they are."
+    ]
+    for key, value in loading_options(settings).items():
+        said[0] += f" Before transformers {NEWER}, {key}={value!r} has to be asked for."
     if kind in GGUF:
         said += [
             f"vLLM: lists {name}, so native and padded, not shim; not tried here.",
@@ -212,14 +232,15 @@ def lines(found: Card) -> list[str]:
         *(f"  {line}" for line in export_lines(found.exports)),
         "is read by",
         *(f"  {line}" for line in found.runtimes),
+        *([found.notes] if found.notes else []),
     ]
 
 
 def export_lines(found: Iterable[Way]) -> list[str]:
     """One sentence for each kind of plan."""
     plain = {
-        "native": "an ordinary {}, which loads anywhere (native)",
-        "twin": "stored as {}, which computes the same and loads anywhere (twin)",
+        "native": "a standard {}, without a code file (native)",
+        "twin": "a standard {}, which computes the same, without a code file (twin)",
         "shim": "with a short code file that it needs elsewhere (shim)",
     }
     said = []

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from slimllm import llamacpp, modeling_slim, whole
+from slimllm.compatibility import complete_config, complete_tokenizer
 from slimllm.forms import Form, base_of, choose, name_of
 from slimllm.inventory import is_all_ours
 from slimllm.label import Export, describe
@@ -68,6 +69,7 @@ def write(form: Form, pruned: Pruned, folder: Path) -> tuple[int, int]:
         raise Refusal(f"{where}; free space or name another folder.")
     config.architectures, config.dtype = [name_of(form.model)], dtype_of(subject)
     config.save_pretrained(folder)
+    complete_config(folder)
     if form.tier == "gguf":
         weights = [folder / llamacpp.FILE]
         name = f"{Path(pruned.plan.model).name} pruned"
@@ -85,6 +87,7 @@ def write(form: Form, pruned: Pruned, folder: Path) -> tuple[int, int]:
     (folder / "generation_config.json").write_text(generation, encoding="utf-8")
     if subject.tokenizer is not None:
         subject.tokenizer.save_pretrained(folder)
+        complete_tokenizer(folder)
     (folder / "plan.json").write_text(plan_text(pruned.plan), encoding="utf-8")
     size = sum(file.stat().st_size for file in weights)
     return size, sum(t.numel() for t in tensors.values() if t.is_floating_point())

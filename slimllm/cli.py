@@ -26,7 +26,7 @@ from slimllm.places import home, path_of
 from slimllm.recovery import RECOVERIES
 from slimllm.stopping import left_by
 from slimllm.tuning import Tuning
-from slimllm.types import Progress, Refusal, check_seed, without_tokens
+from slimllm.types import NOTE, Progress, Refusal, check_seed, without_tokens
 
 OK, REFUSED, CANCELLED = 0, 2, 130
 
@@ -77,6 +77,9 @@ class Report:
         sys.stderr.flush()
 
     def progress(self, step: Progress) -> None:
+        if step.stage == NOTE:
+            self.say(step.words)
+            return
         self.step = step
         now, ended = time.monotonic(), step.done == step.total
         if now - self.last < (0.1 if self.terminal else 5.0) and not ended:
@@ -119,7 +122,7 @@ def shared_options() -> dict[str, Parser]:
     add("--unit", default="auto", help="what attention loses: kv-group, query-head or auto")
     add("--align", type=int, default=8, help="channels in multiples of this")
     add("--count", default="decoder", choices=("decoder", "all"), help="what the ratio is a share of")
-    add("--same-width", action="store_true", help="keep every layer equally wide (loads anywhere)")
+    add("--same-width", action="store_true", help="keep every layer equally wide (a standard checkpoint)")
 
     add = groups["measuring"].add_argument
     add("--text", default="encyclopedia", help="evaluation text: a name or a file")

@@ -9,12 +9,25 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
-from slimllm import analysis_files, crew, pace, pipeline, planning, recipes, reloaded, store, texts, whole
+from slimllm import (
+    analysis_files,
+    crew,
+    pace,
+    pipeline,
+    planning,
+    recipes,
+    reloaded,
+    sources,
+    store,
+    texts,
+    whole,
+)
 from slimllm import card as cards
 from slimllm import evaluate as evaluation
 from slimllm.allocation import ALLOCATIONS
 from slimllm.credentials import credentials
 from slimllm.families import FAMILIES
+from slimllm.fingerprints import is_other
 from slimllm.lending import is_lent
 from slimllm.memory import watch_peak
 from slimllm.methods import METHODS
@@ -100,6 +113,9 @@ def make_plan(analysis: Analysis, given: Arguments, *, same_width: bool) -> Plan
 def plan(given: Arguments, report: Report) -> dict[str, Any]:
     recipes.check_place(given.out)
     analysis = store.open_analysis(given.analysis)
+    now = sources.current_fingerprint(analysis.model)
+    if now and is_other(analysis.fingerprints, {"weights": now.content}):
+        report.say(f"The weights of '{analysis.model}' have changed since this analysis; analyse them again.")
     if given.named.get("seed", analysis.calibration.seed) != analysis.calibration.seed:
         raise Refusal(
             f"The analysis was made with seed {analysis.calibration.seed} and --seed says {given.seed}; "

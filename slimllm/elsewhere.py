@@ -34,7 +34,8 @@ def fill(model: Any, file: Path) -> None:
             count = heads[int(stem.split(".")[2])][place]
             values = values.view(count, -1, 2, *like.shape[1:]).transpose(1, 2).reshape(like.shape)
         state[key] = values
-    lacking = set(model.load_state_dict(state, strict=False).missing_keys) - set(model.all_tied_weights_keys)
+    tied = model._tied_weights_keys if model.config.tie_word_embeddings else ()
+    lacking = set(model.load_state_dict(state, strict=False).missing_keys) - set(tied or ())
     model.tie_weights()
     if lacking:
         raise ValueError(f"no weight for {sorted(lacking)[0]}")
@@ -61,12 +62,19 @@ def load(folder: str, job: dict[str, Any], offload: str) -> tuple[Any, Any]:
         how["gguf_file"] = own["gguf_file"] = "model.gguf"
         reader = transformers.PreTrainedTokenizerFast
     how.update(trust)
+    if capped(transformers.AutoConfig.from_pretrained(folder, local_files_only=True, **trust)):
+        how["attn_implementation"] = "eager"
     if job["places"]:
         how.update(device_map=job["places"], offload_folder=offload)
     model, report = transformers.AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **how)
     if any(report.values()):
         raise SystemExit(f"Weights and class do not match: {report}")
     return model, reader.from_pretrained(folder, **own) if words else None
+
+
+def capped(config: Any) -> bool:
+    """Whether attention caps its logits, which only one kind of attention does in all versions."""
+    return bool(getattr(config, "attn_logit_softcapping", None))
 
 
 def spread(model: Any, ids: Any, logits: Any) -> Iterator[tuple[str, Any]]:
@@ -81,7 +89,7 @@ def spread(model: Any, ids: Any, logits: Any) -> Iterator[tuple[str, Any]]:
         batch[row, short:], mask[row, short:] = ids[0, : count - short], 1
     places = (mask.cumsum(1) - 1).clamp_min(0)
     half = count // 2
-    for kind in ("eager", "sdpa") if model._supports_sdpa else ("eager",):
+    for kind in ("eager", "sdpa") if model._supports_sdpa and not capped(model.config) else ("eager",):
         model.set_attn_implementation(kind)
         plain = model(batch, attention_mask=mask, position_ids=places, use_cache=False).logits
         first = model(
@@ -127,7 +135,7 @@ def answer(folder: str, out: str, job: dict[str, Any]) -> None:
 
 def main() -> None:
     job = json.load(sys.stdin)
-    sys.path[:] = job["path"]
+    sys.path[:] = job["path"] or sys.path
     sys.modules["slimllm"] = None  # type: ignore[assignment]  # what is stored must stand without it
     import torch
 

@@ -73,7 +73,7 @@ def native(pruned: Pruned) -> Form:
     """The model's own class at other widths."""
     state = pruned.subject.model.state_dict()
     model = first_fit(native_builds(pruned.subject, same_widths(pruned)), state)
-    words = f"All layers are equally wide, so it is an ordinary {name_of(model)} that loads anywhere."
+    words = f"All layers are equally wide, so it is a standard {name_of(model)}, without a code file."
     return Form("native", model, state, words)
 
 
@@ -83,7 +83,7 @@ def twin(pruned: Pruned) -> Form:
     model = first_fit(twin_builds(subject, same_widths(pruned)), state)
     words = (
         f"Stored as {name_of(model)}, which computes what {base_of(subject)} does and can hold these head "
-        "counts and biases; it loads anywhere."
+        "counts and biases; it is a standard checkpoint, without a code file."
     )
     return Form("twin", model, state, words)
 
@@ -137,7 +137,7 @@ def padded(pruned: Pruned) -> Form:
         zeros = sum(t.numel() for t in filled.values()) - sum(state[k].numel() for k in filled if k in state)
         words = (
             f"Narrow layers are filled up with zeros to {target[0]} whole heads and {target[2]} channels, "
-            f"so that it loads anywhere as {name_of(model)}; {zeros:,} parameters are such zeros, which save "
+            f"so that it is a standard {name_of(model)}; {zeros:,} parameters are such zeros, which save "
             "neither memory nor time."
         )
         return Form("padded", model, filled, words)
@@ -251,7 +251,11 @@ def with_biases(name: str, kind: Any, settings: dict[str, Any]) -> Iterator[Buil
 def plain(subject: Subject) -> dict[str, Any]:
     """The settings of the model's config without those of an earlier export."""
     ours = ("slim", "auto_map", "architectures", "transformers_version")
-    return {key: value for key, value in subject.model.config.to_dict().items() if key not in ours}
+    settings = {key: value for key, value in subject.model.config.to_dict().items() if key not in ours}
+    head = subject.model.get_output_embeddings()
+    if settings.get("tie_word_embeddings") and head.weight is not subject.model.get_input_embeddings().weight:
+        settings["tie_word_embeddings"] = False  # the config of a model may lag behind what it holds
+    return settings
 
 
 def sized(subject: Subject, widths: Widths) -> dict[str, int]:

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,11 @@ from typing import Any
 import transformers
 
 from slimllm import limits
+from slimllm.compatibility import loading_options, readers
+from slimllm.families import part
 from slimllm.inventory import FACTS, note_files
 from slimllm.llamacpp import FILE
+from slimllm.modeling_slim import Placed
 from slimllm.models import Pruned
 from slimllm.recipes import plan_to_dict, read_witness
 from slimllm.types import Plan, Refusal
@@ -85,7 +88,8 @@ def readme(done: Export, pruned: Pruned, recipe: str, notes: Sequence[str]) -> s
     first = origin(pruned)
     past = f" (itself pruned, from {first})" if first != plan.model else ""
     made = f", by `{recipe}`" if recipe else ""
-    ways = [f"`{elsewhere(done.tier, folder.name)}`"]
+    settings = pruned.subject.model.config.to_dict()
+    ways = [f"`{elsewhere(done.tier, folder.name, loading_options(settings))}`"]
     if done.tier == "gguf":
         packed = f"llama.cpp: `llama-cli -m {shlex.quote(folder.name)}/{FILE}`"
         ways = [packed] if pruned.subject.shape.uneven else [*ways, packed]
@@ -99,8 +103,9 @@ def readme(done: Export, pruned: Pruned, recipe: str, notes: Sequence[str]) -> s
         f"{done.max_logit_difference:.1e}.",
         *begun(pruned.subject.beginning.words),
         f"**Here**, where slimllm is installed: `{AGAIN.format(shlex.quote(folder.name))}`",
-        f"**Elsewhere**: {'; '.join(ways)}",
+        f"**Elsewhere**: {'; '.join(ways)}; read by {readers(settings)}",
         f"**Licence**: that of the original model, {first}, applies to these weights too.",
+        *adapting(pruned),
         *notes,
     ]
     return f"# {plan.model}, pruned\n\n" + "".join(f"- {' '.join(line.split())}\n" for line in lines)
@@ -116,12 +121,32 @@ def begun(words: str) -> list[str]:
     ]
 
 
-def elsewhere(tier: str, name: str) -> str:
+def adapting(pruned: Pruned) -> list[str]:
+    """For values narrower than their heads, which modules adapters can be merged into; else nothing."""
+    family = pruned.subject.family
+    linears = [name for site in (family.attention, family.mlp) for name in (*site.writers, site.reader)]
+    narrow = [
+        n for n in linears if any(isinstance(part(layer, n), Placed) for layer in pruned.subject.layers)
+    ]
+    if not narrow:
+        return []
+    leave = [name.rpartition(".")[2] for name in narrow]
+    take = [name.rpartition(".")[2] for name in linears if name not in narrow]
+    named = " and ".join(f"`{name}`" for name in leave)
+    return [
+        f"**Adapters**: peft cannot merge LoRA into {named}, which lack "
+        f"the columns that were removed. Leave them out: `target_modules={take}`. "
+        "`python -m slimllm tune` trains all of them and merges them."
+    ]
+
+
+def elsewhere(tier: str, name: str, options: Mapping[str, str]) -> str:
     """The line of Python that loads the folder without this program."""
     if tier == "gguf":
         how = f", gguf_file={FILE!r}, config=transformers.AutoConfig.from_pretrained({name!r})"
     else:
         how = ", trust_remote_code=True" if tier == "shim" else ""
+    how += "".join(f", {key}={value!r}" for key, value in options.items())
     return f"transformers.AutoModelForCausalLM.from_pretrained({name!r}{how})"
 
 

@@ -37,6 +37,7 @@ class OnDisk:
     ) -> None:
         self.places, self.dtype, self.device, self.ahead = places, dtype, device, ahead
         self.coming: Future[dict[str, Tensor]] | None = None
+        self.written = {file: written(file) for file, _ in places.values()}
 
     def prepare(self) -> None:
         """Begins to read, where there is an executor for it."""
@@ -56,6 +57,10 @@ class OnDisk:
             wanted[file].append((name, key))
         found: dict[str, Tensor] = {}
         for file, pairs in wanted.items():
+            if written(file) not in (None, self.written[file]):
+                raise Refusal(
+                    f"Weights in '{file}' have changed since they were loaded; load the model again."
+                )
             try:
                 with safe_open(file, "pt") as tensors:
                     found |= {name: tensors.get_tensor(key).to(self.dtype) for name, key in pairs}
@@ -69,6 +74,15 @@ class OnDisk:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> OnDisk:
         return self
+
+
+def written(file: Path) -> tuple[int, int] | None:
+    """Size and time of the last change of a file; None where it is gone."""
+    try:
+        state = file.stat()
+    except OSError:
+        return None
+    return state.st_size, state.st_mtime_ns
 
 
 class Lent:

@@ -15,6 +15,7 @@ from gguf import MODEL_ARCH_NAMES, GGMLQuantizationType, LlamaFileType, get_tens
 from torch import Tensor
 
 from slimllm import vocabulary
+from slimllm.ropes import llama3_factors
 
 FILE = "model.gguf"
 # which of llama.cpp's architectures computes what a class does, at any head count
@@ -103,7 +104,7 @@ def write(model: Any, tensors: Mapping[str, Tensor], tokenizer: Any, name: str, 
     names = get_tensor_name_map(found, config.num_hidden_layers)
     rows = widths(config)
     if rope(config)["rope_type"] == "llama3":
-        writer.add_tensor("rope_freqs.weight", llama3_factors(config).numpy())
+        writer.add_tensor("rope_freqs.weight", llama3_factors(rope(config), config.head_dim).numpy())
     for key, tensor in tensors.items():
         stem, _, leaf = key.rpartition(".")
         place = {"q_proj": 0, "k_proj": 1}.get(stem.rpartition(".")[2]) if arch in ROTATED else None
@@ -163,13 +164,3 @@ def rotated(tensor: Tensor, heads: int) -> Tensor:
     """Rows (heads · 2 · n, …) with the two halves of every head interleaved."""
     halves = tensor.view(heads, 2, -1, *tensor.shape[1:])
     return halves.transpose(1, 2).reshape(tensor.shape)
-
-
-def llama3_factors(config: Any) -> Tensor:
-    """By how much each frequency (head size / 2,) is divided, for contexts beyond those of training."""
-    turn, size = rope(config), config.head_dim
-    lengths = 2 * math.pi * turn["rope_theta"] ** (torch.arange(0, size, 2).double() / size)
-    turns = turn["original_max_position_embeddings"] / lengths
-    low, high = turn["low_freq_factor"], turn["high_freq_factor"]
-    smooth = ((turns - low) / (high - low)).clamp(0, 1)
-    return (1 / ((1 - smooth) / turn["factor"] + smooth)).float()

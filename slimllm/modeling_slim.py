@@ -35,6 +35,8 @@ def set_heads(attention: Any, heads: int, groups: int) -> None:
         attention.config = OwnHeads(getattr(attention.config, "shared", attention.config), heads, groups)
     if hasattr(attention, "num_heads"):
         attention.num_heads = heads
+    if hasattr(attention, "hidden_size"):  # StableLM of transformers 4 joins its heads to this size
+        attention.hidden_size = heads * attention.head_dim
 
 
 def keep_heads(norm: Any, kept: list[int]) -> None:
@@ -114,3 +116,7 @@ class Slim:
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)  # type: ignore[call-arg]
         resize(self, config.slim)
+
+    def _get_static_cache_init_shape(self) -> None:
+        """Nothing, so that a static cache is made when it is first used: by then each layer says how many
+        heads it has, while the config knows one number for all."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import copy
-from collections.abc import Callable, Collection, Iterator, Mapping
+import json
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,14 +20,25 @@ from slimllm.beginning import Beginning, find_beginning
 from slimllm.failures import is_failure
 from slimllm.families import Family, family_of, shape_of
 from slimllm.fetching import fetched, fetched_whole
+from slimllm.fingerprints import Fingerprint, ReadFrom, hash_tensors, hash_words
 from slimllm.inspection import check_promise, inspect_tokenizer, stored_tensors
+from slimllm.lending import is_lent, opened
 from slimllm.shapes import Shape
-from slimllm.shelf import borrow, place_of
-from slimllm.slim import built, slim_class
-from slimllm.sources import Stored, check_folder, config_of, description, kept_in, locate, weight_files
+from slimllm.sources import (
+    Stored,
+    check_folder,
+    config_of,
+    description,
+    hash_source,
+    kept_in,
+    locate,
+    stored_in,
+    weight_files,
+)
 from slimllm.surgery import Origin
 from slimllm.tokenizer_guard import guarded
 from slimllm.types import LayerReport, Plan, Refusal
+from slimllm.weights import Notes, empty, read_model, settle_head
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +55,22 @@ class Subject:
     family: Family
     shape: Shape
     files: Mapping[str, Stored] = field(default_factory=dict)
+    read_from: ReadFrom | None = None  # of a model as it was loaded; that of another one is not believed
+    notes: tuple[str, ...] = ()  # what is to be known of its files
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What the weights are: as they were in the files, or, where they were not loaded as they are, as
+        they are in memory."""
+        if self.read_from is not None and self.read_from.model() is self.model:
+            return self.read_from.fingerprint
+        state = self.model.state_dict()
+        parts = [hash_tensors({name: tensor for name, tensor in state.items() if not tensor.is_meta})]
+        for layer in self.layers if is_lent(self.model) else ():
+            with opened(layer):
+                parts.append(hash_tensors(layer.state_dict()))
+        content = hash_words([*parts, json.dumps(self.model.config.to_dict(), sort_keys=True, default=str)])
+        return Fingerprint(content, content)
 
     @property
     def device(self) -> torch.device:
@@ -134,45 +162,30 @@ def load(
     source = str(source).strip()
     if not source:
         raise Refusal("No model was named; use smollm2, a folder, a .gguf file or a hub id.")
-    place, kind = pick_device(device), None
+    place, kind = pick_device(device), pick_dtype(dtype, pick_device(device))
     folder = locate(source, say)
     if folder is not None:
         check_folder(folder, source)
     config = read_config(folder, source, offline)
-    family = family_of(config, source)
-    kind = pick_dtype(dtype, place)
+    family_of(config, source)
     with refused(source, offline or folder is not None):
         if folder is None:
             say(f"Fetching '{source}' from the model hub, unless it is here already …")
             folder = fetched_whole(source, offline, say)
             check_folder(folder, source)
-        builder: Any = transformers.AutoModelForCausalLM
-        if getattr(config, "slim", None):
-            builder = slim_class(config.slim, source)
         stored = stored_tensors(weight_files(folder, source), config, source)
+        tensors, notes = stored_in(folder, source), Notes(say)
+        settle_head(config, tensors, source, notes.add)
         check_promise(empty(config, source), stored, source)
+        fingerprint = hash_source(folder, source)
         tokenizer = read_tokenizer(folder, source)
         check_tokenizer(tokenizer, config.vocab_size, source)
-        how = place_of(folder, kind, source, place, spread)
-        if how == "lent":
-            say(f"'{source}' is larger than the free memory, so its layers are read when they are needed.")
-            model = borrow(folder, partial(built, config, source, dtype=kind), family, kind, source, place)
-            return checked(with_files(subject(source, model, tokenizer), folder, dtype))
-        if how == "spread":
-            say(f"'{source}' is larger than the device's free memory, so it is spread over all there is.")
-        model, read = builder.from_pretrained(
-            folder,
-            config=config,
-            dtype=kind,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            device_map="auto" if how == "spread" else None,
-        )
-        check_complete(read["missing_keys"], source)
-        made = subject(source, model if how == "spread" else model.to(place), tokenizer)
-        return checked(with_files(made, folder, dtype))
+        model = read_model(folder, config, source, (place, kind, spread), notes)
+        made = checked(with_files(subject(source, model, tokenizer), folder, dtype))
+        if hash_source(folder, source) != fingerprint:
+            raise Refusal(f"The files of '{source}' were changed while they were read; load it again.")
+        read_from = ReadFrom(weakref.ref(made.model), fingerprint)
+        return replace(made, read_from=read_from, notes=tuple(notes.found))
 
 
 def with_files(made: Subject, folder: Path, dtype: str) -> Subject:
@@ -186,12 +199,6 @@ def with_files(made: Subject, folder: Path, dtype: str) -> Subject:
             module.origin = Origin(name)
     whole = {f"{prefix}{name}": tensor for name, tensor in found.items() if f"{prefix}{name}" in names}
     return replace(made, files={**whole, **found})
-
-
-def empty(config: Any, source: str) -> nn.Module:
-    """The model of a config without memory."""
-    with torch.device("meta"):
-        return built(copy.deepcopy(config), source)
 
 
 def checked(made: Subject) -> Subject:
@@ -251,15 +258,6 @@ def check_rows(words: Mapping[int, str], embedding: Any, given: tuple[torch.Tens
         raise Refusal(
             f"The text holds '{words.get(token, token)}', a token that this model has no row for; take it "
             "out."
-        )
-
-
-def check_complete(missing: Collection[str], source: str) -> None:
-    """Refuses weight files that lack what the config speaks of: it would be made up at random."""
-    if missing:
-        raise Refusal(
-            f"The weight files of '{source}' lack {len(missing)} of the weights, {sorted(missing)[0]} the "
-            "first; fetch the model again."
         )
 
 

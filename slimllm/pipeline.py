@@ -17,6 +17,7 @@ from slimllm import crew, probing, texts, whole
 from slimllm import moments as streaming
 from slimllm.depth import drop_layers
 from slimllm.families import shape_of
+from slimllm.fingerprints import hash_code, hash_tokens, is_other, reason_to_read, told_changes
 from slimllm.heldout import choose_held_out
 from slimllm.learning import learn, learned_in
 from slimllm.lending import is_lent, opened, put_away
@@ -28,10 +29,11 @@ from slimllm.planning import check_plan, refigured
 from slimllm.pruning import Work, prune_layer
 from slimllm.recovery import RECOVERIES
 from slimllm.scoring import analyse_layer, units_of
-from slimllm.store import MomentStore
+from slimllm.store import FORMAT, MomentStore
 from slimllm.stored import bytes_per_parameter, stored_layer
 from slimllm.surgery import skeleton
 from slimllm.types import (
+    NOTE,
     Analysis,
     Calibration,
     LayerAnalysis,
@@ -81,11 +83,12 @@ def analyse(
         text, subject.tokenizer, calibration, max_length=subject.shape.max_length
     )
     unit = units_of(row, subject.shape)[0]
-    store, key = MomentStore(folder) if folder else None, store_key(subject, calibration, row.weighted)
+    store = MomentStore(folder) if folder else None
+    key = store_key(subject, tokens, calibration, row.weighted)
     if store:
         store.check()
         if said := at_hand(store, key, len(subject.layers)):
-            yield Progress("analyse", 0, len(subject.layers), said)
+            yield note(said)
     learned = yield from learn(subject, tokens, row, chosen, unit, calibration.seed)
     prober = probing.probe(subject, tokens) if row.probes else None
     layers: list[LayerAnalysis] = []
@@ -108,6 +111,7 @@ def analyse(
         layers=tuple(layers),
         tokens=seen,
         bytes_per_parameter=bytes_per_parameter(subject),
+        fingerprints=fingerprints_of(subject, tokens),
         seconds=time.perf_counter() - start,
         peak_memory_mib=peak(),
     )
@@ -121,7 +125,7 @@ def contribute(
     tokens = texts.calibration_tokens(
         text, subject.tokenizer, calibration, max_length=subject.shape.max_length
     )
-    key = store_key(subject, calibration, method(method_name).weighted)
+    key = store_key(subject, tokens, calibration, method(method_name).weighted)
     for _ in dense_moments(subject, tokens, None, key):
         pass
 
@@ -159,14 +163,25 @@ def at_hand(store: MomentStore, key: Mapping[str, Any], count: int) -> str:
         return (
             f"An earlier analysis was interrupted; the moments of {ready} of {count} layers are used again."
         )
-    if store.outdated:
-        return "The moments on disk are by an earlier version, without text held out; the text is read again."
-    return ""
+    return reason_to_read(store.key, {"format": FORMAT, **key})
 
 
-def store_key(subject: Subject, calibration: Calibration, weighted: bool) -> dict[str, Any]:
-    """What moments depend on."""
+def note(words: str) -> Progress:
+    """Something that is to be told, and not only shown while it goes on."""
+    return Progress(NOTE, 0, 0, words)
+
+
+def fingerprints_of(subject: Subject, tokens: Tensor) -> dict[str, str]:
+    """What weights and tokens are, wherever they lie."""
+    return {"tokens": hash_tokens(tokens), "weights": subject.fingerprint.content}
+
+
+def store_key(subject: Subject, tokens: Tensor, calibration: Calibration, weighted: bool) -> dict[str, Any]:
+    """What moments depend on, by content; and the names of it, to say what has changed."""
     return {
+        "code": hash_code(),
+        "weights": subject.fingerprint.exact,
+        "tokens": hash_tokens(tokens),
         "model": subject.source,
         "dtype": str(subject.dtype),
         "shape": [list(widths) for widths in subject.shape.widths],
@@ -193,7 +208,11 @@ def prune(
         text, subject.tokenizer, plan.calibration, max_length=subject.shape.max_length
     )
     row, options = method(plan.method), dict(plan.options)
-    learned = learned_in(analysis, row) if analysis and same_source(analysis, plan) else None
+    now = fingerprints_of(subject, tokens)
+    for said in told_changes(dict(plan.fingerprints), now, plan.calibration.text, plan.model):
+        yield note(said)
+    same = analysis is not None and same_source(analysis, plan) and not is_other(analysis.fingerprints, now)
+    learned = learned_in(analysis, row) if analysis and same else None
     if learned is None:
         learned = yield from learn(subject, tokens, row, options, plan.unit, plan.seed)
     model = skeleton(subject.model)

@@ -164,6 +164,7 @@ def make_plan(
         forced=forced,
         seed=analysis.calibration.seed,
         versions=versions(),
+        fingerprints=tuple(sorted(analysis.fingerprints.items())),
     )
     return told(analysis, plan)
 

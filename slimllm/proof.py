@@ -57,13 +57,17 @@ class Reload:
     off: Mapping[str, float] = field(default_factory=dict)
 
 
-def reload_elsewhere(folders: Sequence[Path], how: How = EVERYTHING) -> list[Reload]:
-    """What plain transformers makes of these checkpoints, in one process that cannot import this package."""
+def reload_elsewhere(
+    folders: Sequence[Path], how: How = EVERYTHING, python: str | None = None
+) -> list[Reload]:
+    """What plain transformers makes of these checkpoints, in one process that cannot import this package; by
+    the packages of another `python` where one is given."""
     with whole.temporary() as place:
         outs = [str(place / f"{index}.safetensors") for index in range(len(folders))]
         job = {
             "folders": [(str(folder), out) for folder, out in zip(folders, outs, strict=True)],
-            "path": [entry for entry in sys.path if entry],  # this process's packages, wherever they are
+            # this process's packages, wherever they are
+            "path": [] if python else [entry for entry in sys.path if entry],
             "threads": torch.get_num_threads(),
             "dtype": how.dtype,
             "sample": SAMPLE,
@@ -74,7 +78,7 @@ def reload_elsewhere(folders: Sequence[Path], how: How = EVERYTHING) -> list[Rel
         }
         quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "CUDA_VISIBLE_DEVICES": ""}
         env = {**os.environ, **quiet, "HF_MODULES_CACHE": str(place / "modules")}
-        command = [sys.executable, "-I", "-B", elsewhere.__file__]
+        command = [python or sys.executable, "-I", "-B", elsewhere.__file__]
         run = subprocess.run(
             command, input=json.dumps(job), text=True, capture_output=True, cwd=place, env=env
         )

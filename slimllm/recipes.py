@@ -29,6 +29,7 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
     person has changed it since."""
     data = dataclasses.asdict(plan)
     data["options"], data["versions"] = dict(plan.options), dict(plan.versions)
+    data["fingerprints"] = dict(plan.fingerprints)
     data = {"format": FORMAT, **data}
     return {**data, CHECKSUM: checksum(data)}
 
@@ -114,6 +115,10 @@ class Fault(Exception):
     """What is wrong with a plan, to be completed to a sentence."""
 
 
+def _words(data: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((str(key), str(value)) for key, value in data.items()))
+
+
 def _refuse_constant(constant: str) -> float:
     raise ValueError(f"the number {constant}")
 
@@ -162,7 +167,8 @@ def _checked(data: Mapping[str, Any]) -> Plan:
         forced=_pins(data, "forced", widths),
         predicted_error=_numbers(data, "predicted_error"),
         seed=_seed(_typed(data, "seed", int)),
-        versions=tuple(sorted((str(k), str(v)) for k, v in _typed(data, "versions", dict).items())),
+        versions=_words(_typed(data, "versions", dict)),
+        fingerprints=_words(_typed({"fingerprints": {}, **data}, "fingerprints", dict)),
     )
 
 

@@ -13,6 +13,7 @@ import torch
 import transformers
 from safetensors import safe_open
 
+from slimllm.completeness import compare_names, judge_unused
 from slimllm.families import Family
 from slimllm.lending import Lent, OnDisk, lend
 from slimllm.memory import available_mib
@@ -51,12 +52,14 @@ def borrow(
     dtype: torch.dtype,
     source: str,
     device: torch.device,
+    say: Callable[[str], object] = str,
 ) -> Any:
     """A model on the device whose decoder layers stay in the folder's files; `make` builds it in this dtype.
 
     Raises `Refusal` where the files lack a tensor or name it differently than the model does.
     """
-    places = {tensor.name: (tensor.file, tensor.name) for tensor in stored_in(folder, source)}
+    tensors = stored_in(folder, source)
+    places = {tensor.name: (tensor.file, tensor.name) for tensor in tensors}
     with accelerate.init_empty_weights(include_buffers=False):
         model = make()
     model.tie_weights()
@@ -68,6 +71,7 @@ def borrow(
             f"'{source}' is larger than the memory, and layers cannot be read one by one because its files "
             f"hold no '{missing[0]}'; use a machine with more memory."
         )
+    say(judge_unused(compare_names(tensors, model)[1], model, family, source))
     prefix = f"{family.layers}."
     parameters = dict(model.named_parameters())
     for name in state:

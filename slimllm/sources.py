@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ from transformers.integrations.gguf.reader import read_gguf_metadata
 from slimllm import elsewhere, inspection, limits, places, vocabulary, whole
 from slimllm.failures import is_failure
 from slimllm.families import check_settings
+from slimllm.fingerprints import Fingerprint, hash_files
+from slimllm.gguf_reading import check_gguf_tensors, complete_gguf_config
 from slimllm.headers import gguf_header
 from slimllm.places import ELSEWHERE, home
 from slimllm.slim import built
@@ -28,6 +31,7 @@ from slimllm.types import Refusal
 
 STARTER = "smollm2"
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+CONVERSION = 2  # counts the changes to what a conversion of the same GGUF gives
 ADAPTER = "adapter_config.json"
 FLOATS = ("F64", "F32", "F16", "BF16")  # weights as they are, as safetensors calls them
 GGUF_FLOATS = {0: "F32", 1: "F16", 32: "BF16"}  # general.file_type → the dtype of weights not quantised
@@ -103,8 +107,12 @@ class Stored:
     name: str
     file: Path
     dtype: str
-    count: int
+    shape: tuple[int, ...]
     wanted: str = ""
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.shape)
 
 
 def stored_in(folder: Path, source: str) -> list[Stored]:
@@ -116,7 +124,7 @@ def stored_in(folder: Path, source: str) -> list[Stored]:
             with safe_open(file, "pt") as opened:
                 for name in opened.keys():  # noqa: SIM118 – not a mapping
                     part = opened.get_slice(name)
-                    found.append(Stored(name, file, str(part.get_dtype()), math.prod(part.get_shape())))
+                    found.append(Stored(name, file, str(part.get_dtype()), tuple(part.get_shape())))
         except (SafetensorError, OSError, RuntimeError) as failure:
             raise Refusal(
                 f"'{file.name}' of '{source}' is damaged or cut off and cannot be loaded; fetch it again."
@@ -162,6 +170,29 @@ def kept_in(folder: Path, source: str) -> dict[str, Stored]:
     return {tensor.name: replace(tensor, wanted=wanted) for tensor in stored_in(folder, source)}
 
 
+def hash_source(folder: Path, source: str) -> Fingerprint:
+    """The fingerprint of a model folder: its config and its weights."""
+    try:
+        return hash_files(weight_files(folder, source), [folder / "config.json"])
+    except Refusal:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as failure:
+        raise Refusal(f"The weight files of '{source}' cannot be read; fetch it again.") from failure
+
+
+def current_fingerprint(source: str) -> Fingerprint | None:
+    """What lies behind the name of a local model now, nothing while a GGUF is not converted yet; None for
+    a hub id, and where nothing can be read."""
+    try:
+        place = whereabouts(source)
+        if place is None:
+            return None
+        folder = conversion(place) if place.suffix == ".gguf" else place
+        return hash_source(folder, source) if folder.is_dir() else Fingerprint("", "")
+    except (Refusal, OSError):
+        return None
+
+
 def named_in(index: Path, source: str) -> list[str]:
     """The weight files that an index names, all beside it; a `Refusal` where it cannot be read."""
     try:
@@ -192,10 +223,11 @@ _CONVERTING = threading.Lock()
 
 
 def conversion(file: Path) -> Path:
-    """The folder that a GGUF is converted into, whether or not it has been."""
-    state = file.stat()
-    stamp = f"{file.resolve()}|{state.st_size}|{state.st_mtime_ns}"
-    return home() / "models" / f"{file.stem}-{hashlib.sha256(stamp.encode()).hexdigest()[:12]}"
+    """The folder that a GGUF is converted into, whether or not it has been: by what the file holds, and by
+    the version of what converts it."""
+    beside = [file.parent / "config.json"] if is_own_gguf(file) else []
+    what = f"{hash_files([file], beside).exact}|{CONVERSION}|{transformers.__version__}"
+    return home() / "models" / f"{file.stem}-{hashlib.sha256(what.encode()).hexdigest()[:12]}"
 
 
 def converted(file: Path, say: Callable[[str], object]) -> Path:
@@ -216,9 +248,13 @@ def converted(file: Path, say: Callable[[str], object]) -> Path:
 def description(file: Path) -> dict[str, Any]:
     """What transformers needs to read config and tokenizer of a GGUF: the file, or the folder of an own
     export, whose config.json says more than the file can."""
-    own = all((file.parent / name).is_file() for name in ("slimllm.json", "config.json"))
-    packed = {} if own else {"gguf_file": file.name}
+    packed = {} if is_own_gguf(file) else {"gguf_file": file.name}
     return {"pretrained_model_name_or_path": str(file.parent), "local_files_only": True, **packed}
+
+
+def is_own_gguf(file: Path) -> bool:
+    """Whether a GGUF lies in the folder that this program exported it to."""
+    return all((file.parent / name).is_file() for name in ("slimllm.json", "config.json"))
 
 
 def config_of(place: dict[str, Any], source: str) -> Any:
@@ -236,6 +272,7 @@ def config_of(place: dict[str, Any], source: str) -> Any:
     config = transformers.AutoConfig.from_pretrained(trust_remote_code=False, **place)
     if "gguf_file" in place:
         inspection.check_layers(config, stored, source)
+        complete_gguf_config(Path(place["pretrained_model_name_or_path"]) / place["gguf_file"], config)
     return config
 
 
@@ -251,7 +288,7 @@ def convert_gguf(file: Path, folder: Path) -> None:
         tokenizer = transformers.AutoTokenizer.from_pretrained(**place)
         if "gguf_file" in place:
             vocabulary.begin_as_llama_cpp(tokenizer, read_gguf_metadata(str(file))[0])
-        check_biases(file, model)
+        check_gguf_tensors(file, model)
     except Refusal:
         raise
     except BaseException as failure:  # the GGUF reader raises whatever it stumbles over in a damaged file
@@ -284,13 +321,3 @@ def unpacked(file: Path, config: Any, place: dict[str, Any]) -> Any:
     if read["missing_keys"]:
         raise ValueError(f"no weight for {sorted(read['missing_keys'])[0]}")
     return model
-
-
-def check_biases(file: Path, model: Any) -> None:
-    """Refuses a GGUF with biases for which transformers' class for its architecture has no place."""
-    given = sum(name.endswith(".bias") for name in read_gguf_metadata(str(file))[1])
-    if given > sum(name.endswith(".bias") for name in model.state_dict()):
-        raise Refusal(
-            f"'{file}' holds biases that get lost when transformers reads it; give the folder that it was "
-            "exported to, or the model as safetensors."
-        )

@@ -73,20 +73,16 @@ class MomentStore:
         """Where the layers of a pass over the text wait until all are there."""
         return MomentStore(self.folder.with_name(f".{self.folder.name}.unfinished"))
 
+    @property
+    def key(self) -> dict[str, Any]:
+        """What the store was made under; empty where nothing is there."""
+        with contextlib.suppress(OSError, ValueError):
+            return dict(json.loads(limits.read_text(self.folder / KEY, f"'{KEY}'", "make it again")))
+        return {}
+
     def under(self, key: dict[str, Any]) -> bool:
         """Whether what is there was made under `key`."""
-        try:
-            said = limits.read_text(self.folder / KEY, f"'{KEY}'", "make it again")
-            return json.loads(said) == {"format": FORMAT, **key}
-        except (OSError, ValueError):
-            return False
-
-    @property
-    def outdated(self) -> bool:
-        """Whether an earlier version made what is there, without tokens held out."""
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            return bool(json.loads((self.folder / KEY).read_text())["format"] < FORMAT)
-        return False
+        return self.key == {"format": FORMAT, **key}
 
     def kept(self, key: dict[str, Any], layers: int) -> int:
         """How many layers, from the first on, were made under `key` and can be read."""
@@ -251,9 +247,11 @@ class Head:
     calibration: Calibration
     layers: tuple[LayerHead, ...]
     tensors: str = OLD_TENSORS
+    fingerprints: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-SIMPLE = ("model", "method", "options", "tokens", "bytes_per_parameter", "seconds", "peak_memory_mib")
+FIGURES = ("tokens", "bytes_per_parameter", "seconds", "peak_memory_mib")
+SIMPLE = ("model", "method", "options", "fingerprints", *FIGURES)
 
 
 def site_tensors(prefix: str, site: SiteAnalysis) -> dict[str, Tensor]:

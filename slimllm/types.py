@@ -18,6 +18,7 @@ from torch import Tensor
 from slimllm.heldout import HeldOut
 from slimllm.shapes import Shape, SiteName, Unit
 
+NOTE = "note"  # the stage of what a long job tells and does not count
 MOST_SEED = 2**63
 LONGEST_LINE = 900  # characters
 TOKENS = re.compile(r"\bhf_[A-Za-z0-9]{6,}")
@@ -263,6 +264,7 @@ class Analysis:
     bytes_per_parameter: float = 2
     seconds: float = 0.0
     peak_memory_mib: float = 0.0
+    fingerprints: Mapping[str, str] = field(default_factory=dict)  # of the weights and of the tokens read
 
     @property
     def cosine(self) -> tuple[float, ...]:
@@ -309,6 +311,7 @@ class Plan:
     predicted_error: tuple[float, ...] = ()
     seed: int = 0
     versions: tuple[tuple[str, str], ...] = ()
+    fingerprints: tuple[tuple[str, str], ...] = ()  # of the weights and of the tokens that it was made for
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import threading
 import time
@@ -235,9 +236,9 @@ def test_two_sessions_share_the_model_and_nothing_else() -> None:
     registry, made = Registry(), list[object]()
 
     class Loaded:
-        pass
+        subject = dataclasses.replace(tiny_subject(), source="a/hub-id")  # whose files nobody changes
 
-    def load() -> Any:
+    def load(_: bool) -> Any:
         made.append(1)
         return Loaded()
 

@@ -74,7 +74,7 @@ def test_moments_by_an_earlier_version_are_read_again_and_told(tmp_path: Path, p
             key = tmp_path / "m/moments.json"
             key.write_text(key.read_text().replace(f'"format": {store.FORMAT}', '"format": 1'))
     assert "scored" in said[0]
-    assert "by an earlier version, without text held out; the text is read again" in said[1]
+    assert "by another version of this program, so the text is read again" in said[1]
     assert "used again" in said[2]
 
 

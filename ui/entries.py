@@ -15,9 +15,9 @@ from ui.jobs import Job, Result, Steps, retold, sentence
 from ui.registry import Registry
 from ui.runs import Asked, Budget, Column, Entry
 from ui.session import Session
-from ui.trials import known_dense, measured
+from ui.trials import known_dense, measured, with_tokens
 from ui.words import method_title
-from ui.work import scored
+from ui.work import is_current, scored
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +47,10 @@ def start_methods(registry: Registry, session: Session, methods: Sequence[str], 
         raise Refusal("No method is chosen; choose at least one to compare.")
     planning.check_plan(plan, subject.shape)
     asked = asked.begun(subject.beginning.words)
-    budget = budget_of(plan, analysis, asked)
 
     def steps(_: Job) -> Steps:
+        protocol = with_tokens(asked.protocol, subject, asked.offline)
+        budget = replace(budget_of(plan, analysis, asked), protocol=protocol)
         dense = yield from led("Dense model", "0", dense_column(session, subject, budget, asked))
         contest = Contest(session, subject, plan, analysis, budget, dense, asked.offline)
         total = len(methods)
@@ -115,7 +116,7 @@ def analysis_by(name: str, contest: Contest) -> Generator[Progress, None, Analys
     """The scores by one method: remembered ones, else new ones from the moments on disk."""
     options, session = for_ratio(name, contest.budget.ratio), contest.session
     known = session.analysis_by(name, options, contest.budget.calibration)
-    if known is None:
+    if known is None or not is_current(known, contest.subject, contest.offline):
         known = yield from scored(contest.subject, contest.budget.calibration, name, options, contest.offline)
         session.keep_analysis(known)
     return known

@@ -17,6 +17,7 @@ from ui.own import Number
 from ui.pieces import intro, lead
 from ui.plotview import PlotView
 from ui.registry import REGISTRY
+from ui.remaking import is_made_for
 from ui.restoring import start_restore
 from ui.rows import PRESS, came_from, damaged_line, deleted_line, runs_table, when
 from ui.runs import Run
@@ -177,7 +178,7 @@ class Restore:
 
     def __call__(self, session: Session, number: Any) -> str | None:
         run = session.run(number)
-        mine = session.loaded is not None and session.loaded.subject.source == run.plan.model
+        mine = session.loaded is not None and is_made_for(run.plan, session.loaded.subject)
         if not mine or session.made_from(run.plan) is None:
             start_restore(REGISTRY, session, run.number, *self.where)
             return None
@@ -199,13 +200,7 @@ def alike(session: Session) -> list[Run]:
     run = chosen(session)
     if run is None:
         return []
-    return [
-        one
-        for one in session.runs
-        if one.plan.model == run.plan.model
-        and one.protocol == run.protocol
-        and one.best.perplexity is not None
-    ]
+    return [one for one in session.runs if one.is_like(run) and one.best.perplexity is not None]
 
 
 def draw_scatter(session: Session) -> Any:

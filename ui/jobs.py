@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar
 from slimllm.failures import sentence_of
 from slimllm.memory import give_back
 from slimllm.stopping import left_by
-from slimllm.types import Progress, Refusal, Stopped, without_tokens
+from slimllm.types import NOTE, Progress, Refusal, Stopped, without_tokens
 
 State = Literal["queued", "running", "done", "stopped", "failed"]
 Steps = Generator[Progress, None, Any]
@@ -63,6 +63,7 @@ class Job:
     stopping: threading.Event = field(default_factory=threading.Event)
     finished: threading.Event = field(default_factory=threading.Event)
     left: str = "nothing was changed"  # what a stop leaves
+    told: list[str] = field(default_factory=list)  # what is to be known once it is done
     spare: bool = False  # runs only while nobody else wants the worker, and starts anew where it gave way
 
     @property
@@ -99,7 +100,9 @@ class Job:
         self.say(words)
 
     def note(self, progress: Progress) -> None:
-        """Keeps a step as the latest; a new stage restarts its clock."""
+        """Keeps a step as the latest; a new stage restarts its clock. A note is kept for the end, too."""
+        if progress.stage.endswith(NOTE) and progress.words not in self.told:
+            self.told.append(progress.words)
         if self.progress is None or progress.stage != self.progress.stage:
             self.stage_began, self.stage_from = time.monotonic(), max(0, progress.done - 1)
         self.progress = progress

@@ -15,7 +15,7 @@ from ui.pieces import intro, job_line, lead, start_and_stop
 from ui.registry import REGISTRY
 from ui.screen import Screen
 from ui.session import Loaded, Session
-from ui.words import count, safe, share, size
+from ui.words import count, note, safe, share, size
 
 PURPOSE = "Choose the language model that you want to make smaller."
 PARTS = (
@@ -79,9 +79,10 @@ def draw_card(session: Session) -> str:
         )
     shape = session.loaded.subject.shape
     facts = "".join(f"<div><dt>{safe(k)}</dt><dd>{safe(v)}</dd></div>" for k, v in facts_of(session.loaded))
+    notes = "".join(note("info", words) for words in session.loaded.subject.notes)
     return (
         f'<div class="card"><h3>{safe(session.loaded.subject.source)}</h3><dl class="facts">{facts}</dl>'
-        f"{parts_bar(shape)}"
+        f"{notes}{parts_bar(shape)}"
         f'<div class="pair"><div><h4>What can be pruned</h4><ul>{items(prunable(session.loaded))}</ul></div>'
         f"<div><h4>What can be taken away</h4><ul>{items(exports(session.loaded))}</ul></div></div></div>"
     )

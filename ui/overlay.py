@@ -103,7 +103,7 @@ class Press:
         if wanted is None:
             raise Refusal("Choose a second method or text first, other than what the maps show already.")
         known = known_second(session, wanted)
-        if known is not None:
+        if known is not None and work.is_current(known, session.subject, self.offline):
             session.lay_over(known)
             return
         method, options, calibration = wanted

@@ -70,8 +70,8 @@ def start_polish(registry: Registry, session: Session, number: int | None, wish:
 
 def protocols(run: Run, wish: Wish) -> list[Protocol]:
     """How it is measured: as the run was, and on the learned text if that is another one."""
-    own = dataclasses.replace(run.protocol, text=wish.text)
-    return [run.protocol] if own == run.protocol else [run.protocol, own]
+    own = dataclasses.replace(run.protocol, text=wish.text, tokens="")
+    return [run.protocol] if own.is_like(run.protocol) else [run.protocol, own]
 
 
 def learnable(text: texts.Text, subject: Subject, wish: Wish) -> int:

@@ -43,7 +43,7 @@ OURS = (
     Preset("Balanced 20 %", 0.2),
     Preset("Bold 35 %", 0.35),
     Preset("Half", 0.5),
-    Preset("20 %, loads anywhere", 0.2, same=True),
+    Preset("20 %, standard checkpoint", 0.2, same=True),
     Preset("20 %, widths that run fast", 0.2, align=64),
 )
 

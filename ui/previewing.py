@@ -95,8 +95,9 @@ def stillness(job: Job) -> Steps:
 def windows(subject: Subject, analysis: Analysis, preview: Preview, pace: float) -> Tensor:
     """The windows (k, w) that all previews with this analysis read, so that their figures can be compared."""
     name = analysis.calibration.text
-    if preview.rows is None or preview.text != name:
-        preview.text, preview.dense_loss = name, (0.0, 0)
+    read = f"{name} {analysis.fingerprints.get('tokens', '')}"  # the words that the name stood for
+    if preview.rows is None or preview.text != read:
+        preview.text, preview.dense_loss = read, (0.0, 0)
         count = min(max(2, round(READING * pace / WINDOW)), MOST_WINDOWS)
         # of a hub set, only the part that the analysis has read is sure to be on this machine
         part = texts.text(name).part("calibration" if name in texts.HUB_SETS else "evaluation")

@@ -10,6 +10,8 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 
+from slimllm.models import Subject
+from slimllm.sources import current_fingerprint
 from slimllm.types import Refusal
 from ui.jobs import Worker
 from ui.session import Loaded, Session
@@ -23,19 +25,26 @@ STRIPES = 16  # locks for making sessions: one that reads a long history holds u
 
 
 class Models:
-    """The models in memory: each (source, device, dtype) once, for as long as some session uses it."""
+    """The models in memory: each (source, device, dtype) once, for as long as some session uses it and its
+    files stay as they are."""
 
     def __init__(self) -> None:
         self._known: weakref.WeakValueDictionary[tuple[str, str, str], Loaded] = weakref.WeakValueDictionary()
         self._lock = threading.Lock()
 
-    def take(self, source: str, device: str, dtype: str, make: Callable[[], Loaded]) -> Loaded:
-        """The model that is there, else the one that `make` loads."""
+    def take(self, source: str, device: str, dtype: str, make: Callable[[bool], Loaded]) -> Loaded:
+        """The model that is there, else the one that `make` loads: `again` where its files have changed."""
         with self._lock:
             found = self._known.get((source, device, dtype))
-            if found is None:
-                found = self._known[source, device, dtype] = make()
+            if found is None or has_changed(found.subject):
+                found = self._known[source, device, dtype] = make(found is not None)
             return found
+
+
+def has_changed(subject: Subject) -> bool:
+    """Whether the files of a local model are others than those that it was loaded from."""
+    now = current_fingerprint(subject.source)
+    return now is not None and now.exact != subject.fingerprint.exact
 
 
 class Registry:

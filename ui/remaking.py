@@ -8,6 +8,7 @@ from collections.abc import Generator
 from torch import Tensor
 
 from slimllm import pipeline, planning, reloaded, texts, tuning
+from slimllm.fingerprints import is_other
 from slimllm.models import Pruned, Subject
 from slimllm.tuning import Tuning
 from slimllm.types import Calibration, Plan, Progress
@@ -35,10 +36,16 @@ def lesson_tokens(text: texts.Text, subject: Subject, wanted: Tuning) -> Tensor:
     return texts.calibration_tokens(text, subject.tokenizer, asked, max_length=subject.shape.max_length)
 
 
+def is_made_for(plan: Plan, subject: Subject) -> bool:
+    """Whether a plan is for this very model: its name, and the weights where the plan knows them."""
+    now = {"weights": subject.fingerprint.content}
+    return subject.source == plan.model and not is_other(dict(plan.fingerprints), now)
+
+
 def subject_of(session: Session, plan: Plan, offline: bool) -> Subject:
     """The dense model that a plan was made for: the session's own, else loaded from the plan's source."""
     mine = session.loaded
-    if mine is not None and mine.subject.source == plan.model:
+    if mine is not None and is_made_for(plan, mine.subject):
         planning.check_plan(plan, mine.subject.shape)
         return mine.subject
     subject = reloaded.load(plan.model, offline=offline)

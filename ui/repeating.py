@@ -30,7 +30,7 @@ def rules_of(analysis: Analysis, plan: Plan) -> str:
             )
         except Refusal:
             continue
-        if dataclasses.replace(made, versions=plan.versions) == plan:
+        if dataclasses.replace(made, versions=plan.versions, fingerprints=plan.fingerprints) == plan:
             return name
     return ""
 

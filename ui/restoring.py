@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from slimllm import planning
-from slimllm.types import Analysis, Progress
+from slimllm.types import NOTE, Analysis, Progress
 from ui import work
 from ui.jobs import Job, Steps
 from ui.registry import Registry
+from ui.remaking import is_made_for
 from ui.session import Loaded, Session
 
 
@@ -20,9 +21,11 @@ def start_restore(
 
     def steps(job: Job) -> Steps:
         loaded = session.loaded
-        if loaded is None or loaded.subject.source != plan.model:
+        if loaded is None or not is_made_for(plan, loaded.subject):
             loaded = work.open_model(registry, job, plan.model, device, dtype, offline)
         planning.check_plan(plan, loaded.subject.shape)
+        if not is_made_for(plan, loaded.subject):
+            yield Progress(NOTE, 0, 0, f"The weights of '{plan.model}' have changed since {run.name}.")
         yield Progress("load", 1, 1, "Loaded.")
         job.say(f"Reading {plan.calibration.text} again.")
         analysis = yield from work.scored(

@@ -10,6 +10,7 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from slimllm.fingerprints import is_other
 from slimllm.recipes import plan_from_text, plan_to_dict
 from slimllm.tuning import Tuning
 from slimllm.typed import typed
@@ -45,6 +46,13 @@ class Protocol:
     def begun(self, begins_with: str) -> Protocol:
         """The same for a model whose tokenizer begins texts with this token."""
         return dataclasses.replace(self, begins_with=begins_with)
+
+    tokens: str = ""
+
+    def is_like(self, other: Protocol) -> bool:
+        """Whether the other measures the same, as far as it is known."""
+        mine, theirs = (dataclasses.replace(one, tokens="") for one in (self, other))
+        return mine == theirs and (self.tokens == other.tokens or not (self.tokens and other.tokens))
 
 
 @dataclass(frozen=True)
@@ -133,6 +141,12 @@ class Run:
     @property
     def name(self) -> str:
         return f"Run {self.number}"
+
+    def is_like(self, other: Run) -> bool:
+        """Whether both are of the same model, and perplexity was measured in the same way."""
+        same = self.plan.model == other.plan.model
+        mine, theirs = dict(self.plan.fingerprints), dict(other.plan.fingerprints)
+        return same and not is_other(mine, theirs, "weights") and self.protocol.is_like(other.protocol)
 
 
 @dataclass(frozen=True)

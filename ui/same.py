@@ -18,7 +18,7 @@ def build(screen: Screen) -> gr.Checkbox:
     with gr.Row(elem_classes="bar", elem_id="tune-same-row"):
         same = gr.Checkbox(
             False,
-            label="Same width everywhere (loads anywhere)",
+            label="Same width everywhere (a standard checkpoint)",
             elem_id="tune-same",
             container=False,
             scale=0,

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from slimllm.fingerprints import is_other
 from slimllm.locks import Locks
 from slimllm.methods import settings
 from slimllm.models import Pruned, Subject
@@ -30,6 +31,7 @@ from ui.plan_history import PlanHistory, Step, same_rules, tell_kept
 from ui.polished import Polished
 from ui.preview import Preview
 from ui.runs import Entry, Run
+from ui.telling import tell_after
 from ui.words import method_title
 
 KEPT_WEIGHTS = 2  # pruned models stay in memory for the latest runs only
@@ -132,6 +134,7 @@ class Session:
             if self.job is not None and self.job.active:
                 raise Refusal(f"{self.job.title} is still going on; stop it or wait for it first.")
             self.diary.kept(job)
+            tell_after(self, job)
             self.job = worker.submit(job)
             self.mark("job")
             return job
@@ -198,7 +201,10 @@ class Session:
 
     def made_from(self, plan: Plan) -> Analysis | None:
         """The analysis that a plan was made from, if it is remembered."""
-        return self.analyses.get(source_of(plan))
+        found = self.analyses.get(source_of(plan))
+        if found is not None and is_other(dict(plan.fingerprints), found.fingerprints):
+            return None
+        return found
 
     def analysis_by(
         self, method: str, options: Mapping[str, Any], calibration: Calibration

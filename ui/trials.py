@@ -10,9 +10,12 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+from torch import Tensor
+
 from slimllm import evaluate, pipeline, planning, texts
+from slimllm.fingerprints import hash_tokens
 from slimllm.models import Subject
-from slimllm.types import LayerReport, Plan, Progress, Refusal
+from slimllm.types import NOTE, LayerReport, Plan, Progress, Refusal
 from ui.archive import given_answers
 from ui.choices import possible, recoveries_for
 from ui.jobs import Job, Steps
@@ -29,7 +32,8 @@ def start_compare(registry: Registry, session: Session, asked: Asked) -> Job:
     asked = asked.begun(subject.beginning.words)
 
     def steps(_: Job) -> Steps:
-        pending = session.pending = Comparison(plan, asked.protocol)
+        protocol = with_tokens(asked.protocol, subject, asked.offline)
+        pending = session.pending = Comparison(plan, protocol)
         earlier, session.answers, done = session.answers, [], False
         session.mark("table", "answers")
         try:
@@ -72,6 +76,9 @@ def numbered(stages: Sequence[Stage]) -> Steps:
     for number, (title, run) in enumerate(stages, 1):
         with contextlib.closing(run()) as steps:
             for step in steps:
+                if step.stage == NOTE:
+                    yield step
+                    continue
                 words = f"Step {number} of {len(stages)} · {title} · {step.words}"
                 yield dataclasses.replace(step, stage=f"{number}", words=words)
 
@@ -184,10 +191,22 @@ def size_of(subject: Subject) -> Column:
     return Column(parameters, parameters * subject.dtype.itemsize)
 
 
+def with_tokens(protocol: Protocol, subject: Subject, offline: bool) -> Protocol:
+    """The protocol with the fingerprint of the tokens that it reads now: the same name may stand for other
+    words later."""
+    ids = read_tokens(protocol, subject, offline)
+    return dataclasses.replace(protocol, tokens=hash_tokens(ids))
+
+
+def read_tokens(protocol: Protocol, subject: Subject, offline: bool) -> Tensor:
+    """The token ids (n,) that are measured on."""
+    text = texts.text(protocol.text, offline=offline)
+    return texts.evaluation_tokens(text, subject.tokenizer, limit=protocol.limit or None)
+
+
 def measured(subject: Subject, protocol: Protocol, offline: bool) -> Generator[Progress, None, Column]:
     """A column with a model's sizes and its perplexity."""
-    text = texts.text(protocol.text, offline=offline)
-    ids = texts.evaluation_tokens(text, subject.tokenizer, limit=protocol.limit or None)
+    ids = read_tokens(protocol, subject, offline)
     found = yield from evaluate.perplexity(subject, ids, protocol.window)
     return dataclasses.replace(
         size_of(subject), perplexity=found.perplexity, tokens=found.tokens, losses=found.losses
@@ -200,7 +219,8 @@ def start_measure(registry: Registry, session: Session, asked: Asked) -> Job:
     asked = asked.begun(subject.beginning.words)
 
     def steps(_: Job) -> Steps:
-        pending = session.pending = dataclasses.replace(last, protocol=asked.protocol, columns={})
+        protocol = with_tokens(asked.protocol, subject, asked.offline)
+        pending = session.pending = dataclasses.replace(last, protocol=protocol, columns={})
         try:
             who = subjects(subject, last)
             yield from numbered(

@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 
 from slimllm import limits, planning, recipes
+from slimllm.fingerprints import told_changes
 from slimllm.methods import method
 from slimllm.types import Analysis, Plan, Refusal
 from ui import balancing, preset_row, preview_panel, same, work
@@ -239,6 +240,8 @@ def load_plan(session: Session, path: str | None) -> None:
     said = "The plan is loaded." + session.take_plan(plan)
     if session.made_from(plan) is None:
         said += " It was made with another method or text; errors shown are from the present analysis."
+    now = {"weights": session.loaded.subject.fingerprint.content} if session.loaded else {}
+    said = " ".join([said, *told_changes(dict(plan.fingerprints), now, plan.calibration.text, plan.model)])
     session.say("tune", said, "good")
 
 

@@ -28,14 +28,15 @@ from slimllm import (
     whole,
 )
 from slimllm.analysis_files import holds_moments
+from slimllm.fingerprints import hash_tokens, is_other
 from slimllm.models import Subject
 from slimllm.places import home
 from slimllm.store import MomentStore
-from slimllm.types import Analysis, Calibration, LayerAnalysis, Plan, Progress, Refusal
+from slimllm.types import NOTE, Analysis, Calibration, LayerAnalysis, Plan, Progress, Refusal
 from ui.choices import carried
 from ui.estimates import measure_rates
 from ui.jobs import Job, Steps
-from ui.registry import Registry
+from ui.registry import Registry, has_changed
 from ui.remaking import weights_of
 from ui.session import Loaded, Session
 from ui.wishes import text_title
@@ -66,7 +67,10 @@ def open_model(registry: Registry, job: Job, source: str, device: str, dtype: st
     """A model: the one in memory, where some session has it, else read and timed."""
     job.say(f"Opening {source or 'the model'}.")
 
-    def make() -> Loaded:
+    def make(again: bool) -> Loaded:
+        if again:
+            words = f"The files of '{source}' have changed since they were loaded, so they are read again."
+            job.note(Progress(NOTE, 0, 0, words))
         subject = reloaded.load(source, device=device, dtype=dtype, offline=offline, say=job.heed)
         job.say("Measuring how fast it reads.")
         found = pipeline.finish(evaluate.speed(subject, length=128, new_tokens=1, repeats=2))
@@ -129,6 +133,11 @@ def scored(
     subject: Subject, calibration: Calibration, method: str, options: Mapping[str, Any] | None, offline: bool
 ) -> Generator[Progress, None, Analysis]:
     """The scores of all layers; moments that are on disk already are not collected again."""
+    if has_changed(subject):
+        words = (
+            f"The files of '{subject.source}' have changed since it was loaded; load it again to use them."
+        )
+        yield Progress(NOTE, 0, 0, words)
     text = texts.text(calibration.text, offline=offline)
     folder = moments_folder(subject, calibration)
     return (
@@ -136,6 +145,19 @@ def scored(
             subject, text, calibration, method_name=method, options=options, folder=folder
         )
     )
+
+
+def is_current(analysis: Analysis, subject: Subject, offline: bool) -> bool:
+    """Whether an analysis is of the words that its text has now; only files change."""
+    asked = analysis.calibration
+    with contextlib.suppress(Refusal):  # a text that is gone says nothing
+        text = texts.text(asked.text, offline=offline)
+        if not text.parts_differ:
+            tokens = texts.calibration_tokens(
+                text, subject.tokenizer, asked, max_length=subject.shape.max_length
+            )
+            return not is_other(analysis.fingerprints, {"tokens": hash_tokens(tokens)})
+    return True
 
 
 def start_second(

@@ -1,0 +1,114 @@
+"""What an export says beside the settings of transformers 5, so that transformers 4.57 reads it alike; and
+which exports need a newer version."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+OLDEST = "4.57"  # the oldest version of transformers that is tried
+NEWER = "5"
+UNKNOWN = ("ministral3",)  # families that came with version 5
+TOKENIZER = "PreTrainedTokenizerFast"  # the class that reads a tokenizer.json as it is, in every version
+OLDER_SCALING = {  # of families whose config of version 4 takes these keys and no others
+    **dict.fromkeys(("olmo", "olmo2"), ("type", "factor")),
+    "phi3": ("type", "short_factor", "long_factor"),
+}
+FULL, SLIDING = "full_attention", "sliding_attention"
+
+
+def hindrance(settings: Mapping[str, Any]) -> str:
+    """Why transformers 4.57 cannot read a model of these settings as 5 does; empty where it can."""
+    kind, turn = settings.get("model_type"), settings.get("rope_parameters") or {}
+    scaling = turn.get("rope_type", "default")
+    if kind in UNKNOWN:
+        return f"{OLDEST} does not know the family {kind}"
+    if kind == "apertus":
+        return f"{OLDEST} rounds what its activation has learned"
+    if kind == "nemotron" and scaling != "default":
+        return f"{OLDEST} leaves out the scaling of its positions"
+    if kind in ("olmo", "olmo2") and scaling not in ("default", "linear", "dynamic"):
+        return f"{OLDEST} refuses the scaling '{scaling}' of its positions"
+    if scaling == "longrope" and turn.get("factor") and not turn.get("attention_factor"):
+        return f"{OLDEST} derives the scaling of its attention from other settings"
+    if kind == "olmo3" and turn.get(SLIDING):
+        far, near = turn.get(FULL) or turn[SLIDING], turn[SLIDING]
+        if near["rope_type"] != "default" or near["rope_theta"] != far["rope_theta"]:
+            return f"{OLDEST} has one base of positions for both kinds of its layers"
+    return ""
+
+
+def readers(settings: Mapping[str, Any]) -> str:
+    """Which versions of transformers read a model of these settings as it is."""
+    reason = hindrance(settings)
+    return f"transformers {NEWER} or newer, as {reason}" if reason else f"transformers {OLDEST} or newer"
+
+
+def loading_options(settings: Mapping[str, Any]) -> dict[str, str]:
+    """What has to be asked for at loading: version 4 would take an attention that caps no logits."""
+    return {"attn_implementation": "eager"} if settings.get("attn_logit_softcapping") else {}
+
+
+def with_older_keys(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a config.json with those by which transformers 4 says the same."""
+    done = dict(settings)
+    if settings.get("dtype"):
+        done["torch_dtype"] = settings["dtype"]
+    turn = settings.get("rope_parameters") or {}
+    if FULL in turn or SLIDING in turn:
+        far, near = turn.get(FULL) or {}, turn.get(SLIDING) or {}
+        done.update(rope_keys(far or near, settings))
+        if settings.get("model_type") == "gemma3_text" and near:
+            done["rope_local_base_freq"] = near["rope_theta"]
+    elif turn:
+        done.update(rope_keys(turn, settings))
+    return done
+
+
+def rope_keys(turn: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """How transformers 4 writes the encoding of positions that `rope_parameters` describe."""
+    apart = ("rope_theta", "partial_rotary_factor")
+    keys = {name: turn[name] for name in apart if turn.get(name) is not None}
+    scaling = {name: value for name, value in turn.items() if name not in apart and value is not None}
+    exact = OLDER_SCALING.get(str(settings.get("model_type")))
+    if exact:
+        older = {"type": turn["rope_type"], **turn}
+        scaling = {name: older[name] for name in exact if name in older}
+    if turn.get("rope_type", "default") != "default":
+        keys["rope_scaling"] = scaling
+    if turn.get("rope_type") == "longrope" and turn.get("original_max_position_embeddings"):
+        keys["original_max_position_embeddings"] = turn["original_max_position_embeddings"]
+    return keys
+
+
+def complete_config(folder: Path) -> None:
+    """Adds to the config.json in a folder what transformers 4 looks for."""
+    change(folder / "config.json", with_older_keys)
+
+
+def complete_tokenizer(folder: Path) -> None:
+    """Makes the tokenizer's settings in a folder name a class and keys that every version knows, where a
+    tokenizer.json says all the rest."""
+    if (folder / "tokenizer.json").is_file() and (folder / "tokenizer_config.json").is_file():
+        change(folder / "tokenizer_config.json", with_known_class)
+
+
+def with_known_class(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a tokenizer_config.json as every version reads them."""
+    done = {name: value for name, value in settings.items() if name != "backend"}
+    done["tokenizer_class"] = TOKENIZER
+    done["model_input_names"] = [
+        "input_ids",
+        "attention_mask",
+    ]  # 4 would add types, which no model here takes
+    if isinstance(done.get("extra_special_tokens"), list):  # which 4 takes for names of tokens
+        done["additional_special_tokens"] = done.pop("extra_special_tokens")
+    return done
+
+
+def change(file: Path, made: Any) -> None:
+    """Writes the JSON object in a file anew."""
+    settings = made(json.loads(file.read_text(encoding="utf-8")))
+    file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,51 @@
+"""Llama 3's scaling of positions as the factors that a GGUF holds, and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LOW, HIGH = 1.0, 4.0  # turns within the trained length, of all models of this kind
+CLOSE = 1e-4  # relative
+
+
+def llama3_factors(turn: Mapping[str, Any], size: int) -> Tensor:
+    """By how much each frequency (head size / 2,) is divided, for contexts beyond those of training."""
+    turns = turn["original_max_position_embeddings"] / lengths(turn["rope_theta"], size)
+    low, high = turn["low_freq_factor"], turn["high_freq_factor"]
+    smooth = ((turns - low) / (high - low)).clamp(0, 1)
+    return (1 / ((1 - smooth) / turn["factor"] + smooth)).float()
+
+
+def lengths(theta: float, size: int) -> Tensor:
+    """The wavelength in tokens of each frequency (head size / 2,), in float64."""
+    return 2 * math.pi * theta ** (torch.arange(0, size, 2).double() / size)
+
+
+def fit_llama3(factors: Tensor, theta: float) -> dict[str, Any] | None:
+    """The settings of Llama 3's scaling that lead to these factors (head size / 2,); None where none do."""
+    factors, waves = factors.double(), lengths(theta, 2 * len(factors))
+    factor = float(factors.max())
+    if factor <= 1:
+        return None
+    smooth = (1 / factors - 1 / factor) / (1 - 1 / factor)
+    between = (smooth > 1e-6) & (smooth < 1 - 1e-6)
+    if between.any():
+        found = ((smooth * (HIGH - LOW) + LOW) * waves)[between].median()
+    else:  # anything between the longest wave that is kept and the shortest that is not will do
+        kept = waves[factors == 1]
+        found = HIGH * kept.max() if len(kept) else waves.min() * LOW
+    turn = {
+        "rope_type": "llama3",
+        "rope_theta": theta,
+        "factor": factor,
+        "low_freq_factor": LOW,
+        "high_freq_factor": HIGH,
+        "original_max_position_embeddings": max(1, round(float(found))),
+    }
+    close = torch.allclose(llama3_factors(turn, 2 * len(factors)).double(), factors, rtol=CLOSE)
+    return turn if close else None
