@@ -45,13 +45,12 @@ def test_locking_is_a_step_of_undo(planned: Session) -> None:
     assert planned.plan == plan
 
 
-RULES = ("regression", "uniform", "auto", 8, "decoder", False)
 CHANGES: dict[str, Callable[[Session], object]] = {
-    "dial": lambda s: tune.turn_dial(s, 0.5, *RULES),
-    "recovery": lambda s: tune.change_rules(s, 0.2, "none", *RULES[1:]),
-    "allocation": lambda s: tune.change_rules(s, 0.2, "regression", "logarithmic", *RULES[2:]),
-    "align": lambda s: tune.change_rules(s, 0.4, *RULES[:3], 64, "decoder", False),
-    "count": lambda s: tune.change_rules(s, 0.02, *RULES[:4], "all", False),
+    "dial": lambda s: tune.change_rules(s, {0: 0.5}),
+    "recovery": lambda s: tune.change_rules(s, {1: "none", 0: 0.3}),
+    "allocation": lambda s: tune.change_rules(s, {2: "logarithmic"}),
+    "align": lambda s: tune.change_rules(s, {0: 0.4, 4: 64}),
+    "count": lambda s: tune.change_rules(s, {0: 0.02, 5: "all"}),
     "preset": lambda s: preset_row.take(s, "ours Half"),
     "own preset": lambda s: preset_row.take(s, "mine half"),
     "balance": lambda s: balancing.move(s, 80),
@@ -79,7 +78,7 @@ def test_a_lock_holds_against_everything_but_its_own_unlock(planned: Session, ch
 
 def test_the_dial_meets_its_target_around_locked_layers(planned: Session) -> None:
     lock(planned, 1)
-    tune.turn_dial(planned, 0.4, *RULES)
+    tune.change_rules(planned, {0: 0.4})
     assert abs(planned.plan.ratio_achieved - 0.4) < 0.02
 
 
@@ -87,7 +86,7 @@ def test_what_a_lock_forbids_is_said(planned: Session) -> None:
     lock(planned, 1)
     before = planned.plan
     with pytest.raises(Refusal, match=r"no common width|smaller ratio"):
-        tune.change_rules(planned, 0.8, *RULES[:5], True)
+        tune.change_rules(planned, {0: 0.8, 6: True})
     whole = pins.whole_layer(planned.known.shape, 1)
     with pytest.raises(Refusal, match=r"Layer 1 is locked at .* unlock it first"):
         planned.push(pins.pin(planned.known, planned.plan, "force", whole, planned.locks))

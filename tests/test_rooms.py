@@ -81,7 +81,7 @@ ALLOWED: dict[str, set[str]] = {  # module of slimllm → modules of slimllm it 
     "memory": set(),
     "inventory": set(),
     "targets": {"types", "places", "sources", "inventory"},
-    "analysis_files": {"types", "whole"},
+    "analysis_files": {"types", "limits", "whole"},
 }
 
 

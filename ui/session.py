@@ -77,9 +77,8 @@ class Session:
         self.picked: Picked | None = None
         self.history = PlanHistory()
         self.turn = 0  # the number of the last release of the faders that was heard
-        self.bank: tuple[Analysis, tuple[object, ...], str] | None = (
-            None  # what the faders' facts were made of last, and they
-        )
+        # what the faders' facts were made of last, and they
+        self.bank: tuple[Analysis, tuple[object, ...], str] | None = None
         self.preview = Preview()
         self.presets: dict[str, Plan] = presets.read(id)
         self.comparison: Comparison | None = None
@@ -280,7 +279,6 @@ class Session:
         """Locks these layers and no others: one step of undo."""
         if locked != self.locked:
             self.push(self.plan, locked=locked)
-            self.mark("locks")
 
     def push(self, plan: Plan, gesture: str = "", locked: frozenset[int] | None = None) -> None:
         """Makes a plan the present one, and `locked` the locked layers where given. Steps of the same gesture
@@ -292,10 +290,9 @@ class Session:
             if locked is None:
                 locked = self.locked
                 plan = keep_locked(self.known, plan, self.locks)
-            if plan != self.present:
-                self.author = ""
+            self.author = self.author if plan == self.present else ""
             self.history.push_step(Step(plan, locked), gesture)
-            self.mark("plan")
+            self.mark("plan", "locks")
 
     def take_plan(self, plan: Plan) -> str:
         """Makes a plan from a file or a run the present one, its figures computed anew; a `Refusal` where it
