@@ -279,7 +279,7 @@ def test_a_kill_between_any_two_renames_loses_nothing(
     """The process ends at the n-th renaming or removing; the next start finds the old or the new export."""
     before, count = contents(export), [0]
 
-    class Killed(BaseException): ...
+    class Killed(SystemExit): ...
 
     def counted(real: Callable[..., object]) -> Callable[..., object]:
         def act(*given: object, **how: object) -> object:
