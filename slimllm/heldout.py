@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 SHARE = 5  # one sample in so many is held out
-MOST = 2048  # tokens that are held out at most: more cost memory and hardly change an error
+MOST = 1024  # tokens that are held out at most: twice as many move the mean error of a model by 1 %
 
 
 def choose_held_out(samples: int, length: int) -> Tensor:

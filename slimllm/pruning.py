@@ -142,7 +142,7 @@ def prune_attention(
     else:
         slice_attention(layer, family, shape, size, kept, repair)
     energy, parts = Dense(weight, moments).energy, split(moments)
-    del moments  # of 8,192 channels they take half a gigabyte
+    del moments, repair  # of 8,192 channels they take half a gigabyte and more
     return kept, Cut(held_out_error(work, layer, name, weight, parts, inputs, gain), energy)
 
 
@@ -190,7 +190,7 @@ def prune_mlp(
     repair = mended(work, weight, moments, kept, gain)
     slice_mlp(layer, family, shape, kept, repair)
     energy, parts = Dense(weight, moments).energy, split(moments)
-    del moments  # of 8,192 channels they take half a gigabyte
+    del moments, repair  # of 8,192 channels they take half a gigabyte and more
     return kept, Cut(held_out_error(work, layer, name, weight, parts, kept, gain), energy)
 
 

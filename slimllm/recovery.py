@@ -133,19 +133,27 @@ def shift_bias_curve(weight: Tensor, fitted: Moments, held: HeldOut, order: Tens
 
 def regress_outputs_curve(weight: Tensor, fitted: Moments, held: HeldOut, order: Tensor) -> Tensor:
     """Error (d+1,) of `regress_outputs` at every width, by cumulative sums over the order."""
-    w, cov = weight[:, order], square(fitted.cov, order)
+    w = weight[:, order]
+    slopes = fit_slopes(w, square(fitted.cov, order))
     x = held.scaled(fitted.mean).to(w)[:, order]
-    seen = Products(w, cov, (w @ cov).mul_(w))
     unseen = Products(w, x.T @ x, ((w @ x.T) @ x).mul_(w))
-    error, floor = w.new_zeros(w.shape[1]), torch.finfo(w.dtype).eps
+    error = w.new_zeros(w.shape[1])
     for rows in torch.arange(len(w)).split(OUTPUTS):
-        covariance, variance, most = seen.sums(rows)
-        slope = torch.where(variance > floor * most, covariance / variance, torch.ones_like(variance))
-        del covariance, variance, most
-        covariance, variance, _ = unseen.sums(rows)
+        slope, (covariance, variance, _) = slopes[rows], unseen.sums(rows)
         error += (covariance[:, -1:] - (2 * covariance - slope * variance) * slope).sum(0)
     error = torch.cat((unseen.crossing.sum()[None], error[:-1], error.new_zeros(1)))
     return shares(error.clamp_min(0), weight, held)
+
+
+def fit_slopes(weight: Tensor, cov: Tensor) -> Tensor:
+    """The slope (o, d) of every output with the first 1, 2, … d inputs; the covariance is used up."""
+    seen, floor = Products(weight, cov, (weight @ cov).mul_(weight)), torch.finfo(weight.dtype).eps
+    for rows in torch.arange(len(weight)).split(OUTPUTS):
+        covariance, variance, most = seen.sums(rows)
+        seen.crossing[rows] = torch.where(
+            variance > floor * most, covariance / variance, torch.ones_like(variance)
+        )
+    return seen.crossing
 
 
 class Products:

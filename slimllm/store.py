@@ -10,7 +10,7 @@ import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from slimllm import limits, whole
+from slimllm.analysis_check import check_layers
 from slimllm.analysis_files import (
     CHANNEL_SCORES,
     HEAD,
@@ -32,8 +33,7 @@ from slimllm.analysis_files import (
 from slimllm.headers import safetensors_tensors
 from slimllm.heldout import HeldOut
 from slimllm.methods import settings
-from slimllm.recovery import RECOVERIES
-from slimllm.shapes import Shape, SiteName, Unit
+from slimllm.shapes import Shape, SiteName
 from slimllm.typed import typed
 from slimllm.types import (
     Analysis,
@@ -281,7 +281,7 @@ def open_analysis(folder: Path) -> Analysis:
         with safe_open(tensors, framework="pt") as file:
             names = list(file.keys())
             layers = tuple(open_layer(file, names, i, layer) for i, layer in enumerate(found.layers))
-        check(found.shape, layers)
+        check_layers(found.shape, layers)
         return Analysis(
             shape=found.shape,
             calibration=found.calibration,
@@ -291,40 +291,6 @@ def open_analysis(folder: Path) -> Analysis:
         )
     except UNREADABLE as failure:
         raise Refusal(f"'{folder}' holds {words}; {remedy}") from failure
-
-
-def check(shape: Shape, layers: tuple[LayerAnalysis, ...]) -> None:
-    """Raises a `ValueError` where what was found of the layers does not fit their shape."""
-    if not layers or len(layers) != len(shape.layers):
-        raise ValueError("another number of layers")
-    sizes = shape.hidden, shape.head_size, shape.vocab, shape.max_length, shape.outside + 1
-    if min(sizes) < 1 or len({tuple(layer.attention) for layer in layers}) > 1:
-        raise ValueError("no possible size")
-    for layer, found in zip(shape.layers, layers, strict=True):
-        costs = layer.head_cost, layer.group_cost, layer.channel_cost
-        if min(layer.heads, layer.groups, layer.channels, *costs) < 1 or abs(found.cosine) > 1.01:
-            raise ValueError("no possible width")
-        if layer.heads % layer.groups or not found.attention:
-            raise ValueError("no possible units")
-        check_site(found.mlp, layer.channels, layer.channels)
-        for unit, site in found.attention.items():
-            if unit not in get_args(Unit):
-                raise ValueError("an unknown unit")
-            columns = layer.groups * layer.values
-            check_site(site, columns if unit == "value-column" else layer.heads, layer.steps(unit))
-
-
-def check_site(site: SiteAnalysis, units: int, steps: int) -> None:
-    """Raises a `ValueError` where a site has not so many scores, or its errors are not those of so many
-    steps."""
-    ranking = site.ranking
-    if ranking.scores.shape != (units,) or not torch.equal(ranking.order.sort().values, torch.arange(units)):
-        raise ValueError("other units")
-    for subsets in (ranking.subsets, ranking.unsearched):
-        if subsets is not None and (subsets.shape != (steps + 1, units) or subsets.dtype != torch.bool):
-            raise ValueError("other sets")
-    if set(site.error) != set(RECOVERIES) or any(e.shape != (steps + 1,) for e in site.error.values()):
-        raise ValueError("other errors")
 
 
 def open_layer(file: Any, names: list[str], index: int, found: LayerHead) -> LayerAnalysis:

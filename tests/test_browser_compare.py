@@ -219,7 +219,8 @@ def test_recovery_that_did_harm_is_told_and_more_text_is_one_press_away(visitor:
     plan = dataclasses.replace(last.plan, recovery="least-squares")
     for name, perplexity in (("dense", 20.0), ("pruned", 31.6), ("recovered", 40.2)):
         last.columns[name] = dataclasses.replace(last.columns[name], perplexity=perplexity, losses=())
-    session.comparison = dataclasses.replace(last, plan=plan)
+    session.take_plan(plan)
+    session.comparison = dataclasses.replace(last, plan=session.plan)
     session.mark("table")
     visitor.open()
     visitor.tab("Compare")
