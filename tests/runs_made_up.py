@@ -44,7 +44,7 @@ def found_of() -> Found:
     }
     passage = Passage("encyclopedia, passage 1", tuple(pieces))
     spreads = {topic: {"recovered": 0.02} for topic in topics}
-    return Found(passage, topics, {"Arts": 508, "Physics": 762}, 128, spreads)
+    return Found(passage, topics, {"Arts": 508, "Physics": 762}, 128, spreads=spreads)
 
 
 def run_of(analysis: Analysis, plan: Plan, number: int = 1, **more: object) -> Run:
