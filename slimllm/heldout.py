@@ -52,11 +52,6 @@ class HeldOut:
         weights = self.weights.double()
         return (weights / weights.sum().clamp_min(torch.finfo(torch.float64).tiny)).sqrt()[:, None]
 
-    def scaled(self, centre: Tensor | None = None) -> Tensor:
-        """The inputs less `centre` (d,), scaled (n, d) in float64: their Gram matrix is the second moment."""
-        inputs = self.inputs.double()
-        return (inputs if centre is None else inputs - centre) * self.scale
-
 
 def joined(parts: Sequence[HeldOut]) -> HeldOut:
     """The tokens of all parts, one after the other."""
@@ -76,12 +71,22 @@ class HeldOutReader:
     held: HeldOut
 
     @functools.cached_property
+    def scale(self) -> Tensor:
+        return self.held.scale.to(self.weight.dtype)
+
+    @functools.cached_property
     def inputs(self) -> Tensor:
-        return self.held.scaled()
+        """The inputs (n, d), scaled: their Gram matrix is the second moment."""
+        return (self.held.inputs.double() * self.held.scale).to(self.weight.dtype)
 
     @functools.cached_property
     def outputs(self) -> Tensor:
+        """W x (n, o), scaled."""
         return self.inputs @ self.weight.T
+
+    def centred(self, mean: Tensor) -> Tensor:
+        """The inputs less a mean (d,), scaled (n, d)."""
+        return self.inputs - self.scale * mean
 
     @functools.cached_property
     def energy(self) -> float:
@@ -92,5 +97,5 @@ class HeldOutReader:
         """E‖y − ŷ‖² / E‖y‖² if the reader keeps the inputs `kept` (k,) with this weight (o, k) and bias."""
         lost = self.outputs - self.inputs[:, kept] @ weight.T
         if bias is not None:
-            lost -= self.held.scale * bias
+            lost -= self.scale * bias
         return float(lost.square().sum()) / max(self.energy, torch.finfo(torch.float64).tiny)

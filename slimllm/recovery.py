@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from slimllm.heldout import HeldOut
+from slimllm.heldout import HeldOutReader
 from slimllm.types import Moments, Refusal, Repair
 
 GUIDED_DAMPING = 1e-1  # of `guided`, which follows a noisier target
 GUIDANCE = 0.5  # α of `guided`
+BANDS = 8  # of rows, in which half of a symmetric product is computed
 OUTPUTS = 512  # of a reader that are looked at together, so that a curve holds little more than its matrix
 DAMPING = 1e-2  # ridge of the least squares, as a share of the mean variance of the inputs
 
@@ -115,34 +116,35 @@ def guided(weight: Tensor, moments: Moments, kept: Tensor) -> Repair:
     return Repair(part, lost_mean(weight, part, moments, kept) + GUIDANCE * drift.mean)
 
 
-def guided_curve(weight: Tensor, fitted: Moments, held: HeldOut, order: Tensor) -> Tensor:
+def guided_curve(reader: HeldOutReader, fitted: Moments, order: Tensor) -> Tensor:
     """Error (d+1,) of `guided` at every width where nothing upstream is lost."""
-    return least_squares_curve(weight, fitted, held, order, damping=GUIDED_DAMPING)
+    return least_squares_curve(reader, fitted, order, damping=GUIDED_DAMPING)
 
 
-def cut_curve(weight: Tensor, fitted: Moments, held: HeldOut, order: Tensor) -> Tensor:
+def cut_curve(reader: HeldOutReader, fitted: Moments, order: Tensor) -> Tensor:
     """Error (d+1,) of `cut` at every width: corner sums of the energy matrix E[x xᵀ] ⊙ WᵀW."""
-    return shares(corner_sums(energy_matrix(weight, held.scaled(), order)), weight, held)
+    return shares(corner_sums(energy_matrix(reader.weight, reader.inputs, order)), reader)
 
 
-def shift_bias_curve(weight: Tensor, fitted: Moments, held: HeldOut, order: Tensor) -> Tensor:
+def shift_bias_curve(reader: HeldOutReader, fitted: Moments, order: Tensor) -> Tensor:
     """Error (d+1,) of `shift_bias` at every width: as `cut_curve`, about the mean that the bias makes up
     for."""
-    return shares(corner_sums(energy_matrix(weight, held.scaled(fitted.mean), order)), weight, held)
+    return shares(corner_sums(energy_matrix(reader.weight, reader.centred(fitted.mean), order)), reader)
 
 
-def regress_outputs_curve(weight: Tensor, fitted: Moments, held: HeldOut, order: Tensor) -> Tensor:
+def regress_outputs_curve(reader: HeldOutReader, fitted: Moments, order: Tensor) -> Tensor:
     """Error (d+1,) of `regress_outputs` at every width, by cumulative sums over the order."""
-    w = weight[:, order]
+    w = reader.weight[:, order]
     slopes = fit_slopes(w, square(fitted.cov, order))
-    x = held.scaled(fitted.mean).to(w)[:, order]
-    unseen = Products(w, x.T @ x, ((w @ x.T) @ x).mul_(w))
+    x = reader.centred(fitted.mean)[:, order]
+    y = reader.outputs - reader.scale * (reader.weight @ fitted.mean)
+    unseen = Products(w, upper_gram(x), (y.T @ x).mul_(w))
     error = w.new_zeros(w.shape[1])
     for rows in torch.arange(len(w)).split(OUTPUTS):
         slope, (covariance, variance, _) = slopes[rows], unseen.sums(rows)
         error += (covariance[:, -1:] - (2 * covariance - slope * variance) * slope).sum(0)
     error = torch.cat((unseen.crossing.sum()[None], error[:-1], error.new_zeros(1)))
-    return shares(error.clamp_min(0), weight, held)
+    return shares(error.clamp_min(0), reader)
 
 
 def fit_slopes(weight: Tensor, cov: Tensor) -> Tensor:
@@ -176,7 +178,7 @@ class Products:
 
 
 def least_squares_curve(
-    weight: Tensor, fitted: Moments, held: HeldOut, order: Tensor, *, damping: float = DAMPING
+    reader: HeldOutReader, fitted: Moments, order: Tensor, *, damping: float = DAMPING
 ) -> Tensor:
     """Error (d+1,) of `least_squares` at every width from one Cholesky factor of the damped covariance, L Lᵀ
     = C + δI.
@@ -187,24 +189,29 @@ def least_squares_curve(
     cov = square(fitted.cov, order)
     root = factor(damped(cov, ridge(cov, damping)))
     del cov  # a matrix of 8,192 inputs takes half a gigabyte
-    y = weight[:, order] @ root
-    z = torch.linalg.solve_triangular(root, held.scaled(fitted.mean).to(root)[:, order].T, upper=False)
+    y = reader.weight[:, order] @ root
+    z = torch.linalg.solve_triangular(root, reader.centred(fitted.mean)[:, order].T, upper=False)
     del root
-    change = y.T @ y
-    change *= z @ z.T
-    return shares(corner_sums(change), weight, held)
+    return shares(corner_sums(upper_gram(y).mul_(upper_gram(z.T))), reader)
 
 
-def shares(error: Tensor, weight: Tensor, held: HeldOut) -> Tensor:
+def shares(error: Tensor, reader: HeldOutReader) -> Tensor:
     """The errors (d+1,) as shares of E‖y‖² at the tokens held out."""
-    energy = (held.scaled().to(weight) @ weight.T).square().sum()
-    return error / energy.clamp_min(torch.finfo(error.dtype).tiny)
+    return error / max(reader.energy, torch.finfo(error.dtype).tiny)
 
 
 def energy_matrix(weight: Tensor, x: Tensor, order: Tensor) -> Tensor:
-    """XᵀX ⊙ WᵀW (d, d) of rows X (n, d), in the order given."""
-    weight, x = weight[:, order], x.to(weight)[:, order]
-    return (x.T @ x).mul_(weight.T @ weight)
+    """XᵀX ⊙ WᵀW (d, d) of rows X (n, d), in the order given, on and above the diagonal."""
+    return upper_gram(x[:, order]).mul_(upper_gram(weight[:, order]))
+
+
+def upper_gram(rows: Tensor) -> Tensor:
+    """XᵀX (d, d) of rows X (n, d) on and above the diagonal; what is below it means nothing."""
+    found = rows.new_zeros(rows.shape[1], rows.shape[1])
+    height = max(1, -(-rows.shape[1] // BANDS))
+    for start in range(0, rows.shape[1], height):
+        found[start : start + height, start:] = rows[:, start : start + height].T @ rows[:, start:]
+    return found
 
 
 def lost_mean(weight: Tensor, part: Tensor, moments: Moments, kept: Tensor) -> Tensor:
@@ -246,8 +253,8 @@ def factor(matrix: Tensor) -> Tensor:
 
 
 def corner_sums(matrix: Tensor) -> Tensor:
-    """Sums (d+1,) of the lower right corners matrix[k:, k:] of a symmetric (d, d), in place of what it
-    held."""
+    """Sums (d+1,) of the lower right corners matrix[k:, k:] of a symmetric (d, d), of which only the upper
+    half is read, in place of what it held."""
     diagonal = matrix.diagonal().clone()
     border = 2 * matrix.triu_(1).sum(1) + diagonal
     return torch.cat((border.flip(0).cumsum(0).flip(0), border.new_zeros(1))).clamp_min(0)
@@ -270,7 +277,7 @@ class Recovery:
 
     title: str
     repair: Callable[[Tensor, Moments, Tensor], Repair]
-    curve: Callable[[Tensor, Moments, HeldOut, Tensor], Tensor]
+    curve: Callable[[HeldOutReader, Moments, Tensor], Tensor]
     bias: bool
     words: str
     follows: bool = False  # whether it also makes up for what earlier cuts left in the stream

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from slimllm.families import part
-from slimllm.heldout import HeldOut, HeldOutReader
+from slimllm.heldout import HeldOutReader
 from slimllm.methods import Method
 from slimllm.models import Subject
 from slimllm.rankings import HeadSite
@@ -37,12 +37,13 @@ def analyse_layer(
     moments = found.attention.double()
     energy = Dense(weight, moments).energy * moments.weight
     fitted, held = split(moments)
+    reader = HeldOutReader(weight, held)
     attention: dict[Unit, SiteAnalysis] = {}
     for unit in units_of(row, subject.shape):
         grouping = Grouping(shape.heads, shape.groups, unit, shape.values)
         known = learned.heads if learned else None
         ranking = row.heads(HeadSite(weight, moments, grouping, seed=seed, learned=known), options)
-        error = head_errors(weight, fitted, held, ranking, grouping, recoveries)
+        error = head_errors(reader, fitted, ranking, grouping, recoveries)
         attention[unit] = SiteAnalysis(compact(ranking), error, energy)
     down, moments = double(part(layer, family.mlp.reader).weight), found.mlp.double()
     known = learned.channels if learned else None
@@ -53,7 +54,8 @@ def analyse_layer(
     energy = Dense(down, moments).energy * moments.weight
     fitted, held = split(moments)
     del moments
-    error = {name: RECOVERIES[name].curve(down, fitted, held, ranking.order).float() for name in recoveries}
+    reader = HeldOutReader(down, held)
+    error = {name: RECOVERIES[name].curve(reader, fitted, ranking.order).float() for name in recoveries}
     mlp = SiteAnalysis(compact(ranking), error, energy, spectrum)
     return LayerAnalysis(found.cosine, attention, mlp)
 
@@ -71,32 +73,29 @@ def compact(ranking: Ranking) -> Ranking:
 
 
 def head_errors(
-    weight: Tensor,
+    reader: HeldOutReader,
     fitted: Moments,
-    held: HeldOut,
     ranking: Ranking,
     grouping: Grouping,
     recoveries: Collection[str],
 ) -> dict[str, Tensor]:
     """The error (s+1,) of the recoveries at every step; kept sets are not nested, so each step is
     repaired."""
-    size = weight.shape[1] // grouping.heads
+    size = reader.weight.shape[1] // grouping.heads
     if grouping.unit == "value-column":
-        return column_errors(weight, fitted, held, ranking, grouping, recoveries)
-    reader = HeldOutReader(weight, held)
+        return column_errors(reader, fitted, ranking, grouping, recoveries)
     errors: dict[str, list[float]] = {name: [] for name in recoveries}
     for step in range(grouping.steps):
         kept = grouping.inputs_of(ranking.kept(step * grouping.heads // grouping.steps), size)
         for name in recoveries:
-            repair = RECOVERIES[name].repair(weight, fitted, kept)
+            repair = RECOVERIES[name].repair(reader.weight, fitted, kept)
             errors[name].append(reader.error(kept, repair.weight, repair.bias))
     return {name: torch.tensor([*values, 0.0]) for name, values in errors.items()}
 
 
 def column_errors(
-    weight: Tensor,
+    reader: HeldOutReader,
     fitted: Moments,
-    held: HeldOut,
     ranking: Ranking,
     grouping: Grouping,
     recoveries: Collection[str],
@@ -110,6 +109,5 @@ def column_errors(
     column = heads[:, None] * width + torch.arange(width)  # (H, e): the value column behind each input
     order = joins[column.flatten()].argsort(descending=True, stable=True)
     return {
-        name: RECOVERIES[name].curve(weight, fitted, held, order)[:: grouping.heads].float()
-        for name in recoveries
+        name: RECOVERIES[name].curve(reader, fitted, order)[:: grouping.heads].float() for name in recoveries
     }

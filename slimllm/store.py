@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from slimllm import limits, whole
-from slimllm.analysis_checks import check_layers
+from slimllm.analysis_check import check_layers
 from slimllm.analysis_files import (
     CHANNEL_SCORES,
     HEAD,

@@ -202,7 +202,7 @@ def test_more_text_is_asked_for_on_the_analyse_tab(planned: Session) -> None:
     few = Calibration(samples=12, length=16)
     plan = dataclasses.replace(planned.plan, recovery="least-squares", calibration=few)
     planned.take_plan(plan)
-    planned.comparison = Comparison(plan, columns=columns(90.0))
+    planned.comparison = Comparison(planned.plan, columns=columns(90.0))
     steps = outcome.steps_for(planned)
     assert [step.label for step in steps[:2]] == ["Use regression", "Read more text: 2,048 tokens"]
     assert outcome.draw_steps(planned)[0].variant == "primary"

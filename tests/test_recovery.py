@@ -105,14 +105,17 @@ def repaired(name: str, x: Tensor, weight: Tensor, kept: Tensor) -> Repair:
         return RECOVERIES[name].repair(weight, moments_of(x), kept)
 
 
-def held_of(x: Tensor, weights: Tensor | None = None) -> HeldOut:
-    return HeldOut(x, torch.ones(len(x)) if weights is None else weights)
+def reader_of(weight: Tensor, x: Tensor) -> HeldOutReader:
+    """The reader at activations that are held out."""
+    return HeldOutReader(weight, HeldOut(x, torch.ones(len(x))))
 
 
 def curve_of(name: str, x: Tensor, weight: Tensor, order: Tensor, unseen: Tensor | None = None) -> Tensor:
     """The curve of repairs fitted to `x`, told on `unseen` activations, or on the same ones."""
     with soon():
-        return RECOVERIES[name].curve(weight, moments_of(x), held_of(x if unseen is None else unseen), order)
+        return RECOVERIES[name].curve(
+            reader_of(weight, x if unseen is None else unseen), moments_of(x), order
+        )
 
 
 def outputs(x: Tensor, kept: Tensor, repair: Repair) -> Tensor:
@@ -171,7 +174,8 @@ def test_oracle_curve_is_the_error_of_the_repair_on_activations_it_has_not_seen(
 def test_oracle_curve_counts_every_token_held_out_by_its_weight(recovery: str) -> None:
     x, weight, order = case("random")
     unseen, counts = normal(6, INPUTS, seed=9), torch.tensor([1, 2, 3, 1, 4, 1])
-    curve = RECOVERIES[recovery].curve(weight, moments_of(x), held_of(unseen, counts.float()), order)
+    reader = HeldOutReader(weight, HeldOut(unseen, counts.float()))
+    curve = RECOVERIES[recovery].curve(reader, moments_of(x), order)
     same = curve_of(recovery, x, weight, order, unseen.repeat_interleave(counts, 0))
     torch.testing.assert_close(curve, same)
 
@@ -186,7 +190,7 @@ def test_oracle_error_is_the_error_measured_on_activations(recovery: str, name: 
         exact = measured(x, weight, kept, repair)
         value = Dense(weight, moments_of(x)).squared_error(kept, repair) / energy
         assert close(value, exact, name)
-        value = HeldOutReader(weight, held_of(x)).error(kept, repair.weight, repair.bias)
+        value = reader_of(weight, x).error(kept, repair.weight, repair.bias)
         if energy != 1:  # else what is given where y is always 0 is a share of nothing
             assert close(value, exact, name)
 
@@ -197,7 +201,7 @@ def test_oracle_error_holds_for_any_weight_and_bias() -> None:
     for _, kept in widths(order):
         for bias in (None, normal(OUTPUTS, seed=5)):
             repair = Repair(normal(OUTPUTS, len(kept), seed=4), bias)
-            value = HeldOutReader(weight, held_of(x)).error(kept, repair.weight, repair.bias)
+            value = reader_of(weight, x).error(kept, repair.weight, repair.bias)
             assert value == pytest.approx(measured(x, weight, kept, repair), rel=1e-9)
             value = Dense(weight, moments_of(x)).squared_error(kept, repair)
             assert value == pytest.approx(measured(x, weight, kept, repair) * energy, rel=1e-9)
@@ -280,7 +284,7 @@ def test_oracle_least_squares_is_an_augmented_linear_fit(name: str, damping: flo
 def test_oracle_least_squares_curve_follows_its_damping() -> None:
     x, weight, order = case("random")
     for damping in (1e-6, 0.3, 10.0):
-        curve = least_squares_curve(weight, moments_of(x), held_of(x), order, damping=damping)
+        curve = least_squares_curve(reader_of(weight, x), moments_of(x), order, damping=damping)
         for k, kept in widths(order):
             repair = least_squares(weight, moments_of(x), kept, damping=damping)
             assert float(curve[k]) == pytest.approx(measured(x, weight, kept, repair), rel=1e-6, abs=1e-10)
@@ -355,7 +359,7 @@ def test_single_precision_is_finite_and_near_double_precision(recovery: str, nam
     single = moments_of(x)
     single = Moments(single.mean.float(), single.gram.float(), single.tokens)
     with soon():
-        curve = RECOVERIES[recovery].curve(weight.float(), single, held_of(x.float()), order)
+        curve = RECOVERIES[recovery].curve(reader_of(weight.float(), x.float()), single, order)
         repairs = [RECOVERIES[recovery].repair(weight.float(), single, kept) for _, kept in widths(order)]
     assert curve.dtype == torch.float32
     for repair in repairs:
@@ -396,12 +400,12 @@ def test_moments_that_are_not_finite_end_in_an_error_and_not_in_a_hang(value: fl
 def test_arguments_are_never_changed_in_place() -> None:
     x, weight, order = case("random")
     moments, kept = moments_of(x), order[:7].sort().values
-    held = held_of(x)
-    given = (weight, moments.mean, moments.gram, held.inputs, held.weights, order, kept)
+    reader = reader_of(weight, x)
+    given = (weight, moments.mean, moments.gram, reader.held.inputs, reader.held.weights, order, kept)
     before = [tensor.clone() for tensor in given]
     for recovery in RECOVERIES.values():
         repair = recovery.repair(weight, moments, kept)
-        recovery.curve(weight, moments, held, order)
+        recovery.curve(reader, moments, order)
         Dense(weight, moments).squared_error(kept, repair)
-        HeldOutReader(weight, held).error(kept, repair.weight, repair.bias)
+        reader.error(kept, repair.weight, repair.bias)
     assert all(torch.equal(a, b) for a, b in zip(given, before, strict=True))

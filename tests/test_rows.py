@@ -13,7 +13,7 @@ from conftest import FAMILY_CONFIGS, tiny_subject
 
 from slimllm import checkpoint, evaluate, models, pipeline, planning, recipes, texts
 from slimllm.allocation import ALLOCATIONS, step_scores
-from slimllm.heldout import HeldOut
+from slimllm.heldout import HeldOut, HeldOutReader
 from slimllm.methods import METHODS, settings
 from slimllm.models import Subject
 from slimllm.rankings import HeadSite
@@ -159,8 +159,8 @@ def test_fasp_curve_is_the_oracle_error_of_the_kept_columns(recovery: str) -> No
     moments = Moments(x.mean(0), x.T @ x / len(x), len(x))
     ranking = METHODS["fasp"].heads(HeadSite(weight, moments, grouping), {})
     unseen = torch.randn(20, 12, dtype=torch.float64) + 1
-    held = HeldOut(unseen, torch.ones(len(unseen)))
-    curve = head_errors(weight, moments, held, ranking, grouping, [recovery])[recovery]
+    reader = HeldOutReader(weight, HeldOut(unseen, torch.ones(len(unseen))))
+    curve = head_errors(reader, moments, ranking, grouping, [recovery])[recovery]
     assert len(curve) == 4
     for width in range(4):
         kept = grouping.inputs_of(ranking.kept(width, 3), 3)
