@@ -127,8 +127,8 @@ def missing(session: Session) -> tuple[str, str] | None:
 
 
 def turn_dial(session: Session, *rules: Any) -> None:
-    """Plans anew for the dial; while it moves this is one step of undo. Its box is empty while a number is being
-    typed: a refusal then would draw over what comes next."""
+    """Plans anew for the dial; while it moves this is one step of undo. Its box is empty while a number is
+    being typed: a refusal then would draw over what comes next."""
     if rules[0] is not None:
         change(session, "dial", *rules)
 
