@@ -80,8 +80,8 @@ class Camera:
         """Takes an entry of a drop-down list."""
         box = self.page.locator(f"#{id} input").first
         box.click()
-        box.fill(label)
-        box.press("Enter")
+        menu = self.page.locator(f"#{box.get_attribute('aria-controls')}")
+        menu.get_by_role("option", name=label, exact=True).click()
 
     def until(self, id: str, words: str) -> None:
         """Waits until a part of the page says this."""

@@ -1,19 +1,26 @@
-"""A hand goes over everything on the page that can be operated: by mouse, by touch, by keys."""
+"""A hand goes over everything on the page that can be operated: by mouse, by touch, by keys.
+
+What is operated is found in the live page (`walk.js`), so a new control is part of the walk by itself.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.hands import Hand, Mouse
+from slimllm.types import Progress
+from tests.hands import Finger, Hand, Keys, Mouse
 from tests.visiting import BROWSER, Browser, Visitor, expect
-from tests.walking import Ears, Walk
+from tests.walking import ABOVE, PANELS, Control, Ears, Walk
+from ui.jobs import Job
+from ui.story import STEPS
 
 pytestmark = BROWSER
 TABS = ("Load", "Analyse", "Tune", "Compare", "History")
-# What a walk leaves out or does not find at work, and why. Every row must still exist.
+# What a walk leaves out, and why; a row whose control is gone must go, too.
 EXCUSED = {
     "history-command | text": "it shows a command to copy, and is read only",
     "Reset axes": "it changes nothing where nothing was zoomed",
@@ -27,37 +34,45 @@ def ears() -> Iterator[Ears]:
         yield Ears(patch)
 
 
-def prepared(visitor: Visitor, text: str, runs: int) -> None:
-    """Goes the whole road, in small."""
+def analysed(visitor: Visitor, text: str) -> None:
+    """As far as a plan; everything that could last is made small."""
+    page = visitor.page
     visitor.load()
     visitor.analyse(text)
-    for name, value in (
-        ("text", text),
-        ("window", "32"),
-        ("limit", "256"),
-        ("prompt", "A model"),
-        ("length", "4"),
-    ):
-        visitor.tab("Compare")
+    visitor.tab("Compare")
+    small = {"text": text, "window": "32", "limit": "256", "prompt": "A model", "length": "4"}
+    small |= {"pace-length": "16", "pace-new": "4", "pace-rounds": "1", "topics-limit": "64"}
+    for name, value in small.items():
         visitor.set(f"compare-{name}", value)
-    for name, value in (
-        ("pace-length", "16"),
-        ("pace-new", "4"),
-        ("pace-rounds", "1"),
-        ("topics-limit", "64"),
-    ):
-        visitor.set(f"compare-{name}", value)
-    page = visitor.page
     for label in page.locator("#compare-methods label").all():
         label.locator("input").set_checked(label.inner_text().strip() in ("Magnitude", "Random"))
+    visitor.tab("Tune")
+    page.locator("#tune-preview-auto input").uncheck()  # or every change would be waited for
+
+
+def pruned(visitor: Visitor, text: str, runs: int = 2) -> None:
+    """As far as two runs in the history."""
+    page = visitor.page
+    analysed(visitor, text)
     for number in range(runs):
+        visitor.tab("Compare")
         page.click("#compare-button")
         visitor.tab("History")
         expect(page.locator("#history-table")).to_contain_text(f"Run {number + 1}", timeout=40_000)
         visitor.tab("Compare")
         expect(page.locator("#compare-progress")).to_contain_text("done", timeout=40_000)
-    visitor.tab("Tune")
-    page.locator("#tune-preview-auto input").uncheck()  # or every change would be waited for
+    visitor.tab("History")
+    page.locator("#polish button.label-wrap").click()
+    visitor.set("polish-steps", "6")
+    page.locator("#polish button.label-wrap").click()
+
+
+STATES = {
+    "fresh": lambda *_: None,
+    "loaded": lambda visitor, _: visitor.load(),
+    "analysed": analysed,
+    "pruned": pruned,
+}
 
 
 def told(walk: Walk) -> str:
@@ -77,16 +92,204 @@ def wrong(walk: Walk) -> dict[str, str]:
     return {key: why for tally in walk.tallies.values() for key, why in tally.wrong.items()}
 
 
-@pytest.mark.parametrize("hand", [Mouse])
+def never(walk: Walk) -> set[str]:
+    """What was found, and could not be operated in any state that the walk has seen."""
+    tallies = walk.tallies.values()
+    operated = {key for tally in tallies for key in tally.operated}
+    found = {key for tally in tallies for key in tally.barred}
+    return {key for key in found - operated if not walk.excuse(key)}
+
+
+class Hold:
+    """Lets every job wait at its first step until it is stopped, as long as `on`."""
+
+    def __init__(self, patch: pytest.MonkeyPatch):
+        self.on, self.there = False, threading.Event()
+        note = Job.note
+
+        def held(job: Job, progress: Progress) -> None:
+            note(job, progress)
+            if self.on:
+                self.there.set()
+                job.stopping.wait(30)
+
+        patch.setattr(Job, "note", held)
+
+
+def stop_all(walk: Walk, hold: Hold) -> None:
+    """Starts once more each job that the walk has found, and operates what only a running job allows."""
+    for name, starts in walk.starts.items():
+        for key in sorted(starts):
+            walk.open_tab(name)
+            walk.rest()
+            hold.on = True
+            stop_one(walk, name, key, hold)
+            hold.on = False
+            walk.rest()
+
+
+def stop_one(walk: Walk, name: str, key: str, hold: Hold) -> None:
+    """Starts one job by its button and presses what has come to life: it must stop the job."""
+    tally, session = walk.tallies[name], walk.session
+    start = next((one for one in walk.find(PANELS) if one.key == key), None)
+    if start is None or start.disabled:
+        return
+    hold.there.clear()
+    assert walk.press(PANELS, start) == "", key
+    walk.until(hold.there.is_set)
+
+    def brought() -> list[Control]:
+        return [
+            one for one in walk.find(PANELS) if not one.disabled and one.key in tally.barred - tally.operated
+        ]
+
+    walk.until(lambda: any(one.itself.endswith("stop") for one in brought()), 3.0)
+    for control in brought():
+        tally.operated.add(control.key)
+        why = walk.press(PANELS, control)
+        if not why and not walk.until(lambda: session.job is not None and session.job.stopping.is_set()):
+            why = "the job goes on"
+        if why:
+            tally.wrong[f"{key} > {control.key}"] = why
+
+
+def report(walk: Walk, capsys: Any) -> None:
+    with capsys.disabled():
+        print(f"\n{told(walk)}")
+
+
+@pytest.mark.parametrize(
+    ("hand", "width"),
+    [
+        pytest.param(Mouse, 1200, id="mouse"),
+        pytest.param(Finger, 1200, id="touch", marks=pytest.mark.slow),
+        pytest.param(Finger, 390, id="touch-narrow", marks=pytest.mark.slow),
+        pytest.param(Keys, 1200, id="keyboard", marks=pytest.mark.slow),
+    ],
+)
 def test_everything_on_every_tab_answers_to_a_hand(
-    browser: Browser, address: str, text_file: str, ears: Ears, hand: type[Hand], capsys: Any
+    browser: Browser,
+    address: str,
+    text_file: str,
+    ears: Ears,
+    hand: type[Hand],
+    width: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
 ) -> None:
-    visitor = Visitor(browser, address)
-    prepared(visitor, text_file, runs=2)
+    visitor = Visitor(browser, address, width, touch=hand is Finger)
+    pruned(visitor, text_file)
     walk = Walk(visitor, hand(visitor.page), ears, EXCUSED)
     for name in TABS:
         walk.tab(name)
-    with capsys.disabled():
-        print("\n" + told(walk))
+    stop_all(walk, Hold(monkeypatch))
+    walk.over("above", ABOVE, lambda: walk.open_tab("Load"))
+    report(walk, capsys)
+    assert wrong(walk) == {}
+    assert never(walk) == set()
+    if hand is Mouse:
+        assert walk.used == set(EXCUSED)
+    visitor.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("state", ["fresh", "loaded", "analysed"])
+def test_everything_answers_on_the_way_there(
+    browser: Browser, address: str, text_file: str, ears: Ears, state: str, capsys: Any
+) -> None:
+    visitor = Visitor(browser, address)
+    STATES[state](visitor, text_file)
+    walk = Walk(visitor, Mouse(visitor.page), ears, EXCUSED)
+    for name in reversed(TABS):
+        walk.tab(name)
+    report(walk, capsys)
     assert wrong(walk) == {}
     visitor.close()
+
+
+@pytest.mark.slow
+def test_the_tour_answers_to_a_hand_at_every_step(
+    browser: Browser, address: str, ears: Ears, capsys: Any
+) -> None:
+    visitor = Visitor(browser, address)
+    page, walk = visitor.page, Walk(visitor, Mouse(visitor.page), ears, EXCUSED)
+    page.click("#tour-start")
+    for step in STEPS:
+
+        def stand(step: Any = step) -> None:
+            """At this step, whatever was pressed."""
+            walk.rest()
+            if not page.locator("#tour").count():
+                page.click("#tour-start")
+            while step.title not in page.locator("#tour h2").inner_text():
+                page.locator("#tour-onward:not([disabled])").click()
+                walk.rest()
+
+        stand()
+        walk.over(f"tour: {step.name}", "#tour", stand)
+    report(walk, capsys)
+    assert wrong(walk) == {}
+    visitor.close()
+
+
+@pytest.mark.slow
+def test_the_tab_key_stops_at_everything(browser: Browser, address: str, text_file: str, ears: Ears) -> None:
+    visitor = Visitor(browser, address)
+    pruned(visitor, text_file)
+    walk = Walk(visitor, Keys(visitor.page), ears, EXCUSED)
+    for name in TABS:
+        walk.open_tab(name)
+        walk.rest()
+        page, reached = visitor.page, set[str]()
+        page.evaluate("document.activeElement?.blur(); scrollTo(0, 0)")
+        for _ in range(400):
+            page.keyboard.press("Tab")
+            key = walk.js("focused", f"{ABOVE}, {PANELS}")
+            if not key and page.evaluate("document.activeElement === document.body"):
+                break
+            if key:
+                assert walk.js("ring"), f"nothing shows that {key} has the focus"
+            reached.add(key)
+        wanted = [
+            one for one in walk.find(f"{ABOVE}, {PANELS}") if one.tabs and not one.hidden and not one.disabled
+        ]
+        groups = {one.group for one in wanted if one.key in reached and one.group}
+        missed = {one.key for one in wanted if one.key not in reached and one.group not in groups}
+        assert missed == set(), name
+    visitor.close()
+
+
+# The walk itself --------------------------------------------------------------------------------------------
+
+SABOTAGE = {
+    ".options:not(:has(.block)) { display: none }": "is not to be seen",
+    "body::after { content: ''; position: fixed; inset: 0; z-index: 999 }": "it is covered",
+    "#analyse-method { pointer-events: none }": "it is covered",
+    "#analyse-method input { opacity: 0 }": "transparent",
+    "#analyse-method { display: none !important }": "it is hidden by div#analyse-method",
+}
+
+
+def test_the_walk_sees_what_a_hand_cannot_do(visitor: Visitor, ears: Ears) -> None:
+    visitor.load()
+    walk = Walk(visitor, Mouse(visitor.page), ears)
+
+    def only(control: Control) -> bool:
+        return control.key == "analyse-method | combobox | Method"
+
+    def found() -> dict[str, str]:
+        walk.tallies.clear()
+        walk.over("Analyse", PANELS, lambda: walk.open_tab("Analyse"), only)
+        return wrong(walk)
+
+    assert found() == {}
+    for rule, why in SABOTAGE.items():
+        sheet = visitor.page.add_style_tag(content=rule)
+        dead = found()
+        assert any(why in one for one in dead.values()), f"{rule}: {dead}"
+        sheet.evaluate("(node) => node.remove()")
+    visitor.page.evaluate(
+        "() => { window.fetch = () => new Promise(() => {}); }"
+    )  # nothing reaches the server
+    assert "did not hear" in found()["analyse-method | combobox | Method"]
+    visitor.complaints.clear()

@@ -27,9 +27,11 @@ class Visitor:
     """A person with a browser of their own; complaints are console errors, and requests that leave the
     machine."""
 
-    def __init__(self, browser: Browser, address: str, width: int = 1200):
+    def __init__(self, browser: Browser, address: str, width: int = 1200, touch: bool = False):
         self.address, self.complaints = address, list[str]()
-        self.context: BrowserContext = browser.new_context(viewport={"width": width, "height": 900})
+        self.context: BrowserContext = browser.new_context(
+            viewport={"width": width, "height": 900}, has_touch=touch
+        )
         self.context.set_default_timeout(15_000)
         self.page: Page = self.context.new_page()
         self.leaving = False
@@ -58,20 +60,46 @@ class Visitor:
         self.context.close()
         assert self.complaints == [], self.complaints
 
+    def press(self, target: Locator) -> None:
+        """Presses a thing in its visible middle, as a hand does: nothing may lie over it."""
+        target.scroll_into_view_if_needed()
+        box = target.bounding_box()
+        assert box is not None
+        assert box["width"] > 0
+        assert box["height"] > 0
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        assert target.evaluate(
+            "(node, [x, y]) => node.contains(document.elementFromPoint(x, y))"
+            " || Boolean(node.closest('label')?.contains(document.elementFromPoint(x, y)))",
+            [x, y],
+        ), f"{target} is covered"
+        self.page.mouse.click(x, y)
+
     def tab(self, name: str) -> None:
-        self.page.get_by_role("tab", name=name, exact=True).click()
+        """Opens a tab; where the row is too narrow for it, from the list behind the row."""
+        tab = self.page.get_by_role("tab", name=name, exact=True)
+        if not tab.is_visible():
+            self.press(self.page.get_by_label("More tabs"))
+        tab.click()
 
     def set(self, id: str, value: str) -> None:
+        """Writes into a box in place of what stands there, and leaves it."""
         box = self.page.locator(f"#{id} :is(input, textarea)").first
-        box.fill(value)
+        self.press(box)
+        self.page.keyboard.press("Control+a")
+        self.page.keyboard.press("Delete")
+        self.page.keyboard.insert_text(value)
         box.press("Tab")
 
     def choose(self, id: str, label: str) -> None:
-        """Takes an entry of a drop-down list."""
+        """Takes an entry of a drop-down list by mouse: the list must be seen."""
         box = self.page.locator(f"#{id} input").first
-        box.click()
-        box.fill(label)
-        box.press("Enter")
+        self.press(box)
+        entry = self.page.locator(f"#{box.get_attribute('aria-controls')}").get_by_role(
+            "option", name=label, exact=True
+        )
+        expect(entry).to_be_visible()
+        self.press(entry)
         expect(box).to_have_value(label)
 
     def load(self) -> None:

@@ -289,7 +289,7 @@
 
   let before = '';
   const walk = {
-    find, bring, cover, value, ring, focused, entries, entry, look, bounds, text, ticked, said, inner, handle, options, focus,
+    find, bring, cover, value, ring, focused, entries, entry, look, bounds, text, ticked, frames, said, inner, handle, options, focus,
     get: (selector, key) => get(selector, key) && true,
     /** Remembers the page as it is seen. */
     remember() { before = look(); },

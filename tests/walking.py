@@ -1,6 +1,5 @@
-"""A walk over everything that a person can operate on the page: found in the live page, pressed in its
-visible middle by mouse, by touch, or taken by keys, and judged by what can be seen then and what the server
-heard.
+"""A walk over everything that a person can operate on the page: found in the live page, pressed in its middle
+by mouse, by touch, or taken by keys, and judged by what can be seen then and what the server heard.
 
 What the walk knows of the page is in `walk.js`: nothing here names a control of ours. A test file that
 imports this is skipped where there is no Playwright.
@@ -161,12 +160,12 @@ class Walk:
             open.difference_update(self.ears.answered)
             return said is not None and not open and not self.ears.ticking and not session.lively
 
-        self.js("still", 30, 4000)
+        self.js("frames", 2)  # what was pressed is on its way to the server
         self.until(lambda: not session.lively, patience)
         if not self.until(idle, 4.0):
             self.stood.append(f"answers missing: {len(open)}, timers on: {len(self.ears.ticking)}")
             self.ears.ticking.clear()
-        self.js("still", 60, 4000)
+        self.js("still", 40, 4000)
         for _ in range(4):
             box = self.page.evaluate(
                 "document.querySelector('.toast-close')?.getBoundingClientRect().toJSON() ?? null"
