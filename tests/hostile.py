@@ -18,7 +18,7 @@ MODEL = ("card {m}", "evaluate --model {m} --text {t} --limit-tokens 64 --window
 GGUF = ("card {m}/x.gguf", "evaluate --model {m}/x.gguf --text {t} --limit-tokens 64 --window 16")
 READ = ("evaluate --model {m} --text {t} --limit-tokens 64 --window 16",)
 WRITE = ("generate --model {m} --prompt aaa --max-new-tokens 3",)
-PLAN = ("prune --model {m} --plan {m}/plan.json --text {t} --out {m}/out",)
+PLAN = ("prune --model {m} --plan {m}/plan.json --out {m}/../out",)
 ANALYSIS = ("plan --analysis {m}/analysis --ratio 0.2 --out {m}/new.json",)
 
 
@@ -522,6 +522,7 @@ SOME = (
     number("attention.head_count", 2),
     number("attention.head_count_kv", 1),
     ("llama.attention.layer_norm_rms_epsilon", 6, struct.pack("<f", 1e-6)),
+    ("tokenizer.ggml.model", 8, gguf_text("gpt2")),
 )
 EMBED = info("token_embd.weight", [16, 4])
 
@@ -576,16 +577,18 @@ GGUFS: dict[str, Case] = {
         "gguf of alignment 0": gguf(but(("general.alignment", 4, struct.pack("<I", 0))), EMBED, 1, size=4096),
         "gguf of version 1": gguf(SOME, EMBED, 1, version=1),
         "gguf of version 2^31": gguf(SOME, EMBED, 1, version=2**31),
-        "gguf of no architecture": gguf(SOME[1:], EMBED, 1),
-        "gguf of a number for architecture": gguf(but(("general.architecture", 10, b"\1" * 8)), EMBED, 1),
-        "gguf of no utf-8": gguf(but(("general.architecture", 8, gguf_text(b"\xff"))), EMBED, 1),
+        "gguf of no architecture": gguf(SOME[1:], EMBED, 1, size=4096),
+        "gguf of a number for architecture": gguf(
+            but(("general.architecture", 10, b"\1" * 8)), EMBED, 1, size=4096
+        ),
+        "gguf of no utf-8": gguf(but(("general.architecture", 8, gguf_text(b"\xff"))), EMBED, 1, size=4096),
         "gguf of 10^9 layers": gguf(but(number("block_count", 10**9)), EMBED, 1, size=4096),
         "gguf of 900 layers": gguf(but(number("block_count", 900)), EMBED, 1, size=4096),
         "gguf of the widest stream": gguf(but(number("embedding_length", 10**6)), EMBED, 1, size=4096),
         "gguf of 10^12 words": gguf(but(number("vocab_size", 10**12)), EMBED, 1, size=4096),
         "gguf of no heads": gguf(but(number("attention.head_count", 0)), EMBED, 1, size=4096),
         "gguf of layers in words": gguf(but(("llama.block_count", 8, gguf_text("x"))), EMBED, 1, size=4096),
-        "gguf of no tokenizer": gguf(SOME, EMBED, 1, size=4096),
+        "gguf of no tokenizer": gguf(SOME[:-1], EMBED, 1, size=4096),
         "gguf of an unknown tokenizer": gguf(
             but(("tokenizer.ggml.model", 8, gguf_text("evil"))), EMBED, 1, size=4096
         ),
@@ -688,6 +691,16 @@ PLANS: dict[str, Case] = {
     ),
 }
 
+SAID = {  # by the kind of file, what a refusal names
+    "tokenizer": r"okenizer",
+    "words": r"okenizer|_tokens|chat_template|cannot be loaded as",
+    "config": r"config\.json|slimllm\.json|cannot be loaded as|is not supported",
+    "generation": r"generation_config|cannot be loaded as",
+    "weights": r"\.safetensors|weight|config\.json' .*is damaged",
+    "gguf": r"x\.gguf",
+    "text": r"x\.(txt|jsonl|parquet)",
+    "plan": r"plan\.json|[Pp]lan |holds no readable analysis",
+}
 CASES: dict[str, Case] = {
     **{f"tokenizer: {name}": case for name, case in TOKENIZERS.items()},
     **{f"words: {name}": case for name, case in SETTINGS.items()},

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -119,7 +120,8 @@ def test_hostile_file_is_refused(name: str, command: str, copy: Path, runner: So
     assert "panicked" not in outcome.err
     if outcome.status:
         check_sentence(outcome.said)
-    assert not (copy / "out").exists()
+        assert re.search(hostile.SAID[name.split(":")[0]], outcome.said)
+    assert not (copy.parent / "out").exists()
 
 
 def test_hostile_files_are_a_hundred_and_more() -> None:
