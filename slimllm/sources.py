@@ -89,14 +89,12 @@ def check_folder(folder: Path, source: str) -> None:
                 f"'{source}' holds {len(packed)} GGUF files; name one of them, such as {packed[0]}."
             )
         raise Refusal(f"'{source}' holds no .safetensors weights; give a complete model folder.")
-    weight_files(folder, source)
-    for index in folder.glob("*.safetensors.index.json"):
-        lacking = [name for name in named_in(index, source) if not (folder / name).is_file()]
-        if lacking:
-            raise Refusal(
-                f"'{source}' lacks {len(lacking)} of its weight files, {lacking[0]} the first; complete the "
-                "download."
-            )
+    lacking = [file.name for file in weight_files(folder, source) if not file.is_file()]
+    if lacking:
+        raise Refusal(
+            f"'{source}' lacks {len(lacking)} of its weight files, {lacking[0]} the first; complete the "
+            "download."
+        )
 
 
 @dataclass(frozen=True)
@@ -305,8 +303,17 @@ def convert_gguf(file: Path, folder: Path) -> None:
     with whole.replace_folder(folder, unwritten, remedy) as scratch:
         model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
+        drop_made_up(scratch / "tokenizer.json", model.get_input_embeddings().num_embeddings)
         if not json.loads((scratch / "config.json").read_text()).get("model_type"):
             raise Refusal(f"'{file}' names no architecture; fetch it again.")
+
+
+def drop_made_up(file: Path, rows: int) -> None:
+    """Takes tokens that no row of the embedding belongs to out of a tokenizer.json: transformers adds one to
+    the tokens of every GGUF."""
+    tokenizer = json.loads(file.read_text(encoding="utf-8"))
+    tokenizer["added_tokens"] = [token for token in tokenizer["added_tokens"] if token["id"] < rows]
+    file.write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
 
 
 def unpacked(file: Path, config: Any, place: dict[str, Any]) -> Any:

@@ -170,7 +170,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "settings of the tokenizer that are cut off": (
         lambda f: (f / "tokenizer_config.json").write_text("{"),
-        "tokenizer of .* cannot be read",
+        "'tokenizer_config.json' of .* cannot be loaded",
     ),
     "whole numbers": (lambda f: alter(f, lambda t: eight_bit(t, torch.int8)), "weights of type I8"),
     "eight bits": (lambda f: alter(f, lambda t: eight_bit(t, torch.float8_e4m3fn)), "weights of type F8"),
