@@ -289,7 +289,7 @@ class Session:
         with self.lock:
             if locked is None:
                 locked = self.locked
-                plan = keep_locked(self.known, plan, self.locks)
+                plan = keep_locked(self.known, plan, self.locks) if locked else plan
             self.author = self.author if plan == self.present else ""
             self.history.push_step(Step(plan, locked), gesture)
             self.mark("plan", "locks")
