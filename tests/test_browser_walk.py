@@ -162,9 +162,9 @@ def report(walk: Walk, capsys: Any) -> None:
     ("hand", "width"),
     [
         pytest.param(Mouse, 1200, id="mouse"),
-        pytest.param(Finger, 1200, id="touch", marks=pytest.mark.slow),
-        pytest.param(Finger, 390, id="touch-narrow", marks=pytest.mark.slow),
-        pytest.param(Keys, 1200, id="keyboard", marks=pytest.mark.slow),
+        pytest.param(Finger, 1200, id="touch", marks=pytest.mark.soak),
+        pytest.param(Finger, 390, id="touch-narrow", marks=pytest.mark.soak),
+        pytest.param(Keys, 1200, id="keyboard", marks=pytest.mark.soak),
     ],
 )
 def test_everything_on_every_tab_answers_to_a_hand(
@@ -192,7 +192,7 @@ def test_everything_on_every_tab_answers_to_a_hand(
     visitor.close()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("state", ["fresh", "loaded", "analysed"])
 def test_everything_answers_on_the_way_there(
     browser: Browser, address: str, text_file: str, ears: Ears, state: str, capsys: Any
@@ -207,7 +207,7 @@ def test_everything_answers_on_the_way_there(
     visitor.close()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_tour_answers_to_a_hand_at_every_step(
     browser: Browser, address: str, ears: Ears, capsys: Any
 ) -> None:
@@ -232,7 +232,7 @@ def test_the_tour_answers_to_a_hand_at_every_step(
     visitor.close()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_tab_key_stops_at_everything(browser: Browser, address: str, text_file: str, ears: Ears) -> None:
     visitor = Visitor(browser, address)
     pruned(visitor, text_file)
