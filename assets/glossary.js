@@ -115,8 +115,10 @@
   tip.hidden = true;
   let shown = null;
 
-  function show(target) {
+  /** Shows the tip of a word; one that the keys brought lets the pointer through to what it covers. */
+  function show(target, byKey) {
     shown = target;
+    tip.style.pointerEvents = byKey ? 'none' : '';
     const keys = new Set(target.dataset.terms.split(' '));
     const list = [...new Map([...entries.values()].map((e) => [e.key, e])).values()].filter((e) => keys.has(e.key));
     tip.replaceChildren(...list.map(({name, words}) => {
@@ -159,7 +161,7 @@
     }
     document.body.append(hidden, tip);
     for (const kind of ['mouseover', 'focusin', 'click']) {
-      document.addEventListener(kind, (event) => termOf(event) && show(termOf(event)));
+      document.addEventListener(kind, (event) => termOf(event) && show(termOf(event), kind === 'focusin'));
     }
     // A word in a label explains itself: the cursor does not go on to the box, for that would close the explanation.
     document.addEventListener('click', (event) => termOf(event)?.closest('label') && event.preventDefault());

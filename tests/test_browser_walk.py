@@ -159,12 +159,14 @@ def report(walk: Walk, capsys: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("hand", "width"),
+    ("hand", "width", "brisk"),
     [
-        pytest.param(Mouse, 1200, id="mouse"),
-        pytest.param(Finger, 1200, id="touch", marks=pytest.mark.slow),
-        pytest.param(Finger, 390, id="touch-narrow", marks=pytest.mark.slow),
-        pytest.param(Keys, 1200, id="keyboard", marks=pytest.mark.slow),
+        pytest.param(Mouse, 1200, True, id="mouse"),
+        pytest.param(Mouse, 1200, False, id="mouse-every-word", marks=pytest.mark.soak),
+        pytest.param(Mouse, 390, False, id="mouse-narrow", marks=pytest.mark.soak),
+        pytest.param(Finger, 1200, False, id="touch", marks=pytest.mark.soak),
+        pytest.param(Finger, 390, False, id="touch-narrow", marks=pytest.mark.soak),
+        pytest.param(Keys, 1200, False, id="keyboard", marks=pytest.mark.soak),
     ],
 )
 def test_everything_on_every_tab_answers_to_a_hand(
@@ -174,12 +176,13 @@ def test_everything_on_every_tab_answers_to_a_hand(
     ears: Ears,
     hand: type[Hand],
     width: int,
+    brisk: bool,
     monkeypatch: pytest.MonkeyPatch,
     capsys: Any,
 ) -> None:
     visitor = Visitor(browser, address, width, touch=hand is Finger)
     pruned(visitor, text_file)
-    walk = Walk(visitor, hand(visitor.page), ears, EXCUSED)
+    walk = Walk(visitor, hand(visitor.page), ears, EXCUSED, brisk)
     for name in TABS:
         walk.tab(name)
     stop_all(walk, Hold(monkeypatch))
@@ -192,7 +195,7 @@ def test_everything_on_every_tab_answers_to_a_hand(
     visitor.close()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("state", ["fresh", "loaded", "analysed"])
 def test_everything_answers_on_the_way_there(
     browser: Browser, address: str, text_file: str, ears: Ears, state: str, capsys: Any
@@ -207,7 +210,7 @@ def test_everything_answers_on_the_way_there(
     visitor.close()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_tour_answers_to_a_hand_at_every_step(
     browser: Browser, address: str, ears: Ears, capsys: Any
 ) -> None:
@@ -232,7 +235,7 @@ def test_the_tour_answers_to_a_hand_at_every_step(
     visitor.close()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_tab_key_stops_at_everything(browser: Browser, address: str, text_file: str, ears: Ears) -> None:
     visitor = Visitor(browser, address)
     pruned(visitor, text_file)

@@ -133,8 +133,10 @@
     const mark = plot.querySelector('.cartesianlayer path.point, .cartesianlayer .point path');
     if (mark) return middle(mark.getBoundingClientRect());
     const line = plot.querySelector('.cartesianlayer .js-line');
-    if (!line) return {};
-    const {x, y} = line.getPointAtLength(line.getTotalLength() / 2).matrixTransform(line.getScreenCTM());
+    const ends = [...(line?.getAttribute('d') ?? '').matchAll(/[ML]([\d.-]+),([\d.-]+)/g)];
+    if (!ends.length) return {};
+    const [, across, down] = ends[ends.length >> 1].map(Number);
+    const {x, y} = new DOMPoint(across, down).matrixTransform(line.getScreenCTM());
     return {x, y};
   }
 
@@ -263,58 +265,59 @@
     return {...at, free: option.contains(hit)};
   }
 
-  // What the page asks the server, until the test has seen it answered.
-  const asked = new Set();
+  // Questions to the server that are not answered yet.
   let asking = 0;
   const ask = window.fetch;
   window.fetch = async (...given) => {
-    if (!new URL(given[0]?.url ?? given[0], location.href).pathname.endsWith('/queue/join')) return ask(...given);
+    if (!/\/(run\/|queue\/join$)/.test(new URL(given[0]?.url ?? given[0], location.href).pathname)) return ask(...given);
     asking += 1;
     try {
-      const answer = await ask(...given);
-      if (answer.ok) asked.add((await answer.clone().json()).event_id);
-      return answer;
+      return await ask(...given);
     } finally {
       asking -= 1;
     }
   };
 
-  /** The events that were asked for since the last call; null while one is on its way. */
-  function said() {
-    if (asking) return null;
-    const list = [...asked];
-    asked.clear();
-    return list;
-  }
+  const asked = () => asking;
 
   let before = '';
+  let drawn = 0;
+  new MutationObserver(() => { drawn += 1; }).observe(document, {subtree: true, childList: true, attributes: true, characterData: true});
+
+  /** A number that changes with whatever is drawn or entered. */
+  const moves = () => [drawn, document.activeElement?.value, document.activeElement?.checked].join();
+
   const walk = {
-    find, bring, cover, value, ring, focused, entries, entry, look, bounds, text, ticked, frames, said, inner, handle, options, focus,
+    find, bring, cover, value, ring, focused, entries, entry, look, bounds, text, ticked, frames, asked, inner, handle, options, focus,
     get: (selector, key) => get(selector, key) && true,
     /** Remembers the page as it is seen. */
     remember() { before = look(); },
     /** Settles as soon as the page looks another way than remembered: true; false after `patience` ms. */
     changed: (patience) => new Promise((done) => {
       const end = performance.now() + patience;
+      let last = -1;
+      let looks = 0;
       const again = () => {
-        if (look() !== before) done(true);
+        const now = moves();
+        if ((now !== last || (looks += 1) % 8 === 0) && look() !== before) done(true);
         else if (performance.now() > end) done(false);
-        else setTimeout(again, 25);
+        else setTimeout(again, 15);
+        last = now;
       };
       again();
     }),
-    /** Settles once nothing moves any more: nothing changed for `quiet` ms. */
+    /** Settles once nothing was drawn for `quiet` ms, and nothing is on its way to the server or back. */
     still: (quiet, patience) => new Promise((done) => {
       const end = performance.now() + patience;
-      let last = look();
+      let last = moves();
       let since = performance.now();
       const again = () => {
-        const now = look();
-        if (now !== last) [last, since] = [now, performance.now()];
-        if (performance.now() - since > quiet || performance.now() > end) done(now === last);
-        else setTimeout(again, 25);
+        const now = moves();
+        if (now !== last || asking) [last, since] = [now, performance.now()];
+        if (performance.now() - since > quiet || performance.now() > end) done(!asking);
+        else setTimeout(again, 10);
       };
-      again();
+      requestAnimationFrame(again);
     }),
   };
   window.walk = walk;

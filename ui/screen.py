@@ -260,7 +260,8 @@ class Screen:
             return event.act(session, entered) if entered else None
         finally:
             for view, old, now, held in zip(views, shown, sent, event.values(session), strict=True):
-                if now == held and not old.overtook(heard):
+                # a box that was emptied is about to be filled: to draw it would mix with what is typed
+                if (now == held or now is None) and not old.overtook(heard):
                     seen[view] = (self.views[view].token(session), time.monotonic())
                 else:  # refused, or changed elsewhere: the control goes back to what holds
                     seen.pop(view, None)

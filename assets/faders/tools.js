@@ -43,7 +43,7 @@ function paintTools() {
   }
   number.disabled = shut;
   auto.disabled = shut || !automatic || isAutomatic(site, layer);
-  copy.disabled = layer === bank.layers.length - 1 || (solo !== '' && solo !== site);
+  copy.disabled = (solo !== '' && solo !== site) || !leftToCopy(site, layer);
   lock.textContent = value.locked[layer] ? 'Unlock' : 'Lock';
   lock.setAttribute('aria-pressed', String(value.locked[layer]));
 }
@@ -135,6 +135,13 @@ function copyRight(site, layer) {
   const share = value[WORDS[site].key][layer] / dense(site, layer);
   for (let next = layer + 1; next < bank.layers.length; next += 1) setShare(site, next, share);
   release();
+}
+
+/** Whether a layer after this one has another share than it would get. */
+function leftToCopy(site, layer) {
+  const counts = value[WORDS[site].key];
+  const share = counts[layer] / dense(site, layer);
+  return counts.some((kept, next) => next > layer && !value.locked[next] && kept !== snap(site, next, share * dense(site, next)));
 }
 
 /** Gives the next layer the same share, and goes there. */
