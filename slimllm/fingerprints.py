@@ -21,7 +21,8 @@ WHOLE = 1 << 26  # bytes up to which everything is read; beyond, samples of ever
 PIECE, PIECES = 1 << 13, 8  # bytes of a sample, and samples per tensor
 BLOCKS = 4096  # samples of a file whose tensors are not known
 HEADER = 1 << 22  # bytes at the beginning of such a file that are read in any case
-DECIDING = ("moments", "gram", "crew", "families", "modeling_slim")  # modules that decide what moments are
+# modules that decide what moments are
+DECIDING = ("moments", "gram", "heldout", "crew", "families", "modeling_slim")
 
 
 @dataclass(frozen=True)
