@@ -124,7 +124,7 @@ def test_a_pruned_model_in_memory_is_not_the_one_it_came_from(page: Path, tmp_pa
     pruned = pipeline.finish(
         pipeline.prune(subject, planning.told(analysis, plan), texts.text(str(page)))
     ).subject
-    assert pruned.origin is subject.origin
+    assert pruned.read_from is subject.read_from
     assert pruned.fingerprint != subject.fingerprint
     model = pruned.model
     model.model.layers[1].mlp.down_proj.weight = torch.nn.Parameter(torch.zeros(48, 96), requires_grad=False)
@@ -235,6 +235,7 @@ def test_the_plan_command_says_that_weights_have_changed(page: Path, tmp_path: P
             align=1,
             count="decoder",
             same_width=False,
+            named={},
         )
         commands.plan(given, Report())  # type: ignore[arg-type]
 

@@ -14,7 +14,7 @@ import torch
 import transformers
 
 import slimllm
-from slimllm import evaluate, memory, models, pipeline, shelf, texts
+from slimllm import evaluate, memory, models, pipeline, shelf, texts, weights
 from slimllm.lending import OnDisk, is_lent, opened
 from slimllm.models import Subject
 from slimllm.places import home
@@ -235,7 +235,7 @@ def test_a_spread_model_answers_as_the_whole_one(tiny_folder: Path, monkeypatch:
         given.update(how)
         return plain(*args, **how)
 
-    monkeypatch.setattr(models, "place_of", lambda *_: "spread")
+    monkeypatch.setattr(weights, "place_of", lambda *_: "spread")
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", seen)
     subject = models.load(str(tiny_folder), dtype="float32", device="cpu", spread=True)
     assert given["device_map"] == "auto"

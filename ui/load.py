@@ -82,7 +82,7 @@ def draw_card(session: Session) -> str:
     notes = "".join(note("info", words) for words in session.loaded.subject.notes)
     return (
         f'<div class="card"><h3>{safe(session.loaded.subject.source)}</h3><dl class="facts">{facts}</dl>'
-        f"{notes}{parts_bar(shape)}"
+        f"{parts_bar(shape)}{notes}"
         f'<div class="pair"><div><h4>What can be pruned</h4><ul>{items(prunable(session.loaded))}</ul></div>'
         f"<div><h4>What can be taken away</h4><ul>{items(exports(session.loaded))}</ul></div></div></div>"
     )
