@@ -31,7 +31,7 @@ def person(browser: Browser, address: str, text_file: str) -> Iterator[Visitor]:
     """Somebody whose model is loaded and analysed with SlimLLM on 12 × 128 tokens."""
     visitor = Visitor(browser, address)
     visitor.load()
-    visitor.page.click("#analyse-next")
+    visitor.page.click("#load-next")
     visitor.choose("analyse-method", "SlimLLM")
     for id, value in {"text": text_file, **FORM}.items():
         visitor.set(f"analyse-{id}", value)
@@ -170,7 +170,7 @@ def test_a_running_job_is_seen_after_a_reload_and_in_another_tab(
     expect(page.locator("#compare-progress")).to_contain_text("so far")
     expect(page.locator("#compare-stop")).to_be_enabled()
     second = another_tab(person)
-    expect(second.locator("#load-progress")).to_contain_text("Comparison is going on")
+    expect(second.locator("#load-progress")).to_contain_text("Pruning and comparing is going on")
     expect(second.locator("#load-progress")).to_contain_text("so far")
     second.get_by_role("tab", name="Compare", exact=True).click()
     expect(second.locator("#compare-progress")).to_contain_text("so far")
