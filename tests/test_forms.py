@@ -33,7 +33,7 @@ class Page:
     def __init__(self, screen: Screen, session: Session):
         self.screen, self.session, self.seen = screen, session, dict[Any, Any]()
         self.shows = dict[Any, Any]()
-        self.take(*screen._attach(session.id, "", self.seen)[:-1])
+        self.take(*screen._attach(session.id, "", self.seen, None)[:-1])  # type: ignore[arg-type]
 
     def take(self, notice: Any, timer: Any, soon: Any, _: Any, *updates: Any, tabs: Any = None) -> None:
         """Draws an answer."""
@@ -190,7 +190,7 @@ def test_a_fader_moved_on_an_old_page_leaves_the_others_as_they_are(planned: Ses
     tune.move_faders(planned, value | {"channels": stale, "touched": {"mlp 1"}}, False)
     assert planned.plan.channels[:2] == (first, second)
     tune.move_faders(planned, value | {"locked": [True] * 4, "touched": {"lock 2"}}, False)
-    assert planned.locked == [False, False, True, False]
+    assert planned.locked == {2}
     assert planned.plan.channels[:2] == (first, second)
 
 
