@@ -117,8 +117,8 @@ def analyse(bench: Bench, name: str, options: dict[str, Any]) -> Analysis:
 def moments_of(bench: Bench, key: dict[str, Any]) -> None:
     """Collects the moments unless they lie there, so that every method's own seconds are of equal kind."""
     folder, digest = bench.out / "moments", cells.key_digest(key)
-    stamp = folder / "bench.json"
-    if stamp.is_file() and json.loads(stamp.read_text())["digest"] == digest:
+    stamp = bench.out / "moments.stamp.json"
+    if folder.is_dir() and stamp.is_file() and json.loads(stamp.read_text())["digest"] == digest:
         return
     shutil.rmtree(folder, ignore_errors=True)
     say("collecting the moments …")
