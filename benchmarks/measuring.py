@@ -18,6 +18,7 @@ from torch import Tensor
 from benchmarks import cells
 from benchmarks.cells import Cells, Row
 from slimllm import evaluate, models, pipeline, planning, store, texts, whole
+from slimllm.analysis_files import holds_moments
 from slimllm.answers import plain
 from slimllm.types import Analysis, Calibration, Refusal
 
@@ -117,10 +118,11 @@ def analyse(bench: Bench, name: str, options: dict[str, Any]) -> Analysis:
 def moments_of(bench: Bench, key: dict[str, Any]) -> None:
     """Collects the moments unless they lie there, so that every method's own seconds are of equal kind."""
     folder, digest = bench.out / "moments", cells.key_digest(key)
-    stamp = folder / "bench.json"
-    if stamp.is_file() and json.loads(stamp.read_text())["digest"] == digest:
+    stamp = bench.out / "moments-of.json"  # beside them, for nothing else may be among them
+    if stamp.is_file() and folder.is_dir() and json.loads(stamp.read_text())["digest"] == digest:
         return
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.is_dir() and holds_moments(folder):
+        shutil.rmtree(folder)
     say("collecting the moments …")
     analyse(bench, cells.FLOOR, {})
     whole.write_text(stamp, json.dumps({"digest": digest}))
