@@ -111,6 +111,15 @@ def spread(model: Any, ids: Any, logits: Any) -> Iterator[tuple[str, Any]]:
             yield f"{kind} attention, a padded batch and {name}", torch.stack(off).max()
 
 
+def round_buffers(model: Any, dtypes: dict[str, str]) -> None:
+    """Rounds the buffers of these names to these dtypes, in which the model in memory computed them."""
+    import torch
+
+    for name, buffer in model.named_buffers():
+        if name in dtypes:
+            buffer.copy_(buffer.to(getattr(torch, dtypes[name])))
+
+
 def answer(folder: str, out: str, job: dict[str, Any]) -> None:
     """Loads a folder, lets it continue a prompt, and writes what it said."""
     import safetensors.torch
@@ -122,6 +131,7 @@ def answer(folder: str, out: str, job: dict[str, Any]) -> None:
     if tokenizer is not None:
         found["words"] = torch.tensor(tokenizer(job["sample"]).input_ids)
     model.generation_config = transformers.GenerationConfig()
+    round_buffers(model, job["buffers"])
     prompt = (torch.arange(job["prompt"]) * 7919 % model.config.vocab_size)[None]
     prompt[0, : len(job["begins_with"])] = torch.tensor(job["begins_with"], dtype=torch.long)
     mask = torch.ones_like(prompt)

@@ -33,13 +33,15 @@ OTHERWISE = 10  # tolerances between ways to read the same, which sum in other o
 class How:
     """How a checkpoint is compared: in float32 if `exact`, else in the `dtype` of the model in memory; over
     `new` generated tokens, with its modules in these `places` – everything in memory where there are none.
-    The prompt begins with these ids, as a text of the model's tokenizer does."""
+    The prompt begins with these ids, as a text of the model's tokenizer does. `buffers` that the model in
+    memory holds in a narrower dtype than float32 are rounded to it, by name."""
 
     exact: bool = True
     new: int = NEW
     places: Mapping[str, str] = field(default_factory=dict)
     dtype: str = "float32"
     begins_with: tuple[int, ...] = ()
+    buffers: Mapping[str, str] = field(default_factory=dict)
 
 
 EVERYTHING = How()
@@ -75,6 +77,7 @@ def reload_elsewhere(
             "new": how.new,
             "places": dict(how.places),
             "begins_with": list(how.begins_with),
+            "buffers": dict(how.buffers),
         }
         quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "CUDA_VISIBLE_DEVICES": ""}
         env = {**os.environ, **quiet, "HF_MODULES_CACHE": str(place / "modules")}
@@ -101,8 +104,14 @@ def how_of(subject: Subject) -> How:
     begins_with = subject.beginning.ids
     dtype = str(subject.dtype).removeprefix("torch.")
     if not is_lent(subject.model):
-        exact = subject.shape.parameters <= LARGE
-        return How(exact, dtype="float32" if exact else dtype, begins_with=begins_with)
+        if subject.shape.parameters > LARGE:
+            return How(False, dtype=dtype, begins_with=begins_with)
+        narrow = {
+            name: str(buffer.dtype).removeprefix("torch.")
+            for name, buffer in subject.model.named_buffers()
+            if buffer.dtype in (torch.bfloat16, torch.float16)
+        }
+        return How(begins_with=begins_with, buffers=narrow)
     above, _, layers = subject.family.layers.rpartition(".")
     named = [
         (prefix, name)

@@ -26,7 +26,8 @@ def check_target(folder: str | Path, source: str = "") -> Path:
             raise Refusal(f"'{folder}' is a file; name a folder to export to.")
         if relation := overlap(folder, source):
             raise Refusal(
-                f"'{folder}' {relation} where the model '{source}' comes from; choose another folder."
+                f"'{folder}' {relation} the place that the model '{source}' comes from; choose another "
+                "folder."
             )
         check_content(folder)
         ground = next(place for place in folder.parents if place.exists())

@@ -104,7 +104,7 @@ def test_a_model_is_never_written_over(
     model, out = SAME[case](export)
     before = contents(export.parent)
     said = refusal(capsys, *command.split(), "--model", model, "--text", page, *READING, "--out", out)
-    assert f"where the model '{model}' comes from; choose another folder." in said
+    assert f"the place that the model '{model}' comes from; choose another folder." in said
     assert contents(export.parent) == before
 
 
@@ -112,7 +112,7 @@ def test_a_model_is_never_written_over_by_the_library(export: Path) -> None:
     subject = models.load(str(export), device="cpu", dtype="float32")
     again = prune(subject, [([0, 1], 30)] * 3)
     before = contents(export)
-    with pytest.raises(Refusal, match="where the model"):
+    with pytest.raises(Refusal, match="the place that the model"):
         slimllm.save(again, export)
     assert contents(export) == before
     assert slimllm.save(again, export.parent / "b").verified, "beside it there is room"
@@ -121,7 +121,7 @@ def test_a_model_is_never_written_over_by_the_library(export: Path) -> None:
 def test_a_mounted_folder_is_what_is_mounted_there(export: Path) -> None:
     (export.parent / "mounted").mkdir()
     with mounted(export.parent / "mounted", "--bind", str(export)) as there:
-        with pytest.raises(Refusal, match="where the model"):
+        with pytest.raises(Refusal, match="the place that the model"):
             targets.check_target(there, str(export))
         with pytest.raises(Refusal, match="is a mount point"):
             targets.check_target(there)
@@ -134,10 +134,10 @@ def test_only_the_file_is_the_model_where_a_gguf_is_named(tmp_path: Path, export
         (many / name).write_bytes(b"GGUF")
     targets.check_target(many / "small", str(many / "one.gguf"))
     shutil.copy(many / "one.gguf", export / "one.gguf")
-    with pytest.raises(Refusal, match="where the model"):
+    with pytest.raises(Refusal, match="the place that the model"):
         targets.check_target(export, str(export / "one.gguf"))
     (many / "two.gguf").unlink()
-    with pytest.raises(Refusal, match="where the model"):
+    with pytest.raises(Refusal, match="the place that the model"):
         targets.check_target(many / "small", str(many))
 
 
