@@ -77,7 +77,9 @@ class Visitor:
 
     def tab(self, name: str) -> None:
         """Opens a tab; where the row is too narrow for it, from the list behind the row."""
-        tab = self.page.get_by_role("tab", name=name, exact=True)
+        tab, some = self.page.get_by_role("tab", name=name, exact=True), self.page.get_by_role("tab").first
+        expect(some).to_be_visible()  # before that, the row has not been laid out
+        settled(self)
         if not tab.is_visible():
             self.press(self.page.get_by_label("More tabs"))
         tab.click()
