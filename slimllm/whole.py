@@ -150,6 +150,8 @@ def made_and_held(make: Callable[[], Path], shared_name: bool = False) -> Iterat
             except BlockingIOError:
                 if shared_name:
                     raise
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
                 continue
             except OSError:  # a file system without locks, on which nothing is swept either
                 pass

@@ -13,7 +13,7 @@ import torch
 from slimllm import planning
 from slimllm.types import Refusal
 from tests.synthetic import synthetic_analysis
-from ui import analyse, tune
+from ui import analyse, notice, tune
 from ui.app import Settings, build
 from ui.forms import Form, Shown
 from ui.notice import CHANGED, Told
@@ -201,7 +201,8 @@ def test_a_rule_changed_on_an_old_page_leaves_the_dial_as_it_is(planned: Session
     assert tune.rules_of(planned)[:2] == [0.1, "none"]
 
 
-def test_the_plan_of_another_page_is_told_once(planned: Session) -> None:
+def test_the_plan_of_another_page_is_told_once(planned: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notice, "GESTURE", 0.0)  # what was told has been read
     screen = screen_of_the_app()
     one, other = Page(screen, planned), Page(screen, planned)
     dial = next(each for each in screen.events if getattr(each.act, "__name__", "") == "change_rules")

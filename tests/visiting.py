@@ -89,8 +89,10 @@ class Visitor:
         box = self.page.locator(f"#{id} :is(input, textarea)").first
         self.press(box)
         self.page.keyboard.press("Control+a")
-        self.page.keyboard.press("Delete")
-        self.page.keyboard.insert_text(value)
+        if value:
+            self.page.keyboard.insert_text(value)
+        else:
+            self.page.keyboard.press("Delete")
         box.press("Tab")
 
     def choose(self, id: str, label: str) -> None:

@@ -269,7 +269,7 @@ def checked(payload: Any, bank: Mapping[str, Any] | None) -> Value:
     turn = payload.get("turn")
     numbered = {"turn": turn} if isinstance(turn, int) and 0 <= turn < MAX_TURN else {}
     touched = payload.get("touched")
-    moved = {"touched": set(map(str, touched))} if isinstance(touched, list) else {}
+    moved = {"touched": sorted({str(what) for what in touched})} if isinstance(touched, list) else {}
     return {"heads": heads, "channels": channels, "locked": locked, **numbered, **moved}
 
 

@@ -3,6 +3,8 @@ changed in another tab. And what the tabs of one browser tell each other."""
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,6 +14,7 @@ from ui.own import EXACT
 from ui.session import Session
 from ui.theme import ASSETS
 
+GESTURE = 2.0  # seconds for which news stay: the events of one gesture must not take them away at once
 CHANGED = "The plan was changed in another tab of your browser; this is the new one."
 
 
@@ -65,6 +68,11 @@ def tell(seen: Seen, session: Session, words: str, kind: str) -> None:
     seen["told"] = (words, kind, session.acts)
 
 
+def is_fresh(seen: Seen) -> bool:
+    """Whether a page was told news so lately that they may not have been read."""
+    return time.monotonic() - seen.get("news", -math.inf) < GESTURE
+
+
 def tell_what_happened(seen: Seen, session: Session) -> bool:
     """Says once that a job failed, or that the plan was changed elsewhere, and whether there was such news; a
     page that has just been opened is told nothing of what was before."""
@@ -76,5 +84,6 @@ def tell_what_happened(seen: Seen, session: Session) -> bool:
     if first or not (new_failure or new_plan):
         seen.setdefault("told", ("", "info", session.acts))
         return False
+    seen["news"] = time.monotonic()
     tell(seen, session, *((failed.error, "bad") if failed and new_failure else (CHANGED, "info")))
     return True

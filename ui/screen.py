@@ -26,7 +26,7 @@ from slimllm.types import Refusal
 from ui.events import visitor_of
 from ui.forms import Shown
 from ui.jobs import sentence
-from ui.notice import Notice, notice_of, tell, tell_what_happened
+from ui.notice import Notice, is_fresh, notice_of, tell, tell_what_happened
 from ui.own import tame
 from ui.page_identity import OPENED, REMEMBER
 from ui.registry import REGISTRY
@@ -224,7 +224,8 @@ class Screen:
         session = REGISTRY.open(id)
         tab, refused = None, ""
         with session.drawing:  # pages of one session act one after the other, each on what the last one left
-            news, before = tell_what_happened(seen, session), session.present
+            before = session.present
+            tell_what_happened(seen, session)
             try:
                 session.notes.pop(event.page, None)
                 tab = self._act(session, seen, event, [tame(value) for value in values])
@@ -240,7 +241,7 @@ class Screen:
             session.mark("notes")
             if session.present is not before:
                 session.author = seen["page"]
-            if refused or not news:
+            if refused or not is_fresh(seen):
                 tell(seen, session, refused, "bad")
             return self.refresh(session, seen, tabs, tab, acted=True)
 
