@@ -21,7 +21,12 @@
     try {
       const answer = await ask(url, {...options, signal: given.signal});
       const body = await answer.arrayBuffer();
-      if (answer.status >= 500 && !answer.headers.has('x-slimllm-answer')) throw new TypeError(`Answered with ${answer.status}`);
+      const ours = answer.headers.has('x-slimllm-answer');
+      if (!ours && (answer.ok || answer.status >= 500)) throw new TypeError(`Answered with ${answer.status}`);
+      // Chromium takes an answer that broke off within its head, or right behind it, for a whole one.
+      const said = answer.headers.get('content-length');
+      const packed = answer.headers.has('content-encoding');
+      if (said !== null && !packed && body.byteLength !== Number(said)) throw new TypeError('The answer broke off');
       return new Response(body, {status: answer.status, headers: answer.headers});
     } finally {
       clearTimeout(timer);

@@ -393,6 +393,7 @@ def test_a_finger_that_scrolls_over_the_faders_edits_nothing(visit: Open, app: A
         at = page.evaluate("scrollY")
         slide(page, spot(page, "mlp", layer, share), -60)
         page.wait_for_function(f"scrollY > {at}")
+    page.wait_for_timeout(500)  # it has come to rest
     page.touchscreen.tap(*spot(page, "mlp", 2, 0.1))
     expect(page.locator(".fd-selected")).to_have_text("Layer 2, MLP")
     now = page.evaluate("[...document.querySelectorAll('[role=slider]')].map((f) => f.ariaValueNow)")
