@@ -46,7 +46,7 @@ def test_ddp_stopped_half_way_leaves_the_dense_model_unchanged_and_says_so(
     visitor.set("analyse-samples", "8")
     visitor.set("analyse-length", "32")
     visitor.set("analyse-option-ddp-steps", "20000")
-    expect(page.locator("#analyse-preflight")).to_contain_text("trains its gates for 20,000 steps")
+    expect(page.locator("#analyse-preflight")).to_contain_text("training its gates, for 20,000 steps")
     page.click("#analyse-button")
     expect(page.locator("#analyse-training .main-svg").first).to_be_visible()
     expect(page.locator("#analyse-progress")).to_contain_text("of the channels")

@@ -76,7 +76,7 @@ function begin(event, site, row) {
   const at = where(event, box);
   const kept = value[WORDS[site].key][at.layer] / dense(site, at.layer);
   drag = {
-    site, box, layer: at.layer, last: null, moved: false, id: event.pointerId, late: false,
+    site, box, layer: at.layer, last: null, moved: false, id: event.pointerId, late: null,
     touch, offset: kept - at.share, // a finger moves the handle from wherever it took it
     before: {heads: [...value.heads], channels: [...value.channels]},
   };
@@ -98,7 +98,7 @@ function finish(row) {
   const {late} = drag;
   flush();
   drag = null;
-  if (late) accept();
+  if (late) accept(late);
   if (late && sent.length) resend();
   else release();
 }

@@ -17,9 +17,8 @@ function unheard(given) {
 }
 
 /** Takes what Python sent; what it had not heard of yet stays as the hand left it. */
-function accept() {
+function accept(given = props.value) {
   const mine = value;
-  const given = props.value;
   const rebuilt = !nodes || props.bank !== text;
   if (!props.bank || !given?.heads) return empty();
   if (rebuilt) bank = JSON.parse(props.bank);
@@ -64,7 +63,7 @@ function empty() {
 root.setAttribute('role', 'group');
 root.setAttribute('aria-label', props.caption ?? '');
 watch(['value', 'bank'], () => {
-  if (drag) drag.late = true;
+  if (drag) drag.late = props.value; // what the hand says meanwhile takes its place there
   else {
     accept();
     if (sent.length) resend();
