@@ -166,6 +166,32 @@ def test_protected_and_forced_units_limit_the_faders(tuner: Visitor, tmp_path: P
     expect(page.locator("#tune-faders .fd-guard")).to_have_count(2)
 
 
+def test_a_layer_that_is_forced_out_says_where_and_moves_for_no_hand(tuner: Visitor, tmp_path: Path) -> None:
+    page = tuner.page
+    with page.expect_download() as saved:
+        page.click("#tune-save")
+    plan = json.loads(Path(saved.value.path()).read_text())
+    layer, (heads, _, channels) = 1, plan["widths"][1]
+    plan["heads"][layer] = plan["channels"][layer] = 0
+    plan["forced"] = [
+        {"layer": layer, "site": site, "index": i}
+        for site, units in (("attention", heads), ("mlp", channels))
+        for i in range(units)
+    ]
+    file = tmp_path / "plan.json"
+    file.write_text(json.dumps(plan))
+    page.get_by_test_id("Load plan-upload-button").set_input_files(file)
+    expect(page.locator("#tune-intro")).to_contain_text("The plan is loaded")
+    for site in ("attention", "mlp"):
+        fader = tuner.fader(site, layer)
+        expect(fader).to_have_attribute("aria-disabled", "true")
+        expect(tuner.fader(site, 0)).to_have_attribute("aria-disabled", "false")
+        tuner.press(fader)
+        expect(page.locator("#tune-faders")).to_contain_text("forced out on Analyse")
+        expect(page.get_by_test_id("fader-number")).to_be_disabled()
+        shown(tuner, site, layer, 0)
+
+
 def test_balance_moves_what_goes_between_attention_and_mlp(tuner: Visitor) -> None:
     page, slider = tuner.page, tuner.page.locator("#tune-balance")
     settled(tuner)

@@ -5,17 +5,15 @@ What is operated is found in the live page (`walk.js`), so a new control is part
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from slimllm.types import Progress
 from tests.hands import Finger, Hand, Keys, Mouse
+from tests.hearing import Ears, Hold
 from tests.visiting import BROWSER, Browser, Visitor, expect
-from tests.walking import ABOVE, PANELS, Control, Ears, Walk
-from ui.jobs import Job
+from tests.walking import ABOVE, PANELS, Control, Walk
 from ui.story import STEPS
 
 pytestmark = BROWSER
@@ -46,6 +44,8 @@ def analysed(visitor: Visitor, text: str) -> None:
         visitor.set(f"compare-{name}", value)
     for label in page.locator("#compare-methods label").all():
         label.locator("input").set_checked(label.inner_text().strip() in ("Magnitude", "Random"))
+    visitor.tab("Analyse")
+    visitor.choose("analyse-second", "Magnitude")
     visitor.tab("Tune")
     page.locator("#tune-preview-auto input").uncheck()  # or every change would be waited for
 
@@ -100,57 +100,15 @@ def never(walk: Walk) -> set[str]:
     return {key for key in found - operated if not walk.excuse(key)}
 
 
-class Hold:
-    """Lets every job wait at its first step until it is stopped, as long as `on`."""
-
-    def __init__(self, patch: pytest.MonkeyPatch):
-        self.on, self.there = False, threading.Event()
-        note = Job.note
-
-        def held(job: Job, progress: Progress) -> None:
-            note(job, progress)
-            if self.on:
-                self.there.set()
-                job.stopping.wait(30)
-
-        patch.setattr(Job, "note", held)
-
-
-def stop_all(walk: Walk, hold: Hold) -> None:
-    """Starts once more each job that the walk has found, and operates what only a running job allows."""
-    for name, starts in walk.starts.items():
-        for key in sorted(starts):
-            walk.open_tab(name)
-            walk.rest()
-            hold.on = True
-            stop_one(walk, name, key, hold)
-            hold.on = False
-            walk.rest()
-
-
-def stop_one(walk: Walk, name: str, key: str, hold: Hold) -> None:
-    """Starts one job by its button and presses what has come to life: it must stop the job."""
-    tally, session = walk.tallies[name], walk.session
-    start = next((one for one in walk.find(PANELS) if one.key == key), None)
-    if start is None or start.disabled:
-        return
-    hold.there.clear()
-    assert walk.press(PANELS, start) == "", key
-    walk.until(hold.there.is_set)
-
-    def brought() -> list[Control]:
-        return [
-            one for one in walk.find(PANELS) if not one.disabled and one.key in tally.barred - tally.operated
-        ]
-
-    walk.until(lambda: any(one.itself.endswith("stop") for one in brought()), 3.0)
-    for control in brought():
-        tally.operated.add(control.key)
-        why = walk.press(PANELS, control)
-        if not why and not walk.until(lambda: session.job is not None and session.job.stopping.is_set()):
-            why = "the job goes on"
-        if why:
-            tally.wrong[f"{key} > {control.key}"] = why
+def release(walk: Walk) -> None:
+    """Releases the layer that the walk has forced out: nothing can move its faders."""
+    layers = next(one for one in walk.find(PANELS) if one.key.startswith("analyse-layers | plot"))
+    assert walk.press(PANELS, layers) == ""
+    walk.rest()
+    walk.visitor.press(walk.page.locator("#analyse-clear"))
+    walk.rest()
+    assert walk.session.plan is not None
+    assert walk.session.plan.forced == ()
 
 
 def report(walk: Walk, capsys: Any) -> None:
@@ -182,10 +140,14 @@ def test_everything_on_every_tab_answers_to_a_hand(
 ) -> None:
     visitor = Visitor(browser, address, width, touch=hand is Finger)
     pruned(visitor, text_file)
-    walk = Walk(visitor, hand(visitor.page), ears, EXCUSED, brisk)
+    hold = Hold(monkeypatch)
+    walk = Walk(visitor, hand(visitor.page), ears, EXCUSED, hold if brisk else None)
     for name in TABS:
         walk.tab(name)
-    stop_all(walk, Hold(monkeypatch))
+        if name == "Analyse":
+            release(walk)
+    if not brisk:
+        walk.stop_all(hold)
     walk.over("above", ABOVE, lambda: walk.open_tab("Load"))
     report(walk, capsys)
     assert wrong(walk) == {}

@@ -127,17 +127,18 @@
 
   const middle = (rect) => (rect ? {x: rect.left + rect.width / 2, y: rect.top + rect.height / 2} : {});
 
-  /** Where a picture has something to point at: the middle of a map, of a mark, or of a line. */
-  function point(plot) {
-    if (plot.querySelector('.heatmaplayer image')) return middle(plot.querySelector('.nsewdrag').getBoundingClientRect());
-    const mark = plot.querySelector('.cartesianlayer path.point, .cartesianlayer .point path');
-    if (mark) return middle(mark.getBoundingClientRect());
+  /** Where a picture has something to point at: the middle of a map, or some of its marks, or of the ends of its lines. */
+  function spots(plot) {
+    if (plot.querySelector('.heatmaplayer image')) return [middle(plot.querySelector('.nsewdrag').getBoundingClientRect())];
+    const some = (list) => [...new Set([0, 0.25, 0.5, 0.75, 1].map((part) => list[Math.round(part * (list.length - 1))]))];
+    const marks = [...plot.querySelectorAll('.cartesianlayer path.point, .cartesianlayer .point path')];
+    if (marks.length) return some(marks).map((mark) => middle(mark.getBoundingClientRect()));
     const line = plot.querySelector('.cartesianlayer .js-line');
     const ends = [...(line?.getAttribute('d') ?? '').matchAll(/[ML]([\d.-]+),([\d.-]+)/g)];
-    if (!ends.length) return {};
-    const [, across, down] = ends[ends.length >> 1].map(Number);
-    const {x, y} = new DOMPoint(across, down).matrixTransform(line.getScreenCTM());
-    return {x, y};
+    return some(ends).filter(Boolean).map(([, x, y]) => {
+      const at = new DOMPoint(Number(x), Number(y)).matrixTransform(line.getScreenCTM());
+      return {x: at.x, y: at.y};
+    });
   }
 
   /** Brings a control into the middle of the window; its box then. */
@@ -149,7 +150,7 @@
     const now = element.getBoundingClientRect();
     if (now.top !== top || now.left !== left) await frames(2); // what listens to scrolling has heard of it
     const found = box(element);
-    if (element.matches('.pv-plot')) Object.assign(found, point(element));
+    if (element.matches('.pv-plot')) Object.assign(found, spots(element)[0], {spots: spots(element)});
     if (element.matches('.term')) Object.assign(found, middle(element.getClientRects()[0])); // it may run over two lines
     return found;
   }

@@ -16,14 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
-import pytest
-
 from tests.hands import Hand
+from tests.hearing import Ears, Hold
 from tests.visiting import Visitor
 from ui.registry import REGISTRY
 from ui.session import Session
-from ui.skipping import Page as Blocks
 
 SCRIPT = Path(__file__).with_name("walk.js").read_text(encoding="utf-8")
 PATIENCE = 6.0  # seconds that something may take to be seen or heard on a busy machine
@@ -55,42 +52,6 @@ class Control:
     group: str
 
 
-@dataclass(frozen=True)
-class Call:
-    """One event as the server got it: what raised it, and the values that came with it."""
-
-    targets: tuple[tuple[str, str], ...]  # (component, event)
-    values: dict[str, Any]
-
-
-class Ears:
-    """What the server hears, event by event; a component goes by its elem_id."""
-
-    def __init__(self, patch: pytest.MonkeyPatch):
-        self.calls: list[Call] = []
-        self.ticking: set[int] = set()  # timers that the answers have switched on
-        told, answered = Blocks.preprocess_data, Blocks.process_api
-
-        async def heard(page: Any, block_fn: Any, inputs: Any, *more: Any, **named: Any) -> Any:
-            def name(id: Any) -> str:
-                return str(getattr(page.blocks.get(id), "elem_id", None) or id)
-
-            values = {name(one._id): value for one, value in zip(block_fn.inputs, inputs, strict=False)}
-            targets = tuple((name(id), str(event)) for id, event in block_fn.targets)
-            self.calls.append(Call(targets, values))
-            return await told(page, block_fn, inputs, *more, **named)
-
-        async def answer(page: Any, block_fn: Any, *more: Any, **named: Any) -> Any:
-            found = await answered(page, block_fn, *more, **named)
-            for one, value in zip(block_fn.outputs, found["data"], strict=False):
-                if isinstance(one, gr.Timer) and isinstance(value, dict) and "active" in value:
-                    (self.ticking.add if value["active"] else self.ticking.discard)(one._id)
-            return found
-
-        patch.setattr(Blocks, "preprocess_data", heard)
-        patch.setattr(Blocks, "process_api", answer)
-
-
 @dataclass
 class Tally:
     """What was found and operated on one tab, and what was wrong there."""
@@ -106,14 +67,20 @@ class Walk:
     """One person with one kind of hand, going over the page; what is wrong is collected, not raised."""
 
     def __init__(
-        self, visitor: Visitor, hand: Hand, ears: Ears, excused: Iterable[str] = (), brisk: bool = False
+        self,
+        visitor: Visitor,
+        hand: Hand,
+        ears: Ears,
+        excused: Iterable[str] = (),
+        hold: Hold | None = None,
     ):
         self.visitor, self.page, self.hand, self.ears = visitor, visitor.page, hand, ears
         self.read = set[str]()  # panels of which a word was read
-        self.brisk = brisk  # of the words that are explained, one in every panel
+        self.hold = hold  # a brisk walk: jobs are stopped at once, and one word is read in every panel
         self.excused, self.used = tuple(excused), set[str]()
         self.tallies: dict[str, Tally] = {}
         self.later: dict[tuple[str, str], Any] = {}  # values that are told when a button is pressed
+        self.asleep = set[str]()  # what is disabled at present
         self.stood = list[str]()  # where the page did not come to rest after all was done
         self.arrived = 0  # downloads and choosers of files
         self.starts: dict[str, set[str]] = {}  # by tab: buttons that started a job
@@ -152,7 +119,7 @@ class Walk:
         """Waits until no job runs and nothing on the page moves; closes what was said in a corner."""
         session = self.session
         for _ in range(3):
-            self.js("still", 40, 4000)
+            self.js("still", 30, 4000)
             if not session.lively and not self.ears.ticking:
                 break
             self.until(lambda: not session.lively, patience)
@@ -209,7 +176,7 @@ class Walk:
         self.rest()
         while True:
             back()
-            waiting = []
+            waiting, self.asleep = [], set()
             for control in self.find(area):
                 if control.hidden:
                     if control.hidden != "meant" and not self.excuse(control.key):
@@ -218,6 +185,7 @@ class Walk:
                 tally.found.add(control.key)
                 if control.disabled:
                     tally.barred.add(control.key)
+                    self.asleep.add(control.key)
                 elif control.key not in done and only(control):
                     waiting.append(control)
             for control in self.next(waiting, tally.barred):
@@ -237,7 +205,7 @@ class Walk:
 
     def spare(self, control: Control) -> bool:
         """Whether a brisk walk leaves this out: a word in a panel of which another one was read."""
-        if not self.brisk or control.kind != "word":
+        if self.hold is None or control.kind != "word":
             return False
         known = control.homes[0] in self.read
         self.read.add(control.homes[0])
@@ -258,15 +226,66 @@ class Walk:
         if self.hand.points:
             self.page.mouse.move(0, 0)
         heard, job = len(self.ears.calls), self.session.job
+        if self.hold is not None:
+            self.hold.there.clear()
+            self.hold.on = control.kind == "button"  # whatever else starts by itself may come to its end
         act = getattr(self, f"_{control.kind}", self._button)
         why = act(area, control)
         if not why and control.kind not in VALUES:
             why = self._raised(control, heard)
-        if control.kind not in LOCAL:
-            self.rest()
         if self.session.job is not job and control.kind == "button":
             self.starts.setdefault(name, set()).add(control.key)
+            if self.hold is not None:
+                self.stop(name, area, control.key)
+        if self.hold is not None:
+            self.hold.on = False
+        if control.kind not in LOCAL:
+            self.rest()
         return why
+
+    def stop(self, name: str, area: str, key: str) -> None:
+        """Operates what only the job that this button has started allows: it must stop the job."""
+        assert self.hold is not None
+        tally, job = self.tallies[name], self.session.job
+        assert job is not None
+
+        def brought() -> list[Control]:
+            return [
+                one
+                for one in self.find(area)
+                if one.key in self.asleep and not one.disabled and not one.hidden
+            ]
+
+        if not self.until(lambda: not job.active or (self.hold.there.is_set() and brought())):
+            tally.wrong[key] = "nothing on its tab can stop it"
+        for control in brought() if job.active else ():
+            tally.operated.add(control.key)
+            why = self.press(area, control)
+            if not why and not self.until(job.stopping.is_set):
+                why = "the job goes on"
+            if why:
+                tally.wrong[f"{key} > {control.key}"] = why
+        job.stopping.set()
+
+    def stop_all(self, hold: Hold) -> None:
+        """Starts once more each job that the walk has found, and stops it by what the page offers."""
+        self.hold, hold.on = hold, True
+        for name, starts in self.starts.items():
+            for key in sorted(starts):
+                self.open_tab(name)
+                self.rest()
+                here = self.find(PANELS)
+                self.asleep = {one.key for one in here if one.disabled and not one.hidden}
+                start, before = next((one for one in here if one.key == key), None), self.session.job
+                if start is None or start.disabled:
+                    continue
+                hold.there.clear()
+                if why := self.press(PANELS, start):
+                    self.tallies[name].wrong[key] = why
+                elif self.until(lambda before=before: self.session.job is not before, 3.0):
+                    self.stop(name, PANELS, key)
+        hold.on = False
+        self.rest()
 
     def component(self, control: Control) -> str:
         """The component that a control belongs to."""
@@ -521,14 +540,18 @@ class Walk:
         return ""
 
     def _plot(self, area: str, control: Control) -> str:
-        """Something is told of the point that is pressed."""
+        """Something is told of one of the points that are pressed."""
         place = self.reach(area, control)
         if isinstance(place, str):
             return place
-        self.js("remember")
-        if why := self.hand.press(self, area, control, place):
-            return why
-        return "" if self.until(lambda: self.js("changed", 120)) else "nothing is told of it"
+        box = self.js("bring", area, control.key)
+        for spot in box.get("spots") or [box]:
+            self.js("remember")
+            if why := self.hand.press(self, area, control, (spot["x"], spot["y"])):
+                return why
+            if self.until(lambda: self.js("changed", 120), 0.8):
+                return ""
+        return "nothing is told of it"
 
     _token = _plot
 

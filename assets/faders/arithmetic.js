@@ -13,6 +13,15 @@ function limits(site, layer) {
   return site === 'attention' ? [it.heads[0], it.heads[it.heads.length - 1]] : [it.low, it.high];
 }
 
+/** Whether pins, or the layer's own size, leave a fader no other width. */
+function isFixed(site, layer) {
+  const [low, high] = limits(site, layer);
+  return low === high && value[WORDS[site].key][layer] === low;
+}
+
+/** Whether a hand may not move a fader at present. */
+const isShut = (site, layer) => value.locked[layer] || (solo !== '' && solo !== site) || isFixed(site, layer);
+
 function dense(site, layer) {
   return bank.layers[layer].dense[site === 'attention' ? 0 : 1];
 }

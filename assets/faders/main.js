@@ -43,6 +43,7 @@ function accept(given = props.value) {
   for (let layer = 0; layer < bank.layers.length; layer += 1) {
     recount(layer);
     paintLayer(layer);
+    paintLock(layer);
   }
   if (pointed && pointed.layer >= bank.layers.length) pointed = null;
   if (selected.layer >= bank.layers.length) selected = {site: 'mlp', layer: 0};

@@ -24,6 +24,7 @@ function paintLayer(layer) {
     }
     say(node, 'aria-valuemin', Math.min(kept, limits(site, layer)[0]));
     say(node, 'aria-valuetext', spoken(site, layer));
+    say(node, 'aria-disabled', isShut(site, layer));
     node.classList.toggle('fd-dropped', isDropped(layer));
   }
   const error = exact?.errors[layer] ?? sums[layer].joint;
@@ -36,10 +37,7 @@ function paintLock(layer) {
   say(lock, 'aria-pressed', locked);
   say(lock, 'aria-label', `${locked ? 'unlock' : 'lock'} layer ${layer}`);
   say(lock, 'title', `${locked ? 'Unlock' : 'Lock'} layer ${layer}`);
-  for (const site of SITES) {
-    nodes.faders[site][layer].classList.toggle('fd-locked', locked);
-    say(nodes.faders[site][layer], 'aria-disabled', locked || (solo !== '' && solo !== site));
-  }
+  for (const site of SITES) nodes.faders[site][layer].classList.toggle('fd-locked', locked);
 }
 
 function paintTotals() {
@@ -58,7 +56,6 @@ function paintSolo() {
     say(nodes.solos[site], 'aria-pressed', solo === site);
     nodes.lanes[site].classList.toggle('fd-silent', solo !== '' && solo !== site);
   }
-  for (let layer = 0; layer < bank.layers.length; layer += 1) paintLock(layer);
 }
 
 function paintDense() {
@@ -85,7 +82,7 @@ function paintDetail() {
     'dropped whole',
     `predicted error ${percent(sums[layer].joint)}`,
     `saves ${count(layerParameters(layer, ...all))} parameters`,
-    'move a fader to bring it back',
+    isFixed(site, layer) ? 'forced out on Analyse' : 'move a fader to bring it back',
   ] : [
     `${whole.format(kept)} of ${whole.format(dense(site, layer))} ${words.unit} kept`,
     `predicted error ${percent(sums[layer][site])}, whole layer ${percent(sums[layer].joint)}`,

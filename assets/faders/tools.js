@@ -33,7 +33,7 @@ function paintTools() {
   const {site, layer} = selected;
   const words = wordsOf(site);
   const {name, number, of, auto, copy, lock} = nodes.tools;
-  const shut = value.locked[layer] || (solo !== '' && solo !== site);
+  const shut = isShut(site, layer);
   name.textContent = `Layer ${layer}, ${words.short}`;
   of.textContent = `of ${whole.format(dense(site, layer))} ${words.unit}`;
   number.setAttribute('aria-label', `Layer ${layer} ${words.title}: kept, as a number or a percentage`);

@@ -84,7 +84,9 @@ const isDropped = (layer) => !value.heads[layer] && !value.channels[layer];
 function spoken(site, layer) {
   const words = wordsOf(site);
   const kept = value[words.key][layer];
-  if (isDropped(layer)) return `layer ${layer}: dropped whole, ${words.short} included`;
+  if (isDropped(layer)) {
+    return `layer ${layer}: dropped whole, ${words.short} included${isFixed(site, layer) ? ', forced out on Analyse' : ''}`;
+  }
   const lock = [value.locked[layer] ? ', locked' : '', ...pinWords(site, layer).map((t) => `, ${t}`)].join('');
   return (
     `layer ${layer} ${words.short}: ${whole.format(kept)} of ${whole.format(dense(site, layer))} ` +
