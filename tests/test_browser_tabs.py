@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from slimllm.recovery import RECOVERIES
 from tests.serving import drag, fader, spot, text_of
 from tests.visiting import BROWSER, Browser, Page, Visitor, expect
 from ui.notice import CHANGED
@@ -151,6 +152,8 @@ def test_a_hand_in_a_tab_that_shows_an_old_plan_throws_nothing_away(person: Visi
     stale.locator("#tune-rules").get_by_text("By which rules").click()
     stale.locator("#tune-recovery select").select_option("none")
     expect(stale.locator("#tune-target input[type=number]")).to_have_value("0.1")
+    expect(stale.locator("#tune-words")).to_contain_text(RECOVERIES["none"].words)
+    expect(stale.locator("#tune-recovery select")).to_have_value("none")
     plan = session_of(person).plan
     assert (plan.ratio_requested, plan.recovery) == (0.1, "none")
     stale.close()
