@@ -29,12 +29,16 @@ class Weather:
     often_long: float = 0.1
     random: random.Random = field(default_factory=lambda: random.Random(0))
     happened: Counter[str] = field(default_factory=Counter)
+    coming: list[str] = field(default_factory=list)
 
     def fate(self) -> str:
-        """What becomes of the next request."""
-        shares = {"unheard": self.unheard, "unanswered": self.unanswered, "torn": self.torn}
-        shares["answered"] = 1 - sum(shares.values())
-        (found,) = self.random.choices(list(shares), list(shares.values()))
+        """What becomes of the next request: of every twenty, each mishap has its share."""
+        if not self.coming:
+            for name in ("unheard", "unanswered", "torn"):
+                self.coming += [name] * round(20 * getattr(self, name))
+            self.coming += ["answered"] * (20 - len(self.coming))
+            self.random.shuffle(self.coming)
+        found = self.coming.pop()
         self.happened[found] += 1
         return found
 
@@ -94,10 +98,18 @@ def bad_connection(address: str, weather: Weather) -> Iterator[str]:
     async def begin() -> asyncio.Server:
         return await asyncio.start_server(proxy.serve, "127.0.0.1", 0, limit=2**20)
 
+    async def end() -> None:
+        server.close()
+        going = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in going:
+            task.cancel()
+        await asyncio.gather(*going, return_exceptions=True)
+
     server = asyncio.run_coroutine_threadsafe(begin(), loop).result(10)
     try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
     finally:
-        loop.call_soon_threadsafe(server.close)
+        asyncio.run_coroutine_threadsafe(end(), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(5)
+        loop.close()
