@@ -1,4 +1,4 @@
-"""The server's side of a walk over the page: what it hears of a hand, and jobs that wait until they are stopped."""
+"""The server's side of a walk over the page: what it hears of a hand, and jobs that wait until stopped."""
 
 from __future__ import annotations
 

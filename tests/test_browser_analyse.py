@@ -130,7 +130,9 @@ def test_a_whole_layer_goes_and_comes_back(page: Page, visitor: Visitor) -> None
     page.click("#analyse-force")
     expect(page.locator("#analyse-about")).to_contain_text("The plan drops it whole.")
     visitor.tab("Tune")
-    expect(fader(page, "mlp", 1)).to_have_attribute("aria-valuetext", "layer 1: dropped whole, MLP included, forced out on Analyse")
+    expect(fader(page, "mlp", 1)).to_have_attribute(
+        "aria-valuetext", "layer 1: dropped whole, MLP included, forced out on Analyse"
+    )
     visitor.tab("Analyse")
     page.click("#analyse-clear")
     expect(page.locator("#analyse-about")).to_contain_text("of 96 channels")
