@@ -3,7 +3,6 @@ has guessed at the password too often, nothing endless. No Gradio."""
 
 from __future__ import annotations
 
-import contextlib
 import re
 import time
 from collections import deque
@@ -12,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
 
-from h11 import LocalProtocolError
 from starlette.requests import cookie_parser
 from starlette.responses import RedirectResponse
 
@@ -113,7 +111,6 @@ class Door:
         elif scope["type"] != "http":
             await self.app(scope, receive, send)
         else:
-            send = unless_answered(send)
             try:
                 await self.answer(scope, receive, send)
             except Turned as turned:
@@ -243,17 +240,6 @@ class Door:
             await send(message)
 
         await self.app(scope, replayed(body, receive), heard)
-
-
-def unless_answered(send: Send) -> Send:
-    """As `send`; drops what comes after the server itself has refused the request, because its body was not
-    HTTP."""
-
-    async def sent(message: Message) -> None:
-        with contextlib.suppress(LocalProtocolError):
-            await send(message)
-
-    return sent
 
 
 def headers_of(scope: Scope) -> dict[str, str]:

@@ -88,6 +88,8 @@ class Answer:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             self.begun = True
+            if message["status"] == 500 and headers.get("content-type", "").startswith("application/json"):
+                message["status"] = 422  # so Gradio tells a page the sentence of a refusal: no failure of ours
             if headers.get("content-type", "").startswith("text/html"):
                 self.page = message
                 return
