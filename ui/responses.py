@@ -89,7 +89,7 @@ class Answer:
             headers = MutableHeaders(scope=message)
             self.begun = True
             if message["status"] == 500 and headers.get("content-type", "").startswith("application/json"):
-                message["status"] = 422  # so Gradio tells a page the sentence of a refusal: no failure of ours
+                message["status"] = 422  # Gradio tells the sentence of a refusal so
             if headers.get("content-type", "").startswith("text/html"):
                 self.page = message
                 return
