@@ -192,6 +192,28 @@ def test_a_layer_that_is_forced_out_says_where_and_moves_for_no_hand(tuner: Visi
         shown(tuner, site, layer, 0)
 
 
+def test_quick_presses_of_undo_are_as_many_steps(tuner: Visitor) -> None:
+    page = tuner.page
+    settled(tuner)
+    start = kept(tuner, "mlp", 0)
+    for share in ("40%", "60%", "50%"):
+        tuner.fader("mlp", 0).focus()
+        page.keyboard.type(share)
+        page.keyboard.press("Enter")
+        settled(tuner)
+    page.locator("#tune-undo").scroll_into_view_if_needed()
+    box = page.locator("#tune-undo").bounding_box()
+    assert box is not None
+    page.evaluate(
+        "() => { const ask = window.fetch; window.fetch = async (...given) => {"
+        " await new Promise((done) => setTimeout(done, 300)); return ask(...given); }; }"
+    )
+    for _ in range(3):
+        page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    shown(tuner, "mlp", 0, start)
+    expect(page.locator("#tune-undo")).to_be_disabled()
+
+
 def test_balance_moves_what_goes_between_attention_and_mlp(tuner: Visitor) -> None:
     page, slider = tuner.page, tuner.page.locator("#tune-balance")
     settled(tuner)

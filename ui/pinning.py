@@ -45,7 +45,7 @@ def bar(screen: Screen) -> None:
     for button, (_, _, mark) in zip(buttons, MARKS, strict=True):
         screen.on(button.click, "analyse", pressed(mark))
     screen.on(layer.click, "analyse", widen)
-    screen.on(undo.click, "analyse", undo_step)
+    screen.on(undo.click, "analyse", undo_step, mode="multiple")
 
 
 def listen(screen: Screen, view: PlotView, what: Literal["heads", "channels"]) -> None:
