@@ -2,11 +2,11 @@
 
     python -m benchmarks.soak [--minutes 36] [--visitors 3] [--seed 0] [--json]
 
-The app runs in a process of its own on a tiny model. Visitors come, press whatever they see, drag faders,
-reload, open second tabs and leave, at random. Once a minute its resident memory, descriptors and threads are
-noted, and how long one who only looks waits for the page. Memory is flat when the last third of the minutes
-needs no more than the middle third and 5 %. Exit status 1 where it is not, or where the app's log holds a
-traceback.
+The app runs in a process of its own on a tiny model. Visitors press whatever they see, move faders, reload,
+open second tabs, leave and come back, at random. Once a minute its resident memory, descriptors and threads
+are noted, and how long one who only looks waits for the page. Memory is flat when the last third of the
+minutes needs no more than the middle third and 5 %. Exit status 1 where it is not, or where the app's log
+holds a traceback.
 """
 
 from __future__ import annotations
@@ -123,6 +123,12 @@ class Guest:
             high = self.chance.uniform(0.1, 0.9)
             page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] * high)
 
+    def return_later(self) -> None:
+        """Closes all pages, and comes back as the same browser."""
+        for page in self.pages:
+            page.close()
+        self.pages = [self.open()]
+
     def leave(self) -> None:
         self.context.close()
 
@@ -140,10 +146,12 @@ def soak(address: str, pid: int, text: str, minutes: float, visitors: int, seed:
                     guests.append(Guest(browser, address, text, chance))
                     visits += 1
                     guests[-1].settle()
-                chance.choice(guests).act()
+                guest = chance.choice(guests)
+                guest.act()
                 actions += 1
-                if chance.random() < 0.01:
-                    guests.pop(chance.randrange(len(guests))).leave()
+                if chance.random() < 0.02:
+                    guest.return_later()
+                    visits += 1
             except Error:  # what was aimed at is gone
                 pass
             if time.monotonic() - begun > 60 * (len(found) + 1):
