@@ -4,8 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 MARK ?= not slow and not gpu and not network and not soak
-# Test processes, at most four; a file of tests stays in one of them, and the long ones (browser) come first.
-WORKERS ?= $(shell nproc 2>/dev/null | awk '{ print ($$1 < 4) ? $$1 : 4 }')
+# Test processes, one for each core and at most four; a file of tests stays in one, the long ones (browser) come first.
+WORKERS ?= logical
 
 .PHONY: run test check fix screens elsewhere clean
 
@@ -13,7 +13,7 @@ run: .venv/.app
 	@$(BIN)/python app.py $(ARGS)
 
 test: .venv/.dev
-	@$(BIN)/python -m pytest -n $(or $(WORKERS),1) --dist loadfile --no-loadscope-reorder -m "$(MARK)" $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m "$(MARK)" $(ARGS)
 
 check: .venv/.dev
 	$(BIN)/ruff format --check .

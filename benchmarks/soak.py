@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import os
 import random
@@ -25,6 +26,8 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from tests.conftest import tiny_model, tiny_tokenizer
 from tests.serving import chromium, free_port, text_of
@@ -54,11 +57,8 @@ class Minute:
 
 def read_process(pid: int) -> tuple[float, int, int]:
     """Resident megabytes, open descriptors and threads of a process."""
-    status = dict(
-        line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line
-    )
-    descriptors = len(os.listdir(f"/proc/{pid}/fd"))
-    return int(status["VmRSS"].split()[0]) / 1000, descriptors, int(status["Threads"])
+    process = psutil.Process(pid)
+    return process.memory_info().rss / 1e6, process.num_fds(), process.num_threads()
 
 
 def look_at(address: str) -> float:
@@ -184,15 +184,8 @@ def main() -> int:
         tiny_tokenizer().save_pretrained(folder / "tiny")
         text, log = text_of(folder, 40), folder / "log.txt"
         env = {**os.environ, "SLIMLLM_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
-        command = [
-            sys.executable,
-            "app.py",
-            "--port",
-            str(port),
-            "--model",
-            str(folder / "tiny"),
-            "--offline",
-        ]
+        settings = {"--port": str(port), "--model": str(folder / "tiny")}
+        command = [sys.executable, "app.py", "--offline", *itertools.chain(*settings.items())]
         with log.open("w") as out:
             app = subprocess.Popen(command, cwd=ROOT, env=env, stdout=out, stderr=out)
         try:

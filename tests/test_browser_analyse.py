@@ -131,7 +131,8 @@ def test_a_whole_layer_goes_and_comes_back(page: Page, visitor: Visitor) -> None
     expect(page.locator("#analyse-about")).to_contain_text("The plan drops it whole.")
     visitor.tab("Tune")
     expect(fader(page, "mlp", 1)).to_have_attribute(
-        "aria-valuetext", "layer 1: dropped whole, MLP included, forced out on Analyse"
+        "aria-valuetext",
+        "layer 1: dropped whole, MLP included; forced out on Analyse; clear it there to bring it back",
     )
     visitor.tab("Analyse")
     page.click("#analyse-clear")

@@ -70,14 +70,12 @@ def test_a_page_that_cannot_reach_the_server_says_so_and_comes_back(
         page.goto(detour)
         page.click("#two")
         expect(page.locator("#told textarea")).not_to_have_value("")
-        weather.unheard = 1.0
-        weather.coming.clear()
+        weather.change(unheard=1.0)
         page.click("#three")
         expect(page.locator("[data-testid=toast-body]")).to_contain_text(
             "connection", ignore_case=True, timeout=30_000
         )
-        weather.unheard = 0.0
-        weather.coming.clear()
+        weather.change(unheard=0.0)
         expect(page.locator("[data-testid=toast-body]")).to_have_count(
             0, timeout=30_000
         )  # it has loaded anew

@@ -150,7 +150,10 @@
     const now = element.getBoundingClientRect();
     if (now.top !== top || now.left !== left) await frames(2); // what listens to scrolling has heard of it
     const found = box(element);
-    if (element.matches('.pv-plot')) Object.assign(found, spots(element)[0], {spots: spots(element)});
+    if (element.matches('.pv-plot')) {
+      const list = spots(element);
+      Object.assign(found, list[0], {spots: list});
+    }
     if (element.matches('.term')) Object.assign(found, middle(element.getClientRects()[0])); // it may run over two lines
     return found;
   }

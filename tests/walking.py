@@ -236,16 +236,15 @@ class Walk:
         if self.session.job is not job and control.kind == "button":
             self.starts.setdefault(name, set()).add(control.key)
             if self.hold is not None:
-                self.stop(name, area, control.key)
+                self.stop(name, area, control.key, self.hold)
         if self.hold is not None:
             self.hold.on = False
         if control.kind not in LOCAL:
             self.rest()
         return why
 
-    def stop(self, name: str, area: str, key: str) -> None:
+    def stop(self, name: str, area: str, key: str, hold: Hold) -> None:
         """Operates what only the job that this button has started allows: it must stop the job."""
-        assert self.hold is not None
         tally, job = self.tallies[name], self.session.job
         assert job is not None
 
@@ -256,7 +255,7 @@ class Walk:
                 if one.key in self.asleep and not one.disabled and not one.hidden
             ]
 
-        if not self.until(lambda: not job.active or (self.hold.there.is_set() and brought())):
+        if not self.until(lambda: not job.active or (hold.there.is_set() and brought())):
             tally.wrong[key] = "nothing on its tab can stop it"
         for control in brought() if job.active else ():
             tally.operated.add(control.key)
@@ -269,7 +268,7 @@ class Walk:
 
     def stop_all(self, hold: Hold) -> None:
         """Starts once more each job that the walk has found, and stops it by what the page offers."""
-        self.hold, hold.on = hold, True
+        hold.on = True
         for name, starts in self.starts.items():
             for key in sorted(starts):
                 self.open_tab(name)
@@ -283,7 +282,7 @@ class Walk:
                 if why := self.press(PANELS, start):
                     self.tallies[name].wrong[key] = why
                 elif self.until(lambda before=before: self.session.job is not before, 3.0):
-                    self.stop(name, PANELS, key)
+                    self.stop(name, PANELS, key, hold)
         hold.on = False
         self.rest()
 

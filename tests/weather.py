@@ -31,6 +31,12 @@ class Weather:
     happened: Counter[str] = field(default_factory=Counter)
     coming: list[str] = field(default_factory=list)
 
+    def change(self, **shares: float) -> None:
+        """From now on these mishaps have these shares."""
+        for name, share in shares.items():
+            setattr(self, name, share)
+        self.coming.clear()
+
     def fate(self) -> str:
         """What becomes of the next request: of every twenty, each mishap has its share."""
         if not self.coming:

@@ -104,7 +104,7 @@ def maps(screen: Screen, offline: bool) -> None:
     parts = ("layers", "order", "overlay", "second", "look")
     screen.show(channels, draw_channels, token=lambda s: (map_token(*parts)(s), pinning.zoomed(s)), pace=1.0)
     screen.keep([order, zoom], "analyse", lambda s: [pinning.order_of(s), pinning.zoom_of(s)], choose_order)
-    screen.on(layers.click, "analyse", click_bar, click=True)
+    screen.on(layers.click, "analyse", click_bar, click=True, mode="always_last")
     screen.on(heads.click, "analyse", ClickMap("heads"), click=True, mode="multiple")
     screen.on(channels.click, "analyse", ClickMap("channels"), click=True, mode="multiple")
     pinning.listen(screen, heads, "heads")

@@ -58,7 +58,7 @@ def build_ours(screen: Screen) -> None:
     with gr.Row(elem_classes="bar chips", elem_id="compare-ours"):
         for place, prompt in enumerate(PROMPTS):
             button = gr.Button(prompt, size="sm", scale=0, min_width=60, elem_id=f"compare-ours-{place}")
-            screen.on(button.click, "answers", partial(toggle, prompt=prompt))
+            screen.on(button.click, "answers", partial(toggle, prompt=prompt), mode="multiple")
 
 
 def build_answers(screen: Screen) -> None:

@@ -62,10 +62,10 @@ def overview(screen: Screen) -> None:
     screen.show(others, draw_others, "runs")
     screen.show(table, draw_table, "runs")
     screen.show(deleted, lambda s: deleted_line(s.archive.shelf.deleted()), "runs")
-    screen.on(scatter.click, "history", choose_point, click=True)
-    screen.on(table.choose, "history", choose_row, click=True)
-    screen.on(table.pin, "history", pin_row, click=True)
-    screen.on(deleted.back, "history", bring_back, click=True)
+    screen.on(scatter.click, "history", choose_point, click=True, mode="always_last")
+    screen.on(table.choose, "history", choose_row, click=True, mode="always_last")
+    screen.on(table.pin, "history", pin_row, click=True, mode="multiple")
+    screen.on(deleted.back, "history", bring_back, click=True, mode="multiple")
 
 
 def looked_at(screen: Screen, device: str, dtype: str, offline: bool) -> Number:

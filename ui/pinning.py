@@ -43,8 +43,8 @@ def bar(screen: Screen) -> None:
     screen.show(said, draw_said, token=token)
     screen.show([*buttons, layer, undo], draw_buttons, token=token)
     for button, (_, _, mark) in zip(buttons, MARKS, strict=True):
-        screen.on(button.click, "analyse", pressed(mark))
-    screen.on(layer.click, "analyse", widen)
+        screen.on(button.click, "analyse", pressed(mark), mode="multiple")
+    screen.on(layer.click, "analyse", widen, mode="multiple")
     screen.on(undo.click, "analyse", undo_step, mode="multiple")
 
 

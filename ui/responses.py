@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import secrets
 import traceback
@@ -76,32 +77,35 @@ class Safe:
 
 
 class Answer:
-    """Sends an answer on with its headers; a page as a whole, once it is complete."""
+    """Sends an answer on with its headers; as a whole, once it is complete, where it is a page or a failure
+    of which Gradio says no more than that it is one."""
 
     def __init__(self, send: Send):
         self.send = send
         self.begun = self.ended = False
-        self.page: Message | None = None
+        self.held: Message | None = None
         self.body = b""
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
+            kind = headers.get("content-type", "")
             self.begun = True
-            if message["status"] == 500 and headers.get("content-type", "").startswith("application/json"):
-                message["status"] = 422  # Gradio tells the sentence of a refusal so
-            if headers.get("content-type", "").startswith("text/html"):
-                self.page = message
+            if kind.startswith("text/html") or (
+                message["status"] == 500 and kind.startswith("application/json")
+            ):
+                self.held = message
                 return
             headers.update(protective())
-            if headers.get("content-type", "").startswith("text/event-stream"):
+            if kind.startswith("text/event-stream"):
                 headers["X-Accel-Buffering"] = "no"  # else nginx keeps answers until it has a page full
         elif message["type"] == "http.response.body":
             self.ended = not message.get("more_body")
-            if self.page is not None:
+            if self.held is not None:
                 self.body += message.get("body", b"")
                 if self.ended:
-                    await self.send_page(self.page)
+                    page = MutableHeaders(scope=self.held)["content-type"].startswith("text/html")
+                    await (self.send_page if page else self.send_failure)(self.held)
                 return
         await self.send(message)
 
@@ -116,10 +120,28 @@ class Answer:
         await self.send(start)
         await self.send({"type": "http.response.body", "body": body if self.body else b""})
 
+    async def send_failure(self, start: Message) -> None:
+        """A refusal, which tells its sentence, is no failure of the server."""
+        if refuses(self.body):
+            start["status"] = 422
+        MutableHeaders(scope=start).update(protective())
+        await self.send(start)
+        await self.send({"type": "http.response.body", "body": self.body})
+
     async def end(self) -> None:
         if not self.ended:
-            self.page = None
+            self.held = None
             await self.send({"type": "http.response.body", "body": b""})
+
+
+def refuses(body: bytes) -> bool:
+    """Whether an event's failure comes with a sentence for whoever asked; of an exception Gradio says
+    nothing."""
+    try:
+        said = json.loads(body)
+    except ValueError:
+        return False
+    return isinstance(said, dict) and isinstance(said.get("error"), str)
 
 
 def marked(page: str, nonce: str) -> str:

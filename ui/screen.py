@@ -78,7 +78,8 @@ class Screen:
         self, trigger: Any, page: str, act: Act, *inputs: Any, mode: str = "once", click: bool = False
     ) -> None:
         """On this event calls `act(session, *values)`; with `click` the event's data comes last. An act that
-        returns a tab's name leads there."""
+        returns a tab's name leads there. Of presses during an answer the mode "once" drops all (for what
+        starts or deletes something), "always_last" all but the last, "multiple" none (steps, switches)."""
         self.events.append(Event(trigger, page, act, inputs, mode, click))
 
     def keep(

@@ -78,8 +78,8 @@ def build(screen: Screen) -> None:
     screen.show(faders, partial(draw_faders, faders), "plan", "bank", "locks")
     screen.on(faders.release, "tune", heard(move_faders), faders, hold, mode="always_last")
     screen.on(faders.grasp, "preview", preview_panel.grasp)
-    screen.on(faders.solo, "preview", heard(hear_alone), click=True)
-    screen.on(undo.click, "tune", heard(undo_step), mode="multiple")  # two quick presses are two steps
+    screen.on(faders.solo, "preview", heard(hear_alone), click=True, mode="multiple")
+    screen.on(undo.click, "tune", heard(undo_step), mode="multiple")
     screen.on(redo.click, "tune", heard(redo_step), mode="multiple")
     screen.on(load.upload, "tune", heard(load_plan), load)
 

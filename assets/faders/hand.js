@@ -2,7 +2,7 @@
 
 function set(site, layer, kept) {
   const counts = value[WORDS[site].key];
-  if (value.locked[layer] || counts[layer] === kept || (solo && solo !== site)) return;
+  if (isShut(site, layer) || counts[layer] === kept) return;
   if (isDropped(layer)) revive(layer);
   counts[layer] = kept;
   fresh.add(`${site} ${layer}`);

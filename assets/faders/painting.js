@@ -82,7 +82,7 @@ function paintDetail() {
     'dropped whole',
     `predicted error ${percent(sums[layer].joint)}`,
     `saves ${count(layerParameters(layer, ...all))} parameters`,
-    isFixed(site, layer) ? 'forced out on Analyse' : 'move a fader to bring it back',
+    wayBack(site, layer),
   ] : [
     `${whole.format(kept)} of ${whole.format(dense(site, layer))} ${words.unit} kept`,
     `predicted error ${percent(sums[layer][site])}, whole layer ${percent(sums[layer].joint)}`,

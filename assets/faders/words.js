@@ -80,13 +80,15 @@ function stepWords(site, layer) {
 
 const isDropped = (layer) => !value.heads[layer] && !value.channels[layer];
 
+/** What brings a dropped layer back. */
+const wayBack = (site, layer) =>
+  isFixed(site, layer) ? 'forced out on Analyse; clear it there to bring it back' : 'move a fader to bring it back';
+
 /** What a fader says to a screen reader. */
 function spoken(site, layer) {
   const words = wordsOf(site);
   const kept = value[words.key][layer];
-  if (isDropped(layer)) {
-    return `layer ${layer}: dropped whole, ${words.short} included${isFixed(site, layer) ? ', forced out on Analyse' : ''}`;
-  }
+  if (isDropped(layer)) return `layer ${layer}: dropped whole, ${words.short} included; ${wayBack(site, layer)}`;
   const lock = [value.locked[layer] ? ', locked' : '', ...pinWords(site, layer).map((t) => `, ${t}`)].join('');
   return (
     `layer ${layer} ${words.short}: ${whole.format(kept)} of ${whole.format(dense(site, layer))} ` +
