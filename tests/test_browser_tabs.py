@@ -187,3 +187,18 @@ def test_a_running_job_is_seen_after_a_reload_and_in_another_tab(
         expect(each.locator("#compare-stop")).to_be_disabled()
     person.set("compare-text", text_file)
     second.close()
+
+
+def test_nothing_can_be_pressed_before_the_server_knows_the_page(browser: Browser, address: str) -> None:
+    """Whoever sees a button may press it: what is pressed as soon as it is seen is heard."""
+    page = browser.new_context().new_page()
+    page.add_init_script(
+        "new MutationObserver((_, watch) => { const button = document.getElementById('load-button');"
+        " if (!button?.checkVisibility({visibilityProperty: true})) return; watch.disconnect();"
+        " button.click(); })"
+        ".observe(document, {subtree: true, childList: true, attributes: true})"
+    )
+    page.route("**/gradio_api/run/**", lambda route: (page.wait_for_timeout(300), route.continue_()))
+    page.goto(address)
+    expect(page.locator("#load-card")).to_contain_text("6 in 3 KV groups", timeout=20_000)
+    page.context.close()

@@ -16,6 +16,8 @@ OPENED = """() => {
   const [how] = performance.getEntriesByType("navigation");
   return [id, how?.type === "navigate" ? "" : window.slimTab ?? "", null];
 }"""
+# Runs once the server knows the page: what is pressed before would be lost, so it is not shown (style.css).
+KNOWN = '() => { document.documentElement.classList.add("known"); }'
 # Wraps the event that a tab is opened.
 REMEMBER = """(...given) => {
   sessionStorage.setItem("slimllm-tab", "%s");

@@ -28,7 +28,7 @@ from ui.forms import Shown
 from ui.jobs import sentence
 from ui.notice import Notice, is_fresh, notice_of, tell, tell_what_happened
 from ui.own import tame
-from ui.page_identity import OPENED, REMEMBER
+from ui.page_identity import KNOWN, OPENED, REMEMBER
 from ui.registry import REGISTRY
 from ui.session import Session
 from ui.skipping import LEFT
@@ -133,7 +133,7 @@ class Screen:
             [*self._outputs(tabs), self.id],
             js=OPENED,
             **self._common,
-        )
+        ).success(None, js=KNOWN)
 
     @property
     def _common(self) -> dict[str, Any]:
