@@ -126,7 +126,7 @@
         const {x, y, curveNumber, pointNumber} = at;
         window.Plotly.Fx.hover(plot, Array.isArray(pointNumber) ? {xval: x, yval: y} : [{curveNumber, pointNumber}]);
         voice.textContent = said(plot, at);
-      } else if (event.key === 'Enter' && at) {
+      } else if (event.key === 'Enter' && at && event.target === plot) { // on a button within it Enter is a press
         if (span && anchor !== at) tell.pick(span);
         else tell.click({...detail({points: [at]}), cell: props.picks ? span : null});
       } else if (event.key === 'Escape' && span) drop();

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -487,6 +488,18 @@ def test_dark_from_the_start(visit: Open) -> None:
     )
     ground = page.evaluate("getComputedStyle(document.querySelector('.faders')).backgroundColor")
     assert ground == "rgb(28, 26, 25)"
+
+
+def test_enter_presses_a_button_of_a_plot_also_after_the_arrows(visit: Open) -> None:
+    page = visit()
+    drawn(page)
+    page.locator("#map .pv-plot").press("ArrowRight")
+    pan = page.locator("#map .modebar-btn[data-title=Pan]")
+    pan.press("Enter")
+    expect(pan).to_have_class(re.compile("active"))
+    expect(page.locator("#clicked textarea")).to_have_value("")
+    page.locator("#map .pv-plot").press("Enter")
+    expect(page.locator("#clicked textarea")).not_to_have_value("")
 
 
 def test_the_chart_has_a_name_and_offers_no_upload(visit: Open) -> None:

@@ -32,6 +32,7 @@ from ui.page_identity import KNOWN, OPENED, REMEMBER
 from ui.registry import REGISTRY
 from ui.session import Session
 from ui.skipping import LEFT
+from ui.telling import outdate
 from ui.views import ABOVE, Act, Event, Values, View, owner, tab_of
 
 log = logging.getLogger(__name__)
@@ -176,8 +177,7 @@ class Screen:
         return [view for view in self.views if view.tab in tabs]
 
     def _gone(self, tabs: Collection[str]) -> list[Any]:
-        """The answer to a page that is not known: it shall load once more, unless it is about to say who it
-        is."""
+        """The answer to a page that is not known: it shall load once more, unless it is just beginning."""
         left = [update for view in self._views(tabs) for update in view.left]
         return [notice_of(None), LEFT, LEFT, LEFT, *left]
 
@@ -228,7 +228,7 @@ class Screen:
             before = session.present
             tell_what_happened(seen, session)
             try:
-                session.notes.pop(event.page, None)
+                outdate(session, event.page)
                 tab = self._act(session, seen, event, [tame(value) for value in values])
             except Refusal as refusal:
                 refused = str(refusal)

@@ -1,4 +1,4 @@
-"""What a job found out on the way and a person has to know, said on its page once it is done. No Gradio."""
+"""The sentences that stand on a page: what a job found out on the way, and how long they stay. No Gradio."""
 
 from __future__ import annotations
 
@@ -18,9 +18,18 @@ PAGES = {  # of the kinds of jobs that have another name than their page
 }
 
 
+def outdate(session: Session, page: str) -> None:
+    """Takes away a complaint on this page, for a person has acted on it. What else was said stays until the
+    next job begins, muted: a sentence that goes moves all that stands below it while the hand is on it."""
+    kind, words = session.notes.pop(page, ("bad", ""))
+    if kind != "bad":
+        session.notes[page] = ("old", words)
+
+
 def tell_after(session: Session, job: Job) -> None:
-    """Adds what the job's notes say to what its page says once it is done."""
+    """Adds what the job's notes say to what its page says once it is done; until then it says nothing."""
     done, page = job.on_done, PAGES.get(job.kind, job.kind)
+    session.notes.pop(page, None)
 
     def tell(result: Any) -> None:
         before = session.notes.get(page)

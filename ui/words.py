@@ -139,5 +139,5 @@ def strip(kind: str, words: str, times: str, fraction: float | None) -> str:
 
 
 def note(kind: str, words: str) -> str:
-    """A sentence in a quiet box: kind is info, good or bad."""
+    """A sentence in a quiet box: kind is info, good, bad or old."""
     return f'<p class="note {kind}">{safe(words)}</p>' if words else ""
