@@ -8,6 +8,10 @@ if TYPE_CHECKING:
     from tests.walking import Control, Walk
 
 KEYS = {"checkbox": "Space", "range": "ArrowRight", "slider": "ArrowDown", "plot": "ArrowRight"}
+TAPPED = """() => { window.tapped = new Promise((done) => {
+  addEventListener("click", done, {capture: true, once: true});
+  setTimeout(done, 400);
+}); }"""
 QUIET = ("combobox", "select", "number", "text", "word", "token", "focusable")  # the focus is enough
 
 
@@ -71,7 +75,10 @@ class Finger(Mouse):
         """A finger does not hover."""
 
     def at(self, x: float, y: float) -> None:
+        """Taps, and waits for the click, which the browser sends later; a plot sends none."""
+        self.page.evaluate(TAPPED)
         self.page.touchscreen.tap(x, y)
+        self.page.evaluate("window.tapped")
 
     def slide(self, walk: Walk, area: str, control: Control) -> None:
         """Drags the handle that the tap has brought, more than half of the fader up or down."""

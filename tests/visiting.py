@@ -82,7 +82,8 @@ class Visitor:
         settled(self)
         if not tab.is_visible():
             self.press(self.page.get_by_label("More tabs"))
-        tab.click()
+            tab = self.page.locator(".overflow-dropdown button").get_by_text(name, exact=True)
+        self.press(tab)
 
     def set(self, id: str, value: str) -> None:
         """Writes into a box in place of what stands there, and leaves it."""
