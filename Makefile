@@ -40,7 +40,7 @@ fix: .venv/.dev
 
 # Reads exports by transformers 4: an environment that has all but that from .venv.
 elsewhere: .elsewhere/.done
-	@SLIMLLM_ELSEWHERE=.elsewhere/bin/python $(BIN)/python -m pytest tests/test_export_older.py -m elsewhere $(ARGS)
+	@SLIMLLM_ELSEWHERE=.elsewhere/bin/python $(BIN)/python -m pytest tests/export/test_transformers_4.py -m elsewhere $(ARGS)
 
 .elsewhere/.done: requirements-elsewhere.txt .venv/.dev
 	@$(BIN)/python -m venv .elsewhere
@@ -50,7 +50,7 @@ elsewhere: .elsewhere/.done
 	@touch $@
 
 screens: .venv/.dev
-	@$(BIN)/python -m tests.screens $(ARGS)
+	@$(BIN)/python -m tests.support.screens $(ARGS)
 
 clean:
 	rm -rf .venv .elsewhere .pytest_cache .mypy_cache .ruff_cache .hypothesis out screens

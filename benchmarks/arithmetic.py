@@ -30,11 +30,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded, a
 import torch
 
 from benchmarks import reference
-from slimllm import models, pipeline, texts
-from slimllm import moments as streaming
-from slimllm.cli import quiet_libraries
-from slimllm.methods import settings
-from slimllm.types import Calibration, Plan, Refusal
+from slimllm import pipeline
+from slimllm.calibration import moments as streaming
+from slimllm.calibration import texts
+from slimllm.cli.main import quiet_libraries
+from slimllm.core.types import Calibration, Plan, Refusal
+from slimllm.methods.method_table import settings
+from slimllm.models import loading
 
 METHOD = "slimllm"
 
@@ -75,7 +77,7 @@ def clocked() -> Iterator[Clock]:
         yield clock
 
 
-def plan_of(subject: models.Subject, ratio: float, count: int, unit: str, wanted: Calibration) -> Plan:
+def plan_of(subject: loading.Subject, ratio: float, count: int, unit: str, wanted: Calibration) -> Plan:
     """A plan that cuts `count` layers, from the second on, by the same ratio and leaves the others whole."""
     chosen = subject.shape.units[0] if unit == "auto" else unit
     heads, channels = [], []
@@ -118,7 +120,7 @@ def measured(job: Iterator[Any], count: int) -> list[dict[str, float]]:
 
 
 def compare(
-    subject: models.Subject, text: texts.Text, plan: Plan, count: int, repeats: int
+    subject: loading.Subject, text: texts.Text, plan: Plan, count: int, repeats: int
 ) -> dict[str, Any]:
     """Seconds per layer of all three, medians, and how many times the reference's are ours."""
     tokens = texts.calibration_tokens(
@@ -165,7 +167,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     quiet_libraries()
     try:
-        subject = models.load(given.model)
+        subject = loading.load(given.model)
         text = texts.text(given.text)
         count = max(1, min(given.layers, len(subject.layers) - 1))
         wanted = Calibration(given.text, given.samples, given.length)

@@ -16,16 +16,20 @@ import torch
 from torch import Tensor
 
 import slimllm
-from slimllm import whole
-from slimllm.allocation import ALLOCATIONS
-from slimllm.methods import METHODS, method, settings
-from slimllm.models import Subject
-from slimllm.recovery import RECOVERIES
-from slimllm.types import Refusal
+from slimllm.core.types import Refusal
+from slimllm.files import atomic_write
+from slimllm.methods.method_table import METHODS, method, settings
+from slimllm.methods.recovery import RECOVERIES
+from slimllm.models.loading import Subject
+from slimllm.planning.allocation import ALLOCATIONS
 
+ROOT = Path(slimllm.__file__).parents[1]
 FORMAT = 1  # raised when a cell's content changes its meaning
 YARDSTICK, BEST, FLOOR = "slimllm", "best", "random"  # the only methods known by name
-USED = ("pipeline", "planning", "evaluate", "texts", "models", "store")  # what the benchmark calls
+USED = (  # what the benchmark calls
+    *("slimllm.pipeline", "slimllm.planning.plan_making", "slimllm.evaluation.evaluate"),
+    *("slimllm.calibration.texts", "slimllm.models.loading", "slimllm.analysis.analysis_store"),
+)
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ def imported_everywhere() -> dict[str, str]:
     waiting, found = list(USED), dict[str, str]()
     while waiting:
         name = waiting.pop()
-        file = Path(slimllm.__file__).parent / f"{name}.py"
+        file = ROOT / f"{name.replace('.', '/')}.py"
         if name not in found and file.is_file():
             found[name] = file.read_text(encoding="utf-8")
             waiting += imported(ast.parse(found[name]))
@@ -90,13 +94,12 @@ def imported_everywhere() -> dict[str, str]:
 
 
 def imported(tree: ast.Module) -> list[str]:
-    """The names after `from slimllm.` or `from slimllm import`, wherever they stand."""
+    """The modules of the package that are imported, wherever that stands; and what is imported from one, as
+    if it were one, too."""
     found: list[str] = []
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == "slimllm":
-            found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("slimllm."):
-            found.append((node.module or "").split(".")[1])
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "slimllm":
+            found += [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
     return found
 
 
@@ -150,7 +153,7 @@ class Cells:
 
     def keep(self, key: dict[str, Any], cell: dict[str, Any]) -> None:
         text = json.dumps({"key": key, "cell": cell}, indent=1, allow_nan=False)
-        whole.write_text(self.file(key), text)
+        atomic_write.write_text(self.file(key), text)
 
 
 def key_of(row: Row | None, ratio: float, shared: dict[str, Any]) -> dict[str, Any]:

@@ -20,9 +20,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from slimllm import checkpoint, evaluate, models, pipeline, planning, texts
-from slimllm.models import Pruned, Subject
-from slimllm.types import Analysis, Calibration
+from slimllm import pipeline
+from slimllm.calibration import texts
+from slimllm.core.types import Analysis, Calibration
+from slimllm.evaluation import evaluate
+from slimllm.export import checkpoint
+from slimllm.models import loading
+from slimllm.models.loading import Pruned, Subject
+from slimllm.planning import plan_making
 
 TIERS = {
     False: ("shim", "padded", "gguf"),
@@ -65,7 +70,7 @@ def exports(
         done = pipeline.finish(checkpoint.export(pruned, folder / tier, wanted=tier))
         seconds = time.perf_counter() - start
         kind = str(pruned.subject.dtype).removeprefix("torch.")
-        again = models.load(str(folder / tier), device="cpu", dtype=kind)
+        again = loading.load(str(folder / tier), device="cpu", dtype=kind)
         config = json.loads((folder / tier / "config.json").read_text())
         yield Row(
             tier=done.tier,
@@ -83,12 +88,12 @@ def exports(
 
 def rows(given: argparse.Namespace) -> Iterator[Row]:
     text = texts.text("encyclopedia", offline=True)
-    subject = models.load(given.model, device="cpu")
+    subject = loading.load(given.model, device="cpu")
     wanted = Calibration(text.name, given.samples, given.length)
     analysis: Analysis = pipeline.finish(pipeline.analyse(subject, text, wanted))
     with tempfile.TemporaryDirectory(prefix="exports-") as name:
         for same, tiers in TIERS.items():
-            plan = planning.make_plan(analysis, given.ratio, same_width=same)
+            plan = plan_making.make_plan(analysis, given.ratio, same_width=same)
             pruned = pipeline.finish(pipeline.prune(subject, plan, text, analysis))
             yield from exports(pruned, tiers, text, given.tokens, Path(name))
 

@@ -17,9 +17,15 @@ from torch import Tensor
 
 from benchmarks import cells
 from benchmarks.cells import Cells, Row
-from slimllm import evaluate, models, pipeline, planning, store, texts, whole
-from slimllm.answers import plain
-from slimllm.types import Analysis, Calibration, Refusal
+from slimllm import pipeline
+from slimllm.analysis import analysis_store
+from slimllm.calibration import texts
+from slimllm.core.answers import plain
+from slimllm.core.types import Analysis, Calibration, Refusal
+from slimllm.evaluation import evaluate
+from slimllm.files import atomic_write
+from slimllm.models import loading
+from slimllm.planning import plan_making
 
 
 def say(words: str) -> None:
@@ -30,7 +36,7 @@ def say(words: str) -> None:
 class Bench:
     """The subject, its texts and settings, and what has been computed or found."""
 
-    subject: models.Subject
+    subject: loading.Subject
     given: argparse.Namespace
     source: texts.Text
     calibration: Calibration
@@ -48,7 +54,7 @@ class Bench:
 
 def prepare(given: argparse.Namespace) -> Bench:
     """Loads the model, reads the texts, and fixes what all cells share."""
-    subject = models.load(given.model, device=given.device, dtype=given.dtype)
+    subject = loading.load(given.model, device=given.device, dtype=given.dtype)
     source = texts.text(given.calibration)
     calibration = Calibration(given.calibration, given.samples, given.length, given.seed)
     evaluation = {}
@@ -69,7 +75,7 @@ def prepare(given: argparse.Namespace) -> Bench:
         },
         "unit": given.unit,
         "align": given.align,
-        "versions": dict(planning.versions()),
+        "versions": dict(plan_making.versions()),
     }
     folder = Path(given.out) / "cells"
     return Bench(subject, given, source, calibration, evaluation, shared, Cells(folder))
@@ -92,11 +98,11 @@ def analysis_of(bench: Bench, row: Row, ratio: float) -> Analysis:
         return bench.kept[1]
     folder = bench.out / "analyses" / digest
     try:
-        found = store.open_analysis(folder)
+        found = analysis_store.open_analysis(folder)
     except Refusal:
         moments_of(bench, key)
         found = analyse(bench, row.method, options)
-        store.save_analysis(found, folder)
+        analysis_store.save_analysis(found, folder)
     bench.kept = (digest, found)
     return found
 
@@ -123,14 +129,14 @@ def moments_of(bench: Bench, key: dict[str, Any]) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     say("collecting the moments …")
     analyse(bench, cells.FLOOR, {})
-    whole.write_text(stamp, json.dumps({"digest": digest}))
+    atomic_write.write_text(stamp, json.dumps({"digest": digest}))
 
 
 def compute(bench: Bench, row: Row, ratio: float) -> dict[str, Any]:
     """Analyses, plans, prunes and evaluates one row at one ratio."""
     given = bench.given
     analysis = analysis_of(bench, row, ratio)
-    plan = planning.make_plan(
+    plan = plan_making.make_plan(
         analysis,
         ratio,
         recovery=row.recovery,
@@ -149,7 +155,7 @@ def compute(bench: Bench, row: Row, ratio: float) -> dict[str, Any]:
     }
 
 
-def evaluated(bench: Bench, subject: models.Subject) -> dict[str, Any]:
+def evaluated(bench: Bench, subject: loading.Subject) -> dict[str, Any]:
     """Size, and mean negative log-likelihood per token by text and window."""
     start, nll = time.perf_counter(), {}
     for label, ids in bench.evaluation.items():

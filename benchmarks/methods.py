@@ -35,10 +35,11 @@ import torch
 from benchmarks import cells, picture, report
 from benchmarks.cells import Row
 from benchmarks.measuring import Bench, cell_of, prepare, say
-from slimllm import planning, whole
-from slimllm.answers import plain
-from slimllm.cli import quiet_libraries
-from slimllm.types import Refusal
+from slimllm.cli.main import quiet_libraries
+from slimllm.core.answers import plain
+from slimllm.core.types import Refusal
+from slimllm.files import atomic_write
+from slimllm.planning import plan_making
 
 DEFAULT_TEXTS = ["encyclopedia", "../shared/data/wikitext-2-raw-test.txt"]
 
@@ -78,7 +79,7 @@ def machine(bench: Bench) -> str:
         memory = min(memory, int(limit.read_text()))
     device = bench.subject.device
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else "no GPU used"
-    versions = ", ".join(f"{name} {version}" for name, version in planning.versions())
+    versions = ", ".join(f"{name} {version}" for name, version in plan_making.versions())
     dtype = str(bench.subject.dtype).removeprefix("torch.")
     threads = torch.get_num_threads()
     return f"{cores} cores, {threads} threads, {memory / 2**30:.0f} GiB, {gpu}; {dtype}; {versions}"
@@ -146,8 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say("benchmarks.methods: cancelled before the first cell was finished")
         return 130
     text = json.dumps(plain(answer), indent=1, allow_nan=False)
-    whole.replace_file(out / "results.json", lambda path: path.write_text(text, encoding="utf-8"))
-    whole.replace_file(out / "results.html", lambda path: picture.write(answer, path))
+    atomic_write.replace_file(out / "results.json", lambda path: path.write_text(text, encoding="utf-8"))
+    atomic_write.replace_file(out / "results.html", lambda path: picture.write(answer, path))
     show = report.markdown if given.markdown else report.plain_text
     print(text if given.json else show(answer))
     say(f"wrote {out / 'results.json'} and {out / 'results.html'}")

@@ -26,15 +26,15 @@ import transformers
 from playwright.sync_api import Page
 
 from benchmarks.stopwatch import Stopwatch, p95
-from slimllm import models
-from slimllm.planning import make_plan
-from slimllm.types import Calibration
-from tests.serving import chromium, served, spot
-from tests.synthetic import synthetic_analysis
-from ui import work
-from ui.estimates import Rates
-from ui.registry import REGISTRY
-from ui.session import Loaded, Session
+from slimllm.core.types import Calibration
+from slimllm.models import loading
+from slimllm.planning.plan_making import make_plan
+from tests.support.made_up_analyses import synthetic_analysis
+from tests.support.serving import chromium, served, spot
+from ui.facts.estimates import Rates
+from ui.session.registry import REGISTRY
+from ui.session.session import Loaded, Session
+from ui.tasks import work
 
 TABS = ("Analyse", "Tune", "Compare", "History", "Load")
 MOVES = 60  # of the pointer in one stroke across a lane
@@ -98,7 +98,7 @@ def made_up(session: Session, model: Model) -> None:
     )
     with torch.device("meta"):
         empty = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    subject = models.subject("made-up", empty, None)
+    subject = loading.subject("made-up", empty, None)
     made = synthetic_analysis(model.layers, model.heads, model.groups, model.head_size, model.channels)
     analysis = dataclasses.replace(made, model=subject.source, shape=subject.shape)
     session.preview.auto = False  # without weights there is nothing to hear

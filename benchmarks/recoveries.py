@@ -16,11 +16,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from slimllm import evaluate, models, pipeline, planning, texts
-from slimllm.types import Calibration
+from slimllm import pipeline
+from slimllm.calibration import texts
+from slimllm.core.types import Calibration
+from slimllm.evaluation import evaluate
+from slimllm.models import loading
+from slimllm.planning import plan_making
 
 
-def measure(subject: models.Subject, given: argparse.Namespace) -> dict[str, float]:
+def measure(subject: loading.Subject, given: argparse.Namespace) -> dict[str, float]:
     """Perplexity by text and window."""
     found = {}
     for name in given.texts:
@@ -50,7 +54,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     given.texts = [name for name in given.texts if "/" not in name or Path(name).is_file()]
-    subject = models.load(given.model)
+    subject = loading.load(given.model)
     source = texts.text("encyclopedia")
     analysis = pipeline.finish(
         pipeline.analyse(subject, source, Calibration(samples=given.samples, length=given.length))
@@ -58,7 +62,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = [{"ratio": 0.0, "recovery": "dense", **measure(subject, given)}]
     for ratio in given.ratios:
         for recovery in given.recoveries:
-            plan = planning.make_plan(
+            plan = plan_making.make_plan(
                 analysis, ratio, recovery=recovery, unit=given.unit, allocation=given.allocation
             )
             pruned = pipeline.finish(pipeline.prune(subject, plan, source))

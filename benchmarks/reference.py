@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slimllm import moments as streaming
-from slimllm.families import Site, part
-from slimllm.models import Subject
-from slimllm.shapes import Grouping
-from slimllm.types import Plan
+from slimllm.calibration import moments as streaming
+from slimllm.core.shapes import Grouping
+from slimllm.core.types import Plan
+from slimllm.models.families import Site, part
+from slimllm.models.loading import Subject
 
 STRICTLY = 1e-9  # a swap must raise the similarity per output by more than rounding
 

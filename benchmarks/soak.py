@@ -30,7 +30,7 @@ from typing import Any
 import psutil
 
 from tests.conftest import tiny_model, tiny_tokenizer
-from tests.serving import chromium, free_port, text_of
+from tests.support.serving import chromium, free_port, text_of
 
 ROOT = Path(__file__).parent.parent
 TABS = ("Load", "Analyse", "Tune", "Compare", "History")

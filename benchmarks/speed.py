@@ -19,13 +19,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded, a
 
 import torch
 
-from slimllm import models, pipeline, planning, texts
-from slimllm.memory import status_mib, watch_peak
-from slimllm.moments import TOKENS_PER_BATCH
-from slimllm.types import Calibration
+from slimllm import pipeline
+from slimllm.calibration import texts
+from slimllm.calibration.moments import TOKENS_PER_BATCH
+from slimllm.core.memory import status_mib, watch_peak
+from slimllm.core.types import Calibration
+from slimllm.models import loading
+from slimllm.planning import plan_making
 
 
-def timed(subject: models.Subject, work: object) -> tuple[float, float, object]:
+def timed(subject: loading.Subject, work: object) -> tuple[float, float, object]:
     """(seconds, peak MiB above what was resident before, result)."""
     before = status_mib("VmRSS")
     start, peak = time.perf_counter(), watch_peak(subject.device)
@@ -34,7 +37,7 @@ def timed(subject: models.Subject, work: object) -> tuple[float, float, object]:
 
 
 @torch.inference_mode()
-def forward(subject: models.Subject, tokens: torch.Tensor) -> None:
+def forward(subject: loading.Subject, tokens: torch.Tensor) -> None:
     trunk = subject.model.get_submodule(subject.family.trunk)
     for batch in tokens.to(subject.device).split(max(1, TOKENS_PER_BATCH // tokens.shape[1])):
         trunk(input_ids=batch, use_cache=False)
@@ -48,7 +51,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    subject = models.load(given.model)
+    subject = loading.load(given.model)
     text = texts.text("encyclopedia")
     wanted = Calibration(samples=given.samples, length=given.length)
     tokens = texts.calibration_tokens(text, subject.tokenizer, wanted, max_length=subject.shape.max_length)
@@ -60,7 +63,7 @@ def main() -> None:
             subject, lambda: pipeline.finish(pipeline.analyse(subject, text, wanted))
         )
         rounds["analyse"].append((seconds, memory))
-        plan = planning.make_plan(analysis, 0.2)  # type: ignore[arg-type]
+        plan = plan_making.make_plan(analysis, 0.2)  # type: ignore[arg-type]
         seconds, memory, _ = timed(
             subject, lambda plan=plan: pipeline.finish(pipeline.prune(subject, plan, text))
         )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
-    from slimllm.library import Calibration, Refusal, analyse, load, plan, prune, save, text
+    from slimllm.api import Calibration, Refusal, analyse, load, plan, prune, save, text
 
 __version__ = "0.1.0"
 __all__ = ["Calibration", "Refusal", "analyse", "load", "plan", "prune", "save", "text"]
@@ -21,6 +21,6 @@ def __getattr__(name: str) -> Any:
     interruption of that with a sentence."""
     if name not in __all__:
         raise AttributeError(f"module 'slimllm' has no attribute '{name}'")
-    from slimllm import library
+    from slimllm import api
 
-    return getattr(library, name)
+    return getattr(api, name)

@@ -8,7 +8,7 @@ import sys
 def run(arguments: list[str]) -> int:
     """The exit status of a command, also of one that is interrupted while the libraries are loaded."""
     try:
-        from slimllm.cli import main
+        from slimllm.cli.main import main
 
         return main(arguments)
     except KeyboardInterrupt:

@@ -13,26 +13,15 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from slimllm import crew, probing, texts, whole
-from slimllm import moments as streaming
-from slimllm.depth import drop_layers
-from slimllm.families import shape_of
-from slimllm.fingerprints import hash_code, hash_tokens, is_other, reason_to_read, told_changes
-from slimllm.heldout import choose_held_out
-from slimllm.learning import learn, learned_in
-from slimllm.lending import is_lent, opened, put_away
-from slimllm.memory import watch_peak
-from slimllm.methods import method, settings
-from slimllm.models import Pruned, Subject
-from slimllm.places import ELSEWHERE, home
-from slimllm.planning import check_plan, refigured
-from slimllm.pruning import Work, prune_layer
-from slimllm.recovery import RECOVERIES
-from slimllm.scoring import analyse_layer, units_of
-from slimllm.store import FORMAT, MomentStore
-from slimllm.stored import bytes_per_parameter, stored_layer
-from slimllm.surgery import skeleton
-from slimllm.types import (
+from slimllm.analysis import sensitivity
+from slimllm.analysis.analysis_store import FORMAT, MomentStore
+from slimllm.analysis.layer_analysis import analyse_layer, units_of
+from slimllm.calibration import distributed, texts
+from slimllm.calibration import moments as streaming
+from slimllm.core.fingerprints import hash_code, hash_tokens, is_other, reason_to_read, told_changes
+from slimllm.core.held_out import choose_held_out
+from slimllm.core.memory import watch_peak
+from slimllm.core.types import (
     NOTE,
     Analysis,
     Calibration,
@@ -42,6 +31,19 @@ from slimllm.types import (
     Plan,
     Progress,
 )
+from slimllm.files import atomic_write
+from slimllm.files.paths import ELSEWHERE, home
+from slimllm.methods.learned_scores import learn, learned_in
+from slimllm.methods.method_table import method, settings
+from slimllm.methods.recovery import RECOVERIES
+from slimllm.models.families import shape_of
+from slimllm.models.layer_offload import is_lent, opened, put_away
+from slimllm.models.layer_removal import drop_layers
+from slimllm.models.loading import Pruned, Subject
+from slimllm.planning.plan_making import check_plan, refigured
+from slimllm.pruning.layer_pruning import Work, prune_layer
+from slimllm.pruning.stored_dtypes import bytes_per_parameter, stored_layer
+from slimllm.pruning.surgery import skeleton
 
 Result = TypeVar("Result")
 UNWRITTEN = "Pruned layers cannot be put away", f"free space or {ELSEWHERE}"
@@ -90,7 +92,7 @@ def analyse(
         if said := at_hand(store, key, len(subject.layers)):
             yield note(said)
     learned = yield from learn(subject, tokens, row, chosen, unit, calibration.seed)
-    prober = probing.probe(subject, tokens) if row.probes else None
+    prober = sensitivity.probe(subject, tokens) if row.probes else None
     layers: list[LayerAnalysis] = []
     count, seen = len(subject.layers), 0
     for index, found in enumerate(dense_moments(subject, tokens, store, key)):
@@ -137,19 +139,19 @@ def dense_moments(
     the tokens, which fills the store. Several processes read a share of the tokens each."""
     count = len(subject.layers)
     with store.read() if store else contextlib.nullcontext() as stored:
-        if crew.first_says(stored is not None and stored.matches(dict(key), count)):
+        if distributed.first_says(stored is not None and stored.matches(dict(key), count)):
             yield from (stored[index] for index in range(count) if stored is not None)
             return
     with store.filled(dict(key)) if store else contextlib.nullcontext() as made:
-        ready = made.kept(dict(key), count) if made and not crew.together() else 0
-        held = crew.share(choose_held_out(*tokens.shape))
-        stream = streaming.embed(subject, crew.share(tokens), held)
+        ready = made.kept(dict(key), count) if made and not distributed.together() else 0
+        held = distributed.share(choose_held_out(*tokens.shape))
+        stream = streaming.embed(subject, distributed.share(tokens), held)
         for index in range(count):
             if made and index < ready:
                 streaming.advance(subject.layers[index], stream, index)
                 yield made[index]
                 continue
-            found = crew.total(streaming.collect(subject, stream, index, key["weighted"]))
+            found = distributed.total(streaming.collect(subject, stream, index, key["weighted"]))
             if made:
                 made.save(index, found)
             yield found
@@ -227,7 +229,7 @@ def prune(
         with opened(layer):
             reports.append(prune_layer(work, index))
             if scratch is not None:
-                with whole.told(*UNWRITTEN):
+                with atomic_write.told(*UNWRITTEN):
                     put_away(layer, scratch / f"{index}.safetensors", stored_layer(subject.files, layer))
         yield Progress("prune", index + 1, count, f"Layer {index + 1} of {count} pruned", reports[-1])
     dropped = [index for index in range(count) if not plan.heads[index] and not plan.channels[index]]
@@ -240,8 +242,8 @@ def scratch_of(model: Any) -> Path | None:
     """A folder for the pruned layers of a model that lends them, for as long as that model lives."""
     if not is_lent(model):
         return None
-    with whole.told(*UNWRITTEN), contextlib.ExitStack() as stack:
-        folder = stack.enter_context(whole.scratch(home() / "pruned"))
+    with atomic_write.told(*UNWRITTEN), contextlib.ExitStack() as stack:
+        folder = stack.enter_context(atomic_write.scratch(home() / "pruned"))
         weakref.finalize(model, stack.pop_all().close)
     return folder
 

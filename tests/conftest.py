@@ -21,10 +21,10 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from slimllm.models import Subject, subject
+from slimllm.models.loading import Subject, subject
 
 if TYPE_CHECKING:
-    from tests.visiting import Browser, Visitor
+    from tests.support.visitor import Browser, Visitor
 
 FAMILY_CONFIGS: dict[str, dict[str, Any]] = {
     "llama": {"tie_word_embeddings": False},
@@ -171,7 +171,7 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def text_file(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The path of a text that fills the page's boxes."""
-    from tests.serving import text_of
+    from tests.support.serving import text_of
 
     return text_of(tmp_path_factory.mktemp("texts"), 40)
 
@@ -179,7 +179,7 @@ def text_file(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def address(tiny_folder: Path) -> Iterator[str]:
     """The address of the app, running on the tiny model."""
-    from tests.serving import served
+    from tests.support.serving import served
 
     with served(str(tiny_folder)) as url:
         yield url
@@ -188,7 +188,7 @@ def address(tiny_folder: Path) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """A browser of each file's own: nothing else in this process may drive one meanwhile."""
-    from tests.serving import chromium
+    from tests.support.serving import chromium
 
     with chromium() as browser:
         yield browser
@@ -197,7 +197,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def visitor(browser: Browser, address: str) -> Iterator[Visitor]:
     """Somebody who sees the page for the first time, and has nothing to complain of in the end."""
-    from tests.visiting import Visitor
+    from tests.support.visitor import Visitor
 
     visitor = Visitor(browser, address)
     yield visitor

@@ -21,33 +21,28 @@ from typing import Any
 import gradio as gr
 from starlette.middleware import Middleware
 
-from slimllm import places, whole
-from slimllm.types import Refusal
-from ui import (
-    aftermath,
-    analyse,
-    api,
-    compare,
-    delivery,
-    door,
-    history,
-    load,
-    preview_panel,
-    theme,
-    tour,
-    tune,
-)
-from ui.address import HERE, Address
-from ui.events import EVENTS, Served
-from ui.limits import MOST_UPLOADED
-from ui.page_states import MOST_PAGES, PageStates
-from ui.registry import REGISTRY
-from ui.responses import Safe
-from ui.screen import Screen
+from slimllm.core.types import Refusal
+from slimllm.files import atomic_write, paths
+from ui.look import theme
+from ui.page.events import EVENTS, Served
+from ui.page.page_states import MOST_PAGES, PageStates
+from ui.page.screen import Screen
+from ui.server import access, api, delivery
+from ui.server.address import HERE, Address
+from ui.server.request_limits import MOST_UPLOADED
+from ui.server.responses import Safe
+from ui.session import crash_recovery
+from ui.session.registry import REGISTRY
+from ui.tabs import load_tab
+from ui.tabs.analyse import analyse_tab
+from ui.tabs.compare import compare_tab
+from ui.tabs.history import history_tab
+from ui.tabs.tune import preview_panel, tune_tab
+from ui.tour import tour
 
 SHORTEST = 8  # characters of a password that others may guess at, a few times an hour
 PATIENCE = 3.0  # seconds that a job has to end when the program is interrupted
-PAGES_CSS = Path(__file__).with_name("pages.css")
+PAGES_CSS = theme.STYLES / "pages.css"
 
 
 @dataclass(frozen=True)
@@ -94,22 +89,22 @@ def build(settings: Settings) -> Served:
             start = gr.Button("Take the tour", elem_id="tour-start", scale=0, min_width=130)
         model = settings.model or "smollm2"
         press = partial(
-            load.press_load, device=settings.device, dtype=settings.dtype, offline=settings.offline
+            load_tab.press_load, device=settings.device, dtype=settings.dtype, offline=settings.offline
         )
         tour.build(screen, start, partial(press, source=model))
         with gr.Tabs(selected="load", elem_id="tabs") as screen.tabs:
             with gr.Tab("Load", id="load"):
-                load.build(screen, model, press)
+                load_tab.build(screen, model, press)
             with gr.Tab("Analyse", id="analyse") as tab:
-                analyse.build(screen, settings.offline)
-                screen.on(tab.select, "analyse", analyse.look)
+                analyse_tab.build(screen, settings.offline)
+                screen.on(tab.select, "analyse", analyse_tab.look)
             with gr.Tab("Tune", id="tune") as tab:
-                tune.build(screen)
+                tune_tab.build(screen)
                 screen.on(tab.select, "preview", preview_panel.look)
             with gr.Tab("Compare", id="compare"):
-                compare.build(screen, settings.offline)
+                compare_tab.build(screen, settings.offline)
             with gr.Tab("History", id="history"):
-                history.build(screen, settings.device, settings.dtype, settings.offline)
+                history_tab.build(screen, settings.device, settings.dtype, settings.offline)
         screen.wire(demo)
         api.build(settings.device, settings.dtype, settings.offline)
     return demo
@@ -122,7 +117,7 @@ def launch_options(settings: Settings) -> dict[str, Any]:
     @asynccontextmanager
     async def guarded(app: Any) -> AsyncIterator[None]:
         app.state_holder = PageStates(app.get_blocks())
-        app.middleware_stack = door.Door(app.middleware_stack, settings.address)
+        app.middleware_stack = access.Door(app.middleware_stack, settings.address)
         yield
 
     return {
@@ -140,7 +135,7 @@ def launch_options(settings: Settings) -> dict[str, Any]:
         "max_threads": EVENTS,
         "max_file_size": MOST_UPLOADED,
         "state_session_capacity": MOST_PAGES,
-        "auth_message": door.TOLD,
+        "auth_message": access.TOLD,
         "app_kwargs": {"middleware": [Middleware(Safe), Middleware(delivery.Delivery)], "lifespan": guarded},
         "theme": theme.theme(),
         "css": theme.css() + PAGES_CSS.read_text(encoding="utf-8"),
@@ -185,18 +180,18 @@ def declare_roots(settings: Settings) -> None:
     """Limits what can be opened to the named folders, and to none where others may ask and none is named."""
     if settings.roots or settings.listen:
         mine = [model for model in (settings.model,) if model and os.path.exists(model)]
-        places.declare([*settings.roots, *mine])
+        paths.declare([*settings.roots, *mine])
 
 
 def serve(settings: Settings) -> None:
     """Serves the page until the process is interrupted."""
     check(settings)
     declare_roots(settings)
-    whole.check_folder(places.home(), places.ELSEWHERE)
+    atomic_write.check_folder(paths.home(), paths.ELSEWHERE)
     say = partial(print, flush=True)
-    aftermath.order(say)
-    aftermath.keep_private(say)
-    copies, leave = aftermath.page_folder()
+    crash_recovery.order(say)
+    crash_recovery.keep_private(say)
+    copies, leave = crash_recovery.page_folder()
     os.environ["GRADIO_TEMP_DIR"] = str(copies)  # uploads, and copies of all that is downloaded
     demo = build(settings)
     demo.launch(**launch_options(settings), prevent_thread_lock=True)

@@ -1,0 +1,319 @@
+"""Moments and analyses on disk: one safetensors file per layer, opened lazily; JSON for the rest."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from slimllm.analysis.analysis_check import check_layers
+from slimllm.analysis.analysis_files import (
+    CHANNEL_SCORES,
+    HEAD,
+    KEY,
+    OLD_TENSORS,
+    check_moments,
+    check_place,
+    holds_moments,
+    is_readable,
+    tensor_files,
+)
+from slimllm.core.held_out import HeldOut
+from slimllm.core.shapes import Shape, SiteName
+from slimllm.core.typed import typed
+from slimllm.core.types import (
+    Analysis,
+    Calibration,
+    LayerAnalysis,
+    LayerMoments,
+    Moments,
+    Ranking,
+    Refusal,
+    SiteAnalysis,
+)
+from slimllm.files import atomic_write, file_limits
+from slimllm.files.weight_headers import safetensors_tensors
+from slimllm.methods.method_table import settings
+
+log = logging.getLogger(__name__)
+
+FORMAT = 2  # since errors are told on tokens held out
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError)
+MOST_LAYERS = 10_000
+PARTS = ("mean", "gram", "held", "held_weights")  # of a reader's moments
+
+
+@dataclasses.dataclass(frozen=True)
+class MomentStore:
+    """The moments of a dense model under one calibration; `key` says which, so that a stale store is never
+    used."""
+
+    folder: Path
+
+    def file(self, index: int) -> Path:
+        return self.folder / f"layer_{index:03d}.safetensors"
+
+    def check(self) -> None:
+        """Refuses a folder of other things, whose place moments would take."""
+        check_moments(self.folder, self.begun.folder)
+
+    @property
+    def begun(self) -> MomentStore:
+        """Where the layers of a pass over the text wait until all are there."""
+        return MomentStore(self.folder.with_name(f".{self.folder.name}.unfinished"))
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What the store was made under; empty where nothing is there."""
+        with contextlib.suppress(OSError, ValueError):
+            return dict(json.loads(file_limits.read_text(self.folder / KEY, f"'{KEY}'", "make it again")))
+        return {}
+
+    def under(self, key: dict[str, Any]) -> bool:
+        """Whether what is there was made under `key`."""
+        return self.key == {"format": FORMAT, **key}
+
+    def kept(self, key: dict[str, Any], layers: int) -> int:
+        """How many layers, from the first on, were made under `key` and can be read."""
+        return next((i for i in range(layers) if not self.readable(i)), layers) if self.under(key) else 0
+
+    def matches(self, key: dict[str, Any], layers: int) -> bool:
+        """Whether the store is complete and was made under `key`."""
+        return self.kept(key, layers) == layers
+
+    def readable(self, index: int) -> bool:
+        return is_readable(self.file(index))
+
+    @property
+    def unwritten(self) -> str:
+        return f"The moments in '{self.folder.parent}' cannot be written"
+
+    @contextlib.contextmanager
+    def filled(self, key: dict[str, Any]) -> Iterator[MomentStore]:
+        """A store to fill, which takes the place of this one in the end. One that a stop or a kill left
+        unfinished under the same key is handed out again; a failure to write leaves none."""
+        made = self.begun
+        with contextlib.ExitStack() as stack:
+            try:
+                with atomic_write.told(self.unwritten):
+                    stack.enter_context(self.claimed(made))
+                    made.clear(key)
+                yield made
+                with atomic_write.told(self.unwritten), atomic_write.scratch(self.folder) as space:
+                    atomic_write.place(made.folder, self.folder, space, holds_moments, log.warning)
+            except atomic_write.Unwritten:
+                shutil.rmtree(made.folder, ignore_errors=True)
+                raise
+
+    @contextlib.contextmanager
+    def claimed(self, made: MomentStore) -> Iterator[None]:
+        """Makes the folder of what is being written and keeps other programs away; a `Refusal` where one is
+        at it already."""
+
+        def make() -> Path:
+            made.folder.mkdir(parents=True, exist_ok=True)
+            return made.folder
+
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(atomic_write.made_and_held(make, shared_name=True))
+            except BlockingIOError:
+                raise Refusal(
+                    f"Another program is writing the moments in '{self.folder.parent}'; wait for it, or "
+                    "choose another folder."
+                ) from None
+            yield
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[MomentStore]:
+        """The store, which no other program clears away meanwhile."""
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError):  # a file system without locks
+                stack.enter_context(atomic_write.held(self.folder, shared=True))
+            yield self
+
+    def clear(self, key: dict[str, Any]) -> None:
+        """Leaves in the folder only whole layers that were made under `key`."""
+        same = self.under(key)
+        keep = {self.file(i).name for i in range(self.kept(key, MOST_LAYERS))} | ({KEY} if same else set())
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                atomic_write.mend(path)
+            elif path.name not in keep:
+                path.unlink()
+        if not same:
+            atomic_write.write_text(self.folder / KEY, json.dumps({"format": FORMAT, **key}, indent=1))
+
+    def save(self, index: int, moments: LayerMoments) -> None:
+        tensors = {
+            "mlp_input_sq": moments.mlp_input_sq,
+            "cosine": torch.tensor([moments.cosine], dtype=torch.float64),
+            "tokens": torch.tensor([moments.attention.tokens, moments.mlp.tokens]),
+            "weights": torch.tensor([moments.attention.weight, moments.mlp.weight], dtype=torch.float64),
+        }
+        for site, found in (("attention", moments.attention), ("mlp", moments.mlp)):
+            tensors |= {f"{site}.mean": found.mean, f"{site}.gram": found.gram}
+            if held := found.held:
+                tensors |= {f"{site}.held": held.inputs, f"{site}.held_weights": held.weights}
+        atomic_write.replace_file(self.file(index), lambda path: save_file(tensors, path), self.unwritten)
+
+    def __getitem__(self, index: int) -> LayerMoments:
+        with safe_open(self.file(index), framework="pt") as file:
+            tokens, weights = file.get_tensor("tokens").tolist(), file.get_tensor("weights").tolist()
+            attention, mlp = (
+                Moments(mean, gram, count, weight, held=HeldOut(held, each))
+                for mean, gram, held, each, count, weight in (
+                    (*(file.get_tensor(f"{site}.{name}") for name in PARTS), count, weight)
+                    for site, count, weight in zip(("attention", "mlp"), tokens, weights, strict=True)
+                )
+            )
+            input_sq, cosine = (file.get_tensor(name) for name in ("mlp_input_sq", "cosine"))
+            return LayerMoments(attention, mlp, input_sq, cosine.item())
+
+
+def save_analysis(analysis: Analysis, folder: Path) -> Path:
+    """Writes analysis.json, its tensors, and the plain channel scores (one tensor per layer), whose path is
+    returned.
+
+    analysis.json comes last and names the file of its tensors, so that the earlier analysis is whole until
+    then.
+    """
+    tensors: dict[str, Tensor] = {}
+    layers = []
+    for i, layer in enumerate(analysis.layers):
+        sites = {**{f"attention.{unit}": site for unit, site in layer.attention.items()}, "mlp": layer.mlp}
+        energy = {name: site.energy for name, site in sites.items()}
+        layers.append({"cosine": layer.cosine, "energy": energy, "sensitivity": dict(layer.sensitivity)})
+        for name, site in sites.items():
+            tensors |= site_tensors(f"{i}.{name}", site)
+    file = f"analysis-{secrets.token_hex(4)}.safetensors"
+    head = {field: getattr(analysis, field) for field in SIMPLE}
+    head |= {
+        "format": FORMAT,
+        "tensors": file,
+        "shape": dataclasses.asdict(analysis.shape),
+        "calibration": dataclasses.asdict(analysis.calibration),
+        "layers": layers,
+    }
+    scores = {
+        f"layer_{i:03d}": layer.mlp.ranking.scores.contiguous() for i, layer in enumerate(analysis.layers)
+    }
+    check_place(folder)
+    unwritten, earlier = f"The analysis in '{folder}' cannot be written", tensor_files(folder)
+    try:
+        atomic_write.replace_file(folder / file, lambda path: save_file(tensors, path), unwritten)
+        atomic_write.replace_file(folder / CHANNEL_SCORES, lambda path: save_file(scores, path), unwritten)
+        atomic_write.write_text(folder / HEAD, json.dumps(head, indent=1), unwritten)
+    except atomic_write.Unwritten:
+        (folder / file).unlink(missing_ok=True)
+        raise
+    for old in earlier:
+        old.unlink(missing_ok=True)
+    return folder / CHANNEL_SCORES
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerHead:
+    """What analysis.json says of a layer."""
+
+    cosine: float
+    energy: Mapping[str, float]
+    sensitivity: Mapping[SiteName, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """What analysis.json says."""
+
+    model: str
+    method: str
+    options: Mapping[str, Any]
+    tokens: int
+    bytes_per_parameter: float
+    seconds: float
+    peak_memory_mib: float
+    shape: Shape
+    calibration: Calibration
+    layers: tuple[LayerHead, ...]
+    tensors: str = OLD_TENSORS
+    fingerprints: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+FIGURES = ("tokens", "bytes_per_parameter", "seconds", "peak_memory_mib")
+SIMPLE = ("model", "method", "options", "fingerprints", *FIGURES)
+
+
+def site_tensors(prefix: str, site: SiteAnalysis) -> dict[str, Tensor]:
+    tensors = {f"{prefix}.scores": site.ranking.scores, f"{prefix}.order": site.ranking.order}
+    some = {"subsets": site.ranking.subsets, "unsearched": site.ranking.unsearched, "spectrum": site.spectrum}
+    tensors |= {f"{prefix}.{name}": tensor for name, tensor in some.items() if tensor is not None}
+    tensors |= {f"{prefix}.error.{name}": error for name, error in site.error.items()}
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+
+def open_analysis(folder: Path) -> Analysis:
+    """The analysis saved in a folder; a `Refusal` where there is none."""
+    words = "no readable analysis"
+    remedy = f"make one with: python -m slimllm analyse --model … --out {folder}"
+    try:
+        head = json.loads(file_limits.read_text(folder / HEAD, HEAD, remedy))
+        if head["format"] == 1:
+            words = "an analysis by an earlier version, which told errors on the text that it had learned"
+        if head.pop("format") != FORMAT:
+            raise ValueError("another format")
+        found = typed(Head, head)
+        tensors = folder / Path(found.tensors).name
+        with file_limits.open_regular(tensors, f"'{tensors}'", remedy) as opened:
+            sum(1 for _ in safetensors_tensors(opened))  # whose faults are those of the file
+        with safe_open(tensors, framework="pt") as file:
+            names = list(file.keys())
+            layers = tuple(open_layer(file, names, i, layer) for i, layer in enumerate(found.layers))
+        check_layers(found.shape, layers)
+        return Analysis(
+            shape=found.shape,
+            calibration=found.calibration,
+            layers=layers,
+            **{field: getattr(found, field) for field in SIMPLE if field != "options"},
+            options=settings(found.method, found.options),
+        )
+    except UNREADABLE as failure:
+        raise Refusal(f"'{folder}' holds {words}; {remedy}") from failure
+
+
+def open_layer(file: Any, names: list[str], index: int, found: LayerHead) -> LayerAnalysis:
+    sites: dict[Any, SiteAnalysis] = {
+        name: open_site(file, names, f"{index}.{name}", energy) for name, energy in found.energy.items()
+    }
+    mlp = sites.pop("mlp")
+    return LayerAnalysis(
+        found.cosine,
+        {name.removeprefix("attention."): site for name, site in sites.items()},
+        mlp,
+        found.sensitivity,
+    )
+
+
+def open_site(file: Any, names: list[str], prefix: str, energy: float) -> SiteAnalysis:
+    def some(name: str) -> Tensor | None:
+        return file.get_tensor(f"{prefix}.{name}") if f"{prefix}.{name}" in names else None
+
+    ranking = Ranking(
+        file.get_tensor(f"{prefix}.scores"),
+        file.get_tensor(f"{prefix}.order"),
+        some("subsets"),
+        some("unsearched"),
+    )
+    start = f"{prefix}.error."
+    error = {name.removeprefix(start): file.get_tensor(name) for name in names if name.startswith(start)}
+    return SiteAnalysis(ranking, error, energy, some("spectrum"))

@@ -1,0 +1,117 @@
+"""Several processes that share the reading of a calibration text (torchrun): each sums the moments of its
+samples, the first one gets the sum of all and goes on alone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, distributed
+
+from slimllm.core.held_out import HeldOut
+from slimllm.core.types import LayerMoments, Moments, Refusal
+
+
+def launched() -> bool:
+    """Whether torchrun started this process as one of several."""
+    return distributed.is_torchelastic_launched() and int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[None]:
+    """While open, the processes that torchrun started can talk to each other; nothing happens in a single
+    one."""
+    if not launched():
+        yield
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
+
+
+def together() -> bool:
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def rank() -> int:
+    """The number of this process; the first one, and a single one, is 0."""
+    return distributed.get_rank() if together() else 0
+
+
+def share(tokens: Tensor) -> Tensor:
+    """This process's samples of (S, T); a `Refusal` where there are fewer samples than processes."""
+    if not together():
+        return tokens
+    size = distributed.get_world_size()
+    if len(tokens) < size:
+        raise Refusal(f"{len(tokens)} samples cannot be shared by {size} processes; use more --samples.")
+    return tokens[rank() :: size]
+
+
+def first_says(value: bool) -> bool:
+    """What the first process said; every process must ask."""
+    if not together():
+        return value
+    said = torch.tensor([int(value)], device=place())
+    distributed.broadcast(said, 0)
+    return bool(said.item())
+
+
+def total(found: LayerMoments) -> LayerMoments:
+    """The moments of all processes' samples together, in every process."""
+    if not together():
+        return found
+    return LayerMoments(
+        whole(found.attention),
+        whole(found.mlp),
+        mean(found.mlp_input_sq, found.mlp.tokens * found.mlp.weight),
+        float(mean(torch.tensor([found.cosine], dtype=torch.float64), found.mlp.tokens)),
+    )
+
+
+def whole(found: Moments) -> Moments:
+    mass = found.tokens * found.weight
+    tokens, masses = summed(torch.tensor([found.tokens, mass], dtype=torch.float64)).tolist()
+    return Moments(
+        mean(found.mean, mass),
+        mean(found.gram, mass),
+        int(tokens),
+        masses / tokens,
+        held=None
+        if found.held is None
+        else HeldOut(gathered(found.held.inputs), gathered(found.held.weights)),
+    )
+
+
+def gathered(own: Tensor) -> Tensor:
+    """The rows (n, …) of all processes, one after the other."""
+    counts = torch.zeros(distributed.get_world_size(), dtype=torch.int64)
+    counts[rank()] = len(own)
+    counts = summed(counts)
+    start = int(counts[: rank()].sum())
+    rows = own.new_zeros(int(counts.sum()), *own.shape[1:])
+    rows[start : start + len(own)] = own
+    return summed(rows)
+
+
+def mean(own: Tensor, mass: float) -> Tensor:
+    """The mean of all processes' means, each counted by the mass it is the mean of."""
+    masses = float(summed(torch.tensor([mass], dtype=torch.float64)))
+    return summed(own * (mass / masses))
+
+
+def summed(own: Tensor) -> Tensor:
+    held = own.to(place(), copy=True)
+    distributed.all_reduce(held)
+    return held.to(own.device)
+
+
+def place() -> torch.device:
+    """Where the processes exchange tensors."""
+    return torch.device("cuda" if distributed.get_backend() == "nccl" else "cpu")

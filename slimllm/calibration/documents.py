@@ -1,0 +1,280 @@
+"""The documents of a text, read as far as they are asked for: one reader per format, the same rows from
+wherever they come.
+
+A .txt is one document. A row of any other format is a document unless it is blank, and is never stripped.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import io
+import json
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol, overload
+
+import pyarrow
+import pyarrow.parquet
+
+from slimllm.core.types import Refusal
+from slimllm.files.row_limits import bounded_lines, each_once, open_parquet, rows_at_once
+
+COLUMNS = ("text", "content", "sentence")  # the first of these that a file has is read
+PIECE = 1 << 16  # letters that are read at once
+
+
+class LongDocument(Protocol):
+    """A document that can be read from any place: of so many bytes, or letters where it is in memory."""
+
+    size: int
+
+    def pieces(self) -> Iterator[str]:
+        """All of it, piece by piece."""
+
+    def read(self, place: int, count: int) -> str:
+        """At most `count` letters from about that place on."""
+
+
+class TextFile(Sequence[str]):
+    """A .txt file: one document. Every kind of line break is read as a line feed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with readable(path):
+            self.size = path.stat().st_size
+
+    def __len__(self) -> int:
+        return 1
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        return ["".join(self.pieces())][index]
+
+    def __iter__(self) -> Iterator[str]:
+        yield self[0]
+
+    def pieces(self) -> Iterator[str]:
+        with readable(self.path), self.path.open(encoding="utf-8-sig") as file:
+            while piece := file.read(PIECE):
+                yield piece
+
+    def read(self, place: int, count: int) -> str:
+        with readable(self.path), self.path.open("rb") as file:
+            file.seek(place)
+            while file.peek(1)[:1] and file.peek(1)[0] & 0xC0 == 0x80:  # inside a letter
+                file.read(1)
+            with io.TextIOWrapper(file, encoding="utf-8-sig") as text:
+                return text.read(count)
+
+
+class Held:
+    """A document in memory that is to be read as a file would be."""
+
+    def __init__(self, words: str) -> None:
+        self.words, self.size = words, len(words)
+
+    def pieces(self) -> Iterator[str]:
+        return (self.words[start : start + PIECE] for start in range(0, self.size, PIECE))
+
+    def read(self, place: int, count: int) -> str:
+        return self.words[place : place + count]
+
+
+class Rows(Sequence[str]):
+    """The documents of a file of rows. Of the whole file no more than the places of the documents is kept."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @cached_property
+    def places(self) -> Sequence[int]:
+        """Where each document is, from one reading of the file."""
+        return array("q", (place for place, _ in self.documents()))
+
+    def documents(self) -> Iterator[tuple[int, str]]:
+        """Every document and where it is."""
+        raise NotImplementedError
+
+    def pick(self, numbers: Sequence[int]) -> list[str]:
+        """The documents of these numbers, in this order."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __iter__(self) -> Iterator[str]:
+        return (document for _, document in self.documents())
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        chosen = range(len(self))[index]
+        return self.pick(chosen) if isinstance(chosen, range) else self.pick([chosen])[0]
+
+
+class JsonLines(Rows):
+    """A .jsonl file: a JSON object per line."""
+
+    @cached_property
+    def column(self) -> str:
+        with readable(self.path), self.path.open("rb") as file:
+            row: Any = next((row_of(line) for _, line in lines_of(file) if line.strip()), None)
+        return column_of(row if isinstance(row, dict) else (), self.path)
+
+    def documents(self) -> Iterator[tuple[int, str]]:
+        with readable(self.path), self.path.open("rb") as file:
+            for place, line in lines_of(file):
+                if line.strip() and (document := self.document(line)) is not None:
+                    yield place, document
+
+    def pick(self, numbers: Sequence[int]) -> list[str]:
+        found = {}
+        with readable(self.path), self.path.open("rb") as file:
+            for place in sorted({self.places[number] for number in numbers}):
+                file.seek(place)
+                found[place] = self.document(next(lines_of(file))[1]) or ""
+        return [found[self.places[number]] for number in numbers]
+
+    def document(self, line: bytes) -> str | None:
+        """The document in a line; None where it has none."""
+        row = row_of(line)
+        if not isinstance(row, dict):
+            raise Refusal(
+                f"A row of '{self.path}' is no object with a '{self.column}' field; write the file again."
+            )
+        return document_of(row.get(self.column), self.column, self.path)
+
+
+class Parquet(Rows):
+    """A .parquet file, from a disk or from a hub: one column of it."""
+
+    @cached_property
+    def column(self) -> str:
+        with readable(self.path), pyarrow.parquet.ParquetFile(self.path) as file:
+            return column_of(file.schema_arrow.names, self.path)
+
+    def documents(self) -> Iterator[tuple[int, str]]:
+        place = 0
+        with readable(self.path), open_parquet(self.path, self.column) as file:
+            if not file.metadata.num_rows:
+                return
+            for batch in file.iter_batches(rows_at_once(file, self.column), columns=[self.column]):
+                for document in each_once(batch.column(0), self.document):
+                    if document is not None:
+                        yield place, document
+                    place += 1
+
+    def pick(self, numbers: Sequence[int]) -> list[str]:
+        wanted, found, first = {self.places[number] for number in numbers}, {}, 0
+        with readable(self.path), open_parquet(self.path, self.column) as file:
+            for group in range(file.num_row_groups):
+                places = range(first, first := first + file.metadata.row_group(group).num_rows)
+                if mine := [place for place in wanted if place in places]:
+                    values = file.read_row_group(group, columns=[self.column]).column(0)
+                    for place in mine:
+                        found[place] = self.document(values[place - places.start].as_py()) or ""
+        return [found[self.places[number]] for number in numbers]
+
+    def document(self, value: Any) -> str | None:
+        """The document in a value; None where it has none."""
+        return document_of(value, self.column, self.path)
+
+
+READERS: dict[str, type[TextFile] | type[Rows]] = {
+    ".txt": TextFile,
+    ".jsonl": JsonLines,
+    ".parquet": Parquet,
+}
+
+
+def file_documents(path: Path) -> Sequence[str]:
+    """The documents of a file of one of these formats, read when they are asked for."""
+    return READERS[path.suffix](path)
+
+
+def long_document(documents: Sequence[str]) -> LongDocument | None:
+    """The only one of the documents; None where there are several, or none."""
+    if isinstance(documents, TextFile):
+        return documents
+    return Held(documents[0]) if len(documents) == 1 else None
+
+
+def pieces_of(documents: Iterable[str]) -> Iterator[Iterator[str]]:
+    """Every document piece by piece."""
+    if isinstance(documents, TextFile):
+        yield documents.pieces()
+        return
+    for document in documents:
+        yield Held(document).pieces()
+
+
+def in_order(documents: Sequence[str], order: Sequence[int], at_once: int) -> Iterator[str]:
+    """The documents in this order of their numbers, some read at once."""
+    for start in range(0, len(order), at_once):
+        numbers = order[start : start + at_once]
+        yield from (
+            documents.pick(numbers) if isinstance(documents, Rows) else map(documents.__getitem__, numbers)
+        )
+
+
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turns what cannot be read into one sentence."""
+    try:
+        yield
+    except Refusal:
+        raise
+    except UnicodeDecodeError as failure:
+        raise Refusal(f"'{path}' is not UTF-8 text; convert it to UTF-8.") from failure
+    except (ValueError, OSError, RecursionError, pyarrow.ArrowException) as failure:
+        why = str(failure)[:200] or type(failure).__name__
+        raise Refusal(f"'{path}' cannot be read as {path.suffix}: {why}; write the file again.") from failure
+
+
+def lines_of(file: io.BufferedReader) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file from its present place on, and where each begins; every kind of line break ends
+    one."""
+    place = file.tell()
+    for block in bounded_lines(file):
+        for line in block.removesuffix(b"\n").split(b"\r"):
+            yield place, line if place else line.removeprefix(codecs.BOM_UTF8)
+            place += len(line) + 1
+        place += 0 if block.endswith(b"\n") else -1
+
+
+def row_of(line: bytes) -> Any:
+    """What a line of JSON says."""
+    return json.loads(line.decode("utf-8"))
+
+
+def column_of(names: Iterable[str], path: Path) -> str:
+    """The column that holds the text; a `Refusal` where none does."""
+    known = set(names)
+    column = next((name for name in COLUMNS if name in known), None)
+    if column is None:
+        raise Refusal(f"The rows of '{path}' have no 'text' field; name the column of text 'text'.")
+    return column
+
+
+def document_of(value: Any, column: str, path: Path) -> str | None:
+    """A row's document; None where it has none."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8")
+    if value is not None and not isinstance(value, str):
+        kind = type(value).__name__
+        raise Refusal(f"'{column}' of a row of '{path}' is no text but {kind}; write each text as a string.")
+    return legible(value) if value and not value.isspace() else None
+
+
+def legible(words: str) -> str:
+    """The words with a sign of replacement for every half of a letter, which JSON can hold and no tokenizer
+    reads."""
+    return words.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

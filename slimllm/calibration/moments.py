@@ -1,0 +1,304 @@
+"""Stream calibration tokens through one decoder layer at a time and accumulate the moments of what its
+readers read.
+
+Only the hidden state of the tokens is held, never the activations of all layers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slimllm.calibration.gram import Gram
+from slimllm.core.held_out import HeldOut, joined
+from slimllm.core.types import Drift, LayerMoments, Moments
+from slimllm.models.families import part
+from slimllm.models.layer_offload import opened
+from slimllm.models.loading import Subject
+from slimllm.models.modeling_slim import Selected
+
+TOKENS_PER_BATCH = 4096
+
+
+@dataclass(eq=False)
+class Stream:
+    """The calibration tokens on their way: hidden states (b, T, o) per batch, each layer's own call
+    arguments, and which of all tokens are held out, where any are: bool (S · T,) on the device."""
+
+    hidden: list[Tensor]
+    arguments: list[dict[str, Any]]
+    held: Tensor | None = None
+
+    @property
+    def tokens(self) -> int:
+        return sum(batch.shape[0] * batch.shape[1] for batch in self.hidden)
+
+
+class _Reached(Exception):
+    """Ends a forward at the first decoder layer: its input is all that is wanted."""
+
+
+class Accumulator:
+    """Running first and second moments of (…, d) activations, summed in float32; weighted ones count every
+    token by `residual_weights`, which are known only once the layer has run. Of the tokens that `held`
+    (S · T,) marks, the activations are kept as well."""
+
+    def __init__(
+        self,
+        second: bool = True,
+        weighted: bool = False,
+        goal: Goal | None = None,
+        held: Tensor | None = None,
+    ) -> None:
+        self.weighted, self.goal, self.held = weighted, goal, held
+        self.tokens, self.mass = 0, 0.0
+        self.total: Tensor | None = None
+        self.gram = Gram() if second else None
+        self.pending: Tensor | None = None
+        self.lacking: list[tuple[Tensor, Tensor]] = []  # of every batch, with a goal: Σ e (o,), Σ e xᵀ (o, d)
+        self.kept: list[HeldOut] = []  # of every batch
+
+    def see(self, activations: Tensor) -> None:
+        """Takes a batch: at once, or when `settle` brings the layer's output that it is seen in the light
+        of."""
+        if self.weighted or self.goal:
+            self.pending = activations.detach()
+        else:
+            self.add(activations)
+
+    def settle(self, output: Tensor) -> None:
+        if self.pending is None:
+            return
+        weights = residual_weights(output) if self.weighted else None
+        lack = self.goal.lack(output).flatten(0, -2) if self.goal else None
+        self.add(self.pending, weights, lack)
+        if lack is not None:
+            lack = lack if weights is None else lack * weights.flatten()[:, None]
+            self.lacking.append((lack.sum(0), lack.T @ self.pending.flatten(0, -2).float()))
+        self.pending = None
+
+    def add(self, activations: Tensor, weights: Tensor | None = None, lack: Tensor | None = None) -> None:
+        x = activations.detach().flatten(0, -2)  # (t, d)
+        each = None if weights is None else weights.flatten()
+        if self.held is not None:
+            self.keep(self.held[self.tokens : self.tokens + len(x)], x, each, lack)
+        counted = x.float() if each is None else x.float() * each[:, None]
+        total = counted.sum(0) if self.gram else (counted * x).sum(0)
+        self.tokens += len(x)
+        self.mass += float(len(x) if each is None else each.sum())
+        self.total = total if self.total is None else self.total.add_(total)
+        if self.gram:
+            self.gram.add(x, each)
+
+    def keep(self, held: Tensor, x: Tensor, weights: Tensor | None, lack: Tensor | None) -> None:
+        """Keeps of a batch (t, d) what is held out (t,)."""
+        counted = torch.ones(len(x), device=x.device) if weights is None else weights
+        missing = None if lack is None else lack[held].cpu()
+        self.kept.append(HeldOut(x[held].cpu(), counted[held].cpu(), missing))
+
+    @property
+    def mean(self) -> Tensor:
+        assert self.total is not None
+        return (self.total / self.mass).cpu()
+
+    @property
+    def moments(self) -> Moments:
+        assert self.gram is not None
+        drift = None
+        if self.lacking:
+            mean, cross = (torch.stack(parts).sum(0) / self.mass for parts in zip(*self.lacking, strict=True))
+            drift = Drift(mean.cpu(), cross.cpu())
+        gram = self.gram.whole.div_(self.mass).cpu()
+        held = joined(self.kept) if self.kept else None
+        return Moments(self.mean, gram, self.tokens, self.mass / max(1, self.tokens), drift, held)
+
+
+@dataclass(eq=False)
+class Goal:
+    """The residual stream that the dense model has behind a site, batch by batch, beside which a pruned one
+    is seen. `behind` names the module that reads the stream there; empty where it is the layer's output."""
+
+    residuals: list[Tensor]
+    behind: str = ""
+    batch: int = 0
+    reached: Tensor | None = None
+
+    def lack(self, output: Tensor) -> Tensor:
+        """What the pruned stream lacks (b, T, o) in this batch, in float32."""
+        own = self.reached if self.behind else output
+        assert own is not None
+        self.batch += 1
+        return self.residuals[self.batch - 1].float() - own.float()
+
+
+def residual_weights(output: Tensor) -> Tensor:
+    """1 / ‖h‖² of the residual stream h (b, T, o) at every token: (b, T).
+
+    Every layer normalises the stream before it reads it, so what an error does further on goes by its size
+    relative to the stream. Without weights the few tokens with enormous activations (attention sinks)
+    outweigh all others.
+    """
+    square = output.detach().float().square().sum(-1)
+    return 1 / square.clamp_min(torch.finfo(square.dtype).eps)
+
+
+@torch.inference_mode()
+def embed(subject: Subject, tokens: Tensor, held: Tensor | None = None) -> Stream:
+    """The stream that enters layer 0, for tokens (S, T), some of which are `held` out: bool (S, T).
+
+    One dry forward of a single sample records every layer's own keyword arguments: masks and rotary
+    embeddings differ from layer to layer in some families. All samples have the same length, so the
+    arguments broadcast over batches.
+    """
+    trunk = subject.model.get_submodule(subject.family.trunk)
+    layers = subject.layers
+    arguments: list[dict[str, Any]] = []
+    hidden: list[Tensor] = []
+
+    def record(_: nn.Module, __: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
+        arguments.append({name: value for name, value in kwargs.items() if name != "hidden_states"})
+
+    def reach(_: nn.Module, inputs: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
+        hidden.append(inputs[0] if inputs else kwargs["hidden_states"])
+        raise _Reached
+
+    tokens = tokens.to(subject.device)
+    handles = [layer.register_forward_pre_hook(record, with_kwargs=True) for layer in layers]
+    try:
+        trunk(input_ids=tokens[:1], use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    handle = layers[0].register_forward_pre_hook(reach, with_kwargs=True)
+    try:
+        for batch in tokens.split(max(1, TOKENS_PER_BATCH // tokens.shape[1])):
+            with contextlib.suppress(_Reached):
+                trunk(input_ids=batch, use_cache=False)
+    finally:
+        handle.remove()
+    return Stream(hidden, arguments, None if held is None else held.flatten().to(subject.device))
+
+
+def run(layer: nn.Module, hidden: Tensor, arguments: dict[str, Any]) -> Tensor:
+    """The layer's output (b, T, o) for one batch."""
+    output = layer(hidden, **arguments)
+    return output[0] if isinstance(output, tuple) else output
+
+
+@torch.inference_mode()
+def passes(
+    layer: nn.Module, stream: Stream, index: int, accumulators: Mapping[str, Accumulator] | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """(input, output) of the layer for every batch of the stream, which stays as it is; meanwhile the input
+    of each named linear goes to its accumulator."""
+    watched = accumulators or {}
+
+    def watcher(accumulator: Accumulator) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda linear, inputs: accumulator.see(read_by(linear, inputs[0]))
+
+    handles = [
+        part(layer, name).register_forward_pre_hook(watcher(accumulator))
+        for name, accumulator in watched.items()
+    ]
+    goals = [a.goal for a in watched.values() if a.goal and a.goal.behind]
+    handles += [layer.get_submodule(goal.behind).register_forward_pre_hook(catcher(goal)) for goal in goals]
+    try:
+        with opened(layer):
+            for hidden in stream.hidden:
+                output = run(layer, hidden, stream.arguments[index])
+                for accumulator in watched.values():
+                    accumulator.settle(output)
+                yield hidden, output
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def read_by(linear: nn.Module, given: Tensor) -> Tensor:
+    """Those of the inputs (…, n) given to a linear that it has weights for: (…, d)."""
+    return given[..., linear.places] if isinstance(linear, Selected) else given
+
+
+def catcher(goal: Goal) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    """Keeps what the module reads."""
+
+    def catch(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        goal.reached = inputs[0].detach()
+
+    return catch
+
+
+@torch.inference_mode()
+def lead(layer: nn.Module, stream: Stream, index: int, between: str) -> tuple[Goal, Goal]:
+    """The residual streams behind the attention and behind the MLP of a dense layer; the stream moves on.
+
+    `between` names the module that reads the stream between the two.
+    """
+    middle = Goal([], between)
+    handle = layer.get_submodule(between).register_forward_pre_hook(catcher(middle))
+    try:
+        for i, (_, output) in enumerate(passes(layer, stream, index)):
+            assert middle.reached is not None
+            middle.residuals.append(middle.reached)
+            stream.hidden[i] = output
+    finally:
+        handle.remove()
+    return middle, Goal(list(stream.hidden))
+
+
+def watch(
+    layer: nn.Module, stream: Stream, index: int, accumulators: dict[str, Accumulator]
+) -> dict[str, Accumulator]:
+    """The accumulators of the named linears, filled while the layer runs once over the stream, which stays
+    as it is."""
+    for _ in passes(layer, stream, index, accumulators):
+        pass
+    return accumulators
+
+
+def advance(
+    layer: nn.Module, stream: Stream, index: int, accumulators: Mapping[str, Accumulator] | None = None
+) -> float:
+    """Runs the layer for good: the stream becomes its output. Returns the mean cosine of input and output."""
+    total = 0.0
+    for i, (before, after) in enumerate(passes(layer, stream, index, accumulators)):
+        total += torch.cosine_similarity(before.float(), after.float(), dim=-1).sum().item()
+        stream.hidden[i] = after
+    return total / stream.tokens
+
+
+def advance_measured(
+    layer: nn.Module, stream: Stream, index: int, readers: Sequence[str]
+) -> dict[str, float]:
+    """Runs the layer for good and returns E‖W x‖² of the named readers, their biases left out."""
+    energies = dict.fromkeys(readers, 0.0)
+
+    def watcher(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def add(reader: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+            linear = output if reader.bias is None else output - reader.bias  # type: ignore[operator]
+            energies[name] += linear.float().square().sum().item()
+
+        return add
+
+    handles = [part(layer, name).register_forward_hook(watcher(name)) for name in readers]
+    try:
+        advance(layer, stream, index)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: energy / stream.tokens for name, energy in energies.items()}
+
+
+def collect(subject: Subject, stream: Stream, index: int, weighted: bool = False) -> LayerMoments:
+    """The moments of one dense layer, from one pass; the stream moves on to its output."""
+    layer, family = subject.layers[index], subject.family
+    attention, mlp = (Accumulator(weighted=weighted, held=stream.held) for _ in range(2))
+    inputs = Accumulator(second=False, weighted=weighted)
+    found = {family.attention.reader: attention, family.mlp.reader: mlp}
+    cosine = advance(layer, stream, index, {**found, next(iter(family.mlp.writers)): inputs})
+    return LayerMoments(attention.moments, mlp.moments, inputs.mean, cosine)

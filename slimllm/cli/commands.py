@@ -1,0 +1,289 @@
+"""What each command does: arguments in, JSON-able answer out."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+from slimllm import pipeline
+from slimllm.analysis import analysis_files, analysis_store
+from slimllm.calibration import distributed, texts
+from slimllm.cli.credentials import credentials
+from slimllm.cli.option_checks import method_options
+from slimllm.core.fingerprints import is_other
+from slimllm.core.memory import watch_peak
+from slimllm.core.types import Analysis, Calibration, Plan, Progress, Refusal
+from slimllm.evaluation import evaluate as evaluation
+from slimllm.evaluation import speed_words
+from slimllm.export import export_reading
+from slimllm.export import model_inspection as cards
+from slimllm.files import atomic_write
+from slimllm.methods.method_table import METHODS
+from slimllm.methods.recovery import RECOVERIES
+from slimllm.models import sources
+from slimllm.models.families import FAMILIES
+from slimllm.models.layer_offload import is_lent
+from slimllm.models.loading import Subject
+from slimllm.planning import plan_json, plan_making
+from slimllm.planning.allocation import ALLOCATIONS
+
+
+class Report(Protocol):
+    def say(self, words: str) -> None: ...
+    def progress(self, step: Progress) -> None: ...
+
+
+Arguments = argparse.Namespace
+
+
+def load(source: str, given: Arguments, report: Report, *, spread: bool = False) -> Subject:
+    atomic_write.mended(Path(source), report.say)
+    report.say(f"Loading {source} …")
+    how = {"device": given.device, "dtype": given.dtype, "offline": given.offline, "spread": spread}
+    return export_reading.load(source, say=report.say, **how)
+
+
+def calibration(given: Arguments) -> Calibration:
+    return Calibration(text=given.text, samples=given.samples, length=given.length, seed=given.seed)
+
+
+def run_analysis(subject: Subject, given: Arguments, report: Report, **how: Any) -> Analysis:
+    text = texts.text(given.text, offline=given.offline)
+    job = pipeline.analyse(
+        subject, text, calibration(given), method_name=given.method, options=method_options(given), **how
+    )
+    return pipeline.finish(job, report.progress)
+
+
+def analyse(given: Arguments, report: Report) -> dict[str, Any] | None:
+    """The answer; None from a process of several that only read its share."""
+    text = texts.text(given.text, offline=given.offline)
+    with distributed.joined():
+        if distributed.rank():
+            subject = export_reading.load(
+                given.model, device=given.device, dtype=given.dtype, offline=given.offline
+            )
+            pipeline.contribute(subject, text, calibration(given), method_name=given.method)
+            return None
+        atomic_write.check_folder(given.out, "choose another --out")
+        analysis_files.check_place(given.out)
+        subject = load(given.model, given, report)
+        analysis = run_analysis(subject, given, report, folder=given.out / "moments")
+    file = analysis_store.save_analysis(analysis, given.out)
+    shape, unit = analysis.shape, next(iter(analysis.layers[0].attention))
+    return {
+        "model": analysis.model,
+        "layers": len(shape.layers),
+        "heads": shape.heads,
+        "kv_groups": shape.groups,
+        "channels": shape.channels,
+        "parameters": shape.parameters,
+        "tokens": analysis.tokens,
+        "begins_with": subject.beginning.words or None,
+        "seconds": analysis.seconds,
+        "peak_memory_mib": analysis.peak_memory_mib,
+        "layer_cosine": list(analysis.cosine),
+        "head_scores": [layer.attention[unit].ranking.scores.tolist() for layer in analysis.layers],
+        "channel_scores_file": str(file),
+    }
+
+
+def make_plan(analysis: Analysis, given: Arguments, *, same_width: bool) -> Plan:
+    return plan_making.make_plan(
+        analysis,
+        given.ratio,
+        allocation=given.allocation,
+        recovery=given.recovery,
+        unit=given.unit,
+        align=given.align,
+        count=given.count,
+        same_width=same_width,
+    )
+
+
+def plan(given: Arguments, report: Report) -> dict[str, Any]:
+    plan_json.check_place(given.out)
+    analysis = analysis_store.open_analysis(given.analysis)
+    now = sources.current_fingerprint(analysis.model)
+    if now and is_other(analysis.fingerprints, {"weights": now.content}):
+        report.say(f"The weights of '{analysis.model}' have changed since this analysis; analyse them again.")
+    if given.named.get("seed", analysis.calibration.seed) != analysis.calibration.seed:
+        raise Refusal(
+            f"The analysis was made with seed {analysis.calibration.seed} and --seed says {given.seed}; "
+            "leave the option out, or analyse again."
+        )
+    made = make_plan(analysis, given, same_width=given.same_width)
+    if doubt := plan_making.doubt(analysis.shape, made.recovery, analysis.tokens):
+        report.say(doubt)
+    plan_json.save_plan(made, given.out)
+    return {
+        **plan_json.plan_to_dict(made),
+        "forecast": plan_making.forecast(analysis, made),
+        "file": str(given.out),
+    }
+
+
+def measure(subject: Subject, text: texts.Text, given: Arguments, report: Report) -> evaluation.Perplexity:
+    ids = texts.evaluation_tokens(text, subject.tokenizer, limit=given.limit_tokens)
+    return pipeline.finish(evaluation.perplexity(subject, ids, given.window), report.progress)
+
+
+def evaluate(given: Arguments, report: Report) -> dict[str, Any]:
+    text = texts.text(given.text, offline=given.offline)
+    subject = load(given.model, given, report, spread=True)
+    start = time.perf_counter()
+    found = measure(subject, text, given, report)
+    return {
+        "model": given.model,
+        "perplexity": found.perplexity,
+        "nll": found.nll,
+        "tokens": found.tokens,
+        "windows": found.windows,
+        "window": found.window,
+        "begins_with": found.begins_with or None,
+        "text": given.text,
+        "split": "evaluation" if text.parts_differ else "whole file",
+        "dtype": str(subject.dtype).removeprefix("torch."),
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def generate(given: Arguments, report: Report) -> dict[str, Any]:
+    subject = load(given.model, given, report, spread=True)
+    text, tokens, rate = write(subject, given.prompt, given)
+    begins_with = subject.beginning.words or None
+    return {"text": text, "tokens": tokens, "tokens_per_second": rate, "begins_with": begins_with}
+
+
+def write(subject: Subject, prompt: str, given: Arguments) -> tuple[str, int, float]:
+    return evaluation.timed_generation(
+        subject, prompt, max_new_tokens=given.max_new_tokens, temperature=given.temperature, seed=given.seed
+    )
+
+
+def compare(given: Arguments, report: Report) -> dict[str, Any]:
+    text = texts.text(given.text, offline=given.offline)
+    rows = []
+    for source in given.model:  # before the first one is measured
+        cards.examine(source, given.offline)
+    for source in given.model:
+        subject = load(source, given, report, spread=True)
+        peak = watch_peak(subject.device)
+        found = measure(subject, text, given, report)
+        generations = [write(subject, prompt, given)[0] for prompt in given.prompt]
+        rows.append(
+            {
+                "model": source,
+                "parameters": subject.shape.parameters,
+                "perplexity": found.perplexity,
+                "begins_with": found.begins_with or None,
+                "peak_memory_mib": peak(),
+                "generations": generations,
+            }
+        )
+        del subject
+    for row, speed in zip(rows, measure_speeds(given, report), strict=True):
+        row |= speed
+    return {"models": rows, "text": given.text, "window": given.window, "prompts": given.prompt}
+
+
+def measure_speeds(given: Arguments, report: Report) -> list[dict[str, Any]]:
+    """The speeds of all models, taken in turns where they fit into memory beside each other, with what they
+    say against the first one's; else one after the other, where differences say nothing."""
+    subjects = [load(source, given, report, spread=True) for source in given.model]
+    together = not any(is_lent(subject.model) for subject in subjects)
+    if together:
+        names = map(str, range(len(subjects)))
+        running = {name: evaluation.speed(subject) for name, subject in zip(names, subjects, strict=True)}
+        speeds = list(pipeline.finish(evaluation.measure_in_turns(running), report.progress).values())
+    else:
+        subjects.clear()
+        speeds = [
+            pipeline.finish(evaluation.speed(load(source, given, report, spread=True)), report.progress)
+            for source in given.model
+        ]
+        report.say("The models do not fit into memory beside each other, so their speeds do not compare.")
+    rows = []
+    for place, (source, speed) in enumerate(zip(given.model, speeds, strict=True)):
+        said = {}
+        if place and together:
+            said = {
+                "reading": speed_words.compare_speeds(speeds[0].prefill, speed.prefill, "reads"),
+                "writing": speed_words.compare_speeds(speeds[0].decode, speed.decode, "writes"),
+            }
+            report.say(f"{source} beside {given.model[0]}: {' '.join(said.values())}")
+        rows.append(
+            {
+                "tokens_per_second": speed.decode_tokens_per_second,
+                "prefill_tokens_per_second": speed.prefill_tokens_per_second,
+                "tokens_per_second_rounds": speed.decode,
+                "prefill_tokens_per_second_rounds": speed.prefill,
+                "speed_in_words": said,
+            }
+        )
+    return rows
+
+
+def card(given: Arguments, report: Report) -> dict[str, Any]:
+    found = cards.card(given.model, offline=given.offline)
+    return {**dataclasses.asdict(found), "lines": cards.lines(found)}
+
+
+def methods(given: Arguments, report: Report) -> dict[str, Any]:
+    return {
+        "methods": [
+            {
+                "name": name,
+                "title": row.title,
+                "words": row.words,
+                "paper": row.paper,
+                "recovery": row.recovery,
+                "allocation": row.allocation,
+                "options": {option.name: option.default for option in row.options},
+                "units": list(row.units),
+                "recoveries": list(row.recoveries or RECOVERIES),
+                "statistics": row.statistics,
+                "learns": row.learns,
+            }
+            for name, row in METHODS.items()
+        ],
+        "recoveries": [{"name": n, "title": r.title, "words": r.words} for n, r in RECOVERIES.items()],
+        "allocations": [{"name": n, "title": r.title, "words": r.words} for n, r in ALLOCATIONS.items()],
+        "families": list(FAMILIES),
+    }
+
+
+def serve(given: Arguments, report: Report) -> dict[str, Any]:
+    try:
+        from ui.app import Settings
+        from ui.app import serve as run
+        from ui.server.address import public_url
+    except ModuleNotFoundError as failure:
+        if failure.name not in ("gradio", "ui"):
+            raise
+        raise Refusal(
+            "The app needs gradio and the ui folder; start it from the project with 'make run'."
+        ) from failure
+    auth, warning = credentials(given.auth, given.auth_file, os.environ)
+    if warning:
+        report.say(warning)
+    run(
+        Settings(
+            host=given.host,
+            port=given.port,
+            model=given.model,
+            listen=given.listen,
+            auth=auth,
+            public=public_url(given.public_url) if given.public_url else "",
+            forwarded=given.trust_forwarded_for,
+            roots=tuple(given.root or ()),
+            device=given.device,
+            dtype=given.dtype,
+            offline=given.offline,
+        )
+    )
+    return {"served": True}

@@ -1,0 +1,52 @@
+"""The user and password of the app: from a file, the environment or the command line, in one place only."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from pathlib import Path
+
+from slimllm.core.types import Refusal
+
+VARIABLE = "SLIMLLM_AUTH"
+LONGEST = 1_000  # bytes of a file of credentials
+OTHERS = 0o077  # what the mode of such a file grants to other accounts
+
+
+def credentials(
+    given: str | None, file: Path | None, environment: MutableMapping[str, str]
+) -> tuple[tuple[str, str] | None, str]:
+    """((user, password) or None where none was given, a warning or ''). The variable is taken out of the
+    environment, so that no program started from here finds it; a `Refusal` for more than one source, or one
+    that cannot be read."""
+    variable = environment.pop(VARIABLE, "")
+    sources = {"--auth": given, "--auth-file": file, VARIABLE: variable}
+    named = [name for name, value in sources.items() if value]
+    if not named:
+        return None, ""
+    if len(named) > 1:
+        raise Refusal(f"The password is given twice, by {' and '.join(named)}; keep one of them.")
+    words, warning = read(file) if file else (given or variable, "")
+    user, _, password = words.partition(":")
+    if not (user and password):
+        raise Refusal(f"{named[0]} must hold USER:PASSWORD, both parts non-empty.")
+    return (user, password), warning
+
+
+def read(file: Path) -> tuple[str, str]:
+    """(what stands in the first line of a file, a warning where other accounts may read it)."""
+    try:
+        if not file.is_file():
+            raise FileNotFoundError(2, "No such file")
+        with file.open("rb") as opened:
+            words = opened.read(LONGEST + 1).decode("utf-8")
+        mode = file.stat().st_mode
+    except (OSError, ValueError) as failure:
+        reason = getattr(failure, "strerror", None) or "it is no text"
+        raise Refusal(
+            f"'{file}' cannot be read ({reason}); write USER:PASSWORD into a file of your own."
+        ) from None
+    lines = words.strip().splitlines()
+    if len(words) > LONGEST or len(lines) != 1:
+        raise Refusal(f"'{file}' must hold one line, USER:PASSWORD.")
+    warning = f"Other accounts of this machine can read '{file}'; take that from them: chmod 600 {file}"
+    return lines[0].strip(), warning if mode & OTHERS else ""

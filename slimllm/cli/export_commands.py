@@ -1,0 +1,189 @@
+"""The commands that make checkpoints and take them to a model hub."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from slimllm import pipeline
+from slimllm.calibration import texts
+from slimllm.cli import feasibility
+from slimllm.cli.commands import Arguments, Report, calibration, load, make_plan, measure, run_analysis
+from slimllm.cli.option_checks import check_against
+from slimllm.core.types import Plan, Progress, Refusal
+from slimllm.export import (
+    checkpoint,
+    dry_run,
+    export_reading,
+    formats,
+    gguf_writer,
+    hub_upload,
+    write_targets,
+)
+from slimllm.models.loading import Pruned
+from slimllm.planning import plan_json, plan_making
+from slimllm.pruning import finetuning
+
+
+def check_targets(given: Arguments) -> None:
+    """Refuses a folder or a repository that nothing can be written to, before hours of work."""
+    write_targets.check_target(given.out, given.model)
+    if given.push:
+        hub_upload.check(given.push, offline=given.offline)
+
+
+def export(
+    pruned: Pruned, given: Arguments, report: Report, recipe: str, notes: Sequence[str] = ()
+) -> dict[str, Any]:
+    """What was written, and where it was pushed to."""
+    folder = still_free(given, report)
+    job = checkpoint.export(pruned, folder, wanted=given.export, recipe=recipe, card_notes=notes)
+    done = pipeline.finish(job, report.progress)
+    report.say(done.words)
+    answer = {
+        "tier": done.tier,
+        "why": done.words,
+        "bytes": done.bytes,
+        "verified": done.verified,
+        "max_logit_difference": done.max_logit_difference,
+        "out": str(folder),
+    }
+    if given.push:
+        answer["pushed"] = hub_upload.push(folder, given.push, report.say)
+    return answer
+
+
+def still_free(given: Arguments, report: Report) -> Path:
+    """The folder to export to: the one that was asked for, unless something came there while the model was
+    made; then a new one beside it, so that neither is lost."""
+    try:
+        write_targets.check_target(given.out, given.model)
+        return Path(given.out)
+    except Refusal as refusal:
+        beside = given.out.absolute()
+        new = beside.with_name(f"{beside.name}-{datetime.now():%Y%m%d-%H%M%S}")
+        report.say(f"{refusal} Meanwhile the export goes to '{new}'.")
+        return new
+
+
+def given_plan(given: Arguments, report: Report) -> Plan | None:
+    """The plan that is to be followed, if one is given; a `Refusal` where an option says otherwise."""
+    if given.plan is None:
+        if given.ratio is None:
+            raise Refusal("Either --plan or --ratio is required; give one of the two.")
+        return None
+    plan = plan_json.read_plan(given.plan)
+    check_against(plan, given.named, f"Plan '{given.plan}'")
+    if not plan.predicted_error:
+        report.say(f"'{given.plan}' was changed by hand, so its figures are computed anew.")
+    return plan
+
+
+def prune(given: Arguments, report: Report) -> dict[str, Any]:
+    check_targets(given)
+    ready = given_plan(given, report)
+    text = texts.text(ready.calibration.text if ready else given.text, offline=given.offline)
+    subject = load(given.model, given, report)
+    analysis = None
+    if ready is None:
+        if given.ratio == 0:
+            report.say("A ratio of 0 removes nothing; the dense model is exported.")
+        allocation, recovery = plan_making.combination(given.method, given.allocation, given.recovery)
+        feasibility.check(subject, given, allocation, recovery)
+        analysis = run_analysis(subject, given, report, recoveries=[recovery])
+        ready = make_plan(analysis, given, same_width=given.same_width or given.export in ("native", "twin"))
+        if given.export == "gguf" and not dry_run.storable(subject, ready, "gguf"):
+            alike = make_plan(analysis, given, same_width=True)
+            if dry_run.storable(subject, alike, "gguf"):
+                report.say("llama.cpp reads this model only if all layers are equally wide, so they will be.")
+                ready = alike
+    plan_making.check_plan(ready, subject.shape)
+    if doubt := plan_making.doubt(
+        subject.shape, ready.recovery, ready.calibration.samples * ready.calibration.length
+    ):
+        report.say(doubt)
+    dry_run.check(subject, ready, given.export)
+    if given.export == "gguf" and (coarse := gguf_writer.coarse_words([c for c in ready.channels if c])):
+        report.say(coarse)
+    pruned = pipeline.finish(pipeline.prune(subject, ready, text, analysis), report.progress)
+    recipe = f"python -m slimllm prune --model {given.model} --plan plan.json --out DIR"
+    exported = export(pruned, given, report, recipe)
+    before, after = subject.shape, pruned.subject.shape
+    return {
+        "parameters_before": before.parameters,
+        "parameters_after": after.parameters,
+        "ratio": pruned.plan.ratio_achieved,
+        "ratio_requested": ready.ratio_requested,
+        "count": ready.count,
+        "seconds": pruned.seconds,
+        "peak_memory_mib": pruned.peak_memory_mib,
+        **exported,
+        "layers": [
+            {
+                "heads": layer.heads,
+                "channels": layer.channels,
+                "error_predicted": layer.error_predicted,
+                "error_measured": layer.error_measured,
+            }
+            for layer in pruned.layers
+        ],
+    }
+
+
+def tune(given: Arguments, report: Report) -> dict[str, Any]:
+    check_targets(given)
+    names = [field.name for field in dataclasses.fields(finetuning.Tuning)]
+    wanted = finetuning.Tuning(**{name: getattr(given, name) for name in names})
+    finetuning.check(wanted)
+    text = texts.text(given.text, offline=given.offline)
+    other = texts.text(given.measure_on or given.text, offline=given.offline)
+    subject = load(given.model, given, report)
+    pruned, most = export_reading.as_pruned(subject), subject.shape.max_length
+    formats.choose(pruned, given.export)  # training changes no shape
+    tokens = texts.calibration_tokens(text, subject.tokenizer, calibration(given), max_length=most)
+    seen = other.name == text.name and not text.parts_differ
+    if seen:
+        report.say(f"'{text.name}' is one part, so perplexity is measured on what is learned.")
+    before = measure(pruned.subject, other, given, report)
+    done: list[Progress] = []
+
+    def follow(step: Progress) -> None:
+        done.append(step)
+        report.progress(step)
+
+    tuned = pipeline.finish(finetuning.tune(pruned, tokens, wanted), follow)
+    after = measure(tuned.subject, other, given, report)
+    change = f"{before.perplexity:.2f} before, {after.perplexity:.2f} after tuning"
+    cut = f"windows of {after.window} tokens" + (
+        f" begun with `{after.begins_with}`" * bool(after.begins_with)
+    )
+    notes = [finetuning.words(wanted), f"Perplexity on `{other.name}` in {cut}: {change}."]
+    recipe = finetuning.command(wanted, given.model)
+    exported = export(tuned, given, report, recipe, notes)
+    return {
+        "perplexity_before": before.perplexity,
+        "perplexity_after": after.perplexity,
+        "measured_on": other.name,
+        "split": "evaluation" if other.parts_differ else "whole file",
+        "begins_with": after.begins_with or None,
+        "measured_on_learned_text": seen,
+        "steps": len(done),
+        "epochs": wanted.epochs,
+        "tokens": tokens.numel(),
+        "seconds": tuned.seconds,
+        "peak_memory_mib": tuned.peak_memory_mib,
+        "loss_first": done[0].result,
+        "loss_last": done[-1].result,
+        **exported,
+    }
+
+
+def push(given: Arguments, report: Report) -> dict[str, Any]:
+    hub_upload.check(given.repository, offline=given.offline)
+    return {
+        "pushed": hub_upload.push(given.folder, given.repository, report.say),
+        "folder": str(given.folder),
+    }

@@ -1,0 +1,65 @@
+"""Whether what is asked of a model can be met at all, by its shape alone, before it is analysed."""
+
+from __future__ import annotations
+
+import argparse
+
+from slimllm.analysis.layer_analysis import units_of
+from slimllm.cli.option_checks import method_options
+from slimllm.core.shapes import Unit
+from slimllm.core.types import Analysis, Calibration, Plan, Refusal
+from slimllm.export import dry_run
+from slimllm.methods.method_table import method, settings
+from slimllm.models.loading import Subject
+from slimllm.planning import plan_making
+from slimllm.planning.budget import unreachable
+
+FREE = ("whole-layers", "cosine-unclipped")  # allocations that may miss the size that was asked for
+
+
+def check(subject: Subject, given: argparse.Namespace, allocation: str, recovery: str) -> None:
+    """Refuses a unit, a length, a size and an export that no analysis of this model could lead to."""
+    shape = subject.shape
+    if given.length > shape.max_length:
+        raise Refusal(
+            f"A length of {given.length} tokens is more than this model's {shape.max_length}; use a smaller "
+            "--length."
+        )
+    units = units_of(method(given.method), shape)
+    empty = Analysis(
+        subject.source,
+        shape,
+        Calibration(given.text, given.samples, given.length, given.seed),
+        given.method,
+        settings(given.method, method_options(given)),
+        (),
+        0,
+    )
+    unit = plan_making.resolve_unit(empty, given.unit, units)
+    problem = plan_making.problem_of(empty, unit, recovery, given.align, (), ())
+    budget = shape.decoder - given.ratio * (shape.parameters if given.count == "all" else shape.decoder)
+    alike = given.same_width or given.export in ("native", "twin")
+    if alike:
+        plan_making.equal_widths(problem, budget)
+    elif allocation not in FREE:
+        floor = problem.total([min(b.heads) for b in problem.bounds], [b.low for b in problem.bounds])
+        if floor > budget:
+            raise Refusal(unreachable(problem, budget))
+    if given.export != "auto" and given.ratio and allocation not in FREE:
+        dry_run.check(subject, halved(empty, unit, recovery), given.export)
+
+
+def halved(analysis: Analysis, unit: Unit, recovery: str) -> Plan:
+    """A plan under which every layer loses half of its channels: whatever is pruned is not stored more
+    easily."""
+    shape = analysis.shape
+    return Plan(
+        model=analysis.model,
+        family=shape.family,
+        widths=shape.widths,
+        heads=tuple(layer.widest(unit) for layer in shape.layers),
+        channels=tuple(max(1, layer.channels // 2) for layer in shape.layers),
+        method=analysis.method,
+        recovery=recovery,
+        unit=unit,
+    )

@@ -1,0 +1,353 @@
+"""`python -m slimllm …`: the command line. One JSON object on stdout with --json, everything else on
+stderr."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from slimllm.calibration import distributed
+from slimllm.cli import commands, export_commands, option_checks
+from slimllm.cli.credentials import VARIABLE
+from slimllm.core.answers import plain
+from slimllm.core.failures import is_failure, sentence_of
+from slimllm.core.types import NOTE, Progress, Refusal, check_seed, without_tokens
+from slimllm.export.formats import FORMS
+from slimllm.files import atomic_write
+from slimllm.files.paths import home, path_of
+from slimllm.methods.method_table import METHODS
+from slimllm.methods.recovery import RECOVERIES
+from slimllm.planning.allocation import ALLOCATIONS
+from slimllm.pruning.finetuning import Tuning
+from slimllm.pruning.stopping import left_by
+
+OK, REFUSED, CANCELLED = 0, 2, 130
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one sentence with exit status 2."""
+
+    kinds: Any  # the parsers of its commands
+
+    def forget_defaults(self) -> None:
+        """From now on only what is named comes out."""
+        for action in self._actions:
+            action.default = argparse.SUPPRESS
+
+    def error(self, message: str) -> Any:
+        raise Refusal(f"{message[0].upper()}{message[1:].rstrip('.')}; see '{self.prog} --help'.")
+
+
+def path(words: str) -> Path:
+    """A path on the command line."""
+    try:
+        return path_of(words)
+    except Refusal as refusal:
+        raise argparse.ArgumentTypeError(str(refusal)) from None
+
+
+def seed(words: str) -> int:
+    """A seed on the command line."""
+    try:
+        return check_seed(int(words))
+    except Refusal as refusal:
+        raise argparse.ArgumentTypeError(str(refusal)) from None
+
+
+class Report:
+    """Words and progress for the person, on stderr: a line that rewrites itself on a terminal, else every
+    few seconds."""
+
+    def __init__(self) -> None:
+        self.terminal = sys.stderr.isatty()
+        self.last = 0.0
+        self.step: Progress | None = None  # the latest, whether shown or not
+
+    def say(self, words: str) -> None:
+        fresh = "\r\033[K" if self.terminal else ""  # a line that rewrites itself may be there
+        # at once, while `print` can be interrupted before the end of the line
+        sys.stderr.write(f"{fresh}{words}\n")
+        sys.stderr.flush()
+
+    def progress(self, step: Progress) -> None:
+        if step.stage == NOTE:
+            self.say(step.words)
+            return
+        self.step = step
+        now, ended = time.monotonic(), step.done == step.total
+        if now - self.last < (0.1 if self.terminal else 5.0) and not ended:
+            return
+        self.last = now
+        words = step.words or f"{step.stage}: {step.done} of {step.total}"
+        if self.terminal:
+            print(f"\r\033[K{words}", end="\n" if ended else "", file=sys.stderr, flush=True)
+        else:
+            self.say(words)
+
+
+def shared_options() -> dict[str, Parser]:
+    """Groups of options that several commands share."""
+    names = ("common", "model", "reading", "scoring", "sizing", "measuring", "writing")
+    groups = {name: Parser(add_help=False) for name in names}
+
+    add = groups["common"].add_argument
+    add("--json", action="store_true", help="print one JSON object on stdout")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:n")
+    add("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+    add("--seed", type=seed, default=0, help="for sampling of text and generation")
+    add("--offline", action="store_true", help="never ask the model hub")
+
+    add = groups["model"].add_argument
+    add("--model", required=True, help="smollm2, a hub id, a folder or a .gguf file")
+
+    add = groups["reading"].add_argument
+    add("--text", default="encyclopedia", help="calibration text: a name or a file")
+    add("--samples", type=int, default=64, help="calibration samples")
+    add("--length", type=int, default=256, help="tokens per sample")
+
+    add = groups["scoring"].add_argument
+    add("--method", default="slimllm", help=f"one of: {', '.join(METHODS)}")
+    add("--option", action="append", default=[], metavar="NAME=VALUE", help="an option of the method")
+
+    add = groups["sizing"].add_argument
+    add("--allocation", help=f"one of: {', '.join(ALLOCATIONS)}")
+    add("--recovery", help=f"one of: {', '.join(RECOVERIES)}")
+    add("--unit", default="auto", help="what attention loses: kv-group, query-head or auto")
+    add("--align", type=int, default=8, help="channels in multiples of this")
+    add("--count", default="decoder", choices=("decoder", "all"), help="what the ratio is a share of")
+    add("--same-width", action="store_true", help="keep every layer equally wide (a standard checkpoint)")
+
+    add = groups["measuring"].add_argument
+    add("--text", default="encyclopedia", help="evaluation text: a name or a file")
+    add("--window", type=int, default=128, help="tokens per window")
+    add("--limit-tokens", type=int, help="read no more than this many tokens")
+
+    add = groups["writing"].add_argument
+    add("--max-new-tokens", type=int, default=64)
+    add("--temperature", type=float, default=0.0)
+    return groups
+
+
+def parser() -> Parser:
+    """The parser of all commands."""
+    top = Parser(
+        prog="slimllm", description="See what matters inside a language model, and cut the rest away."
+    )
+    kinds = top.add_subparsers(dest="command", required=True, parser_class=Parser, metavar="COMMAND")
+    top.kinds, groups = kinds, shared_options()
+
+    def command(name: str, words: str, run: Callable[..., dict[str, Any] | None], *shared: str) -> Parser:
+        parents = [groups[group] for group in ("common", *shared)]
+        found: Parser = kinds.add_parser(name, help=words, description=words, parents=parents)
+        found.set_defaults(run=run, show=show)
+        return found
+
+    analyse = command(
+        "analyse", "score every head and channel", commands.analyse, "model", "reading", "scoring"
+    )
+    analyse.add_argument("--out", required=True, type=path, metavar="DIR")
+
+    plan = command("plan", "choose widths for a target size", commands.plan, "sizing")
+    plan.add_argument("--analysis", required=True, type=path, metavar="DIR")
+    plan.add_argument("--ratio", required=True, type=float, help="share of parameters to remove, 0 to 1")
+    plan.add_argument("--out", required=True, type=path, metavar="plan.json")
+
+    prune = command(
+        "prune",
+        "prune and export a checkpoint",
+        export_commands.prune,
+        "model",
+        "reading",
+        "scoring",
+        "sizing",
+    )
+    prune.add_argument("--plan", type=path, metavar="plan.json", help="a plan to follow, or else --ratio")
+    prune.add_argument("--ratio", type=float, help="share of parameters to remove, 0 to 1")
+    add_target(prune)
+
+    add_tune(command("tune", "fine-tune a pruned model, merge and export it", export_commands.tune, "model"))
+    command("evaluate", "measure perplexity", commands.evaluate, "model", "measuring")
+    generate = command("generate", "continue a prompt", commands.generate, "model", "writing")
+    generate.add_argument("--prompt", required=True)
+
+    compare = command("compare", "several models side by side", commands.compare, "measuring", "writing")
+    compare.add_argument("--model", required=True, action="append", help="give it once per model")
+    compare.add_argument("--prompt", action="append", default=[])
+
+    card = command("card", "what can be done with a model, before any work", commands.card)
+    card.add_argument("model", help="smollm2, a hub id, a folder or a .gguf file")
+    card.set_defaults(show=show_card)
+    push = command("push", "take an export to a repository of a model hub", export_commands.push)
+    push.add_argument("folder", type=path, help="a folder this program exported")
+    push.add_argument("repository", help="OWNER/NAME; a new one will be private")
+    command("methods", "list methods, recoveries, allocations and families", commands.methods)
+    add_serve(command("serve", "start the app", commands.serve))
+    return top
+
+
+def named_in(arguments: Sequence[str] | None) -> dict[str, Any]:
+    """The options that a command line names itself, by the names of their variables."""
+    top = parser()
+    for each in (top, *top.kinds.choices.values()):
+        each.forget_defaults()
+    return vars(top.parse_args(arguments))
+
+
+def add_target(maker: Parser) -> None:
+    """Where a checkpoint goes, and as what."""
+    maker.add_argument("--export", default="auto", choices=("auto", *FORMS))
+    maker.add_argument("--out", required=True, type=path, metavar="DIR")
+    maker.add_argument(
+        "--push", metavar="OWNER/NAME", help="a repository of the model hub to take it to, too"
+    )
+
+
+def add_tune(tune: Parser) -> None:
+    """The options of fine-tuning, with the defaults of `Tuning`."""
+    usual = Tuning()
+    add = tune.add_argument
+    add("--text", default=usual.text, help="the text to learn: a name or a file")
+    add("--samples", type=int, default=usual.samples, help="pieces of text")
+    add("--length", type=int, default=usual.length, help="tokens per piece")
+    add("--epochs", type=int, default=usual.epochs, help="how often the text is read")
+    add("--batch", type=int, default=usual.batch, help="pieces per step")
+    add("--rank", type=int, default=usual.rank, help="rank of the adapters")
+    add("--alpha", type=int, default=usual.alpha, help="adapters are scaled by alpha / rank")
+    add("--rate", type=float, default=usual.rate, help="highest learning rate")
+    add("--measure-on", metavar="TEXT", help="text for the perplexity, by default that of --text")
+    add("--window", type=int, default=128, help="tokens per window")
+    add("--limit-tokens", type=int, help="measure on no more than this many tokens")
+    add_target(tune)
+
+
+def add_serve(serve: Parser) -> None:
+    """The options of the app."""
+    serve.add_argument("--host", default="127.0.0.1")
+    serve.add_argument("--port", type=int, default=7860)
+    serve.add_argument("--model", default="smollm2")
+    serve.add_argument("--listen", action="store_true", help="answer other machines too; needs a password")
+    serve.add_argument(
+        "--auth-file",
+        type=path,
+        metavar="FILE",
+        help="ask for the user and password in this file, USER:PASSWORD, before anything is shown; "
+        f"the environment variable {VARIABLE} does the same",
+    )
+    serve.add_argument(
+        "--auth",
+        metavar="USER:PASSWORD",
+        help="the same on the command line, where other accounts of the machine can read it",
+    )
+    serve.add_argument(
+        "--public-url",
+        default="",
+        metavar="URL",
+        help="the address under which a proxy serves the page, such as https://slim.example/slim",
+    )
+    serve.add_argument(
+        "--trust-forwarded-for",
+        action="store_true",
+        help="believe the last address in X-Forwarded-For, which your proxy adds",
+    )
+    serve.add_argument(
+        "--root",
+        action="append",
+        type=path,
+        metavar="DIR",
+        help="open models and texts from this folder only; give it once per folder",
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns the exit status: 0 done, 2 refused with one sentence, 130 cancelled."""
+    report = Report()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        quiet_libraries()
+        given = parser().parse_args(arguments)
+        given.named = named_in(arguments)
+        if given.offline:
+            os.environ["HF_HUB_OFFLINE"] = "1"
+        if distributed.launched() and given.command != "analyse":
+            raise Refusal(
+                f"Several processes can share 'analyse', not '{given.command}'; start it by itself."
+            )
+        option_checks.check(given)
+        if "out" in given and not distributed.launched():
+            for place in (given.out, given.out / "*"):
+                atomic_write.mended(place, report.say)
+        answer = given.run(given, report)
+        if answer is None:
+            return OK
+        if given.json:
+            print(json.dumps(plain(answer), indent=1, allow_nan=False))
+        else:
+            given.show(answer)
+        if answer.get("supported") is False:
+            raise Refusal(answer["reason"])
+    except Refusal as refusal:
+        report.say(f"slimllm: {refusal}")
+        return REFUSED
+    except KeyboardInterrupt:
+        said = left_by(report.step)
+        report.say(f"slimllm: cancelled; {said + ', and ' if said else ''}nothing was left half-written.")
+        return CANCELLED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BaseException as failure:
+        if not is_failure(failure):
+            raise
+        report.say(f"slimllm: {sentence_of(failure)}; details are in {written_down(failure)}.")
+        return REFUSED
+    return OK
+
+
+def written_down(failure: BaseException) -> str:
+    """Where the traceback of a failure that nobody foresaw is kept."""
+    file = home() / "failure.txt"
+    with contextlib.suppress(Refusal):
+        atomic_write.write_text(file, without_tokens("".join(traceback.format_exception(failure))))
+    return str(file)
+
+
+def quiet_libraries() -> None:
+    """Keeps other libraries' progress bars and notices off the person's screen."""
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
+def show(answer: dict[str, Any]) -> None:
+    """Prints an answer for reading: one line per key, long lists shortened."""
+    for key, value in plain(answer).items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            print(f"{key}:")
+            for row in value:
+                print("  " + "  ".join(f"{name} {short(inner)}" for name, inner in row.items()))
+        else:
+            print(f"{key}: {short(value)}")
+
+
+def show_card(answer: dict[str, Any]) -> None:
+    """Prints a card; why a model is refused is said on stderr."""
+    if answer["supported"]:
+        print("\n".join(answer["lines"]))
+
+
+def short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return " ".join(short(inner) for inner in value)
+    return str(value)

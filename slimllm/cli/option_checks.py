@@ -1,0 +1,164 @@
+"""What a command is asked for, checked before any work: options that no model could meet, and options that
+contradict a plan."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from slimllm.calibration import texts
+from slimllm.core.shapes import Unit
+from slimllm.core.types import Calibration, Plan, Refusal
+from slimllm.methods.method_table import method, settings
+from slimllm.methods.recovery import RECOVERIES
+from slimllm.models import loading
+from slimllm.planning import plan_making
+from slimllm.planning.allocation import ALLOCATIONS
+
+Arguments = argparse.Namespace
+
+
+def check(given: Arguments) -> None:
+    """Refuses the first option of a command that cannot be met, whatever the model is. Where a plan is given,
+    it decides, and options are compared with it instead."""
+    planned = getattr(given, "plan", None) is not None
+    for names, look in CHECKS.items():
+        if all(name in given for name in names) and (look is check_device or not planned):
+            look(given)
+
+
+def check_device(given: Arguments) -> None:
+    loading.pick_dtype(given.dtype, loading.pick_device(given.device))
+
+
+def check_reading(given: Arguments) -> None:
+    texts.check_calibration(Calibration(given.text, given.samples, given.length, given.seed))
+
+
+def check_measuring(given: Arguments) -> None:
+    if given.window < 2:
+        raise Refusal(f"A window of {given.window} tokens is not possible; use at least 2.")
+    if given.limit_tokens is not None and given.limit_tokens < 2:
+        raise Refusal(
+            f"A limit of {given.limit_tokens} tokens leaves nothing to predict; use at least one window."
+        )
+
+
+def check_writing(given: Arguments) -> None:
+    if given.max_new_tokens < 1 or not math.isfinite(given.temperature) or given.temperature < 0:
+        raise Refusal("Generation needs at least 1 new token and a temperature of 0 or more.")
+    prompts = given.prompt if isinstance(given.prompt, list) else [given.prompt]
+    if not all(prompts):
+        raise Refusal("The prompt is empty; write a few words to continue.")
+
+
+def check_scoring(given: Arguments) -> None:
+    settings(given.method, method_options(given))
+
+
+def check_sizing(given: Arguments) -> None:
+    plan_making.check_align(given.align)
+    if given.unit not in ("auto", *get_args(Unit)):
+        raise Refusal(f"Unit '{given.unit}' is not known; use {', '.join(get_args(Unit))} or auto.")
+    for name, table in ((given.allocation, ALLOCATIONS), (given.recovery, RECOVERIES)):
+        if name is not None:
+            plan_making.check_known(name, table)
+
+
+def check_choice(given: Arguments) -> None:
+    """A method with what it is to be combined with."""
+    plan_making.combination(given.method, given.allocation, given.recovery)
+    units = method(given.method).units
+    if given.unit != "auto" and (given.unit == "value-column") != ("value-column" in units):
+        raise Refusal(f"Unit '{given.unit}' does not go with method {given.method}; use auto.")
+
+
+def check_ratio(given: Arguments) -> None:
+    if given.ratio is not None:
+        plan_making.check_ratio(given.ratio)
+
+
+CHECKS: dict[tuple[str, ...], Callable[[Arguments], None]] = {
+    ("device", "dtype"): check_device,
+    ("samples", "length"): check_reading,
+    ("window", "limit_tokens"): check_measuring,
+    ("max_new_tokens", "temperature"): check_writing,
+    ("method", "option"): check_scoring,
+    ("align", "unit"): check_sizing,
+    ("method", "unit"): check_choice,
+    ("ratio",): check_ratio,
+}
+
+
+def method_options(given: Arguments) -> dict[str, bool | int | float]:
+    """The method's options as given by --option NAME=VALUE; a method that trains towards a target takes the
+    ratio for it."""
+    known = {option.name for option in method(given.method).options}
+    found: dict[str, bool | int | float] = {}
+    if "target" in known and getattr(given, "ratio", None):
+        found["target"] = given.ratio
+    return {**found, **dict(map(option_of, given.option))}
+
+
+def option_of(word: str) -> tuple[str, bool | int | float]:
+    """An option as written, NAME=VALUE."""
+    name, _, value = word.partition("=")
+    if value in ("on", "off"):
+        return name, value == "on"
+    try:
+        return name, int(value) if value.lstrip("-").isdigit() else float(value)
+    except ValueError:
+        raise Refusal(f"Option '{word}' cannot be read; write NAME=on, NAME=off or NAME=number.") from None
+
+
+# Against a plan ---------------------------------------------------------------------------------------------
+
+
+def check_against(plan: Plan, named: Mapping[str, Any], where: str = "The plan") -> None:
+    """Refuses options, those that were `named` on the command line by the name of their variable, that say
+    otherwise than a plan."""
+    for name, (wanted, has) in told_twice(plan, named):
+        if wanted != has:
+            raise Refusal(
+                f"{where} says {has} and --{name.replace('_', '-')} says {wanted}; leave the option out, or "
+                "make another plan."
+            )
+
+
+def told_twice(plan: Plan, named: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """(option, (what it says, what the plan says)) for each option that a plan decides, too."""
+    read = plan.calibration
+    known = {
+        "ratio": plan.ratio_requested,
+        "method": plan.method,
+        "allocation": plan.allocation,
+        "recovery": plan.recovery,
+        "unit": plan.unit,
+        "align": plan.align,
+        "count": plan.count,
+        "samples": read.samples,
+        "length": read.length,
+        "seed": plan.seed,
+    }
+    for name, has in known.items():
+        if named.get(name) not in (None, "auto"):
+            yield name, (named[name], has)
+    if "text" in named:
+        yield "text", (real(named["text"]), real(read.text))
+    for word in named.get("option", ()):
+        name, value = option_of(word)
+        yield "option", (f"{name}={value}", f"{name}={dict(plan.options).get(name)}")
+    if named.get("same_width"):
+        uneven = len(set(zip(plan.heads, plan.channels, strict=True))) > 1
+        yield (
+            "same_width",
+            ("every layer equally wide", "other widths" if uneven else "every layer equally wide"),
+        )
+
+
+def real(text: str) -> str:
+    """The name of a text, of a file the whole path."""
+    return str(Path(text).expanduser().resolve()) if Path(text).suffix else text

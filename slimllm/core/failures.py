@@ -1,0 +1,55 @@
+"""What nobody foresaw, in one sentence: exceptions of libraries, panics included."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import ParamSpec, TypeVar
+
+from slimllm.core.types import Refusal, one_line
+
+ENDINGS = (KeyboardInterrupt, SystemExit, GeneratorExit)  # which are nobody's failure
+LONGEST = 160
+Given = ParamSpec("Given")
+Answer = TypeVar("Answer")
+
+
+def is_failure(raised: BaseException) -> bool:
+    """Whether something raised is a failure rather than an end. Panics of libraries in Rust derive from
+    `BaseException`, too."""
+    return not isinstance(raised, ENDINGS)
+
+
+def sentence_of(failure: BaseException) -> str:
+    """What went wrong, in one sentence."""
+    if isinstance(failure, Refusal):
+        return str(failure)
+    if isinstance(failure, MemoryError) or type(failure).__name__ == "OutOfMemoryError":
+        return "There was not enough memory; use fewer or shorter samples, or a smaller model."
+    lines = str(failure).strip().splitlines() or [""]
+    return one_line(f"Something went wrong: {type(failure).__name__}: {lines[0][:LONGEST]}".rstrip(": "))
+
+
+@contextlib.contextmanager
+def as_refusals() -> Iterator[None]:
+    """Turns whatever fails inside into a `Refusal` whose cause it is."""
+    try:
+        yield
+    except Refusal:
+        raise
+    except BaseException as failure:
+        if not is_failure(failure):
+            raise
+        raise Refusal(sentence_of(failure)) from failure
+
+
+def refusing(action: Callable[Given, Answer]) -> Callable[Given, Answer]:
+    """The action, which fails with a `Refusal` only."""
+
+    @functools.wraps(action)
+    def act(*values: Given.args, **named: Given.kwargs) -> Answer:
+        with as_refusals():
+            return action(*values, **named)
+
+    return act

@@ -1,0 +1,273 @@
+"""Perplexity, generation and speed of a subject. Nothing here changes a weight."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from slimllm.calibration.documents import legible
+from slimllm.core.types import Progress, Refusal, check_seed
+from slimllm.evaluation import significance
+from slimllm.models.loading import Subject
+from slimllm.tokenizers.text_start import begin, cut_windows
+
+TOKENS_PER_BATCH = 1024  # logits are the largest tensor of an evaluation: this many rows of the vocabulary
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """exp(nll): `nll` is the mean negative log-likelihood over `tokens` predicted tokens in `windows`
+    windows, of which each begins with the token called `begins_with`, where the tokenizer puts one; `losses`
+    is that of each of at most 64 stretches of the text, in order."""
+
+    perplexity: float
+    nll: float
+    tokens: int
+    windows: int
+    window: int
+    begins_with: str = ""
+    losses: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Tokens read per second at the stated prompt length and tokens written per second, batch 1, of every
+    round."""
+
+    prefill: tuple[float, ...]
+    decode: tuple[float, ...]
+    length: int
+    new_tokens: int
+
+    @property
+    def prefill_tokens_per_second(self) -> float:
+        """The median."""
+        return statistics.median(self.prefill)
+
+    @property
+    def decode_tokens_per_second(self) -> float:
+        """The median."""
+        return statistics.median(self.decode)
+
+
+@dataclass(frozen=True)
+class TokenLosses:
+    """What a model made of a passage, an entry for each token that it was asked to predict: its loss in nats,
+    the token that was likeliest there instead, and that one's probability; tensors on the CPU. The first
+    token of a passage has no entry unless something stands in front of it."""
+
+    losses: Tensor
+    likeliest: Tensor
+    certainty: Tensor
+
+
+def perplexity(subject: Subject, tokens: Tensor, window: int = 128) -> Generator[Progress, None, Perplexity]:
+    """Perplexity over consecutive windows that do not overlap. Each begins as the model's tokenizer begins a
+    text, and that counts into its length.
+
+    What a window begins with is not predicted, the first token behind it is; without such a beginning the
+    first token of a window is not predicted. NLL is summed over tokens (never averaged over windows); what
+    does not fill a window at the end is left out. Raises `Refusal` where the text does not fill one window.
+    """
+    first, most = subject.beginning.predicted_from, subject.shape.max_length
+    if not first < window <= most:
+        raise Refusal(f"A window of {window} tokens is not possible; use {first + 1} to {most}.")
+    rows = cut_windows(tokens, window, subject.beginning)
+    count, predicted = len(rows), window - first
+    if not count:
+        raise Refusal(
+            f"The text has {len(tokens)} tokens, fewer than one window of {window}; use a longer text "
+            "or a smaller --window."
+        )
+    total, done = 0.0, 0
+    losses: list[float] = []
+    for batch in rows.split(max(1, TOKENS_PER_BATCH // window)):
+        loss, each = window_losses(subject, batch)
+        total += loss
+        losses += (each / predicted).tolist()
+        done += len(batch)
+        so_far = math.exp(min(total / (done * predicted), 700))
+        yield Progress("evaluate", done, count, f"Perplexity {so_far:.2f} after {done} of {count} windows")
+    nll = total / (count * predicted)
+    value, begins_with = math.exp(nll) if nll < 700 else math.inf, subject.beginning.words
+    parts = significance.part_means(losses)
+    return Perplexity(value, nll, count * predicted, count, window, begins_with, parts)
+
+
+def window_loss(subject: Subject, batch: Tensor) -> float:
+    """Summed negative log-likelihood of a batch of windows (b, w) with their beginning, in float32."""
+    return window_losses(subject, batch)[0]
+
+
+@torch.inference_mode()
+def window_losses(subject: Subject, batch: Tensor) -> tuple[float, Tensor]:
+    """Summed negative log-likelihood of a batch of windows (b, w) with their beginning, and that of each
+    (b,), in float32."""
+    batch, first = batch.to(subject.device), subject.beginning.predicted_from
+    logits = subject.model(input_ids=batch, use_cache=False).logits[:, first - 1 : -1]  # (b, w−first, vocab)
+    logs, next_ids = logits.flatten(0, 1).float().log_softmax(-1), batch[:, first:].flatten()
+    each = -logs.gather(1, next_ids[:, None]).view(len(batch), -1).sum(1)
+    return torch.nn.functional.nll_loss(logs, next_ids, reduction="sum").item(), each.cpu()
+
+
+def token_losses(logits: Tensor, ids: Tensor, first: int = 1) -> TokenLosses:
+    """The losses of tokens ids (n,) from place `first` on under logits (n, vocab), where row i speaks of
+    token i + 1; in float32.
+
+    Where the logits are not numbers, the loss is infinite and the certainty 0.
+    """
+    logs = logits[first - 1 : -1].float().log_softmax(-1)
+    losses = -logs.gather(1, ids[first:, None].to(logs.device))[:, 0]
+    best, likeliest = logs.max(-1)
+    return TokenLosses(
+        losses.nan_to_num(nan=math.inf, posinf=math.inf).cpu(), likeliest.cpu(), best.exp().nan_to_num().cpu()
+    )
+
+
+@torch.inference_mode()
+def read_passage(subject: Subject, ids: Tensor) -> TokenLosses:
+    """The losses of a passage ids (n,) that the model reads at once, behind what its tokenizer begins texts
+    with; a `Refusal` where it cannot."""
+    begun, first = begin(ids, subject.beginning), subject.beginning.predicted_from
+    if len(begun) <= first:
+        raise Refusal("The passage is too short; give at least a few words.")
+    if len(begun) > subject.shape.max_length:
+        raise Refusal(
+            f"The passage has {len(begun):,} tokens, more than this model reads at once "
+            f"({subject.shape.max_length:,}); use a shorter one."
+        )
+    logits = subject.model(input_ids=begun[None].to(subject.device), use_cache=False).logits[0]
+    return token_losses(logits, begun, first)
+
+
+def generate(
+    subject: Subject,
+    prompt: str,
+    *,
+    max_new_tokens: int = 64,
+    temperature: float = 0.0,
+    seed: int = 0,
+    use_cache: bool = True,
+) -> Iterator[str]:
+    """The continuation as it is written, one piece per token, empty inside a character: greedy at temperature
+    0, else sampled with the seed. The model reads the prompt behind what its tokenizer begins texts with.
+
+    Ends at the end-of-text token, after `max_new_tokens`, or where the model's longest input is reached.
+    """
+    if max_new_tokens < 1 or not math.isfinite(temperature) or temperature < 0:
+        raise Refusal("Generation needs at least 1 new token and a temperature of 0 or more.")
+    plain = subject.tokenizer(legible(prompt), add_special_tokens=False, return_tensors="pt").input_ids.long()
+    if not plain.numel():
+        raise Refusal("The prompt is empty; write a few words to continue.")
+    ids = begin(plain[0], subject.beginning)[None]
+    room = subject.shape.max_length - ids.shape[1]
+    if room < 1:
+        raise Refusal(
+            f"The prompt has {ids.shape[1]} tokens, as many as the model can read; use a shorter one."
+        )
+    written: list[int] = []
+    text = ""
+    for token in continuation(subject, ids, min(max_new_tokens, room), temperature, seed, use_cache):
+        written.append(token)
+        longer = subject.tokenizer.decode(written, skip_special_tokens=True)
+        if longer.endswith("\ufffd"):  # a character may take several tokens
+            longer = text
+        yield longer[len(text) :]
+        text = longer
+
+
+@torch.inference_mode()
+def step(
+    subject: Subject, ids: Tensor, cache: object | None, use_cache: bool
+) -> tuple[Tensor, object | None]:
+    """Logits (vocab,) of the next token, and the cache to continue from."""
+    known = {} if cache is None else {"cache": cache}
+    output = subject.model(input_ids=ids, use_cache=use_cache, logits_to_keep=1, **known)
+    return output.logits[0, -1].float(), output.cache if use_cache else None
+
+
+def continuation(
+    subject: Subject, ids: Tensor, limit: int, temperature: float, seed: int, use_cache: bool
+) -> Iterator[int]:
+    """Token ids one after the other."""
+    ends = subject.model.generation_config.eos_token_id
+    stop = set(ends if isinstance(ends, list) else [ends])
+    random = torch.Generator().manual_seed(check_seed(seed))
+    ids, cache, fresh = ids.to(subject.device), None, ids.to(subject.device)
+    for _ in range(limit):
+        logits, cache = step(subject, fresh if use_cache else ids, cache, use_cache)
+        token = pick(logits.cpu(), temperature, random)
+        if token in stop:
+            return
+        yield token
+        fresh = torch.tensor([[token]], device=subject.device)
+        ids = torch.cat((ids, fresh), dim=1)
+
+
+def pick(logits: Tensor, temperature: float, random: torch.Generator) -> int:
+    """The most likely token at temperature 0, else a draw."""
+    if temperature == 0 or not torch.isfinite(logits).all():
+        return int(logits.nan_to_num(neginf=-1e30).argmax())
+    heated = (logits - logits.max()) / max(temperature, 1e-6)  # below that, the best one is drawn anyway
+    return int(torch.multinomial(heated.softmax(0), 1, generator=random))
+
+
+def speed(
+    subject: Subject, *, length: int = 128, new_tokens: int = 32, repeats: int = significance.FEWEST
+) -> Generator[Progress, None, Speed]:
+    """Prefill and decode speed at batch 1, after one warm-up."""
+    length = min(length, subject.shape.max_length - new_tokens)
+    ids = begin(torch.arange(length) % subject.shape.vocab, subject.beginning)[None, :length]
+    ids = ids.to(subject.device)
+    prefill, decode = [], []
+    for i in range(repeats + 1):
+        start = clock(subject)
+        logits, cache = step(subject, ids, None, True)
+        middle = clock(subject)
+        for _ in range(new_tokens):
+            logits, cache = step(subject, logits.argmax().view(1, 1), cache, True)
+        if i:  # the first round is the warm-up
+            prefill.append(length / (middle - start))
+            decode.append(new_tokens / (clock(subject) - middle))
+        yield Progress("speed", i, repeats, f"Round {i} of {repeats}")
+    return Speed(tuple(prefill), tuple(decode), length, new_tokens)
+
+
+def measure_in_turns(
+    speeds: Mapping[str, Generator[Progress, None, Speed]],
+) -> Generator[Progress, None, dict[str, Speed]]:
+    """The speeds of several models, a round of each in turn, so that a busy moment slows all of them
+    alike."""
+    waiting, found = dict(speeds), {}
+    while waiting:
+        for name, steps in list(waiting.items()):
+            try:
+                yield next(steps)
+            except StopIteration as end:
+                del waiting[name]
+                found[name] = end.value
+    return {name: found[name] for name in speeds}
+
+
+def clock(subject: Subject) -> float:
+    """Seconds, once the device has finished what it was given."""
+    if subject.device.type == "cuda":
+        torch.cuda.synchronize(subject.device)
+    return time.perf_counter()
+
+
+def timed_generation(
+    subject: Subject, prompt: str, say: Callable[[str], object] = str, **settings: float
+) -> tuple[str, int, float]:
+    """(text, tokens written, tokens per second) of one generation."""
+    start, pieces = time.perf_counter(), []
+    for piece in generate(subject, prompt, **settings):  # type: ignore[arg-type]
+        say(piece)
+        pieces.append(piece)
+    return "".join(pieces), len(pieces), len(pieces) / max(time.perf_counter() - start, 1e-9)

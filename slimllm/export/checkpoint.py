@@ -1,0 +1,136 @@
+"""Write a pruned model so that plain transformers loads it, and prove that before it counts as done."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Generator, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from slimllm.core.types import Progress, Refusal
+from slimllm.export import gguf_writer
+from slimllm.export.formats import Form, base_of, choose, name_of
+from slimllm.export.model_card import Export, describe
+from slimllm.export.transformers_versions import complete_config, complete_tokenizer
+from slimllm.export.verification import compare, how_of, reload_elsewhere
+from slimllm.export.write_targets import check_target
+from slimllm.files import atomic_write
+from slimllm.files.written_files import is_all_ours
+from slimllm.models import modeling_slim
+from slimllm.models.layer_offload import is_lent, opened
+from slimllm.models.loading import Pruned, Subject
+from slimllm.planning.plan_json import plan_text
+from slimllm.pruning.stored_dtypes import as_stored, dtype_of, dtype_words
+
+
+def export(
+    pruned: Pruned,
+    folder: str | Path,
+    *,
+    wanted: str = "auto",
+    recipe: str = "",
+    card_notes: Sequence[str] = (),
+) -> Generator[Progress, None, Export]:
+    """The export of a pruned model into `folder`: complete, verified, all or nothing.
+
+    `recipe` is the command line that repeats it, `card_notes` further lines for the model card. A folder that
+    holds anything but an earlier export, or what the model comes from, is refused; see `targets`.
+    """
+    folder, how = check_target(folder, pruned.subject.source), how_of(pruned.subject)
+    kept = as_stored(pruned)
+    form = choose(kept, wanted)
+    yield Progress("export", 1, 4, form.words)
+    unwritten = f"The export cannot be written to '{folder}'"
+    aside: list[str] = []
+    with atomic_write.replace_folder(
+        folder, unwritten, "free space or name another folder", spendable=is_all_ours, say=aside.append
+    ) as scratch:
+        size, parameters = write(form, kept, scratch)
+        yield Progress("export", 2, 4, f"{size / 2**20:.1f} MiB written; loading them in a fresh process")
+        found = reload_elsewhere([scratch], how)
+        difference = compare((kept if how.exact else pruned).subject, found[0])
+        done = Export(
+            form.tier, str(folder), size, parameters, True, difference, form.words, dtype_words(kept.subject)
+        )
+        yield Progress("export", 3, 4, f"Verified; largest difference of a logit {difference:.1e}")
+        describe(done, pruned, scratch, recipe, card_notes)
+    yield Progress("export", 4, 4, " ".join((f"Exported to {folder}", *aside)), done)
+    return done
+
+
+def write(form: Form, pruned: Pruned, folder: Path) -> tuple[int, int]:
+    """Bytes and parameters of the weights file just written, beside config, code, tokenizer and plan."""
+    subject, config, tensors = pruned.subject, form.model.config, stored(form)
+    need, free = sum(t.nbytes for t in tensors.values()) / 2**20, shutil.disk_usage(folder).free / 2**20
+    if need >= free:
+        where = f"The export needs {need:,.1f} MiB and '{folder.parent}' has {free:,.1f} MiB left"
+        raise Refusal(f"{where}; free space or name another folder.")
+    config.architectures, config.dtype = [name_of(form.model)], dtype_of(subject)
+    config.save_pretrained(folder)
+    complete_config(folder)
+    if form.tier == "gguf":
+        weights = [folder / gguf_writer.FILE]
+        name = f"{Path(pruned.plan.model).name} pruned"
+        gguf_writer.write(form.model, tensors, subject.tokenizer, name, weights[0])
+    else:
+        weights = save_weights(tensors, subject, folder)
+    for file in weights:
+        shutil.copymode(folder / "config.json", file)  # safetensors lets only the owner read it
+    if getattr(config, "auto_map", None):
+        code = Path(modeling_slim.__file__).read_text(encoding="utf-8")
+        code += f"\n\nclass SlimForCausalLM(Slim, transformers.{base_of(subject)}): ...\n"
+        (folder / "modeling_slim.py").write_text(code, encoding="utf-8")
+    # not by its own method, which refuses to save some settings that it was willing to load
+    generation = subject.model.generation_config.to_json_string()
+    (folder / "generation_config.json").write_text(generation, encoding="utf-8")
+    if subject.tokenizer is not None:
+        subject.tokenizer.save_pretrained(folder)
+        complete_tokenizer(folder)
+    (folder / "plan.json").write_text(plan_text(pruned.plan), encoding="utf-8")
+    size = sum(file.stat().st_size for file in weights)
+    return size, sum(t.numel() for t in tensors.values() if t.is_floating_point())
+
+
+def save_weights(tensors: dict[str, Tensor], subject: Subject, folder: Path) -> list[Path]:
+    """The files just written: one, or one for each layer of a model that lends them."""
+    if not is_lent(subject.model):
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        return [folder / "model.safetensors"]
+    count, rest = len(subject.layers) + 1, dict(tensors)
+    placed: dict[str, str] = {}
+
+    def save(number: int, some: dict[str, Tensor]) -> None:
+        file = f"model-{number:05d}-of-{count:05d}.safetensors"
+        save_file(some, folder / file, metadata={"format": "pt"})
+        placed.update(dict.fromkeys(some, file))
+
+    for index, layer in enumerate(subject.layers):
+        prefix = f"{subject.family.layers}.{index}."
+        own = {name: rest.pop(name) for name in list(rest) if name.startswith(prefix)}
+        with opened(layer):
+            held = {prefix + name: tensor.detach().contiguous() for name, tensor in layer.named_parameters()}
+            save(index + 1, {**own, **held})
+    save(count, rest)
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    where = {"metadata": {"total_size": total}, "weight_map": placed}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(where, indent=1), encoding="utf-8")
+    return [folder / file for file in dict.fromkeys(placed.values())]
+
+
+def stored(form: Form) -> dict[str, Tensor]:
+    """The tensors of the weights file: tied ones once, biases that only the class has as zeros; of lent
+    layers only the shapes."""
+    tied, tensors = form.model.all_tied_weights_keys, {}
+    dtype = next(iter(form.state.values())).dtype
+    for name, like in form.model.state_dict().items():
+        tensor = form.state.get(name)
+        if tensor is None:
+            tensor = torch.zeros(like.shape, dtype=dtype)
+        elif name in tied and tensor.data_ptr() == form.state[tied[name]].data_ptr():
+            continue
+        tensors[name] = tensor.detach() if tensor.is_meta else tensor.detach().cpu().contiguous()
+    return tensors

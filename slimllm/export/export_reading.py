@@ -1,0 +1,149 @@
+"""A loaded model seen as a pruned one: the plan and reports of its folder, and without the zeros of a padded
+export."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slimllm.core.shapes import Shape
+from slimllm.core.types import LayerReport, Plan, Refusal, Repair
+from slimllm.export.model_card import FACTS
+from slimllm.files import file_limits
+from slimllm.models import loading
+from slimllm.models.families import Family, layer_shape, narrows_values, part, shape_of
+from slimllm.models.layer_offload import is_lent, is_spread
+from slimllm.models.loading import Pruned, Subject
+from slimllm.planning.plan_json import read_witness
+from slimllm.planning.plan_making import versions
+from slimllm.pruning.surgery import skeleton, slice_attention, slice_mlp, slice_values
+
+
+def load(source: str, *, say: Callable[[str], object] = str, **how: Any) -> Subject:
+    """A subject as `models.load` gives it, but a padded export of ours without its zeros, which would be all
+    that pruning takes away; options as there."""
+    subject = loading.load(source, say=say, **how)
+    try:
+        tier, _ = facts(Path(subject.source).expanduser() / FACTS)
+    except Refusal:  # no export of ours
+        tier = ""
+    if tier != "padded" or is_lent(subject.model) or is_spread(subject.model):
+        return subject
+    say("The zeros that this export was filled up with are left out.")
+    return unpadded(subject)
+
+
+def as_pruned(subject: Subject) -> Pruned:
+    """A loaded subject with the plan and reports of its folder, where that is an export of ours; else with a
+    plan that keeps everything.
+
+    Zeros that a padded export was filled up with are cut away, for training would fill them. Raises `Refusal`
+    where the folder's plan or reports cannot be read.
+    """
+    folder = Path(subject.source).expanduser()
+    if (folder / FACTS).is_file():
+        plan, (tier, layers) = read_witness(folder / "plan.json"), facts(folder / FACTS)
+        if tier == "padded":  # its widths are not those of the plan
+            return Pruned(unpadded(subject), plan, layers, 0.0, 0.0)
+        check_reports(plan, layers, subject.shape, folder)
+        return Pruned(subject, plan, layers, 0.0, 0.0)
+    shape = subject.shape
+    plan = Plan(
+        model=subject.source,
+        family=shape.family,
+        widths=shape.widths,
+        heads=tuple(heads for heads, _, _ in shape.widths),
+        channels=tuple(channels for _, _, channels in shape.widths),
+        recovery="none",
+        unit=shape.units[0],
+        versions=versions(),
+    )
+    whole = [LayerReport(h, c, tuple(range(h)), tuple(range(c)), 0.0, 0.0) for h, _, c in shape.widths]
+    return Pruned(subject, plan, tuple(whole), 0.0, 0.0)
+
+
+def check_reports(plan: Plan, layers: Sequence[LayerReport], shape: Shape, folder: Path) -> None:
+    """Refuses a plan, reports of layers and a model that do not belong together."""
+    columns = plan.unit == "value-column"
+    left = [pair for pair in zip(plan.heads, plan.channels, strict=True) if any(pair)]
+    found = [(layer.values if columns else layer.heads, layer.channels) for layer in shape.layers]
+    reported = [(report.heads, report.channels) for report in layers]
+    counted = [(len(report.kept_heads), len(report.kept_channels)) for report in layers]
+    if left != found or counted != reported or [row[1] for row in reported] != list(plan.channels):
+        raise Refusal(
+            f"The model in '{folder}' is not what its plan.json and slimllm.json say of it; export it again."
+        )
+
+
+def facts(file: Path) -> tuple[str, tuple[LayerReport, ...]]:
+    """(tier, layer reports) of an export's slimllm.json, where unknown errors are null; here they are NaN."""
+
+    def error(value: float | None) -> float:
+        return math.nan if value is None else float(value)
+
+    try:
+        known = json.loads(file_limits.read_text(file, f"'{file}'", "export the model again"))
+        layers = [
+            LayerReport(
+                heads=int(row["heads"]),
+                channels=int(row["channels"]),
+                kept_heads=tuple(map(int, row["kept_heads"])),
+                kept_channels=tuple(map(int, row["kept_channels"])),
+                error_predicted=error(row["error_predicted"]),
+                error_measured=error(row["error_measured"]),
+            )
+            for row in known["layers"]
+        ]
+        return str(known["tier"]), tuple(layers)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as failure:
+        raise Refusal(f"'{file}' does not hold what an export writes; export the model again.") from failure
+
+
+def unpadded(subject: Subject) -> Subject:
+    """The subject without the heads, values and channels that its readers multiply by zero: what
+    `padding.pad` filled up."""
+    slim, family = dataclasses.replace(subject, model=skeleton(subject.model)), subject.family
+    for layer in slim.layers:
+        cut_heads(layer, family, subject.shape.head_size)
+        if narrows_values(family):
+            cut_values(layer, family, subject.shape.head_size)
+        shape, weight = layer_shape(layer, family), part(layer, family.mlp.reader).weight
+        kept = live(weight, 1)
+        if 0 < len(kept) < shape.channels:
+            slice_mlp(layer, family, shape, kept, Repair(weight[:, kept]))
+    return dataclasses.replace(slim, shape=shape_of(slim.model, family))
+
+
+def cut_heads(layer: nn.Module, family: Family, size: int) -> None:
+    """Cuts heads of zeros, where equally many remain in every group that remains."""
+    shape, weight = layer_shape(layer, family), part(layer, family.attention.reader).weight
+    kept = live(weight, size)
+    in_groups = (kept // (shape.heads // shape.groups)).unique(return_counts=True)[1]
+    if len(kept) < shape.heads and len(in_groups.unique()) == 1:
+        inputs = (kept[:, None] * size + torch.arange(size)).flatten()
+        slice_attention(layer, family, shape, size, kept, Repair(weight[:, inputs]))
+
+
+def cut_values(layer: nn.Module, family: Family, size: int) -> None:
+    """Cuts value columns of zeros, where equally many remain in every group."""
+    shape, weight = layer_shape(layer, family), part(layer, family.attention.reader).weight
+    each = shape.heads // shape.groups
+    mask = (weight != 0).any(0).cpu().view(shape.groups, each, size).any(1)  # (G, size)
+    counts = mask.sum(1)
+    if 0 < counts.min() == counts.max() < size:
+        kept = mask.nonzero()[:, 1].view(shape.groups, -1)
+        heads = torch.arange(shape.heads)
+        inputs = (heads[:, None] * size + kept[heads // each]).flatten()
+        slice_values(layer, family, shape, size, kept, Repair(weight[:, inputs]))
+
+
+def live(weight: Tensor, size: int) -> Tensor:
+    """The units (k,) of a reader's weight (o, units·size) that have any column but zeros, on the CPU."""
+    return (weight != 0).any(0).view(-1, size).any(1).nonzero().flatten().cpu()

@@ -1,0 +1,316 @@
+"""The forms in which a pruned model can be stored, chosen by building the class that will read it, without
+memory.
+
+native: the same class at other widths; twin: a stock class that computes the same; shim: any widths, with a
+short code file; padded: zeros up to the widest layer, then native or twin; gguf: native or twin in the one
+file that llama.cpp reads, or a Llama of any widths.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+
+from slimllm.core.types import Refusal
+from slimllm.export import gguf_writer
+from slimllm.export.padding import State, Widths, pad, padded_widths
+from slimllm.models.families import head_norms, part
+from slimllm.models.layer_offload import is_lent
+from slimllm.models.loading import Pruned, Subject
+from slimllm.models.modeling_slim import Placed
+from slimllm.models.slim_class import slim_class
+
+BIAS_FLAGS = ("attention_bias", "mlp_bias", "use_bias")
+TWINS = ("MistralForCausalLM", "GraniteForCausalLM")
+LIKE_LLAMA = ("llama", "mistral", "qwen2")  # one architecture but for biases, where no window slides
+
+Build = tuple[str, Any, dict[str, Any]]  # class name, config class, config settings
+
+
+@dataclass(frozen=True, eq=False)
+class Form:
+    """One way to store a pruned model: an empty model of the class that will read it, and its weights."""
+
+    tier: str
+    model: Any
+    state: State
+    words: str
+
+
+class Misfit(Exception):
+    """Why a model cannot take a form, and the remedy, to be completed to a sentence."""
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(reason)
+        self.reason, self.remedy = reason, remedy
+
+
+def choose(pruned: Pruned, wanted: str = "auto") -> Form:
+    """The form asked for; for auto the first of native, twin, shim that holds the model without loss."""
+    check_wanted(wanted)
+    for tier in ("native", "twin", "shim") if wanted == "auto" else (wanted,):
+        try:
+            return FORMS[tier](pruned)
+        except Misfit as misfit:
+            last = misfit
+    raise Refusal(f"The model cannot be stored as {tier}: {last.reason}; {last.remedy}.")
+
+
+def check_wanted(wanted: str) -> None:
+    """Refuses what is no form."""
+    if wanted != "auto" and wanted not in FORMS:
+        raise Refusal(f"Export '{wanted}' is not known; use auto, {', '.join(FORMS)}.")
+
+
+def native(pruned: Pruned) -> Form:
+    """The model's own class at other widths."""
+    state = pruned.subject.model.state_dict()
+    model = first_fit(native_builds(pruned.subject, same_widths(pruned)), state)
+    words = f"All layers are equally wide, so it is a standard {name_of(model)}, without a code file."
+    return Form("native", model, state, words)
+
+
+def twin(pruned: Pruned) -> Form:
+    """Another stock class that computes the same."""
+    subject, state = pruned.subject, pruned.subject.model.state_dict()
+    model = first_fit(twin_builds(subject, same_widths(pruned)), state)
+    words = (
+        f"Stored as {name_of(model)}, which computes what {base_of(subject)} does and can hold these head "
+        "counts and biases; it is a standard checkpoint, without a code file."
+    )
+    return Form("twin", model, state, words)
+
+
+def shim(pruned: Pruned) -> Form:
+    """The model's own class with every linear resized, by the code file that travels along."""
+    subject, base = pruned.subject, base_of(pruned.subject)
+    family = subject.family
+    names = [name for site in (family.attention, family.mlp) for name in (*site.writers, site.reader)]
+    slim = {
+        "base": base,
+        "layers": family.layers,
+        "attention": family.attention_module,
+        "heads": [list(row[:2]) for row in subject.shape.widths],
+        "linears": {name: [extent(part(layer, name)) for layer in subject.layers] for name in names},
+        **norm_heads(subject),
+    }
+    code = {"AutoModelForCausalLM": "modeling_slim.SlimForCausalLM"}
+    config = type(subject.model.config).from_dict({**plain(subject), "slim": slim, "auto_map": code})
+    model = empty(slim_class(slim, subject.source), config)
+    try:
+        native(pruned)
+        why = "As asked for"
+    except Misfit as misfit:
+        why = f"Because {misfit.reason}"
+    words = (
+        f"{why}, stored as {base} with the short code file modeling_slim.py: elsewhere it needs "
+        "trust_remote_code=True, this program reads it without running that file."
+    )
+    return Form("shim", model, subject.model.state_dict(), words)
+
+
+def padded(pruned: Pruned) -> Form:
+    """The model filled up with zeros to its widest layer, or further where the stock class demands it."""
+    for unpadded in (native, twin):
+        with contextlib.suppress(Misfit):
+            return unpadded(pruned)
+    subject, state = pruned.subject, pruned.subject.model.state_dict()
+    if is_lent(subject.model):
+        raise Misfit("its weights do not fit into memory together", "use --export auto or shim")
+    ghosts = {name: tensor.to("meta") for name, tensor in state.items()}
+    misfits = []
+    for target in padded_widths(subject):
+        builds = itertools.chain(native_builds(subject, target), twin_builds(subject, target))
+        try:
+            model = first_fit(builds, pad(subject, ghosts, target))
+        except Misfit as misfit:
+            misfits.append(misfit)
+            continue
+        filled = pad(subject, state, target)
+        zeros = sum(t.numel() for t in filled.values()) - sum(state[k].numel() for k in filled if k in state)
+        words = (
+            f"Narrow layers are filled up with zeros to {target[0]} whole heads and {target[2]} channels, "
+            f"so that it is a standard {name_of(model)}; {zeros:,} parameters are such zeros, which save "
+            "neither memory nor time."
+        )
+        return Form("padded", model, filled, words)
+    raise misfits[-1]
+
+
+def gguf(pruned: Pruned) -> Form:
+    """A stock class in one file, where llama.cpp has an architecture that computes the same."""
+    subject = pruned.subject
+    if is_lent(subject.model):
+        raise Misfit("its weights do not fit into memory together", "use --export auto or shim")
+    name, config = base_of(subject), subject.model.config
+    reason = gguf_writer.hindrance(name, config, subject.shape.head_size, subject.tokenizer)
+    if reason:
+        raise Misfit(reason, "use --export auto")
+    if subject.shape.uneven:
+        return uneven_gguf(pruned)
+    widths = same_widths(pruned)
+    own = native_builds(subject, widths) if name in gguf_writer.ARCHITECTURES else iter(())
+    state = subject.model.state_dict()
+    model = first_fit(itertools.chain(own, twin_builds(subject, widths, gguf_writer.TWINS)), state)
+    biased = any(getattr(model.config, flag, False) for flag in BIAS_FLAGS)
+    words = (
+        "All layers are equally wide, so llama.cpp reads it as one file, model.gguf; transformers reads that "
+        f"as {name_of(model)}, by the config.json beside it{', or loses the biases' if biased else ''}."
+    )
+    words = " ".join(filter(None, (words, coarse_words(subject))))
+    return Form("gguf", model, state, words)
+
+
+def uneven_gguf(pruned: Pruned) -> Form:
+    """Any widths in one file, where llama.cpp has an architecture for that."""
+    check_values(pruned)
+    model = shim(pruned).model
+    if reason := gguf_writer.hindrance_uneven(model):
+        raise Misfit(reason, "keep every layer the same width, or use --export shim or padded")
+    words = (
+        "Its layers have different widths, which llama.cpp reads from one file, model.gguf (architecture "
+        f"'{gguf_writer.UNEVEN}'); transformers has no class for that file, this program reads it."
+    )
+    words = " ".join(filter(None, (words, coarse_words(pruned.subject))))
+    return Form("gguf", model, pruned.subject.model.state_dict(), words)
+
+
+def coarse_words(subject: Subject) -> str:
+    """What llama.cpp cannot quantise of a model."""
+    return gguf_writer.coarse_words([layer.channels for layer in subject.shape.layers])
+
+
+FORMS: dict[str, Callable[[Pruned], Form]] = {
+    "native": native,
+    "twin": twin,
+    "shim": shim,
+    "padded": padded,
+    "gguf": gguf,
+}
+
+
+def same_widths(pruned: Pruned) -> Widths:
+    """The widths that all layers share, their values as wide as their heads."""
+    check_values(pruned)
+    if pruned.subject.shape.uneven:
+        remedy = "use --export shim or padded, or keep every layer the same width"
+        raise Misfit("its layers have different widths", remedy)
+    return pruned.subject.shape.widths[0]
+
+
+def check_values(pruned: Pruned) -> None:
+    """A `Misfit` where values are narrower than heads."""
+    size = pruned.subject.shape.head_size
+    if any(0 < layer.values < size for layer in pruned.subject.shape.layers):
+        remedy = "use --export auto, shim or padded"
+        raise Misfit("values narrower than heads have no place in a stock class", remedy)
+
+
+def native_builds(subject: Subject, widths: Widths) -> Iterator[Build]:
+    """The model's own class at these widths."""
+    settings = {**plain(subject), **sized(subject, widths)}
+    return with_biases(base_of(subject), type(subject.model.config), settings)
+
+
+def twin_builds(subject: Subject, widths: Widths, names: Sequence[str] = TWINS) -> Iterator[Build]:
+    """The classes called `names`, for what is a Llama in all but name."""
+    settings = plain(subject)
+    windowed = settings.get("sliding_window") or "sliding_attention" in (settings.get("layer_types") or ())
+    if settings["model_type"] not in LIKE_LLAMA or windowed:
+        return
+    neutral = dict.fromkeys(("embedding_multiplier", "residual_multiplier", "logits_scaling"), 1.0)
+    scale = {"attention_multiplier": subject.shape.head_size**-0.5}
+    kinds: dict[str, tuple[Any, dict[str, Any]]] = {
+        "LlamaForCausalLM": (transformers.LlamaConfig, {}),
+        "MistralForCausalLM": (transformers.MistralConfig, {"sliding_window": None}),
+        "GraniteForCausalLM": (transformers.GraniteConfig, {**neutral, **scale}),
+    }
+    for name in names:
+        kind, extra = kinds[name]
+        if name != base_of(subject):
+            known = {key: value for key, value in kind().to_dict().items() if key != "model_type"}
+            shared = {key: settings.get(key, value) for key, value in known.items()}
+            yield from with_biases(name, kind, {**shared, **sized(subject, widths), **extra})
+
+
+def with_biases(name: str, kind: Any, settings: dict[str, Any]) -> Iterator[Build]:
+    """The build as it is, then with the biases switched on that its config can switch on."""
+    flags = [flag for flag in BIAS_FLAGS if settings.get(flag) is False]
+    for count in range(len(flags) + 1):
+        for chosen in itertools.combinations(flags, count):
+            yield name, kind, {**settings, **dict.fromkeys(chosen, True)}
+
+
+def plain(subject: Subject) -> dict[str, Any]:
+    """The settings of the model's config without those of an earlier export."""
+    ours = ("slim", "auto_map", "architectures", "transformers_version")
+    settings = {key: value for key, value in subject.model.config.to_dict().items() if key not in ours}
+    head = subject.model.get_output_embeddings()
+    if settings.get("tie_word_embeddings") and head.weight is not subject.model.get_input_embeddings().weight:
+        settings["tie_word_embeddings"] = False  # the config of a model may lag behind what it holds
+    return settings
+
+
+def sized(subject: Subject, widths: Widths) -> dict[str, int]:
+    names = ("num_attention_heads", "num_key_value_heads", "intermediate_size")
+    return {**dict(zip(names, widths, strict=True)), "head_dim": subject.shape.head_size}
+
+
+def first_fit(builds: Iterator[Build], state: State) -> Any:
+    """The first empty model with places for all tensors; only biases may be over; a `Misfit` if none has."""
+    misfit = Misfit("no stock class computes the same", "use --export auto or shim")
+    for name, kind, settings in builds:
+        try:
+            model = empty(getattr(transformers, name), kind.from_dict(settings))
+        except Exception as failure:  # whatever a config's or a class's own checks raise
+            reason = str(failure).strip().splitlines()[-1].strip().removeprefix("ValueError: ").rstrip(".")
+            misfit = Misfit(f"{kind.__name__} refuses it ({reason})", "use --export auto or shim")
+            continue
+        places = model.state_dict()
+        wrong = [key for key in state if key not in places or places[key].shape != state[key].shape]
+        if not wrong and all(key.endswith(".bias") for key in places.keys() - state.keys()):
+            return model
+        if wrong and all(key.endswith(".bias") for key in wrong):
+            misfit = Misfit(f"{name} has no place for {wrong[0]}", "use --export shim, or --recovery none")
+        elif wrong:
+            misfit = Misfit(f"{name} has another shape for {wrong[0]}", "use --export auto or shim")
+    raise misfit
+
+
+def empty(kind: Any, config: Any) -> Any:
+    """A model of this class without memory."""
+    with torch.device("meta"):
+        return kind(config)
+
+
+def name_of(model: Any) -> str:
+    return type(model).__name__
+
+
+def base_of(subject: Subject) -> str:
+    """The stock class behind the model."""
+    return (getattr(subject.model.config, "slim", None) or {}).get("base") or name_of(subject.model)
+
+
+def norm_heads(subject: Subject) -> dict[str, dict[str, list[int]]]:
+    """How many heads each norm with weights of their own has in every layer; nothing where none has such."""
+    found: dict[str, list[int]] = {}
+    for layer, (heads, groups, _) in zip(subject.layers, subject.shape.widths, strict=True):
+        for name, _, letter in head_norms(layer, subject.family):
+            found.setdefault(name, []).append(heads if letter == "q" else groups)
+    return {"norms": found} if found else {}
+
+
+def extent(linear: nn.Linear) -> list[int | bool | str]:
+    """The linear's shape as `modeling_slim.resize` reads it."""
+    shape: list[int | bool | str] = [linear.out_features, linear.in_features, linear.bias is not None]
+    if isinstance(linear, Placed):
+        shape += [type(linear).__name__, len(linear.places)]
+    return shape

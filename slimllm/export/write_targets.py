@@ -1,0 +1,113 @@
+"""Where an export may be written: nowhere that the model comes from, and over nothing that this program did
+not write."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from slimllm.core.types import Refusal
+from slimllm.files.paths import path_of
+from slimllm.files.written_files import FACTS, foreign_files, has_inventory
+from slimllm.models.sources import conversion, whereabouts
+
+MOUNTS = Path("/proc/self/mountinfo")  # of Linux; os.path.ismount knows no folder mounted from the same disk
+Identity = tuple[int, int]  # of a file or folder, whatever the names it goes by
+
+
+def check_target(folder: str | Path, source: str = "") -> Path:
+    """The absolute path to export to; a `Refusal` where something else is there, where the model called
+    `source` would be lost, or where nothing can be written."""
+    try:
+        folder = path_of(folder).resolve()
+        if folder.exists() and not folder.is_dir():
+            raise Refusal(f"'{folder}' is a file; name a folder to export to.")
+        if relation := overlap(folder, source):
+            raise Refusal(
+                f"'{folder}' {relation} the place that the model '{source}' comes from; choose another "
+                "folder."
+            )
+        check_content(folder)
+        ground = next(place for place in folder.parents if place.exists())
+    except OSError as failure:
+        raise Refusal(f"'{folder}' cannot be read ({failure.strerror}); name another folder.") from failure
+    if not ground.is_dir() or not os.access(ground, os.W_OK | os.X_OK):
+        raise Refusal(f"Nothing can be written in '{ground}'; name another folder.")
+    return folder
+
+
+def check_content(folder: Path) -> None:
+    """Refuses a folder that holds anything but an export as this program wrote it."""
+    if not folder.is_dir():
+        return
+    if is_mount(folder):
+        raise Refusal(f"'{folder}' is a mount point, which cannot be replaced; name a folder inside of it.")
+    if not any(folder.iterdir()):
+        return
+    if not (folder / FACTS).is_file():
+        raise Refusal(f"Folder '{folder}' is not empty and no earlier export; name another folder.")
+    if not has_inventory(folder):
+        raise Refusal(
+            f"'{folder}' is an export without a list of its files, so it cannot be told what in it is yours; "
+            "name another folder."
+        )
+    if names := list(itertools.islice(foreign_files(folder), 4)):
+        more = " and more" if len(names) > 3 else ""
+        raise Refusal(
+            f"'{folder}' is an earlier export with files that this program did not write, or that were "
+            f"changed since ({', '.join(names[:3])}{more}); move them away, or name another folder."
+        )
+
+
+def overlap(folder: Path, source: str) -> str:
+    """How a folder lies to the places that a model is read from, by what they are, whatever their names:
+    "is", "is inside of" or "holds"; empty where it has nothing to do with them."""
+    around, own = set(identities(folder)), identity(folder)
+    for place in places_of(source):
+        if own is not None and own in set(identities(place)):
+            return "is" if own == identity(place) else "holds"
+        if place.is_dir() and identity(place) in around:
+            return "is inside of"
+    return ""
+
+
+def places_of(source: str) -> list[Path]:
+    """The real places that a model is read from: its folder and where links in it lead, or its GGUF file and
+    the folder that this one is converted into; none for a model of the hub."""
+    try:
+        place = whereabouts(source) if source else None
+    except Refusal:  # it only has a name, or is gone
+        return []
+    if place is None:
+        return []
+    named = Path(source).expanduser()
+    if place.suffix == ".gguf" and place.is_file():
+        found = [place, conversion(place), *([named] if named.is_dir() else [])]
+    else:
+        found = [place, *place.iterdir()]
+    return [path.resolve() for path in found if path.exists()]
+
+
+def identities(path: Path) -> Iterator[Identity]:
+    """What a path and all folders around it are, as far as they exist."""
+    return (found for place in (path, *path.parents) if (found := identity(place)) is not None)
+
+
+def identity(path: Path) -> Identity | None:
+    """What a path leads to: device and number there; None where nothing is."""
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_dev, state.st_ino
+
+
+def is_mount(folder: Path) -> bool:
+    """Whether another file system, or another folder, is mounted there."""
+    try:
+        mounted = {line.split()[4] for line in MOUNTS.read_text().splitlines()}
+    except (OSError, IndexError):
+        mounted = set()
+    return os.path.ismount(folder) or str(folder).replace(" ", "\\040") in mounted

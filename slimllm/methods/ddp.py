@@ -1,0 +1,281 @@
+"""Deterministic Differentiable Pruning (arXiv 2603.08065): learn one gate per head and channel while all
+weights stay frozen.
+
+A gate m = ReLU(z) multiplies what its unit hands to the reader; a second, steeper curve of the same latent z
+says how far the unit counts as kept, and Lagrange multipliers push the kept share to the target.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slimllm.core.shapes import Grouping, Unit
+from slimllm.core.types import Progress, Refusal, UnitScores
+from slimllm.models.families import part
+from slimllm.models.loading import Subject
+
+STEEPNESS = math.log(11)  # puts the stretched sigmoid exactly on 0 at gate 0, and on 1 at gate 2μ
+MU_FIRST, MU_LAST = 0.5, 0.1
+LOWEST = -0.1  # a latent further below zero would take too long to come back
+SPREAD = 0.01  # of the first latents around 1, the dense model
+PAPER_STEPS = 1000
+MOST_HURRY = 10  # latents that leap by more than 0.2 a step learn nothing on the way
+
+
+@dataclass(frozen=True)
+class Training:
+    """How gates are learned. `target` is the share of heads, and of channels, to be removed.
+
+    The rates and the weight of the KL are the paper's, for its 1,000 steps (of 32,768 tokens); these steps
+    suit a small model on a CPU, and `hurry` makes up for their number. `lr_lambda` is the rate of λ1 and λ3,
+    `lr_square` of λ2, `warmup` a share of the steps.
+    """
+
+    target: float
+    steps: int = 300
+    tokens_per_step: int = 256
+    lr_gate: float = 2e-2
+    lr_lambda: float = 2e-2
+    lr_square: float = 4e-1
+    distill: float = 2.0
+    warmup: float = 0.1
+    seed: int = 0
+
+    @property
+    def hurry(self) -> float:
+        """What the rates are multiplied by in a training shorter than the paper's.
+
+        Without it μ has fallen, and with it the pull on open gates, before the multipliers are strong enough
+        to move any: on the starter model, nearly all channels are then still open after 200 steps.
+        """
+        return min(max(1.0, PAPER_STEPS / self.steps), MOST_HURRY)
+
+
+def retention(gates: Tensor, mu: float) -> Tensor:
+    """How far each gate (n,) counts as kept, 0 to 1: clamp(1.2 σ(ln 11 (m − μ)/μ) − 0.1, 0, 1).
+
+    The clamp is straight-through: a unit that counts as fully kept still feels the pull to be dropped.
+    """
+    stretched = 1.2 * torch.sigmoid(STEEPNESS * (gates - mu) / mu) - 0.1
+    return straight_through(stretched, stretched.clamp(0, 1))
+
+
+def straight_through(soft: Tensor, hard: Tensor) -> Tensor:
+    """The values of `hard`, exactly, with the gradient of `soft`."""
+    return hard.detach() + (soft - soft.detach())
+
+
+def anneal(step: int, steps: int) -> float:
+    """μ before this step of so many: from 0.5 down to 0.1, fast at first."""
+    return MU_FIRST - (MU_FIRST - MU_LAST) * math.sqrt(step / steps)
+
+
+def pace(step: int, steps: int, warmup: float) -> float:
+    """The share of the learning rates at this step: a linear warm-up to 1, then half a cosine towards 0."""
+    rising = max(1, round(warmup * steps))
+    if step < rising:
+        return (step + 1) / rising
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / (steps - rising)))
+
+
+def penalty(kept: Tensor, target: float, multipliers: Tensor) -> Tensor:
+    """λ1 Δ + λ2 Δ² + λ3 mean s(1 − s) for the retention s (n,) of all units of one type and λ (3,).
+
+    Δ = (1 − mean s) − target is how much more than wanted is removed.
+    """
+    excess = 1 - kept.mean() - target
+    undecided = (kept * (1 - kept)).mean()
+    return torch.stack((excess, excess.square(), undecided)) @ multipliers
+
+
+@contextlib.contextmanager
+def gated(subject: Subject, gates: Sequence[UnitScores]) -> Iterator[None]:
+    """While open, every reader's input is multiplied by its layer's gates, heads (H,) and channels (c,)."""
+    family, handles = subject.family, []
+    try:
+        for layer, gate in zip(subject.layers, gates, strict=True):
+            for name, units in ((family.attention.reader, gate.heads), (family.mlp.reader, gate.channels)):
+                reader = part(layer, name)
+                inputs = units.repeat_interleave(reader.in_features // len(units))
+                handles.append(reader.register_forward_pre_hook(multiplier(inputs)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def multiplier(gate: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
+    """A hook that multiplies a linear's input by the gate (d,), in float32 also where the model is not."""
+
+    def multiply(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return ((inputs[0] * gate).to(inputs[0].dtype), *inputs[1:])
+
+    return multiply
+
+
+def log_probabilities(subject: Subject, batch: Tensor) -> Tensor:
+    """log p (b, T, vocab) of the next token after each position, in float32."""
+    return subject.model(input_ids=batch, use_cache=False).logits.float().log_softmax(-1)
+
+
+def losses(subject: Subject, batch: Tensor, gates: Sequence[UnitScores]) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of the gated model on the batch (b, T), and KL(dense ‖ gated), both means over tokens
+    behind what texts begin with."""
+    with torch.no_grad():
+        dense = log_probabilities(subject, batch)
+    with gated(subject, gates):
+        ours = log_probabilities(subject, batch)
+    first = subject.beginning.predicted_from
+    dense, ours = dense[:, first - 1 :], ours[:, first - 1 :]
+    ce = -ours[:, :-1].gather(-1, batch[:, first:, None]).mean()
+    kl = nn.functional.kl_div(ours.flatten(0, 1), dense.flatten(0, 1), reduction="batchmean", log_target=True)
+    return ce, kl
+
+
+class Trainer:
+    """The latents of all layers end to end, the multipliers, and their optimiser.
+
+    Between two steps nothing of it touches the model. It is kept out of inference mode because callers may
+    be in it, where no tensor can be learned.
+    """
+
+    @torch.inference_mode(False)
+    def __init__(self, subject: Subject, training: Training, unit: Unit) -> None:
+        layers = subject.shape.layers
+        self.subject, self.training = subject, training
+        self.random = torch.Generator().manual_seed(training.seed)
+        self.groupings = [Grouping(layer.heads, layer.groups, unit) for layer in layers]
+        self.heads = self.latents([grouping.units for grouping in self.groupings])
+        self.channels = self.latents([layer.channels for layer in layers])
+        self.linear = torch.zeros(2, 2, device=subject.device)  # λ1, λ3 of heads and of channels
+        self.square = torch.zeros(2, device=subject.device)  # λ2
+        self.rates = (training.lr_gate, training.lr_lambda, training.lr_square)
+        self.learned = [self.heads, self.channels, self.linear, self.square]
+        for tensor in self.learned:
+            tensor.requires_grad_(True)
+        groups: list[dict[str, Any]] = [
+            {"params": [self.heads, self.channels]},
+            {"params": [self.linear], "maximize": True},
+            {"params": [self.square], "maximize": True},
+        ]
+        self.optimiser = torch.optim.AdamW(groups, weight_decay=0.0)
+
+    def latents(self, sizes: Sequence[int]) -> Tensor:
+        """Latents (n,) for all layers' units of one type, nearly all open."""
+        return (1 + SPREAD * torch.randn(sum(sizes), generator=self.random)).to(self.subject.device)
+
+    def gates(self) -> list[UnitScores]:
+        """The gates m ≥ 0 of every layer, a unit's gate repeated for each of its heads."""
+        units = [grouping.units for grouping in self.groupings]
+        widths = [layer.channels for layer in self.subject.shape.layers]
+        heads = straight_through(self.heads, self.heads.relu()).split(units)
+        channels = straight_through(self.channels, self.channels.relu()).split(widths)
+        return [
+            UnitScores(h[grouping.unit_of_head().to(h.device)], c)
+            for grouping, h, c in zip(self.groupings, heads, channels, strict=True)
+        ]
+
+    def kept(self, step: int) -> tuple[Tensor, Tensor]:
+        """Retention of all head units (n,) and of all channels (n,) under the μ of this step."""
+        mu = anneal(step, self.training.steps)
+        return tuple(  # type: ignore[return-value]
+            retention(straight_through(z, z.relu()), mu) for z in (self.heads, self.channels)
+        )
+
+    @torch.inference_mode(False)
+    @torch.enable_grad()
+    def step(self, number: int, batch: Tensor) -> dict[str, float]:
+        """Learns from one batch (b, T); returns the losses and the mean retentions before it learned."""
+        training = self.training
+        ce, kl = losses(self.subject, batch.to(self.subject.device, copy=True), self.gates())
+        kept = self.kept(number)
+        lagrangian = sum(
+            penalty(s, training.target, torch.stack((line[0], square, line[1])))
+            for s, line, square in zip(kept, self.linear, self.square, strict=True)
+        )
+        loss = ce + training.distill * kl + lagrangian
+        # not backward(): a weight that somebody else left trainable must not be given a gradient
+        for tensor, gradient in zip(self.learned, torch.autograd.grad(loss, self.learned), strict=True):
+            tensor.grad = gradient
+        share = training.hurry * pace(number, training.steps, training.warmup)
+        for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
+            group["lr"] = rate * share
+        self.optimiser.step()
+        with torch.no_grad():
+            self.heads.clamp_(min=LOWEST)
+            self.channels.clamp_(min=LOWEST)
+        values = {
+            "loss": loss,
+            "ce": ce,
+            "kl": kl,
+            "kept_heads": kept[0].mean(),
+            "kept_channels": kept[1].mean(),
+        }
+        return {name: value.item() for name, value in values.items()}
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def result(self) -> tuple[UnitScores, ...]:
+        """The gates of every layer on the CPU, free of the training."""
+        return tuple(UnitScores(gate.heads.cpu(), gate.channels.cpu()) for gate in self.gates())
+
+
+def check(tokens: Tensor, training: Training, unit: Unit) -> None:
+    """Raises `Refusal` for a training that cannot be run."""
+    if unit not in ("kv-group", "query-head"):
+        raise Refusal(
+            f"Gates are learned for whole heads, not for unit '{unit}'; use kv-group or query-head."
+        )
+    if not 0 < training.target < 1:
+        raise Refusal(
+            f"Gates cannot be trained to remove {training.target:.0%} of the units; "
+            "use a target above 0 % and below 100 %."
+        )
+    if training.steps < 1:
+        raise Refusal(f"Gates cannot be trained in {training.steps} steps; use at least 1.")
+    if tokens.ndim != 2 or not len(tokens) or tokens.shape[1] < 2:
+        raise Refusal("Gates are trained on samples of at least 2 tokens; use a longer calibration text.")
+
+
+def batches(tokens: Tensor, size: int, random: torch.Generator) -> Iterator[Tensor]:
+    """Batches (size, T) of the samples (S, T) for ever, every sample once before any comes again."""
+    waiting = torch.empty(0, dtype=torch.int64)
+    while True:
+        while len(waiting) < size:
+            waiting = torch.cat((waiting, torch.randperm(len(tokens), generator=random)))
+        yield tokens[waiting[:size].to(tokens.device)]
+        waiting = waiting[size:]
+
+
+def train(
+    subject: Subject, tokens: Tensor, training: Training, unit: Unit
+) -> Generator[Progress, None, tuple[UnitScores, ...]]:
+    """Learned gates m ≥ 0 per layer, heads (H,) and channels (c,), from samples (S, T): the smallest are the
+    first to go.
+
+    With the unit "kv-group" the heads of one group share a gate. Every step yields its losses and how much
+    of the heads and channels counts as kept, so that the training can be drawn and stopped. The model is
+    only ever read, and carries hooks only inside a step.
+    """
+    check(tokens, training, unit)
+    trainer = Trainer(subject, training, unit)
+    size = max(1, training.tokens_per_step // tokens.shape[1])
+    for number, batch in zip(range(training.steps), batches(tokens, size, trainer.random), strict=False):
+        state = trainer.step(number, batch)
+        if not math.isfinite(state["loss"]):
+            raise Refusal(
+                f"The training of gates diverged at step {number + 1}; use dtype float32 or smaller rates."
+            )
+        words = (
+            f"Loss {state['loss']:.2f}, keeping {state['kept_heads']:.0%} of the heads "
+            f"and {state['kept_channels']:.0%} of the channels"
+        )
+        yield Progress("gates", number + 1, training.steps, words, state)
+    return trainer.result()

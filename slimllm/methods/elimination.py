@@ -1,0 +1,183 @@
+"""Elimination: the cheapest units go, the rest makes up for them, and all that is left is judged anew. Pure.
+
+This is Optimal Brain Surgeon on whole columns, as SlimGPT does it (arXiv 2412.18110, batched greedy pruning).
+Everywhere weight is the dense reader (o, d), gram E[x xᵀ] (d, d) of its inputs, or their covariance where a
+bias will be refitted, and H = gram + δI with δ = damping · mean of gram's diagonal. The *damped error* of a
+kept set K is the least tr((W − W')H(W − W')ᵀ) over all W' that are zero outside K; the weights that reach it
+are the ridge least squares W'_K = W_K + W_P H_PK (H_KK)⁻¹. With P what is lost, it equals
+tr(W_P [(H⁻¹)_PP]⁻¹ W_Pᵀ). All is computed in float64, whatever comes in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from slimllm.core.shapes import Grouping
+from slimllm.core.types import Ranking
+from slimllm.methods.recovery import DAMPING, complement, factor, ridge
+from slimllm.methods.scores import unit_pins
+
+LEAST_DAMPING = 1e-8  # updating an inverse loses as many digits as the damping has zeros
+SMALLEST, LARGEST, SHARE = 8, 1024, 16  # channels that go at once: a sixteenth of what is left, within these
+
+
+@dataclass(frozen=True, eq=False)
+class Remainder:
+    """What is left of a reader: the inputs `alive` (k,), their compensated weight (o, k), and (H_KK)⁻¹ (k,
+    k)."""
+
+    alive: Tensor
+    weight: Tensor
+    inverse: Tensor
+
+
+def whole(weight: Tensor, gram: Tensor, damping: float = DAMPING) -> Remainder:
+    """The dense reader, with nothing removed yet; less damping than `LEAST_DAMPING` counts as that."""
+    gram = gram.double()
+    gram = (gram + gram.T) / 2
+    delta = ridge(gram, max(damping, LEAST_DAMPING))
+    damped = gram + delta * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    alive = torch.arange(len(gram), device=gram.device)
+    return Remainder(alive, weight.double(), torch.cholesky_inverse(factor(damped)))
+
+
+def remove(left: Remainder, lost: Tensor) -> Remainder:
+    """What remains without the inputs at the positions `lost` (p,) of `alive`.
+
+    W_K ← W_K − W_P [(H⁻¹)_PP]⁻¹ (H⁻¹)_PK, and the inverse likewise; both shrink by p.
+    """
+    stay = complement(lost, len(left.alive))
+    rows = left.inverse[lost]
+    root = factor(rows[:, lost])
+    half = torch.linalg.solve_triangular(root, rows[:, stay], upper=False)  # (p, k)
+    moved = torch.linalg.solve_triangular(root, left.weight[:, lost].T, upper=False)  # (p, o)
+    return Remainder(
+        left.alive[stay],
+        torch.addmm(left.weight[:, stay], moved.T, half, alpha=-1),
+        torch.addmm(left.inverse[stay][:, stay], half.T, half, alpha=-1),
+    )
+
+
+def damped_error(left: Remainder, lost: Tensor) -> Tensor:
+    """By how much the damped error rises, exactly, if the inputs at the positions `lost` (p,) go together."""
+    root = factor(left.inverse[lost][:, lost])
+    return torch.linalg.solve_triangular(root, left.weight[:, lost].T, upper=False).square().sum()
+
+
+def cholesky_error(left: Remainder, lost: Tensor) -> Tensor:
+    """SlimGPT's grouped Cholesky: Σ_j ‖W_:j‖² / L_jj² over the positions `lost` (p,), L Lᵀ = (H⁻¹)_PP.
+
+    It leaves out how the lost columns would make up for each other. Where they are orthogonal it is never
+    above `damped_error`; where they are alike it can be.
+    """
+    root = factor(left.inverse[lost][:, lost])
+    return (left.weight[:, lost].square().sum(0) / root.diagonal().square()).sum()
+
+
+def column_errors(left: Remainder) -> Tensor:
+    """By how much the damped error rises if one input goes (k,): ‖W_:j‖² / (H⁻¹)_jj."""
+    floor = torch.finfo(left.inverse.dtype).tiny
+    return left.weight.square().sum(0) / left.inverse.diagonal().clamp_min(floor)
+
+
+def batch_size(left: int) -> int:
+    """How many of `left` channels go before the rest is judged anew.
+
+    SlimGPT's dynamic groups shrink from 1,024 to 8; here they are a sixteenth of what is left within those
+    bounds, so that narrow layers are not cut in two or three blows.
+    """
+    return min(left, max(SMALLEST, min(LARGEST, left // SHARE)))
+
+
+def eliminate_channels(
+    weight: Tensor, gram: Tensor, *, damping: float = DAMPING, pinned: Tensor | None = None
+) -> Ranking:
+    """SlimGPT's ranking of channels (c,): batch by batch, until nothing is left.
+
+    The order is that of elimination, last one first, so the kept sets of all widths are nested. A score is
+    the damped error at the time of elimination, raised where one that went earlier cost more. `pinned` (c,):
+    −1 goes before all others, 1 after all others; their scores are comparable among themselves only.
+    """
+    pins = torch.zeros(weight.shape[1]) if pinned is None else pinned
+    left, gone, costs = whole(weight, gram, damping), [], []
+    while len(left.alive):
+        errors, turn = column_errors(left), pins[left.alive]
+        candidates = turn == turn.min()
+        count = min(batch_size(len(errors)), int(candidates.sum()))
+        lost = cheapest(errors, candidates, count)
+        gone.append(left.alive[lost])
+        costs.append(errors[lost])
+        left = remove(left, lost)
+    out = torch.cat(gone) if gone else left.alive
+    scores = out.new_zeros(len(out), dtype=torch.float64)
+    scores[out] = rising(torch.cat(costs), pins[out]) if costs else scores
+    return Ranking(scores, out.flip(0))
+
+
+def eliminate_heads(
+    weight: Tensor,
+    gram: Tensor,
+    grouping: Grouping,
+    *,
+    damping: float = DAMPING,
+    exact: bool = False,
+    pinned: Tensor | None = None,
+) -> Ranking:
+    """SlimGPT's ranking of heads (H,): unit by unit, until nothing is left.
+
+    The cost of a unit is `cholesky_error`, or with `exact` `damped_error`. In every step each pool gives up
+    one unit, the cheapest of all pools still to give, and the rest makes up for it before the next; so the
+    sets are balanced and nested. A head's score is its share of its unit's cost when that went, raised where
+    one of the same pool that went earlier cost more. `pinned` (H,): in its pool −1 goes first, 1 last.
+    """
+    unit_of, pools = grouping.unit_of_head(), grouping.pools
+    pins = unit_pins(pinned, unit_of, grouping.units)
+    size = weight.shape[1] // grouping.units
+    error = damped_error if exact else cholesky_error
+    left, units = whole(weight, gram, damping), torch.arange(grouping.units)
+    subsets = torch.ones(grouping.steps + 1, grouping.units, dtype=torch.bool)
+    costs = torch.zeros(grouping.units, dtype=torch.float64)
+    gone: list[int] = []
+    for step in reversed(range(grouping.steps)):
+        due = torch.ones(int(pools.max()) + 1, dtype=torch.bool)
+        while due.any():
+            blocks = torch.arange(len(units) * size).view(-1, size)
+            errors = torch.stack([error(left, block) for block in blocks])
+            lost = cheapest(errors, due[pools[units]] & next_in_pool(pools[units], pins[units]), 1)
+            unit = int(units[lost])
+            gone.append(unit)
+            costs[unit] = errors[lost]
+            subsets[: step + 1, unit] = False
+            due[pools[unit]] = False
+            left, units = remove(left, blocks[lost].flatten()), units[complement(lost, len(units))]
+    out = torch.tensor(gone)
+    costs[out] = rising(costs[out], 3 * pools[out] + pins[out])
+    scores = costs[unit_of] * grouping.units / grouping.heads
+    return Ranking(scores, scores.argsort(descending=True, stable=True), subsets[:, unit_of])
+
+
+def next_in_pool(pools: Tensor, pins: Tensor) -> Tensor:
+    """Which units (n,) may go next: in every pool those forced out, else the free, else the protected."""
+    first = torch.full((int(pools.max()) + 1,), 2.0).scatter_reduce(0, pools, pins, "amin")
+    return pins == first[pools]
+
+
+def cheapest(errors: Tensor, candidates: Tensor, count: int) -> Tensor:
+    """The positions (count,) of the candidates that cost least, cheapest first; of equals the last goes
+    first."""
+    errors = torch.where(candidates, errors, torch.inf)
+    return len(errors) - 1 - errors.flip(0).argsort(stable=True)[:count]
+
+
+def rising(costs: Tensor, kinds: Tensor) -> Tensor:
+    """The costs (n,), given in the order of removal, each above those of its kind that went earlier."""
+    costs = costs.clone()
+    for kind in kinds.unique():
+        mine = kinds == kind
+        # the factor tells equals apart in their last digits: sorting by the costs gives the order back
+        rank = torch.arange(int(mine.sum()), dtype=costs.dtype, device=costs.device)
+        costs[mine] = costs[mine].cummax(0).values * (1 + rank * torch.finfo(costs.dtype).eps)
+    return costs

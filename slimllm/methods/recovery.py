@@ -1,0 +1,317 @@
+"""What to do with a reader whose inputs were cut, and what that will cost at every width. Pure.
+
+Everywhere weight (o, d) is the dense reader, `kept` (k,) ascending indices, `order` (d,) best input first.
+Errors are E‖y − ŷ‖² / E‖y‖² with y = W x. A curve tells the error on tokens held out, of the repair fitted to
+the moments of others; it is exact.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from slimllm.core.held_out import HeldOutReader
+from slimllm.core.types import Moments, Refusal, Repair
+
+GUIDED_DAMPING = 1e-1  # of `guided`, which follows a noisier target
+GUIDANCE = 0.5  # α of `guided`
+BANDS = 8  # of rows, in which half of a symmetric product is computed
+OUTPUTS = 512  # of a reader that are looked at together, so that a curve holds little more than its matrix
+DAMPING = 1e-2  # ridge of the least squares, as a share of the mean variance of the inputs
+
+
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """A dense reader W (o, d) and the moments of its inputs, with the products that errors of all repairs
+    share."""
+
+    weight: Tensor
+    moments: Moments
+
+    @functools.cached_property
+    def crossing(self) -> Tensor:
+        """E[y xᵀ] (o, d)."""
+        return self.weight @ self.moments.gram
+
+    @functools.cached_property
+    def energy(self) -> float:
+        """E‖y‖²."""
+        return float((self.crossing * self.weight).sum())
+
+    def squared_error(self, kept: Tensor, repair: Repair) -> float:
+        """E‖W x − W' x_K − b‖² of any repair."""
+        part = repair.weight
+        own = ((part @ square(self.moments.gram, kept)) * part).sum()
+        error = self.energy - 2 * (self.crossing[:, kept] * part).sum() + own
+        if repair.bias is not None:
+            lost = lost_mean(self.weight, part, self.moments, kept)
+            error = error - 2 * repair.bias @ lost + repair.bias.square().sum()
+        return float(error.clamp_min(0))
+
+
+def cut(weight: Tensor, moments: Moments, kept: Tensor) -> Repair:
+    """The plain columns: nothing is repaired."""
+    return Repair(weight[:, kept])
+
+
+def shift_bias(weight: Tensor, moments: Moments, kept: Tensor) -> Repair:
+    """The plain columns, and the mean of what is lost as bias (FLAP, arXiv 2312.11983)."""
+    return Repair(weight[:, kept], lost_mean(weight, weight[:, kept], moments, kept))
+
+
+def regress_outputs(weight: Tensor, moments: Moments, kept: Tensor) -> Repair:
+    """SlimLLM's recovery: every output is fitted as a·ŷ + b (section 3.5, arXiv 2505.22689).
+
+    a = cov(y, ŷ) / var(ŷ), or 1 where ŷ does not vary; a scales the row of the weight, b becomes the bias.
+    """
+    part = weight[:, kept]
+    crossing = part @ moments.cov[kept]  # (o, d)
+    variance = (crossing[:, kept] * part).sum(1)
+    covariance = (crossing * weight).sum(1)
+    slope = torch.where(
+        varies(variance, moments, part, kept), covariance / variance, torch.ones_like(variance)
+    )
+    part = slope[:, None] * part
+    return Repair(part, lost_mean(weight, part, moments, kept))
+
+
+def least_squares(weight: Tensor, moments: Moments, kept: Tensor, *, damping: float = DAMPING) -> Repair:
+    """All kept columns and the bias refitted at once; a ridge pulls towards the old weights (after FASP,
+    arXiv 2501.09412).
+
+    W' = W_K + W_P C_PK (C_KK + δI)⁻¹ with C the covariance and δ = damping · mean of its diagonal.
+    """
+    cov = moments.cov
+    part = weight[:, kept]
+    lost = complement(kept, weight.shape[1])
+    if len(kept) and len(lost):
+        root = factor(damped(square(cov, kept), ridge(cov, damping)))
+        part = part + torch.cholesky_solve(cov[kept[:, None], lost] @ weight[:, lost].T, root).T
+    return Repair(part, lost_mean(weight, part, moments, kept))
+
+
+def guided(weight: Tensor, moments: Moments, kept: Tensor) -> Repair:
+    """Least squares towards y + α e: half of what the stream lacks beside the dense model's is made up for.
+
+    e is what earlier cuts left in the residual stream behind this site (`Moments.drift`). With all of it
+    (α = 1) a fit chases what its inputs cannot know and loses on other texts. A reader that keeps all its
+    inputs is refitted without a bias, so that it costs no parameter.
+    """
+    drift, part = moments.drift, weight[:, kept]
+    if drift is None:
+        return least_squares(weight, moments, kept, damping=GUIDED_DAMPING)
+    whole = len(kept) == weight.shape[1]
+    second = moments.gram if whole else moments.cov
+    cross = drift.cross if whole else drift.cross - torch.outer(drift.mean, moments.mean)
+    inner = square(second, kept)
+    lost = weight @ second[:, kept] - part @ inner + GUIDANCE * cross[:, kept]
+    change = torch.cholesky_solve(lost.T, factor(damped(inner, ridge(second, GUIDED_DAMPING)))).T
+    part = part + change
+    if whole:
+        return Repair(part)
+    return Repair(part, lost_mean(weight, part, moments, kept) + GUIDANCE * drift.mean)
+
+
+def guided_curve(reader: HeldOutReader, fitted: Moments, order: Tensor) -> Tensor:
+    """Error (d+1,) of `guided` at every width where nothing upstream is lost."""
+    return least_squares_curve(reader, fitted, order, damping=GUIDED_DAMPING)
+
+
+def cut_curve(reader: HeldOutReader, fitted: Moments, order: Tensor) -> Tensor:
+    """Error (d+1,) of `cut` at every width: corner sums of the energy matrix E[x xᵀ] ⊙ WᵀW."""
+    return shares(corner_sums(energy_matrix(reader.weight, reader.inputs, order)), reader)
+
+
+def shift_bias_curve(reader: HeldOutReader, fitted: Moments, order: Tensor) -> Tensor:
+    """Error (d+1,) of `shift_bias` at every width: as `cut_curve`, about the mean that the bias makes up
+    for."""
+    return shares(corner_sums(energy_matrix(reader.weight, reader.centred(fitted.mean), order)), reader)
+
+
+def regress_outputs_curve(reader: HeldOutReader, fitted: Moments, order: Tensor) -> Tensor:
+    """Error (d+1,) of `regress_outputs` at every width, by cumulative sums over the order."""
+    w = reader.weight[:, order]
+    slopes = fit_slopes(w, square(fitted.cov, order))
+    x = reader.centred(fitted.mean)[:, order]
+    y = reader.outputs - reader.scale * (reader.weight @ fitted.mean)
+    unseen = Products(w, upper_gram(x), (y.T @ x).mul_(w))
+    error = w.new_zeros(w.shape[1])
+    for rows in torch.arange(len(w)).split(OUTPUTS):
+        slope, (covariance, variance, _) = slopes[rows], unseen.sums(rows)
+        error += (covariance[:, -1:] - (2 * covariance - slope * variance) * slope).sum(0)
+    error = torch.cat((unseen.crossing.sum()[None], error[:-1], error.new_zeros(1)))
+    return shares(error.clamp_min(0), reader)
+
+
+def fit_slopes(weight: Tensor, cov: Tensor) -> Tensor:
+    """The slope (o, d) of every output with the first 1, 2, … d inputs; the covariance is used up."""
+    seen, floor = Products(weight, cov, (weight @ cov).mul_(weight)), torch.finfo(weight.dtype).eps
+    for rows in torch.arange(len(weight)).split(OUTPUTS):
+        covariance, variance, most = seen.sums(rows)
+        seen.crossing[rows] = torch.where(
+            variance > floor * most, covariance / variance, torch.ones_like(variance)
+        )
+    return seen.crossing
+
+
+class Products:
+    """Of every output y and its part ŷ that the first inputs leave it: second moments from those of the
+    inputs (d, d), and from `crossing` (o, d), what each input contributes to E[y ŷ]. The matrix is used
+    up."""
+
+    def __init__(self, weight: Tensor, second: Tensor, crossing: Tensor) -> None:
+        self.weight, self.crossing = weight, crossing
+        self.spread = second.diagonal().clone()
+        self.upper = second.triu_(1)
+
+    def sums(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """E[y ŷ], E[ŷ²], and the latter as if inputs were uncorrelated, of some outputs with 1, 2, … d
+        inputs: (r, d) each."""
+        some = self.weight[rows]
+        own = some.square() * self.spread
+        squares = (2 * some * (some @ self.upper) + own).cumsum(1)
+        return self.crossing[rows].cumsum(1), squares, own.cumsum(1)
+
+
+def least_squares_curve(
+    reader: HeldOutReader, fitted: Moments, order: Tensor, *, damping: float = DAMPING
+) -> Tensor:
+    """Error (d+1,) of `least_squares` at every width from one Cholesky factor of the damped covariance, L Lᵀ
+    = C + δI.
+
+    With Y = W L, the change of weights at width k is D = Y_{k:} L⁻¹_{k:,:}. With Z = L⁻¹ (x − m) at the
+    tokens held out, E‖D (x − m)‖² is a corner sum of YᵀY ⊙ E[Z Zᵀ].
+    """
+    cov = square(fitted.cov, order)
+    root = factor(damped(cov, ridge(cov, damping)))
+    del cov  # a matrix of 8,192 inputs takes half a gigabyte
+    y = reader.weight[:, order] @ root
+    z = torch.linalg.solve_triangular(root, reader.centred(fitted.mean)[:, order].T, upper=False)
+    del root
+    return shares(corner_sums(upper_gram(y).mul_(upper_gram(z.T))), reader)
+
+
+def shares(error: Tensor, reader: HeldOutReader) -> Tensor:
+    """The errors (d+1,) as shares of E‖y‖² at the tokens held out."""
+    return error / max(reader.energy, torch.finfo(error.dtype).tiny)
+
+
+def energy_matrix(weight: Tensor, x: Tensor, order: Tensor) -> Tensor:
+    """XᵀX ⊙ WᵀW (d, d) of rows X (n, d), in the order given, on and above the diagonal."""
+    return upper_gram(x[:, order]).mul_(upper_gram(weight[:, order]))
+
+
+def upper_gram(rows: Tensor) -> Tensor:
+    """XᵀX (d, d) of rows X (n, d) on and above the diagonal; what is below it means nothing."""
+    found = rows.new_zeros(rows.shape[1], rows.shape[1])
+    height = max(1, -(-rows.shape[1] // BANDS))
+    for start in range(0, rows.shape[1], height):
+        found[start : start + height, start:] = rows[:, start : start + height].T @ rows[:, start:]
+    return found
+
+
+def lost_mean(weight: Tensor, part: Tensor, moments: Moments, kept: Tensor) -> Tensor:
+    """E[W x − W' x_K] (o,)."""
+    return weight @ moments.mean - part @ moments.mean[kept]
+
+
+def varies(variance: Tensor, moments: Moments, part: Tensor, kept: Tensor) -> Tensor:
+    """Whether each output's variance (o,) is more than rounding."""
+    scale = part.square() @ moments.cov.diagonal()[kept].clamp_min(0)
+    return variance > torch.finfo(variance.dtype).eps * scale
+
+
+def complement(kept: Tensor, n: int) -> Tensor:
+    mask = torch.ones(n, dtype=torch.bool, device=kept.device)
+    mask[kept] = False
+    return mask.nonzero().flatten()
+
+
+def ridge(cov: Tensor, damping: float) -> Tensor:
+    """δ: a share of the mean variance, never zero, so that dead inputs cannot make the factor fail."""
+    return (damping * cov.diagonal().mean()).clamp_min(torch.finfo(cov.dtype).eps)
+
+
+def factor(matrix: Tensor) -> Tensor:
+    """The lower Cholesky factor; the damping is raised tenfold until rounding allows it."""
+    if not torch.isfinite(matrix).all():
+        raise Refusal(
+            "The moments of this layer are not finite, so the model overflows on this text; load it "
+            "with --dtype float32."
+        )
+    lift = torch.finfo(matrix.dtype).eps * matrix.diagonal().abs().amax()
+    root, info = torch.linalg.cholesky_ex(matrix)
+    while info.item():
+        matrix = matrix + lift * torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+        lift = lift * 10
+        root, info = torch.linalg.cholesky_ex(matrix)
+    return root
+
+
+def corner_sums(matrix: Tensor) -> Tensor:
+    """Sums (d+1,) of the lower right corners matrix[k:, k:] of a symmetric (d, d), of which only the upper
+    half is read, in place of what it held."""
+    diagonal = matrix.diagonal().clone()
+    border = 2 * matrix.triu_(1).sum(1) + diagonal
+    return torch.cat((border.flip(0).cumsum(0).flip(0), border.new_zeros(1))).clamp_min(0)
+
+
+def square(matrix: Tensor, index: Tensor) -> Tensor:
+    """The rows and columns (k, k) of a matrix that an index (k,) names, as a matrix of its own."""
+    return matrix[index[:, None], index]
+
+
+def damped(matrix: Tensor, delta: Tensor) -> Tensor:
+    """The matrix with δ added to its diagonal, in place."""
+    matrix.diagonal().add_(delta)
+    return matrix
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """A row of the table: what to do, what it will cost, whether it needs a bias, and plain words."""
+
+    title: str
+    repair: Callable[[Tensor, Moments, Tensor], Repair]
+    curve: Callable[[HeldOutReader, Moments, Tensor], Tensor]
+    bias: bool
+    words: str
+    follows: bool = False  # whether it also makes up for what earlier cuts left in the stream
+    fits: bool = False  # whether it fits a number to every remaining input, which takes a long text
+
+
+RECOVERIES: dict[str, Recovery] = {
+    "none": Recovery("None", cut, cut_curve, False, "Cut and leave the rest as it is."),
+    "bias": Recovery(
+        "Bias", shift_bias, shift_bias_curve, True, "Add back the average of what was cut as a constant."
+    ),
+    "regression": Recovery(
+        "Regression",
+        regress_outputs,
+        regress_outputs_curve,
+        True,
+        "Rescale and shift every output so that it follows the original as closely as two numbers can "
+        "(SlimLLM).",
+    ),
+    "least-squares": Recovery(
+        "Least squares",
+        least_squares,
+        least_squares_curve,
+        True,
+        "Refit all remaining weights of the reading layer so that its output follows the original.",
+        fits=True,
+    ),
+    "guided": Recovery(
+        "Guided least squares",
+        guided,
+        guided_curve,
+        True,
+        "Refit as least squares, and let later layers make up for half of what earlier ones lost.",
+        follows=True,
+        fits=True,
+    ),
+}

@@ -1,0 +1,103 @@
+"""Importance by gradients of the language-model loss, which moments of single layers cannot tell.
+
+The subject's model is never touched: gradients flow to views of its weights inside a skeleton of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from slimllm.core.shapes import LayerShape
+from slimllm.core.types import Refusal, UnitScores
+from slimllm.models.families import Family, Site, part
+from slimllm.models.loading import Subject
+from slimllm.pruning.surgery import skeleton
+
+
+def taylor(subject: Subject, tokens: Tensor) -> tuple[UnitScores, ...]:
+    """LLM-Pruner's first-order Taylor importance (arXiv 2305.11627, element-wise) on tokens (S, T).
+
+    Σ |w · ∂loss/∂w| over all weights of a unit, for every layer its heads (H,) and channels (c,), in float32
+    on the CPU. A head has its rows of q, its columns of o and an equal share of the k and v rows it reads; a
+    channel its rows of the writers and its column of the reader. Biases do not count.
+    """
+    found = gradients(subject, tokens)
+    scores = []
+    for index, shape in enumerate(subject.shape.layers):
+        products = {}
+        for name in linears(subject.family):
+            weight, grad = found.pop(full_name(subject.family, index, name))
+            products[name] = (weight.float() * grad).abs().cpu()
+        scores.append(layer_scores(products, subject.family, shape, subject.shape.head_size))
+    if not all(
+        torch.isfinite(layer.heads).all() and torch.isfinite(layer.channels).all() for layer in scores
+    ):
+        raise Refusal(
+            "The gradients of this model are not finite on this text; load it with --dtype float32."
+        )
+    return tuple(scores)
+
+
+def gradients(subject: Subject, tokens: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """Every decoder linear's weight and the gradient (float32) of the mean loss over tokens (S, T), by name.
+
+    Samples go one by one, so that the activations of one are all that is held beside the gradients.
+    """
+    first = subject.beginning.predicted_from
+    # a caller's inference_mode must not silence the gradients
+    with torch.inference_mode(False), torch.enable_grad():
+        model = skeleton(subject.model)  # functional_call swaps parameters inside the modules it is given
+        views = {
+            full_name(subject.family, index, name): part(layer, name).weight.detach().requires_grad_()
+            for index, layer in enumerate(subject.layers)
+            for name in linears(subject.family)
+        }
+        total = {name: torch.zeros_like(view, dtype=torch.float32) for name, view in views.items()}
+        for sample in tokens.to(subject.device).clone().split(1):
+            inputs = {"input_ids": sample, "use_cache": False}
+            logits = torch.func.functional_call(model, views, kwargs=inputs).logits[0, first - 1 : -1]
+            loss = torch.nn.functional.cross_entropy(logits.float(), sample[0, first:])
+            grads = torch.autograd.grad(loss, list(views.values()))
+            for name, grad in zip(views, grads, strict=True):
+                total[name].add_(grad.float(), alpha=1 / len(tokens))
+    return {name: (view.detach(), total[name]) for name, view in views.items()}
+
+
+def linears(family: Family) -> list[str]:
+    """The names, inside a layer, of the linears that write or read a prunable space."""
+    return [name for site in (family.attention, family.mlp) for name in (*site.writers, site.reader)]
+
+
+def full_name(family: Family, index: int, name: str) -> str:
+    return f"{family.layers}.{index}.{name}.weight"
+
+
+def layer_scores(products: Mapping[str, Tensor], family: Family, shape: LayerShape, size: int) -> UnitScores:
+    """Sums one layer's |w · g| (rows, columns), by linear, over its heads and channels."""
+    counts = {"q": shape.heads, "k": shape.groups, "v": shape.groups}
+    sizes = {"q": size, "k": size, "v": shape.values}
+    heads = products[family.attention.reader].sum(0).view(shape.heads, -1).sum(1)
+    per_group = shape.heads // shape.groups
+    for letter, values in written(products, family.attention, counts, sizes):
+        heads += values if letter == "q" else values.repeat_interleave(per_group) / per_group
+    channels = products[family.mlp.reader].sum(0)
+    for _, values in written(products, family.mlp, {"c": shape.channels}, {"c": 1}):
+        channels += values
+    return UnitScores(heads, channels)
+
+
+def written(
+    products: Mapping[str, Tensor], site: Site, counts: Mapping[str, int], sizes: Mapping[str, int]
+) -> list[tuple[str, Tensor]]:
+    """Each block stacked in the site's writers: its letter, and the sums (n,) over the rows of its units, of
+    which each has `sizes`."""
+    blocks = []
+    for name, letters in site.writers.items():
+        rows = products[name].sum(1).split([counts[letter] * sizes[letter] for letter in letters])
+        blocks += [
+            (letter, row.view(counts[letter], -1).sum(1)) for letter, row in zip(letters, rows, strict=True)
+        ]
+    return blocks

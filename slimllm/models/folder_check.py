@@ -1,0 +1,137 @@
+"""A model's folder looked through before any library opens a file of it: what is there, how large it is, and
+whether the small files say what such files can say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from slimllm.core.types import Refusal
+from slimllm.files import file_limits
+from slimllm.files.weight_headers import Declared, safetensors_header
+from slimllm.tokenizers.tokenizer_guard import check_tokenizer
+
+REMEDY = "fetch the model again"
+OBJECTS = (  # files that hold one JSON object, where they are there
+    "config.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+ENDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_eos_token_id")
+MOST_ID = 10_000_000
+LONGEST = 100_000  # letters of a text, or entries of a list, in a config
+FRACTIONS = ("temperature", "top_p", "min_p", "typical_p", "repetition_penalty", "length_penalty")
+COUNTS = ("top_k", "max_length", "max_new_tokens", "min_length", "num_beams")
+MOST_LABELS = 100_000
+SLACK = 50_000_000  # parameters that a config may promise beyond four times what the files hold
+
+
+def inspect_folder(folder: Path, source: str) -> None:
+    """Refuses a folder with a file that no library should open: no regular file, larger than any of its kind,
+    or with settings of types that nobody can read."""
+    for path in sorted(folder.iterdir()):
+        if path.suffix not in file_limits.OPENED:
+            continue
+        what = f"'{path.name}' of '{source}'"
+        try:
+            size = file_limits.check_regular(path, what, REMEDY)
+        except FileNotFoundError:
+            raise Refusal(f"{what} is a link to what is not there; {REMEDY}.") from None
+        if path.name in file_limits.LARGEST:
+            file_limits.check_size(size, file_limits.LARGEST[path.name], what, REMEDY)
+    for name in OBJECTS:
+        if (folder / name).exists():
+            read_settings(folder, name, source)
+
+
+def stored_tensors(files: Iterable[Path], config: Any, source: str) -> list[Declared]:
+    """What the headers of weight files declare; a `Refusal` where one is damaged, or where they hold fewer
+    tensors than the config has layers."""
+    stored = [row for file in files for row in safetensors_header(file, source)]
+    check_layers(config, stored, source)
+    return stored
+
+
+def check_layers(config: Any, stored: list[Declared], source: str) -> None:
+    """Refuses a config with more layers than there are tensors, before any is built."""
+    layers = getattr(config, "num_hidden_layers", 0)
+    if layers > len(stored):
+        raise Refusal(
+            f"The config.json of '{source}' speaks of {layers} layers and its weight files lack most of the "
+            f"weights, with {len(stored)} tensors; fetch the model again."
+        )
+
+
+def inspect_tokenizer(folder: Path, source: str) -> None:
+    """Refuses a tokenizer that takes endless time or memory."""
+    names = [name for name in OBJECTS if "token" in name and (folder / name).exists()]
+    check_tokenizer(folder, [read_settings(folder, name, source) for name in names], source)
+
+
+def read_settings(folder: Path, name: str, source: str) -> dict[str, Any]:
+    """The object in a file of settings, checked; a `Refusal` where it is none."""
+    what = f"'{name}' of '{source}'"
+    try:
+        found = file_limits.read_object(folder / name, what, REMEDY)
+    except OSError as failure:
+        raise Refusal(f"{what} cannot be read ({failure.strerror}); {REMEDY}.") from None
+    if name in ("config.json", "generation_config.json"):
+        check_values(found, what)
+    if name == "config.json":
+        check_lengths(found, what)
+    return found
+
+
+def check_values(settings: Mapping[str, Any], what: str) -> None:
+    """Refuses ids of tokens that are none, and numbers that are of another type."""
+    for name in ENDS:
+        ids = settings.get(name)
+        for each in ids if isinstance(ids, list) else [ids]:
+            if each is not None and (type(each) is not int or not -1 <= each < MOST_ID):
+                raise Refusal(f"{what} says that {name} is {short(ids)}, which is no token; {REMEDY}.")
+    for name in (*FRACTIONS, *COUNTS):
+        value = settings.get(name)
+        proper = type(value) is int or (type(value) is float and (name in FRACTIONS or value.is_integer()))
+        if value is not None and (not proper or abs(value) > MOST_ID):
+            raise Refusal(f"{what} says that {name} is {short(value)}, which is no such number; {REMEDY}.")
+
+
+def check_lengths(settings: Mapping[str, Any], what: str) -> None:
+    """Refuses lists, texts and counts that no config has."""
+    for name, value in settings.items():
+        if isinstance(value, list | str | dict) and len(value) > LONGEST:
+            raise Refusal(f"{what} has {len(value):,} entries in {name:.60}, more than any model; {REMEDY}.")
+    labels = settings.get("num_labels")
+    if labels is not None and (type(labels) is not int or not 0 <= labels <= MOST_LABELS):
+        raise Refusal(f"{what} says that num_labels is {short(labels)}, which is no such number; {REMEDY}.")
+
+
+def short(value: Any) -> str:
+    """A value in a few letters."""
+    return f"{value!r:.60}"
+
+
+def check_promise(model: nn.Module, stored: list[Declared], source: str) -> None:
+    """Refuses a config that speaks of far more than its weight files hold, or of other shapes, before memory
+    is taken for it; the `model` of the config is empty."""
+    promised = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    for tensor in stored:
+        shape = promised.get(tensor.name, tensor.shape)
+        if shape != tensor.shape:
+            raise Refusal(
+                f"The config.json of '{source}' gives {tensor.name} the shape {list(shape)}, and the weight "
+                f"files give it {list(tensor.shape)}, so it cannot be loaded; fetch the model again."
+            )
+    expected = sum(math.prod(shape) for shape in promised.values())
+    held = sum(tensor.count for tensor in stored)
+    if expected > 4 * held + SLACK:
+        raise Refusal(
+            f"The config.json of '{source}' speaks of {expected:,} parameters and its weight files hold "
+            f"{held:,}; fetch the model again."
+        )

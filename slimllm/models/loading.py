@@ -1,0 +1,301 @@
+"""Load a causal language model onto a device, ready to be studied and pruned."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub.errors import GatedRepoError, HFValidationError
+from torch import nn
+
+from slimllm.core.failures import is_failure
+from slimllm.core.fingerprints import Fingerprint, ReadFrom, hash_tensors, hash_words
+from slimllm.core.shapes import Shape
+from slimllm.core.types import LayerReport, Plan, Refusal
+from slimllm.models.families import Family, family_of, shape_of
+from slimllm.models.folder_check import check_promise, inspect_tokenizer, stored_tensors
+from slimllm.models.hub_download import fetched, fetched_whole
+from slimllm.models.layer_offload import is_lent, opened
+from slimllm.models.sources import (
+    Stored,
+    check_folder,
+    config_of,
+    description,
+    hash_source,
+    kept_in,
+    locate,
+    stored_in,
+    weight_files,
+)
+from slimllm.models.weight_reading import Notes, empty, read_model, settle_head
+from slimllm.pruning.surgery import Origin
+from slimllm.tokenizers.text_start import Beginning, find_beginning
+from slimllm.tokenizers.tokenizer_guard import guarded
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A loaded model with all that is needed to study it. The model is shared and must never be changed in
+    place.
+
+    `files` are the places of its tensors where an export keeps them as they are there; there are none where
+    it stores what is held: of a model that was made in memory, or is wanted in another dtype."""
+
+    source: str
+    model: Any
+    tokenizer: Any
+    family: Family
+    shape: Shape
+    files: Mapping[str, Stored] = field(default_factory=dict)
+    read_from: ReadFrom | None = None  # of a model as it was loaded; that of another one is not believed
+    notes: tuple[str, ...] = ()  # what is to be known of its files
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What the weights are: as they were in the files, or, where they were not loaded as they are, as
+        they are in memory."""
+        if self.read_from is not None and self.read_from.model() is self.model:
+            return self.read_from.fingerprint
+        state = self.model.state_dict()
+        parts = [hash_tensors({name: tensor for name, tensor in state.items() if not tensor.is_meta})]
+        for layer in self.layers if is_lent(self.model) else ():
+            with opened(layer):
+                parts.append(hash_tensors(layer.state_dict()))
+        content = hash_words([*parts, json.dumps(self.model.config.to_dict(), sort_keys=True, default=str)])
+        return Fingerprint(content, content)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.get_input_embeddings().weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.get_input_embeddings().weight.dtype
+
+    @cached_property
+    def beginning(self) -> Beginning:
+        """What stands in front of every text that the model reads."""
+        return find_beginning(self.tokenizer)
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        return list(self.model.get_submodule(self.family.layers))
+
+
+@dataclass(frozen=True, eq=False)
+class Pruned:
+    """A pruned subject, the plan that made it, and what was done to every layer."""
+
+    subject: Subject
+    plan: Plan
+    layers: tuple[LayerReport, ...]
+    seconds: float
+    peak_memory_mib: float
+
+
+def subject(source: str, model: Any, tokenizer: Any) -> Subject:
+    """A subject around a model that is already in memory."""
+    family = family_of(model.config, source)
+    model.eval().requires_grad_(False)
+    return Subject(source, model, tokenizer, family, shape_of(model, family))
+
+
+def pick_device(name: str) -> torch.device:
+    """The torch device for auto, cpu, cuda or cuda:n."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise Refusal(f"Device '{name}' is not known; use auto, cpu, cuda or cuda:n.") from None
+    if device.type not in ("cpu", "cuda"):
+        raise Refusal(f"Device '{name}' is not supported; use auto, cpu, cuda or cuda:n.")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise Refusal(f"Device '{name}' was asked for, but this torch sees no CUDA device; use --device cpu.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise Refusal(
+            f"Device '{name}' does not exist; this machine has {torch.cuda.device_count()} CUDA device(s)."
+        )
+    return device
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The dtype asked for, or for auto the one that is fastest there without losing range."""
+    named = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name in named:
+        return named[name]
+    if name != "auto":
+        raise Refusal(f"Dtype '{name}' is not known; use auto, float32, bfloat16 or float16.")
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.bfloat16 if has_bfloat16_cpu() else torch.float32
+
+
+def has_bfloat16_cpu() -> bool:
+    """Whether this processor multiplies bfloat16 in hardware (else float32 is faster)."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def load(
+    source: str,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    offline: bool = False,
+    spread: bool = False,
+    say: Callable[[str], object] = str,
+) -> Subject:
+    """A subject from the starter's name, a local folder, a .gguf file, an own export or a hub id. One that is
+    only asked may be `spread` over several devices where it is too large for one.
+
+    Raises `Refusal` before any weight is read when the source is missing or its architecture is not
+    supported.
+    """
+    source = str(source).strip()
+    if not source:
+        raise Refusal("No model was named; use smollm2, a folder, a .gguf file or a hub id.")
+    place, kind = pick_device(device), pick_dtype(dtype, pick_device(device))
+    folder = locate(source, say)
+    if folder is not None:
+        check_folder(folder, source)
+    config = read_config(folder, source, offline)
+    family_of(config, source)
+    with refused(source, offline or folder is not None):
+        if folder is None:
+            say(f"Fetching '{source}' from the model hub, unless it is here already …")
+            folder = fetched_whole(source, offline, say)
+            check_folder(folder, source)
+        stored = stored_tensors(weight_files(folder, source), config, source)
+        tensors, notes = stored_in(folder, source), Notes(say)
+        settle_head(config, tensors, source, notes.add)
+        check_promise(empty(config, source), stored, source)
+        fingerprint = hash_source(folder, source)
+        tokenizer = read_tokenizer(folder, source)
+        check_tokenizer(tokenizer, config.vocab_size, source)
+        model = read_model(folder, config, source, (place, kind, spread), notes)
+        made = checked(with_files(subject(source, model, tokenizer), folder, dtype))
+        if hash_source(folder, source) != fingerprint:
+            raise Refusal(f"The files of '{source}' were changed while they were read; load it again.")
+        read_from = ReadFrom(weakref.ref(made.model), fingerprint)
+        return replace(made, read_from=read_from, notes=tuple(notes.found))
+
+
+def with_files(made: Subject, folder: Path, dtype: str) -> Subject:
+    """The subject, whose exports keep every tensor as it is in its files unless a dtype is asked for."""
+    if dtype != "auto":
+        return made
+    found, prefix = kept_in(folder, made.source), f"{made.model.base_model_prefix}."
+    names = made.model.state_dict().keys()
+    for name, module in made.model.named_modules():
+        if next(module.parameters(recurse=False), None) is not None:
+            module.origin = Origin(name)
+    whole = {f"{prefix}{name}": tensor for name, tensor in found.items() if f"{prefix}{name}" in names}
+    return replace(made, files={**whole, **found})
+
+
+def checked(made: Subject) -> Subject:
+    """The subject, unless its own widths do not fit together; tokens that it has no row for are refused where
+    they are read."""
+    known = made.tokenizer.get_vocab().items()
+    if words := {index: word for word, index in known if index >= made.shape.vocab}:
+        made.model.get_input_embeddings().register_forward_pre_hook(partial(check_rows, words))
+    if getattr(made.model.config, "slim", None):
+        with torch.inference_mode():
+            made.model(input_ids=torch.zeros(1, 2, dtype=torch.int64, device=made.device), use_cache=False)
+    return made
+
+
+def read_tokenizer(folder: Path, source: str) -> Any:
+    """The tokenizer of a folder; a `Refusal` where it takes endless time or memory, or where transformers
+    cannot read it."""
+    inspect_tokenizer(folder, source)
+    how = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        return guarded(transformers.AutoTokenizer.from_pretrained(folder, **how), source)
+    except Refusal:
+        raise
+    except Exception as failure:  # whatever the libraries of the many kinds of tokenizers raise
+        reason = str(failure).strip().partition("\n")[0][:200] or type(failure).__name__
+        why = "" if reason.endswith(":") else f" ({reason.rstrip('.')})"
+        raise Refusal(
+            f"The tokenizer of '{source}' cannot be read{why}; give the folder a tokenizer.json, as "
+            "save_pretrained writes it."
+        ) from failure
+
+
+def check_tokenizer(tokenizer: Any, rows: int, source: str) -> None:
+    """Refuses a tokenizer that does not work, or has words for which the model has no row of its embedding –
+    but for tokens with a part of their own that no text needs: padding, pictures, or ends that the class of
+    the tokenizer makes up."""
+    sample = tokenizer("A word.").input_ids
+    tokenizer.decode(sample)  # which raises where its settings are damaged
+    if tokenizer.vocab_size > rows:
+        raise Refusal(
+            f"The tokenizer of '{source}' has {tokenizer.vocab_size:,} words and the model knows {rows:,}; "
+            "give it its own tokenizer."
+        )
+    parts = {token for token in tokenizer.special_tokens_map.values() if isinstance(token, str)}
+    beyond = sorted(word for word, index in tokenizer.get_vocab().items() if index >= rows)
+    if not parts.issuperset(beyond) or max(sample, default=0) >= rows:
+        raise Refusal(
+            f"The tokenizer of '{source}' has {len(beyond)} added tokens, such as {beyond[0]}, and the model "
+            f"has no row for them among its {rows:,}; add rows (resize_token_embeddings), or take them out."
+        )
+
+
+def check_rows(words: Mapping[int, str], embedding: Any, given: tuple[torch.Tensor, ...]) -> None:
+    """Refuses tokens that an embedding has no row for, by these words of the tokenizer."""
+    token = int(given[0].max())
+    if token >= embedding.num_embeddings:
+        raise Refusal(
+            f"The text holds '{words.get(token, token)}', a token that this model has no row for; take it "
+            "out."
+        )
+
+
+def read_config(place: Path | None, source: str, offline: bool) -> Any:
+    """The config of a folder, a GGUF's header or a hub id; a `Refusal` where no such model can be pruned."""
+    with refused(source, offline or place is not None):
+        place = place or fetched(source, offline, "config.json")
+        how: dict[str, Any] = {"pretrained_model_name_or_path": str(place), "local_files_only": True}
+        if place.suffix == ".gguf":
+            how = description(place)
+        config = config_of(how, source)
+    config.__dict__.pop("quantization_config", None)
+    return config
+
+
+@contextlib.contextmanager
+def refused(source: str, local: bool) -> Iterator[None]:
+    """Turns the loader's many failures into one sentence."""
+    try:
+        yield
+    except Refusal:
+        raise
+    except BaseException as failure:  # configs and classes raise whatever their checks stumble over
+        if not is_failure(failure):
+            raise
+        if isinstance(failure, GatedRepoError):
+            raise Refusal(
+                f"'{source}' is open only to those whom its owner lets in; ask for access on its page at the "
+                "hub, then run 'hf auth login', or set HF_TOKEN."
+            ) from failure
+        where = "locally" if local else "locally or on the model hub"
+        reason = str(failure)[:300] or type(failure).__name__
+        if isinstance(failure, OSError | HFValidationError) and not Path(source).expanduser().exists():
+            raise Refusal(
+                f"Model '{source}' was not found {where}; check the name and the network, or give a "
+                "local folder."
+            ) from failure
+        raise Refusal(
+            f"'{source}' cannot be loaded as a causal language model ({reason}); give a complete model "
+            "folder."
+        ) from failure

@@ -1,0 +1,99 @@
+"""Models larger than a device's memory: all but the decoder layers is read, and the layers are lent. Those
+that are only asked and not taken apart are spread over all devices instead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import accelerate
+import torch
+import transformers
+from safetensors import safe_open
+
+from slimllm.core.memory import available_mib
+from slimllm.core.types import Refusal
+from slimllm.models.families import Family
+from slimllm.models.layer_offload import Lent, OnDisk, lend
+from slimllm.models.sources import stored_in
+from slimllm.models.weight_coverage import compare_names, judge_unused
+
+SHARE = 0.7  # of the memory that weights may fill: activations and arithmetic need the rest
+
+
+def too_large(folder: Path, dtype: torch.dtype, source: str, device: torch.device) -> bool:
+    """Whether the checkpoint, in this dtype, would leave too little of the device's memory to work in."""
+    count = sum(tensor.count for tensor in stored_in(folder, source))
+    return count * dtype.itemsize / 2**20 > SHARE * available_mib(device)
+
+
+def place_of(
+    folder: Path, dtype: torch.dtype, source: str, device: torch.device, spread: bool
+) -> Literal["whole", "lent", "spread"]:
+    """How the checkpoint gets onto the device: whole where it fits; else lent layer by layer, or, where that
+    is allowed, spread over all CUDA devices and the machine's memory."""
+    if not too_large(folder, dtype, source, device):
+        return "whole"
+    return "spread" if spread and device.type == "cuda" else "lent"
+
+
+def reader(device: torch.device) -> Executor | None:
+    """What reads the next layer while one is used: on CUDA a thread. A processor's own memory has no room for
+    two layers, and no time, as both would be busy."""
+    return ThreadPoolExecutor(1, "read-ahead") if device.type == "cuda" else None
+
+
+def borrow(
+    folder: Path,
+    make: Callable[[], Any],
+    family: Family,
+    dtype: torch.dtype,
+    source: str,
+    device: torch.device,
+    say: Callable[[str], object] = str,
+) -> Any:
+    """A model on the device whose decoder layers stay in the folder's files; `make` builds it in this dtype.
+
+    Raises `Refusal` where the files lack a tensor or name it differently than the model does.
+    """
+    tensors = stored_in(folder, source)
+    places = {tensor.name: (tensor.file, tensor.name) for tensor in tensors}
+    with accelerate.init_empty_weights(include_buffers=False):
+        model = make()
+    model.tie_weights()
+    tied = set(model.all_tied_weights_keys)
+    state = {name for name in model.state_dict() if name not in tied}
+    missing = sorted(state - places.keys())
+    if missing:
+        raise Refusal(
+            f"'{source}' is larger than the memory, and layers cannot be read one by one because its files "
+            f"hold no '{missing[0]}'; use a machine with more memory."
+        )
+    say(judge_unused(compare_names(tensors, model)[1], model, family, source))
+    prefix = f"{family.layers}."
+    parameters = dict(model.named_parameters())
+    for name in state:
+        if not (name in parameters and name.startswith(prefix)):
+            file, key = places[name]
+            with safe_open(file, "pt") as tensors:
+                accelerate.utils.set_module_tensor_to_device(
+                    model,
+                    name,
+                    device,
+                    value=tensors.get_tensor(key),
+                    dtype=dtype if name in parameters else None,
+                )
+    model.tie_weights()
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):  # those that no file holds
+            setattr(module, name, buffer.to(device))
+    row: list[Lent] = []
+    ahead = reader(device)
+    for index, layer in enumerate(model.get_submodule(family.layers)):
+        own = {name: places[f"{prefix}{index}.{name}"] for name, _ in layer.named_parameters()}
+        lend(layer, OnDisk(own, dtype, device, ahead), row)
+    if (folder / "generation_config.json").is_file():
+        model.generation_config = transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
+    return model

@@ -1,0 +1,28 @@
+"""The class that a config's `slim` block asks for: a stock one with widths of its own in every layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import transformers
+
+from slimllm.core.types import Refusal
+from slimllm.models import modeling_slim
+
+
+def built(config: Any, source: str, **how: Any) -> Any:
+    """A new model of this config, with the widths of its `slim` block where it has one."""
+    if getattr(config, "slim", None):
+        return slim_class(config.slim, source)._from_config(config, **how)
+    return transformers.AutoModelForCausalLM.from_config(config, **how)
+
+
+def slim_class(slim: Mapping[str, Any], source: str) -> Any:
+    """Our own per-layer-width class over the architecture a `slim` block names; the checkpoint's code is not
+    run."""
+    named = str(slim.get("base", "")) if isinstance(slim, Mapping) else ""
+    base = getattr(transformers, named, None) if named.endswith("ForCausalLM") else None
+    if base is None:
+        raise Refusal(f"'{source}' names an unknown base class in config.slim; export it again.")
+    return type("SlimForCausalLM", (modeling_slim.Slim, base), {})

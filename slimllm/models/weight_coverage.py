@@ -1,0 +1,115 @@
+"""Whether a model uses all that its weight files hold, and finds in them all that it needs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import safe_open
+
+from slimllm.core.types import Refusal
+from slimllm.models.families import Family
+
+HARMLESS = {  # tensors that nothing reads, and why that changes nothing
+    r"rotary_emb\.inv_freq$": "older versions stored it; it is computed from the config",
+    r"(^|\.)position_ids$": "older versions stored it; positions are counted",
+    r"\.(masked_bias|attn\.bias)$": "older versions stored the mask that hides later tokens",
+}
+EMBEDDING, HEAD = "embed_tokens.weight", "lm_head.weight"
+ROWS = 4096  # that are compared at once
+
+
+class Stored(Protocol):
+    """What is known of a tensor in a file."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def file(self) -> Path: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
+def few(names: Collection[str]) -> str:
+    """The first of some names, and how many more there are."""
+    first, *more = sorted(names)
+    return f"{first} and {len(more)} more" if more else first
+
+
+def harmless(name: str) -> bool:
+    """Whether a tensor that nothing reads changes nothing."""
+    return any(re.search(pattern, name) for pattern in HARMLESS)
+
+
+def check_missing(missing: Collection[str], source: str) -> None:
+    """Refuses weight files that lack what the config speaks of: it would be made up at random."""
+    if missing:
+        raise Refusal(
+            f"The weight files of '{source}' lack {len(missing)} of the weights, {sorted(missing)[0]} the "
+            "first; fetch the model again."
+        )
+
+
+def judge_unused(unused: Collection[str], model: Any, family: Family, source: str) -> str:
+    """A sentence about tensors that the model does not read; empty where there is nothing to say of them.
+
+    Raises `Refusal` where they belong to parts that the model has: without them it computes something else.
+    """
+    over = [name for name in unused if not harmless(name)]
+    inside = [name for name in over if is_inside(name, model, family)]
+    if inside:
+        raise Refusal(
+            f"The weight files of '{source}' hold {few(inside)}, for which the model that its config.json "
+            "describes has no place; correct the config, or fetch the model again."
+        )
+    return f"Of '{source}', {few(over)} is not used: this program reads the text model only." if over else ""
+
+
+def is_inside(name: str, model: Any, family: Family) -> bool:
+    """Whether a tensor belongs to the decoder layers or to a module that the model has."""
+    modules = {module for module, _ in model.named_modules()}
+    trunk = family.layers.rpartition(".")[2]
+    layered = re.search(rf"(^|\.){re.escape(trunk)}\.\d+\.", name) and name.split(".")[0] in (
+        family.layers.split(".")[0],
+        trunk,
+    )
+    parent = name.rpartition(".")[0]
+    return bool(layered) or (parent != "" and parent in modules)
+
+
+def compare_names(tensors: Sequence[Stored], model: Any) -> tuple[set[str], set[str]]:
+    """(names that the model needs and no file has, names in the files that it does not read).
+
+    Files may leave out the name of the trunk, and tied weights need be there once only.
+    """
+    given = {tensor.name for tensor in tensors}
+    prefix = f"{model.base_model_prefix}."
+    needed, tied = set(model.state_dict()), getattr(model, "all_tied_weights_keys", None) or {}
+    if not any(name.startswith(prefix) for name in given):
+        given = {prefix + name if prefix + name in needed else name for name in given}
+    missing = needed - given
+    missing -= {name for pair in tied.items() for name in pair if given & set(pair)}
+    return missing, given - needed
+
+
+def has_own_head(tensors: Sequence[Stored]) -> bool:
+    """Whether the files hold an output matrix that differs from the embedding."""
+    by_name = {tensor.name: tensor for tensor in tensors}
+    head = by_name.get(HEAD)
+    embedding = next((t for name, t in by_name.items() if name.endswith(EMBEDDING)), None)
+    return head is not None and embedding is not None and not are_equal(head, embedding)
+
+
+def are_equal(one: Stored, other: Stored) -> bool:
+    """Whether two matrices in files hold the same numbers."""
+    if one.shape != other.shape:
+        return False
+    with safe_open(one.file, "pt") as first, safe_open(other.file, "pt") as second:
+        mine, theirs = first.get_slice(one.name), second.get_slice(other.name)
+        return all(
+            torch.equal(mine[row : row + ROWS].double(), theirs[row : row + ROWS].double())
+            for row in range(0, one.shape[0], ROWS)
+        )

@@ -1,0 +1,90 @@
+"""How much of what goes comes from attention, and plans of the same size with another such share. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+import math
+from collections.abc import Collection, Sequence
+
+from slimllm.core.shapes import Shape
+from slimllm.core.types import Analysis, Plan, Refusal
+from slimllm.planning.allocation import probed
+from slimllm.planning.budget import Problem, settle
+from slimllm.planning.plan_making import decoder_parameters, problem_of, told
+
+
+def attention_share(shape: Shape, plan: Plan) -> float:
+    """The share of what the plan removes that is attention; 0 where it removes nothing."""
+    layers = list(zip(shape.layers, plan.heads, plan.channels, strict=True))
+    attention = sum(layer.dense - layer.at(h, layer.channels, plan.unit) for layer, h, _ in layers)
+    both = sum(layer.dense - layer.at(h, c, plan.unit) for layer, h, c in layers)
+    return attention / both if both > 0 else 0.0
+
+
+def rebalanced(analysis: Analysis, plan: Plan, share: float, locked: Collection[int] = ()) -> Plan:
+    """A plan of the same size in which this share of what goes is attention, as nearly as heads can be cut
+    and the channels allow; locked and dropped layers stay, and those that the plan leaves whole.
+
+    Heads go, or come back, one step at a time where that moves the answers least, or mends most, per
+    parameter; then the channels make up for them.
+    """
+    if not (math.isfinite(share) and 0 <= share <= 1):
+        raise Refusal(f"A share of {share} is not possible; give one from 0 to 1.")
+    problem = problem_of(analysis, plan.unit, plan.recovery, plan.align, plan.protected, plan.forced)
+    present = enumerate(zip(plan.heads, plan.channels, strict=True))
+    problem = problem.holding(
+        {i: (h, c) for i, (h, c) in present if i in locked or not h or uncut(problem, i, h, c)}
+    )
+    removed = analysis.shape.decoder - decoder_parameters(analysis.shape, plan)
+    heads = stepped(problem, plan.heads, share * removed)
+    free = [i for i, bounds in enumerate(problem.bounds) if bounds.high > bounds.low]
+    heads, channels = settle(problem, heads, plan.channels, analysis.shape.decoder - removed, free)
+    return told(
+        analysis, dataclasses.replace(plan, heads=tuple(heads), channels=tuple(channels), allocation="hand")
+    )
+
+
+def uncut(problem: Problem, index: int, heads: int, channels: int) -> bool:
+    """Whether these widths leave a layer whole."""
+    layer = problem.layers[index]
+    return (heads, channels) == (layer.widest(problem.unit), layer.channels)
+
+
+def stepped(problem: Problem, present: Sequence[int], target: float) -> list[int]:
+    """Head counts whose attention has lost about `target` parameters, reached by the cheapest steps."""
+    unit, layers = problem.unit, problem.layers
+    found = problem.analysis.layers
+    errors = [layer.attention[unit].error[problem.recovery].tolist() for layer in found]
+    counts = [probed(layer, unit)[0] for layer in found]
+    steps = [sorted(bounds.heads) for bounds in problem.bounds]
+    heads = [bounds.snapped_heads(h) for bounds, h in zip(problem.bounds, present, strict=True)]
+
+    def size(i: int, h: int) -> int:
+        return layers[i].at(h, layers[i].channels, unit)
+
+    def error(i: int, h: int) -> float:
+        return counts[i] * errors[i][layers[i].step(h, unit)]
+
+    gone = sum(layer.dense - size(i, heads[i]) for i, layer in enumerate(layers))
+    way = -1 if gone < target else 1
+
+    def following(i: int) -> tuple[float, int, int] | None:
+        """The next step of a layer that way: what an error costs per parameter, the layer, its heads then."""
+        place = steps[i].index(heads[i]) + way
+        if not 0 <= place < len(steps[i]):
+            return None
+        h = steps[i][place]
+        return (error(i, h) - error(i, heads[i])) / abs(size(i, h) - size(i, heads[i])), i, h
+
+    ahead = [step for i in range(len(layers)) if (step := following(i)) is not None]
+    heapq.heapify(ahead)
+    while ahead:
+        _, i, h = heapq.heappop(ahead)
+        left = gone + size(i, heads[i]) - size(i, h)
+        if abs(left - target) > abs(gone - target):
+            break
+        gone, heads[i] = left, h
+        if (step := following(i)) is not None:
+            heapq.heappush(ahead, step)
+    return heads

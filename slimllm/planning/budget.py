@@ -1,0 +1,223 @@
+"""Budgets: what a width costs, which widths are feasible, and whole widths that meet a number of parameters.
+Pure.
+
+Heads move in feasible steps; channels absorb the rest, so that a result never holds more parameters than the
+budget, and less than one step of one layer fewer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from slimllm.core.shapes import LayerShape, SiteName, Unit
+from slimllm.core.types import Analysis, Pin, Refusal
+from slimllm.methods.recovery import RECOVERIES
+
+Widths = tuple[list[int], list[int]]  # kept heads and kept channels of every layer
+MAX_RATIO = 0.95  # no layer loses more than this unless the target demands it
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The widths one layer may take: head counts in steps, channels on a grid."""
+
+    heads: tuple[int, ...]
+    low: int
+    high: int
+    align: int
+    droppable: bool = True  # whether the layer may be dropped whole
+
+    def down(self, channels: float) -> int:
+        """The largest feasible channel count not above `channels`."""
+        if channels >= self.high:
+            return self.high
+        return max(self.low, int(channels) // self.align * self.align)
+
+    def up(self, channels: int) -> int:
+        """The next feasible channel count."""
+        return min(self.high, (channels // self.align + 1) * self.align)
+
+    def snapped_heads(self, heads: int) -> int:
+        """The feasible head count nearest to this one."""
+        return min(self.heads, key=lambda feasible: abs(feasible - heads))
+
+    def nearest_heads(self, share: float) -> int:
+        """The feasible head count nearest to this share of the most; half a step rounds up."""
+        wanted = share * max(self.heads)
+        return min(self.heads, key=lambda h: (abs(h - wanted), -h))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What every allocation is given: the layers, what a width costs, which widths are feasible."""
+
+    analysis: Analysis
+    unit: Unit
+    recovery: str
+    bounds: tuple[Bounds, ...]
+
+    @property
+    def layers(self) -> tuple[LayerShape, ...]:
+        return self.analysis.shape.layers
+
+    def holding(self, widths: Mapping[int, tuple[int, int]]) -> Problem:
+        """The problem in which these layers have no choice but these heads and channels."""
+        bounds = tuple(
+            replace(b, heads=(widths[i][0],), low=widths[i][1], high=widths[i][1], droppable=False)
+            if i in widths
+            else b
+            for i, b in enumerate(self.bounds)
+        )
+        return replace(self, bounds=bounds)
+
+    def cost(self, index: int, heads: int, channels: int) -> int:
+        return layer_cost(
+            self.layers[index], heads, channels, self.unit, self.recovery, self.analysis.shape.hidden
+        )
+
+    def total(self, heads: Sequence[int], channels: Sequence[int]) -> int:
+        return sum(self.cost(i, h, c) for i, (h, c) in enumerate(zip(heads, channels, strict=True)))
+
+
+def layer_cost(layer: LayerShape, width: int, channels: int, unit: Unit, recovery: str, hidden: int) -> int:
+    """Parameters of a layer at these widths, with the biases that the recovery adds to cut readers."""
+    added = 0
+    if RECOVERIES[recovery].bias and (width or channels):
+        added += hidden * (width < layer.widest(unit) and not layer.attention_bias)
+        added += hidden * (channels < layer.channels and not layer.mlp_bias)
+    return layer.at(width, channels, unit) + added
+
+
+def pinned_units(pins: Collection[Pin], layer: int, site: SiteName) -> set[int]:
+    """The heads or channels of one layer that pins name."""
+    mine = (pin for pin in pins if pin.layer == layer and pin.site == site)
+    return {unit for pin in mine for unit in range(pin.index, pin.index + pin.count)}
+
+
+def bounds_of(
+    layer: LayerShape, index: int, unit: Unit, align: int, protected: Collection[Pin], forced: Collection[Pin]
+) -> Bounds:
+    """What one layer may keep: at least one step and what is protected, never what is forced out; nothing
+    where all of it is. Where a unit is both, it is protected."""
+    kept_heads, kept_channels = (pinned_units(protected, index, site) for site in ("attention", "mlp"))
+    cut_heads = pinned_units(forced, index, "attention") - kept_heads
+    cut_channels = pinned_units(forced, index, "mlp") - kept_channels
+    if len(cut_heads) == layer.heads and len(cut_channels) == layer.channels:
+        return Bounds((0,), 0, 0, align)
+    steps, size = layer.steps(unit), layer.widest(unit) // layer.steps(unit)
+    low = max(1, per_pool(layer, unit, kept_heads))
+    high = max(low, steps - per_pool(layer, unit, cut_heads))
+    if layer.whole and unit != "value-column":
+        low = high = steps
+    floor = max(1, len(kept_channels), math.ceil(layer.channels * (1 - MAX_RATIO)))
+    top = max(layer.channels - len(cut_channels), 1)
+    if cut_channels:
+        top = max(1, top // align * align) if top >= align else top
+    floor = min(top, math.ceil(floor / align) * align)
+    free = not kept_heads and not kept_channels
+    return Bounds(tuple(size * j for j in range(low, high + 1)), floor, top, align, free)
+
+
+def per_pool(layer: LayerShape, unit: Unit, heads: Collection[int]) -> int:
+    """The most units that these heads make up in any pool, so the steps they take. Where every head is only
+    narrowed, all of them stand for all steps and some of them for none."""
+    each = layer.heads // layer.groups
+    if unit == "value-column" or not heads:
+        return layer.values if len(heads) == layer.heads else 0
+    groups = [h // each for h in heads]
+    return len(set(groups)) if unit == "kv-group" else max(map(groups.count, set(groups)))
+
+
+def settle(
+    problem: Problem, heads: list[int], channels: Sequence[float], budget: float, movable: Collection[int]
+) -> Widths:
+    """Whole, feasible widths near these within `budget` parameters: channels of the movable layers give way
+    first, then those of every layer, then heads step down. A `Refusal` where even that is too much."""
+    heads = list(heads)
+    wanted = [float(c) for c in channels]
+    everyone = range(len(heads))
+    while True:
+        for group in (movable, everyone):
+            wanted = spread(problem, heads, wanted, budget, group)
+            if (
+                problem.total(heads, [b.down(c) for b, c in zip(problem.bounds, wanted, strict=True)])
+                <= budget
+            ):
+                wanted = spread(problem, heads, wanted, budget, everyone)  # whoever still has room
+                return raised(problem, heads, wanted, budget)
+        lower = [i for i in everyone if heads[i] > min(problem.bounds[i].heads)]
+        if not lower:
+            raise Refusal(unreachable(problem, budget))
+        victim = max(lower, key=lambda i: heads[i] / max(problem.bounds[i].heads))
+        heads[victim] = max(h for h in problem.bounds[victim].heads if h < heads[victim])
+
+
+def raised(problem: Problem, heads: list[int], wanted: list[float], budget: float) -> Widths:
+    """The widths after heads step up where all channels are kept and budget is left; channels give way."""
+    channels = rounded(problem, heads, wanted, budget)
+    while all(c == b.high for c, b in zip(channels, problem.bounds, strict=True)):
+        lower = [i for i, h in enumerate(heads) if h < max(problem.bounds[i].heads)]
+        if not lower:
+            break
+        lucky = min(lower, key=lambda i: heads[i] / max(problem.bounds[i].heads))
+        trial = list(heads)
+        trial[lucky] = min(h for h in problem.bounds[lucky].heads if h > heads[lucky])
+        wanted = spread(problem, trial, [float(c) for c in channels], budget, range(len(heads)))
+        if problem.total(trial, [b.down(c) for b, c in zip(problem.bounds, wanted, strict=True)]) > budget:
+            break
+        heads, channels = trial, rounded(problem, trial, wanted, budget)
+    return heads, channels
+
+
+def spread(
+    problem: Problem, heads: Sequence[int], channels: list[float], budget: float, group: Collection[int]
+) -> list[float]:
+    """Real-valued channels of `group` scaled so that the total meets the budget; bounds are respected."""
+    channels = list(channels)
+    for _ in range(64):
+        excess = exact_total(problem, heads, channels) - budget
+        if abs(excess) < 0.5:
+            break
+        room = {
+            i: (channels[i] - problem.bounds[i].low) if excess > 0 else (problem.bounds[i].high - channels[i])
+            for i in group
+        }
+        capacity = sum(r * problem.layers[i].channel_cost for i, r in room.items())
+        if capacity <= 0:
+            break
+        share = min(1.0, abs(excess) / capacity)
+        for i, r in room.items():
+            channels[i] += -share * r if excess > 0 else share * r
+    return channels
+
+
+def exact_total(problem: Problem, heads: Sequence[int], channels: Sequence[float]) -> float:
+    """Parameters at real-valued channel counts."""
+    return sum(
+        problem.cost(i, h, math.floor(c)) + (c - math.floor(c)) * problem.layers[i].channel_cost
+        for i, (h, c) in enumerate(zip(heads, channels, strict=True))
+    )
+
+
+def rounded(problem: Problem, heads: Sequence[int], wanted: Sequence[float], budget: float) -> list[int]:
+    """Channels rounded down to the grid, then raised by largest remainder while the budget allows."""
+    channels = [b.down(c) for b, c in zip(problem.bounds, wanted, strict=True)]
+    left = budget - problem.total(heads, channels)
+    for _ in range(2):  # remainders first, then whoever still fits
+        for i in sorted(range(len(wanted)), key=lambda i: channels[i] - wanted[i]):
+            step = problem.bounds[i].up(channels[i])
+            price = problem.cost(i, heads[i], step) - problem.cost(i, heads[i], channels[i])
+            if step > channels[i] and price <= left:
+                channels[i], left = step, left - price
+    return channels
+
+
+def unreachable(problem: Problem, budget: float) -> str:
+    floor = problem.total([min(b.heads) for b in problem.bounds], [b.low for b in problem.bounds])
+    dense = sum(layer.dense for layer in problem.layers)
+    return (
+        f"At most {1 - floor / dense:.3f} of the decoder parameters can be removed with these settings, and "
+        f"{1 - budget / dense:.3f} was asked for; choose a smaller ratio or a finer alignment."
+    )

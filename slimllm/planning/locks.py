@@ -1,0 +1,64 @@
+"""Layers that a person has locked: they keep the widths that a plan gives them, whatever is planned next.
+Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from slimllm.core.shapes import Shape, Unit
+from slimllm.core.types import Plan, Refusal
+from slimllm.planning.budget import Problem
+
+
+@dataclass(frozen=True)
+class Locks:
+    """The locked layers, and the plan whose widths they keep."""
+
+    plan: Plan
+    layers: frozenset[int]
+
+    def widths(self, shape: Shape, unit: Unit) -> dict[int, tuple[int, int]]:
+        """{layer: (heads, channels)} of the locked layers, counted in this attention unit.
+
+        Raises `Refusal` where a locked width cannot be counted in it: value columns are no heads.
+        """
+        found = {}
+        for index in sorted(self.layers):
+            layer, heads = shape.layers[index], self.plan.heads[index]
+            columns = {unit, self.plan.unit} & {"value-column"}
+            if unit != self.plan.unit and heads == layer.widest(self.plan.unit):
+                heads = layer.widest(unit)
+            elif unit != self.plan.unit and heads and columns:
+                raise Refusal(
+                    f"Layer {index} is locked and its attention is cut in other units; unlock it to change "
+                    "what attention loses."
+                )
+            found[index] = (heads, self.plan.channels[index])
+        return found
+
+
+def hold_locked(problem: Problem, locks: Locks | None) -> Problem:
+    """The problem in which locked layers have no choice but their widths; a `Refusal` where pins or the unit
+    of attention do not allow them."""
+    if locks is None:
+        return problem
+    widths = locks.widths(problem.analysis.shape, problem.unit)
+    for index, (heads, channels) in widths.items():
+        bounds = problem.bounds[index]
+        if (heads, channels) == (0, 0):
+            continue
+        if heads not in bounds.heads or not bounds.low <= channels <= bounds.high:
+            raise Refusal(
+                f"Layer {index} is locked at {heads:,} heads and {channels:,} channels, which this would "
+                "change; unlock it first."
+            )
+    return problem.holding(widths)
+
+
+def name_layers(layers: Iterable[int]) -> str:
+    """The layers in words: Layer 3, or Layers 3, 5 and 8."""
+    numbers = [str(index) for index in sorted(layers)]
+    if len(numbers) == 1:
+        return f"Layer {numbers[0]}"
+    return f"Layers {', '.join(numbers[:-1])} and {numbers[-1]}"

@@ -1,0 +1,135 @@
+"""Hands on a plan: heads, channels and layers that a person protects, forces out, releases or locks. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterable
+from typing import Literal
+
+from slimllm.core.shapes import Shape, SiteName
+from slimllm.core.types import Analysis, Pin, Plan, Refusal
+from slimllm.planning.allocation import ALLOCATIONS
+from slimllm.planning.budget import bounds_of, pinned_units
+from slimllm.planning.locks import Locks, hold_locked
+from slimllm.planning.plan_making import adjust, check_pins, make_plan, problem_of, told
+
+Mark = Literal["protect", "force", "clear"]
+
+
+def stretches(layer: int, site: SiteName, units: Iterable[int]) -> list[Pin]:
+    """The units as pins, neighbours together."""
+    found: list[Pin] = []
+    for unit in sorted(set(units)):
+        last = found[-1] if found else None
+        if last is not None and unit == last.index + last.count:
+            found[-1] = dataclasses.replace(last, count=last.count + 1)
+        else:
+            found.append(Pin(layer, site, unit))
+    return found
+
+
+def whole_layer(shape: Shape, layer: int) -> list[Pin]:
+    """Pins on all that a layer has."""
+    heads, _, channels = shape.widths[layer]
+    return [Pin(layer, "attention", 0, heads), Pin(layer, "mlp", 0, channels)]
+
+
+def marked(plan: Plan, mark: Mark, spots: Collection[Pin]) -> tuple[tuple[Pin, ...], tuple[Pin, ...]]:
+    """(protected, forced) after these spots are protected, forced out or released; no unit is in both."""
+    protected, forced = list(plan.protected), list(plan.forced)
+    for layer, site in sorted({(spot.layer, spot.site) for spot in spots}):
+        units = pinned_units(spots, layer, site)
+        for pins, now in ((protected, mark == "protect"), (forced, mark == "force")):
+            left = pinned_units(pins, layer, site) - units
+            pins[:] = [pin for pin in pins if (pin.layer, pin.site) != (layer, site)]
+            pins += stretches(layer, site, left | units if now else left)
+    return tuple(sorted(protected, key=place)), tuple(sorted(forced, key=place))
+
+
+def place(pin: Pin) -> tuple[int, str, int]:
+    return pin.layer, pin.site, pin.index
+
+
+def pin(
+    analysis: Analysis, plan: Plan, mark: Mark, spots: Collection[Pin], locks: Locks | None = None
+) -> Plan:
+    """The plan after these spots are protected, forced out or released.
+
+    A plan made by rules is made again by the same rules, so its size stays; one made by hand moves only where
+    it must. Locked layers keep their widths; a `Refusal` where that cannot be.
+    """
+    check_pins(analysis.shape, spots)
+    protected, forced = marked(plan, mark, spots)
+    if plan.unit == "value-column" and any(
+        heads_alone(analysis.shape, forced, protected, spot) for spot in spots
+    ):
+        raise Refusal(
+            "This plan narrows every head alike, so single heads cannot be pinned; choose whole layers or "
+            "channels."
+        )
+    changed = dataclasses.replace(plan, protected=protected, forced=forced)
+    if plan.allocation in ALLOCATIONS and plan.method == analysis.method:
+        return make_plan(
+            analysis,
+            plan.ratio_requested,
+            allocation=plan.allocation,
+            recovery=plan.recovery,
+            unit=plan.unit,
+            align=plan.align,
+            count=plan.count,
+            same_width=same_width(plan),
+            protected=protected,
+            forced=forced,
+            locks=locks,
+        )
+    return keep_locked(analysis, adjust(analysis, changed, snapped(analysis.shape, plan, changed)), locks)
+
+
+def keep_locked(analysis: Analysis, plan: Plan, locks: Locks | None) -> Plan:
+    """The plan with the widths of the locked layers in place of its own; a `Refusal` where its pins or its
+    attention unit do not allow them."""
+    if locks is None:
+        return plan
+    problem = problem_of(analysis, plan.unit, plan.recovery, plan.align, plan.protected, plan.forced)
+    hold_locked(problem, locks)
+    heads, channels = list(plan.heads), list(plan.channels)
+    for index, kept in locks.widths(analysis.shape, plan.unit).items():
+        heads[index], channels[index] = kept
+    if (tuple(heads), tuple(channels)) == (plan.heads, plan.channels):
+        return plan
+    changed = dataclasses.replace(plan, heads=tuple(heads), channels=tuple(channels), allocation="hand")
+    return told(analysis, changed)
+
+
+def heads_alone(shape: Shape, forced: Collection[Pin], protected: Collection[Pin], spot: Pin) -> bool:
+    """Whether heads of a layer are pinned, but not together with all the rest of it."""
+    if spot.site != "attention":
+        return False
+    heads, _, channels = shape.widths[spot.layer]
+    return any(
+        0 < len(pinned_units(pins, spot.layer, "attention")) < heads
+        or (
+            len(pinned_units(pins, spot.layer, "attention")) == heads
+            and len(pinned_units(pins, spot.layer, "mlp")) < channels
+        )
+        for pins in (forced, protected)
+    )
+
+
+def same_width(plan: Plan) -> bool:
+    """Whether the plan cuts every layer to one width."""
+    return plan.ratio_requested > 0 and len(set(zip(plan.heads, plan.channels, strict=True))) == 1
+
+
+def snapped(shape: Shape, before: Plan, after: Plan) -> dict[int, tuple[int, int]]:
+    """The layers whose widths have to move for other pins; one that is no longer forced out comes back
+    whole."""
+    found = {}
+    for index, layer in enumerate(shape.layers):
+        old, new = (bounds_of(layer, index, p.unit, p.align, p.protected, p.forced) for p in (before, after))
+        width, channels = before.heads[index], before.channels[index]
+        if new.high and not old.high:
+            found[index] = (max(new.heads), new.high)
+        elif (width, channels) != (0, 0) or not new.high:
+            found[index] = (width, min(max(channels, new.low), new.high))
+    return found

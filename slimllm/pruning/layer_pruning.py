@@ -1,0 +1,229 @@
+"""One layer pruned on the stream: rank, repair, slice its attention, then its MLP, then move on through what
+is left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from slimllm.analysis.layer_sites import channel_site, double, split
+from slimllm.calibration import moments as streaming
+from slimllm.core.held_out import HeldOut, HeldOutReader
+from slimllm.core.shapes import Grouping, SiteName
+from slimllm.core.types import LayerMoments, LayerReport, Moments, Plan, Repair, UnitScores
+from slimllm.methods.method_table import Method, method
+from slimllm.methods.rankings import HeadSite
+from slimllm.methods.recovery import RECOVERIES, Dense
+from slimllm.models.families import part
+from slimllm.models.loading import Subject
+from slimllm.planning.budget import pinned_units
+from slimllm.pruning import surgery
+from slimllm.pruning.surgery import slice_attention, slice_mlp
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What pruning one layer needs: the dense subject, the skeleton being pruned, the plan, the stream, and
+    what the units are worth by gradients or training, if the method asks for it."""
+
+    dense: Subject
+    slim: Subject
+    plan: Plan
+    stream: streaming.Stream
+    learned: Sequence[UnitScores] | None = None
+    guide: streaming.Stream | None = None  # the same tokens on their way through the dense layers
+
+    @property
+    def method(self) -> Method:
+        return method(self.plan.method)
+
+    def accumulator(self, goal: streaming.Goal | None) -> streaming.Accumulator:
+        """What sums the moments of a reader's input."""
+        return streaming.Accumulator(weighted=self.method.weighted, goal=goal, held=self.stream.held)
+
+    def goals(self, index: int) -> tuple[streaming.Goal | None, streaming.Goal | None]:
+        """What the dense stream is behind the attention and behind the MLP of this layer, where a recovery
+        follows it and something before is lost already; the guide moves on."""
+        if self.guide is None:
+            return None, None
+        layer = self.dense.layers[index]
+        middle, end = streaming.lead(layer, self.guide, index, self.dense.family.between)
+        before = any(self.cut(i) != (False, False) for i in range(index))
+        return (middle if before else None), (end if before or self.cut(index)[0] else None)
+
+    def cut(self, index: int) -> tuple[bool, bool]:
+        """Whether the attention and the MLP of this layer lose anything."""
+        shape, plan = self.dense.shape.layers[index], self.plan
+        return plan.heads[index] < shape.widest(plan.unit), plan.channels[index] < shape.channels
+
+
+def prune_layer(work: Work, index: int) -> LayerReport:
+    """Prunes one layer of the skeleton, attention first, and moves the stream through it: through the pruned
+    layer, or through the dense one where the method judges by the dense model."""
+    plan, stream = work.plan, work.stream
+    layer, family = work.slim.layers[index], work.slim.family
+    goals = work.goals(index)
+    if not plan.heads[index] and not plan.channels[index]:
+        return LayerReport(0, 0, (), (), predicted(plan, index), 1.0)
+    found = None
+    if work.method.statistics == "dense":
+        found = streaming.collect(work.dense, stream, index, work.method.weighted)
+    heads, head_cut = prune_attention(work, index, found, goals[0])
+    channels, channel_cut = prune_mlp(work, index, found, goals[1])
+    readers = [family.attention.reader, family.mlp.reader]
+    whole = [name for name, cut in zip(readers, (head_cut, channel_cut), strict=True) if cut is None]
+    if found is None:
+        energies = streaming.advance_measured(layer, stream, index, whole)
+    else:
+        sites = dict(zip(readers, (found.attention, found.mlp), strict=True))
+        energies = {
+            name: Dense(double(part(layer, name).weight), sites[name].double()).energy for name in whole
+        }
+    cuts = [
+        head_cut or Cut(0.0, energies.get(readers[0], 0.0)),
+        channel_cut or Cut(0.0, energies.get(readers[1], 0.0)),
+    ]
+    energy = sum(cut.energy for cut in cuts)
+    return LayerReport(
+        heads=len(heads),
+        channels=len(channels),
+        kept_heads=tuple(heads.tolist()),
+        kept_channels=tuple(channels.tolist()),
+        error_predicted=predicted(plan, index),
+        error_measured=sum(cut.error * cut.energy for cut in cuts) / energy if energy > 0 else 0.0,
+    )
+
+
+def predicted(plan: Plan, index: int) -> float:
+    return plan.predicted_error[index] if plan.predicted_error else float("nan")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The relative error of one cut reader, and E‖y‖² of its dense output."""
+
+    error: float
+    energy: float
+
+
+def prune_attention(
+    work: Work, index: int, found: LayerMoments | None, goal: streaming.Goal | None
+) -> tuple[Tensor, Cut | None]:
+    """Ranks, repairs and slices the attention of one layer: (kept heads or value columns, what it cost), or
+    all and None if none goes."""
+    subject, plan = work.slim, work.plan
+    layer, family, shape = subject.layers[index], subject.family, subject.shape.layers[index]
+    size, values = subject.shape.head_size, shape.values  # in the stream, and of the reader's inputs
+    grouping = Grouping(shape.heads, shape.groups, plan.unit, values)
+    name = family.attention.reader
+    weight = double(part(layer, name).weight)
+    if not work.cut(index)[0]:
+        refit(work, index, name, goal)
+        return torch.arange(grouping.units if plan.unit == "value-column" else shape.heads), None
+    if found is None:
+        wanted = {name: work.accumulator(goal)}
+        watched = streaming.watch(layer, work.stream, index, wanted)
+        moments = watched[name].moments.double()
+    else:
+        moments = found.attention.double()
+    learned = None if work.learned is None else work.learned[index].heads
+    pins = pinned(plan, index, "attention", shape.heads)
+    site = HeadSite(weight, moments, grouping, pins, plan.seed * 1000 + index, learned)
+    ranking = work.method.heads(site, dict(plan.options))
+    kept = ranking.kept(plan.heads[index], shape.widest(plan.unit))
+    inputs = grouping.inputs_of(kept, values)
+    gain = None if learned is None else learned.repeat_interleave(values)[inputs]
+    repair = mended(work, weight, moments, inputs, gain)
+    if plan.unit == "value-column":
+        surgery.slice_values(layer, family, shape, size, kept.view(shape.groups, -1) % values, repair)
+    else:
+        slice_attention(layer, family, shape, size, kept, repair)
+    energy, parts = Dense(weight, moments).energy, split(moments)
+    del moments, repair  # of 8,192 channels they take half a gigabyte and more
+    return kept, Cut(held_out_error(work, layer, name, weight, parts, inputs, gain), energy)
+
+
+def refit(work: Work, index: int, name: str, goal: streaming.Goal | None) -> None:
+    """Lets a reader that loses nothing make up for what is lost before it, where the recovery does that."""
+    if goal is None:
+        return
+    layer = work.slim.layers[index]
+    wanted = {name: work.accumulator(goal)}
+    moments = streaming.watch(layer, work.stream, index, wanted)[name].moments.double()
+    weight = double(part(layer, name).weight)
+    kept = torch.arange(weight.shape[1])
+    surgery.set_reader(layer, name, RECOVERIES[work.plan.recovery].repair(weight, moments, kept))
+
+
+def prune_mlp(
+    work: Work, index: int, found: LayerMoments | None, goal: streaming.Goal | None
+) -> tuple[Tensor, Cut | None]:
+    """Ranks, repairs and slices the channels of one layer: (kept channels, what it cost), or all and None."""
+    subject, plan = work.slim, work.plan
+    layer, family, shape = subject.layers[index], subject.family, subject.shape.layers[index]
+    name, writer = family.mlp.reader, next(iter(family.mlp.writers))
+    if not work.cut(index)[1]:
+        refit(work, index, name, goal)
+        return torch.arange(shape.channels), None
+    weight = double(part(layer, name).weight)
+    if found is None:
+        wanted = {
+            name: work.accumulator(goal),
+            writer: streaming.Accumulator(second=False, weighted=work.method.weighted),
+        }
+        watched = streaming.watch(layer, work.stream, index, wanted)
+        # popped, because the sums of 8,192 channels in float32 are a quarter of a gigabyte
+        moments, input_sq = watched.pop(name).moments.double(), watched[writer].mean
+    else:
+        moments, input_sq = found.mlp.double(), found.mlp_input_sq
+    learned = None if work.learned is None else work.learned[index].channels
+    pins = pinned(plan, index, "mlp", shape.channels)
+    seed = plan.seed * 1000 + index
+    # not named, so that the float64 copies of the writers go before the repair needs as much
+    kept = work.method.channels(
+        channel_site(layer, subject, weight, moments, input_sq, pins, seed, learned), dict(plan.options)
+    ).kept(plan.channels[index])
+    gain = None if learned is None else learned[kept]
+    repair = mended(work, weight, moments, kept, gain)
+    slice_mlp(layer, family, shape, kept, repair)
+    energy, parts = Dense(weight, moments).energy, split(moments)
+    del moments, repair  # of 8,192 channels they take half a gigabyte and more
+    return kept, Cut(held_out_error(work, layer, name, weight, parts, kept, gain), energy)
+
+
+def mended(work: Work, weight: Tensor, moments: Moments, kept: Tensor, gain: Tensor | None) -> Repair:
+    """The reader's repair; trained gates (k,) multiply what they let through."""
+    repair = RECOVERIES[work.plan.recovery].repair(weight, moments, kept)
+    if gain is None or work.method.learns != "gates":
+        return repair
+    return Repair(repair.weight * gain, repair.bias)
+
+
+def held_out_error(
+    work: Work,
+    layer: nn.Module,
+    name: str,
+    weight: Tensor,
+    parts: tuple[Moments, HeldOut],
+    kept: Tensor,
+    gain: Tensor | None,
+) -> float:
+    """The error of a cut on the tokens held out of the stream, in the precision in which weights are stored.
+
+    The stored weights are fitted to these tokens as well, so the same repair is fitted to the others for it.
+    """
+    fitted, held = parts
+    repair = mended(work, weight, fitted, kept, gain)
+    stored = repair.weight.to(part(layer, name).weight.dtype).double()
+    return HeldOutReader(weight, held).error(kept, stored, repair.bias)
+
+
+def pinned(plan: Plan, index: int, site: SiteName, n: int) -> Tensor | None:
+    """The pins (n,) of one site: 1 protected, −1 forced out; None where there are none."""
+    pins = torch.zeros(n)
+    for value, group in ((-1, plan.forced), (1, plan.protected)):
+        pins[list(pinned_units(group, index, site))] = value
+    return pins if pins.any() else None

@@ -1,0 +1,113 @@
+"""A preview of pruning: the dense model with its units silenced, not cut, and nothing mended.
+
+The readers of a copy of the modules, around the very same weights, see zeros where units are to go. The
+dense model carries no hook, so there is nothing to undo and other threads may use it meanwhile.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slimllm.core.shapes import SITES, Grouping
+from slimllm.core.types import Analysis, Plan, Ranking
+from slimllm.methods import scores
+from slimllm.methods.ddp import multiplier
+from slimllm.methods.learned_scores import learned_in
+from slimllm.methods.method_table import method
+from slimllm.models.families import part
+from slimllm.models.loading import Subject
+from slimllm.models.modeling_slim import Selected
+from slimllm.pruning.layer_pruning import pinned
+from slimllm.pruning.surgery import skeleton
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """What the inputs of one layer's readers are multiplied by, attention (d,) and MLP (c,); None leaves a
+    reader alone. Of a layer that is `dropped` nothing reaches the stream."""
+
+    attention: Tensor | None = None
+    mlp: Tensor | None = None
+    dropped: bool = False
+
+
+def masked(subject: Subject, masks: Sequence[Mask]) -> Subject:
+    """The subject with its units silenced by one mask per layer; it shares every weight with the dense one,
+    which stays as it is."""
+    slim = dataclasses.replace(subject, model=skeleton(subject.model))
+    family = subject.family
+    for layer, mask in zip(slim.layers, masks, strict=True):
+        for name, inputs in ((family.attention.reader, mask.attention), (family.mlp.reader, mask.mlp)):
+            reader = part(layer, name)
+            if mask.dropped:
+                reader.register_forward_hook(silent)
+            elif inputs is not None:
+                whole = spread(inputs.to(subject.device), reader)
+                reader.register_forward_pre_hook(multiplier(whole))
+    return slim
+
+
+def spread(mask: Tensor, reader: nn.Linear) -> Tensor:
+    """The mask (n,) of all that a reader is given, from that of the inputs (d,) it has weights for."""
+    if not isinstance(reader, Selected):
+        return mask
+    return mask.new_zeros(reader.in_features).index_copy(0, reader.places, mask)
+
+
+def silent(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    """A hook that lets nothing out, not even a bias."""
+    return torch.zeros_like(output)
+
+
+def masks_of(analysis: Analysis, plan: Plan, sites: Collection[str] = SITES) -> tuple[Mask, ...]:
+    """The mask of every layer for a plan, with the units that the analysis would keep; only these sites lose
+    any."""
+    known = learned_in(analysis, method(analysis.method)) if method(plan.method).learns == "gates" else None
+    masks = []
+    for index, layer in enumerate(analysis.shape.layers):
+        if not plan.heads[index] and not plan.channels[index]:
+            masks.append(Mask(dropped=True))
+            continue
+        found: dict[str, Any] = {}
+        if "attention" in sites and plan.heads[index] < layer.widest(plan.unit):
+            kept = kept_inputs(analysis, plan, index)
+            gain = known[index].heads.repeat_interleave(layer.values) if known else None
+            found["attention"] = inputs_mask(layer.heads * layer.values, kept, gain)
+        if "mlp" in sites and plan.channels[index] < layer.channels:
+            kept = kept_channels(analysis, plan, index)
+            found["mlp"] = inputs_mask(layer.channels, kept, known[index].channels if known else None)
+        masks.append(Mask(**found))
+    return tuple(masks)
+
+
+def inputs_mask(size: int, kept: Tensor, gain: Tensor | None) -> Tensor:
+    """1 at the kept inputs, or what a trained gate lets through there, else 0: (size,) float32."""
+    mask = torch.zeros(size)
+    mask[kept] = 1.0 if gain is None else gain[kept].float()
+    return mask
+
+
+def kept_inputs(analysis: Analysis, plan: Plan, index: int) -> Tensor:
+    """The inputs (k,) of the attention reader that the plan keeps in one layer."""
+    layer = analysis.shape.layers[index]
+    grouping = Grouping(layer.heads, layer.groups, plan.unit, layer.values)
+    ranking: Ranking = analysis.layers[index].attention[plan.unit].ranking
+    pins = pinned(plan, index, "attention", layer.heads)
+    if pins is not None and plan.unit != "value-column":  # such plans keep every head
+        ranking = scores.rank_heads(ranking.scores, grouping, pinned=pins)
+    return grouping.inputs_of(ranking.kept(plan.heads[index], layer.widest(plan.unit)), layer.values)
+
+
+def kept_channels(analysis: Analysis, plan: Plan, index: int) -> Tensor:
+    """The channels (k,) that the plan keeps in one layer: protected ones first, forced ones last."""
+    order = analysis.layers[index].mlp.ranking.order
+    pins = pinned(plan, index, "mlp", analysis.shape.layers[index].channels)
+    if pins is not None:
+        order = order[pins[order].argsort(descending=True, stable=True)]
+    return order[: plan.channels[index]]

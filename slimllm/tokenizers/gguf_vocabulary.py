@@ -1,0 +1,166 @@
+"""A tokenizer as llama.cpp keeps it: tokens and their kinds, and by which rule text is cut into them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gguf
+from gguf import TokenType
+from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
+
+from slimllm.tokenizers.text_start import find_beginning
+
+SPLITS = {GGUF_PRE_TOKENIZER_SPLITS[name]: name for name in ("llama-bpe", "qwen2", "tekken")}
+SPECIAL = ("bos", "eos", "unk", "pad")
+BYTES, PIECES = "gpt2", "llama"  # what llama.cpp calls byte-level BPE, and SentencePiece's kind
+SPACE = "\u2581"  # what stands for a space in pieces
+# ways to split text for which llama.cpp begins texts with <bos> where the file does not say (measured)
+BEGUN = {
+    "chameleon", "falcon-h1", "falcon3", "jina-v5-nano", "lfm2", "llama-bpe", "llama-v3", "llama3",
+    "midm-2.0", "pixtral", "tekken",
+}  # fmt: skip
+BYTE = re.compile("<0x[0-9A-F]{2}>")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What a GGUF says of a tokenizer. Byte-level ones have the name of their way to `split` text into words,
+    and `merges`; those of pieces have `scores`, and may put a space before every text (`spaced`)."""
+
+    kind: str
+    tokens: tuple[str, ...]
+    kinds: tuple[int, ...]
+    special: Mapping[str, int]
+    starts: bool  # whether every text begins with the token for that
+    template: str
+    split: str = "default"
+    merges: tuple[str, ...] = ()
+    scores: tuple[float, ...] = ()
+    spaced: bool = False
+
+
+def hindrance(tokenizer: Any) -> str:
+    """Why a tokenizer cannot be written; empty where it can."""
+    if not getattr(tokenizer, "is_fast", False):
+        return "its tokenizer has no tokenizer.json"
+    made = parts_of(tokenizer)
+    if made["model"].get("type") != "BPE" or not made["model"].get("merges"):
+        return "its tokenizer is no BPE with merges"
+    if not (joins_pieces(made) if made["model"].get("byte_fallback") else split_of(made)):
+        return "its tokenizer splits text in a way that has no name there"
+    if find_beginning(tokenizer).ids not in ((), (tokenizer.bos_token_id,)):
+        return "its tokenizer begins texts with more than the token for that"
+    return ""
+
+
+def parts_of(tokenizer: Any) -> dict[str, Any]:
+    """The tokenizer.json of a tokenizer."""
+    found: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
+    return found
+
+
+def steps_of(part: Mapping[str, Any] | None, inside: str) -> list[Mapping[str, Any]]:
+    """The steps of a normaliser or of what splits text into words."""
+    return [] if part is None else part.get(inside, [part])
+
+
+def split_of(made: Mapping[str, Any]) -> str:
+    """What llama.cpp calls the way in which a byte-level tokenizer splits text; empty where it has none."""
+    steps = steps_of(made["pre_tokenizer"], "pretokenizers")
+    kinds = [step["type"] for step in steps]
+    if (made["normalizer"] or {}).get("type", "NFC") != "NFC" or kinds[-1:] != ["ByteLevel"]:
+        return ""
+    if steps[-1].get("add_prefix_space"):
+        return ""
+    if steps[-1].get("use_regex", True):
+        digits = kinds == ["Digits", "ByteLevel"] and steps[0].get("individual_digits")
+        return "smollm" if digits else "gpt-2" if len(kinds) == 1 else ""
+    if kinds != ["Split", "ByteLevel"] or steps[0].get("behavior") != "Isolated":
+        return ""
+    return SPLITS.get(steps[0]["pattern"].get("Regex", ""), "")
+
+
+def joins_pieces(made: Mapping[str, Any]) -> bool:
+    """Whether a tokenizer joins pieces as SentencePiece does: over the whole text, with a mark for spaces."""
+    marks = [step["type"] for step in steps_of(made["normalizer"], "normalizers")]
+    splits = steps_of(made["pre_tokenizer"], "pretokenizers")
+    if not splits:
+        return marks in (["Replace"], ["Prepend", "Replace"])
+    whole = [step["type"] for step in splits] == ["Metaspace"] and not splits[0].get("split", True)
+    return whole and not marks
+
+
+def vocabulary(tokenizer: Any, count: int) -> Vocabulary:
+    """The tokenizer of a model with `count` embeddings; those without a token are called [PADn]."""
+    made = parts_of(tokenizer)
+    pieces = bool(made["model"].get("byte_fallback"))
+    known = {index: token for token, index in tokenizer.get_vocab().items()}
+    added = {row["id"]: bool(row["special"]) for row in made["added_tokens"]}
+    tokens = tuple(known.get(index, f"[PAD{index}]") for index in range(count))
+    special = {name: getattr(tokenizer, f"{name}_token_id") for name in SPECIAL}
+    special = {name: index for name, index in special.items() if index is not None and index < count}
+
+    def kind(index: int) -> int:
+        if index not in known:
+            return TokenType.UNUSED
+        if pieces and index == special.get("unk"):
+            return TokenType.UNKNOWN
+        if index in added:
+            return TokenType.CONTROL if added[index] else TokenType.USER_DEFINED
+        return TokenType.BYTE if pieces and BYTE.fullmatch(tokens[index]) else TokenType.NORMAL
+
+    pairs = [
+        tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in made["model"]["merges"]
+    ]
+    rule: dict[str, Any] = {"split": split_of(made), "merges": tuple(map(" ".join, pairs))}
+    if pieces:
+        spaced = tokenizer.tokenize("a", add_special_tokens=False)[0].startswith(SPACE)
+        rule = {"scores": scores_of(tokens, pairs), "spaced": spaced}
+    template = tokenizer.chat_template
+    return Vocabulary(
+        kind=PIECES if pieces else BYTES,
+        tokens=tokens,
+        kinds=tuple(int(kind(index)) for index in range(count)),
+        special=special,
+        starts=find_beginning(tokenizer).ids == (tokenizer.bos_token_id,),
+        template=template if isinstance(template, str) else "",
+        **rule,
+    )
+
+
+def scores_of(tokens: Sequence[str], merges: Sequence[tuple[str, ...]]) -> tuple[float, ...]:
+    """A score for every token: the sooner a pair is joined to it, the higher."""
+    joined: dict[str, int] = {}
+    for rank, pair in enumerate(merges):
+        joined.setdefault("".join(pair), rank)
+    return tuple(-float(joined.get(token, len(merges) + index)) for index, token in enumerate(tokens))
+
+
+def begin_as_llama_cpp(tokenizer: Any, metadata: Mapping[str, Any]) -> None:
+    """Lets the tokenizer of a GGUF that does not say how texts begin put <bos> in front of them where
+    llama.cpp does; transformers does so for pieces only."""
+    unsaid = "tokenizer.ggml.add_bos_token" not in metadata
+    if unsaid and metadata.get("tokenizer.ggml.pre") in BEGUN and tokenizer.bos_token is not None:
+        tokenizer.add_bos_token = True
+
+
+def add_to(writer: gguf.GGUFWriter, words: Vocabulary) -> None:
+    """Puts a vocabulary into a file."""
+    writer.add_tokenizer_model(words.kind)
+    writer.add_tokenizer_pre(words.split)
+    writer.add_token_list(words.tokens)
+    writer.add_token_types(words.kinds)
+    if words.kind == PIECES:
+        writer.add_token_scores(words.scores)
+        writer.add_add_space_prefix(words.spaced)
+    else:
+        writer.add_token_merges(words.merges)
+    for name, index in words.special.items():
+        getattr(writer, f"add_{name}_token_id")(index)
+    writer.add_add_bos_token(words.starts)
+    if words.template:
+        writer.add_chat_template(words.template)

@@ -1,0 +1,162 @@
+"""A person in front of the page, and what else the browser tests of all tabs share; their fixtures are in
+conftest.py. A test file that imports this is skipped where there is no Playwright."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+pytest.importorskip("playwright.sync_api")
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+
+from tests.support.serving import CHROMIUM, fader
+
+__all__ = ["BROWSER", "THEMES", "Browser", "Page", "Visitor", "against_axe", "dress", "expect", "settled"]
+BROWSER = [  # the marks of every browser test
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM, reason="there is no chromium"),
+    pytest.mark.filterwarnings("ignore:.*(no_silent_downcasting|copy keyword)"),  # Gradio's own
+]
+THEMES = ("light", "dark")
+expect.set_options(timeout=15_000)  # other programs may keep the machine busy
+
+
+class Visitor:
+    """A person with a browser of their own; complaints are console errors, and requests that leave the
+    machine."""
+
+    def __init__(self, browser: Browser, address: str, width: int = 1200, touch: bool = False):
+        self.address, self.complaints = address, list[str]()
+        self.context: BrowserContext = browser.new_context(
+            viewport={"width": width, "height": 900}, has_touch=touch
+        )
+        self.context.set_default_timeout(15_000)
+        self.page: Page = self.context.new_page()
+        self.leaving = False
+        self.page.on("pageerror", lambda error: self.complain(f"error: {error}"))
+        self.page.on("console", lambda m: self.complain(told(m)) if m.type == "error" else None)
+        self.page.on("request", lambda r: None if local(r.url) else self.complain(f"request: {r.url}"))
+        self.open()
+
+    def complain(self, what: str) -> None:
+        """Keeps a complaint. A page that is being left breaks off its own streams, and Gradio calls that an
+        error."""
+        broken_off = "AbortError" in what or "Connection errored out" in what
+        if not (self.leaving and broken_off):
+            self.complaints.append(what)
+
+    def open(self) -> None:
+        self.leaving = True
+        self.page.goto(self.address)
+        self.leaving = False
+        self.page.wait_for_function(
+            "document.querySelector('#load-intro')?.textContent.includes('language model')"
+        )
+
+    def close(self) -> None:
+        self.leaving = True
+        self.context.close()
+        assert self.complaints == [], self.complaints
+
+    def press(self, target: Locator) -> None:
+        """Presses a thing in its visible middle, as a hand does: nothing may lie over it."""
+        target.scroll_into_view_if_needed()
+        box = target.bounding_box()
+        assert box is not None
+        assert box["width"] > 0
+        assert box["height"] > 0
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        assert target.evaluate(
+            "(node, [x, y]) => node.contains(document.elementFromPoint(x, y))"
+            " || Boolean(node.closest('label')?.contains(document.elementFromPoint(x, y)))",
+            [x, y],
+        ), f"{target} is covered"
+        self.page.mouse.click(x, y)
+
+    def tab(self, name: str) -> None:
+        """Opens a tab; where the row is too narrow for it, from the list behind the row."""
+        tab, some = self.page.get_by_role("tab", name=name, exact=True), self.page.get_by_role("tab").first
+        expect(some).to_be_visible()  # before that, the row has not been laid out
+        settled(self)
+        if not tab.is_visible():
+            self.press(self.page.get_by_label("More tabs"))
+            tab = self.page.locator(".overflow-dropdown button").get_by_text(name, exact=True)
+        self.press(tab)
+
+    def set(self, id: str, value: str) -> None:
+        """Writes into a box in place of what stands there, and leaves it."""
+        box = self.page.locator(f"#{id} :is(input, textarea)").first
+        self.press(box)
+        self.page.keyboard.press("Control+a")
+        if value:
+            self.page.keyboard.insert_text(value)
+        else:
+            self.page.keyboard.press("Delete")
+        box.press("Tab")
+
+    def choose(self, id: str, label: str) -> None:
+        """Takes an entry of a drop-down list by mouse: the list must be seen."""
+        box = self.page.locator(f"#{id} input").first
+        self.press(box)
+        entry = self.page.locator(f"#{box.get_attribute('aria-controls')}").get_by_role(
+            "option", name=label, exact=True
+        )
+        expect(entry).to_be_visible()
+        self.press(entry)
+        expect(box).to_have_value(label)
+
+    def load(self) -> None:
+        self.page.click("#load-button")
+        expect(self.page.locator("#load-card")).to_contain_text("6 in 3 KV groups", timeout=20_000)
+
+    def analyse(self, text: str, samples: str = "8") -> None:
+        self.page.click("#load-next")
+        self.set("analyse-text", text)
+        self.set("analyse-samples", samples)
+        self.set("analyse-length", "32")
+        expect(self.page.locator("#analyse-preflight")).to_contain_text(f"{int(samples) * 32:,} tokens")
+        self.page.click("#analyse-button")
+        expect(self.page.locator("#analyse-progress")).to_contain_text("done", timeout=20_000)
+
+    def fader(self, site: str, layer: int) -> Locator:
+        return fader(self.page, site, layer)
+
+
+def told(message: Any) -> str:
+    """What the console says, and of which address."""
+    return f"{message.text} {message.location.get('url', '')}".strip()
+
+
+def local(url: str) -> bool:
+    return (
+        url.startswith(("data:", "blob:"))
+        or re.match(r"http://(127\.0\.0\.1|(slim\.)?localhost)[:/]", url) is not None
+    )
+
+
+def dress(visitor: Visitor, theme: str) -> None:
+    """Gives the page a theme, light or dark."""
+    visitor.page.evaluate("(dark) => document.body.classList.toggle('dark', dark)", theme == "dark")
+
+
+def against_axe(visitor: Visitor) -> list[str]:
+    """What axe-core calls serious or critical on the page as it stands."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    found = axe.run(visitor.page).response["violations"]
+    return [
+        f"{rule['id']}: {node['target']} {node['html'][:160]} {node['any'][:1]}"
+        for rule in found
+        if rule["impact"] in ("serious", "critical")
+        for node in rule["nodes"]
+    ]
+
+
+def settled(visitor: Visitor) -> None:
+    """Waits until pictures are drawn and nothing fades any more."""
+    visitor.page.wait_for_function(
+        "[...document.querySelectorAll('.pv-plot:not([hidden])')]"
+        ".every((p) => !p.clientWidth || p.querySelector('.main-svg'))"
+        " && document.getAnimations().every((a) => a.playState !== 'running')"
+    )

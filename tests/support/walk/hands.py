@@ -1,0 +1,124 @@
+"""Three kinds of hand: a mouse, a finger, and keys."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.support.walk.walking import Control, Walk
+
+KEYS = {"checkbox": "Space", "range": "ArrowRight", "slider": "ArrowDown", "plot": "ArrowRight"}
+TAPPED = """() => { window.tapped = new Promise((done) => {
+  // the caret comes after the click
+  addEventListener("click", () => setTimeout(done, 100), {capture: true, once: true});
+  setTimeout(done, 400);
+}); }"""
+QUIET = ("combobox", "select", "number", "text", "word", "token", "focusable")  # the focus is enough
+
+
+class Hand:
+    """A hand that presses at a place."""
+
+    name = ""
+    points = True  # it presses at a place, so that this may not be covered
+
+    def __init__(self, page: Any):
+        self.page = page
+
+    def hover(self, x: float, y: float) -> None:
+        """Goes to a place without pressing."""
+
+    def press(self, walk: Walk, area: str, control: Control, place: tuple[float, float]) -> str:
+        raise NotImplementedError
+
+    def take(self, walk: Walk, area: str, control: Control, index: str, chosen: int) -> str:
+        """Takes an entry of the list that is open; what is wrong with it."""
+        entry = walk.js("entry", area, control.key, index)
+        if entry is None or not entry["free"]:
+            return f"entry {index} of its list is covered"
+        self.at(entry["x"], entry["y"])
+        return ""
+
+    def at(self, x: float, y: float) -> None:
+        raise NotImplementedError
+
+    def slide(self, walk: Walk, area: str, control: Control) -> None:
+        """Moves a fader that a press in its middle has not moved, since it stood there or was only chosen."""
+        raise NotImplementedError
+
+
+class Mouse(Hand):
+    """Presses by mouse."""
+
+    name = "mouse"
+
+    def hover(self, x: float, y: float) -> None:
+        self.page.mouse.move(x, y)
+
+    def at(self, x: float, y: float) -> None:
+        self.page.mouse.click(x, y)
+
+    def press(self, walk: Walk, area: str, control: Control, place: tuple[float, float]) -> str:
+        self.at(*place)
+        return ""
+
+    def slide(self, walk: Walk, area: str, control: Control) -> None:
+        box = walk.js("bring", area, control.key)
+        self.at(box["x"], box["top"] + 0.05 * box["height"])
+
+
+class Finger(Mouse):
+    """Presses by touch; the browser's context must have it."""
+
+    name = "touch"
+
+    def hover(self, x: float, y: float) -> None:
+        """A finger does not hover."""
+
+    def at(self, x: float, y: float) -> None:
+        """Taps, and waits for the click and the caret, which come later; a plot has none."""
+        self.page.evaluate(TAPPED)
+        self.page.touchscreen.tap(x, y)
+        self.page.evaluate("window.tapped")
+
+    def slide(self, walk: Walk, area: str, control: Control) -> None:
+        """Drags the handle that the tap has brought, more than half of the fader up or down."""
+        box = walk.js("bring", area, control.key)
+        handle = walk.js("handle", area, control.key)
+        way = 0.6 * box["height"] * (1 if handle["y"] < box["y"] else -1)
+        finger = self.page.context.new_cdp_session(self.page)
+        x, y = handle["x"], handle["y"]
+        for kind, share in (("Start", 0), ("Move", 0.3), ("Move", 0.6), ("Move", 1), ("End", 1)):
+            points = [] if kind == "End" else [{"x": x, "y": y + share * way}]
+            finger.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points})
+        finger.detach()
+
+
+class Keys(Hand):
+    """Takes the focus and presses the key that belongs to a control; the focus must be seen."""
+
+    name = "keyboard"
+    points = False
+
+    def press(self, walk: Walk, area: str, control: Control, place: tuple[float, float]) -> str:
+        walk.js("focus", area, control.key)
+        if walk.js("focused", area) != control.key:
+            return "it does not take the focus"
+        if not walk.until(lambda: walk.js("ring"), 1.0):
+            return "it has the focus, and nothing shows it"
+        if control.kind == "radio":
+            self.page.keyboard.press("Space")
+        elif control.kind not in QUIET:
+            self.page.keyboard.press(KEYS.get(control.kind, "Enter"))
+        if control.kind == "plot":  # the arrow went to a point, which is now clicked
+            self.page.keyboard.press("Enter")
+        return ""
+
+    def slide(self, walk: Walk, area: str, control: Control) -> None:
+        self.page.keyboard.press("ArrowUp")
+
+    def take(self, walk: Walk, area: str, control: Control, index: str, chosen: int) -> str:
+        for _ in range(abs(int(index) - max(chosen, 0)) + (chosen < 0)):
+            self.page.keyboard.press("ArrowDown" if int(index) >= chosen else "ArrowUp")
+        self.page.keyboard.press("Enter")
+        return ""

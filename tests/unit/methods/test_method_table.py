@@ -1,0 +1,263 @@
+"""Claims about the table of methods: each row prunes every way it offers, costs what was planned, and what
+does not combine is refused with the reason."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from slimllm import pipeline
+from slimllm.analysis.layer_analysis import head_errors
+from slimllm.calibration import texts
+from slimllm.core.held_out import HeldOut, HeldOutReader
+from slimllm.core.shapes import Grouping, LayerShape
+from slimllm.core.types import Analysis, Calibration, Moments, Refusal
+from slimllm.evaluation import evaluate
+from slimllm.export import checkpoint
+from slimllm.methods.method_table import METHODS, settings
+from slimllm.methods.rankings import HeadSite
+from slimllm.methods.recovery import RECOVERIES
+from slimllm.models import loading
+from slimllm.models.loading import Subject
+from slimllm.planning import plan_json, plan_making
+from slimllm.planning.allocation import ALLOCATIONS, step_scores
+from tests.conftest import FAMILY_CONFIGS, tiny_subject
+
+CALIBRATION = Calibration(samples=6, length=32)
+QUICK = {"ddp": {"steps": 3, "target": 0.3}}
+
+
+@pytest.fixture
+def text(page: Path) -> texts.Text:
+    return texts.text(str(page))
+
+
+def analysis_of(subject: Subject, text: texts.Text, name: str) -> Analysis:
+    job = pipeline.analyse(subject, text, CALIBRATION, method_name=name, options=QUICK.get(name))
+    return pipeline.finish(job)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_prunes_with_every_recovery_and_unit_it_offers(name: str, text: texts.Text) -> None:
+    subject = tiny_subject("llama")
+    analysis = analysis_of(subject, text, name)
+    dense = {key: value.clone() for key, value in subject.model.state_dict().items()}
+    ids = texts.evaluation_tokens(text, subject.tokenizer, limit=300)
+    for recovery in METHODS[name].recoveries or RECOVERIES:
+        for unit in analysis.layers[0].attention:
+            plan = plan_making.make_plan(analysis, 0.3, recovery=recovery, unit=unit, align=1)
+            pruned = pipeline.finish(pipeline.prune(subject, plan, text, analysis))
+            shape = pruned.subject.shape
+            assert shape.parameters == plan_making.forecast(analysis, plan).parameters
+            assert shape.parameters == sum(p.numel() for p in pruned.subject.model.parameters())
+            assert math.isfinite(pipeline.finish(evaluate.perplexity(pruned.subject, ids, 32)).perplexity)
+            assert plan_json.plan_from_text(plan_json.plan_text(plan)) == plan
+    assert all(torch.equal(dense[key], value) for key, value in subject.model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_plan_alone_prunes_to_the_same_bits_as_with_its_analysis(name: str, text: texts.Text) -> None:
+    subject = tiny_subject("qwen3")
+    analysis = analysis_of(subject, text, name)
+    plan = plan_making.make_plan(analysis, 0.3, align=1)
+    one, two = (
+        pipeline.finish(pipeline.prune(subject, plan, text, known)).subject.model.state_dict()
+        for known in (analysis, None)
+    )
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_meets_its_budget(name: str, text: texts.Text) -> None:
+    subject = tiny_subject("llama")
+    analysis = analysis_of(subject, text, name)
+    step = max(layer.dense for layer in subject.shape.layers) if name == "block-influence" else 200
+    for ratio in (0.2, 0.4):
+        plan = plan_making.make_plan(analysis, ratio, align=1)
+        left = plan_making.decoder_parameters(subject.shape, plan)
+        assert abs(left - (1 - ratio) * subject.shape.decoder) <= step or name == "slimllm-published"
+
+
+# Whole layers ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", list(FAMILY_CONFIGS))
+def test_dropped_layers_are_those_of_highest_cosine_and_the_rest_is_a_stock_model(
+    family: str, text: texts.Text, tmp_path: Path
+) -> None:
+    subject = tiny_subject(family)
+    analysis = analysis_of(subject, text, "block-influence")
+    plan = plan_making.make_plan(analysis, 0.34)
+    gone = [index for index, heads in enumerate(plan.heads) if not heads]
+    assert gone == [max(range(3), key=lambda i: analysis.cosine[i])]
+    pruned = pipeline.finish(pipeline.prune(subject, plan, text))
+    ids = texts.evaluation_tokens(text, subject.tokenizer, limit=40)[None]
+    with torch.inference_mode():
+        skipped = without_layers(subject, gone, ids)
+        logits = pruned.subject.model(input_ids=ids, use_cache=False).logits
+    assert torch.allclose(logits, skipped, atol=1e-5)
+    assert pruned.subject.model.config.num_hidden_layers == 2
+    assert plan_making.forecast(analysis, plan).parameters == pruned.subject.shape.parameters
+    if family not in ("llama", "gemma3_text"):  # a fresh process takes seconds
+        return
+    told = pipeline.finish(checkpoint.export(pruned, tmp_path / "out"))
+    assert told.verified
+    assert told.tier == "native"
+    again = loading.load(str(tmp_path / "out"), device="cpu", dtype="float32")
+    assert again.shape.parameters == plan_making.forecast(analysis, plan).parameters
+    whole = "".join(evaluate.generate(again, "A model", max_new_tokens=6))
+    assert whole == "".join(evaluate.generate(again, "A model", max_new_tokens=6, use_cache=False))
+
+
+def without_layers(subject: Subject, gone: list[int], ids: torch.Tensor) -> torch.Tensor:
+    """Logits of the dense model when these layers hand their input on."""
+
+    def skip(_: object, inputs: tuple[torch.Tensor, ...], kwargs: dict[str, torch.Tensor], output: object):
+        hidden = inputs[0] if inputs else kwargs["hidden_states"]
+        return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+    handles = [subject.layers[i].register_forward_hook(skip, with_kwargs=True) for i in gone]
+    try:
+        return subject.model(input_ids=ids, use_cache=False).logits
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+# Rankings and allocations of single rows -------------------------------------------------------------------
+
+
+def test_fasp_columns_equal_an_oracle_on_activations() -> None:
+    torch.manual_seed(0)
+    heads, groups, size, outputs = 6, 3, 4, 5
+    x = torch.randn(50, heads * size, dtype=torch.float64)
+    weight = torch.randn(outputs, heads * size, dtype=torch.float64)
+    grouping = Grouping(heads, groups, "value-column", size)
+    moments = Moments(x.mean(0), x.T @ x / len(x), len(x))
+    found = METHODS["fasp"].heads(HeadSite(weight, moments, grouping), {})
+    naive = torch.zeros(groups, size, dtype=torch.float64)
+    for h in range(heads):
+        for j in range(size):
+            column = h * size + j
+            norm = sum(float(v) ** 2 for v in x[:, column]) ** 0.5
+            naive[h // 2, j] += sum(abs(float(w)) for w in weight[:, column]) * norm
+    assert torch.allclose(found.scores, naive.flatten())
+    for width in range(size + 1):
+        kept = found.kept(width, size)
+        best = [sorted(naive[g].argsort(descending=True)[:width].tolist()) for g in range(groups)]
+        assert kept.tolist() == [g * size + j for g in range(groups) for j in best[g]]
+        inputs = grouping.inputs_of(kept, size).tolist()
+        assert inputs == [h * size + j for h in range(heads) for j in best[h // 2]]
+
+
+@pytest.mark.parametrize("recovery", RECOVERIES)
+def test_fasp_curve_is_the_oracle_error_of_the_kept_columns(recovery: str) -> None:
+    torch.manual_seed(1)
+    grouping = Grouping(4, 2, "value-column", 3)
+    x = torch.randn(60, 12, dtype=torch.float64) @ torch.randn(12, 12, dtype=torch.float64) + 1
+    weight = torch.randn(5, 12, dtype=torch.float64)
+    moments = Moments(x.mean(0), x.T @ x / len(x), len(x))
+    ranking = METHODS["fasp"].heads(HeadSite(weight, moments, grouping), {})
+    unseen = torch.randn(20, 12, dtype=torch.float64) + 1
+    reader = HeldOutReader(weight, HeldOut(unseen, torch.ones(len(unseen))))
+    curve = head_errors(reader, moments, ranking, grouping, [recovery])[recovery]
+    assert len(curve) == 4
+    for width in range(4):
+        kept = grouping.inputs_of(ranking.kept(width, 3), 3)
+        repair = RECOVERIES[recovery].repair(weight, moments, kept)
+        y = unseen[:, kept] @ repair.weight.T
+        y = y + (0 if repair.bias is None else repair.bias)
+        naive = ((unseen @ weight.T - y).square().sum() / (unseen @ weight.T).square().sum()).item()
+        assert float(curve[width]) == pytest.approx(naive, rel=1e-4, abs=1e-7)
+
+
+def test_standing_equals_an_oracle_that_sorts_all_units(text: texts.Text) -> None:
+    subject = tiny_subject("llama", num_key_value_heads=6)
+    analysis = analysis_of(subject, text, "flap")
+    plan = plan_making.make_plan(analysis, 0.3, align=1, recovery="none")
+    units = []
+    for index, (layer, found) in enumerate(zip(subject.shape.layers, analysis.layers, strict=True)):
+        for of_heads, scores, cost in (
+            (True, found.attention["kv-group"].ranking.scores, layer.head_cost + layer.group_cost),
+            (False, found.mlp.ranking.scores, layer.channel_cost),
+        ):
+            mean = scores.mean()
+            spread = (scores - mean).square().mean().sqrt()
+            units += [(float((s - mean) / spread), index, of_heads, cost) for s in scores]
+    heads, channels = [6] * 3, [96] * 3
+    left, budget = subject.shape.decoder, 0.7 * subject.shape.decoder
+    for _, index, of_heads, cost in sorted(units):
+        if left <= budget:
+            break
+        if of_heads:
+            heads[index] -= 1
+        else:
+            channels[index] -= 1
+        left -= cost
+    assert plan.heads == tuple(heads)
+    assert sum(abs(a - b) for a, b in zip(plan.channels, channels, strict=True)) <= 3 * 3
+
+
+def test_steps_of_balanced_heads_take_one_of_every_group() -> None:
+    layer = LayerShape(6, 2, 8, 1, 1, 1, 0, False, False)
+    scores = torch.tensor([3.0, 1.0, 2.0, 30.0, 10.0, 20.0])
+    assert step_scores(scores, layer, "query-head").tolist() == [5.5, 11.0, 16.5]
+    assert step_scores(scores, layer, "kv-group").tolist() == [2.0, 20.0]
+
+
+# What does not combine -------------------------------------------------------------------------------------
+
+
+def test_what_does_not_combine_is_refused_with_the_reason(text: texts.Text) -> None:
+    subject = tiny_subject("llama")
+    whole = analysis_of(subject, text, "block-influence")
+    with pytest.raises(Refusal, match="nothing is left to repair"):
+        plan_making.make_plan(whole, 0.3, recovery="regression")
+    with pytest.raises(Refusal, match="allocation of its own"):
+        plan_making.make_plan(whole, 0.3, allocation="uniform")
+    usual = analysis_of(subject, text, "wanda-sp")
+    with pytest.raises(Refusal, match="belongs to block-influence"):
+        plan_making.make_plan(usual, 0.3, allocation="whole-layers")
+    with pytest.raises(Refusal, match="value-column"):
+        plan_making.make_plan(usual, 0.3, unit="value-column")
+    with pytest.raises(Refusal, match="query-head"):
+        plan_making.make_plan(analysis_of(subject, text, "fasp"), 0.3, unit="query-head")
+
+
+def test_every_row_combines_with_its_own_defaults() -> None:
+    for name, row in METHODS.items():
+        assert plan_making.hindrance(name, row.recovery, row.allocation) == ""
+    for allocation in ALLOCATIONS:
+        assert all(method in METHODS for method in ALLOCATIONS[allocation].methods)
+
+
+def test_options_of_the_wrong_kind_or_range_are_refused() -> None:
+    assert settings("ddp", {"steps": 20}) == {"steps": 20, "target": 0.2}
+    for given in ({"steps": 0}, {"steps": 1.5}, {"steps": True}, {"target": "x"}, {"target": 2}, {"pace": 1}):
+        with pytest.raises(Refusal, match="Method 'ddp' has no option"):
+            settings("ddp", given)
+    with pytest.raises(Refusal, match="greedy"):
+        settings("slimllm", {"greedy": 1})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"heads": [0, 6, 6]}, "kept or dropped as a whole"),
+        ({"heads": [0, 0, 0], "channels": [0, 0, 0]}, "drops every layer"),
+        ({"unit": "value-column"}, "which method magnitude does not"),
+        ({"unit": "value-column", "method": "fasp", "options": {}, "heads": [9] * 3}, "columns in layer 0"),
+        ({"method": "ddp", "options": {}, "recovery": "bias", "allocation": "gates"}, "does not combine"),
+    ],
+)
+def test_plans_that_cannot_be_are_refused(changes: dict[str, object], words: str, text: texts.Text) -> None:
+    subject = tiny_subject("llama")
+    plan = plan_making.make_plan(analysis_of(subject, text, "magnitude"), 0.2, recovery="none")
+    data = {**plan_json.plan_to_dict(plan), **changes}
+    with pytest.raises(Refusal, match=words):
+        plan_making.check_plan(plan_json.plan_from_text(json.dumps(data)), subject.shape)

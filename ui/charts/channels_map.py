@@ -1,0 +1,144 @@
+"""The channels of all layers as a map, and those of one layer each by itself: in place, best first, or adding
+up. Pure.
+
+Shades travel as uint8 and scores as float32 arrays. Layers and channels count from 0, ranks from 1.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import plotly.graph_objects as go
+
+from slimllm.core.shapes import Shape
+from slimllm.core.types import LayerAnalysis, SiteAnalysis
+from ui.charts.chart_style import BESIDE_BAR, COLOUR, Layers, axis, laid_out, layer_axis
+from ui.charts.heads_map import bin_edges, binned, colours, gap, map_trace, of_median, ranks_of, runs
+from ui.charts.layer_detail_charts import faint
+
+Order = Literal["sorted", "place", "sum"]
+ORDERS: tuple[Order, ...] = ("sorted", "place", "sum")
+
+
+def channels_map(
+    layers: Layers, total: int, shape: Shape, *, bins: int = 128, order: Order = "sorted"
+) -> go.Figure:
+    """Layers × binned channels: mean scores best first or in place, or the share the best carry together.
+
+    Colours of scores compare with the layer's median on a logarithmic scale: beside the few channels that
+    outshine all others, the best would leave the rest alike. A click gives x = the middle channel (or rank)
+    of the cell and y = layer.
+    """
+    figure = go.Figure()
+    size = shape.channels
+    edges = bin_edges(size, bins)
+    middles = ((edges[:-1] + edges[1:] - 1) / 2).astype(np.float32)
+    for first, run in runs(layers):
+        figure.add_trace(row_of_cells(run, edges, middles, first, gap(total), order))
+    width = size / max(1, len(middles))
+    cells = f", {width:,.0f} per cell" if width > 1 else ""
+    shares = {"0 %": 0, "50 %": 100, "100 %": 200}
+    scores = {"½": 0, "1": 67, "2": 133, "4": 200}
+    layout: dict[str, Any] = {
+        "xaxis": axis(f"{label(order)}{cells}", range=[-0.5, size - 0.5], tickformat=",d", nticks=6),
+        "yaxis": layer_axis(total),
+        "margin": BESIDE_BAR,
+        "coloraxis": colours("of the layer’s importance, up to here", shares)
+        if order == "sum"
+        else colours("times the layer’s median", scores),
+    }
+    return laid_out(figure, title=TITLES[order], key=f"channels {total} {size} {order}", **layout)
+
+
+TITLES = {
+    "sorted": "Importance of the MLP channels",
+    "place": "Importance of the MLP channels",
+    "sum": "Importance of the MLP channels, adding up",
+}
+
+
+def label(order: Order) -> str:
+    return "Channel" if order == "place" else "Channel rank, best first"
+
+
+def row_of_cells(
+    run: list[LayerAnalysis],
+    edges: np.ndarray,
+    middles: np.ndarray,
+    first: int,
+    gaps: tuple[int, int],
+    order: Order,
+) -> go.Heatmap:
+    """The cells of consecutive layers, with what the hover says of them."""
+    if order == "sum":
+        shares = np.stack([cumulative(found.mlp, edges[-1])[edges[1:] - 1] for found in run])
+        trace = map_trace(100 * shares, 200 * shares, first, middles, (0, gaps[1]))
+        words = "the channels up to rank %{x:,.0f} carry %{customdata:.1f} % of its importance"
+        return trace.update(hovertemplate=f"Layer %{{y}}<br>{words}<extra></extra>")
+    means = np.stack([binned(found.mlp, edges, order == "sorted") for found in run])
+    medians = np.array([[float(found.mlp.ranking.scores.float().nanmedian())] for found in run])
+    best = None
+    words, more = "rank", ""
+    if order == "place":
+        best = np.stack([best_ranks(found.mlp, edges) for found in run])
+        words, more = "channel", ", best rank %{text:,d}"
+    trace = map_trace(means, of_median(means, medians), first, middles, (0, gaps[1]), best)
+    return trace.update(
+        hovertemplate=f"Layer %{{y}}, around {words} %{{x:,.0f}}<br>"
+        f"mean score %{{customdata:.4g}}{more}<extra></extra>"
+    )
+
+
+def best_ranks(site: SiteAnalysis, edges: np.ndarray) -> np.ndarray:
+    """The best rank within each stretch of channels."""
+    ranks = ranks_of(site, edges[-1])
+    ranks[ranks == 0] = edges[-1]  # what a narrower layer lacks
+    return np.minimum.reduceat(ranks, edges[:-1])
+
+
+def cumulative(site: SiteAnalysis, size: int) -> np.ndarray:
+    """The share (size,) of the layer's importance that the best channels carry together."""
+    shares = np.ones(size)
+    scores = np.nan_to_num(site.ranking.scores[site.ranking.order].double().numpy()).clip(min=0)
+    total = scores.sum()
+    shares[: len(scores)] = np.cumsum(scores) / total if total > 0 else 1.0
+    return shares
+
+
+def every_channel(found: LayerAnalysis, index: int, order: Order) -> go.Figure:
+    """One layer at full resolution: a point for every channel. A click gives x = channel (or rank from 0)."""
+    site = found.mlp
+    n = len(site.ranking.scores)
+    by = site.ranking.order.numpy()
+    if order == "sum":
+        values, other = 100 * cumulative(site, n), by
+        words = "channel %{customdata:,d}<br>with all that rank higher it carries %{y:.1f} %"
+    elif order == "sorted":
+        values, other = np.nan_to_num(site.ranking.scores[site.ranking.order].float().numpy()), by
+        words = "channel %{customdata:,d}<br>score %{y:.4g}"
+    else:
+        values, other = np.nan_to_num(site.ranking.scores.float().numpy()), ranks_of(site, n)
+        words = f"channel %{{x:,d}}<br>score %{{y:.4g}}, rank %{{customdata:,d}} of {n:,}"
+    figure = go.Figure(
+        go.Scatter(
+            x=np.arange(n, dtype=np.uint16 if n < 65_536 else np.int32),
+            y=values.astype(np.float32),
+            customdata=other.astype(np.uint16 if n < 65_536 else np.int32),
+            meta={"custom": "rank" if order == "place" else "channel"},
+            mode="lines",
+            showlegend=False,
+            fill="tozeroy",
+            line={"color": COLOUR["accent"], "width": 1, "shape": "hvh"},
+            fillcolor=faint(COLOUR["accent"]),
+            hovertemplate=f"Layer {index}, {words}<extra></extra>",
+        )
+    )
+    unit = "Carried together, %" if order == "sum" else "Score"
+    return laid_out(
+        figure,
+        title=f"Layer {index}: every channel" + (", adding up" if order == "sum" else ""),
+        key=f"every {index} {order}",
+        xaxis=axis(label(order), range=[-0.5, n - 0.5], tickformat=",d", nticks=6),
+        yaxis=axis(unit, showgrid=True, rangemode="tozero", nticks=6),
+    )

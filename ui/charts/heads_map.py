@@ -1,0 +1,190 @@
+"""Maps of all layers: one row per layer, one cell per head; what the map of channels shares with it. Pure.
+
+Shades travel as uint8 and scores as float32 arrays, which Plotly sends as base64: a list is five times as
+long. Layers, heads and channels count from 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from slimllm.core.shapes import Shape, Unit
+from slimllm.core.types import LayerAnalysis, SiteAnalysis
+from ui.charts.chart_style import (
+    BESIDE_BAR,
+    COLOUR,
+    Layers,
+    axis,
+    colour_bar,
+    laid_out,
+    layer_axis,
+    scale,
+    ticks,
+)
+
+
+def first_unit(layers: Layers, shape: Shape) -> Unit:
+    """The attention unit that the layers were scored by first."""
+    units: list[Unit] = [unit for found in layers if found for unit in found.attention]
+    return units[0] if units else shape.units[0]
+
+
+def heads_map(layers: Layers, total: int, shape: Shape, *, unit: Unit | None = None) -> go.Figure:
+    """Layers × heads by score within the layer; KV groups stand apart. A click gives x = head, y = layer."""
+    unit = unit or first_unit(layers, shape)
+    if unit == "value-column":
+        return columns_map(layers, total, shape)
+    figure = go.Figure()
+    for first, run in runs(layers):
+        scores = np.stack([padded_scores(found.attention[unit], shape.heads) for found in run])
+        heads = np.arange(shape.heads, dtype=np.int16)
+        ranks = np.stack([ranks_of(found.attention[unit], shape.heads) for found in run])
+        gaps = gap(max(shape.heads, total))
+        figure.add_trace(map_trace(scores, of_best(scores), first, heads, gaps, ranks))
+        figure.data[-1].update(
+            hovertemplate="Layer %{y}, head %{x}<br>score %{customdata:.4g}, "
+            f"rank %{{text}} of {shape.heads}<extra></extra>"
+        )
+    size, groups = shape.heads, shape.groups
+    lines = [g * size / groups - 0.5 for g in range(1, groups)] if groups < size and figure.data else []
+    layout: dict[str, Any] = {
+        "xaxis": axis("Query head", range=[-0.5, size - 0.5], tickmode="array", tickvals=ticks(size, 16)),
+        "yaxis": layer_axis(total),
+        "margin": BESIDE_BAR,
+        "shapes": [between_groups(x) for x in lines],
+        "coloraxis": colours("of the layer’s best head", {"0 %": 0, "50 %": 100, "100 %": 200}),
+    }
+    words = f"Importance of each head, in {groups} KV groups" if groups < size else "Importance of each head"
+    return laid_out(figure, title=words, key=f"heads {total} {size}", **layout)
+
+
+def columns_map(layers: Layers, total: int, shape: Shape, *, bins: int = 192) -> go.Figure:
+    """Layers × value columns, group after group, by score within the layer."""
+    each = max(layer.values for layer in shape.layers)
+    size = shape.groups * each
+    edges = bin_edges(size, bins)
+    middles = ((edges[:-1] + edges[1:] - 1) / 2).astype(np.float32)
+    figure = go.Figure()
+    for first, run in runs(layers):
+        scores = np.stack([binned(found.attention["value-column"], edges, False) for found in run])
+        figure.add_trace(map_trace(scores, of_best(scores), first, middles, (0, gap(total)[1])))
+        figure.data[-1].update(
+            hovertemplate="Layer %{y}, around value column %{x:,.0f}<br>"
+            "score %{customdata:.4g}<extra></extra>"
+        )
+    lines = [g * each - 0.5 for g in range(1, shape.groups)] if figure.data else []
+    layout: dict[str, Any] = {
+        "xaxis": axis("Value column", range=[-0.5, size - 0.5], tickformat=",d", nticks=6),
+        "yaxis": layer_axis(total),
+        "margin": BESIDE_BAR,
+        "shapes": [between_groups(x) for x in lines],
+        "coloraxis": colours("of the layer’s best column", {"0 %": 0, "50 %": 100, "100 %": 200}),
+    }
+    words = f"Importance of each value column, in {shape.groups} KV groups of {each}"
+    return laid_out(figure, title=words, key=f"columns {total} {size}", **layout)
+
+
+def between_groups(x: float) -> dict[str, Any]:
+    """A gap in the colour of the surface, so that heads of one KV group are seen as one block."""
+    return {
+        "type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper",
+        "line": {"color": COLOUR["surface"], "width": 4},
+    }  # fmt: skip
+
+
+def padded_scores(site: SiteAnalysis, size: int) -> np.ndarray:
+    """The scores (size,) of a site; layers may differ in width, and what a layer lacks counts nothing."""
+    scores = np.zeros(size, dtype=np.float32)
+    found = np.nan_to_num(site.ranking.scores.float().numpy())
+    scores[: len(found)] = found
+    return scores
+
+
+def of_best(scores: np.ndarray) -> np.ndarray:
+    """0 to 200 for 0 to 100 % of each row's best."""
+    best = np.maximum(scores.max(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return 200 * np.clip(scores / best, 0, 1)
+
+
+def of_median(scores: np.ndarray, medians: np.ndarray) -> np.ndarray:
+    """0 to 200 for half to four times each row's median, equal steps for equal factors."""
+    tiny = np.finfo(np.float32).tiny
+    middle = np.maximum(np.nan_to_num(medians), tiny)
+    shades = 200 * np.clip((1 + np.log2(np.maximum(scores, tiny) / middle)) / 3, 0, 1)
+    return np.where(scores > 0, shades, 0)  # a dead channel is nothing, also in a dead layer
+
+
+def colours(title: str, marks: Mapping[str, int]) -> dict[str, Any]:
+    """The common colour axis of a map, with words at these values of 0 to 200."""
+    return {
+        "colorscale": scale("sequential"),
+        "cmin": 0,
+        "cmax": 200,
+        "colorbar": colour_bar(title, tuple(marks), tuple(marks.values())),
+    }
+
+
+def map_trace(
+    scores: np.ndarray,
+    shades: np.ndarray,
+    first: int,
+    x: np.ndarray,
+    gaps: tuple[int, int],
+    ranks: np.ndarray | None = None,
+) -> go.Heatmap:
+    """A map of consecutive layers: shades (0 to 200) in uint8, exact scores in float32 and ranks for the
+    hover."""
+    return go.Heatmap(
+        z=np.round(shades).astype(np.uint8),
+        x=x,
+        y=np.arange(first, first + len(scores), dtype=np.int16),
+        customdata=scores.astype(np.float32),
+        text=None if ranks is None else ranks.astype(np.uint16),
+        meta={"value": "score", "text": "rank"},
+        coloraxis="coloraxis",
+        xgap=gaps[0],
+        ygap=gaps[1],
+    )
+
+
+def ranks_of(site: SiteAnalysis, size: int) -> np.ndarray:
+    """The rank (size,) from 1 up of each unit of a site; 0 for what a narrower layer lacks."""
+    ranks = np.zeros(size, dtype=np.int64)
+    order = site.ranking.order.numpy()
+    ranks[order] = np.arange(1, len(order) + 1)
+    return ranks
+
+
+def gap(cells: int) -> tuple[int, int]:
+    """Pixels between cells: none where cells are only a few pixels wide themselves."""
+    return (1, 1) if cells <= 40 else (0, 0)
+
+
+def runs(layers: Layers) -> Iterator[tuple[int, list[LayerAnalysis]]]:
+    """The stretches of layers that have arrived, each with the number of its first layer."""
+    run: list[LayerAnalysis] = []
+    for i, found in enumerate([*layers, None]):
+        if found is not None:
+            run.append(found)
+        elif run:
+            yield i - len(run), run
+            run = []
+
+
+def bin_edges(size: int, bins: int) -> np.ndarray:
+    """Borders of at most `bins` stretches, as equal as whole channels allow."""
+    return np.round(np.linspace(0, size, min(size, bins) + 1)).astype(np.int64)
+
+
+def binned(site: SiteAnalysis, edges: np.ndarray, ordered: bool) -> np.ndarray:
+    """The mean score within each stretch; layers narrower than the widest leave the last ones at zero."""
+    scores = padded_scores(site, edges[-1]).astype(np.float64)
+    count = len(site.ranking.scores)
+    if ordered:
+        scores[:count] = scores[site.ranking.order.numpy()]
+    sizes = np.maximum(1, np.diff(np.minimum(edges, count)))
+    return (np.add.reduceat(scores, edges[:-1]) / sizes).astype(np.float32)

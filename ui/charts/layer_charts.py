@@ -1,0 +1,96 @@
+"""Figures from dataclasses. Pure: no model, no session. Maps and results are in modules of their own and
+offered here as well.
+
+Numbers travel as float32 arrays, which Plotly sends as base64: a list is five times as long. Layers, heads
+and channels count from 0. Ratios are removed shares, errors relative squared errors, both in per cent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from slimllm.core.shapes import Shape
+from slimllm.core.types import Plan
+from slimllm.planning.budget import layer_cost
+from ui.charts.channels_map import channels_map, every_channel
+from ui.charts.chart_style import COLOUR, Layers, axis, laid_out, payload, percent, ticks
+from ui.charts.heads_map import heads_map
+from ui.charts.layer_detail_charts import error_curves, score_chart, spectrum_chart
+from ui.charts.result_charts import errors_chart, history_chart, methods_chart
+from ui.charts.training_charts import loss_chart, training_chart
+
+__all__ = [
+    "channels_map", "error_curves", "errors_chart", "every_channel", "heads_map", "history_chart",
+    "layer_chart", "loss_chart", "methods_chart", "payload", "score_chart", "spectrum_chart",
+    "training_chart",
+]  # fmt: skip
+
+# Layers -----------------------------------------------------------------------------------------------------
+
+
+def layer_chart(
+    layers: Layers, total: int, plan: Plan | None, shape: Shape, implied: Sequence[float] = ()
+) -> go.Figure:
+    """Bars of each layer's input/output cosine; with a plan, a line of the share it removes of each layer,
+    and the share that the cosine alone would imply (`implied`).
+
+    A click gives x = layer.
+    """
+    present = [i for i, found in enumerate(layers) if found is not None]
+    cosines = np.array([found.cosine for found in layers if found is not None], dtype=np.float32)
+    figure = go.Figure()
+    figure.add_bar(
+        x=np.array(present, dtype=np.int16),
+        y=cosines,
+        name="cosine of input and output",
+        showlegend=True,
+        marker={"color": COLOUR["sequential"][2], "line": {"width": 0}},
+        hovertemplate="Layer %{x}<br>cosine %{y:.3f}: 1 would leave its input as it is<extra></extra>",
+    )
+    shares = removed_shares(plan, shape) if plan is not None else []
+    if len(implied):
+        words = "Layer %{x}<br>by its cosine alone it would lose %{y:.1f} %<extra></extra>"
+        figure.add_trace(share_line(implied, "implied by the cosine", "third", "dot", words))
+    if shares:
+        words = "Layer %{x}<br>the plan removes %{y:.1f} % of its parameters<extra></extra>"
+        figure.add_trace(share_line(shares, "removed by the plan", "second", "solid", words))
+    low = min(0.0, float(cosines.min())) if len(cosines) else 0.0
+    most = max([*shares, *implied], default=0.0)
+    top = next(t for t in (20, 40, 60, 80, 100) if t >= 105 * most or t == 100)
+    layout: dict[str, Any] = {
+        "bargap": 0.28,
+        "xaxis": axis("Layer", range=[-0.6, total - 0.4], tickmode="array", tickvals=ticks(total, 16)),
+        "yaxis": axis("Cosine", range=[low, 1.0], showgrid=True, dtick=0.25),
+        # both zeros at the same height; its room is there from the start, so that nothing moves later
+        "yaxis2": axis("Removed, %", overlaying="y", side="right", range=[top * low, top], dtick=top / 4),
+        "margin": {"l": 64, "r": 64, "t": 52, "b": 52},
+    }
+    return laid_out(
+        figure, title="How alike the input and the output of each layer are", key=f"layers {total}", **layout
+    )
+
+
+def share_line(shares: Sequence[float], name: str, colour: str, dash: str, words: str) -> go.Scatter:
+    """A stepped line of shares in per cent, one for each layer, on the right axis."""
+    return go.Scatter(
+        x=np.arange(len(shares), dtype=np.int16),
+        y=percent(shares),
+        name=name,
+        mode="lines+markers",
+        line={"color": COLOUR[colour], "width": 2, "shape": "hvh", "dash": dash},
+        marker={"color": COLOUR[colour], "size": 4},
+        yaxis="y2",
+        hovertemplate=words,
+    )
+
+
+def removed_shares(plan: Plan, shape: Shape) -> list[float]:
+    """The share of each layer's parameters that the plan removes."""
+    return [
+        1 - layer_cost(layer, h, c, plan.unit, plan.recovery, shape.hidden) / layer.dense
+        for layer, h, c in zip(shape.layers, plan.heads, plan.channels, strict=True)
+    ]

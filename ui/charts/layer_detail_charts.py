@@ -1,0 +1,268 @@
+"""Figures of one layer: what every width costs, how its scores are spread, in how many directions its MLP
+writes. Pure.
+
+Errors are relative squared errors in per cent; heads, channels and layers count from 0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import plotly.graph_objects as go
+
+from slimllm.core.shapes import LayerShape, Shape, Unit
+from slimllm.core.types import LayerAnalysis, Plan, SiteAnalysis
+from slimllm.methods.recovery import RECOVERIES
+from ui.charts.chart_style import COLOUR, axis, laid_out, percent
+from ui.charts.side_by_side import Panels
+from ui.facts.agreement import attention_width, choice
+from ui.look.formatting import dropped, unit_words
+
+LINES = {  # recovery: colour and dash, so that neither is needed alone
+    "none": (COLOUR["fourth"], "dot"),
+    "bias": (COLOUR["second"], "dash"),
+    "regression": (COLOUR["accent"], "solid"),
+    "least-squares": (COLOUR["third"], "dashdot"),
+    "guided": (COLOUR["ink"], "longdash"),
+}
+BELOW = {"orientation": "h", "x": 0, "xanchor": "left", "y": -0.3, "yanchor": "top", "font": {"size": 12}}
+POINTS = 192  # points of a curve: more than a chart has pixels to tell apart is waste
+
+
+def unit_of(found: LayerAnalysis, plan: Plan | None) -> Unit:
+    """The attention unit to look at: the plan's where the layer was scored by it, else the first."""
+    return plan.unit if plan is not None and plan.unit in found.attention else next(iter(found.attention))
+
+
+def error_curves(found: LayerAnalysis, index: int, plan: Plan | None, shape: Shape) -> go.Figure:
+    """Predicted error of one layer at every width, a line per recovery: attention left, MLP right.
+
+    The widths of the plan are marked.
+    """
+    layer = shape.layers[index]
+    unit = unit_of(found, plan)
+    units = unit_words(unit)
+    titles = (f"Attention {units}", "MLP channels")
+    panels = Panels(*titles, title="Predicted error, %", showgrid=True, rangemode="tozero", nticks=6)
+    widest = layer.widest(unit)
+    heads = np.arange(layer.steps(unit) + 1) * (widest // layer.steps(unit))
+    channels = thinned(layer.channels)
+    sites = (
+        (1, found.attention[unit], heads, np.arange(len(heads)), units),
+        (2, found.mlp, channels, channels, "channels"),
+    )
+    for column, site, widths, places, what in sites:
+        for name in RECOVERIES:
+            colour, dash = LINES.get(name, (COLOUR["muted"], "longdash"))
+            if name in site.error:
+                values = site.error[name].float().numpy()[places]
+                panels.add(column, curve(widths, values, name, colour, dash, what, column))
+    if plan is not None:
+        mark(
+            panels,
+            1,
+            attention_width(plan, index, layer, unit),
+            found.attention[unit],
+            plan,
+            layer.steps(unit) / widest,
+            units,
+        )
+        mark(panels, 2, plan.channels[index], found.mlp, plan, 1.0, "channels")
+    marks = {"tickvals": heads.tolist()} if len(heads) <= 12 else {"nticks": 6}
+    panels.across(1, f"{units.capitalize()} kept", range=[-0.04 * widest, 1.04 * widest], **marks)
+    whole = [-0.04 * layer.channels, 1.04 * layer.channels]
+    panels.across(2, "Channels kept", range=whole, nticks=6, tickformat=",d")
+    return panels.figure(
+        title=f"Layer {index}: what each width costs"
+        + (", dropped by the plan" if plan is not None and dropped(plan, index) else ""),
+        key=f"errors {index}",
+        margin={"l": 64, "r": 24, "t": 76, "b": 84},
+        legend=BELOW,
+    )
+
+
+def curve(
+    widths: np.ndarray, values: np.ndarray, name: str, colour: str, dash: str, what: str, column: int
+) -> go.Scatter:
+    few = len(widths) <= 24
+    return go.Scatter(
+        x=widths.astype(np.int32),
+        y=percent(np.nan_to_num(values, posinf=0.0, neginf=0.0)),
+        name=RECOVERIES[name].title,
+        mode="lines+markers" if few else "lines",
+        marker={"size": 5},
+        line={"color": colour, "dash": dash, "width": 2},
+        legendgroup=name,
+        showlegend=column == 1,
+        hovertemplate=f"{RECOVERIES[name].title} recovery<br>%{{x:,d}} {what} kept: "
+        "predicted error %{y:.3g} %<extra></extra>",
+    )
+
+
+def mark(
+    panels: Panels, column: int, width: int, site: SiteAnalysis, plan: Plan, places: float, what: str
+) -> None:
+    """A thin line and a ring where the plan stands."""
+    error = 100 * float(site.error[plan.recovery][round(width * places)])
+    panels.upright(column, width)
+    panels.add(
+        column,
+        go.Scatter(
+            x=[width],
+            y=[error],
+            name="the plan",
+            mode="markers",
+            legendgroup="plan",
+            showlegend=column == 1,
+            marker={"size": 10, "symbol": "circle-open", "color": COLOUR["ink"], "line": {"width": 2}},
+            cliponaxis=False,
+            hovertemplate=f"The plan: {width:,} {what} kept, predicted error {error:.3g} %<extra></extra>",
+        ),
+    )
+
+
+def thinned(n: int) -> np.ndarray:
+    """At most 193 widths from 0 to n."""
+    return np.unique(np.round(np.linspace(0, n, min(n, POINTS) + 1)).astype(np.int64))
+
+
+def score_chart(found: LayerAnalysis, index: int, plan: Plan | None, shape: Shape) -> go.Figure:
+    """How one layer's scores are spread, best first: heads (or value columns) left, channels right, with what
+    the plan keeps and where it cuts."""
+    unit = unit_of(found, plan)
+    titles = ("Attention " + unit_words(unit), "MLP channels")
+    panels = Panels(*titles, title="Score", showgrid=True, rangemode="tozero", nticks=6)
+    head_bars(panels, found.attention[unit], shape.layers[index], unit, index, plan)
+    channel_curve(panels, found.mlp, plan.channels[index] if plan is not None else None)
+    return panels.figure(
+        title=f"Layer {index}: scores, best first",
+        key=f"scores {index} {unit}",
+        showlegend=True,
+        bargap=0.2,
+        margin={"l": 64, "r": 24, "t": 76, "b": 84},
+        legend=BELOW,
+    )
+
+
+def head_bars(
+    panels: Panels, site: SiteAnalysis, layer: LayerShape, unit: Unit, index: int, plan: Plan | None
+) -> None:
+    """A bar for every head or value column, best first; those that the plan cuts are hollow. (Plotly needs
+    four times as long for hatched ones.)"""
+    scores, order = site.ranking.scores, site.ranking.order
+    widest = layer.widest(unit)
+    width = attention_width(plan, index, layer, unit) if plan is not None else widest
+    kept = choice(site, width, widest)[order.numpy()]
+    values = np.nan_to_num(scores[order].float().numpy())
+    what = "value column" if unit == "value-column" else "head"
+    full, hollow = COLOUR["accent"], faint(COLOUR["second"])
+    for name, mask, inside, rim in (("kept", kept, full, 0.0), ("cut", ~kept, hollow, 1.5)):
+        places = np.flatnonzero(mask)
+        if len(places):
+            panels.add(
+                1,
+                go.Bar(
+                    x=(places + 1).astype(np.int32),
+                    y=values[places],
+                    customdata=order[places].numpy().astype(np.int32),
+                    name=name,
+                    legendgroup=name,
+                    showlegend=False,
+                    marker={
+                        "color": inside,
+                        "line": {"width": rim, "color": COLOUR["second"]},
+                    },
+                    hovertemplate=f"{what} %{{customdata}}, rank %{{x}}, {name}<br>"
+                    "score %{y:.4g}<extra></extra>",
+                ),
+            )
+    n = len(values)
+    marks = {"dtick": 1} if n <= 12 else {"nticks": 6, "tickformat": ",d"}
+    panels.across(1, f"Rank of the {what}", range=[0.4, n + 0.6], **marks)
+
+
+def channel_curve(panels: Panels, site: SiteAnalysis, kept: int | None) -> None:
+    """The scores of the channels in the order in which they are kept, with the plan's cut."""
+    scores = np.nan_to_num(site.ranking.scores[site.ranking.order].float().numpy())
+    n = len(scores)
+    cut = n if kept is None else kept
+    for name, low, high, colour in (("kept", 0, cut, "accent"), ("cut", cut, n, "second")):
+        if high > low:
+            places = low + thinned(high - low - 1)
+            panels.add(
+                2,
+                go.Scatter(
+                    x=(places + 1).astype(np.int32),
+                    y=scores[places].astype(np.float32),
+                    name=f"{name}: {high - low:,} channels",
+                    legendgroup=name,
+                    mode="lines",
+                    fill="tozeroy",
+                    line={"color": COLOUR[colour], "width": 2},
+                    fillcolor=faint(COLOUR[colour]),
+                    hovertemplate=f"rank %{{x:,d}}, {name}<br>score %{{y:.4g}}<extra></extra>",
+                ),
+            )
+    if 0 < cut < n:
+        panels.upright(2, cut + 0.5)
+    panels.across(2, "Rank of the channel", range=[0.5, n + 0.5], tickformat=",d", nticks=5)
+
+
+def spectrum_chart(found: LayerAnalysis, index: int) -> go.Figure | None:
+    """The PCA spectrum of what one layer's MLP writes: the share of the variance that its first k principal
+    directions carry. None where it is not known."""
+    if found.mlp.spectrum is None:
+        return None
+    shares = spectrum_shares(found.mlp.spectrum.double().numpy())
+    places = thinned(len(shares) - 1)
+    needed = directions(shares, 0.9)
+    own = np.diff(shares, prepend=0.0)
+    figure = go.Figure(
+        go.Scatter(
+            x=(places + 1).astype(np.int32),
+            y=percent(shares[places]),
+            customdata=percent(own[places]),
+            mode="lines",
+            fill="tozeroy",
+            line={"color": COLOUR["accent"], "width": 2},
+            fillcolor=faint(COLOUR["accent"]),
+            hovertemplate="the first %{x:,d} directions carry %{y:.1f} %<br>"
+            "this one alone %{customdata:.3g} %<extra></extra>",
+        )
+    )
+    figure.add_vline(
+        x=needed,
+        line={"color": COLOUR["ink"], "width": 1, "dash": "dot"},
+        annotation={
+            "text": f"90 % in {needed:,} of {len(shares):,}",
+            "y": 0.5, "yref": "paper",
+            "font": {"size": 12, "color": COLOUR["ink"]},
+            "xanchor": "left" if needed < 0.6 * len(shares) else "right",
+        },
+    )  # fmt: skip
+    return laid_out(
+        figure,
+        title=f"Layer {index}: PCA spectrum of what its MLP writes",
+        key=f"spectrum {index}",
+        xaxis=axis(
+            "Principal directions, largest first", range=[0.5, len(shares) + 0.5], tickformat=",d", nticks=7
+        ),
+        yaxis=axis("Carried together, %", showgrid=True, range=[0, 102], dtick=25),
+    )
+
+
+def spectrum_shares(variances: np.ndarray) -> np.ndarray:
+    """The share (o,) of all variance that the first directions carry together; all at once where there is
+    none."""
+    total = variances.sum()
+    return np.cumsum(variances) / total if total > 0 else np.ones(len(variances))
+
+
+def directions(shares: np.ndarray, goal: float) -> int:
+    """How many directions carry this share."""
+    return int(np.searchsorted(shares, goal - 1e-9)) + 1
+
+
+def faint(colour: str) -> str:
+    """The colour as a wash that suits a light and a dark ground."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.16)"

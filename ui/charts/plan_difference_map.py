@@ -1,0 +1,113 @@
+"""The difference of two plans as a picture: what both keep in every layer. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from slimllm.core.types import Plan
+from ui.charts.chart_style import COLOUR, axis, laid_out, safe, ticks
+from ui.facts.plan_changes import comparable
+from ui.look.formatting import unit_words
+
+
+def difference_chart(before: Plan, after: Plan, names: tuple[str, str]) -> go.Figure:
+    """Heads above, channels below; of each both plans as steps over the layers, and under them what the
+    second keeps more or less. Both plans are for equally wide models."""
+    total, units = len(after.heads), unit_words(after.unit)
+    figure = make_subplots(
+        4, 1, shared_xaxes=True, vertical_spacing=0.05, row_heights=[0.26, 0.14, 0.38, 0.22]
+    )
+    sites = (
+        (1, units.capitalize(), before.heads, after.heads),
+        (3, "Channels", before.channels, after.channels),
+    )
+    for row, title, old, new in sites:
+        if row == 1 and not comparable(before, after):
+            figure.add_annotation(
+                text="the two plans cut different units here", showarrow=False, x=0.5, y=0.5,
+                xref="x domain", yref="y domain", font={"color": COLOUR["muted"]},
+            )  # fmt: skip
+            old = new = ()
+        for trace in (*steps(old, new, names, title.lower(), row == 3), *bars(old, new, row == 3)):
+            figure.add_trace(trace, row=row + (trace.type == "bar"), col=1)
+        top = max((*old, *new, 1))
+        most = max((abs(b - a) for a, b in zip(old, new, strict=True)), default=0) or 1
+        figure.update_yaxes(
+            **axis(title, range=[0, 1.12 * top], nticks=4, showgrid=True, tickformat=",d"), row=row, col=1
+        )
+        figure.update_yaxes(
+            **axis(
+                "change",
+                range=[-1.25 * most, 1.25 * most],
+                tickvals=[-most, 0, most],
+                ticktext=[f"−{most:,}", "0", f"+{most:,}"],
+                showgrid=True,
+                zeroline=True,
+                zerolinecolor=COLOUR["line-strong"],
+            ),
+            row=row + 1, col=1,
+        )  # fmt: skip
+    places = {"range": [-0.6, total - 0.4], "tickmode": "array", "tickvals": ticks(total, 16)}
+    figure.update_xaxes(**axis("", **places), showticklabels=False)
+    figure.update_xaxes(**axis("Layer", **places), showticklabels=True, row=4, col=1)
+    return laid_out(
+        figure,
+        title=f"Kept in every layer: {safe(names[0])} and {safe(names[1])}",
+        key=f"difference {total}",
+        bargap=0.35,
+        barmode="overlay",
+        showlegend=True,
+        margin={"l": 64, "r": 24, "t": 52, "b": 86},
+        legend={
+            "orientation": "h", "font": {"size": 12},
+            "x": 0, "xanchor": "left", "y": 0, "yref": "container", "yanchor": "bottom",
+        },
+    )  # fmt: skip
+
+
+def steps(
+    old: Sequence[int], new: Sequence[int], names: tuple[str, str], what: str, legend: bool
+) -> list[go.Scatter]:
+    """Both plans as step lines; the second one tells both."""
+    a, b = np.array(old, dtype=np.int32), np.array(new, dtype=np.int32)
+    tell = f"Layer %{{x}}: {what} %{{customdata[0]:,d}} → %{{y:,d}} (%{{customdata[1]:+,d}})<extra></extra>"
+    looks = ((names[0], a, "second", "dot", None), (names[1], b, "accent", "solid", tell))
+    return [
+        go.Scatter(
+            x=np.arange(len(values), dtype=np.int16),
+            y=values,
+            customdata=np.stack([a, b - a], axis=1),
+            mode="lines+markers",
+            name=safe(name),
+            legendgroup=name,
+            showlegend=legend,
+            line={"color": COLOUR[colour], "width": 2, "shape": "hvh", "dash": dash},
+            marker={"color": COLOUR[colour], "size": 4},
+            hovertemplate=words,
+            hoverinfo="skip" if words is None else None,
+        )
+        for name, values, colour, dash, words in looks
+    ]
+
+
+def bars(old: Sequence[int], new: Sequence[int], legend: bool) -> list[go.Bar]:
+    """What the second plan keeps more, and what it keeps less, in every layer."""
+    moved = np.array(new, dtype=np.int32) - np.array(old, dtype=np.int32)
+    layers = np.arange(len(moved), dtype=np.int16)
+    return [
+        go.Bar(
+            x=layers[there],
+            y=moved[there],
+            width=0.65,  # else three bars far apart are as wide as what is between them
+            marker={"color": COLOUR[colour], "line": {"width": 0}},
+            name=f"{words} kept",
+            legendgroup=words,
+            showlegend=legend,
+            hovertemplate="Layer %{x}: %{y:+,d}<extra></extra>",
+        )
+        for colour, there, words in (("accent", moved > 0, "more"), ("second", moved < 0, "fewer"))
+    ]

@@ -1,0 +1,101 @@
+"""Two analyses on one map: by how many places each unit ranks higher in one of them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from slimllm.core.shapes import Unit
+from slimllm.core.types import Analysis, SiteAnalysis
+from ui.charts.agreement_map import Names
+from ui.charts.chart_style import BESIDE_BAR, axis, colour_bar, laid_out, layer_axis, safe, scale, ticks
+from ui.charts.heads_map import between_groups, bin_edges, gap
+from ui.facts.agreement import ranks
+from ui.look.formatting import unit_words
+
+FAR = 50.0  # per cent of all places at which the colours end
+
+
+def lead(one: SiteAnalysis, other: SiteAnalysis) -> np.ndarray:
+    """By how much of all places (in per cent) each unit (n,) ranks higher by `one` than by `other`."""
+    first, second = (ranks(np.nan_to_num(site.ranking.scores.double().numpy())) for site in (one, other))
+    return 100 * (first - second) / max(1, len(first) - 1)
+
+
+def heads_difference(first: Analysis, second: Analysis, unit: Unit, names: Names) -> go.Figure:
+    """Layers × heads or value columns by their lead in the first analysis. A click gives x = head, y =
+    layer."""
+    rows = [
+        lead(one.attention[unit], other.attention[unit])
+        for one, other in zip(first.layers, second.layers, strict=True)
+    ]
+    shape = first.shape
+    each = shape.heads // shape.groups if unit != "value-column" else max(x.values for x in shape.layers)
+    what = "value column" if unit == "value-column" else "head"
+    title = f"How differently the two rank the {unit_words(unit)}"
+    label = "Value column" if unit == "value-column" else "Query head"
+    figure = difference_map(rows, max(map(len, rows)), names, what, title, label)
+    lines = [g * each - 0.5 for g in range(1, shape.groups)] if each > 1 else []
+    return figure.update_layout(shapes=[between_groups(x) for x in lines])
+
+
+def channels_difference(
+    first: Analysis, second: Analysis, names: Names, *, ordered: bool, bins: int = 128
+) -> go.Figure:
+    """Layers × binned channels by the mean lead in the first analysis, in its order or in place."""
+    rows = []
+    for one, other in zip(first.layers, second.layers, strict=True):
+        found = lead(one.mlp, other.mlp)
+        rows.append(found[one.mlp.ranking.order.numpy()] if ordered else found)
+    what = "around rank" if ordered else "around channel"
+    label = f"Channel rank by {safe(names[0])}" if ordered else "Channel"
+    title = "How differently the two rank the channels"
+    return difference_map(rows, bins, names, what, title, label)
+
+
+def difference_map(
+    rows: Sequence[np.ndarray], bins: int, names: Names, what: str, title: str, label: str
+) -> go.Figure:
+    """A map with colours to both sides of alike; what a narrower layer lacks counts as alike."""
+    size, total = max(map(len, rows)), len(rows)
+    edges = bin_edges(size, bins)
+    whole = np.zeros((total, size))
+    for i, row in enumerate(rows):
+        whole[i, : len(row)] = row
+    means = np.add.reduceat(whole, edges[:-1], axis=1) / np.diff(edges)
+    gaps = gap(max(len(edges) - 1, total))
+    one, other = (safe(name) for name in names)
+    figure = go.Figure(
+        go.Heatmap(
+            z=np.round(100 + 100 * np.clip(means / FAR, -1, 1)).astype(np.uint8),
+            x=((edges[:-1] + edges[1:] - 1) / 2).astype(np.float32),
+            y=np.arange(total, dtype=np.int16),
+            customdata=means.astype(np.float32),
+            meta={"value": "lead in per cent of all places"},
+            coloraxis="coloraxis",
+            xgap=gaps[0],
+            ygap=gaps[1],
+            hovertemplate=f"Layer %{{y}}, {what} %{{x:,.0f}}<br>%{{customdata:+.1f}} % of all places: "
+            f"above 0 it ranks higher by {one},<br>below 0 by {other}<extra></extra>",
+        )
+    )
+    few: dict[str, Any] = {"tickmode": "array", "tickvals": ticks(size, 16)} if size <= 40 else {"nticks": 6}
+    return laid_out(
+        figure,
+        title=title,
+        key=f"difference {total} {size}",
+        xaxis=axis(label, range=[-0.5, size - 0.5], tickformat=",d", **few),
+        yaxis=layer_axis(total),
+        margin=BESIDE_BAR,
+        coloraxis={
+            "colorscale": scale("diverging"),
+            "cmin": 0,
+            "cmax": 200,
+            "colorbar": colour_bar(
+                f"of all places; + higher by {one}", ("−50 %", "alike", "+50 %"), (0, 100, 200)
+            ),
+        },
+    )

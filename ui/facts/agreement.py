@@ -1,0 +1,163 @@
+"""How far two methods agree: rank correlation of their scores, and which units both would keep. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from slimllm.core.shapes import LayerShape, Unit
+from slimllm.core.types import Analysis, Plan, SiteAnalysis
+
+BOTH, ONLY_FIRST, ONLY_SECOND, NEITHER = range(4)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """How two choices of equally many units go together: `both` of the `kept` are the same, out of `all`."""
+
+    both: int
+    kept: int
+    all: int
+
+    @property
+    def share(self) -> float:
+        return self.both / self.kept
+
+    @property
+    def chance(self) -> float:
+        """The share that two blind choices would have in common."""
+        return self.kept / self.all
+
+
+@dataclass(frozen=True)
+class LayerAgreement:
+    """One layer: rank correlations (None where there is nothing to rank) and what is shared (None where
+    everything or nothing is kept)."""
+
+    heads: float | None
+    channels: float | None
+    shared_heads: Shared | None
+    shared_channels: Shared | None
+
+
+def ranks(values: np.ndarray) -> np.ndarray:
+    """The ranks (n,) from 0 up; equal values share the mean of their places."""
+    order = np.argsort(values, kind="stable")
+    sorted_values = values[order]
+    starts = np.flatnonzero(np.r_[True, sorted_values[1:] != sorted_values[:-1]])
+    ends = np.r_[starts[1:], len(values)]
+    found = np.empty(len(values))
+    found[order] = np.repeat((starts + ends - 1) / 2, ends - starts)
+    return found
+
+
+def spearman(one: np.ndarray, other: np.ndarray) -> float | None:
+    """Spearman's rank correlation of two score vectors (n,), −1 to 1; None where one ranks nothing."""
+    if len(one) != len(other) or len(one) < 2:
+        return None
+    a, b = (ranks(np.nan_to_num(np.asarray(x, dtype=np.float64))) for x in (one, other))
+    a, b = a - a.mean(), b - b.mean()
+    scale = math.sqrt(float(a @ a) * float(b @ b))
+    return float(a @ b) / scale if scale > 0 else None
+
+
+def common_unit(first: Analysis, second: Analysis, plan: Plan) -> Unit | None:
+    """The attention unit in which both methods can be compared, the plan's if possible; None if there is
+    none."""
+    one, other = first.layers[0].attention, second.layers[0].attention
+    if plan.unit in one and plan.unit in other:
+        return plan.unit
+    return next((unit for unit in one if unit in other), None)
+
+
+def attention_width(plan: Plan, index: int, layer: LayerShape, unit: Unit) -> int:
+    """The attention width that the plan leaves, as nearly as this unit allows."""
+    if plan.unit == unit:
+        return plan.heads[index]
+    steps = layer.steps(unit)
+    share = plan.heads[index] / layer.widest(plan.unit)
+    return layer.widest(unit) // steps * round(share * steps)
+
+
+def choice(site: SiteAnalysis, width: int, widest: int | None = None) -> np.ndarray:
+    """Which units (n,) the site keeps at this width."""
+    mask = np.zeros(len(site.ranking.scores), dtype=bool)
+    if width:
+        mask[site.ranking.kept(width, widest).numpy()] = True
+    return mask
+
+
+def sides(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """BOTH, ONLY_FIRST, ONLY_SECOND or NEITHER for every unit (n,) of two choices."""
+    return (NEITHER - 2 * one - other).astype(np.uint8)
+
+
+def sides_of_channels(first: Analysis, second: Analysis, plan: Plan, index: int) -> np.ndarray:
+    """Who keeps each channel (c,) of a layer at the plan's width."""
+    width = plan.channels[index]
+    return sides(choice(first.layers[index].mlp, width), choice(second.layers[index].mlp, width))
+
+
+def sides_of_heads(first: Analysis, second: Analysis, plan: Plan, index: int, unit: Unit) -> np.ndarray:
+    """Who keeps each head (H,) or value column (G·e,) of a layer at the plan's width."""
+    layer = first.shape.layers[index]
+    width, widest = attention_width(plan, index, layer, unit), layer.widest(unit)
+    one, other = (found.layers[index].attention[unit] for found in (first, second))
+    return sides(choice(one, width, widest), choice(other, width, widest))
+
+
+def shared(found: np.ndarray) -> Shared | None:
+    """What two choices have in common; None where all or nothing is kept."""
+    both = int((found == BOTH).sum())
+    kept = both + int((found == ONLY_FIRST).sum())
+    return Shared(both, kept, len(found)) if 0 < kept < len(found) else None
+
+
+def agreement(first: Analysis, second: Analysis, plan: Plan) -> list[LayerAgreement]:
+    """How far two analyses of one model agree in each layer, at the widths of the plan."""
+    unit = common_unit(first, second, plan)
+    found = []
+    for index, (one, other) in enumerate(zip(first.layers, second.layers, strict=True)):
+        heads, shared_heads = None, None
+        if unit is not None:
+            heads = spearman(
+                one.attention[unit].ranking.scores.numpy(), other.attention[unit].ranking.scores.numpy()
+            )
+            shared_heads = shared(sides_of_heads(first, second, plan, index, unit))
+        channels = spearman(one.mlp.ranking.scores.numpy(), other.mlp.ranking.scores.numpy())
+        found.append(
+            LayerAgreement(
+                heads, channels, shared_heads, shared(sides_of_channels(first, second, plan, index))
+            )
+        )
+    return found
+
+
+def sentence(names: tuple[str, str], layers: Sequence[LayerAgreement], units: str | None) -> str:
+    """What the agreement means, in plain words; `units` are what attention loses, None if that cannot be
+    compared."""
+    who = f"{names[0]} and {names[1]}"
+    said = []
+    for what, of in (
+        ("channels", [x.shared_channels for x in layers]),
+        (units, [x.shared_heads for x in layers]),
+    ):
+        if what is None:
+            said.append(f"What they take from attention cannot be compared: {who} cut different units of it.")
+            continue
+        known = [(i, x) for i, x in enumerate(of) if x is not None]
+        if not known:
+            said.append(f"This plan leaves nothing to choose among the {what}.")
+            continue
+        both, kept = (sum(getattr(x, name) for _, x in known) for name in ("both", "kept"))
+        blind = sum(x.kept * x.chance for _, x in known) / kept
+        least, worst = min(known, key=lambda pair: pair[1].share)
+        lowest = f"; least in layer {least}, on {worst.share:.0%}" if worst.share < 1 else ""
+        said.append(
+            f"{who if not said else 'They'} agree on {both / kept:.0%} of the {what} they keep "
+            f"(blind choices would share {blind:.0%}){lowest}."
+        )
+    return " ".join(said).replace("%", "\u00a0%")

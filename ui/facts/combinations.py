@@ -1,0 +1,190 @@
+"""What combines with a method: all choices, with the reason where one does not; plain words for the chosen
+ones. No Gradio."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from slimllm.core.types import Analysis, Calibration, Plan, Refusal
+from slimllm.methods.method_table import METHODS, Option, method, settings
+from slimllm.methods.recovery import RECOVERIES
+from slimllm.planning.allocation import ALLOCATIONS
+from slimllm.planning.plan_making import doubt, hindrance
+from ui.look.formatting import safe
+
+
+class Choice(NamedTuple):
+    """An entry of a list to choose from; `why` says why it cannot be taken, and is empty where it can."""
+
+    label: str
+    key: str
+    why: str = ""
+
+
+def possible(choices: Iterable[Choice]) -> list[str]:
+    """The keys that can be taken."""
+    return [choice.key for choice in choices if not choice.why]
+
+
+Source = tuple[str, tuple[tuple[str, Any], ...], Calibration]
+UNITS = {
+    "kv-group": "Whole KV groups",
+    "query-head": "Heads of every group",
+    "value-column": "Value columns of every head",
+}
+
+
+def source_of(made: Analysis | Plan) -> Source:
+    """The method, its options and the text that an analysis or a plan was made with."""
+    return made.method, tuple(sorted(settings(made.method, dict(made.options)).items())), made.calibration
+
+
+def comparable(one: Analysis, other: Analysis) -> bool:
+    """Whether two analyses differ in one thing only, the text or the method with its options."""
+    (*how, text), (*how_else, text_else) = source_of(one), source_of(other)
+    return (how == how_else) != (text == text_else)
+
+
+def recoveries_for(name: str) -> list[Choice]:
+    """All recoveries, with the reason where one does not combine with a method."""
+    row = method(name)
+    return [
+        Choice(recovery.title, key, row.alone if hindrance(name, key, row.allocation) else "")
+        for key, recovery in RECOVERIES.items()
+    ]
+
+
+def allocations_for(name: str) -> list[Choice]:
+    """All allocations, with the reason where one does not combine with a method."""
+    row = method(name)
+
+    def reason(key: str) -> str:
+        if not hindrance(name, row.recovery, key):
+            return ""
+        if row.allocations:
+            return f"{row.title} has its own"
+        return f"only with {' and '.join(METHODS[one].title for one in ALLOCATIONS[key].methods)}"
+
+    return [Choice(allocation.title, key, reason(key)) for key, allocation in ALLOCATIONS.items()]
+
+
+def units_for(analysis: Analysis) -> list[Choice]:
+    """All units of attention, with the reason where an analysis does not know one."""
+    known, row = tuple(analysis.layers[0].attention), METHODS[analysis.method]
+
+    def reason(unit: str) -> str:
+        if unit in known:
+            return ""
+        if unit == "value-column":
+            return f"only with {' and '.join(r.title for r in METHODS.values() if unit in r.units)}"
+        if unit not in analysis.shape.units:
+            return "no choice in this model"
+        return f"{row.title} is scored for {UNITS[known[0]].lower()}"
+
+    first = sorted(UNITS, key=lambda unit: known.index(unit) if unit in known else len(known))
+    return [Choice("Automatic", "auto"), *(Choice(UNITS[unit], unit, reason(unit)) for unit in first)]
+
+
+def left_out(name: str) -> list[str]:
+    """Sentences that say which recoveries and allocations do not combine with a method, and why; equal
+    reasons together."""
+    row = method(name)
+    reasons: dict[str, list[tuple[str, str]]] = {}
+    for key, recovery in RECOVERIES.items():
+        reason = hindrance(name, key, row.allocation)
+        reasons.setdefault(reason.replace(f" '{key}'", ""), []).append((recovery.title, reason))
+    for key, allocation in ALLOCATIONS.items():
+        reason = hindrance(name, row.recovery, key)
+        reasons.setdefault(reason.replace(f" '{key}'", ""), []).append((allocation.title, reason))
+    return [
+        f"{', '.join(title for title, _ in found)}: {found[0][1] if len(found) == 1 else reason}"
+        for reason, found in reasons.items()
+        if reason
+    ]
+
+
+def words_on_choices(plan: Plan, analysis: Analysis) -> str:
+    """The chosen recovery and allocation in a sentence each, what is doubtful about them, and what is left
+    out for this method; HTML."""
+    allocation = ALLOCATIONS.get(plan.allocation)
+    said = [
+        ("Recovery", f"{RECOVERIES[plan.recovery].title}. {RECOVERIES[plan.recovery].words}"),
+        (
+            "Where to cut",
+            f"{allocation.title}. {allocation.words}" if allocation else "By hand, fader by fader.",
+        ),
+    ]
+    if doubtful := doubt(analysis.shape, plan.recovery, analysis.tokens):
+        said.append(("Too little text", doubtful))
+    out = left_out(analysis.method)
+    rest = (
+        f"<dt>Does not combine</dt><dd>{'<br>'.join(safe(sentence) for sentence in out)}</dd>" if out else ""
+    )
+    rows = "".join(f"<dt>{term}</dt><dd>{safe(words)}</dd>" for term, words in said)
+    return f'<dl class="said">{rows}{rest}</dl>'
+
+
+def carried(plan: Plan | None, name: str) -> tuple[str | None, str | None, str]:
+    """(recovery, allocation, a sentence): what the user chose for the present plan, as far as it combines
+    with this method; None stands for the method's own, and the sentence says what had to be given up."""
+    if plan is None:
+        return None, None, ""
+    row, old = method(name), method(plan.method)
+    same = plan.method == name
+    recovery = plan.recovery if same or plan.recovery != old.recovery else None
+    allocation = plan.allocation if same or plan.allocation != old.allocation else None
+    if allocation not in ALLOCATIONS:  # by hand
+        allocation = None
+    said = []
+    if recovery and (reason := hindrance(name, recovery, row.allocation)):
+        said.append(f"{reason} Its own recovery is used instead: {RECOVERIES[row.recovery].title}.")
+        recovery = None
+    if allocation and (reason := hindrance(name, row.recovery, allocation)):
+        said.append(f"{reason} Its own allocation is used instead: {ALLOCATIONS[row.allocation].title}.")
+        allocation = None
+    return recovery, allocation, " ".join(said)
+
+
+# A method's options -----------------------------------------------------------------------------------------
+
+
+def all_options() -> list[tuple[str, Option]]:
+    """(method, option) for every option of every method, in the order of the table."""
+    return [(name, option) for name, row in METHODS.items() for option in row.options]
+
+
+def options_of(name: str, values: Iterable[Any]) -> dict[str, Any]:
+    """The options of one method among the values of `all_options`; what a number box gives is checked."""
+    found: dict[str, Any] = {}
+    for (owner, option), value in zip(all_options(), values, strict=True):
+        if owner == name:
+            found[option.name] = checked(option, value)
+    return found
+
+
+def checked(option: Option, value: Any) -> Any:
+    """The value as the option's kind; a `Refusal` that names it otherwise."""
+    if isinstance(option.default, bool):
+        return bool(value)
+    whole = isinstance(option.default, int)
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not option.low <= value <= option.high
+    ):
+        raise Refusal(f"{label_of(option)} must be a number from {option.low:g} to {option.high:g}.")
+    if whole and value != int(value):
+        raise Refusal(f"{label_of(option)} must be a whole number.")
+    return int(value) if whole else float(value)
+
+
+def label_of(option: Option) -> str:
+    return option.name.replace("_", " ").capitalize()
+
+
+def for_ratio(name: str, ratio: float) -> Mapping[str, Any]:
+    """The options with which a method is tried at a ratio: one that is trained towards a size is told it."""
+    row = method(name)
+    goal = next((o for o in row.options if o.name == "target"), None) if row.learns else None
+    return {} if goal is None else {goal.name: min(max(float(ratio), goal.low), goal.high)}

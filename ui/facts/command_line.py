@@ -1,0 +1,80 @@
+"""The command line that makes a run again. Text out."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+
+from slimllm.core.types import Analysis, Plan, Refusal
+from slimllm.planning.plan_making import make_plan
+from slimllm.pruning import finetuning
+from ui.facts.runs import Run
+
+
+def rules_of(analysis: Analysis, plan: Plan) -> str:
+    """Whether a plan's rules alone lead to it: "free", "same" where every layer is to be equally wide, ""
+    where it was made by hand or has pins, which the command line does not know."""
+    if plan.allocation == "hand" or plan.protected or plan.forced:
+        return ""
+    for name in ("free", "same"):
+        try:
+            made = make_plan(
+                analysis,
+                plan.ratio_requested,
+                allocation=plan.allocation,
+                recovery=plan.recovery,
+                unit=plan.unit,
+                align=plan.align,
+                count=plan.count,
+                same_width=name == "same",
+            )
+        except Refusal:
+            continue
+        if dataclasses.replace(made, versions=plan.versions, fingerprints=plan.fingerprints) == plan:
+            return name
+    return ""
+
+
+def plan_name(run: Run) -> str:
+    """The name of the plan file that a run is downloaded with."""
+    return f"plan-run{run.number}.json"
+
+
+def command_line(run: Run) -> str:
+    """The commands, one per line, that make the run's checkpoint again: by its rules where they alone lead to
+    its plan, else from its plan file; then its fine-tunings."""
+    tier = (run.exported or {}).get("tier")
+    # native comes by itself where it can, and would change the plan if asked for
+    stored = ["--export", tier] if tier in ("shim", "padded", "gguf") else []
+    last = len(run.tunings)
+    folders = [f"out/run{run.number}{'' if i == last else f'-step{i + 1}'}" for i in range(last + 1)]
+    words = ["python", "-m", "slimllm", "prune", "--model", run.plan.model]
+    words += rule_words(run.plan, run.rules == "same") if run.rules else ["--plan", plan_name(run)]
+    words += ["--dtype", run.dtype] if run.dtype and not run.as_source else []
+    lines = [shlex.join([*words, *([] if last else stored), "--out", folders[0]])]
+    for i, wanted in enumerate(run.tunings, 1):
+        line = finetuning.command(wanted, folders[i - 1]).removesuffix("DIR") + folders[i]
+        lines.append(" ".join([line, *(stored if i == last else [])]))
+    return "\n".join(lines)
+
+
+def rule_words(plan: Plan, same: bool) -> list[str]:
+    """The rules of a plan as arguments; all are named, so that other defaults change nothing."""
+    read = plan.calibration
+    words = {
+        "--ratio": plan.ratio_requested,
+        "--method": plan.method,
+        "--recovery": plan.recovery,
+        "--allocation": plan.allocation,
+        "--unit": plan.unit,
+        "--align": plan.align,
+        "--count": plan.count,
+        "--text": read.text,
+        "--samples": read.samples,
+        "--length": read.length,
+        "--seed": read.seed,
+    }
+    found = [str(word) for pair in words.items() for word in pair]
+    for name, value in plan.options:
+        found += ["--option", f"{name}={value if not isinstance(value, bool) else 'on' if value else 'off'}"]
+    return [*found, "--same-width"] if same else found

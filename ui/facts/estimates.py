@@ -1,0 +1,99 @@
+"""How long an analysis will take on this machine, from rates that are measured when a model is loaded. No
+Gradio."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from slimllm.analysis import sensitivity
+from slimllm.core.types import Calibration
+from slimllm.methods import ddp, learned_scores
+from slimllm.methods.method_table import method
+from slimllm.models.loading import Subject
+
+SIDE = 512  # of the matrices whose factorisation and product are timed
+LAYER_UNITS = 5.0  # times that such work takes for a layer of SIDE channels: scores, curves and recoveries
+LAYER_FIXED = 0.08  # seconds of a layer beside
+BACKWARD = 2.0  # a backward pass, in forward passes
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What this machine does with a model: tokens read per second, seconds that the model's head takes for a
+    token, and seconds that a factorisation and a product of SIDE × SIDE matrices take in float64."""
+
+    reading: float = 1.0
+    head: float = 0.0
+    arithmetic: float = 0.0
+
+
+def measure_rates(subject: Subject, reading: float) -> Rates:
+    """The rates of this machine with a model that reads so many tokens per second; takes a moment."""
+    head, tokens = sensitivity.Head(subject), 32
+    stream = torch.zeros(1, tokens, subject.shape.hidden, dtype=subject.dtype, device=subject.device)
+    square = torch.eye(SIDE, dtype=torch.float64)
+    return Rates(
+        reading,
+        time_work(lambda: head.answers(stream)) / tokens,
+        time_work(lambda: torch.linalg.cholesky(square) @ square),
+    )
+
+
+def time_work(work: Callable[[], object]) -> float:
+    """Seconds of the quickest of three times, after one that warms up."""
+    times = []
+    for _ in range(4):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
+
+
+def analysis_tokens(calibration: Calibration) -> int:
+    """The tokens that an analysis reads."""
+    return calibration.samples * calibration.length
+
+
+def analysis_seconds(
+    subject: Subject, rates: Rates, calibration: Calibration, name: str, options: Mapping[str, Any]
+) -> float:
+    """Seconds that an analysis by this method takes, roughly, all of its parts together."""
+    layers, row = subject.shape.layers, method(name)
+    units = sum(LAYER_UNITS * (layer.channels / SIDE) ** 3 for layer in layers)
+    seconds = 1.5 * analysis_tokens(calibration) / rates.reading
+    seconds += LAYER_FIXED * len(layers) + units * rates.arithmetic
+    if row.probes:
+        seconds += probing_seconds(len(layers), rates, calibration)
+    if row.learns == "taylor":
+        read = min(calibration.samples, learned_scores.TAYLOR_SAMPLES)
+        read *= min(calibration.length, learned_scores.TAYLOR_LENGTH)
+        seconds += read * (1 + BACKWARD) / rates.reading
+    if row.learns == "gates":
+        steps = int(options.get("steps", next(o.default for o in row.options if o.name == "steps")))
+        seconds += training_seconds(steps, rates)
+    return seconds
+
+
+def probing_seconds(layers: int, rates: Rates, calibration: Calibration) -> float:
+    """Seconds that probing takes: both sites of every layer are damaged in turn, and a few windows are read
+    from there to the end, where the head answers."""
+    tokens = min(calibration.samples, sensitivity.WINDOWS) * min(calibration.length, sensitivity.WINDOW)
+    passes = layers + 2  # Σ over both sites of (layers − i) / layers, and the dense pass before
+    return tokens * (passes / rates.reading + (2 * layers + 1) * rates.head)
+
+
+def training_seconds(steps: int, rates: Rates) -> float:
+    """Seconds that so many steps of training gates take: each reads its tokens twice and goes back once."""
+    return steps * ddp.Training.tokens_per_step * (3 + BACKWARD) / rates.reading
+
+
+def analysis_bytes(subject: Subject, calibration: Calibration) -> float:
+    """Bytes that an analysis takes beyond the model, roughly."""
+    shape = subject.shape
+    widest = max(layer.channels for layer in shape.layers)
+    return 4 * analysis_tokens(calibration) * shape.hidden * 2 + 8 * 6 * widest**2

@@ -1,0 +1,104 @@
+"""What pins on single heads do to the other heads of their KV groups: attention loses whole groups, or
+equally many heads of each. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from slimllm.core.shapes import LayerShape, Shape
+from slimllm.core.types import Plan
+from slimllm.planning.budget import pinned_units
+from slimllm.planning.locks import name_layers
+
+
+@dataclass(frozen=True)
+class PinEffects:
+    """What the pins of one layer do beyond what they name: heads that go because their KV group goes, heads
+    that stay because it stays, and heads that were forced out in vain because one of their group is
+    protected."""
+
+    layer: int
+    going: tuple[int, ...] = ()
+    staying: tuple[int, ...] = ()
+    in_vain: tuple[int, ...] = ()
+
+
+def find_effects(plan: Plan, layer: LayerShape, index: int) -> PinEffects:
+    """The effects in one layer; none where attention does not lose whole groups, or where the layer goes."""
+    each = layer.heads // layer.groups
+    protected, forced = (pinned_units(pins, index, "attention") for pins in (plan.protected, plan.forced))
+    if plan.unit != "kv-group" or each == 1 or not plan.heads[index]:
+        return PinEffects(index)
+    saved = {head // each for head in protected}
+    gone = {head // each for head in forced} - saved
+
+    def members(groups: set[int]) -> set[int]:
+        return {group * each + i for group in groups for i in range(each)}
+
+    return PinEffects(
+        index,
+        tuple(sorted(members(gone) - forced)),
+        tuple(sorted(members(saved) - protected - forced)),
+        tuple(sorted((members(saved) & forced) - protected)),
+    )
+
+
+def tell_effects(plan: Plan, shape: Shape) -> str:
+    """What the pins do beyond what they name, in plain sentences; empty where they do nothing more."""
+    if plan.unit == "query-head":
+        return tell_equal_heads(plan, shape)
+    found = [find_effects(plan, layer, i) for i, layer in enumerate(shape.layers)]
+    said = [
+        tell_heads([(f.layer, f.going) for f in found], "go", "goes", "the same KV group"),
+        tell_heads([(f.layer, f.staying) for f in found], "stay", "stays", "the same KV group"),
+    ]
+    vain = [f.layer for f in found if f.in_vain]
+    if vain:
+        said.append(
+            f"{name_layers(vain)}: a forced-out head stays where another head of its KV group is protected."
+        )
+    return " ".join(s for s in (*said, tell_last_group(plan, shape)) if s)
+
+
+def tell_heads(found: list[tuple[int, tuple[int, ...]]], many: str, one: str, why: str) -> str:
+    """Which heads go, or stay, with others of their group."""
+    hit = [(layer, heads) for layer, heads in found if heads]
+    if not hit:
+        return ""
+    total = sum(len(heads) for _, heads in hit)
+    if len(hit) > 1:
+        return f"{total:,} more heads in {len(hit)} layers {many} too, because they belong to {why}s."
+    layer, heads = hit[0]
+    named = [str(head) for head in heads]
+    words = f"head {named[0]}" if total == 1 else f"heads {', '.join(named[:-1])} and {named[-1]}"
+    verb, belongs = (one, "it belongs") if total == 1 else (many, "they belong")
+    return f"In layer {layer}, {words} {verb} too, because {belongs} to {why}."
+
+
+def tell_last_group(plan: Plan, shape: Shape) -> str:
+    """Which layers keep a group although all their heads are forced out."""
+    layers = [
+        i
+        for i, layer in enumerate(shape.layers)
+        if plan.unit == "kv-group"
+        and plan.heads[i]
+        and len(pinned_units(plan.forced, i, "attention") - pinned_units(plan.protected, i, "attention"))
+        == layer.heads
+    ]
+    if not layers:
+        return ""
+    return (
+        f"{name_layers(layers)}: attention keeps at least one KV group unless the whole layer is forced out."
+    )
+
+
+def tell_equal_heads(plan: Plan, shape: Shape) -> str:
+    """That every group of a layer keeps equally many heads, where single heads are pinned."""
+    layers = []
+    for i, layer in enumerate(shape.layers):
+        pins = (pinned_units(which, i, "attention") for which in (plan.protected, plan.forced))
+        if layer.groups > 1 and plan.heads[i] and any(0 < len(units) < layer.heads for units in pins):
+            layers.append(i)
+    if not layers:
+        return ""
+    return f"{name_layers(layers)}: every KV group keeps equally many heads, so the other groups follow."

@@ -1,0 +1,225 @@
+"""Finished comparisons: their plan and figures, and what else is kept of them; as JSON and back. No
+weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from slimllm.core.fingerprints import is_other
+from slimllm.core.typed import typed
+from slimllm.core.types import Calibration, Plan
+from slimllm.planning.plan_json import plan_from_text, plan_to_dict
+from slimllm.pruning.finetuning import Tuning
+from ui.facts.findings import Found
+from ui.facts.run_maps import Portrait, portrait_from_dict, portrait_to_dict
+
+FORMAT = 1
+LABELS = {
+    "dense": "Dense",
+    "pruned": "Pruned",
+    "recovered": "Pruned + recovery",
+    "tuned": "Fine-tuned",
+}
+NAMES = ("dense", "pruned", "recovered")  # the models of a comparison; tuning comes after it
+
+
+def best_name(known: Container[str]) -> str:
+    """Of these models the one that a plan stands for: fine-tuned, with the plan's recovery, or bare."""
+    return next((name for name in ("tuned", "recovered") if name in known), "pruned")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How perplexity is measured: text, window length, at most how many tokens, and the token that the
+    model's tokenizer puts in front of every window, if any."""
+
+    text: str = "encyclopedia"
+    window: int = 128
+    limit: int = 8192
+    begins_with: str = ""
+
+    def begun(self, begins_with: str) -> Protocol:
+        """The same for a model whose tokenizer begins texts with this token."""
+        return dataclasses.replace(self, begins_with=begins_with)
+
+    tokens: str = ""
+
+    def is_like(self, other: Protocol) -> bool:
+        """Whether the other measures the same, as far as it is known."""
+        mine, theirs = (dataclasses.replace(one, tokens="") for one in (self, other))
+        return mine == theirs and (self.tokens == other.tokens or not (self.tokens and other.tokens))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a comparison is to measure and answer."""
+
+    protocol: Protocol = Protocol()
+    prompts: tuple[str, ...] = ()
+    new_tokens: int = 48
+    temperature: float = 0.0
+    seed: int = 0
+    offline: bool = False
+
+    def begun(self, begins_with: str) -> Asked:
+        """The same for a model whose tokenizer begins texts with this token."""
+        return dataclasses.replace(self, protocol=self.protocol.begun(begins_with))
+
+
+@dataclass(frozen=True)
+class Column:
+    """The figures of one model of a comparison. Errors are means over layers, relative squared; `held_out`
+    says that they were told on text that was not learned, as those of earlier versions were not.
+
+    `losses` are the mean losses of stretches of the measured text, `writing_rounds` the speed of every round.
+    """
+
+    parameters: int
+    bytes: int
+    perplexity: float | None = None
+    tokens: int = 0
+    tokens_per_second: float | None = None
+    error_predicted: float | None = None
+    error_measured: float | None = None
+    held_out: bool = False
+    losses: tuple[float, ...] = ()
+    writing_rounds: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Run:
+    """One comparison: the plan, the protocol, the columns by name, the run it started from, what was
+    exported.
+
+    `told` says how the plan differs from that run's, or what else was done to it; `tunings` how its model was
+    fine-tuned after pruning, one after the other. `rules` says whether the plan's rules alone lead to it
+    ("free", or "same" with the same width everywhere) or not (""). `dtype` is that of the model, which its
+    exports have, too, unless they keep that of the source (`as_source`); `answers` are the prompts with the
+    answers by column, `portrait` the maps of the analysis, `found` what else was asked of its models. `note`
+    and `pinned` are the person's.
+    """
+
+    number: int
+    made: str
+    plan: Plan
+    protocol: Protocol
+    columns: Mapping[str, Column]
+    parent: int | None = None
+    errors: tuple[tuple[float, float], ...] = ()
+    exported: Mapping[str, Any] | None = None
+    told: str = ""
+    tunings: tuple[Tuning, ...] = ()
+    rules: str = ""
+    dtype: str = ""
+    as_source: bool = False
+    answers: tuple[tuple[str, Mapping[str, str]], ...] = ()
+    portrait: Portrait | None = None
+    found: Found | None = None
+    note: str = ""
+    pinned: bool = False
+
+    @property
+    def best_name(self) -> str:
+        """The name of the column that the run stands for."""
+        return best_name(self.columns)
+
+    @property
+    def best(self) -> Column:
+        """The column that the run stands for."""
+        return self.columns[self.best_name]
+
+    @property
+    def smaller(self) -> float:
+        """The share of all parameters that is gone."""
+        return 1 - self.best.parameters / self.columns["dense"].parameters
+
+    @property
+    def name(self) -> str:
+        return f"Run {self.number}"
+
+    def is_like(self, other: Run) -> bool:
+        """Whether both are of the same model, and perplexity was measured in the same way."""
+        same = self.plan.model == other.plan.model
+        mine, theirs = dict(self.plan.fingerprints), dict(other.plan.fingerprints)
+        return same and not is_other(mine, theirs, "weights") and self.protocol.is_like(other.protocol)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What several methods are compared on: the size, the text they read, how they are measured."""
+
+    ratio: float
+    count: str
+    calibration: Calibration
+    protocol: Protocol
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One of several methods on one budget: its plan and figures, or why there are none. `present` says that
+    it is the plan of the Tune tab, not a method's own."""
+
+    method: str
+    budget: Budget
+    dense: Column
+    plan: Plan | None = None
+    column: Column | None = None
+    seconds: float = 0.0
+    present: bool = False
+    refusal: str = ""
+
+    @property
+    def place(self) -> tuple[str, bool, Budget]:
+        """What a later entry of the same kind takes the row of."""
+        return "" if self.present else self.method, self.present, self.budget
+
+    @property
+    def excess(self) -> float | None:
+        """ln of perplexity over the dense model's: the loss per token that pruning added."""
+        mine, dense = self.column.perplexity if self.column else None, self.dense.perplexity
+        return math.log(mine / dense) if mine and dense and math.isfinite(mine) else None
+
+
+PLAIN = ("number", "made", "parent", "exported", "told", "rules", "dtype", "as_source", "note", "pinned")
+
+
+def run_to_dict(run: Run) -> dict[str, Any]:
+    """The run as JSON-able data."""
+    return {
+        "format": FORMAT,
+        **{name: getattr(run, name) for name in PLAIN},
+        "plan": plan_to_dict(run.plan),
+        "protocol": dataclasses.asdict(run.protocol),
+        "columns": {name: dataclasses.asdict(column) for name, column in run.columns.items()},
+        "errors": [list(pair) for pair in run.errors],
+        "tunings": [dataclasses.asdict(tuning) for tuning in run.tunings],
+        "answers": [[prompt, dict(texts)] for prompt, texts in run.answers],
+        "portrait": None if run.portrait is None else portrait_to_dict(run.portrait),
+        "found": None if run.found is None else dataclasses.asdict(run.found),
+    }
+
+
+def run_from_dict(data: Mapping[str, Any]) -> Run:
+    """The run in JSON data; raises what the data provokes where it is malformed."""
+    if data["format"] != FORMAT:
+        raise ValueError("another format")
+    portrait, found = data.get("portrait"), data.get("found")
+    columns = {name: typed(Column, data["columns"][name]) for name in LABELS if name in data["columns"]}
+    if "dense" not in columns or len(columns) < 2:
+        raise ValueError("no figures")
+    return Run(
+        **{name: data[name] for name in PLAIN if name in data},
+        plan=plan_from_text(json.dumps(data["plan"])),
+        protocol=Protocol(**data["protocol"]),
+        columns=columns,
+        errors=tuple((float(p), float(m)) for p, m in data["errors"]),
+        tunings=tuple(Tuning(**settings) for settings in data.get("tunings", ())),
+        answers=tuple((str(prompt), dict(texts)) for prompt, texts in data.get("answers", ())),
+        portrait=None if portrait is None else portrait_from_dict(portrait),
+        found=None if found is None else typed(Found, found),
+    )

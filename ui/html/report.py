@@ -1,0 +1,204 @@
+"""A run as one HTML page that needs nothing else: no network, no other file. Text in, text out."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+from slimllm.methods.recovery import RECOVERIES
+from slimllm.planning.plan_json import plan_text
+from ui.charts.chart_style import COLOUR
+from ui.facts.command_line import command_line, plan_name
+from ui.facts.runs import LABELS, Run
+from ui.facts.verdicts import on_layers
+from ui.html.runs_table import came_from, when
+from ui.html.svg import Series, key_of, layers_chart, map_of
+from ui.html.tables import table_of, verdict
+from ui.look.formatting import dropped, dropped_layers, method_title, safe, share, unit_words
+from ui.look.theme import PALETTE, SCRIPTS, STYLES, variables
+from ui.session.session import Comparison
+from ui.tabs.compare.passage_panel import passage_html
+from ui.tabs.compare.topics_panel import topics_html
+from ui.tabs.history.run_findings import judged
+
+# The script of the passage on the page, given the passage of the report.
+SAYS = f"""
+for (const element of document.querySelectorAll('#passage')) {{
+{(SCRIPTS / "passage.js").read_text(encoding="utf-8")}
+}}
+"""
+BAR = COLOUR["sequential"][2]
+# The browser itself refuses whatever is not in this file.
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+
+
+def page(run: Run) -> str:
+    """The report: verdict, figures, maps, layers, answers, and how to make it again."""
+    title = f"{run.name}: {Path(run.plan.model).name}, {share(run.smaller)} smaller"
+    sheets = ((STYLES / name).read_text(encoding="utf-8") for name in ("found.css", "report.css"))
+    style = variables(":root", PALETTE["light"]) + "".join(sheets)
+    script = (SCRIPTS / "report.js").read_text(encoding="utf-8") + SAYS
+    parts = (heading(run, title), figures(run), maps(run), layers(run), answers(run), *found(run), again(run))
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        f"<title>{safe(title)}</title><style>{style}</style></head>"
+        f'<body><main>{"".join(parts)}</main><div id="tip" hidden></div>'
+        f"<script>{script}</script></body></html>"
+    )
+
+
+def section(name: str, title: str, body: str) -> str:
+    return f'<section id="{name}"><h2>{safe(title)}</h2>{body}</section>'
+
+
+def facts(rows: dict[str, str]) -> str:
+    """Names and values as a list; empty values are left out."""
+    shown = ((name, value) for name, value in rows.items() if value)
+    return f"<dl>{''.join(f'<div><dt>{safe(n)}</dt><dd>{safe(v)}</dd></div>' for n, v in shown)}</dl>"
+
+
+def heading(run: Run, title: str) -> str:
+    """What it is, in one sentence, and where it came from."""
+    plan = run.plan
+    told = verdict(Comparison(plan, run.protocol, dict(run.columns)))
+    read = plan.calibration
+    rows = {
+        "Made": when(run.made),
+        "Plan": came_from(run),
+        "Method": method_title(plan.method),
+        "Recovery": RECOVERIES[plan.recovery].title,
+        "Has read": f"{read.samples * read.length:,} tokens of {read.text}",
+        "Note": run.note,
+    }
+    return f"<header><h1>{safe(title)}</h1>{told}{facts(rows)}</header>"
+
+
+def figures(run: Run) -> str:
+    table = table_of(dict(run.columns), run.protocol, run.plan.recovery)
+    return section("figures", "What it cost and what it saved", table)
+
+
+def maps(run: Run) -> str:
+    """The maps of heads and channels, with what was removed."""
+    portrait, plan = run.portrait, run.plan
+    if portrait is None:
+        return section("maps", "Where it was cut", "<p>The maps of this run were not kept.</p>")
+    groups = plan.widths[0][1]
+    unit = "value column" if plan.unit == "value-column" else "head"
+    apart = (
+        groups if len({width[1] for width in plan.widths}) == 1 and groups < portrait.attention.units else 0
+    )
+    body = (
+        "<p>Every row is a layer. The darker, the more it matters; what was removed is brown.</p>"
+        f"<h3>{unit_words(plan.unit).capitalize()} of the attention</h3>{key_of('best')}"
+        f"{map_of(portrait.attention, unit, 'best', apart)}"
+        f"<h3>Channels of the MLP</h3>{key_of('median')}{map_of(portrait.mlp, 'channel', 'median')}"
+    )
+    return section("maps", "Where it was cut", body)
+
+
+def layers(run: Run) -> str:
+    """Every layer: how alike its ends are, what it keeps, how far it moved."""
+    plan, body = run.plan, ""
+    if run.portrait is not None:
+        cosine = Series("cosine of input and output", run.portrait.cosine, "bars", BAR, "{:.3f}")
+        body += "<h3>How alike the input and the output of each layer are</h3>" + layers_chart(
+            [cosine], "Cosine"
+        )
+    channels = [100 * c / w[2] for c, w in zip(plan.channels, plan.widths, strict=True)]
+    kept = [Series("channels kept", channels, "steps", COLOUR["accent"], "{:.1f} %")]
+    if plan.unit != "value-column":
+        heads = [100 * h / w[0] for h, w in zip(plan.heads, plan.widths, strict=True)]
+        kept.append(Series("heads kept", heads, "steps", COLOUR["second"], "{:.1f} %"))
+    body += f"<h3>What each layer keeps</h3>{layers_chart(kept, 'Kept, %')}"
+    if run.errors:
+        predicted, measured = ([100 * e[i] for e in run.errors] for i in (0, 1))
+        errors = [
+            Series("error measured", measured, "bars", BAR, "{:.3g} %"),
+            Series("error predicted", predicted, "dots", COLOUR["second"], "{:.3g} %"),
+        ]
+        body += f"<h3>How far each layer’s output moved</h3>{layers_chart(errors, 'Error, %')}"
+        body += f'<p class="foot">{safe(on_layers(run.errors, run.best.held_out))}</p>'
+    table = f"<details><summary>All layers as a table</summary>{layers_table(run)}</details>"
+    link = download(layers_csv(run), "text/csv", f"layers-run{run.number}.csv", "Download as CSV")
+    return section(
+        "layers", "Layer by layer", f"<p>{safe(dropped_layers(plan))}</p>{body}{table}<p>{link}</p>"
+    )
+
+
+def rows_of(run: Run) -> list[tuple[int, int, int, int, int, str, str]]:
+    """Per layer: its number, units kept and dense (0 where unknown), channels kept and dense, both errors."""
+    plan, found = run.plan, []
+    for i, (heads, channels, dense) in enumerate(zip(plan.heads, plan.channels, plan.widths, strict=True)):
+        errors = [f"{e:.6g}" for e in run.errors[i]] if i < len(run.errors) else ["", ""]
+        whole = 0 if plan.unit == "value-column" else dense[0]
+        found.append((i, heads, whole, channels, dense[2], errors[0], errors[1]))
+    return found
+
+
+def layers_table(run: Run) -> str:
+    units = unit_words(run.plan.unit).capitalize()
+    body = ""
+    for i, heads, whole, channels, dense, predicted, measured in rows_of(run):
+        part = f" of {whole}" if whole else " in each head"
+        kept = f"<td>{heads}{part}</td><td>{channels:,} of {dense:,}</td>"
+        if dropped(run.plan, i):
+            kept = '<td colspan="2">dropped whole</td>'
+        errors = "".join(f"<td>{share(float(e)) if e else '–'}</td>" for e in (predicted, measured))
+        body += f'<tr><th scope="row">{i}</th>{kept}{errors}</tr>'
+    names = ("Layer", f"{units} kept", "Channels kept", "Error predicted", "Error measured")
+    head = "".join(f'<th scope="col">{name}</th>' for name in names)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def layers_csv(run: Run) -> str:
+    names = "layer,heads_kept,heads,channels_kept,channels,error_predicted,error_measured"
+    return "\n".join([names, *(",".join(map(str, row)) for row in rows_of(run))]) + "\n"
+
+
+def answers(run: Run) -> str:
+    """What the models wrote after the same prompts."""
+    if not run.answers:
+        return section("answers", "What they write", "<p>No prompts were answered in this run.</p>")
+    body = ""
+    for prompt, texts in run.answers:
+        cells = "".join(
+            f"<div><h4>{LABELS[name]}</h4><p>{safe(texts[name].strip()) or '–'}</p></div>"
+            for name in LABELS
+            if name in texts
+        )
+        body += f'<h3 class="prompt">“{safe(prompt)} …”</h3><div class="answers">{cells}</div>'
+    return section("answers", "What they write", body)
+
+
+def found(run: Run) -> list[str]:
+    """Where it broke and what it forgot, as far as that was asked."""
+    parts: list[str] = []
+    if run.found is not None and run.found.passage is not None:
+        passage = passage_html(run.found.passage, judged(run.found.passage))
+        parts.append(section("passage", "Where it broke", passage))
+    if run.found is not None and run.found.topics:
+        parts.append(section("topics", "What it forgot", topics_html(run.found)))
+    return parts
+
+
+def again(run: Run) -> str:
+    """The command, the plan and the versions."""
+    plan, text = run.plan, plan_text(run.plan)
+    name = plan_name(run)
+    how = "It follows from the rules alone." if run.rules else f"It needs the plan file {name} beside it."
+    rows = {**dict(plan.versions), "Data type": run.dtype, "Seed": str(plan.seed)}
+    body = (
+        f"<p>{safe(how)}</p><pre>{safe(command_line(run))}</pre>"
+        f"<p>{download(text, 'application/json', name, f'Download {name}')}</p>{facts(rows)}"
+        f"<details><summary>The plan</summary><pre>{safe(text)}</pre></details>"
+    )
+    return section("again", "Make it again", body)
+
+
+def download(text: str, kind: str, name: str, label: str) -> str:
+    """A link that saves a text that is in the page itself."""
+    data = base64.b64encode(text.encode()).decode()
+    return f'<a download="{safe(name)}" href="data:{kind};base64,{data}">{safe(label)}</a>'

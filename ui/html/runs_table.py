@@ -1,0 +1,107 @@
+"""The runs as an HTML table, and what was deleted as a line of buttons. Text out, no Gradio."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from slimllm.methods.recovery import RECOVERIES
+from ui.facts.runs import Run
+from ui.look.formatting import change, count, figure, method_title, safe, share
+
+# What both raise: the button's `data-do` as an event, with the run's number; a click beside the buttons of a
+# row chooses it, but one on a word that the glossary explains.
+PRESS = """
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('button[data-do]');
+  const row = event.target.closest('[data-run]');
+  if (!row || event.target.closest('.term')) return;
+  const names = {choose: 'choose', pin: 'pin', back: 'back'};
+  trigger(names[button?.dataset.do ?? 'choose'], {run: Number(row.dataset.run)});
+});
+"""
+HEADINGS = ("Pinned", "Run", "Smaller", "Perplexity", "How", "What changed", "When")
+
+
+def in_order(runs: Sequence[Run]) -> list[Run]:
+    """Pinned runs first, and the newest first among them and among the others."""
+    return sorted(runs, key=lambda run: (not run.pinned, -run.number))
+
+
+def runs_table(runs: Sequence[Run], chosen: int | None) -> str:
+    """One row per run; the chosen one is marked."""
+    several = len({run.plan.model for run in runs}) > 1
+    head = "".join(
+        f'<th scope="col">{name if name != "Pinned" else f"<span>{name}</span>"}</th>' for name in HEADINGS
+    )
+    body = "".join(row_of(run, run.number == chosen, several) for run in in_order(runs))
+    return (
+        f'<div class="wide runs"><table><caption>All runs, pinned ones first</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def row_of(run: Run, chosen: bool, several: bool = False) -> str:
+    """One run as a row; with `several` it says of which model."""
+    best, dense = run.best, run.columns["dense"]
+    measured = best.perplexity is not None
+    said = figure(best.perplexity or 0.0) if measured else "–"
+    worse = change(best.perplexity or 0.0, dense.perplexity or 0.0) if measured else ""
+    model = Path(run.plan.model).name if several else ""
+    under = " · ".join(part for part in (model, run.note) if part)
+    star = "★" if run.pinned else "☆"
+    here = ' aria-current="true"' if chosen else ""
+    cells = (
+        f"{share(run.smaller)}<small>{count(best.parameters)}</small>",
+        f"{said}<small>{worse}</small>",
+        f"{safe(method_title(run.plan.method))}<small>{safe(RECOVERIES[run.plan.recovery].title)}</small>",
+        f"<span>{safe(came_from(run))}</span>",
+        safe(when(run.made)),
+    )
+    return (
+        f'<tr data-run="{run.number}"{here}>'
+        f'<td><button type="button" data-do="pin" aria-pressed="{str(run.pinned).lower()}" '
+        f'aria-label="Pin {run.name}" title="Pinned runs stay on top">{star}</button></td>'
+        f'<th scope="row"><button type="button" data-do="choose">{run.name}</button>'
+        f"<small>{safe(under)}</small></th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+    )
+
+
+def came_from(run: Run) -> str:
+    """Where a run's plan came from, in words."""
+    if run.parent is None:
+        return "a fresh start"
+    return f"from Run {run.parent}: {run.told}" if run.told else f"from Run {run.parent}"
+
+
+def when(made: str) -> str:
+    """A time as 26 Nov, 14:05; the year where it is another one."""
+    try:
+        time = datetime.fromisoformat(made)
+    except ValueError:
+        return made[:16]
+    year = f" {time.year}" if time.year != datetime.now().year else ""
+    return f"{time.day} {time:%b}{year}, {time:%H:%M}"
+
+
+def deleted_line(numbers: Sequence[int]) -> str:
+    """What was deleted, the latest first, each with a button that brings it back."""
+    if not numbers:
+        return ""
+    buttons = "".join(
+        f'<span data-run="{number}"><button type="button" data-do="back" '
+        f'aria-label="Bring Run {number} back">Run {number} ↶</button></span>'
+        for number in reversed(numbers)
+    )
+    return f'<p class="deleted">Deleted, click to bring back: {buttons}</p>'
+
+
+def damaged_line(names: Sequence[str]) -> str:
+    """Which files could not be read, in one sentence."""
+    if not names:
+        return ""
+    if len(names) == 1:
+        return f"The file {names[0]} cannot be read, so this run is not shown; all others are complete."
+    files = ", ".join(names)
+    return f"The files {files} cannot be read, so these runs are not shown; all others are complete."

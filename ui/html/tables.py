@@ -1,0 +1,198 @@
+"""The three-way table and its verdict, and the table of several methods, as HTML. Text out, no Gradio, no
+model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from slimllm.methods.recovery import RECOVERIES
+from slimllm.planning.allocation import ALLOCATIONS
+from ui.facts.runs import LABELS, NAMES, Budget, Column, Entry, Protocol
+from ui.facts.verdicts import (
+    Columns,
+    on_errors,
+    on_memory,
+    on_parameters,
+    on_perplexity,
+    on_writing,
+    sentences,
+    silent,
+)
+from ui.look.formatting import change, count, duration, figure, method_title, note, safe, share, size
+from ui.session.session import Comparison
+
+
+def speed(number: float) -> str:
+    return f"{figure(number, 1)} tokens/s"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table: title, hint, the figure of a column, how to say it, what it means in words."""
+
+    title: str
+    hint: str
+    of: Callable[[Column], float | None]
+    say: Callable[[float], str]
+    judge: Callable[[Columns], str]
+    relative: bool = True  # whether the change against the dense model is a figure of its own
+
+
+ROWS = (
+    Row("Parameters", "all weights of the model", lambda c: c.parameters, count, on_parameters),
+    Row("Memory of the weights", "as they are held now", lambda c: c.bytes, size, on_memory),
+    Row("Perplexity", "how surprised it is by real text; lower is better", lambda c: c.perplexity, figure,
+        on_perplexity),
+    Row("Writing speed", "one text at a time", lambda c: c.tokens_per_second, speed,
+        on_writing, relative=False),
+    Row("Error per layer, predicted", "on text held out, mean over layers", lambda c: c.error_predicted,
+        share, silent),
+    Row("Error per layer, measured", "on text held out, mean over layers", lambda c: c.error_measured,
+        share, on_errors),
+)  # fmt: skip
+
+
+def table_of(columns: Columns, protocol: Protocol, recovery: str) -> str:
+    """Rows of figures, a column per model, each with its change against the dense one, and what the row means
+    in plain words."""
+    names = [name for name in NAMES if name != "recovered" or recovery != "none"]
+    if "recovered" in columns and "pruned" not in columns:  # the method cannot do without its recovery
+        names.remove("pruned")
+    names = [name for name in names if name != "tuned" or name in columns]
+    head = "".join(f'<th scope="col">{LABELS[name]}</th>' for name in names)
+    body = "".join(line_of(row, names, columns) for row in ROWS)
+    measured = next((c.tokens for c in columns.values() if c.tokens), 0)
+    how = f"{measured:,} tokens of " if measured else ""
+    foot = (
+        f"Perplexity over {how}{safe(protocol.text)}, evaluation part, in {safe(windows_of(protocol))}. "
+        "Percentages are changes against the dense model. "
+        f"Recovery: {safe(RECOVERIES[recovery].title if recovery in RECOVERIES else recovery)}."
+    )
+    return (
+        '<div class="wide"><table class="figures three" '
+        f'style="--columns: {len(names)}"><thead><tr><th scope="col">What</th>'
+        f'{head}<th scope="col" class="meaning">In plain words</th></tr></thead>'
+        f'<tbody>{body}</tbody></table></div><p class="foot">{foot}</p>'
+    )
+
+
+def windows_of(protocol: Protocol) -> str:
+    """How the text is cut, in words."""
+    begun = ""
+    if protocol.begins_with:
+        begun = f" and begin with {protocol.begins_with}, as the tokenizer begins texts; it is not counted"
+    return f"windows of {protocol.window:,} tokens that do not overlap{begun}"
+
+
+def line_of(row: Row, names: Sequence[str], columns: Columns) -> str:
+    """One row: a dash where a figure has no sense, dots while it is still to come."""
+    dense = columns.get("dense")
+    base = None if dense is None else row.of(dense)
+    cells = ""
+    for name in names:
+        column = columns.get(name)
+        value = None if column is None else row.of(column)
+        relative = ""
+        if row.relative and name != "dense" and value is not None and base:
+            relative = change(value, base)
+        quiet = name == "dense" and row.title.startswith("Error")
+        said = "–" if quiet else "…" if value is None else safe(row.say(value))
+        cells += f"<td>{said}<small>{relative}</small></td>"
+    meaning = safe(row.judge(columns))
+    return (
+        f'<tr><th scope="row">{row.title}<small>{row.hint}</small></th>{cells}'
+        f'<td class="meaning">{meaning}</td></tr>'
+    )
+
+
+def verdict(comparison: Comparison) -> str:
+    """What the figures mean, in plain words."""
+    return note(*sentences(comparison.columns, comparison.plan))
+
+
+# Several methods --------------------------------------------------------------------------------------------
+
+HEADINGS = (
+    "Method", "Recovery", "Allocation", "Parameters", "Size", "Perplexity", "Against dense", "Excess loss",
+    "Time", "",
+)  # fmt: skip
+
+
+def latest(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries of the budget that was compared last."""
+    return [entry for entry in entries if entry.budget == entries[-1].budget]
+
+
+def methods_table(entries: Sequence[Entry]) -> str:
+    """All entries as one table, those of each budget together, the best first; a button takes a plan."""
+    budgets = list(dict.fromkeys(entry.budget for entry in reversed(entries)))
+    head = "".join(f'<th scope="col">{name}</th>' for name in HEADINGS)
+    body = ""
+    for budget in budgets:
+        mine = [(i, entry) for i, entry in enumerate(entries) if entry.budget == budget]
+        mine.sort(key=lambda pair: perplexity_of(pair[1]))
+        if len(budgets) > 1:
+            body += (
+                f'<tr><th class="budget" scope="rowgroup" colspan="{len(HEADINGS)}">{about(budget)}</th></tr>'
+            )
+        body += dense_row(mine[0][1].dense)
+        body += "".join(method_row(i, entry) for i, entry in mine)
+    foot = f"{about(budgets[0])}. " if len(budgets) == 1 else ""
+    foot += (
+        "Excess loss is ln(perplexity / dense perplexity), per token. Time is scoring and pruning; the text "
+        "is read once for all methods that need no more than its moments."
+    )
+    table = f'<table class="methods"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<div class="wide">{table}</div><p class="foot">{foot}</p>'
+
+
+def about(budget: Budget) -> str:
+    """A budget in words."""
+    of = "all parameters" if budget.count == "all" else "the layers"
+    read, how = budget.calibration, budget.protocol
+    limit = f"at most {how.limit:,} tokens of " if how.limit else ""
+    return safe(
+        f"{share(budget.ratio)} of {of} removed, having read {read.samples * read.length:,} tokens of "
+        f"{read.text}; perplexity on {limit}{how.text} in {windows_of(how)}"
+    )
+
+
+def perplexity_of(entry: Entry) -> float:
+    found = entry.column.perplexity if entry.column else None
+    return math.inf if found is None else found
+
+
+def dense_row(dense: Column) -> str:
+    said = "–" if dense.perplexity is None else figure(dense.perplexity)
+    cells = ("", "", count(dense.parameters), "", said, "", "", "", "")
+    return f'<tr class="dense"><th scope="row">Dense</th>{"".join(f"<td>{c}</td>" for c in cells)}</tr>'
+
+
+def method_row(index: int, entry: Entry) -> str:
+    """One entry; a refused one says why across the table."""
+    title = safe(method_title(entry.method))
+    name = f"Your plan<small>{title}</small>" if entry.present else title
+    head = f'<th scope="row">{name}</th>'
+    if entry.plan is None or entry.column is None:
+        return f'<tr>{head}<td class="why" colspan="{len(HEADINGS) - 1}">{safe(entry.refusal)}</td></tr>'
+    plan, column, dense = entry.plan, entry.column, entry.dense
+    allocation = ALLOCATIONS[plan.allocation].title if plan.allocation in ALLOCATIONS else "By hand"
+    perplexity = math.nan if column.perplexity is None else column.perplexity
+    cells = (
+        RECOVERIES[plan.recovery].title,
+        allocation,
+        count(column.parameters),
+        change(column.parameters, dense.parameters),
+        figure(perplexity),
+        change(perplexity, dense.perplexity or 0.0),
+        "–" if entry.excess is None else f"{entry.excess:.3f}",
+        duration(entry.seconds),
+    )
+    said = "your plan" if entry.present else method_title(entry.method)
+    button = (
+        f'<button type="button" data-row="{index}" aria-label="Take the plan of {safe(said)} into Tune">'
+        "To Tune</button>"
+    )
+    return f"<tr>{head}{''.join(f'<td>{safe(cell)}</td>' for cell in cells)}<td>{button}</td></tr>"

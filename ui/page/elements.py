@@ -1,0 +1,122 @@
+"""Pieces that several pages share: first sentence, line of a job, button onwards, start and stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import gradio as gr
+
+from ui.look import formatting
+from ui.page.screen import Screen
+from ui.session.registry import REGISTRY
+from ui.session.session import Session
+
+
+def job_line(screen: Screen, kind: str, elem_id: str, beside: Collection[str] = ()) -> gr.HTML:
+    """A line that follows this session's job of one kind: its step, times and end; and the steps of a job of
+    another kind, for which the page waits. Jobs of the kinds `beside` have a line of their own on the same
+    page."""
+    line = gr.HTML("", elem_id=elem_id, elem_classes="job-line", padding=False)
+
+    def look(session: Session) -> str:
+        job = session.job
+        if job is None:
+            return ""
+        if job.kind != kind:
+            if not job.active or job.kind in beside:
+                return ""
+            return formatting.progress_line(job, REGISTRY.worker.place(job), named=True)
+        return formatting.progress_line(job, REGISTRY.worker.place(job))
+
+    screen.show(line, look, token=look)
+    return line
+
+
+def heading(
+    screen: Screen, name: str, title: str, purpose: str, needs: Callable[[Session], str] = lambda _: ""
+) -> None:
+    """The head of a panel of the Compare tab: title, a sentence, what it still needs, and what last went
+    wrong in it."""
+    line = gr.HTML(elem_id=f"compare-{name}-intro", elem_classes="panel-head", padding=False)
+
+    def draw(session: Session) -> str:
+        return f"<h3>{formatting.safe(title)}</h3>" + begun(
+            session, name, "note quiet", purpose, needs(session)
+        )
+
+    screen.show(line, draw, token=draw)
+
+
+def intro(screen: Screen, page: str, purpose: str, needs: Callable[[Session], str]) -> None:
+    """The sentence that a page begins with: what it is for, and what it still needs; then what last went
+    wrong."""
+    line = gr.HTML("", elem_id=f"{page}-intro", padding=False)
+
+    def draw(session: Session) -> str:
+        return begun(session, page, "purpose", purpose, needs(session))
+
+    screen.show(line, draw, token=draw)
+
+
+def begun(session: Session, page: str, look: str, purpose: str, lack: str) -> str:
+    """What a page or a panel is for and what it still needs; then the note that stands on it."""
+    todo = f' <span class="needs">{formatting.safe(lack)}</span>' if lack else ""
+    said = formatting.note(*session.notes.get(page, ("info", "")))
+    return f'<p class="{look}">{formatting.safe(purpose)}{todo}</p>{said}'
+
+
+def lead(screen: Screen, page: str, step: Callable[[Session], tuple[str, str] | None]) -> gr.Button:
+    """The button to another tab: `step` gives its label and tab, or None to hide it."""
+    button = gr.Button("", variant="primary", visible=False, elem_id=f"{page}-next", scale=0, min_width=200)
+
+    def draw(session: Session) -> Any:
+        found = step(session)
+        if found is None:
+            return gr.Button(visible=False)
+        return gr.Button(found[0], visible=True)
+
+    screen.show(button, draw, token=step)
+    screen.on(button.click, page, lambda session: (step(session) or ("", None))[1])
+    return button
+
+
+def job_token(kind: str) -> Callable[[Session], tuple[bool, bool]]:
+    """(whether any job of the session is active, whether it is of this kind)."""
+    return lambda session: (
+        session.busy,
+        session.busy and session.job is not None and session.job.kind == kind,
+    )
+
+
+def start_and_stop(
+    screen: Screen,
+    kind: str,
+    start: gr.Button,
+    stop: gr.Button,
+    ready: Callable[[Session], bool],
+    dress: Callable[[Session], dict[str, Any]] = lambda _: {},
+) -> None:
+    """Start is pressable when the page is ready and no job runs; Stop while this kind of job runs. `dress`
+    gives the start button's label and variant."""
+    token = job_token(kind)
+
+    def draw(session: Session) -> list[Any]:
+        busy, mine = token(session)
+        return [
+            gr.Button(interactive=ready(session) and not busy, **dress(session)),
+            gr.Button(interactive=mine),
+        ]
+
+    screen.show(
+        [start, stop],
+        draw,
+        token=lambda s: (*token(s), ready(s), tuple(dress(s).values())),
+    )
+    screen.on(stop.click, kind, press_stop)
+
+
+def press_stop(session: Session) -> None:
+    """Stops the session's job."""
+    if session.job is not None:
+        REGISTRY.worker.cancel(session.job)

@@ -1,0 +1,307 @@
+"""The fader bank: one fader per layer and site; size and predicted error follow the hand in the browser.
+
+    faders = Faders(elem_id="tune-faders")
+    faders.release(handler, faders, ..., trigger_mode="always_last")           # handler(value: dict)
+    return gr.update(value=value_of(plan, locked), bank=bank(analysis, plan))  # new analysis or settings
+    return gr.update(value=value_of(plan, locked))                             # only the widths moved
+
+`.grasp` fires when a hand begins to move faders, `.solo` when one site alone is to count ({"site": name}, or
+empty). Never output to the bank from its own `.input`. `always_last`, because Gradio drops a second event
+while the first is still under way. Layers count from 0 everywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gradio as gr
+
+from slimllm.core.shapes import SITES, LayerShape, SiteName
+from slimllm.core.types import Analysis, Forecast, LayerAnalysis, Plan
+from slimllm.methods.recovery import RECOVERIES
+from slimllm.planning.budget import Bounds, bounds_of, pinned_units
+from ui.look.theme import ASSETS
+
+SAMPLES = 65  # widths at which the longest error curves are sent at least
+WHOLE_GRID = 6000  # numbers in all layers' curves up to which every feasible width is sent instead
+MAX_LAYERS, MAX_COUNT = 1000, 1_000_000
+MAX_TURN = 1 << 53  # the largest whole number of a browser
+
+SCRIPTS = ("state", "arithmetic", "words", "building", "painting", "tools", "hand", "main")
+
+Value = dict[str, Any]
+
+
+def value_of(
+    plan: Plan,
+    locked: Sequence[bool] | None = None,
+    *,
+    automatic: Plan | None = None,
+    exact: Forecast | None = None,
+    solo: str = "",
+    turn: int | None = None,
+) -> Value:
+    """The value for a plan: {"heads": [kept], "channels": [kept], "locked": [bool]}, one entry per layer.
+
+    On its way to the browser it may also carry the widths that a double click goes back to, the exact
+    figures, the one site that counts, and the number of the last release that was heard: what the hand did
+    after that one stays as it is.
+    """
+    value: Value = {
+        "heads": list(plan.heads),
+        "channels": list(plan.channels),
+        "locked": [bool(x) for x in locked] if locked is not None else [False] * len(plan.heads),
+    }
+    if automatic is not None:
+        value["auto"] = {"heads": list(automatic.heads), "channels": list(automatic.channels)}
+    if exact is not None:
+        value["exact"] = figures(exact)
+    if turn is not None:
+        value["turn"] = turn
+    return value | ({"solo": solo} if solo else {})
+
+
+def figures(view: Forecast) -> dict[str, Any]:
+    """A forecast by the names that the browser's own arithmetic uses."""
+    return {
+        "parameters": view.parameters,
+        "ratio": view.ratio,
+        "bytes": view.bytes,
+        "kv": view.kv_bytes_per_token,
+        "flops": view.flops_per_token,
+        "error": view.total_error,
+        "errors": rounded(view.error),
+    }
+
+
+def bank(analysis: Analysis, plan: Plan) -> str:
+    """What the browser needs to forecast under this plan's unit, recovery, alignment, count and pins, as
+    JSON.
+
+    A string, because Gradio copies and compares all properties of a component at every step of a drag: a
+    string in no time, 8,000 numbers in some 50 ms.
+    """
+    return json.dumps(facts(analysis, plan), separators=(",", ":"), allow_nan=False)
+
+
+def facts(analysis: Analysis, plan: Plan) -> dict[str, Any]:
+    """The content of the bank."""
+    shape = analysis.shape
+    bounds = [
+        bounds_of(layer, i, plan.unit, plan.align, plan.protected, plan.forced)
+        for i, layer in enumerate(shape.layers)
+    ]
+    limit = WHOLE_GRID // len(bounds)
+    grids = [grid(b, limit) for b in bounds]
+    distinct = list(dict.fromkeys(grids))
+    weights = importance([found.cosine for found in analysis.layers])
+    layers = []
+    for i, (layer, found, b) in enumerate(zip(shape.layers, analysis.layers, bounds, strict=True)):
+        layers.append(
+            widths_and_costs(layer, b, plan, shape.hidden)
+            | errors(layer, found, b, grids[i], plan)
+            | {"grid": distinct.index(grids[i]), "weight": weights[i], "cosine": short(found.cosine)}
+            | {"pins": {site: pins_on(plan, i, site) for site in SITES}}
+        )
+    return {
+        "layers": layers,
+        "grids": [list(g) for g in distinct],
+        "unit": plan.unit,
+        "align": plan.align,
+        "count": plan.count,
+        "outside": shape.outside,
+        "decoder": shape.decoder,
+        "bytes": analysis.bytes_per_parameter,
+        "head_size": shape.head_size,
+        "hidden": shape.hidden,
+        "vocab": shape.vocab,
+    }
+
+
+def widths_and_costs(layer: LayerShape, bounds: Bounds, plan: Plan, hidden: int) -> dict[str, Any]:
+    """A layer's feasible widths and what they cost: the numbers of `budget.layer_cost`, which are linear in
+    the steps of attention and in the channels."""
+    adds = hidden if RECOVERIES[plan.recovery].bias else 0
+    widest, steps = layer.widest(plan.unit), layer.steps(plan.unit)
+    whole = layer.at(widest, layer.channels, plan.unit)
+    step = whole - layer.at(widest - widest // steps, layer.channels, plan.unit) if steps > 1 else 0
+    return {
+        "heads": list(bounds.heads),
+        "low": bounds.low,
+        "high": bounds.high,
+        "dense": [widest, layer.channels],
+        "groups": layer.groups,
+        "steps": steps,
+        "cost": [whole - steps * step - layer.channels * layer.channel_cost, step, layer.channel_cost],
+        "bias": [adds * (not layer.attention_bias), adds * (not layer.mlp_bias)],
+    }
+
+
+def pins_on(plan: Plan, index: int, site: SiteName) -> list[int]:
+    """How many units of a site are protected, and how many forced out."""
+    return [len(pinned_units(pins, index, site)) for pins in (plan.protected, plan.forced)]
+
+
+def errors(
+    layer: LayerShape, found: LayerAnalysis, bounds: Bounds, widths: tuple[int, ...], plan: Plan
+) -> dict[str, Any]:
+    """A layer's predicted errors at its feasible attention widths, at the sampled channel counts, and with
+    the layer dropped."""
+    attention, mlp = found.attention[plan.unit], found.mlp.error[plan.recovery]
+    of_heads = attention.error[plan.recovery]
+    steps = [layer.step(h, plan.unit) for h in bounds.heads]
+    return {
+        "attention": rounded(of_heads[steps].tolist()),
+        "mlp": rounded(mlp[list(widths)].tolist()),
+        "dropped": rounded([float(of_heads[0]), float(mlp[0])]),
+        "energy": [short(attention.energy), short(found.mlp.energy)],
+    }
+
+
+def grid(bounds: Bounds, limit: int) -> tuple[int, ...]:
+    """The channel counts whose errors are sent: all feasible ones where `limit` allows, else that many
+    samples.
+
+    Samples lie closer near both ends, where curves bend most. On the starter model 65 of them, joined by
+    straight lines, miss a curve by a tenth of a percentage point in most layers and by half a point at worst.
+    """
+    low, high, align = bounds.low, bounds.high, bounds.align
+    feasible = sorted({low, high, *range(-(-low // align) * align, high + 1, align)})
+    samples = max(limit, SAMPLES)
+    if len(feasible) <= samples:
+        return tuple(feasible)
+    places = [(1 - math.cos(math.pi * i / (samples - 1))) / 2 for i in range(samples)]
+    return tuple(sorted({round(low + (high - low) * place) for place in places}))
+
+
+def importance(cosines: Sequence[float]) -> list[float]:
+    """0 for the layer that changes its input least, 1 for the one that changes it most, by rank.
+
+    By value, one odd layer among many alike would leave the others all the same colour.
+    """
+    order = sorted(range(len(cosines)), key=lambda i: -cosines[i])
+    ranks = {layer: rank for rank, layer in enumerate(order)}
+    return [round(ranks[i] / max(1, len(cosines) - 1), 3) for i in range(len(cosines))]
+
+
+def short(x: float) -> float:
+    """Six significant digits."""
+    return float(f"{x:.6g}")
+
+
+def rounded(values: Sequence[float]) -> list[float]:
+    """Four significant digits: what a screen can show."""
+    return [float(f"{max(0.0, x):.4g}") for x in values]
+
+
+def script() -> str:
+    """The browser's side, from its files."""
+    files = [ASSETS / "faders" / f"{name}.js" for name in SCRIPTS]
+    return "\n".join(file.read_text(encoding="utf-8") for file in files)
+
+from gradio.events import Dependency
+
+class Faders(gr.HTML):
+    """A bank of faders. Value: {"heads": [...], "channels": [...], "locked": [...]}, or None to show
+    `placeholder`.
+
+    `.input` fires while dragging (at most once a frame), `.release` on pointer-up, key-up and a toggled lock;
+    both carry the value. The readout inside has the id `forecast_id`. The page needs `theme.css()` in
+    `launch`.
+    """
+
+    def __init__(
+        self,
+        value: Value | None = None,
+        *,
+        bank: str | None = None,
+        label: str = "Faders",
+        placeholder: str = "Analyse a model first: the faders need its error curves.",
+        forecast_id: str = "tune-forecast",
+        elem_id: str | None = "tune-faders",
+        **kwargs: Any,
+    ):
+        kwargs.setdefault("html_template", '<div class="faders"></div>')
+        kwargs.setdefault("js_on_load", script())
+        kwargs.setdefault("caption", label)
+        kwargs.setdefault("apply_default_css", False)
+        super().__init__(
+            value,
+            label=label,
+            elem_id=elem_id,
+            bank=bank,
+            placeholder=placeholder,
+            forecast_id=forecast_id,
+            **kwargs,
+        )
+        self.bank = bank  # else Gradio takes the name, quoted in the script, for that of an event
+
+    def preprocess(self, payload: Any) -> Value | None:
+        """The value, clamped to what is feasible; `gr.Error` in one sentence for what is no set of faders."""
+        told = self.props.get("bank")
+        return None if payload is None else checked(payload, json.loads(told) if told else None)
+
+    def api_info(self) -> dict[str, Any]:
+        counts = {"type": "array", "items": {"type": "integer"}}
+        locks = {"type": "array", "items": {"type": "boolean"}}
+        return {"type": "object", "properties": {"heads": counts, "channels": counts, "locked": locks}}
+    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
+    from gradio.blocks import Block
+    if TYPE_CHECKING:
+        from gradio.components import Timer
+        from gradio.components.base import Component
+
+
+def checked(payload: Any, bank: Mapping[str, Any] | None) -> Value:
+    """The value in the browser's raw JSON, which anyone may have written."""
+    if not isinstance(payload, dict):
+        raise refusal("they are not a set of heads, channels and locks")
+    heads, channels = whole(payload, "heads"), whole(payload, "channels")
+    locked = payload.get("locked", [False] * len(heads))
+    if not (isinstance(locked, list) and all(isinstance(x, bool) for x in locked)):
+        raise refusal("the locks are not all true or false")
+    if not len(heads) == len(channels) == len(locked):
+        raise refusal("heads, channels and locks are not equally many")
+    if bank and bank.get("layers"):
+        layers = bank["layers"]
+        if len(layers) != len(heads):
+            raise refusal(f"they show {len(heads)} layers and the model has {len(layers)}")
+        align = bank["align"]
+        pairs = [snapped(*found, align) for found in zip(layers, heads, channels, strict=True)]
+        heads, channels = [h for h, _ in pairs], [c for _, c in pairs]
+    turn = payload.get("turn")
+    numbered = {"turn": turn} if isinstance(turn, int) and 0 <= turn < MAX_TURN else {}
+    touched = payload.get("touched")
+    moved = {"touched": sorted({str(what) for what in touched})} if isinstance(touched, list) else {}
+    return {"heads": heads, "channels": channels, "locked": locked, **numbered, **moved}
+
+
+def snapped(layer: Mapping[str, Any], heads: int, channels: int, align: int) -> tuple[int, int]:
+    """The feasible widths of a layer next to these; a layer that keeps nothing is one dropped whole."""
+    if not heads and not channels:
+        return 0, 0
+    return min(layer["heads"], key=lambda f: abs(f - heads)), feasible(layer, channels, align)
+
+
+def whole(payload: dict[str, Any], name: str) -> list[int]:
+    """The whole numbers under `name`, clamped to what any model has."""
+    found = payload.get(name)
+    if not isinstance(found, list) or not 1 <= len(found) <= MAX_LAYERS:
+        raise refusal(f"the {name} are not a list with one number per layer")
+    if not all(isinstance(x, int) and not isinstance(x, bool) for x in found):
+        raise refusal(f"the {name} are not all whole numbers")
+    return [min(MAX_COUNT, max(0, x)) for x in found]
+
+
+def feasible(layer: Mapping[str, Any], channels: int, align: int) -> int:
+    """The largest feasible channel count not above `channels`."""
+    if channels >= layer["high"]:
+        return layer["high"]
+    return max(layer["low"], channels // align * align)
+
+
+def refusal(why: str) -> gr.Error:
+    return gr.Error(f"The faders could not be read, because {why}; reload the page.", print_exception=False)

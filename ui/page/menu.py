@@ -1,0 +1,80 @@
+"""A list to choose from, in which what does not combine stays visible, greyed with the reason.
+
+A native `<select>`: its disabled options cannot be taken, by mouse, keyboard or touch, and screen readers say
+that they are unavailable. Gradio's own lists cannot disable a single entry.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+
+from ui.facts.combinations import Choice
+
+MOUNT = """
+const select = element.querySelector('select');
+const draw = () => {
+  const shown = props.value || {chosen: '', choices: []};
+  select.replaceChildren(...shown.choices.map(([label, key, why]) => {
+    const option = document.createElement('option');
+    option.value = key;
+    option.disabled = Boolean(why);
+    option.textContent = why ? `${label} (${why})` : label;
+    return option;
+  }));
+  select.value = shown.chosen ?? '';
+};
+select.addEventListener('change', () => {
+  props.value = {...props.value, chosen: select.value};
+  trigger('input', {});
+});
+watch('value', draw);
+draw();
+"""
+
+
+class Menu(gr.HTML):
+    """The list. Value for Python: the key that is chosen, or None; an update is `menu_value(…)`.
+
+    `.input(handler)` is raised when the person has chosen.
+    """
+
+    def __init__(
+        self,
+        value: dict[str, Any] | None = None,
+        *,
+        label: str = "",
+        info: str = "",
+        elem_id: str | None = None,
+        **kwargs: Any,
+    ):
+        name = f'<span class="menu-label">{html.escape(label)}</span>'
+        hint = f'<span class="menu-info">{html.escape(info)}</span>'
+        # named by itself: words that the glossary marks become buttons, which a <label> would then belong to
+        named = html.escape(f"{label}: {info}", quote=True)
+        template = f'<div class="menu">{name}{hint}<select aria-label="{named}"></select></div>'
+        kwargs.setdefault("html_template", template)
+        kwargs.setdefault("js_on_load", MOUNT)
+        kwargs.setdefault("apply_default_css", False)
+        kwargs.setdefault("padding", False)
+        super().__init__(value, label=label, elem_id=elem_id, elem_classes="menu-block", **kwargs)
+
+    def postprocess(self, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        """The value as the browser needs it."""
+        return value
+
+    def preprocess(self, payload: Any) -> str | None:
+        """The chosen key; what else a browser may send counts as nothing chosen."""
+        chosen = payload.get("chosen") if isinstance(payload, dict) else None
+        return chosen if isinstance(chosen, str) else None
+
+    def api_info(self) -> dict[str, Any]:
+        return {"type": "object", "description": "the chosen key and the choices of a list"}
+
+
+def menu_value(choices: Sequence[Choice], chosen: str | None) -> dict[str, Any]:
+    """What an update of a menu sends: its choices, and which of them is chosen."""
+    return {"chosen": chosen, "choices": [list(choice) for choice in choices]}

@@ -1,0 +1,268 @@
+"""The page's actions for programs: plain JSON in and out, by the names load, analyse, plan, prune, evaluate,
+generate, export.
+
+Every client has a session of its own; the heavy ones wait in the same queue as the page's jobs. While they
+wait they hold no thread, and not more of them wait than the server can keep in mind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Generator
+from functools import partial, wraps
+from typing import Any
+
+import gradio as gr
+from anyio.to_thread import run_sync
+
+from slimllm.cli import option_checks
+from slimllm.core.answers import plain
+from slimllm.core.failures import is_failure
+from slimllm.core.types import Refusal
+from slimllm.planning import plan_making
+from slimllm.planning.plan_json import plan_from_text, plan_to_dict
+from ui.facts.runs import Column, Run
+from ui.page.events import visitor_of
+from ui.page.inputs import tame
+from ui.session.jobs import Job, sentence
+from ui.session.registry import REGISTRY
+from ui.session.requests import asked_for, calibration_of, plan_for
+from ui.session.session import Session
+from ui.session.visitors import Places
+from ui.tasks import comparing, work
+
+Action = Generator[Job, None, dict[str, Any]]
+SHORTEST, LONGEST = 0.02, 0.5  # seconds between two looks at a job
+WAITING = Places(
+    32,
+    96,
+    "The server is busy: so many calls wait already that no more can; try again once some are answered.",
+)
+USUAL = {  # what the plan endpoint takes where nothing else is asked for
+    "ratio": 0.2,
+    "recovery": "auto",
+    "allocation": "auto",
+    "unit": "auto",
+    "align": 8,
+    "count": "decoder",
+    "same_width": False,
+}
+
+
+def build(device: str, dtype: str, offline: bool) -> None:
+    """Registers the endpoints."""
+    endpoints = Endpoints(device, dtype, offline)
+    for name in ("load", "analyse", "plan", "prune", "evaluate", "generate", "export"):
+        gr.api(told(getattr(endpoints, name)), api_name=name, concurrency_limit=None)
+
+
+def told(action: Callable[..., Action]) -> Callable[..., Awaitable[dict[str, Any]]]:
+    """The action, its refusals as Gradio errors of one sentence, its answer as strict JSON. Each part of it
+    runs in a thread; between them it waits for a job without one."""
+
+    @wraps(action)
+    async def act(request: gr.Request, *values: Any) -> dict[str, Any]:
+        steps = action(request, *map(tame, values))
+        try:
+            with WAITING.place(visitor_of(request)):
+                while True:
+                    job, answer = await run_sync(partial(advanced, steps))
+                    if job is None:
+                        return plain(answer)
+                    await finished(job)
+        except Refusal as refusal:
+            raise gr.Error(str(refusal), print_exception=False) from None
+        except BaseException as failure:
+            if not is_failure(failure):
+                raise
+            raise gr.Error(sentence(failure), print_exception=False) from None
+        finally:
+            steps.close()
+
+    act.__annotations__ = {**act.__annotations__, "return": dict[str, Any]}
+    return act
+
+
+def advanced(steps: Action) -> tuple[Job | None, dict[str, Any]]:
+    """(the job that an action waits for next, its answer once there is none)."""
+    try:
+        return next(steps), {}
+    except StopIteration as end:
+        return None, end.value
+
+
+async def finished(job: Job) -> None:
+    """Waits until a job is over; a `Refusal` with its sentence where it failed."""
+    pause = SHORTEST
+    while not job.finished.is_set():
+        await asyncio.sleep(pause)
+        pause = min(1.5 * pause, LONGEST)
+    if job.state != "done":
+        raise Refusal(job.error or f"{job.title} was stopped.")
+
+
+def session_of(request: gr.Request) -> Session:
+    """The session of one client; of different accounts never the same."""
+    name = f"{request.username or ''} {request.session_hash}".strip()
+    id = "api-" + hashlib.sha256(name.encode()).hexdigest()[:32]
+    return REGISTRY.open(id, visitor_of(request))
+
+
+def column_of(name: str, column: Column) -> dict[str, Any]:
+    return {"name": name, **dataclasses.asdict(column)}
+
+
+class Endpoints:
+    """One method per endpoint; each answers with plain JSON."""
+
+    def __init__(self, device: str, dtype: str, offline: bool):
+        self.device, self.dtype, self.offline = device, dtype, offline
+
+    def load(self, request: gr.Request, model: str = "smollm2") -> Action:
+        """Loads a model: smollm2, a folder, a .gguf file or a hub id."""
+        session = session_of(request)
+        yield work.start_load(REGISTRY, session, model, self.device, self.dtype, self.offline)
+        loaded, shape = session.loaded, session.subject.shape
+        return {
+            "model": session.subject.source,
+            "family": shape.family,
+            "layers": len(shape.layers),
+            "heads": shape.heads,
+            "kv_groups": shape.groups,
+            "channels": shape.channels,
+            "parameters": shape.parameters,
+            "device": loaded.device if loaded else "",
+            "dtype": loaded.dtype if loaded else "",
+        }
+
+    def analyse(
+        self,
+        request: gr.Request,
+        text: str = "encyclopedia",
+        samples: int = 64,
+        length: int = 256,
+        seed: int = 0,
+        method: str = "slimllm",
+        options: dict[str, Any] | None = None,
+    ) -> Action:
+        """Scores every layer, head and channel of the loaded model on a text."""
+        session = session_of(request)
+        asked = calibration_of(text, samples, length, seed)
+        yield work.start_analyse(REGISTRY, session, asked, method, self.offline, options)
+        found = session.known
+        unit = next(iter(found.layers[0].attention))
+        return {
+            "model": found.model,
+            "method": found.method,
+            "tokens": found.tokens,
+            "seconds": found.seconds,
+            "layer_cosine": list(found.cosine),
+            "head_scores": [layer.attention[unit].ranking.scores.tolist() for layer in found.layers],
+        }
+
+    def plan(
+        self,
+        request: gr.Request,
+        ratio: float = 0.2,
+        recovery: str = "auto",
+        allocation: str = "auto",
+        unit: str = "auto",
+        align: int = 8,
+        count: str = "decoder",
+        same_width: bool = False,
+        plan: dict[str, Any] | None = None,
+    ) -> Action:
+        """Plans the widths of all layers for a ratio, by the method's own recovery and allocation unless
+        others are named; or takes a whole plan as it is."""
+        session = session_of(request)
+        if plan:
+            read = plan_from_text(json.dumps(plan))
+            asked = {
+                "ratio": ratio,
+                "recovery": recovery,
+                "allocation": allocation,
+                "unit": unit,
+                "align": align,
+                "count": count,
+                "same_width": same_width,
+            }
+            named = {name: value for name, value in asked.items() if value != USUAL[name]}
+            option_checks.check_against(read, named)
+            session.take_plan(read)
+        else:
+            session.push(
+                plan_for(
+                    session.known,
+                    None,
+                    ratio,
+                    recovery,
+                    allocation,
+                    unit,
+                    align,
+                    count,
+                    same_width,
+                    session.locks,
+                )
+            )
+        view = plan_making.forecast(session.known, session.plan)
+        yield from ()  # nothing to wait for
+        return {**plan_to_dict(session.plan), "forecast": dataclasses.asdict(view)}
+
+    def prune(
+        self, request: gr.Request, text: str = "encyclopedia", window: int = 128, limit: int = 8192
+    ) -> Action:
+        """Prunes by the present plan, without and with its recovery, and measures both against the dense
+        model."""
+        session = session_of(request)
+        asked = asked_for(text, window, limit, "", 1, 0.0, 0, offline=self.offline)
+        yield comparing.start_compare(REGISTRY, session, asked)
+        run = session.runs[-1]
+        return {
+            **figures(run),
+            "layers": [{"error_predicted": p, "error_measured": m} for p, m in run.errors],
+        }
+
+    def evaluate(
+        self, request: gr.Request, text: str = "encyclopedia", window: int = 128, limit: int = 8192
+    ) -> Action:
+        """Measures the models of the last pruning again, on another text or window."""
+        session = session_of(request)
+        asked = asked_for(text, window, limit, "", 1, 0.0, 0, offline=self.offline)
+        yield comparing.start_measure(REGISTRY, session, asked)
+        return figures(session.run(comparing.compared(session).run))
+
+    def generate(
+        self,
+        request: gr.Request,
+        prompt: str,
+        max_new_tokens: int = 48,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> Action:
+        """Lets all models of the last pruning continue one prompt."""
+        session = session_of(request)
+        asked = asked_for("encyclopedia", 128, 0, "", max_new_tokens, temperature, seed, offline=self.offline)
+        asked = dataclasses.replace(asked, prompts=(prompt,))
+        yield comparing.start_answers(REGISTRY, session, asked)
+        return {"prompt": prompt, **session.answers[0].texts}
+
+    def export(self, request: gr.Request, tier: str = "auto") -> Action:
+        """Writes, verifies and packs the checkpoint of the last pruning."""
+        session = session_of(request)
+        yield work.start_export(REGISTRY, session, session.archive.chosen, tier, self.offline)
+        made = dict(session.run(session.archive.chosen).exported or {})
+        made.pop("zip", None)
+        return made
+
+
+def figures(run: Run) -> dict[str, Any]:
+    """The figures of a run, a row per model."""
+    return {
+        "run": run.number,
+        "protocol": dataclasses.asdict(run.protocol),
+        "ratio": run.plan.ratio_achieved,
+        "models": [column_of(name, column) for name, column in run.columns.items()],
+    }

@@ -1,0 +1,159 @@
+"""What every answer carries, and what becomes of requests that Gradio stumbles over. No Gradio."""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from starlette.datastructures import MutableHeaders
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+log = logging.getLogger(__name__)
+
+NONCE = "slim-nonce"  # stands in the page's own script tags for what is drawn anew for each page
+NOTICE = (Path(__file__).parents[2] / "assets" / "scripts" / "address.js").read_text(encoding="utf-8")
+FIRST = "<script data-gradio-mode>"  # of Gradio's page, after the script that tells its configuration
+POLICY = {
+    "default-src": "'self'",
+    "script-src": "'self' 'unsafe-eval' {scripts}",  # Gradio makes functions of the page's scripts
+    "style-src": "'self' 'unsafe-inline'",
+    "img-src": "'self' data: blob:",
+    "font-src": "'self' data:",
+    "connect-src": "'self' data: blob:",
+    "worker-src": "'self' blob:",
+    "object-src": "'none'",
+    "base-uri": "'self'",
+    "form-action": "'self'",
+    "frame-ancestors": "'none'",
+}
+PLAIN = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+CROWDED = "The server cannot do this at the moment; try again later."
+STRANGE = "The request cannot be understood; reload the page."
+
+
+def protective(nonce: str = "") -> dict[str, str]:
+    """The headers that keep other pages and scripts away."""
+    scripts = f"'nonce-{nonce}'" if nonce else ""
+    rules = (f"{name} {value.format(scripts=scripts)}".strip() for name, value in POLICY.items())
+    return {**PLAIN, "Content-Security-Policy": "; ".join(rules)}
+
+
+class Safe:
+    """The middleware inside of Gradio's own: every answer carries those headers, pages get their nonce, and a
+    request that ends in an exception gets a refusal and one line in the log."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        answer = Answer(send)
+        try:
+            await self.app(scope, receive, answer)
+        except Exception as failure:
+            last = traceback.extract_tb(failure.__traceback__)[-1]
+            where = f"{Path(last.filename).name}:{last.lineno}"
+            log.warning("%s: a request ended in %s at %s", scope["path"][:80], type(failure).__name__, where)
+            if answer.begun:  # a stream: it ends here
+                await answer.end()
+                return
+            crowded = isinstance(failure, OSError | MemoryError)
+            refusal = PlainTextResponse(CROWDED if crowded else STRANGE, 503 if crowded else 400)
+            await refusal(scope, receive, answer)
+
+
+class Answer:
+    """Sends an answer on with its headers; as a whole, once it is complete, where it is a page or a failure
+    of which Gradio says no more than that it is one."""
+
+    def __init__(self, send: Send):
+        self.send = send
+        self.begun = self.ended = False
+        self.held: Message | None = None
+        self.body = b""
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            kind = headers.get("content-type", "")
+            self.begun = True
+            if kind.startswith("text/html") or (
+                message["status"] == 500 and kind.startswith("application/json")
+            ):
+                self.held = message
+                return
+            headers.update(protective())
+            if kind.startswith("text/event-stream"):
+                headers["X-Accel-Buffering"] = "no"  # else nginx keeps answers until it has a page full
+        elif message["type"] == "http.response.body":
+            self.ended = not message.get("more_body")
+            if self.held is not None:
+                self.body += message.get("body", b"")
+                if self.ended:
+                    page = MutableHeaders(scope=self.held)["content-type"].startswith("text/html")
+                    await (self.send_page if page else self.send_failure)(self.held)
+                return
+        await self.send(message)
+
+    async def send_page(self, start: Message) -> None:
+        nonce = secrets.token_urlsafe(16)
+        body = marked(self.body.decode("utf-8"), nonce).encode()
+        headers = MutableHeaders(scope=start)
+        headers.update(protective(nonce))
+        headers["Cache-Control"] = "no-store"  # the nonce is for one page
+        if "content-length" in headers and self.body:
+            headers["Content-Length"] = str(len(body))
+        await self.send(start)
+        await self.send({"type": "http.response.body", "body": body if self.body else b""})
+
+    async def send_failure(self, start: Message) -> None:
+        """A refusal, which tells its sentence, is no failure of the server."""
+        if refuses(self.body):
+            start["status"] = 422
+        MutableHeaders(scope=start).update(protective())
+        await self.send(start)
+        await self.send({"type": "http.response.body", "body": self.body})
+
+    async def end(self) -> None:
+        if not self.ended:
+            self.held = None
+            await self.send({"type": "http.response.body", "body": b""})
+
+
+def refuses(body: bytes) -> bool:
+    """Whether an event's failure comes with a sentence for whoever asked; of an exception Gradio says
+    nothing."""
+    try:
+        said = json.loads(body)
+    except ValueError:
+        return False
+    return isinstance(said, dict) and isinstance(said.get("error"), str)
+
+
+def marked(page: str, nonce: str) -> str:
+    """A page of Gradio whose scripts carry the nonce; what its configuration quotes of other scripts is
+    written with escapes and stays without. Before all else it checks its own address; what it asks for is
+    beside it, not at the top of a site that may be another's."""
+    page = page.replace(FIRST, f'<link rel="icon" href="favicon.ico" /><script>{NOTICE}</script>{FIRST}')
+    page = page.replace('href="/manifest.json"', 'href="manifest.json"')
+    return page.replace("<script", f'<script nonce="{nonce}"').replace(NONCE, nonce)
+
+
+def refusing(status: int, words: str, headers: Mapping[str, str]) -> Any:
+    """The answer of one sentence to a request that is turned away; the connection ends with it, so that the
+    rest of what was sent is not waited for."""
+    return PlainTextResponse(words, status, {**protective(), "Connection": "close", **headers})

@@ -1,0 +1,104 @@
+"""What a program that was killed left of the page: put in order and told by the next one. No Gradio."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from slimllm.core.types import Refusal
+from slimllm.files import atomic_write, file_limits
+from slimllm.files.paths import home
+from ui.html.runs_table import when
+from ui.session.jobs import Job, Steps
+from ui.session.run_store import Shelf
+
+UNREAD = (OSError, ValueError, KeyError, TypeError, RecursionError)
+READING = ("analyse", "second", "methods", "restore")  # kinds of jobs that keep what they read
+PRIVATE = ("history", "exports")
+KINDS = {  # folder of the cache → what an unfinished part of it was
+    "exports": "an unfinished export",
+    "models": "an unfinished conversion of a model",
+    "history": "an unfinished file of the history",
+}
+
+
+def order(say: Callable[[str], object]) -> None:
+    """Puts in order what earlier programs left unfinished, and says so in one sentence."""
+    root = home()
+    places = atomic_write.mended_below(*(root / kind for kind in (*KINDS, "moments")))
+    places += [path for left in root.glob(".*") if (path := atomic_write.mend(left))]
+    found = sorted({KINDS.get(path.relative_to(root).parts[0], "unfinished layers") for path in places})
+    if atomic_write.abandoned():
+        found.append("its temporary files")
+    if found:
+        say(
+            f"An earlier run was interrupted; removed: {', '.join(found)}. Runs, presets and finished "
+            "exports are as they were."
+        )
+
+
+def keep_private(say: Callable[[str], object]) -> None:
+    """Takes from other accounts of the machine the right to read runs and exports."""
+    for name in PRIVATE:
+        folder = home() / name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o700)
+        except OSError as failure:
+            say(
+                f"Other accounts of this machine may be able to read '{folder}' ({atomic_write.reason(failure)})."
+            )
+
+
+def page_folder() -> tuple[Path, Callable[[], None]]:
+    """A temporary folder for a session, held by this program, and what takes it away."""
+    with atomic_write.told("A page cannot be opened", "free space, or set TMPDIR to another folder"):
+        stack = contextlib.ExitStack()
+        folder = stack.enter_context(atomic_write.temporary())
+    return folder, stack.close
+
+
+class Diary:
+    """The job that one browser waits for, on disk while it goes on, so that the page can tell of it after a
+    kill."""
+
+    def __init__(self, owner: str):
+        self.file = Shelf(owner).folder / "job.json"
+
+    def kept(self, job: Job) -> None:
+        """Lets the job write itself down while it runs."""
+        start = job.start
+
+        def steps(job: Job) -> Steps:
+            entry = {
+                "title": job.title,
+                "kind": job.kind,
+                "began": datetime.now().isoformat(timespec="seconds"),
+            }
+            with contextlib.suppress(Refusal):  # a full disk: the job itself says what it cannot do
+                atomic_write.write_text(self.file, json.dumps(entry))
+            try:
+                return (yield from start(job))
+            finally:
+                with contextlib.suppress(OSError):
+                    self.file.unlink(missing_ok=True)
+
+        job.start = steps
+
+    def broken_off(self) -> str:
+        """What was going on when the program ended, in words; empty where nothing was. It is told once."""
+        try:
+            entry = json.loads(
+                file_limits.read_text(self.file, "What was going on", "start it again", file_limits.SMALL)
+            )
+            self.file.unlink()
+            title, kind, began = str(entry["title"]), entry["kind"], when(str(entry["began"]))
+        except UNREAD:
+            return ""
+        rest = "nothing of it was kept, and nothing else was touched; start it again"
+        if kind in READING and any((home() / "moments").glob(".*.unfinished")):
+            rest = "the layers that were read are kept, and the same analysis goes on from there"
+        return f"{title}, begun {began}, was going on when the program ended: {rest}."

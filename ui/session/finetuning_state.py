@@ -1,0 +1,124 @@
+"""What fine-tuning on the page asks for and has shown so far, and its table. No Gradio, no model."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from slimllm.core.types import Refusal
+from slimllm.pruning.finetuning import Tuning, check
+from ui.facts.runs import Protocol
+from ui.facts.verdicts import SLIGHT
+from ui.look.formatting import change, figure, safe
+from ui.session.requests import whole
+
+MOST_STEPS = 20_000
+BATCH, LENGTH = 4, 128  # pieces per step, tokens per piece
+
+
+@dataclass(frozen=True)
+class Wish:
+    """The text to learn, how many steps, the highest learning rate."""
+
+    text: str = "encyclopedia"
+    steps: int = 100
+    rate: float = Tuning.rate
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Perplexity in one way of measuring, before and after; None until it is known."""
+
+    protocol: Protocol
+    before: float | None = None
+    after: float | None = None
+
+
+@dataclass(eq=False)
+class Polished:
+    """One fine-tuning: of which run, the losses (nats per token) of the steps so far, the perplexities, and
+    the number of the run that came of it."""
+
+    run: int
+    wish: Wish
+    losses: list[float] = field(default_factory=list)
+    measured: list[Measured] = field(default_factory=list)
+    made: int | None = None
+
+
+def wish_of(text: Any, steps: Any, rate: Any) -> Wish:
+    """What the controls ask for; a `Refusal` for what cannot be, also where peft is missing."""
+    name = str(text or "").strip()
+    if not name:
+        raise Refusal("There is no text to learn; choose one.")
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= 1:
+        raise Refusal("The learning rate must be a number above 0 and up to 1, such as 0.001.")
+    wish = Wish(name, whole(steps, "Steps", 1, MOST_STEPS), float(rate))
+    check(Tuning(rate=wish.rate))
+    return wish
+
+
+def lessons(wish: Wish, tokens: int, longest: int) -> Tuning:
+    """The tuning that takes exactly the wished steps on a text of so many tokens, reading as few of them
+    twice as it can, for a model that reads at most `longest` at once."""
+    length = min(LENGTH, longest)
+    batches = tokens // (length * BATCH)
+    if not batches:
+        raise Refusal(
+            f"'{wish.text}' has {tokens:,} tokens to learn from, and a step takes {length * BATCH}; "
+            "choose a longer text."
+        )
+    epochs = next(n for n in range(1, wish.steps + 1) if wish.steps % n == 0 and wish.steps // n <= batches)
+    return Tuning(
+        text=wish.text,
+        samples=wish.steps // epochs * BATCH,
+        length=length,
+        epochs=epochs,
+        batch=BATCH,
+        rate=wish.rate,
+    )
+
+
+def table_of(shown: Polished, same: bool) -> str:
+    """Perplexities before and after as an HTML table; `same` says that what it is
+    measured on is what it learned."""
+    rows = ""
+    for measured in shown.measured:
+        how = measured.protocol
+        before, after = measured.before, measured.after
+        cells = (
+            "…" if before is None else figure(before),
+            "…" if after is None else figure(after),
+            change(after, before) if after is not None and before is not None else "",
+        )
+        limit = f"up to {how.limit:,} tokens" if how.limit else "all of it"
+        begun = f" begun with {safe(how.begins_with)}" if how.begins_with else ""
+        hint = f"{limit}, windows of {how.window:,}{begun}"
+        rows += (
+            f'<tr><th scope="row">{safe(how.text)}<small>{hint}</small></th>'
+            f"{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+        )
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("Perplexity on", "Before", "After", "Change"))
+    foot = "Lower is better. " + (
+        "This text has no evaluation part, so it is measured on what it learned."
+        if same
+        else "Measured on the evaluation part, which it does not learn from."
+    )
+    return (
+        f'<div class="wide"><table class="figures"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody>'
+        f'</table></div><p class="foot">{foot}</p>'
+    )
+
+
+def told(wish: Wish) -> str:
+    """What was done to the run that it came from."""
+    return f"fine-tuned {wish.steps:,} step{'' if wish.steps == 1 else 's'} on {wish.text}"
+
+
+def better(measured: Measured) -> bool:
+    """Whether the model reads better than before, by more than a slight difference."""
+    before, after = measured.before, measured.after
+    if before is None or after is None or not math.isfinite(after):
+        return False
+    return after < before * (1 - SLIGHT)

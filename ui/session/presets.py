@@ -1,0 +1,138 @@
+"""Plans under a name: ours as rules, the user's own kept on disk beside the runs. No Gradio."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import secrets
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from slimllm.core.types import Analysis, Plan, Refusal
+from slimllm.files import atomic_write, file_limits
+from slimllm.planning import plan_making
+from slimllm.planning.locks import Locks
+from slimllm.planning.plan_json import plan_from_text, plan_to_dict
+from ui.look.formatting import same_width
+from ui.session.requests import plan_for
+from ui.session.run_store import LARGEST, REMEDY, UNREADABLE, Shelf
+
+log = logging.getLogger(__name__)
+
+FILE, FORMAT = "presets.json", 1
+LONGEST_NAME, MOST = 60, 100
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How much smaller, and by which rules; what is not said is the method's own choice."""
+
+    name: str
+    ratio: float
+    align: int = 8
+    same: bool = False
+
+    def plan(self, analysis: Analysis, present: Plan | None, locks: Locks | None) -> Plan:
+        rules = ("auto", "auto", "auto", self.align, "decoder", self.same)
+        return plan_for(analysis, present, self.ratio, *rules, locks)
+
+
+OURS = (
+    Preset("Gentle 10 %", 0.1),
+    Preset("Balanced 20 %", 0.2),
+    Preset("Bold 35 %", 0.35),
+    Preset("Half", 0.5),
+    Preset("20 %, standard checkpoint", 0.2, same=True),
+    Preset("20 %, widths that run fast", 0.2, align=64),
+)
+
+
+def choices(mine: Mapping[str, Plan]) -> list[tuple[str, str]]:
+    """(what is shown, key) of all presets, ours first."""
+    ours = [(preset.name, f"ours {preset.name}") for preset in OURS]
+    return [*ours, *((f"{name} (yours)", f"mine {name}") for name in mine)]
+
+
+def plan_of(
+    key: str,
+    mine: Mapping[str, Plan],
+    analysis: Analysis,
+    present: Plan | None,
+    locks: Locks | None = None,
+) -> tuple[Plan, str]:
+    """(plan, a sentence): the plan behind a key. One kept for another model gives its rules, not its
+    widths."""
+    kind, _, name = str(key or "").partition(" ")
+    ours = next((preset for preset in OURS if kind == "ours" and preset.name == name), None)
+    if ours is not None:
+        return ours.plan(analysis, present, locks), ""
+    plan = mine.get(name) if kind == "mine" else None
+    if plan is None:
+        raise Refusal("This preset is not there any more; choose another one.")
+    try:
+        plan_making.check_plan(plan, analysis.shape)
+    except Refusal:
+        rules = (plan.align, plan.count, same_width(plan))
+        taken = plan_for(analysis, present, plan.ratio_requested, "auto", "auto", "auto", *rules, locks)
+        return taken, f"“{name}” was kept for another model, so its size and rules are taken, not its widths."
+    return plan, ""
+
+
+def named(name: object) -> str:
+    """A proper name for a preset; a `Refusal` for what is none."""
+    proper = " ".join(str(name or "").split())
+    if not proper:
+        raise Refusal("The preset needs a name; write one beside the button.")
+    if len(proper) > LONGEST_NAME:
+        raise Refusal(f"A name may have up to {LONGEST_NAME} letters; choose a shorter one.")
+    return proper
+
+
+def kept(mine: Mapping[str, Plan], name: str, plan: Plan) -> dict[str, Plan]:
+    """The presets with this one, in the place of an older one of the same name."""
+    if name not in mine and len(mine) >= MOST:
+        raise Refusal(f"There are {MOST} presets already; forget one first.")
+    return {**mine, name: plan}
+
+
+def save(owner: str, mine: Mapping[str, Plan]) -> None:
+    """Writes the presets of one browser, all or nothing; a file in which something could not be read stays
+    under another name."""
+    rows = [{"name": name, "plan": plan_to_dict(plan)} for name, plan in mine.items()]
+    text = json.dumps({"format": FORMAT, "presets": rows}, indent=1)
+    file, unwritten = Shelf(owner).folder / FILE, "The preset could not be kept on disk"
+    if file.exists() and not read_whole(file):
+        with atomic_write.told(unwritten, REMEDY):
+            file.rename(file.with_name(f"presets-unread-{secrets.token_hex(4)}.json"))
+    atomic_write.write_text(file, text, unwritten, REMEDY)
+
+
+def read(owner: str) -> dict[str, Plan]:
+    """The presets kept for one browser by name; what cannot be read is left out and logged."""
+    file = Shelf(owner).folder / FILE
+    if not file.exists():
+        return {}
+    found = dict(presets_in(file))
+    if not read_whole(file):
+        log.warning("%s cannot be read as presets", file)
+    return found
+
+
+def presets_in(file: Path) -> Iterator[tuple[str, Plan]]:
+    """(name, plan) of every preset in a file, as far as it can be read."""
+    with contextlib.suppress(*UNREADABLE):
+        data = json.loads(file_limits.read_text(file, f"'{file}'", "keep presets anew", LARGEST))
+        for row in data["presets"] if data["format"] == FORMAT else ():
+            with contextlib.suppress(*UNREADABLE):
+                yield named(row["name"]), plan_from_text(json.dumps(row["plan"]))
+
+
+def read_whole(file: Path) -> bool:
+    """Whether all presets in a file can be read."""
+    try:
+        data = json.loads(file_limits.read_text(file, f"'{file}'", "keep presets anew", LARGEST))
+        return data["format"] == FORMAT and len(data["presets"]) == len(list(presets_in(file)))
+    except UNREADABLE:
+        return False

@@ -1,0 +1,149 @@
+"""What the controls ask for, checked: plain values in, dataclasses out, a `Refusal` for what cannot be. No
+Gradio."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slimllm.calibration import texts
+from slimllm.core.types import Analysis, Calibration, Plan, Refusal
+from slimllm.planning import plan_making
+from slimllm.planning.allocation import ALLOCATIONS
+from slimllm.planning.locks import Locks
+from ui.facts.combinations import all_options
+from ui.facts.runs import Asked, Protocol
+from ui.look.formatting import method_title
+from ui.session.forms import Form
+
+if TYPE_CHECKING:
+    from ui.session.session import Session
+
+FIRST = "best"  # the method that is offered first: it lost least in docs/benchmarks.md
+FIXED = 5  # values of the Analyse form before the methods' options
+MOST_PROMPTS, LONGEST_PROMPT = 4, 20_000
+PROMPTS = (
+    "The capital of France is",
+    "Water boils when",
+    "Once upon a time there was a small robot who",
+    "The opposite of hot is",
+    "To bake bread you need",
+    "def add(a, b):",
+)
+PLACE = 3  # of the prompts among what is to be measured
+USUAL = ("encyclopedia", 128, 8192, "\n".join(PROMPTS[:3]), 48, 0, 0)
+
+
+def usual_analysis(session: Session) -> tuple[Any, ...]:
+    """What the Analyse form says by itself: how the present analysis was made, else what is offered first."""
+    found = session.analysis
+    read = found.calibration if found else Calibration()
+    given = dict(found.options) if found else {}
+    name = found.method if found else FIRST
+    options = (given.get(o.name, o.default) if owner == name else o.default for owner, o in all_options())
+    return read.text, read.samples, read.length, read.seed, name, *options
+
+
+ANALYSE = Form("analyse", usual_analysis, ("preflight",))  # text, samples, length, seed, method, options
+MEASURE = Form("compare", lambda _: USUAL)  # text, window, limit, prompts, length, temperature, seed
+
+
+def whole(value: Any, name: str, low: int, high: int) -> int:
+    """A whole number between two bounds; a `Refusal` that names it otherwise."""
+    try:
+        number = int(value)
+        if number != float(value) or not low <= number <= high:
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        raise Refusal(f"{name} must be a whole number from {low:,} to {high:,}, not {value!r}.") from None
+    return number
+
+
+def text_choices() -> list[tuple[str, str]]:
+    """The texts that have a name; topics only where the starter kit is installed."""
+    try:
+        topics = [(f"Encyclopedia: {topic}", f"encyclopedia/{topic}") for topic in texts.topics()]
+    except Refusal:
+        topics = []
+    hub = [(f"{name} (from the model hub)", name) for name in texts.HUB_SETS]
+    return [("Encyclopedia, all topics", "encyclopedia"), *topics, *hub]
+
+
+def text_title(name: str) -> str:
+    """What a text is called on the page: its entry in the chooser, or the name of its file."""
+    titles = {value: title for title, value in text_choices()}
+    return titles.get(name) or Path(name).name or name
+
+
+def made_words(method: str, read: Calibration) -> str:
+    """How an analysis was made: its method, its text and the tokens that were read."""
+    tokens = f"{read.samples:,} × {read.length:,} = {read.samples * read.length:,} tokens"
+    return f"{method_title(method)} on {text_title(read.text)}, {tokens}"
+
+
+def calibration_of(text: Any, samples: Any, length: Any, seed: Any) -> Calibration:
+    """The calibration that the controls ask for; a `Refusal` for what cannot be."""
+    return Calibration(
+        str(text or "").strip(),
+        whole(samples, "Samples", 1, 100_000),
+        whole(length, "Length", 2, 1_000_000),
+        whole(seed, "Seed", 0, 2**31 - 1),
+    )
+
+
+def plan_for(
+    analysis: Analysis,
+    present: Plan | None,
+    ratio: Any,
+    recovery: str,
+    allocation: str,
+    unit: str,
+    align: Any,
+    count: Any,
+    same: bool,
+    locks: Locks | None = None,
+) -> Plan:
+    """The plan that the controls ask for; protected and forced units of the present one stay, and so do the
+    widths of locked layers."""
+    if isinstance(ratio, bool) or not isinstance(ratio, int | float):
+        raise Refusal("The dial needs a number from 0 to 0.9.")
+    recovery, allocation, unit, count = map(str, (recovery, allocation, unit, count))
+    return plan_making.make_plan(
+        analysis,
+        float(ratio),
+        allocation=allocation if allocation in ALLOCATIONS else None,
+        recovery=None if recovery == "auto" else recovery,
+        unit=unit,
+        align=align,
+        count=count,
+        same_width=bool(same),
+        protected=present.protected if present else (),
+        forced=present.forced if present else (),
+        locks=locks,
+    )
+
+
+def asked_for(
+    text: Any, window: Any, limit: Any, prompts: Any, length: Any, heat: Any, seed: Any, *, offline: bool
+) -> Asked:
+    """What is to be measured and answered; a `Refusal` for what cannot be."""
+    lines = [line.strip() for line in str(prompts or "").splitlines() if line.strip()]
+    if len(lines) > MOST_PROMPTS:
+        raise Refusal(f"There are {len(lines)} prompts; up to {MOST_PROMPTS} can be compared at once.")
+    if max(map(len, lines), default=0) > LONGEST_PROMPT:
+        raise Refusal(f"A prompt may have up to {LONGEST_PROMPT:,} letters; use a shorter one.")
+    if not isinstance(heat, int | float) or not math.isfinite(heat) or not 0 <= heat <= 10:
+        raise Refusal("The temperature must be a number from 0 to 10.")
+    return Asked(
+        protocol=Protocol(
+            str(text or "").strip(),
+            whole(window, "Window", 2, 1_000_000),
+            whole(limit, "The limit", 0, 2**31 - 1),
+        ),
+        prompts=tuple(lines),
+        new_tokens=whole(length, "The answer length", 1, 4096),
+        temperature=float(heat),
+        seed=whole(seed, "Seed", 0, 2**31 - 1),
+        offline=offline,
+    )

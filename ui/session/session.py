@@ -1,0 +1,350 @@
+"""What one browser has loaded, analysed, planned and compared. No Gradio in here."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from slimllm.core.fingerprints import is_other
+from slimllm.core.types import Analysis, Calibration, LayerAnalysis, Plan, Refusal
+from slimllm.methods.method_table import settings
+from slimllm.models.loading import Pruned, Subject
+from slimllm.planning.locks import Locks
+from slimllm.planning.pins import keep_locked
+from slimllm.planning.plan_making import check_plan, told
+from ui.facts.combinations import Source, comparable, source_of
+from ui.facts.comparison import Answer, Comparison
+from ui.facts.estimates import Rates
+from ui.facts.runs import Entry, Run
+from ui.facts.selection import Picked
+from ui.look.formatting import method_title
+from ui.session import presets
+from ui.session.crash_recovery import Diary, page_folder
+from ui.session.finetuning_state import Polished
+from ui.session.jobs import Job, Worker
+from ui.session.notes import tell_after
+from ui.session.plan_history import PlanHistory, Step, same_rules, tell_kept
+from ui.session.preview import Preview
+from ui.session.run_history import Archive, remembered
+
+KEPT_WEIGHTS = 2  # pruned models stay in memory for the latest runs only
+KEPT_ANALYSES = 16  # a few megabytes each
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A model that all sessions share, how fast this machine works with it, and how it can be stored."""
+
+    subject: Subject
+    rates: Rates
+    device: str
+    dtype: str
+    outlook: tuple[str, ...] = ()
+
+
+class Session:
+    """The state of one browser. `serial` counts the changes of each part, so that a page can tell what it has
+    not shown."""
+
+    def __init__(self, id: str):
+        self.id = id
+        self.lock = threading.RLock()
+        self.drawing = threading.RLock()  # pages of this session act and are drawn one after the other
+        self.acts = 0  # how often a page has acted
+        self.author = ""  # the page that made the present plan; empty where a job did
+        self.touched = time.monotonic()
+        self.born = time.monotonic_ns()
+        self.serial: Counter[str] = Counter()
+        self._swept: Callable[[], object] = lambda: None
+        self.loaded: Loaded | None = None
+        self.job: Job | None = None
+        self.analysis: Analysis | None = None
+        self.analyses: dict[Source, Analysis] = {}
+        self.second: Analysis | None = None
+        self.training: list[dict[str, float]] = []
+        self.entries: list[Entry] = []
+        self.polished: Polished | None = None
+        self.partial: list[LayerAnalysis | None] = []
+        self.made: tuple[str, Calibration] | None = None  # the method and the text of the partial layers
+        self.detail: int | None = None
+        self.picked: Picked | None = None
+        self.history = PlanHistory()
+        self.turn = 0  # the number of the last release of the faders that was heard
+        # what the faders' facts were made of last, and they
+        self.bank: tuple[Analysis, tuple[object, ...], str] | None = None
+        self.preview = Preview()
+        self.presets: dict[str, Plan] = presets.read(id)
+        self.comparison: Comparison | None = None
+        self.pending: Comparison | None = None
+        self.answers: list[Answer] = []
+        self.archive = Archive(id, lambda: self.mark("runs"))
+        self.parent: int | None = None
+        self.weights: dict[int, dict[str, Pruned]] = {}
+        self.notes: dict[str, tuple[str, str]] = {}
+        self.wishes: dict[str, tuple[object, ...]] = {}
+        self.diary = Diary(id)
+        if broken_off := self.diary.broken_off():
+            self.say("load", broken_off)
+        self.tour: int | None = None
+
+    @cached_property
+    def folder(self) -> Path:
+        """A temporary folder for files, made when it is first asked for: it costs a handle."""
+        folder, sweep = page_folder()
+        self._swept = weakref.finalize(self, sweep)  # at exit, too
+        return folder
+
+    @property
+    def used(self) -> bool:
+        """Whether something would be lost with this session."""
+        return self.loaded is not None or self.job is not None
+
+    def mark(self, *parts: str) -> None:
+        """Says that these parts changed."""
+        with self.lock:
+            self.serial.update(parts)
+
+    def say(self, page: str, words: str, kind: str = "info") -> None:
+        """Puts one sentence on a page, or takes it away."""
+        self.notes[page] = (kind, words)
+        self.mark("notes")
+
+    # Jobs
+
+    @property
+    def busy(self) -> bool:
+        return self.job is not None and self.job.active
+
+    @property
+    def lively(self) -> bool:
+        """Whether a page should look again soon: for its job, or for a preview."""
+        return self.busy or self.preview.going
+
+    def begin(self, worker: Worker, job: Job) -> Job:
+        """Hands a job to the worker; a `Refusal` while another one of this session is not finished."""
+        with self.lock:
+            if self.job is not None and self.job.active:
+                raise Refusal(f"{self.job.title} is still going on; stop it or wait for it first.")
+            self.diary.kept(job)
+            tell_after(self, job)
+            self.job = worker.submit(job)
+            self.mark("job")
+            return job
+
+    # Model and analysis
+
+    @property
+    def subject(self) -> Subject:
+        if self.loaded is None:
+            raise Refusal("No model is loaded yet; load one on the Load tab first.")
+        return self.loaded.subject
+
+    def set_loaded(self, loaded: Loaded) -> None:
+        """Takes a model; all that was known of another one is forgotten, except the runs."""
+        with self.lock:
+            if self.loaded is loaded:
+                return
+            self.loaded = loaded
+            self.comparison, self.answers = None, []
+            self.weights.clear()
+            self.forget_analysis()
+            self.mark("subject", "table", "answers")
+
+    def forget_analysis(self) -> None:
+        with self.lock:
+            self.analysis, self.partial, self.made, self.detail, self.picked = None, [], None, None, None
+            self.analyses, self.second, self.training, self.entries = {}, None, [], []
+            self.history, self.parent = PlanHistory(), None
+            self.preview.forget()
+            self.mark(
+                "layers", "detail", "plan", "controls", "bank", "second", "training", "entries", "preview"
+            )
+
+    def set_analysis(self, analysis: Analysis, plan: Plan) -> None:
+        """Takes an analysis and the plan to start from; earlier plans stay if they fit, so that undo goes
+        back to them."""
+        with self.lock:
+            self.keep_analysis(analysis)
+            self.show_analysis(analysis)
+            try:
+                self.push(plan)
+            except Refusal as refusal:  # the new plan is the answer to a long job, so the locks give way
+                self.push(plan, locked=frozenset())
+                self.say("tune", f"The locked layers are unlocked. {refusal}")
+
+    def keep_analysis(self, analysis: Analysis) -> None:
+        """Remembers an analysis, so that its plans can be shown and pruned again; the oldest give way."""
+        with self.lock:
+            source = source_of(analysis)
+            self.analyses.pop(source, None)
+            self.analyses[source] = analysis
+            for old in list(self.analyses)[:-KEPT_ANALYSES]:
+                del self.analyses[old]
+
+    def show_analysis(self, analysis: Analysis) -> None:
+        """Makes an analysis the present one; a second one stays beside it only while one thing tells them
+        apart."""
+        with self.lock:
+            self.analysis, self.partial = analysis, list(analysis.layers)
+            self.made = (analysis.method, analysis.calibration)
+            if self.second is not None and not comparable(self.second, analysis):
+                self.second = None
+            self.mark("layers", "detail", "bank", "controls", "second")
+
+    def made_from(self, plan: Plan) -> Analysis | None:
+        """The analysis that a plan was made from, if it is remembered."""
+        found = self.analyses.get(source_of(plan))
+        if found is not None and is_other(dict(plan.fingerprints), found.fingerprints):
+            return None
+        return found
+
+    def analysis_by(
+        self, method: str, options: Mapping[str, Any], calibration: Calibration
+    ) -> Analysis | None:
+        """The analysis by a method with these options, the others as usual, if it is remembered."""
+        return self.analyses.get((method, tuple(sorted(settings(method, options).items())), calibration))
+
+    def lay_over(self, second: Analysis | None) -> None:
+        """Lays a second analysis over the maps, or takes it away."""
+        self.second = second
+        self.mark("second", "layers")
+
+    def suit(self, plan: Plan) -> None:
+        """Makes the analysis that a plan was made from the present one, or another that knows its units; a
+        `Refusal` where there is none."""
+        with self.lock:
+            able = [a for a in self.analyses.values() if plan.unit in a.layers[0].attention]
+            if not able:
+                raise Refusal(
+                    f"This plan cuts {plan.unit} units; analyse the model with method "
+                    f"{method_title(plan.method)} first."
+                )
+            found = max(
+                able,
+                key=lambda a: (source_of(a) == source_of(plan), a.method == plan.method, a is self.analysis),
+            )
+            if found is not self.analysis:
+                self.show_analysis(found)
+                if asked := self.wishes.get("analyse"):  # the chooser follows
+                    self.wishes["analyse"] = (*asked[:4], found.method, *asked[5:])
+                self.mark("preflight")
+
+    @property
+    def known(self) -> Analysis:
+        if self.analysis is None:
+            raise Refusal("The model is not analysed yet; do that on the Analyse tab first.")
+        return self.analysis
+
+    # Plans
+
+    @property
+    def plan(self) -> Plan:
+        if self.history.present is None:
+            raise Refusal("There is no plan yet; analyse the model first.")
+        return self.history.present.plan
+
+    @property
+    def plans(self) -> list[Plan]:
+        """All plans that undo and redo go through."""
+        return [step.plan for step in self.history.steps]
+
+    @property
+    def cursor(self) -> int:
+        """The place of the present plan among them; −1 where there is none."""
+        return self.history.cursor
+
+    @property
+    def present(self) -> Plan | None:
+        """The plan, if there is one."""
+        return self.history.present.plan if self.history.present else None
+
+    @property
+    def locked(self) -> frozenset[int]:
+        """The layers whose widths nothing changes but the person who locked them."""
+        return self.history.present.locked if self.history.present else frozenset()
+
+    @property
+    def locks(self) -> Locks | None:
+        """The locked layers with the plan whose widths they keep; None where no layer is locked."""
+        return self.history.present.locks if self.history.present else None
+
+    def lock_layers(self, locked: frozenset[int]) -> None:
+        """Locks these layers and no others: one step of undo."""
+        if locked != self.locked:
+            self.push(self.plan, locked=locked)
+
+    def push(self, plan: Plan, gesture: str = "", locked: frozenset[int] | None = None) -> None:
+        """Makes a plan the present one, and `locked` the locked layers where given. Steps of the same gesture
+        in quick succession are one step of undo.
+
+        Locked layers keep their widths; a `Refusal` where this plan does not allow that.
+        """
+        with self.lock:
+            if locked is None:
+                locked = self.locked
+                plan = keep_locked(self.known, plan, self.locks) if locked else plan
+            self.author = self.author if plan == self.present else ""
+            self.history.push_step(Step(plan, locked), gesture)
+            self.mark("plan", "locks")
+
+    def take_plan(self, plan: Plan) -> str:
+        """Makes a plan from a file or a run the present one, its figures computed anew; a `Refusal` where it
+        is for another model. Returns which locked layers kept their widths, as `tell_kept` has it."""
+        check_plan(plan, self.known.shape)
+        self.suit(plan)
+        self.push(told(self.known, plan))
+        self.mark("controls", "bank")
+        return tell_kept(plan, self.plan)
+
+    def step(self, by: int) -> None:
+        """Moves back (−1) or forth (+1) through the plans, as far as there are any."""
+        with self.lock:
+            left = self.present
+            self.history.move_cursor(by)
+            if left is not None:
+                self.suit(self.plan)
+                self.mark("plan", "locks", *(() if same_rules(left, self.plan) else ("controls", "bank")))
+
+    # Runs
+
+    def put_entry(self, entry: Entry) -> None:
+        """Adds a row to the table of methods; the same method on the same budget has one row."""
+        with self.lock:
+            kept = [old for old in self.entries if old.place != entry.place]
+            self.entries = [*kept, entry]
+            self.mark("entries")
+
+    @property
+    def runs(self) -> list[Run]:
+        return self.archive.runs
+
+    def add_run(self, run: Run, models: dict[str, Pruned]) -> None:
+        """Keeps a finished comparison; the weights of the latest ones stay in memory."""
+        with self.lock:
+            self.weights[run.number] = models
+            for number in sorted(self.weights)[:-KEPT_WEIGHTS]:
+                del self.weights[number]
+            self.parent = run.number
+            self.archive.add(remembered(self, run, models))
+
+    def run(self, number: int | None) -> Run:
+        run = self.archive.find(number)
+        if run is None:
+            raise Refusal(
+                "No run is chosen; prune a model on the Compare tab first, then choose its run here."
+            )
+        return run
+
+    def close(self) -> None:
+        """Lets go of everything."""
+        self.preview.stop()
+        if self.job is not None and self.job.active:
+            self.job.stopping.set()
+        self._swept()

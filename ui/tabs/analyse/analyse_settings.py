@@ -1,0 +1,136 @@
+"""What the Analyse tab asks for: the text and how much of it, the method and its options, and what that will
+take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from slimllm.core.types import Calibration, Refusal
+from slimllm.methods.method_table import METHODS, Option, method
+from slimllm.planning import plan_making
+from ui.facts import estimates
+from ui.facts.combinations import all_options, label_of, options_of
+from ui.look.formatting import duration, note, safe, size
+from ui.page.inputs import Number
+from ui.page.screen import Screen
+from ui.session.requests import ANALYSE, FIRST, FIXED, calibration_of, text_choices
+from ui.session.session import Session
+
+DEFAULT = Calibration()
+
+
+def controls(screen: Screen) -> tuple[Any, ...]:
+    """The text and how much of it, the method, and all options, of which the method's own are shown."""
+    with gr.Row(elem_classes="controls"):
+        text = gr.Dropdown(
+            text_choices(),
+            value=DEFAULT.text,
+            allow_custom_value=True,
+            label="Text to read",
+            info="or the path of a .txt, .jsonl or .parquet file",
+            elem_id="analyse-text",
+            scale=3,
+            min_width=230,
+        )
+        samples, length, seed = (
+            Number(
+                value, label=label, info=info, precision=0, elem_id=f"analyse-{label.lower()}", min_width=110
+            )
+            for value, label, info in (
+                (DEFAULT.samples, "Samples", "pieces of text"),
+                (DEFAULT.length, "Length", "tokens in each"),
+                (DEFAULT.seed, "Seed", "which pieces"),
+            )
+        )
+        chosen = gr.Dropdown(
+            [(row.title, name) for name, row in METHODS.items()],
+            value=FIRST,
+            label="Method",
+            info="how importance is judged",
+            elem_id="analyse-method",
+            scale=2,
+            min_width=190,
+        )
+    words = gr.HTML(elem_id="analyse-method-words", padding=False)
+    with gr.Row(elem_classes="controls method-options"):
+        options = [option_box(name, option) for name, option in all_options()]
+    screen.show(words, draw_words, "preflight")
+    if options:
+        screen.show(options, draw_options, "preflight")
+    return text, samples, length, seed, chosen, *options
+
+
+def option_box(name: str, option: Option) -> Any:
+    """A checkbox or a number for one option of one method."""
+    common: dict[str, Any] = {
+        "label": label_of(option),
+        "elem_id": f"analyse-option-{name}-{option.name}",
+        "min_width": 220,
+        "visible": name == FIRST,
+    }
+    if isinstance(option.default, bool):
+        return gr.Checkbox(option.default, info=option.words, **common)
+    words = f"{option.words} From {option.low:g} to {option.high:g}."
+    precision = 0 if isinstance(option.default, int) else None
+    return Number(option.default, info=words, precision=precision, **common)
+
+
+def chosen_method(session: Session) -> str:
+    """The method that the chooser shows."""
+    name = str(ANALYSE.values(session)[FIXED - 1])
+    return name if name in METHODS else FIRST
+
+
+def draw_words(session: Session) -> str:
+    """The chosen method in a plain sentence."""
+    row = method(chosen_method(session))
+    source = f" <span>{safe(row.paper)}</span>" if row.paper else ""
+    return f'<p class="method-words">{safe(row.words)}{source}</p>'
+
+
+def draw_options(session: Session) -> list[Any]:
+    """Only the options of the chosen method are shown."""
+    name = chosen_method(session)
+    return [
+        (gr.Checkbox if isinstance(option.default, bool) else gr.Number)(visible=owner == name)
+        for owner, option in all_options()
+    ]
+
+
+def draw_preflight(session: Session) -> str:
+    """What the analysis will take, before it starts."""
+    if session.loaded is None:
+        return ""
+    asked, name = ANALYSE.values(session), chosen_method(session)
+    try:
+        calibration = calibration_of(*asked[: FIXED - 1])
+        options = options_of(name, asked[FIXED:])
+        if calibration.length > session.loaded.subject.shape.max_length:
+            raise Refusal(
+                f"This model reads at most {session.loaded.subject.shape.max_length:,} tokens at once."
+            )
+    except Refusal as refusal:
+        return note("bad", str(refusal))
+    subject, tokens = session.loaded.subject, estimates.analysis_tokens(calibration)
+    seconds = estimates.analysis_seconds(subject, session.loaded.rates, calibration, name, options)
+    memory = estimates.analysis_bytes(subject, calibration)
+    said = f"Reads {tokens:,} tokens. About {duration(seconds)} and {size(memory)} of extra memory."
+    if extra := longest_part(name, options):
+        said += f" {extra}"
+    doubt = plan_making.doubt(session.loaded.subject.shape, method(name).recovery, tokens)
+    return note("quiet", said) + (note("info", doubt) if doubt else "")
+
+
+def longest_part(name: str, options: dict[str, Any]) -> str:
+    """What a method does beside reading the text, in one sentence; empty where it does no more."""
+    row = method(name)
+    if row.probes:
+        return "Most of that goes into damaging every layer in turn, to see how far the output moves."
+    if row.learns == "gates":
+        steps = int(options.get("steps", 300))
+        return f"Most of that goes into training its gates, for {steps:,} steps."
+    if row.learns:
+        return "It also computes gradients, which takes memory for the whole model at once."
+    return ""

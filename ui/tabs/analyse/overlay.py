@@ -1,0 +1,263 @@
+"""A second method or a second text on the Analyse tab: chosen, scored, laid over the maps, compared layer by
+layer."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import gradio as gr
+
+from slimllm.core.types import Analysis, Plan, Refusal
+from slimllm.methods.method_table import METHODS, settings
+from ui.charts.agreement_map import agreement_chart, channels_agreement, heads_agreement
+from ui.charts.chart_style import Layers
+from ui.charts.rank_difference_map import channels_difference, heads_difference
+from ui.facts import agreement as numbers
+from ui.facts.combinations import Source, for_ratio, source_of
+from ui.look.formatting import method_title, note, unit_words
+from ui.page.elements import job_line, start_and_stop
+from ui.page.plotview import PlotView
+from ui.page.screen import Screen
+from ui.session.registry import REGISTRY
+from ui.session.requests import made_words, text_choices, text_title
+from ui.session.session import Session
+from ui.tasks import work
+
+SAME = ""
+COLOURS = {
+    "both": "who keeps what",
+    "difference": "difference in rank",
+    "first": "first",
+    "second": "second",
+}
+
+
+def chooser(screen: Screen, offline: bool) -> None:
+    """The second method and text, the button that scores by them, and whose colours the maps wear."""
+    with gr.Row(elem_classes="bar second"):
+        second = gr.Dropdown(
+            [("The same method", SAME), *((row.title, name) for name, row in METHODS.items())],
+            value=SAME,
+            label="Compare with",
+            info="another method",
+            elem_id="analyse-second",
+            scale=0,
+            min_width=220,
+        )
+        text = gr.Dropdown(
+            [("The same text", SAME), *text_choices()],
+            value=SAME,
+            allow_custom_value=True,
+            label="on",
+            info="another text, or the path of one",
+            elem_id="analyse-second-text",
+            scale=0,
+            min_width=220,
+        )
+        button = gr.Button(
+            "Lay over", elem_id="analyse-second-button", scale=0, min_width=120, interactive=False
+        )
+        stop = gr.Button("Stop", elem_id="analyse-second-stop", scale=0, min_width=90, interactive=False)
+        job_line(screen, "second", "analyse-second-progress", beside="analyse")
+    colours = gr.Radio(
+        [(word, name) for name, word in COLOURS.items()],
+        value="both",
+        label="The maps show",
+        elem_id="analyse-overlay",
+        elem_classes="inline-choice",
+        visible=False,
+    )
+    screen.keep([second, text], "analyse", chosen, choose)
+    screen.keep(
+        [colours], "analyse", lambda s: [colours_of(s)], choose_colours, draw=draw_colours, parts=["second"]
+    )
+    start_and_stop(screen, "second", button, stop, lambda s: s.analysis is not None)
+    screen.on(button.click, "analyse", Press(offline), second, text)
+
+
+def agreement(screen: Screen) -> None:
+    """What the agreement means in words, and the rank correlation of every layer."""
+    words = gr.HTML(elem_id="analyse-agreement-words", padding=False)
+    chart = PlotView(
+        height=280,
+        label="Rank agreement in every layer",
+        placeholder="Choose another method or another text above and lay it over: here you see, layer by "
+        "layer, whether both rank alike.",
+        folds=True,
+        elem_id="analyse-agreement",
+    )
+    screen.show(words, draw_words, "second", "layers", "look")
+    screen.show(chart, draw_chart, "second", "layers", "look", pace=1.0)
+
+
+class Press:
+    """Lays the second method or text over the maps, scoring by it first where that has not been done yet."""
+
+    def __init__(self, offline: bool):
+        self.offline = offline
+
+    def __call__(self, session: Session, name: str, text: str) -> None:
+        session.wishes["second"] = (name, text)
+        wanted = wanted_of(session, name, text)
+        if wanted is None:
+            raise Refusal("Choose a second method or text first, other than what the maps show already.")
+        known = known_second(session, wanted)
+        if known is not None and work.is_current(known, session.subject, self.offline):
+            session.lay_over(known)
+            return
+        method, options, calibration = wanted
+        work.start_second(REGISTRY, session, calibration, method, dict(options), self.offline)
+
+
+def wanted_of(session: Session, name: str, text: str) -> Source | None:
+    """What the second analysis is to be made with; None where that is what the maps show already."""
+    first = session.known
+    method, options, calibration = source_of(first)
+    if name:
+        ratio = session.plan.ratio_requested if session.plans else work.START_RATIO
+        method, options = name, tuple(sorted(settings(name, for_ratio(name, ratio)).items()))
+    if str(text or "").strip():
+        calibration = dataclasses.replace(calibration, text=str(text).strip())
+    wanted = (method, options, calibration)
+    return None if wanted == source_of(first) else wanted
+
+
+def known_second(session: Session, wanted: Source) -> Analysis | None:
+    """The analysis that is wanted, if it is remembered, also with other options of its method."""
+    method, _, calibration = wanted
+    fits = (a for a in session.analyses.values() if (a.method, a.calibration) == (method, calibration))
+    return session.analyses.get(wanted) or next((a for a in fits if a is not session.analysis), None)
+
+
+def choose(session: Session, entered: dict[int, Any]) -> None:
+    """Takes away what was laid over, or lays over what is known already."""
+    name, text = (entered.get(place, old) for place, old in enumerate(chosen(session)))
+    session.wishes["second"] = (name, text)
+    if session.analysis is None:
+        return
+    wanted = wanted_of(session, name, text)
+    if wanted is None:
+        session.lay_over(None)
+    elif (known := known_second(session, wanted)) is not None:
+        session.lay_over(known)
+
+
+def choose_colours(session: Session, entered: dict[int, Any]) -> None:
+    """Shows who keeps what, how far the ranks lie apart, or one side's importance."""
+    session.wishes["overlay"] = (entered[0],)
+    session.mark("overlay")
+
+
+def pair(session: Session) -> tuple[Analysis, Analysis, Plan] | None:
+    """Both analyses and the plan at whose widths they are compared, once there are all three."""
+    if session.analysis is None or session.second is None or not session.plans:
+        return None
+    return session.analysis, session.second, session.plan
+
+
+def names_of(first: Analysis, second: Analysis) -> tuple[str, str]:
+    """What the two are called, by what tells them apart: the method, the text, or the options."""
+    one, other = method_title(first.method), method_title(second.method)
+    if first.calibration.text != second.calibration.text:
+        here, there = (f"“{text_title(a.calibration.text)}”" for a in (first, second))
+        return (here, there) if one == other else (f"{one} on {here}", f"{other} on {there}")
+    return one, other if one != other else f"{other}, usual options"
+
+
+def colours_of(session: Session) -> str:
+    return str(session.wishes.get("overlay", ("both",))[0])
+
+
+def shown_layers(session: Session) -> Layers:
+    """The layers whose importance the maps show: the first method's, or the second's if asked for."""
+    if session.second is not None and not filling(session) and colours_of(session) == "second":
+        return session.second.layers
+    return session.partial
+
+
+def heads_picture(session: Session) -> Any:
+    """Who keeps which heads, or how far they rank apart; None where the map shows importance, or where heads
+    cannot be compared."""
+    found = laid(session)
+    if found is None:
+        return None
+    first, second, plan = found
+    unit, names = numbers.common_unit(first, second, plan), names_of(first, second)
+    if unit is None:
+        return None
+    if colours_of(session) == "difference":
+        return heads_difference(first, second, unit, names)
+    return heads_agreement(first, second, plan, unit, names)
+
+
+def channels_picture(session: Session, ordered: bool) -> Any:
+    """Who keeps which channels, or how far they rank apart; None where the map shows importance."""
+    found = laid(session)
+    if found is None:
+        return None
+    first, second, plan = found
+    names = names_of(first, second)
+    if colours_of(session) == "difference":
+        return channels_difference(first, second, names, ordered=ordered)
+    return channels_agreement(first, second, plan, names, ordered=ordered)
+
+
+def made_of(session: Session) -> str:
+    """How what the maps show was made: method, text and tokens, of both analyses where they show both."""
+    if session.made is None:
+        return ""
+    shown, second = made_words(*session.made), session.second
+    if second is None or filling(session) or colours_of(session) == "first":
+        return shown
+    other = made_words(second.method, second.calibration)
+    return other if colours_of(session) == "second" else f"{shown}; against {other}"
+
+
+def laid(session: Session) -> tuple[Analysis, Analysis, Plan] | None:
+    """The pair, if the maps are to show both and no analysis is filling them."""
+    return None if filling(session) or colours_of(session) not in ("both", "difference") else pair(session)
+
+
+def filling(session: Session) -> bool:
+    """Whether an analysis is under way, whose layers the maps show as they come."""
+    return session.analysis is None or session.partial[0] is not session.analysis.layers[0]
+
+
+def chosen(session: Session) -> list[Any]:
+    """The second method and text as this session last left them."""
+    return list(session.wishes.get("second", (SAME, SAME)))
+
+
+def draw_colours(session: Session) -> list[Any]:
+    """The choice of colours, with the names of both sides, once there are two."""
+    found = pair(session)
+    if found is None:
+        return [gr.Radio(visible=False)]
+    one, other = names_of(found[0], found[1])
+    named = COLOURS | {"first": f"importance by {one}", "second": f"by {other}"}
+    choices = [(word, name) for name, word in named.items()]
+    return [gr.Radio(choices=choices, value=colours_of(session), visible=True)]
+
+
+def draw_words(session: Session) -> str:
+    """The agreement in plain words."""
+    found = pair(session)
+    if found is None:
+        return ""
+    first, second, plan = found
+    unit = numbers.common_unit(first, second, plan)
+    units = None if unit is None else unit_words(unit)
+    said = numbers.sentence(names_of(first, second), numbers.agreement(first, second, plan), units)
+    return note("info", said)
+
+
+def draw_chart(session: Session) -> Any:
+    """The rank agreement of every layer."""
+    found = pair(session)
+    if found is None:
+        return None
+    first, second, plan = found
+    unit = numbers.common_unit(first, second, plan)
+    layers = numbers.agreement(first, second, plan)
+    return agreement_chart(layers, names_of(first, second), unit_words(unit or ""))

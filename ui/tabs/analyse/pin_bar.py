@@ -1,0 +1,183 @@
+"""Hands on the maps: what is chosen there is protected, forced out or released, by button and by key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, cast
+
+import gradio as gr
+
+from slimllm.core.types import Refusal
+from slimllm.planning.pins import Mark, pin
+from ui.charts.channels_map import ORDERS, Order
+from ui.facts import pin_effects, selection
+from ui.look.formatting import note, safe
+from ui.page.plotview import PlotView
+from ui.page.screen import Screen
+from ui.session.session import Session
+from ui.tabs.analyse.layer_detail import chosen_layer
+from ui.tabs.analyse.overlay import shown_layers
+
+MARKS: tuple[tuple[str, str, Mark], ...] = (
+    ("Protect (P)", "analyse-protect", "protect"),
+    ("Force out (F)", "analyse-force", "force"),
+    ("Clear (C)", "analyse-clear", "clear"),
+)
+EMPTY = (
+    "Click on a cell, drag over several, or walk a map with the arrow keys. Then protect it or force it out."
+)
+
+
+def bar(screen: Screen) -> None:
+    """What is chosen, and what can be done with it."""
+    with gr.Row(elem_id="analyse-pins", elem_classes="bar pins"):
+        said = gr.HTML(elem_id="analyse-picked", padding=False)
+        buttons = [
+            gr.Button(label, elem_id=id, scale=0, min_width=96, size="sm", interactive=False)
+            for label, id, _ in MARKS
+        ]
+        layer = gr.Button(
+            "Whole layer (L)", elem_id="analyse-whole", scale=0, min_width=110, size="sm", interactive=False
+        )
+        undo = gr.Button("Undo", elem_id="analyse-undo", scale=0, min_width=70, size="sm", interactive=False)
+    screen.show(said, draw_said, token=token)
+    screen.show([*buttons, layer, undo], draw_buttons, token=token)
+    for button, (_, _, mark) in zip(buttons, MARKS, strict=True):
+        screen.on(button.click, "analyse", pressed(mark), mode="multiple")
+    screen.on(layer.click, "analyse", widen, mode="multiple")
+    screen.on(undo.click, "analyse", undo_step, mode="multiple")
+
+
+def listen(screen: Screen, view: PlotView, what: Literal["heads", "channels"]) -> None:
+    """Takes what is chosen on a map, and the letters pressed there."""
+    screen.on(view.pick, "analyse", chooser(what), click=True, mode="multiple")
+    screen.on(view.pin, "analyse", lettered(what), click=True, mode="multiple")
+
+
+def token(session: Session) -> Any:
+    """What the bar depends on: the choice, the scores, and the plan's pins, from wherever they changed."""
+    return (session.born, session.picked, session.serial["layers"], session.cursor > 0, held(session))
+
+
+def held(session: Session) -> Any:
+    """The present plan's pins."""
+    plan = session.present
+    return None if plan is None else (plan.protected, plan.forced)
+
+
+def order_of(session: Session) -> Order:
+    """How the map of channels is ordered."""
+    found: Any = session.wishes.get("order", (ORDERS[0],))[0]
+    return found if found in ORDERS else ORDERS[0]
+
+
+def by_rank(session: Session) -> bool:
+    """Whether the map of channels is in order of rank."""
+    return order_of(session) != "place"
+
+
+def chooser(what: Literal["heads", "channels"]) -> Callable[[Session, gr.EventData], None]:
+    def act(session: Session, event: gr.EventData) -> None:
+        choose(session, what, event._data)
+
+    return act
+
+
+def choose(session: Session, what: Literal["heads", "channels"], where: Any) -> bool:
+    """Makes what an event covers the choice, and opens its layer; says whether it covers anything."""
+    if session.loaded is None or not session.partial or not isinstance(where, Mapping):
+        return False
+    unit = next((u for x in session.partial if x for u in x.attention), None)
+    layer = zoomed(session) if what == "channels" else None
+    found = selection.picked(
+        session.subject.shape, what, where, what == "channels" and by_rank(session), layer
+    )
+    if found is None:
+        return False
+    session.picked = found.whole() if what == "heads" and unit == "value-column" else found
+    if session.partial[found.layers[0]] is not None and session.detail != found.layers[0]:
+        session.detail = found.layers[0]
+        session.mark("detail")
+    return True
+
+
+def zoom_of(session: Session) -> str:
+    """Whether the map of channels shows all layers or one."""
+    return "one" if session.wishes.get("zoom") == ("one",) else "all"
+
+
+def zoomed(session: Session) -> int | None:
+    """The one layer that the map of channels shows, if it is zoomed to one."""
+    found = chosen_layer(session) if zoom_of(session) == "one" else None
+    return None if found is None else found[0]
+
+
+def lettered(what: Literal["heads", "channels"]) -> Callable[[Session, gr.EventData], None]:
+    def act(session: Session, event: gr.EventData) -> None:
+        mark = event._data.get("mark")
+        if not choose(session, what, event._data):
+            return
+        if mark == "layer":
+            widen(session)
+        elif mark in ("protect", "force", "clear"):
+            apply(session, cast(Mark, mark))
+
+    return act
+
+
+def pressed(mark: Mark) -> Callable[[Session], None]:
+    return lambda session: apply(session, mark)
+
+
+def apply(session: Session, mark: Mark) -> None:
+    """Protects, forces out or releases what is chosen: one step of undo."""
+    if session.picked is None:
+        raise Refusal("Choose heads, channels or a layer on a map first.")
+    if not session.plans:
+        raise Refusal("There is no plan yet that could keep this; wait until the model is analysed.")
+    spots = selection.spots(session.picked, session.subject.shape, shown_layers(session))
+    session.push(pin(session.known, session.plan, mark, spots, session.locks))
+    redraw(session)
+
+
+def widen(session: Session) -> None:
+    """Chooses all of the layers in which something is chosen."""
+    if session.picked is not None:
+        session.picked = session.picked.whole()
+
+
+def undo_step(session: Session) -> None:
+    """One plan back."""
+    session.step(-1)
+    redraw(session)
+
+
+def redraw(session: Session) -> None:
+    """Draws the plan into the pictures of this tab, and into the faders and rules of the next."""
+    session.wishes["look"] = (session.present,)
+    session.mark("look", "bank", "controls")
+
+
+def draw_said(session: Session) -> str:
+    """What is chosen, what the plan says of it, and all that is held."""
+    plan = session.present
+    if session.picked is None or session.loaded is None or not session.partial:
+        said = note("quiet", EMPTY)
+    else:
+        shape = session.subject.shape
+        words = selection.told(session.picked, shape, shown_layers(session), plan)
+        said = f"<p>{safe(words)}</p>"
+    rest = ""
+    if plan is not None and session.loaded is not None:
+        effects = pin_effects.tell_effects(plan, session.subject.shape)
+        rest = " ".join(words for words in (selection.summary(plan), effects) if words)
+    return said + (f'<p class="quiet">{safe(rest)}</p>' if rest else "")
+
+
+def draw_buttons(session: Session) -> list[Any]:
+    """Every button, as far as it can do something."""
+    picked = session.picked
+    able = picked is not None and bool(session.plans)
+    wider = able and picked is not None and picked != picked.whole()
+    marks = [gr.Button(interactive=able) for _ in MARKS]
+    return [*marks, gr.Button(interactive=wider), gr.Button(interactive=session.cursor > 0)]

@@ -1,0 +1,143 @@
+"""The same prompts for every model: ours and the user's own, answers side by side, differing words marked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+from functools import partial
+from typing import Any
+
+import gradio as gr
+
+from slimllm.core.types import Refusal
+from ui.facts.runs import LABELS, NAMES
+from ui.look.formatting import note, safe
+from ui.page.elements import heading
+from ui.page.inputs import Number
+from ui.page.screen import Screen
+from ui.session.requests import MEASURE, MOST_PROMPTS, PLACE, PROMPTS, USUAL
+from ui.session.session import Answer, Session
+
+PURPOSE = (
+    "All models go on from the same prompts with the same seed. Words that the dense model did not write are "
+    "marked."
+)
+EMPTY = "The answers appear here side by side, word by word as they are written."
+
+
+def build(screen: Screen) -> tuple[Any, ...]:
+    """The controls: prompts, length, temperature, seed."""
+    heading(screen, "answers", "Let them write", PURPOSE)
+    with gr.Row(elem_classes="controls"):
+        prompts = gr.Textbox(
+            USUAL[PLACE],
+            label="Prompts to continue",
+            info=f"one per line, up to {MOST_PROMPTS}",
+            lines=3,
+            max_lines=MOST_PROMPTS,
+            elem_id="compare-prompt",
+            scale=4,
+            min_width=300,
+        )
+        length, heat, seed = (
+            Number(
+                value, label=label, info=info, precision=precision, elem_id=f"compare-{name}", min_width=120
+            )
+            for value, label, info, precision, name in (
+                (48, "Answer length", "new tokens at most", 0, "length"),
+                (0, "Temperature", "0: the likeliest word", None, "temperature"),
+                (0, "Seed", "of the draw", 0, "seed"),
+            )
+        )
+    return prompts, length, heat, seed
+
+
+def build_ours(screen: Screen) -> None:
+    """A button for each of our prompts, which puts it among the others or takes it away."""
+    with gr.Row(elem_classes="bar chips", elem_id="compare-ours"):
+        for place, prompt in enumerate(PROMPTS):
+            button = gr.Button(prompt, size="sm", scale=0, min_width=60, elem_id=f"compare-ours-{place}")
+            screen.on(button.click, "answers", partial(toggle, prompt=prompt), mode="multiple")
+
+
+def build_answers(screen: Screen) -> None:
+    """The answers."""
+    with gr.Column(elem_id="compare-generations"):
+        shown = gr.HTML(elem_id="compare-answers", padding=False)
+    screen.show(shown, draw, "answers", pace=0.4)
+
+
+def toggle(session: Session, *, prompt: str) -> None:
+    """Adds a prompt, or takes it away where it is there already."""
+    written = str(MEASURE.values(session)[PLACE] or "")
+    lines = [line.strip() for line in written.splitlines() if line.strip()]
+    if prompt in lines:
+        lines.remove(prompt)
+    elif len(lines) >= MOST_PROMPTS:
+        raise Refusal(f"There is room for {MOST_PROMPTS} prompts; take one away first.")
+    else:
+        lines.append(prompt)
+    MEASURE.enter(session, {PLACE: "\n".join(lines)})
+
+
+def draw(session: Session) -> str:
+    """The answers so far."""
+    if not session.answers:
+        return note("quiet", EMPTY)
+    return "".join(answer_html(place, answer) for place, answer in enumerate(session.answers))
+
+
+# HTML -------------------------------------------------------------------------------------------------------
+
+
+def answer_html(place: int | str, answer: Answer) -> str:
+    """A prompt and a column per model."""
+    names = [name for name in NAMES if name in answer.texts]
+    dense = answer.texts.get("dense", "")
+    columns = ""
+    for name in names:
+        text = answer.texts[name]
+        words = safe(text.strip()) if name == "dense" else marked_html(text, dense, whole=answer.done)
+        said = agreement(text, dense) if answer.done and name != "dense" else ""
+        columns += (
+            f'<div class="answer"><h4>{LABELS[name]}</h4><p id="answer-{place}-{name}" class="answer-text">'
+            f"{words or '…'}</p><small>{said}</small></div>"
+        )
+    return (
+        f'<section class="answers"><p class="prompt">{safe(answer.prompt)}</p>'
+        f'<div class="answer-row" style="--columns: {max(1, len(names))}">{columns}</div></section>'
+    )
+
+
+def marked_html(text: str, dense: str, *, whole: bool) -> str:
+    """The text with every word marked that is not the dense model's; the last one only when it is whole."""
+    words = re.findall(r"\S+", text)
+    new = differing(words, dense.split())
+    if not whole and words:
+        new.discard(len(words) - 1)
+    count = iter(range(len(words)))
+    parts = re.split(r"(\s+)", text.strip())
+    return "".join(
+        safe(part) if not part.strip() else f"<mark>{safe(part)}</mark>" if next(count) in new else safe(part)
+        for part in parts
+    )
+
+
+def differing(words: Sequence[str], dense: Sequence[str]) -> set[int]:
+    """The places of the words that are not in the longest common thread with the dense model's words."""
+    threads = SequenceMatcher(None, dense, words, autojunk=False).get_matching_blocks()
+    shared = {place for thread in threads for place in range(thread.b, thread.b + thread.size)}
+    return set(range(len(words))) - shared
+
+
+def agreement(text: str, dense: str) -> str:
+    """How far an answer goes along with the dense model's."""
+    mine, other = text.split(), dense.split()
+    if mine == other:
+        return "Word for word the same."
+    shorter = min(len(mine), len(other))
+    same = next((i for i in range(shorter) if mine[i] != other[i]), shorter)
+    if not same:
+        return "Different from the first word on."
+    return f"The same for the first {same} word{'' if same == 1 else 's'}."

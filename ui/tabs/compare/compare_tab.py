@@ -1,0 +1,119 @@
+"""The Compare tab: prune, measure dense against pruned against recovered, and let all three answer the same
+prompts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from ui.page.elements import intro, job_line, lead, start_and_stop
+from ui.page.inputs import Number
+from ui.page.screen import Screen
+from ui.session.registry import REGISTRY
+from ui.session.requests import MEASURE, USUAL, asked_for, text_choices
+from ui.session.session import Session
+from ui.tabs.compare import answers_panel, methods_panel, outcome, passage_panel, speed_panel, topics_panel
+from ui.tasks import comparing
+
+PURPOSE = "Cut the model by your plan, and see what that cost and what it saved."
+
+
+def build(screen: Screen, offline: bool) -> None:
+    """The components and events of the tab."""
+    intro(screen, "compare", PURPOSE, lambda s: "" if s.plans else "It needs a plan first.")
+    with gr.Row(elem_classes="next"):
+        lead(screen, "compare-missing", missing)
+    with gr.Row(elem_classes="bar"):
+        button = gr.Button(
+            "Prune and compare",
+            variant="primary",
+            elem_id="compare-button",
+            scale=0,
+            min_width=180,
+            interactive=False,
+        )
+        stop = gr.Button("Stop", elem_id="compare-stop", scale=0, min_width=90, interactive=False)
+        lead(screen, "compare", onward)
+        job_line(screen, "compare", "compare-progress", beside=("methods", "passage", "topics", "pace"))
+    outcome.build(screen, offline)
+    measured = measure_box()
+    with gr.Row(elem_classes="bar"):
+        again = gr.Button(
+            "Measure again", elem_id="compare-measure", scale=0, min_width=140, interactive=False
+        )
+    asked = (*measured, *answers_panel.build(screen))
+    answers_panel.build_ours(screen)
+    with gr.Row(elem_classes="bar"):
+        answers = gr.Button(
+            "Answer again", elem_id="compare-answer", scale=0, min_width=140, interactive=False
+        )
+    answers_panel.build_answers(screen)
+    passage_panel.build(screen, offline, asked[0])
+    topics_panel.build(screen)
+    speed_panel.build(screen)
+    methods_panel.build(screen, offline, asked)
+    screen.keep(asked, "compare", MEASURE.values, MEASURE.enter)
+    start_and_stop(screen, "compare", button, stop, lambda s: bool(s.plans), dress)
+    screen.show([again, answers], draw_again, token=lambda s: bool(s.comparison) and not s.busy)
+    screen.on(button.click, "compare", Press(comparing.start_compare, offline), *asked)
+    screen.on(again.click, "compare", Press(comparing.start_measure, offline), *asked)
+    screen.on(answers.click, "compare", Press(comparing.start_answers, offline), *asked)
+
+
+def measure_box() -> tuple[Any, ...]:
+    """On what perplexity is measured."""
+    with gr.Row(elem_classes="controls"):
+        text = gr.Dropdown(
+            text_choices(),
+            value=USUAL[0],
+            allow_custom_value=True,
+            label="Text to measure on",
+            info="its evaluation part, which the analysis never reads",
+            elem_id="compare-text",
+            scale=3,
+            min_width=230,
+        )
+        window = number(USUAL[1], "Window", "tokens read at once", "window")
+        limit = number(USUAL[2], "At most", "tokens; 0 for all", "limit")
+    return text, window, limit
+
+
+def number(value: int, label: str, info: str, name: str) -> Number:
+    return Number(value, label=label, info=info, precision=0, elem_id=f"compare-{name}", min_width=120)
+
+
+def onward(session: Session) -> tuple[str, str] | None:
+    """The way to the next tab, once the present plan has been carried out."""
+    done = session.comparison and not session.busy and not outcome.tell_outdated(session)
+    return ("Next: keep or export it", "history") if done else None
+
+
+def missing(session: Session) -> tuple[str, str] | None:
+    """The way to what this tab lacks."""
+    if session.loaded is None:
+        return "Go to Load", "load"
+    return None if session.plans else ("Go to Analyse", "analyse")
+
+
+class Press:
+    """Starts one of the jobs of this tab with what the controls say."""
+
+    def __init__(self, start: Any, offline: bool):
+        self.start, self.offline = start, offline
+
+    def __call__(self, session: Session, *values: Any) -> None:
+        found = asked_for(*values, offline=self.offline)
+        MEASURE.fill(session, values)
+        self.start(REGISTRY, session, found)
+
+
+def dress(session: Session) -> dict[str, Any]:
+    if session.comparison and not session.busy and session.plans and session.comparison.plan == session.plan:
+        return {"value": "Prune again", "variant": "secondary"}
+    return {"value": "Prune and compare", "variant": "primary"}
+
+
+def draw_again(session: Session) -> list[Any]:
+    able = session.comparison is not None and not session.busy
+    return [gr.Button(interactive=able), gr.Button(interactive=able)]

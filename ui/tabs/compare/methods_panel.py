@@ -1,0 +1,176 @@
+"""Several methods on one budget: the part of the Compare tab that runs them one after the other, with one
+table and one picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from slimllm.core.types import Refusal
+from slimllm.methods.method_table import METHODS
+from ui.charts import layer_charts
+from ui.facts import estimates
+from ui.facts.combinations import for_ratio
+from ui.facts.runs import Asked, Budget, Entry
+from ui.html.tables import latest, methods_table
+from ui.look.formatting import change, duration, figure, method_title, note, share
+from ui.page.elements import job_line, start_and_stop
+from ui.page.inputs import CheckboxGroup
+from ui.page.plotview import PlotView
+from ui.page.screen import Screen
+from ui.session.registry import REGISTRY
+from ui.session.requests import MEASURE, asked_for
+from ui.session.session import Loaded, Session
+from ui.tasks.comparing_methods import budget_of, start_methods
+
+TAKE = """
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('button[data-row]');
+  if (button) trigger('take', {row: Number(button.dataset.row)});
+});
+"""
+QUICK = [name for name, row in METHODS.items() if not row.learns]
+
+
+def build(screen: Screen, offline: bool, asked: tuple[Any, ...]) -> None:
+    """The chooser, the buttons, the table and the picture; `asked` are the controls that say how to
+    measure."""
+    about = gr.HTML(elem_id="compare-methods-intro", padding=False)
+    methods = CheckboxGroup(
+        [(row.title, name) for name, row in METHODS.items()],
+        value=QUICK,
+        label="Methods",
+        info="each with its own recovery and allocation, one after the other",
+        elem_id="compare-methods",
+    )
+    with gr.Row(elem_classes="bar"):
+        button = gr.Button(
+            "Compare methods",
+            elem_id="compare-methods-button",
+            scale=0,
+            min_width=170,
+            interactive=False,
+        )
+        stop = gr.Button("Stop", elem_id="compare-methods-stop", scale=0, min_width=90, interactive=False)
+        job_line(screen, "methods", "compare-methods-progress", beside="compare")
+    table = gr.HTML(elem_id="compare-methods-table", padding=False, js_on_load=TAKE)
+    scatter = PlotView(
+        height=380,
+        label="Size and perplexity of every method",
+        placeholder="Every method becomes a point: further down is better, the dense model is the reference.",
+        elem_id="compare-methods-scatter",
+    )
+    screen.keep([methods], "compare", lambda s: [chosen(s)], choose)
+    screen.show(about, draw_about, "plan", "methods")
+    screen.show(table, draw_table, "entries")
+    screen.show(scatter, draw_scatter, "entries")
+    start_and_stop(screen, "methods", button, stop, lambda s: bool(s.plans))
+    screen.on(button.click, "compare", Press(offline), methods, *asked)
+    screen.on(table.take, "compare", take, click=True)
+
+
+class Press:
+    """Starts the comparison of the chosen methods."""
+
+    def __init__(self, offline: bool):
+        self.offline = offline
+
+    def __call__(self, session: Session, methods: Any, *values: Any) -> None:
+        found = asked_for(*values, offline=self.offline)
+        named = [name for name in METHODS if name in known(methods)]
+        MEASURE.fill(session, values)
+        session.wishes["methods"] = (named,)
+        start_methods(REGISTRY, session, named, found)
+
+
+def known(methods: Any) -> list[str]:
+    """The methods among what the browser says is ticked, in its order."""
+    ticked = methods if isinstance(methods, list) else []
+    return [name for name in dict.fromkeys(map(str, ticked)) if name in METHODS]
+
+
+def choose(session: Session, entered: dict[int, Any]) -> None:
+    """Keeps which methods are chosen, and says what they will take."""
+    session.wishes["methods"] = (known(entered[0]),)
+    session.mark("methods")
+
+
+def take(session: Session, event: gr.EventData) -> str:
+    """Makes the plan of a row the present one and leads to Tune."""
+    row = event._data.get("row")
+    entry = session.entries[row] if isinstance(row, int) and 0 <= row < len(session.entries) else None
+    if entry is None or entry.plan is None:
+        raise Refusal("This row has no plan to take; compare its method again.")
+    kept = session.take_plan(entry.plan)
+    session.say("tune", f"This is the plan of {name_of(entry)}.{kept}", "good")
+    return "tune"
+
+
+def name_of(entry: Entry) -> str:
+    title = method_title(entry.method)
+    return f"your plan ({title})" if entry.present else title
+
+
+def chosen(session: Session) -> list[str]:
+    found: Any = session.wishes.get("methods", (QUICK,))[0]
+    return list(found)
+
+
+def draw_about(session: Session) -> str:
+    """What is about to be compared, and what takes long."""
+    said = "<h3>Several methods on one budget</h3>"
+    if not session.plans or session.analysis is None:
+        return said + note("quiet", "The budget is that of your plan, so this needs a plan first.")
+    budget = budget_of(session.plan, session.analysis, Asked())
+    of = "all parameters" if budget.count == "all" else "the layers"
+    words = (
+        f"Every method removes {share(budget.ratio)} of {of}, reads the same text, and is measured as set "
+        "above; your plan is measured beside them."
+    )
+    if session.loaded is not None and (seconds := scoring_seconds(session, session.loaded, budget)):
+        words += f" Scoring those that are not scored yet takes about {duration(seconds)}."
+    return said + note("quiet", words)
+
+
+def scoring_seconds(session: Session, loaded: Loaded, budget: Budget) -> float:
+    """Seconds that scoring by the chosen methods takes, as far as they have not been scored on this text."""
+    todo = {name: for_ratio(name, budget.ratio) for name in chosen(session)}
+    return sum(
+        estimates.analysis_seconds(loaded.subject, loaded.rates, budget.calibration, name, options)
+        for name, options in todo.items()
+        if session.analysis_by(name, options, budget.calibration) is None
+    )
+
+
+def draw_table(session: Session) -> str:
+    """The methods tried so far, or what will be here."""
+    if not session.entries:
+        return note("info", "The methods you compare appear here, row by row, as they finish.")
+    return methods_table(session.entries)
+
+
+def draw_scatter(session: Session) -> Any:
+    """The methods of the latest budget that have a perplexity."""
+    rows = [
+        {
+            "name": name_of(entry)[0].upper() + name_of(entry)[1:],
+            "parameters": entry.column.parameters,
+            "perplexity": entry.column.perplexity,
+            "words": f"{change(entry.column.perplexity, entry.dense.perplexity or 0.0)} against dense",
+            "present": entry.present,
+        }
+        for entry in latest(session.entries)
+        if entry.column is not None and entry.column.perplexity is not None
+    ]
+    if not rows:
+        return None
+    dense = latest(session.entries)[0].dense
+    words = f"perplexity {figure(dense.perplexity or 0.0)}"
+    reference = {
+        "name": "Dense",
+        "parameters": dense.parameters,
+        "perplexity": dense.perplexity,
+        "words": words,
+    }
+    return layer_charts.methods_chart(rows, reference)

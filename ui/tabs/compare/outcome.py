@@ -1,0 +1,203 @@
+"""The outcome of a comparison: the verdict with the next sensible step, the three columns, the errors of the
+layers."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import gradio as gr
+
+from slimllm.core.types import Refusal
+from slimllm.planning import plan_making
+from slimllm.planning.allocation import ALLOCATIONS
+from ui.charts import layer_charts
+from ui.facts.combinations import all_options
+from ui.facts.verdicts import NextStep, Pairs, best_of, next_steps, on_layers, recovery_effect, worsening
+from ui.html.tables import table_of, verdict
+from ui.look.formatting import method_title, note, safe, share
+from ui.page.plotview import PlotView
+from ui.page.screen import Screen
+from ui.session.registry import REGISTRY
+from ui.session.requests import ANALYSE, MEASURE, asked_for
+from ui.session.session import Comparison, Session
+from ui.tasks import comparing
+
+MOST_STEPS = 4
+PLACE = "The table of all three models appears here, column by column, while they are measured."
+
+
+def build(screen: Screen, offline: bool) -> None:
+    """Verdict, next steps, table and chart."""
+    said = gr.HTML(elem_id="compare-verdict", padding=False)
+    with gr.Row(elem_classes="bar steps", elem_id="compare-steps"):
+        buttons = [
+            gr.Button("", visible=False, elem_id=f"compare-step-{i}", scale=0, min_width=200)
+            for i in range(MOST_STEPS)
+        ]
+    table = gr.HTML(elem_id="compare-table", padding=False)
+    errors = PlotView(
+        height=340,
+        label="Predicted and measured error of every layer",
+        placeholder="How far each layer's output moved, as predicted and as measured.",
+        elem_id="compare-errors",
+    )
+    words = gr.HTML(elem_id="compare-errors-words", padding=False)
+
+    def token(session: Session) -> tuple[Any, ...]:
+        parts = (session.serial["table"], session.serial["runs"], session.born)
+        return (*parts, session.busy, bool(session.plans), tell_outdated(session))
+
+    screen.show(said, draw_verdict, token=token)
+    screen.show(buttons, draw_steps, token=token)
+    screen.show(table, draw_table, token=token)
+    screen.show(errors, draw_errors, "table", "runs", pace=2.0)
+    screen.show(words, draw_words, token=token, pace=2.0)
+    for place, button in enumerate(buttons):
+        screen.on(button.click, "compare", partial(go_on, place=place, offline=offline))
+
+
+def shown(session: Session) -> Comparison | None:
+    """The comparison being filled, else the present one, else what is left of the last run."""
+    found = session.pending or session.comparison
+    if found is not None or not session.runs:
+        return found
+    run = session.runs[-1]
+    return Comparison(run.plan, run.protocol, dict(run.columns), run=run.number)
+
+
+def errors_of(session: Session) -> Pairs:
+    """(predicted, measured) error of every layer of what is shown."""
+    found = shown(session)
+    if found is None:
+        return ()
+    if reports := comparing.best_reports(found):
+        return [(r.error_predicted, r.error_measured) for r in reports]
+    run = session.archive.find(found.run)
+    return run.errors if run else ()
+
+
+def tell_outdated(session: Session) -> str:
+    """That the figures shown are not those of the present plan, in plain sentences; empty where they are."""
+    last = session.comparison
+    if last is None or session.pending is not None or not session.plans:
+        return ""
+    run = session.archive.find(last.run)
+    whose = f"{run.name} ({share(last.plan.ratio_achieved)} removed)" if run else "an earlier plan"
+    if session.busy and session.job is not None and session.job.kind == "compare":
+        return f"These results belong to {whose}. New ones replace them as soon as they are measured."
+    if last.plan != session.plan:
+        return f"These results belong to {whose}. The plan has changed since; prune again to measure it."
+    return ""
+
+
+def mark_outdated(session: Session, html: str) -> str:
+    """What is shown, greyed where it belongs to another plan than the present one."""
+    return f'<div class="outdated">{html}</div>' if html and tell_outdated(session) else html
+
+
+def draw_verdict(session: Session) -> str:
+    """The verdict once all is measured; on what is left of an earlier run, that it is one."""
+    found = shown(session)
+    if found is None:
+        return ""
+    if session.pending is not None:
+        return note("info", "The verdict comes once all is measured.")
+    if session.comparison is not None:
+        old = tell_outdated(session)
+        return (note("info", old) if old else "") + mark_outdated(session, verdict(found))
+    earlier = (
+        f"This is Run {found.run} of {found.plan.model}, from before; its figures were kept, its weights not."
+    )
+    return note("info", earlier) + verdict(found)
+
+
+def draw_table(session: Session) -> str:
+    """The three columns, or what will be here."""
+    found = shown(session)
+    if found is None:
+        return note("info", PLACE)
+    return mark_outdated(session, table_of(found.columns, found.protocol, found.plan.recovery))
+
+
+def draw_errors(session: Session) -> Any:
+    """Predicted against measured error, once pruned."""
+    errors = errors_of(session)
+    return layer_charts.errors_chart(errors) if errors else None
+
+
+def draw_words(session: Session) -> str:
+    found = shown(session)
+    best = best_of(found.columns) if found else None
+    said = on_layers(errors_of(session), best is None or best.held_out)
+    if old := tell_outdated(session):
+        said = f"{said} {old}".strip()
+    return f'<p class="foot">{safe(said)}</p>' if said else ""
+
+
+def steps_for(session: Session) -> tuple[NextStep, ...]:
+    """What the buttons offer: nothing while a job runs or where there is no analysis to plan from."""
+    last = session.comparison
+    if last is None or session.busy or not session.plans or session.analysis is None:
+        return ()
+    if tell_outdated(session):
+        return ()
+    worse = worsening(last.columns)
+    return () if worse is None else next_steps(last.plan, worse, harmed(session))[:MOST_STEPS]
+
+
+def harmed(session: Session) -> bool:
+    """Whether recovery made the model worse."""
+    return session.comparison is not None and recovery_effect(session.comparison.columns) == "worse"
+
+
+def draw_steps(session: Session) -> list[Any]:
+    """A button per step; the first is the one to press after a bad run."""
+    steps, worse = steps_for(session), worsening(session.comparison.columns) if session.comparison else None
+    bad = (worse is not None and worse >= 1.5) or harmed(session)
+    updates = []
+    for place in range(MOST_STEPS):
+        if place < len(steps):
+            variant = "primary" if bad and not place else "secondary"
+            updates.append(gr.Button(steps[place].label, visible=True, variant=variant))
+        else:
+            updates.append(gr.Button(visible=False))
+    return updates
+
+
+def go_on(session: Session, *, place: int, offline: bool) -> str | None:
+    """Takes the step of a button: prunes by a changed plan at once, or leads to where another method is
+    analysed."""
+    steps = steps_for(session)
+    if place >= len(steps) or session.comparison is None:
+        raise Refusal("This step is no longer on offer; prune again first.")
+    step, plan = steps[place], session.comparison.plan
+    if step.method is not None or step.samples is not None:
+        read, name = plan.calibration, step.method or plan.method
+        usual = [option.default for _, option in all_options()]
+        samples = step.samples or read.samples
+        ANALYSE.fill(session, (read.text, samples, read.length, read.seed, name, *usual))
+        said = (
+            f"Method {method_title(name)} is chosen"
+            if step.method
+            else f"{samples * read.length:,} tokens are chosen"
+        )
+        session.say("analyse", f"{said}; press Analyse to try it.", "good")
+        return "analyse"
+    session.suit(plan)
+    ratio = plan.ratio_achieved if step.ratio is None else step.ratio
+    made = plan_making.make_plan(
+        session.known,
+        ratio,
+        allocation=plan.allocation if plan.allocation in ALLOCATIONS else None,
+        recovery=step.recovery or plan.recovery,
+        unit=plan.unit,
+        align=plan.align,
+        count=plan.count,
+        protected=plan.protected,
+        forced=plan.forced,
+        locks=session.locks,
+    )
+    session.take_plan(made)
+    comparing.start_compare(REGISTRY, session, asked_for(*MEASURE.values(session), offline=offline))
+    return None

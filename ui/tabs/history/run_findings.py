@@ -1,0 +1,66 @@
+"""What was found out about the chosen run's models, as it was kept: answers, a passage, topics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from ui.facts.findings import Passage
+from ui.facts.runs import Run, best_name
+from ui.look.theme import SCRIPTS
+from ui.page.screen import Screen
+from ui.session.session import Answer, Session
+from ui.tabs.compare.answers_panel import answer_html
+from ui.tabs.compare.passage_panel import passage_html
+from ui.tabs.compare.topics_panel import topics_html
+
+
+def build(screen: Screen) -> None:
+    """The components; each is there only where the run has something for it."""
+    answers = gr.HTML(elem_id="history-answers", padding=False, visible=False)
+    passage = gr.HTML(
+        elem_id="history-passage",
+        padding=False,
+        visible=False,
+        js_on_load=(SCRIPTS / "passage.js").read_text(encoding="utf-8"),
+    )
+    topics = gr.HTML(elem_id="history-topics", padding=False, visible=False)
+    screen.show([answers, passage, topics], draw, "runs")
+
+
+def draw(session: Session) -> list[Any]:
+    """Answers, passage and topics of the chosen run."""
+    run = session.archive.find(session.archive.chosen)
+    parts = (answers_html(run), kept_passage_html(run), kept_topics_html(run)) if run else ("", "", "")
+    return [gr.HTML(value=part, visible=bool(part)) for part in parts]
+
+
+def answers_html(run: Run) -> str:
+    """What the models wrote after the same prompts; empty where none was asked."""
+    if not run.answers:
+        return ""
+    rows = (
+        answer_html(f"kept-{place}", Answer(prompt, dict(texts), done=True))
+        for place, (prompt, texts) in enumerate(run.answers)
+    )
+    return f"<h3>What they wrote</h3>{''.join(rows)}"
+
+
+def kept_passage_html(run: Run) -> str:
+    """The passage that was read last; empty where none was."""
+    if run.found is None or run.found.passage is None:
+        return ""
+    return f"<h3>Where it broke</h3>{passage_html(run.found.passage, judged(run.found.passage))}"
+
+
+def judged(passage: Passage) -> str:
+    """The name of the best pruned model that read a passage."""
+    return best_name({name for piece in passage.pieces for name in piece.guesses})
+
+
+def kept_topics_html(run: Run) -> str:
+    """The topics that were measured; empty where none was."""
+    if run.found is None or not run.found.topics:
+        return ""
+    return f"<h3>What it forgot</h3>{topics_html(run.found)}"

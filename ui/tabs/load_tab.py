@@ -1,0 +1,156 @@
+"""The Load tab: a model by name, and a card that says what it is made of and what can be pruned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+
+from slimllm.core.shapes import Shape
+from slimllm.export.model_inspection import attention_words, parts_of
+from ui.look.formatting import count, note, safe, share, size
+from ui.page.elements import intro, job_line, lead, start_and_stop
+from ui.page.screen import Screen
+from ui.session.forms import Form
+from ui.session.registry import REGISTRY
+from ui.session.session import Loaded, Session
+from ui.tasks import work
+
+PURPOSE = "Choose the language model that you want to make smaller."
+PARTS = (
+    ("embeddings", "Words in and out", "the tables that turn words into numbers and back; they stay whole"),
+    ("attention", "Attention heads", "the parts that look back at earlier words; {heads}"),
+    ("mlp", "MLP channels", "the parts that store and transform what was read; channels can be removed"),
+    ("other", "Norms", "small rescaling steps; they stay whole"),
+)
+
+
+def build(screen: Screen, model: str, press: Callable[[Session, str], None]) -> None:
+    """The components and events of the tab."""
+    intro(
+        screen,
+        "load",
+        PURPOSE,
+        lambda s: "" if s.loaded else "Press Load to begin; the starter needs no network.",
+    )
+    name = gr.Textbox(
+        model,
+        label="Model",
+        info="smollm2 (the starter), a folder, a .gguf file, or a hub id such as Qwen/Qwen3-0.6B",
+        elem_id="load-model",
+        max_lines=1,
+    )
+    with gr.Row(elem_classes="bar"):
+        button = gr.Button(
+            "Load", variant="primary", elem_id="load-button", scale=0, min_width=120, interactive=False
+        )
+        stop = gr.Button("Stop", elem_id="load-stop", scale=0, min_width=90, interactive=False)
+        lead(screen, "load", lambda s: ("Next: analyse it", "analyse") if s.loaded and not s.busy else None)
+        job_line(screen, "load", "load-progress")
+    card = gr.HTML(elem_id="load-card", padding=False)
+    screen.show(card, draw_card, "subject")
+    asked = Form("load", lambda s: (s.loaded.subject.source if s.loaded else model,))
+    screen.keep([name], "load", asked.values, asked.enter)
+    start_and_stop(screen, "load", button, stop, lambda _: True, dress)
+    screen.on(button.click, "load", press, name)
+    screen.on(name.submit, "load", press, name)
+
+
+def dress(session: Session) -> dict[str, Any]:
+    """The load button's label and weight: the main thing to press only until a model is there."""
+    if session.loaded:
+        return {"value": "Load another", "variant": "secondary"}
+    return {"value": "Load", "variant": "primary"}
+
+
+def press_load(session: Session, source: str, *, device: str, dtype: str, offline: bool) -> None:
+    """Starts loading."""
+    work.start_load(REGISTRY, session, source, device, dtype, offline)
+
+
+def draw_card(session: Session) -> str:
+    """The model card, as HTML."""
+    if session.loaded is None:
+        return (
+            '<div class="card empty"><p>No model yet. The starter, <b>SmolLM2-135M</b>, is a small real '
+            "language model that came with this program. Its first load takes about 20 s, later ones a few "
+            "seconds.</p></div>"
+        )
+    shape = session.loaded.subject.shape
+    facts = "".join(f"<div><dt>{safe(k)}</dt><dd>{safe(v)}</dd></div>" for k, v in facts_of(session.loaded))
+    notes = "".join(note("info", words) for words in session.loaded.subject.notes)
+    return (
+        f'<div class="card"><h3>{safe(session.loaded.subject.source)}</h3><dl class="facts">{facts}</dl>'
+        f"{parts_bar(shape)}{notes}"
+        f'<div class="pair"><div><h4>What can be pruned</h4><ul>{items(prunable(session.loaded))}</ul></div>'
+        f"<div><h4>What can be taken away</h4><ul>{items(exports(session.loaded))}</ul></div></div></div>"
+    )
+
+
+def items(sentences: list[str]) -> str:
+    return "".join(f"<li>{safe(text)}</li>" for text in sentences)
+
+
+def facts_of(loaded: Loaded) -> list[tuple[str, str]]:
+    """Label and value of every fact on the card."""
+    shape, subject = loaded.subject.shape, loaded.subject
+    groups = f"{shape.heads} in {shape.groups} KV groups" if shape.groups != shape.heads else f"{shape.heads}"
+    return [
+        ("Family", shape.family),
+        ("Parameters", count(shape.parameters)),
+        ("Layers", f"{len(shape.layers)}"),
+        ("Heads per layer", groups),
+        ("Channels per layer", f"{shape.channels:,}"),
+        ("Longest text", f"{shape.max_length:,} tokens"),
+        ("Memory", size(shape.parameters * subject.dtype.itemsize)),
+        ("Runs on", f"{loaded.device}, {loaded.dtype}"),
+        ("Reads about", f"{loaded.rates.reading:,.0f} tokens/s"),
+    ]
+
+
+def parts_bar(shape: Shape) -> str:
+    """The parameters by part as a bar with its legend."""
+    found = parts_of(shape)
+    heads = "heads stay, and can become narrower" if shape.layers[0].whole else "heads can be removed"
+    bar = "".join(
+        f'<span class="part {key}" style="width:{100 * found[key] / shape.parameters:.2f}%" '
+        f'title="{safe(label)}"></span>'
+        for key, label, _ in PARTS
+    )
+    legend = "".join(
+        f'<li><span class="part {key}"></span><b>{label}</b> <span class="amount">{count(found[key])} '
+        f"({share(found[key] / shape.parameters)})</span><small>{why.format(heads=heads)}</small></li>"
+        for key, label, why in PARTS
+    )
+    return (
+        f'<div class="parts" role="img" aria-label="Parameters by part">{bar}</div>'
+        f'<ul class="legend">{legend}</ul>'
+    )
+
+
+def prunable(loaded: Loaded) -> list[str]:
+    """What can go, in which steps."""
+    shape = loaded.subject.shape
+    layer = shape.layers[0]
+    per_group = layer.heads // layer.groups
+    special = attention_words(loaded.subject)
+    said = [special] if special else []
+    for unit in () if layer.whole else shape.units:
+        if unit == "kv-group":
+            heads = f"groups of {per_group} heads" if per_group > 1 else "single heads"
+            said.append(f"Attention in {heads}: {layer.steps(unit)} steps per layer.")
+        else:
+            said.append(
+                f"Or the same number of heads out of every KV group: {layer.steps(unit)} steps per layer."
+            )
+    said.append(f"MLP channels one by one: {shape.channels:,} steps per layer.")
+    parts = ("mlp",) if layer.whole else ("attention", "mlp")
+    removable = sum(parts_of(shape)[part] for part in parts)
+    said.append(f"Together up to {share(removable / shape.parameters, 0)} of all parameters are in reach.")
+    return said
+
+
+def exports(loaded: Loaded) -> list[str]:
+    """Which checkpoints a pruned version can become."""
+    return [*loaded.outlook, "In every case the plan, as a small JSON file."]

@@ -1,0 +1,98 @@
+"""The row of presets on the Tune tab: take one, keep the present plan under a name, forget one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from slimllm.planning import plan_making
+from ui.page.screen import Screen
+from ui.session import presets
+from ui.session.session import Session
+from ui.tabs.tune.preview_panel import heard
+
+
+def build(screen: Screen) -> None:
+    """The components and events of the row."""
+    with gr.Row(elem_classes="bar", elem_id="tune-presets"):
+        chosen = gr.Dropdown(
+            presets.choices({}),
+            value=None,
+            label="Start from a preset",
+            info="ours are rules; yours are whole plans",
+            elem_id="tune-preset",
+            scale=2,
+            min_width=220,
+        )
+        name = gr.Textbox(
+            label="Name for this plan",
+            info="kept on this machine, also over restarts",
+            max_length=presets.LONGEST_NAME,
+            lines=1,
+            elem_id="tune-preset-name",
+            scale=2,
+            min_width=200,
+        )
+        keep = gr.Button("Keep", elem_id="tune-preset-keep", scale=0, min_width=90, interactive=False)
+        forget = gr.Button("Forget", elem_id="tune-preset-forget", scale=0, min_width=90, interactive=False)
+    screen.show(chosen, draw_choices, "presets", "plan")
+    screen.show([keep, forget], draw_buttons, "presets", "plan")
+    screen.on(chosen.input, "tune", heard(take), chosen, mode="always_last")
+    screen.on([keep.click, name.submit], "tune", keep_plan, name)
+    screen.on(forget.click, "tune", forget_preset, chosen)
+
+
+def present_key(session: Session) -> str | None:
+    """The preset whose plan is the present one, as it was taken."""
+    key, plan = session.wishes.get("preset", ("", None))
+    gone = str(key).startswith("mine ") and str(key).removeprefix("mine ") not in session.presets
+    return str(key) if session.plans and plan == session.plan and not gone else None
+
+
+def draw_choices(session: Session) -> Any:
+    return gr.Dropdown(choices=presets.choices(session.presets), value=present_key(session))
+
+
+def draw_buttons(session: Session) -> list[Any]:
+    """Keep needs a plan; Forget one of the user's own."""
+    mine = (present_key(session) or "").startswith("mine ")
+    return [gr.Button(interactive=bool(session.plans)), gr.Button(interactive=mine)]
+
+
+def take(session: Session, key: Any) -> None:
+    """Makes the plan of a preset the present one; one step of undo."""
+    if not key:
+        return
+    session.mark("presets")  # the list shows the present plan's preset, also where this one is refused
+    present = session.present
+    plan, said = presets.plan_of(str(key), session.presets, session.known, present, session.locks)
+    session.suit(plan)
+    plan = plan_making.told(session.known, plan)
+    said += session.take_plan(plan)
+    session.wishes["preset"] = (str(key), session.plan)
+    if said:
+        session.say("tune", said.strip())
+
+
+def keep_plan(session: Session, name: Any) -> None:
+    """Keeps the present plan under a name, also on disk."""
+    proper, plan = presets.named(name), session.plan
+    mine = presets.kept(session.presets, proper, plan)
+    presets.save(session.id, mine)
+    session.presets = mine
+    session.wishes["preset"] = (f"mine {proper}", plan)
+    session.mark("presets")
+    session.say("tune", f"The plan is kept as “{proper}”.", "good")
+
+
+def forget_preset(session: Session, key: Any) -> None:
+    """Takes one of the user's presets off the list; its plan stays the present one."""
+    name = str(key or "").removeprefix("mine ")
+    if name not in session.presets:
+        return
+    mine = {other: plan for other, plan in session.presets.items() if other != name}
+    presets.save(session.id, mine)
+    session.presets = mine
+    session.mark("presets")
+    session.say("tune", f"“{name}” is forgotten; its plan is still the present one, so Keep brings it back.")

@@ -1,0 +1,191 @@
+"""The panel of the mask preview on the Tune tab: what a plan does to the model, seconds after a change."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import gradio as gr
+
+from ui.look.formatting import duration, figure, safe
+from ui.page.screen import Screen
+from ui.session.preview import FIRST_PROMPT, Heard, Preview
+from ui.session.registry import REGISTRY
+from ui.session.session import Session
+from ui.tasks import plan_preview
+
+LONGEST_PROMPT = 2000  # characters
+ALONE = {"attention": "attention alone", "mlp": "the MLP alone"}
+VERDICTS = (  # up to this many times the dense model's perplexity
+    (1.1, "It reads almost as well as before, even unmended."),
+    (1.6, "It reads a little worse. Recovery usually wins most of that back."),
+    (4.0, "It reads much worse. Look at what recovery brings before you go on."),
+    (math.inf, "It hardly reads any more. Cut less, or check on Compare what recovery saves."),
+)
+
+
+def build(screen: Screen) -> None:
+    """The components and events of the panel."""
+    with gr.Column(elem_id="tune-preview-box"):
+        with gr.Row(elem_classes="bar"):
+            prompt = gr.Textbox(
+                FIRST_PROMPT,
+                label="Your prompt",
+                info="both models go on from here",
+                max_length=LONGEST_PROMPT,
+                lines=1,
+                max_lines=3,
+                elem_id="tune-preview-prompt",
+                scale=1,
+                min_width=260,
+            )
+            auto = gr.Checkbox(
+                True,
+                label="Preview after every change",
+                elem_id="tune-preview-auto",
+                container=False,
+                scale=0,
+                min_width=220,
+            )
+            button = gr.Button("Preview", elem_id="tune-preview-button", scale=0, min_width=110)
+        found = gr.HTML(elem_id="tune-preview", padding=False)
+    screen.show(prompt, lambda s: s.preview.prompt, token=lambda s: (s.born, s.preview.prompt))
+    screen.keep([auto], "tune", lambda s: [s.preview.auto], set_auto)
+    screen.show(button, lambda s: gr.Button(interactive=bool(s.plans)), token=lambda s: bool(s.plans))
+    screen.show(found, draw, token=token)
+    screen.on(prompt.submit, "tune", hear_prompt, prompt)
+    screen.on(prompt.blur, "tune", hear_prompt, prompt)
+    screen.on(button.click, "tune", press, prompt)
+
+
+def heard(act: Callable[..., Any]) -> Callable[..., Any]:
+    """The act, and then a preview of the plan that it left."""
+
+    @wraps(act)
+    def then(session: Session, *values: Any) -> Any:
+        answer = act(session, *values)
+        plan_preview.follow(REGISTRY, session)
+        return answer
+
+    return then
+
+
+def look(session: Session) -> None:
+    """Previews the plan with which the tab is opened."""
+    plan_preview.follow(REGISTRY, session)
+
+
+def grasp(session: Session) -> None:
+    """A hand takes a fader: what is under way is out of date, and the hand needs the machine."""
+    plan_preview.drop(REGISTRY, session)
+
+
+def hear_prompt(session: Session, prompt: Any) -> None:
+    """Goes on from another prompt."""
+    if session.plans and str(prompt or "").strip() != session.preview.prompt:
+        press(session, prompt)
+
+
+def press(session: Session, prompt: Any) -> None:
+    """Previews the present plan, even where it was previewed before."""
+    session.preview.prompt = str(prompt or "").strip()[:LONGEST_PROMPT]
+    plan_preview.start(REGISTRY, session)
+
+
+def set_auto(session: Session, entered: dict[int, Any]) -> None:
+    """Previews after every change, or only on request."""
+    session.preview.auto = bool(entered[0])
+    plan_preview.follow(REGISTRY, session)
+
+
+def token(session: Session) -> tuple[Any, ...]:
+    """What the panel's picture depends on."""
+    job, serial = session.preview.job, session.serial
+    return (
+        serial["preview"],
+        serial["plan"],
+        job and (job.state, REGISTRY.worker.place(job)),
+        session.born,
+    )
+
+
+def draw(session: Session) -> str:
+    """The preview so far, as HTML; model text and prompt are escaped."""
+    preview = session.preview
+    plan = session.present
+    if plan is None:
+        return shell("", '<p class="mp-none">Once there is a plan, this shows what it does to the model.</p>')
+    failed = preview.job is not None and preview.job.state == "failed"
+    if failed and preview.job is not None:
+        return shell("", f'<p class="mp-none">{safe(preview.job.error)}</p>')
+    said = state(session)
+    if not preview.masked.tokens:
+        return shell(said, loss_block(preview) + text_blocks(preview))
+    stale = "" if preview.shows(plan) else " mp-stale"
+    return shell(said, loss_block(preview) + text_blocks(preview), stale)
+
+
+def shell(said: str, body: str, stale: str = "") -> str:
+    """The frame of the panel: it says in every state that this is a preview."""
+    return (
+        f'<section class="mp-box{stale}" aria-label="Preview without recovery">'
+        '<div class="mp-head"><span class="mp-badge">Preview, no recovery</span>'
+        "<span>Units are only silenced in the dense model; nothing is cut or mended yet.</span>"
+        f'<span class="mp-state" role="status">{safe(said)}</span></div>'
+        f'<div class="mp-body">{body}</div></section>'
+    )
+
+
+def state(session: Session) -> str:
+    """What the preview is doing, in a few words."""
+    preview, job = session.preview, session.preview.job
+    if job is None or job.state == "stopped" or not preview.asks(session.plan):
+        if not plan_preview.quick(session):
+            return "This model reads slowly here: press Preview."
+        return "Waiting for your hand." if preview.auto else "The plan has changed: press Preview."
+    if job.state == "queued":
+        return "Waits until other work is done." if REGISTRY.worker.place(job) else "Starting …"
+    if job.state == "running":
+        words = {"read": "Reading …", "write": "Writing …"}
+        return words.get(job.progress.stage if job.progress else "", "Starting …")
+    return f"done in {duration(max(1.0, job.elapsed))}"
+
+
+def loss_block(preview: Preview) -> str:
+    """Perplexity on the slice, against the dense model's on the same windows."""
+    mine, dense = preview.masked.perplexity, preview.dense.perplexity
+    whole = preview.dense.tokens if preview.dense.tokens == preview.dense_loss[1] else 0
+    soloist = preview.shown[1] if preview.shown else ""
+    alone = f", {ALONE[soloist]}" if soloist else ""
+    number = "–" if mine is None else figure(mine)
+    against, verdict = "", ""
+    if mine is not None and dense is not None and preview.masked.tokens == whole:
+        ratio = mine / dense
+        against = f"dense {figure(dense)}, {'×' + figure(ratio) if ratio < 1000 else 'far more'}"
+        verdict = next(words for most, words in VERDICTS if ratio <= most)
+    slice_of = f"on {preview.masked.tokens} tokens" if preview.masked.tokens else "on a few windows of text"
+    return (
+        f'<div class="mp-loss"><span class="mp-label">Perplexity{safe(alone)}</span>'
+        f'<output class="mp-number">{number}</output>'
+        f'<span class="mp-note">{safe(against) or "&nbsp;"}</span>'
+        f'<span class="mp-note">{safe(slice_of)}, lower is better</span>'
+        f'<p class="mp-verdict">{safe(verdict)}</p></div>'
+    )
+
+
+def text_blocks(preview: Preview) -> str:
+    """What both models write after the prompt."""
+    if not preview.prompt:
+        return '<p class="mp-none">Write a prompt, and both models go on from it here.</p>'
+    return text_block("Dense", preview.prompt, preview.dense) + text_block(
+        "Silenced", preview.prompt, preview.masked
+    )
+
+
+def text_block(title: str, prompt: str, found: Heard) -> str:
+    return (
+        f'<div class="mp-text"><span class="mp-label">{title}</span>'
+        f"<p><span>{safe(prompt)}</span>{safe(found.text)}</p></div>"
+    )

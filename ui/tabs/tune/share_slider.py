@@ -1,0 +1,55 @@
+"""How much of what goes comes from attention: shown of the present plan, and moved at the same size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from slimllm.core.types import Analysis, Plan, Refusal
+from slimllm.planning import attention_share
+from ui.page.inputs import Slider
+from ui.page.screen import Screen
+from ui.session.session import Session
+from ui.tabs.tune.preview_panel import heard
+
+
+def build(screen: Screen) -> None:
+    """The slider."""
+    slider = Slider(
+        0,
+        100,
+        value=0,
+        step=1,
+        label="Attention gives, %",
+        info="the MLPs give the rest; the size stays",
+        elem_id="tune-balance",
+        min_width=240,
+        buttons=[],
+        interactive=False,
+    )
+    screen.show(slider, draw, "plan")
+    screen.on(slider.release, "tune", heard(move), slider, mode="always_last")
+
+
+def draw(session: Session) -> Any:
+    """The slider where the present plan has it; there is none where nothing goes."""
+    plan = session.present
+    if plan is None or session.analysis is None or plan.ratio_achieved <= 0:
+        return gr.Slider(interactive=False)
+    return gr.Slider(value=shown_share(session.analysis, plan), interactive=True)
+
+
+def shown_share(analysis: Analysis, plan: Plan) -> int:
+    """What the slider says of a plan: attention's share of what goes, in percent."""
+    return round(100 * attention_share.attention_share(analysis.shape, plan))
+
+
+def move(session: Session, wanted: Any) -> None:
+    """Plans the same size with this share of attention; locked layers stay. A press into the number box says
+    the share that is there: it is no answer's business to draw over what is about to be typed."""
+    if not isinstance(wanted, int | float):
+        raise Refusal("The share of attention is no number; move the slider again.")
+    if wanted == shown_share(session.known, session.plan):
+        return
+    session.push(attention_share.rebalanced(session.known, session.plan, wanted / 100, session.locked))

@@ -1,0 +1,351 @@
+"""The Tune tab: how much smaller, by which rules, and every layer by hand; undo, redo, save and load of
+plans."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from slimllm.core.fingerprints import told_changes
+from slimllm.core.types import Analysis, Plan, Refusal
+from slimllm.files import file_limits
+from slimllm.methods.method_table import method
+from slimllm.planning import plan_json, plan_making
+from ui.facts.combinations import (
+    Choice,
+    allocations_for,
+    possible,
+    recoveries_for,
+    units_for,
+    words_on_choices,
+)
+from ui.look.formatting import count, dropped, dropped_layers, note, same_width, share, size
+from ui.page.elements import intro, lead
+from ui.page.faders import Faders, bank, value_of
+from ui.page.inputs import Slider
+from ui.page.menu import Menu, menu_value
+from ui.page.screen import Screen
+from ui.session.forms import Form
+from ui.session.requests import FIRST, plan_for
+from ui.session.session import Session
+from ui.tabs.tune import preset_row, preview_panel, share_slider, width_switches
+from ui.tabs.tune.preview_panel import heard
+from ui.tasks import work
+
+PURPOSE = "Say how much smaller the model should become, and from where to take it."
+ALIGNMENTS = (1, 8, 16, 32, 64, 128)
+COUNTS = [("parameters in the layers", "decoder"), ("all parameters", "all")]
+HOLD = Form("hold", lambda _: (False,))  # whether other layers give way to one that is moved
+
+
+def build(screen: Screen) -> None:
+    """The components and events of the tab."""
+    intro(screen, "tune", PURPOSE, lambda s: "" if s.analysis else "It needs an analysis first.")
+    with gr.Row(elem_classes="next"):
+        lead(screen, "tune-missing", missing)
+    target = Slider(
+        0,
+        0.9,
+        value=0.2,
+        step=0.005,
+        label="How much smaller?",
+        info="0 keeps everything; 0.2 removes a fifth; 0.5 removes half",
+        elem_id="tune-target",
+        buttons=[],
+    )
+    summary = gr.HTML(elem_id="tune-summary", padding=False)
+    equal = width_switches.build(screen)
+    preset_row.build(screen)
+    rules = (target, *rules_box(screen), equal)
+    with gr.Row(elem_classes="bar"):
+        undo = gr.Button("Undo", elem_id="tune-undo", scale=0, min_width=90, interactive=False)
+        redo = gr.Button("Redo", elem_id="tune-redo", scale=0, min_width=90, interactive=False)
+        save = gr.DownloadButton("Save plan", elem_id="tune-save", scale=0, min_width=110, interactive=False)
+        load = gr.UploadButton(
+            "Load plan", file_types=[".json"], elem_id="tune-load", scale=0, min_width=110, interactive=False
+        )
+        lead(screen, "tune", lambda s: ("Next: prune and compare", "compare") if s.plans else None)
+        hold = gr.Checkbox(
+            False,
+            label="Hold the size: other layers give way",
+            elem_id="tune-hold",
+            container=False,
+            min_width=260,
+        )
+    faders = Faders(elem_id="tune-faders", label="Kept in every layer")
+    preview_panel.build(screen)
+    screen.show(summary, draw_summary, "plan")
+    screen.show([undo, redo], draw_steps, token=steps)
+    screen.show(save, draw_file, "plan", "layers")
+    screen.show(load, draw_load, token=lambda session: (session.born, session.analysis is not None))
+    screen.keep(rules, "tune", rules_of, heard(change_rules), draw=draw_rules, parts=["controls"])
+    screen.keep([hold], "tune", HOLD.values, HOLD.enter)
+    screen.show(faders, partial(draw_faders, faders), "plan", "bank", "locks")
+    screen.on(faders.release, "tune", heard(move_faders), faders, hold, mode="always_last")
+    screen.on(faders.grasp, "preview", preview_panel.grasp)
+    screen.on(faders.solo, "preview", heard(hear_alone), click=True, mode="multiple")
+    screen.on(undo.click, "tune", heard(undo_step), mode="multiple")
+    screen.on(redo.click, "tune", heard(redo_step), mode="multiple")
+    screen.on(load.upload, "tune", heard(load_plan), load)
+
+
+def rules_box(screen: Screen) -> tuple[Any, ...]:
+    """The second level, folded away: recovery, allocation, unit, alignment, what is counted."""
+
+    def choice(choices: Any, value: Any, label: str, info: str, name: str) -> gr.Dropdown:
+        return gr.Dropdown(
+            choices, value=value, label=label, info=info, elem_id=f"tune-{name}", min_width=190
+        )
+
+    def menu(choices: list[Choice], value: str, label: str, info: str, name: str) -> Menu:
+        shown = menu_value(choices, value)
+        return Menu(shown, label=label, info=info, elem_id=f"tune-{name}", min_width=190)
+
+    recoveries, allocations = recoveries_for(FIRST), allocations_for(FIRST)
+    units = [Choice("Automatic", "auto")]
+    alignments = [(f"multiples of {a}" if a > 1 else "any number", a) for a in ALIGNMENTS]
+    first = method(FIRST)
+    with gr.Accordion("By which rules", open=False, elem_id="tune-rules"):
+        with gr.Row(elem_classes="controls"):
+            recovery = menu(recoveries, first.recovery, "Recovery", "how the rest is mended", "recovery")
+            allocation = menu(
+                allocations, first.allocation, "Where to cut", "the share of each layer", "allocation"
+            )
+            unit = menu(units, "auto", "Attention loses", "the unit that leaves", "unit")
+        said = gr.HTML(elem_id="tune-words", padding=False)
+        with gr.Row(elem_classes="controls"):
+            align = choice(alignments, 8, "Channels stay in", "processors work in blocks", "align")
+            counted = choice(COUNTS, "decoder", "The dial counts", "what it is a share of", "count")
+            share_slider.build(screen)
+    screen.show(said, draw_words, "plan", "layers")
+    return recovery, allocation, unit, align, counted
+
+
+def missing(session: Session) -> tuple[str, str] | None:
+    """The way to what this tab lacks."""
+    if session.loaded is None:
+        return "Go to Load", "load"
+    return None if session.analysis else ("Go to Analyse", "analyse")
+
+
+def rules_of(session: Session) -> list[Any]:
+    """The dial and the rules as the present plan has them: ratio, recovery, allocation, unit, alignment, what
+    is counted, the same width everywhere."""
+    if not session.plans or session.analysis is None:
+        first = method(FIRST)
+        return [work.START_RATIO, first.recovery, first.allocation, "auto", 8, "decoder", False]
+    plan, analysis = session.plan, session.analysis
+    unit, allocation = session.wishes.get("rules", ("auto", ""))
+    known = possible(allocations_for(analysis.method))
+    wanted = (plan.allocation, str(allocation), method(analysis.method).allocation)
+    first_unit = next(iter(analysis.layers[0].attention))
+    return [
+        min(max(plan.ratio_requested, 0.0), 0.9),
+        plan.recovery,
+        next((cut for cut in wanted if cut in known), None),
+        "auto" if unit == "auto" and plan.unit == first_unit else plan.unit,
+        plan.align,
+        plan.count,
+        same_width(plan),
+    ]
+
+
+def change_rules(session: Session, entered: dict[int, Any]) -> None:
+    """Plans anew by the rules that were changed, and the others as they are; while the dial moves this is one
+    step of undo."""
+    if session.analysis is None:
+        raise Refusal("The model is not analysed yet; do that on the Analyse tab first.")
+    if entered.get(0, 0) is None:
+        return  # a number is being typed: a refusal would draw over what comes next
+    ratio, recovery, allocation, unit, align, counted, equal = (
+        entered.get(place, rule) for place, rule in enumerate(rules_of(session))
+    )
+    plan = plan_for(
+        session.known,
+        session.present,
+        ratio,
+        recovery,
+        allocation,
+        unit,
+        align,
+        counted,
+        equal,
+        session.locks,
+    )
+    session.push(plan, "dial" if set(entered) == {0} else "")
+    session.wishes["rules"] = (unit, allocation)
+    session.mark("bank")
+
+
+def move_faders(session: Session, value: dict[str, Any] | None, hold: bool) -> None:
+    """Takes what the faders say; counts snap, and with `hold` the unlocked layers give way."""
+    if value is None or not session.plans:
+        return
+    turn = value.get("turn", session.turn + 1)
+    if turn <= session.turn:  # Gradio has sent an answer of ours back
+        return
+    session.turn = turn
+    plan, analysis = session.plan, session.known
+    if len(value["heads"]) != len(plan.heads):
+        session.mark("bank")
+        return
+    heads = touched(value, "attention", value["heads"], plan.heads)
+    channels = touched(value, "mlp", value["channels"], plan.channels)
+    locks = touched(value, "lock", value["locked"], [i in session.locked for i in range(len(plan.heads))])
+    locked = frozenset(i for i, lock in enumerate(locks) if lock)
+    held = locked & session.locked
+    session.mark("plan")
+    wanted, present = zip(heads, channels, strict=True), zip(plan.heads, plan.channels, strict=True)
+    changes = {
+        i: pair
+        for i, (pair, old) in enumerate(zip(wanted, present, strict=True))
+        if pair != old and i not in held
+    }
+    if changes:
+        still = locked | {i for i in range(len(plan.heads)) if dropped(plan, i)}
+        plan = plan_making.adjust(analysis, plan, changes, hold=hold, locked=still)
+        session.push(plan, locked=session.locked & locked)
+    session.lock_layers(locked)
+
+
+def touched(value: dict[str, Any], what: str, sent: Sequence[Any], present: Sequence[Any]) -> list[Any]:
+    """What a hand set on a page, and the present state where it set nothing: the page may show an old
+    plan."""
+    mine = value.get("touched")
+    pairs = enumerate(zip(sent, present, strict=True))
+    return [new if mine is None or f"{what} {i}" in mine else old for i, (new, old) in pairs]
+
+
+def hear_alone(session: Session, event: Any) -> None:
+    """Lets the cuts of one site alone count in figures and preview, or those of both."""
+    site = str(getattr(event, "site", ""))
+    session.preview.solo = site if site in ("attention", "mlp") else ""
+
+
+def undo_step(session: Session) -> None:
+    """One plan back."""
+    session.step(-1)
+
+
+def redo_step(session: Session) -> None:
+    """One plan forth."""
+    session.step(1)
+
+
+def load_plan(session: Session, path: str | None) -> None:
+    """Takes a plan from an uploaded file; nothing changes if it is malformed or for another model."""
+    if not path:
+        return
+    file = Path(path)
+    try:
+        text = file_limits.read_text(file, "The file", "choose a plan.json", plan_json.LARGEST)
+    except (OSError, UnicodeDecodeError):
+        raise Refusal("The file is not readable text; choose a plan.json.") from None
+    plan = plan_json.plan_from_text(text, "The plan")
+    said = "The plan is loaded." + session.take_plan(plan)
+    if session.made_from(plan) is None:
+        said += " It was made with another method or text; errors shown are from the present analysis."
+    now = {"weights": session.loaded.subject.fingerprint.content} if session.loaded else {}
+    said = " ".join([said, *told_changes(dict(plan.fingerprints), now, plan.calibration.text, plan.model)])
+    session.say("tune", said, "good")
+
+
+def draw_summary(session: Session) -> str:
+    """The plan in one plain sentence."""
+    if not session.plans or session.analysis is None:
+        return note("info", "Once the model is analysed, this dial plans the whole pruning.")
+    plan, shape = session.plan, session.analysis.shape
+    view = plan_making.forecast(session.analysis, plan)
+    saved = (shape.parameters - view.parameters) * session.analysis.bytes_per_parameter
+    return note(
+        "info",
+        f"The model becomes {share(1 - view.parameters / shape.parameters)} smaller: "
+        f"{count(view.parameters)} of {count(shape.parameters)} parameters stay, {size(saved)} are saved"
+        f"{'' if plan.count == 'all' else f' ({share(view.ratio)} of what is in the layers)'}. "
+        f"{dropped_layers(plan)}{' ' if dropped_layers(plan) else ''}"
+        f"Each layer's output is expected to move by {share(view.total_error)} on average, on text that was "
+        "held out.",
+    )
+
+
+def steps(session: Session) -> tuple[Any, ...]:
+    """Whether there is a plan to go back to, and one to go forth to."""
+    return session.born, session.cursor > 0, session.cursor < len(session.plans) - 1
+
+
+def draw_steps(session: Session) -> list[Any]:
+    """Undo and redo, as far as they can do something."""
+    _, back, forth = steps(session)
+    return [gr.Button(interactive=back), gr.Button(interactive=forth)]
+
+
+def draw_file(session: Session) -> Any:
+    """The plan as a file to download."""
+    if not session.plans:
+        return gr.DownloadButton(interactive=False)
+    file = session.folder / "plan.json"
+    file.write_text(plan_json.plan_text(session.plan), encoding="utf-8")
+    return gr.DownloadButton(value=str(file), interactive=True)
+
+
+def draw_load(session: Session) -> Any:
+    """The button that takes a plan, once there is an analysis to judge it by."""
+    return gr.UploadButton(interactive=session.analysis is not None)
+
+
+def draw_rules(session: Session) -> list[Any]:
+    """The dial and the rules; what does not combine is greyed."""
+    ratio, recovery, allocation, unit, align, counted, same = rules_of(session)
+    name = session.analysis.method if session.analysis else FIRST
+    units = units_for(session.analysis) if session.analysis else [Choice("Automatic", "auto")]
+    return [
+        ratio,
+        menu_value(recoveries_for(name), recovery),
+        menu_value(allocations_for(name), allocation),
+        menu_value(units, unit),
+        align if align in ALIGNMENTS else gr.skip(),
+        counted,
+        same,
+    ]
+
+
+def draw_words(session: Session) -> str:
+    """The chosen rules in plain words, and what does not combine with the method."""
+    return words_on_choices(session.plan, session.known) if session.plans else ""
+
+
+def draw_faders(faders: Faders, session: Session) -> Any:
+    """The bank at the present plan; an update replaces all properties, so all of them are given."""
+    if session.analysis is None or not session.plans:
+        return gr.update(value=None, **faders.props)
+    plan, analysis = session.plan, session.analysis
+    value = value_of(
+        plan,
+        [i in session.locked for i in range(len(plan.heads))],
+        automatic=automatic(session),
+        exact=plan_making.forecast(analysis, plan),
+        solo=session.preview.solo,
+        turn=session.turn,
+    )
+    return gr.update(value=value, **{**faders.props, "bank": facts_of(session, analysis, plan)})
+
+
+def facts_of(session: Session, analysis: Analysis, plan: Plan) -> str:
+    """The bank's facts, made anew (20 ms for 80 layers) only where they are not those of the last plan."""
+    made_of = (plan.unit, plan.recovery, plan.align, plan.count, plan.protected, plan.forced)
+    if session.bank is None or session.bank[0] is not analysis or session.bank[1] != made_of:
+        session.bank = (analysis, made_of, bank(analysis, plan))
+    return session.bank[2]
+
+
+def automatic(session: Session) -> Plan | None:
+    """The plan that the rules alone gave last, which single faders go back to; None where there is none with
+    the present unit."""
+    for plan in reversed(session.plans[: session.cursor + 1]):
+        if plan.allocation != "hand":
+            return plan if plan.unit == session.plan.unit else None
+    return None

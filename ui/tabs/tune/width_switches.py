@@ -1,0 +1,70 @@
+"""The switch that gives every layer the same width, so that plain tools load the result; what it costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from slimllm.core.types import Refusal
+from slimllm.planning import plan_making
+from ui.look.formatting import safe, same_width, share
+from ui.page.screen import Screen
+from ui.session.session import Session
+
+
+def build(screen: Screen) -> gr.Checkbox:
+    """The switch that gives every layer the same width, and what that costs."""
+    with gr.Row(elem_classes="bar", elem_id="tune-same-row"):
+        same = gr.Checkbox(
+            False,
+            label="Same width everywhere (a standard checkpoint)",
+            elem_id="tune-same",
+            container=False,
+            scale=0,
+            min_width=300,
+        )
+        cost = gr.HTML(elem_id="tune-same-cost", padding=False)
+    screen.show(cost, draw, token=token, later=True)
+    return same
+
+
+def token(session: Session) -> tuple[Any, ...]:
+    """What the cost of equal widths depends on."""
+    plan = session.present
+    return session.born, session.serial["layers"], session.serial["bank"], plan
+
+
+def draw(session: Session) -> str:
+    """What equal widths cost, or save where they are chosen: the predicted error with and without."""
+    if not session.plans or session.analysis is None:
+        return ""
+    plan, analysis = session.plan, session.analysis
+    if plan.ratio_achieved <= 0:
+        return line("Nothing is cut yet, so it makes no difference.")
+    chosen = same_width(plan)
+    try:
+        other = plan_making.make_plan(
+            analysis,
+            plan.ratio_requested if chosen else plan.ratio_achieved,
+            recovery=plan.recovery,
+            unit=plan.unit,
+            align=plan.align,
+            count=plan.count,
+            same_width=not chosen,
+            protected=plan.protected,
+            forced=plan.forced,
+            locks=session.locks,
+        )
+    except Refusal as refusal:
+        return line(str(refusal))
+    mine, theirs = (plan_making.forecast(analysis, p).total_error for p in (plan, other))
+    if chosen:
+        return line(
+            f"Predicted error {share(mine)}, against {share(theirs)} where each layer has a width of its own."
+        )
+    return line(f"At this size: predicted error {share(theirs)} with it, {share(mine)} without.")
+
+
+def line(words: str) -> str:
+    return f'<p class="quiet">{safe(words)}</p>'

@@ -1,0 +1,137 @@
+"""The job that tries several methods on one budget, one after the other; what is finished stays when it is
+stopped. No Gradio in here."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from slimllm import pipeline
+from slimllm.calibration import texts
+from slimllm.core.types import Analysis, Plan, Progress, Refusal
+from slimllm.models.loading import Subject
+from slimllm.planning import plan_making
+from ui.facts.combinations import for_ratio
+from ui.facts.runs import Asked, Budget, Column, Entry
+from ui.look.formatting import method_title
+from ui.session.jobs import Job, Result, Steps, retold, sentence
+from ui.session.registry import Registry
+from ui.session.session import Session
+from ui.tasks.comparing import known_dense, measured, with_tokens
+from ui.tasks.work import is_current, scored
+
+
+@dataclass(frozen=True, eq=False)
+class Contest:
+    """What all entries of one job share."""
+
+    session: Session
+    subject: Subject
+    present: Plan
+    analysis: Analysis
+    budget: Budget
+    dense: Column
+    offline: bool
+
+
+def budget_of(plan: Plan, analysis: Analysis, asked: Asked) -> Budget:
+    """The budget of the present plan: what was asked for, or what a hand made of it."""
+    ratio = plan.ratio_achieved if plan.allocation == "hand" else plan.ratio_requested
+    return Budget(ratio, plan.count, analysis.calibration, asked.protocol)
+
+
+def start_methods(registry: Registry, session: Session, methods: Sequence[str], asked: Asked) -> Job:
+    """The job that prunes by each method with its own recovery and allocation, and by the present plan, and
+    measures each; every finished one becomes an entry of the session at once."""
+    subject, plan, analysis = session.subject, session.plan, session.known
+    if not methods:
+        raise Refusal("No method is chosen; choose at least one to compare.")
+    plan_making.check_plan(plan, subject.shape)
+    asked = asked.begun(subject.beginning.words)
+
+    def steps(_: Job) -> Steps:
+        protocol = with_tokens(asked.protocol, subject, asked.offline)
+        budget = replace(budget_of(plan, analysis, asked), protocol=protocol)
+        dense = yield from led("Dense model", "0", dense_column(session, subject, budget, asked))
+        contest = Contest(session, subject, plan, analysis, budget, dense, asked.offline)
+        total = len(methods)
+        yield from one("", "Your plan", "p", contest)
+        for number, name in enumerate(methods, 1):
+            yield from one(name, f"Method {number} of {total} · {method_title(name)}", str(number), contest)
+
+    job = Job("methods", "Comparing methods", steps, left="what was finished is in the table")
+    return session.begin(registry.worker, job)
+
+
+def one(name: str, title: str, stage: str, contest: Contest) -> Steps:
+    """One entry, kept in the session; what cannot be done becomes an entry with the sentence that says
+    why."""
+    try:
+        entry = yield from led(title, stage, attempt(name, contest))
+    except Exception as failure:
+        entry = Entry(
+            name or contest.present.method,
+            contest.budget,
+            contest.dense,
+            present=not name,
+            refusal=sentence(failure),
+        )
+    contest.session.put_entry(entry)
+
+
+def led(
+    title: str, stage: str, steps: Generator[Progress, None, Result]
+) -> Generator[Progress, None, Result]:
+    """The steps, each saying what it belongs to."""
+    return retold(
+        steps, lambda step: replace(step, stage=f"{stage} {step.stage}", words=f"{title} · {step.words}")
+    )
+
+
+def attempt(name: str, contest: Contest) -> Generator[Progress, None, Entry]:
+    """Scores, plans, prunes and measures by one method; the present plan where there is no name."""
+    session, subject, budget = contest.session, contest.subject, contest.budget
+    if name:
+        analysis = yield from analysis_by(name, contest)
+        plan = plan_making.make_plan(
+            analysis,
+            budget.ratio,
+            count=contest.present.count,
+            align=contest.present.align,
+            protected=contest.present.protected,
+            forced=contest.present.forced,
+        )
+    else:
+        plan, analysis = contest.present, session.made_from(contest.present) or contest.analysis
+    of = partial(Entry, plan.method, budget, contest.dense, plan, present=not name)
+    known = next((e for e in session.entries if e.plan == plan and e.budget == budget and e.column), None)
+    if known is not None:
+        return of(column=known.column, seconds=known.seconds)
+    text = texts.text(plan.calibration.text, offline=contest.offline)
+    pruned = yield from pipeline.prune(subject, plan, text, analysis)
+    column = yield from measured(pruned.subject, budget.protocol, contest.offline)
+    return of(column=column, seconds=analysis.seconds + pruned.seconds)
+
+
+def analysis_by(name: str, contest: Contest) -> Generator[Progress, None, Analysis]:
+    """The scores by one method: remembered ones, else new ones from the moments on disk."""
+    options, session = for_ratio(name, contest.budget.ratio), contest.session
+    known = session.analysis_by(name, options, contest.budget.calibration)
+    if known is None or not is_current(known, contest.subject, contest.offline):
+        known = yield from scored(contest.subject, contest.budget.calibration, name, options, contest.offline)
+        session.keep_analysis(known)
+    return known
+
+
+def dense_column(
+    session: Session, subject: Subject, budget: Budget, asked: Asked
+) -> Generator[Progress, None, Column]:
+    """The dense model's figures, measured once for each way of measuring."""
+    for entry in session.entries:
+        if entry.budget.protocol == budget.protocol:
+            return entry.dense
+    known = known_dense(session, budget.protocol)
+    if known is not None and known.perplexity is not None:
+        return known
+    return (yield from measured(subject, budget.protocol, asked.offline))

@@ -1,0 +1,118 @@
+"""The job that fine-tunes the pruned model of a run; what comes of it is a run of its own. No Gradio in
+here."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Generator
+from datetime import datetime
+
+from slimllm.calibration import texts
+from slimllm.core.types import Progress
+from slimllm.models.loading import Pruned, Subject
+from slimllm.pruning import finetuning
+from slimllm.pruning.finetuning import Tuning
+from ui.facts.runs import Protocol, Run
+from ui.look.formatting import change
+from ui.session.finetuning_state import BATCH, LENGTH, Measured, Polished, Wish, better, lessons, told
+from ui.session.jobs import Job, Steps
+from ui.session.registry import Registry
+from ui.session.session import Session
+from ui.tasks.comparing import measured, size_of
+from ui.tasks.comparing_methods import led
+from ui.tasks.model_remaking import lesson_tokens, weights_of
+
+TIMES_FORWARD = 5.0  # a step of learning takes about as long as reading its tokens so many times
+
+
+def start_polish(registry: Registry, session: Session, number: int | None, wish: Wish, offline: bool) -> Job:
+    """The job that tunes the chosen run's model on a text and measures it before and after."""
+    run, text = session.run(number), texts.text(wish.text, offline=offline)
+
+    def steps(job: Job) -> Steps:
+        shown, done = Polished(run.number, wish), False
+        shown.measured = [Measured(protocol) for protocol in protocols(run, wish)]
+        earlier, session.polished = session.polished, shown
+        session.mark("polish")
+        try:
+            job.say(f"Opening the model of {run.name}.")
+            pruned = yield from led("The model as it is", "1", weights_of(session, run, offline))
+            begins_with = pruned.subject.beginning.words
+            shown.measured = [Measured(row.protocol.begun(begins_with)) for row in shown.measured]
+            wanted = lessons(wish, learnable(text, pruned.subject, wish), pruned.subject.shape.max_length)
+            yield from led(
+                "Step 1 of 3 · Before", "2", readings(session, shown, pruned.subject, run, offline)
+            )
+            tokens = lesson_tokens(text, pruned.subject, wanted)
+            tuned = yield from led("Step 2 of 3 · Learning", "3", finetuning.tune(pruned, tokens, wanted))
+            yield from led("Step 3 of 3 · After", "4", readings(session, shown, tuned.subject, None, offline))
+            done = True
+            return tuned, wanted, shown
+        finally:
+            if not done:
+                session.polished = earlier
+                session.mark("polish")
+
+    def on_progress(step: Progress) -> None:
+        if step.stage == "3 tune" and session.polished is not None:
+            session.polished.losses.append(step.result)
+            session.mark("polish")
+
+    def on_done(found: tuple[Pruned, Tuning, Polished]) -> None:
+        tuned, wanted, shown = found
+        made = tuned_run(session, run, wanted, shown, tuned.subject)
+        shown.made = made.number
+        session.add_run(made, {"tuned": tuned})
+        session.say("history", verdict(run, made, shown), "good" if better(shown.measured[0]) else "info")
+        session.mark("polish")
+
+    return session.begin(registry.worker, Job("polish", "Fine-tuning", steps, on_progress, on_done))
+
+
+def protocols(run: Run, wish: Wish) -> list[Protocol]:
+    """How it is measured: as the run was, and on the learned text if that is another one."""
+    own = dataclasses.replace(run.protocol, text=wish.text, tokens="")
+    return [run.protocol] if own.is_like(run.protocol) else [run.protocol, own]
+
+
+def learnable(text: texts.Text, subject: Subject, wish: Wish) -> int:
+    """How many tokens the text has to learn from, as far as they matter."""
+    limit = wish.steps * BATCH * LENGTH
+    return len(texts.tokens(text.part("calibration"), subject.tokenizer, limit=limit))
+
+
+def readings(
+    session: Session, shown: Polished, subject: Subject, known: Run | None, offline: bool
+) -> Generator[Progress, None, None]:
+    """Measures the model in every way that is shown: before, where the run it is of is known and may know
+    the first figure already; else after."""
+    for place, row in enumerate(shown.measured):
+        value = known.best.perplexity if known is not None and known.protocol == row.protocol else None
+        if value is None:
+            value = (yield from measured(subject, row.protocol, offline)).perplexity
+        before, after = (value, row.after) if known is not None else (row.before, value)
+        shown.measured[place] = Measured(row.protocol, before, after)
+        session.mark("polish")
+
+
+def tuned_run(session: Session, run: Run, wanted: Tuning, shown: Polished, subject: Subject) -> Run:
+    """The run that a tuning makes of another one."""
+    tuned = dataclasses.replace(size_of(subject), perplexity=shown.measured[0].after, tokens=run.best.tokens)
+    return Run(
+        number=session.archive.shelf.next_number(),
+        made=datetime.now().astimezone().isoformat(timespec="seconds"),
+        plan=run.plan,
+        protocol=shown.measured[0].protocol,
+        columns={**run.columns, "tuned": tuned},
+        parent=run.number,
+        told=told(shown.wish),
+        tunings=(*run.tunings, wanted),
+    )
+
+
+def verdict(run: Run, made: Run, shown: Polished) -> str:
+    """What came of it, in a sentence."""
+    first = shown.measured[0]
+    moved = change(first.after or 0.0, first.before or 0.0)
+    words = f"{made.name} is {run.name}, {told(shown.wish)}: perplexity {moved}."
+    return words if better(first) else f"{words} It reads no better; a smaller rate or another text may help."

@@ -1,0 +1,190 @@
+"""Jobs that ask the models of the present comparison: what they make of a passage, of every topic, how fast
+they are. No Gradio in here."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Mapping
+
+import torch
+
+from slimllm.calibration import texts
+from slimllm.calibration.documents import legible
+from slimllm.core.types import Progress, Refusal
+from slimllm.evaluation import evaluate
+from slimllm.evaluation.significance import paired_difference
+from slimllm.models.loading import Subject
+from ui.facts.findings import Passage, excerpt, pieces_of
+from ui.facts.runs import LABELS, best_name
+from ui.session.jobs import Job, Steps, retold
+from ui.session.registry import Registry
+from ui.session.session import Comparison, Session
+from ui.tasks.comparing import compared, subjects, with_speed
+
+PASSAGE = 160  # tokens of a passage that is taken from a text
+OWN, LONGEST = 400, 8000  # tokens and letters of the user's own passage at most
+SEARCHED = 12  # passages among which the worst is found
+Made = Mapping[str, Subject]
+
+
+# A passage --------------------------------------------------------------------------------------------------
+
+
+def start_passage(
+    registry: Registry, session: Session, own: str, text: str, offline: bool, *, search: bool = False
+) -> Job:
+    """The job that lets all models read one passage: the user's own, else the next one of a text's evaluation
+    part, or with `search` the one of several whose loss rose most."""
+    subject, last = session.subject, compared(session)
+    who, own, findings = subjects(subject, last), own.strip(), last.findings
+
+    def steps(job: Job) -> Steps:
+        if own:
+            found = [("your own words", own_ids(subject, own))]
+        else:
+            job.say(f"Opening {text}.")
+            documents = texts.text(text, offline=offline).part("evaluation")
+            numbers = range(SEARCHED) if search else [findings.next_passage]
+            found = [
+                (f"{text}, passage {n + 1}", passage_ids(subject, excerpt(documents, n))) for n in numbers
+            ]
+        best: Passage | None = None
+        for place, (source, ids) in enumerate(found):
+            made = yield from read(who, source, ids, place, len(found))
+            if best is None or mean_rise(made, last) > mean_rise(best, last):
+                best = made
+        return best
+
+    def on_done(passage: Passage) -> None:
+        findings.passage = passage
+        findings.next_passage += 0 if own or search else 1
+        session.mark("passage")
+        session.archive.amend(last.run, found=findings.found())
+
+    title = "Looking for the worst passage" if search and not own else "Reading the passage"
+    job = Job("passage", title, steps, on_done=on_done)
+    job.left = "the passage before it stays"
+    return session.begin(registry.worker, job)
+
+
+def own_ids(subject: Subject, text: str) -> torch.Tensor:
+    """The tokens of the user's own passage; a `Refusal` where they are too many or too few."""
+    if len(text) > LONGEST:
+        raise Refusal(f"The passage has {len(text):,} letters; use one of at most {LONGEST:,}.")
+    ids = subject.tokenizer(legible(text), add_special_tokens=False, return_tensors="pt").input_ids[0].long()
+    if len(ids) > OWN:
+        raise Refusal(f"The passage has {len(ids):,} tokens; use one of at most {OWN}.")
+    return ids
+
+
+def passage_ids(subject: Subject, text: str) -> torch.Tensor:
+    """The first tokens of a text, as many as can be read and shown."""
+    room = subject.shape.max_length - len(subject.beginning.ids)
+    return texts.tokens([text], subject.tokenizer, limit=min(PASSAGE, room))
+
+
+def read(who: Made, source: str, ids: torch.Tensor, place: int, total: int) -> Steps:
+    """Lets every model read one passage."""
+    made, models = {}, len(who)
+    for index, (name, subject) in enumerate(who.items()):
+        which = f" passage {place + 1} of {total}" if total > 1 else " the passage"
+        yield Progress(
+            "passage", place * models + index, total * models, f"{LABELS[name]} model reads{which}"
+        )
+        made[name] = evaluate.read_passage(subject, ids)
+    first = next(iter(who.values()))
+    pieces = pieces_of(ids.tolist(), made, first.tokenizer.decode)
+    return Passage(source, pieces, first.beginning.words)
+
+
+def mean_rise(passage: Passage, comparison: Comparison) -> float:
+    rises = passage.rises(best_name(comparison.models))
+    return statistics.fmean(rises) if rises else -math.inf
+
+
+# Topics -----------------------------------------------------------------------------------------------------
+
+
+def start_topics(registry: Registry, session: Session, limit: int) -> Job:
+    """The job that measures all models on every topic of the encyclopedia, `limit` tokens of each; what is
+    measured stays when it is stopped."""
+    subject, last = session.subject, compared(session)
+    who, findings, window = subjects(subject, last), last.findings, last.protocol.window
+    names = texts.topics()
+    if limit < window:
+        raise Refusal(
+            f"{limit:,} tokens of each topic do not fill one window of {window:,}; ask for more, or measure "
+            "the models with a smaller window first."
+        )
+
+    def steps(_: Job) -> Steps:
+        findings.begin_topics(window, subject.beginning.words)
+        session.mark("topics")
+        try:
+            for place, topic in enumerate(names):
+                text = texts.text(f"encyclopedia/{topic}")
+                ids = texts.evaluation_tokens(text, subject.tokenizer, limit=limit)
+                if len(ids) < window:
+                    findings.too_short[topic] = len(ids)
+                    session.mark("topics")
+                    continue
+                losses: dict[str, tuple[float, ...]] = {}
+                for name, model in who.items():
+                    said = f"Topic {place + 1} of {len(names)} · {topic} · {LABELS[name]}"
+                    measured = evaluate.perplexity(model, ids, window)
+                    found = yield from silently(measured, place, len(names), said)
+                    findings.topics.setdefault(topic, {})[name] = found.perplexity
+                    findings.counts[topic] = found.tokens
+                    losses[name] = found.losses
+                    if apart := paired_difference(losses["dense"], found.losses):
+                        findings.spreads.setdefault(topic, {})[name] = apart[1]
+                    session.mark("topics")
+        finally:  # also what was measured until a stop
+            session.archive.amend(last.run, found=findings.found())
+
+    job = Job("topics", "Measuring every topic", steps)
+    job.left = "what was measured stays"
+    return session.begin(registry.worker, job)
+
+
+def silently(steps: Steps, place: int, total: int, words: str) -> Steps:
+    """The steps of one measurement, told as one of a series."""
+    return retold(steps, lambda _: Progress("topics", place, total, words))
+
+
+# Speed ------------------------------------------------------------------------------------------------------
+
+
+def start_pace(registry: Registry, session: Session, length: int, new_tokens: int, rounds: int) -> Job:
+    """The job that measures how fast all models read and write, in turns; the table takes over the writing
+    speed."""
+    subject, last = session.subject, compared(session)
+    room = subject.shape.max_length - new_tokens
+    if length > room:
+        raise Refusal(f"This model has room for a prompt of {room:,} tokens beside {new_tokens:,} new ones.")
+    who = subjects(subject, last)
+
+    def steps(_: Job) -> Steps:
+        running = {
+            name: evaluate.speed(model, length=length, new_tokens=new_tokens, repeats=rounds)
+            for name, model in who.items()
+        }
+        total = len(who) * (rounds + 1)
+        done = itertools.count(1)
+        return (
+            yield from retold(
+                evaluate.measure_in_turns(running),
+                lambda step: Progress("pace", next(done), total, f"All models in turns · {step.words}"),
+            )
+        )
+
+    def on_done(found: dict[str, evaluate.Speed]) -> None:
+        last.findings.speeds = found
+        for name, speed in found.items():
+            last.columns[name] = with_speed(last.columns[name], speed)
+        session.archive.amend(last.run, columns=dict(last.columns))
+        session.mark("pace", "table")
+
+    return session.begin(registry.worker, Job("pace", "Measuring speed", steps, on_done=on_done))

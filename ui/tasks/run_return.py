@@ -1,0 +1,45 @@
+"""The job that leads back to a run's plan: its model loaded and analysed again. No Gradio in here."""
+
+from __future__ import annotations
+
+from slimllm.core.types import NOTE, Analysis, Progress
+from slimllm.planning import plan_making
+from ui.session.jobs import Job, Steps
+from ui.session.registry import Registry
+from ui.session.session import Loaded, Session
+from ui.tasks import work
+from ui.tasks.model_remaking import is_made_for
+
+
+def start_restore(
+    registry: Registry, session: Session, number: int | None, device: str, dtype: str, offline: bool
+) -> Job:
+    """The job that makes the plan of a run the present one; the model and the analysis at hand give way only
+    once both are there again."""
+    run = session.run(number)
+    plan = run.plan
+
+    def steps(job: Job) -> Steps:
+        loaded = session.loaded
+        if loaded is None or not is_made_for(plan, loaded.subject):
+            loaded = work.open_model(registry, job, plan.model, device, dtype, offline)
+        plan_making.check_plan(plan, loaded.subject.shape)
+        if not is_made_for(plan, loaded.subject):
+            yield Progress(NOTE, 0, 0, f"The weights of '{plan.model}' have changed since {run.name}.")
+        yield Progress("load", 1, 1, "Loaded.")
+        job.say(f"Reading {plan.calibration.text} again.")
+        analysis = yield from work.scored(
+            loaded.subject, plan.calibration, plan.method, dict(plan.options), offline
+        )
+        return loaded, analysis
+
+    def on_done(found: tuple[Loaded, Analysis]) -> None:
+        loaded, analysis = found
+        session.set_loaded(loaded)
+        session.set_analysis(analysis, plan_making.told(analysis, plan))
+        session.mark("controls", "bank")
+        session.parent = run.number
+        for page in ("history", "tune"):
+            session.say(page, f"The plan of {run.name} is in Tune again.", "good")
+
+    return session.begin(registry.worker, Job("restore", f"Going back to {run.name}", steps, on_done=on_done))

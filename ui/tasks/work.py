@@ -1,0 +1,281 @@
+"""The long jobs of the page: library generators strung together, their results put into the session. No
+Gradio in here."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Generator, Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from slimllm import pipeline
+from slimllm.analysis.analysis_files import holds_moments
+from slimllm.analysis.analysis_store import MomentStore
+from slimllm.calibration import texts
+from slimllm.core.fingerprints import hash_tokens, is_other
+from slimllm.core.types import NOTE, Analysis, Calibration, LayerAnalysis, Plan, Progress, Refusal
+from slimllm.evaluation import evaluate
+from slimllm.export import checkpoint, export_reading, formats, model_inspection
+from slimllm.files import atomic_write
+from slimllm.files import paths as paths_module
+from slimllm.files.paths import home
+from slimllm.models.loading import Subject
+from slimllm.planning import plan_making
+from slimllm.pruning import finetuning
+from ui.facts.combinations import carried
+from ui.facts.estimates import measure_rates
+from ui.look.formatting import method_title
+from ui.session.jobs import Job, Steps
+from ui.session.registry import Registry, has_changed
+from ui.session.requests import text_title
+from ui.session.session import Loaded, Session
+from ui.tasks.model_remaking import weights_of
+
+MOMENTS_ON_DISK = 2_000_000_000  # bytes: beyond this a change of method reads the text again
+START_RATIO = 0.2
+
+
+# Load -------------------------------------------------------------------------------------------------------
+
+
+def start_load(
+    registry: Registry, session: Session, source: str, device: str, dtype: str, offline: bool
+) -> Job:
+    """The job that loads a model, or takes it from another session that has it."""
+    source = str(source or "").strip()
+
+    def steps(job: Job) -> Steps:
+        found = open_model(registry, job, source, device, dtype, offline)
+        yield Progress("load", 1, 1, "Loaded.")
+        return found
+
+    return session.begin(registry.worker, Job("load", "Loading", steps, on_done=session.set_loaded))
+
+
+def open_model(registry: Registry, job: Job, source: str, device: str, dtype: str, offline: bool) -> Loaded:
+    """A model: the one in memory, where some session has it, else read and timed."""
+    job.say(f"Opening {source or 'the model'}.")
+
+    def make(again: bool) -> Loaded:
+        if again:
+            words = f"The files of '{source}' have changed since they were loaded, so they are read again."
+            job.note(Progress(NOTE, 0, 0, words))
+        subject = export_reading.load(source, device=device, dtype=dtype, offline=offline, say=job.heed)
+        job.say("Measuring how fast it reads.")
+        found = pipeline.finish(evaluate.speed(subject, length=128, new_tokens=1, repeats=2))
+        kind = str(subject.dtype).removeprefix("torch.")
+        rates = measure_rates(subject, found.prefill_tokens_per_second)
+        return Loaded(subject, rates, str(subject.device), kind, tuple(model_inspection.outlook(subject)))
+
+    return registry.models.take(source, device, dtype, make)
+
+
+# Analyse ----------------------------------------------------------------------------------------------------
+
+
+def start_analyse(
+    registry: Registry,
+    session: Session,
+    calibration: Calibration,
+    method: str,
+    offline: bool,
+    options: Mapping[str, Any] | None = None,
+) -> Job:
+    """The job that scores all layers; the session's partial layers fill up while it runs."""
+    subject = session.subject
+
+    def steps(job: Job) -> Steps:
+        earlier, session.partial = (session.partial, session.made), [None] * len(subject.layers)
+        session.made = (method, calibration)
+        trained, session.training = session.training, []
+        session.mark("layers", "training")
+        job.say(f"Reading {calibration.samples * calibration.length:,} tokens of {calibration.text}.")
+        done = False
+        try:
+            found = yield from scored(subject, calibration, method, options, offline)
+            done = True
+            return found
+        finally:
+            if not done:
+                (session.partial, session.made), session.training = earlier, trained
+                session.mark("layers", "training")
+
+    def on_progress(progress: Progress) -> None:
+        if progress.stage == "gates" and progress.result:
+            session.training.append(progress.result)
+            session.mark("training")
+        elif isinstance(progress.result, LayerAnalysis):
+            session.partial[progress.done - 1] = progress.result
+            session.mark("layers")
+
+    def on_done(analysis: Analysis) -> None:
+        plan, said = first_plan(session, analysis)
+        session.set_analysis(analysis, plan)
+        if said:
+            session.say("analyse", said)
+            session.say("tune", said)
+
+    return session.begin(registry.worker, Job("analyse", "Analysis", steps, on_progress, on_done))
+
+
+def scored(
+    subject: Subject, calibration: Calibration, method: str, options: Mapping[str, Any] | None, offline: bool
+) -> Generator[Progress, None, Analysis]:
+    """The scores of all layers; moments that are on disk already are not collected again."""
+    if has_changed(subject):
+        words = (
+            f"The files of '{subject.source}' have changed since it was loaded; load it again to use them."
+        )
+        yield Progress(NOTE, 0, 0, words)
+    text = texts.text(calibration.text, offline=offline)
+    folder = moments_folder(subject, calibration)
+    return (
+        yield from pipeline.analyse(
+            subject, text, calibration, method_name=method, options=options, folder=folder
+        )
+    )
+
+
+def is_current(analysis: Analysis, subject: Subject, offline: bool) -> bool:
+    """Whether an analysis is of the words that its text has now; only files change."""
+    asked = analysis.calibration
+    with contextlib.suppress(Refusal):  # a text that is gone says nothing
+        text = texts.text(asked.text, offline=offline)
+        if not text.parts_differ:
+            tokens = texts.calibration_tokens(
+                text, subject.tokenizer, asked, max_length=subject.shape.max_length
+            )
+            return not is_other(analysis.fingerprints, {"tokens": hash_tokens(tokens)})
+    return True
+
+
+def start_second(
+    registry: Registry,
+    session: Session,
+    calibration: Calibration,
+    method: str,
+    options: Mapping[str, Any] | None,
+    offline: bool,
+) -> Job:
+    """The job that scores the layers a second time, by another method or from another text."""
+    subject = session.subject
+
+    def steps(job: Job) -> Steps:
+        job.say(f"Scoring with {method_title(method)} on {text_title(calibration.text)}.")
+        return (yield from scored(subject, calibration, method, options, offline))
+
+    def on_done(analysis: Analysis) -> None:
+        session.keep_analysis(analysis)
+        session.lay_over(analysis)
+
+    return session.begin(registry.worker, Job("second", "Second analysis", steps, on_done=on_done))
+
+
+def first_plan(session: Session, analysis: Analysis) -> tuple[Plan, str]:
+    """A plan to start from, with what was chosen for the present one as far as it combines, else a fifth
+    smaller; and what had to be given up."""
+    present = session.present
+    recovery, allocation, said = carried(present, analysis.method)
+    wish = present.ratio_requested if present else START_RATIO
+    for ratio in (wish, START_RATIO, 0.1):
+        try:
+            plan = plan_making.make_plan(
+                analysis,
+                ratio,
+                recovery=recovery,
+                allocation=allocation,
+                align=present.align if present else 8,
+                count=present.count if present else "decoder",
+                locks=session.locks,
+            )
+        except Refusal:
+            continue
+        return plan, said
+    return plan_making.make_plan(analysis, 0.0), said
+
+
+def moments_folder(subject: Subject, calibration: Calibration) -> Path | None:
+    """Where the moments are kept for a change of method, the latest calibration only and what another program
+    is at; None if they are too large."""
+    shape = subject.shape
+    size = sum(4 * ((layer.heads * shape.head_size) ** 2 + layer.channels**2) for layer in shape.layers)
+    if size > MOMENTS_ON_DISK:
+        return None
+    key = json.dumps([subject.source, str(subject.dtype), shape.widths, dataclasses.asdict(calibration)])
+    name = hashlib.sha256(key.encode()).hexdigest()[:16]
+    root = home() / "moments"
+    own = MomentStore(root / name)
+    stores = (path for name in atomic_write.names_in(root) if holds_moments(path := root / name))
+    for other in oldest_first(stores)[:-1]:
+        if other not in (own.folder, own.begun.folder):
+            with contextlib.suppress(OSError), atomic_write.held(other):  # unless another program is at it
+                shutil.rmtree(other, ignore_errors=True)
+    return own.folder
+
+
+def oldest_first(paths: Iterable[Path]) -> list[Path]:
+    """Paths by when they were last changed; those that vanish meanwhile are left out."""
+    times = {}
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            times[path] = path.stat().st_mtime
+    return sorted(times, key=times.__getitem__)
+
+
+# Export -----------------------------------------------------------------------------------------------------
+
+
+def packed(folder: Path, into: Path) -> dict[str, str]:
+    """The path of the zip of an exported folder as `zip`, or as `unpacked` why there is none; the one before
+    it gives way."""
+    for old in into.glob("*.zip"):
+        old.unlink(missing_ok=True)
+    archive = into / f"{folder.name}.zip"
+
+    def write(made: Path) -> None:
+        shutil.make_archive(str(made.with_suffix("")), "zip", root_dir=folder.parent, base_dir=folder.name)
+
+    try:
+        atomic_write.replace_file(
+            archive, write, "The zip for download could not be packed", "free space for it"
+        )
+    except Refusal as refusal:
+        return {"unpacked": str(refusal)}
+    return {"zip": str(archive)}
+
+
+def exports_folder(session: Session) -> Path:
+    """Where exports of a session go; on a server for others under a name that nobody else can guess, for what
+    is there may be opened by whoever knows the name."""
+    root = home() / "exports"
+    return root if paths_module.roots() is None else root / session.archive.shelf.folder.name
+
+
+def start_export(registry: Registry, session: Session, number: int | None, tier: str, offline: bool) -> Job:
+    """The job that writes, verifies and packs the checkpoint of a run; pruned again from its plan if need
+    be."""
+    run = session.run(number)
+    formats.check_wanted(tier)
+
+    def steps(job: Job) -> Steps:
+        job.say(f"Opening the model of {run.name}.")
+        pruned = yield from weights_of(session, run, offline)
+        slug = re.sub(r"[^A-Za-z0-9.-]+", "-", Path(run.plan.model).name).strip("-.") or "model"
+        stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")  # nobody else's export has the same name
+        folder = exports_folder(session) / f"{slug}-run{run.number}-{stamp}"
+        job.say("Choosing how to store it.", "export")
+        notes = [finetuning.words(wanted) for wanted in run.tunings]
+        export = yield from checkpoint.export(pruned, folder, wanted=tier, card_notes=notes)
+        yield Progress("pack", 1, 1, "Packing a zip for download.")
+        return {**dataclasses.asdict(export), **packed(folder, session.folder)}
+
+    def on_done(export: dict[str, Any]) -> None:
+        session.archive.amend(run.number, exported=export)
+
+    return session.begin(registry.worker, Job("export", "Export", steps, on_done=on_done))

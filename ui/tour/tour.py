@@ -1,0 +1,287 @@
+"""The guide: a card above the tabs that drives the real page in a few clicks, and says what is seen there.
+
+What it says is in `story`, what it draws in `sketches`; here the page's own jobs are started and read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import gradio as gr
+
+from slimllm.core.types import Calibration
+from slimllm.planning import plan_making
+from ui.charts.layer_charts import removed_shares
+from ui.facts.combinations import all_options
+from ui.facts.runs import Asked, Protocol, best_name
+from ui.look.formatting import count, note, progress_line, safe, share, unit_words
+from ui.page.screen import Screen
+from ui.session.registry import REGISTRY
+from ui.session.requests import ANALYSE
+from ui.session.session import Comparison, Session
+from ui.tasks import comparing, work
+from ui.tour import sketches, story
+from ui.tour.story import STEPS, Stage, Step
+
+# Enough to read, score and measure to be true, and little enough to wait for.
+READ = Calibration(samples=12, length=128)
+METHOD = "slimllm"
+ASKED = Asked(
+    Protocol(limit=1024), ("Once upon a time there was a small robot who",), new_tokens=24, offline=True
+)
+
+
+@dataclass(frozen=True)
+class Work:
+    """The job behind a step: its kind, how to start it, and whether its result is there already."""
+
+    kind: str
+    start: Callable[[Session], Any]
+    done: Callable[[Session], bool]
+
+
+class Guide:
+    """The works of the steps, and the acts of the card's buttons."""
+
+    def __init__(self, load: Callable[[Session], None]):
+        self.works = {
+            "model": Work("load", load, lambda s: s.loaded is not None),
+            "matter": Work("analyse", read, lambda s: s.analysis is not None),
+            "cut": Work("compare", cut, compared),
+        }
+
+    def stage(self, session: Session, step: Step) -> Stage:
+        """Whether the step's work is still to come, under way, or done; a step without work is done."""
+        mine, job = self.works.get(step.name), session.job
+        if mine is None:
+            return "after"
+        if job is not None and job.active and job.kind == mine.kind:
+            return "during"
+        return "after" if mine.done(session) else "before"
+
+    def go(self, session: Session, to: int) -> str | None:
+        """Stands at a step, starts its work unless done, and names its tab; beyond the last one the tour is
+        over."""
+        session.tour = to if 0 <= to < len(STEPS) else None
+        if session.tour is None:
+            return None
+        step = STEPS[to]
+        if self.stage(session, step) == "before":
+            self.works[step.name].start(session)
+        return step.tab
+
+    def onward(self, session: Session) -> str | None:
+        """The next step; or the present one again, if its work has not been done."""
+        at = 0 if session.tour is None else session.tour
+        return self.go(session, at + (self.stage(session, STEPS[at]) == "after"))
+
+    def back(self, session: Session) -> str | None:
+        return self.go(session, max(0, (session.tour or 0) - 1))
+
+    def draw(self, session: Session) -> list[Any]:
+        """The card, its words and picture, and its buttons."""
+        if session.tour is None:
+            return [gr.Column(visible=False), "", gr.skip(), gr.skip()]
+        step = STEPS[session.tour]
+        stage = self.stage(session, step)
+        return [
+            gr.Column(visible=True),
+            self.card(session, step, stage),
+            gr.Button(interactive=session.tour > 0),
+            gr.Button(story.TRY_AGAIN if stage == "before" else step.onward, interactive=stage != "during"),
+        ]
+
+    def card(self, session: Session, step: Step, stage: Stage) -> str:
+        """One step as HTML: sentences beside a picture, and how far the work is."""
+        facts = facts_of(session) if stage == "after" else {}
+        text = "".join(f"<p>{safe(sentence)}</p>" for sentence in story.said(step, stage, facts))
+        kind, complaint = session.notes.get("tour", ("", ""))
+        job, mine = session.job, self.works.get(step.name)
+        if stage == "during" and job is not None:
+            text += progress_line(job, REGISTRY.worker.place(job))
+        elif stage == "before" and mine is not None and job is not None and job.kind == mine.kind:
+            text += progress_line(job, 0)
+        place = f"Step {STEPS.index(step) + 1} of {len(STEPS)}"
+        picture = PICTURES[step.name](session, step.picture)
+        return (
+            f'<div class="tour-card"><div class="tour-words" aria-live="polite"><p class="tour-place">{place}'
+            f"</p><h2>{safe(step.title)}</h2>{text}{note(kind, complaint)}</div><figure>{picture}"
+            f"<figcaption>{safe(step.picture)}</figcaption></figure>"
+            f"{answers(session) if step.name == 'cost' else ''}</div>"
+        )
+
+
+def build(screen: Screen, start: gr.Button, load: Callable[[Session], None]) -> None:
+    """The card of the guide, hidden until asked for."""
+    guide = Guide(load)
+    with gr.Column(visible=False, elem_id="tour") as card:
+        words = gr.HTML(padding=False)
+        with gr.Row(elem_classes="bar"):
+            onward = gr.Button("Next", variant="primary", scale=0, min_width=170, elem_id="tour-onward")
+            back = gr.Button("Back", scale=0, min_width=90, elem_id="tour-back")
+            close = gr.Button("Close", scale=0, min_width=90, elem_id="tour-close")
+    screen.show([card, words, back, onward], guide.draw, token=token)
+    screen.on(start.click, "tour", partial(guide.go, to=0))
+    screen.on(back.click, "tour", guide.back)
+    screen.on(onward.click, "tour", guide.onward)
+    screen.on(close.click, "tour", leave)
+
+
+def token(session: Session) -> Any:
+    """What the card depends on; while a job runs, its progress as well."""
+    if session.tour is None:
+        return None
+    job, parts = session.job, ("subject", "layers", "plan", "table", "answers")
+    pulse = (id(job), job.state, round(job.elapsed)) if job is not None else ()
+    return session.tour, pulse, *(session.serial[part] for part in parts), session.notes.get("tour")
+
+
+def leave(session: Session) -> None:
+    """Puts the guide away."""
+    session.tour = None
+
+
+def read(session: Session) -> None:
+    """Starts the short analysis of the tour; the tab says what is asked for."""
+    work.start_analyse(REGISTRY, session, READ, METHOD, offline=True)
+    defaults = (option.default for _, option in all_options())
+    ANALYSE.fill(session, (READ.text, READ.samples, READ.length, READ.seed, METHOD, *defaults))
+
+
+def cut(session: Session) -> None:
+    """Starts the short comparison of the tour."""
+    comparing.start_compare(REGISTRY, session, ASKED)
+
+
+# What there is to tell and to draw --------------------------------------------------------------------------
+
+
+def compared(session: Session) -> bool:
+    """Whether the present plan has been carried out and measured."""
+    return bool(session.comparison and session.plans and session.comparison.plan == session.plan)
+
+
+def facts_of(session: Session) -> dict[str, str]:
+    """All that the sentences may need of what is known so far."""
+    if session.loaded is None:
+        return {}
+    shape = session.subject.shape
+    facts = {"layers": f"{len(shape.layers)}", "parameters": count(shape.parameters)}
+    if session.analysis is not None and session.plans:
+        view = plan_making.forecast(session.analysis, session.plan)
+        facts |= {"tokens": f"{session.analysis.tokens:,}", "share": share(view.ratio, 0)}
+        facts |= spread(removed_shares(session.plan, session.analysis.shape), story.SPREAD_PLANNED)
+    if compared(session) and session.comparison is not None:
+        facts |= cut_facts(session, session.comparison) | cost_facts(session.comparison)
+    return facts
+
+
+def spread(removed: list[float], sentences: tuple[str, str]) -> dict[str, str]:
+    """Which layer loses the most and which the least, in a sentence; or that all lose alike."""
+    uneven, even = sentences
+    most, least = removed.index(max(removed)), removed.index(min(removed))
+    return {"spread": even if most == least else uneven.format(most=most, least=least)}
+
+
+def cut_facts(session: Session, comparison: Comparison) -> dict[str, str]:
+    """How many heads and channels are gone, and where most of them."""
+    plan, shape, reports = comparison.plan, session.subject.shape, comparing.best_reports(comparison)
+    heads = sum(layer.widest(plan.unit) for layer in shape.layers)
+    channels = sum(layer.channels for layer in shape.layers)
+    return {
+        "heads": f"{heads - sum(r.heads for r in reports):,}",
+        "all_heads": f"{heads:,} {unit_words(plan.unit)}",
+        "channels": f"{channels - sum(r.channels for r in reports):,}",
+        "all_channels": f"{channels:,}",
+        "spread_cut": spread(removed_shares(plan, shape), story.SPREAD_CUT)["spread"],
+        "mended": story.BARE if plan.recovery == "none" else story.MENDED,
+    }
+
+
+def cost_facts(comparison: Comparison) -> dict[str, str]:
+    """Size and unsureness before and after."""
+    dense, best = ends(comparison)
+    if not dense.perplexity or not best.perplexity:
+        return {}
+    return {
+        "smaller": share(1 - best.parameters / dense.parameters, 0),
+        "after": count(best.parameters),
+        "dense": f"{dense.perplexity:,.0f}",
+        "pruned": f"{best.perplexity:,.0f}",
+        "verdict": story.verdict(best.perplexity / dense.perplexity),
+    }
+
+
+def ends(comparison: Comparison) -> tuple[Any, Any]:
+    """The columns of the dense model and of the one that the plan stands for."""
+    columns = comparison.columns
+    return columns["dense"], columns[best_name(columns)]
+
+
+def answers(session: Session) -> str:
+    """What both models wrote, side by side."""
+    if not session.answers:
+        return ""
+    answer = session.answers[0]
+    new = answer.texts.get(best_name(answer.texts), "")
+    both = (("The old one", answer.texts.get("dense", "")), ("The new one", new))
+    cells = "".join(f"<div><dt>{who}</dt><dd>{safe(text.strip())} …</dd></div>" for who, text in both)
+    return f'<div class="tour-answers"><p>“{safe(answer.prompt)} …”</p><dl>{cells}</dl></div>'
+
+
+def draw_model(session: Session, label: str) -> str:
+    return sketches.stack(len(session.subject.shape.layers) if session.loaded else 0, label)
+
+
+def draw_matter(session: Session, label: str) -> str:
+    """The heads' scores of every layer that has arrived, against the layer's best."""
+    rows: list[list[float] | None] = []
+    for found in session.partial or [None] * 12:
+        scores = None if found is None else next(iter(found.attention.values())).ranking.scores.clamp(min=0)
+        best = 1.0 if scores is None else max(float(scores.max()), 1e-12)
+        rows.append(None if scores is None else [float(score) / best for score in scores])
+    return sketches.squares(rows, label)
+
+
+def draw_small(session: Session, label: str) -> str:
+    """What the plan leaves of every layer."""
+    if session.analysis is None or not session.plans:
+        return sketches.bars([1.0] * 12, label)
+    return sketches.bars([1 - x for x in removed_shares(session.plan, session.analysis.shape)], label)
+
+
+def draw_cut(session: Session, label: str) -> str:
+    """Which heads were really cut, and how many channels; before that, as planned."""
+    shown = session.comparison if compared(session) else None
+    if shown is None or session.loaded is None:
+        return draw_small(session, label)
+    heads, channels = [], []
+    for layer, report in zip(session.subject.shape.layers, comparing.best_reports(shown), strict=True):
+        size = layer.groups * layer.values if shown.plan.unit == "value-column" else layer.heads
+        kept = set(report.kept_heads)
+        heads.append([i in kept for i in range(size)])
+        channels.append(report.channels / layer.channels)
+    return sketches.cuts(heads, channels, label)
+
+
+def draw_cost(session: Session, label: str) -> str:
+    """Size and unsureness before and after."""
+    if not compared(session) or session.comparison is None:
+        return draw_small(session, label)
+    dense, best = ends(session.comparison)
+    before, after = dense.perplexity or 0.0, best.perplexity or 0.0
+    size = (story.SIZE, dense.parameters, best.parameters, count(dense.parameters), count(best.parameters))
+    doubt = (story.DOUBT, before, after, f"{before:,.0f}", f"{after:,.0f}")
+    return sketches.scales((size, doubt), label)
+
+
+PICTURES: dict[str, Callable[[Session, str], str]] = {
+    "model": draw_model,
+    "matter": draw_matter,
+    "small": draw_small,
+    "cut": draw_cut,
+    "cost": draw_cost,
+}
