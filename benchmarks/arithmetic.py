@@ -34,7 +34,8 @@ from slimllm import pipeline
 from slimllm.calibration import moments as streaming
 from slimllm.calibration import texts
 from slimllm.cli.main import quiet_libraries
-from slimllm.core.types import Calibration, Plan, Refusal
+from slimllm.core.errors import Refusal
+from slimllm.core.types import Calibration, Plan
 from slimllm.methods.method_table import settings
 from slimllm.models import loading
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import slimllm
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 from slimllm.files import atomic_write
 from slimllm.methods.method_table import METHODS, method, settings
 from slimllm.methods.recovery import RECOVERIES

@@ -21,7 +21,8 @@ from slimllm import pipeline
 from slimllm.analysis import analysis_store
 from slimllm.calibration import texts
 from slimllm.core.answers import plain
-from slimllm.core.types import Analysis, Calibration, Refusal
+from slimllm.core.errors import Refusal
+from slimllm.core.types import Analysis, Calibration
 from slimllm.evaluation import evaluate
 from slimllm.files import atomic_write
 from slimllm.models import loading

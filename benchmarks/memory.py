@@ -27,7 +27,7 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-from tests.conftest import PAGE, tiny_tokenizer
+from tests.support.tiny_models import PAGE, tiny_tokenizer
 
 ROOT = Path(__file__).parent.parent
 

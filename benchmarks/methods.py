@@ -37,7 +37,7 @@ from benchmarks.cells import Row
 from benchmarks.measuring import Bench, cell_of, prepare, say
 from slimllm.cli.main import quiet_libraries
 from slimllm.core.answers import plain
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 from slimllm.files import atomic_write
 from slimllm.planning import plan_making
 

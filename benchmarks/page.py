@@ -32,8 +32,9 @@ from slimllm.planning.plan_making import make_plan
 from tests.support.made_up_analyses import synthetic_analysis
 from tests.support.serving import chromium, served, spot
 from ui.facts.estimates import Rates
+from ui.session.loaded import Loaded
 from ui.session.registry import REGISTRY
-from ui.session.session import Loaded, Session
+from ui.session.session import Session
 from ui.tasks import work
 
 TABS = ("Analyse", "Tune", "Compare", "History", "Load")

@@ -29,8 +29,8 @@ from typing import Any
 
 import psutil
 
-from tests.conftest import tiny_model, tiny_tokenizer
 from tests.support.serving import chromium, free_port, text_of
+from tests.support.tiny_models import tiny_model, tiny_tokenizer
 
 ROOT = Path(__file__).parent.parent
 TABS = ("Load", "Analyse", "Tune", "Compare", "History")

@@ -8,8 +8,9 @@ from typing import Any
 
 from slimllm import pipeline
 from slimllm.calibration import texts
+from slimllm.core.errors import Refusal
 from slimllm.core.failures import refusing
-from slimllm.core.types import Analysis, Calibration, Plan, Progress, Refusal
+from slimllm.core.types import Analysis, Calibration, Plan, Progress
 from slimllm.export import checkpoint, export_reading
 from slimllm.models.loading import Pruned, Subject
 from slimllm.planning import plan_making

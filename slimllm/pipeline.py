@@ -38,12 +38,11 @@ from slimllm.methods.method_table import method, settings
 from slimllm.methods.recovery import RECOVERIES
 from slimllm.models.families import shape_of
 from slimllm.models.layer_offload import is_lent, opened, put_away
-from slimllm.models.layer_removal import drop_layers
 from slimllm.models.loading import Pruned, Subject
+from slimllm.models.shared_copy import drop_layers, skeleton
 from slimllm.planning.plan_making import check_plan, refigured
 from slimllm.pruning.layer_pruning import Work, prune_layer
 from slimllm.pruning.stored_dtypes import bytes_per_parameter, stored_layer
-from slimllm.pruning.surgery import skeleton
 
 Result = TypeVar("Result")
 UNWRITTEN = "Pruned layers cannot be put away", f"free space or {ELSEWHERE}"

@@ -21,7 +21,7 @@ from typing import Any
 import gradio as gr
 from starlette.middleware import Middleware
 
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 from slimllm.files import atomic_write, paths
 from ui.look import theme
 from ui.page.events import EVENTS, Served

@@ -29,6 +29,7 @@ from slimllm.analysis.analysis_files import (
     is_readable,
     tensor_files,
 )
+from slimllm.core.errors import Refusal
 from slimllm.core.held_out import HeldOut
 from slimllm.core.shapes import Shape, SiteName
 from slimllm.core.typed import typed
@@ -39,7 +40,6 @@ from slimllm.core.types import (
     LayerMoments,
     Moments,
     Ranking,
-    Refusal,
     SiteAnalysis,
 )
 from slimllm.files import atomic_write, file_limits

@@ -19,9 +19,8 @@ from slimllm.core.shapes import Grouping, SiteName
 from slimllm.core.types import LayerAnalysis, LayerMoments, Moments
 from slimllm.methods.recovery import RECOVERIES, Dense
 from slimllm.models.families import part
-from slimllm.models.layer_removal import drop_layers
 from slimllm.models.loading import Subject
-from slimllm.pruning.surgery import skeleton
+from slimllm.models.shared_copy import drop_layers, skeleton
 
 WINDOWS, WINDOW = 8, 128  # what every probe reads
 SHARE = 0.7  # of the channels that stay while a layer's MLP is probed

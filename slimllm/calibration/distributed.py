@@ -10,8 +10,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, distributed
 
+from slimllm.core.errors import Refusal
 from slimllm.core.held_out import HeldOut
-from slimllm.core.types import LayerMoments, Moments, Refusal
+from slimllm.core.types import LayerMoments, Moments
 
 
 def launched() -> bool:

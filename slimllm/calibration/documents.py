@@ -19,7 +19,7 @@ from typing import Any, Protocol, overload
 import pyarrow
 import pyarrow.parquet
 
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 from slimllm.files.row_limits import bounded_lines, each_once, open_parquet, rows_at_once
 
 COLUMNS = ("text", "content", "sentence")  # the first of these that a file has is read

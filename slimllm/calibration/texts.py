@@ -25,7 +25,8 @@ from slimllm.calibration.documents import (
     long_document,
     pieces_of,
 )
-from slimllm.core.types import Calibration, Refusal, check_seed
+from slimllm.core.errors import Refusal
+from slimllm.core.types import Calibration, check_seed
 from slimllm.files import paths
 from slimllm.models.hub_download import fetched_data
 from slimllm.models.sources import starter_file

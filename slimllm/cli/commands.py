@@ -14,9 +14,10 @@ from slimllm.analysis import analysis_files, analysis_store
 from slimllm.calibration import distributed, texts
 from slimllm.cli.credentials import credentials
 from slimllm.cli.option_checks import method_options
+from slimllm.core.errors import Refusal
 from slimllm.core.fingerprints import is_other
 from slimllm.core.memory import watch_peak
-from slimllm.core.types import Analysis, Calibration, Plan, Progress, Refusal
+from slimllm.core.types import Analysis, Calibration, Plan, Progress
 from slimllm.evaluation import evaluate as evaluation
 from slimllm.evaluation import speed_words
 from slimllm.export import export_reading

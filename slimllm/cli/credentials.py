@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 from pathlib import Path
 
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 
 VARIABLE = "SLIMLLM_AUTH"
 LONGEST = 1_000  # bytes of a file of credentials

@@ -13,7 +13,8 @@ from slimllm.calibration import texts
 from slimllm.cli import feasibility
 from slimllm.cli.commands import Arguments, Report, calibration, load, make_plan, measure, run_analysis
 from slimllm.cli.option_checks import check_against
-from slimllm.core.types import Plan, Progress, Refusal
+from slimllm.core.errors import Refusal
+from slimllm.core.types import Plan, Progress
 from slimllm.export import (
     checkpoint,
     dry_run,

@@ -6,8 +6,9 @@ import argparse
 
 from slimllm.analysis.layer_analysis import units_of
 from slimllm.cli.option_checks import method_options
+from slimllm.core.errors import Refusal
 from slimllm.core.shapes import Unit
-from slimllm.core.types import Analysis, Calibration, Plan, Refusal
+from slimllm.core.types import Analysis, Calibration, Plan
 from slimllm.export import dry_run
 from slimllm.methods.method_table import method, settings
 from slimllm.models.loading import Subject

@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,9 +17,11 @@ from typing import Any
 from slimllm.calibration import distributed
 from slimllm.cli import commands, export_commands, option_checks
 from slimllm.cli.credentials import VARIABLE
+from slimllm.cli.terminal import Report, show, show_card
 from slimllm.core.answers import plain
+from slimllm.core.errors import Refusal, without_tokens
 from slimllm.core.failures import is_failure, sentence_of
-from slimllm.core.types import NOTE, Progress, Refusal, check_seed, without_tokens
+from slimllm.core.types import check_seed
 from slimllm.export.formats import FORMS
 from slimllm.files import atomic_write
 from slimllm.files.paths import home, path_of
@@ -61,37 +62,6 @@ def seed(words: str) -> int:
         return check_seed(int(words))
     except Refusal as refusal:
         raise argparse.ArgumentTypeError(str(refusal)) from None
-
-
-class Report:
-    """Words and progress for the person, on stderr: a line that rewrites itself on a terminal, else every
-    few seconds."""
-
-    def __init__(self) -> None:
-        self.terminal = sys.stderr.isatty()
-        self.last = 0.0
-        self.step: Progress | None = None  # the latest, whether shown or not
-
-    def say(self, words: str) -> None:
-        fresh = "\r\033[K" if self.terminal else ""  # a line that rewrites itself may be there
-        # at once, while `print` can be interrupted before the end of the line
-        sys.stderr.write(f"{fresh}{words}\n")
-        sys.stderr.flush()
-
-    def progress(self, step: Progress) -> None:
-        if step.stage == NOTE:
-            self.say(step.words)
-            return
-        self.step = step
-        now, ended = time.monotonic(), step.done == step.total
-        if now - self.last < (0.1 if self.terminal else 5.0) and not ended:
-            return
-        self.last = now
-        words = step.words or f"{step.stage}: {step.done} of {step.total}"
-        if self.terminal:
-            print(f"\r\033[K{words}", end="\n" if ended else "", file=sys.stderr, flush=True)
-        else:
-            self.say(words)
 
 
 def shared_options() -> dict[str, Parser]:
@@ -326,28 +296,3 @@ def quiet_libraries() -> None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-
-
-def show(answer: dict[str, Any]) -> None:
-    """Prints an answer for reading: one line per key, long lists shortened."""
-    for key, value in plain(answer).items():
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            print(f"{key}:")
-            for row in value:
-                print("  " + "  ".join(f"{name} {short(inner)}" for name, inner in row.items()))
-        else:
-            print(f"{key}: {short(value)}")
-
-
-def show_card(answer: dict[str, Any]) -> None:
-    """Prints a card; why a model is refused is said on stderr."""
-    if answer["supported"]:
-        print("\n".join(answer["lines"]))
-
-
-def short(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, list):
-        return " ".join(short(inner) for inner in value)
-    return str(value)

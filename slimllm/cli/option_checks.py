@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from slimllm.calibration import texts
+from slimllm.core.errors import Refusal
 from slimllm.core.shapes import Unit
-from slimllm.core.types import Calibration, Plan, Refusal
+from slimllm.core.types import Calibration, Plan
 from slimllm.methods.method_table import method, settings
 from slimllm.methods.recovery import RECOVERIES
 from slimllm.models import loading

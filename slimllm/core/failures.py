@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import ParamSpec, TypeVar
 
-from slimllm.core.types import Refusal, one_line
+from slimllm.core.errors import Refusal, one_line
 
 ENDINGS = (KeyboardInterrupt, SystemExit, GeneratorExit)  # which are nobody's failure
 LONGEST = 160

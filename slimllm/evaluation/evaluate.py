@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from slimllm.calibration.documents import legible
-from slimllm.core.types import Progress, Refusal, check_seed
+from slimllm.core.errors import Refusal
+from slimllm.core.types import Progress, check_seed
 from slimllm.evaluation import significance
 from slimllm.models.loading import Subject
 from slimllm.tokenizers.text_start import begin, cut_windows

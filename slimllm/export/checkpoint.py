@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from slimllm.core.types import Progress, Refusal
+from slimllm.core.errors import Refusal
+from slimllm.core.types import Progress
 from slimllm.export import gguf_writer
 from slimllm.export.formats import Form, base_of, choose, name_of
 from slimllm.export.model_card import Export, describe

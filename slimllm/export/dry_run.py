@@ -10,15 +10,16 @@ from typing import Any
 
 import torch
 
+from slimllm.core.errors import Refusal
 from slimllm.core.shapes import Grouping, LayerShape, Unit
-from slimllm.core.types import Plan, Refusal, Repair
+from slimllm.core.types import Plan, Repair
 from slimllm.export import formats
 from slimllm.methods.recovery import RECOVERIES
-from slimllm.models import loading
+from slimllm.models import loading, shared_copy
 from slimllm.models.families import Family, narrows_values, part, shape_of
-from slimllm.models.layer_removal import drop_layers
 from slimllm.models.loading import Pruned, Subject
 from slimllm.models.modeling_slim import Placed
+from slimllm.models.shared_copy import drop_layers
 from slimllm.models.slim_class import built
 from slimllm.pruning import surgery
 
@@ -56,14 +57,14 @@ def sketch(config: Any, source: str) -> Subject:
 
 def shortened(subject: Subject) -> Subject:
     """The subject with its first two layers."""
-    model = surgery.skeleton(subject.model)
+    model = shared_copy.skeleton(subject.model)
     drop_layers(model, subject.family, range(2, len(subject.layers)))
     return dataclasses.replace(subject, model=model, shape=shape_of(model, subject.family))
 
 
 def trial(subject: Subject, heads: list[int], channels: list[int], unit: Unit, bias: bool) -> Pruned:
     """The subject with these widths, and biases as a recovery would add them."""
-    slim = dataclasses.replace(subject, model=surgery.skeleton(subject.model))
+    slim = dataclasses.replace(subject, model=shared_copy.skeleton(subject.model))
     family, size = subject.family, subject.shape.head_size
     for layer, shape, width, count in zip(slim.layers, subject.shape.layers, heads, channels, strict=True):
 

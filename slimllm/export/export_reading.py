@@ -13,17 +13,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slimllm.core.errors import Refusal
 from slimllm.core.shapes import Shape
-from slimllm.core.types import LayerReport, Plan, Refusal, Repair
+from slimllm.core.types import LayerReport, Plan, Repair
 from slimllm.export.model_card import FACTS
 from slimllm.files import file_limits
 from slimllm.models import loading
 from slimllm.models.families import Family, layer_shape, narrows_values, part, shape_of
 from slimllm.models.layer_offload import is_lent, is_spread
 from slimllm.models.loading import Pruned, Subject
+from slimllm.models.shared_copy import skeleton
 from slimllm.planning.plan_json import read_witness
 from slimllm.planning.plan_making import versions
-from slimllm.pruning.surgery import skeleton, slice_attention, slice_mlp, slice_values
+from slimllm.pruning.surgery import slice_attention, slice_mlp, slice_values
 
 
 def load(source: str, *, say: Callable[[str], object] = str, **how: Any) -> Subject:

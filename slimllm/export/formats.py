@@ -18,7 +18,7 @@ import torch
 import transformers
 from torch import nn
 
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 from slimllm.export import gguf_writer
 from slimllm.export.padding import State, Widths, pad, padded_widths
 from slimllm.models.families import head_norms, part

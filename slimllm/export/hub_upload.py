@@ -17,7 +17,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 from slimllm.export.model_card import FACTS
 
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import transformers
 
-from slimllm.core.types import Plan, Refusal
+from slimllm.core.errors import Refusal
+from slimllm.core.types import Plan
 from slimllm.export.gguf_writer import FILE
 from slimllm.export.transformers_versions import loading_options, readers
 from slimllm.files import file_limits

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from slimllm.core.errors import Refusal
 from slimllm.core.shapes import Shape
-from slimllm.core.types import Refusal
 from slimllm.export import formats, gguf_writer
 from slimllm.export.dry_run import Step, Way, sketch, steps_of, ways
 from slimllm.export.transformers_versions import NEWER, loading_options, readers

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 from slimllm.files import atomic_write
 from slimllm.models import plain_reload
 from slimllm.models.layer_offload import is_lent

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 from slimllm.files.paths import path_of
 from slimllm.files.written_files import FACTS, foreign_files, has_inventory
 from slimllm.models.sources import conversion, whereabouts

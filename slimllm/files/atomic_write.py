@@ -24,7 +24,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 
 LEFT = re.compile(r"\.(.+)\.[0-9a-f]{8}\.(partial|begun)")
 MARK = "made-by-slimllm"  # the file by which such a folder is known to be ours

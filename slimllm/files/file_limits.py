@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 
 KIB, MIB = 2**10, 2**20
 SMALL = 4 * MIB  # of a file of settings

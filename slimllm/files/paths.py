@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 
 ROOTS = "SLIMLLM_ROOTS"
 ELSEWHERE = "set SLIMLLM_HOME to another folder"

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pyarrow.parquet import ParquetFile
 
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 from slimllm.files.file_limits import MIB
 
 Made = TypeVar("Made")

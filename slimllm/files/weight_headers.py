@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_TOKENIZER_TYPES
 
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 from slimllm.files.file_limits import MIB, open_regular, parse_object
 
 REMEDY = "fetch it again"

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slimllm.core.errors import Refusal
 from slimllm.core.shapes import Grouping, Unit
-from slimllm.core.types import Progress, Refusal, UnitScores
+from slimllm.core.types import Progress, UnitScores
 from slimllm.models.families import part
 from slimllm.models.loading import Subject
 

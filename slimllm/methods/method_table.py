@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from slimllm.core.errors import Refusal
 from slimllm.core.shapes import Unit
-from slimllm.core.types import Ranking, Refusal
+from slimllm.core.types import Ranking
 from slimllm.methods import rankings
 from slimllm.methods.rankings import ChannelSite, HeadSite
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from slimllm.core.errors import Refusal
 from slimllm.core.held_out import HeldOutReader
-from slimllm.core.types import Moments, Refusal, Repair
+from slimllm.core.types import Moments, Repair
 
 GUIDED_DAMPING = 1e-1  # of `guided`, which follows a noisier target
 GUIDANCE = 0.5  # α of `guided`

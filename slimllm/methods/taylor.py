@@ -10,11 +10,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from slimllm.core.errors import Refusal
 from slimllm.core.shapes import LayerShape
-from slimllm.core.types import Refusal, UnitScores
+from slimllm.core.types import UnitScores
 from slimllm.models.families import Family, Site, part
 from slimllm.models.loading import Subject
-from slimllm.pruning.surgery import skeleton
+from slimllm.models.shared_copy import skeleton
 
 
 def taylor(subject: Subject, tokens: Tensor) -> tuple[UnitScores, ...]:

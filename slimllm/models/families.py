@@ -12,8 +12,8 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.models.auto import modeling_auto as auto
 
+from slimllm.core.errors import Refusal
 from slimllm.core.shapes import LayerShape, Shape
-from slimllm.core.types import Refusal
 
 SIZES = {  # of a config, and the largest that any model could have
     "num_hidden_layers": 1000,

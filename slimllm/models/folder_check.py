@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 from slimllm.files import file_limits
 from slimllm.files.weight_headers import Declared, safetensors_header
 from slimllm.tokenizers.tokenizer_guard import check_tokenizer

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
 from transformers.integrations.gguf.reader import GgufHeader, load_gguf_state_dict, read_gguf_metadata
 
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 from slimllm.files.rope_scaling import fit_llama3
 from slimllm.models.weight_coverage import few
 

@@ -19,7 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 
 Place = tuple[Path, str]  # a file and a tensor's name in it
 

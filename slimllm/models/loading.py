@@ -16,14 +16,16 @@ import transformers
 from huggingface_hub.errors import GatedRepoError, HFValidationError
 from torch import nn
 
+from slimllm.core.errors import Refusal
 from slimllm.core.failures import is_failure
 from slimllm.core.fingerprints import Fingerprint, ReadFrom, hash_tensors, hash_words
 from slimllm.core.shapes import Shape
-from slimllm.core.types import LayerReport, Plan, Refusal
+from slimllm.core.types import LayerReport, Plan
 from slimllm.models.families import Family, family_of, shape_of
 from slimllm.models.folder_check import check_promise, inspect_tokenizer, stored_tensors
 from slimllm.models.hub_download import fetched, fetched_whole
 from slimllm.models.layer_offload import is_lent, opened
+from slimllm.models.shared_copy import Origin
 from slimllm.models.sources import (
     Stored,
     check_folder,
@@ -36,7 +38,6 @@ from slimllm.models.sources import (
     weight_files,
 )
 from slimllm.models.weight_reading import Notes, empty, read_model, settle_head
-from slimllm.pruning.surgery import Origin
 from slimllm.tokenizers.text_start import Beginning, find_beginning
 from slimllm.tokenizers.tokenizer_guard import guarded
 

@@ -13,8 +13,8 @@ import torch
 import transformers
 from safetensors import safe_open
 
+from slimllm.core.errors import Refusal
 from slimllm.core.memory import available_mib
-from slimllm.core.types import Refusal
 from slimllm.models.families import Family
 from slimllm.models.layer_offload import Lent, OnDisk, lend
 from slimllm.models.sources import stored_in

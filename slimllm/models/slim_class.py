@@ -7,7 +7,7 @@ from typing import Any
 
 import transformers
 
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 from slimllm.models import modeling_slim
 
 

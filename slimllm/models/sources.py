@@ -19,9 +19,9 @@ import transformers
 from safetensors import SafetensorError, safe_open
 from transformers.integrations.gguf.reader import read_gguf_metadata
 
+from slimllm.core.errors import Refusal
 from slimllm.core.failures import is_failure
 from slimllm.core.fingerprints import Fingerprint, hash_files
-from slimllm.core.types import Refusal
 from slimllm.files import atomic_write, file_limits, paths
 from slimllm.files.paths import ELSEWHERE, home
 from slimllm.files.weight_headers import gguf_header

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from safetensors import safe_open
 
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 from slimllm.models.families import Family
 
 HARMLESS = {  # tensors that nothing reads, and why that changes nothing

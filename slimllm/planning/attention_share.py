@@ -7,8 +7,9 @@ import heapq
 import math
 from collections.abc import Collection, Sequence
 
+from slimllm.core.errors import Refusal
 from slimllm.core.shapes import Shape
-from slimllm.core.types import Analysis, Plan, Refusal
+from slimllm.core.types import Analysis, Plan
 from slimllm.planning.allocation import probed
 from slimllm.planning.budget import Problem, settle
 from slimllm.planning.plan_making import decoder_parameters, problem_of, told

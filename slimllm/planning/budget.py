@@ -11,8 +11,9 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from slimllm.core.errors import Refusal
 from slimllm.core.shapes import LayerShape, SiteName, Unit
-from slimllm.core.types import Analysis, Pin, Refusal
+from slimllm.core.types import Analysis, Pin
 from slimllm.methods.recovery import RECOVERIES
 
 Widths = tuple[list[int], list[int]]  # kept heads and kept channels of every layer

@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from slimllm.core.errors import Refusal
 from slimllm.core.shapes import Shape, Unit
-from slimllm.core.types import Plan, Refusal
+from slimllm.core.types import Plan
 from slimllm.planning.budget import Problem
 
 

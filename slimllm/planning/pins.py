@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Collection, Iterable
 from typing import Literal
 
+from slimllm.core.errors import Refusal
 from slimllm.core.shapes import Shape, SiteName
-from slimllm.core.types import Analysis, Pin, Plan, Refusal
+from slimllm.core.types import Analysis, Pin, Plan
 from slimllm.planning.allocation import ALLOCATIONS
 from slimllm.planning.budget import bounds_of, pinned_units
 from slimllm.planning.locks import Locks, hold_locked

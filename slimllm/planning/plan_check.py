@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from slimllm.core.errors import Refusal
 from slimllm.core.shapes import Shape
-from slimllm.core.types import Plan, Refusal
+from slimllm.core.types import Plan
 from slimllm.planning.budget import per_pool, pinned_units
 
 

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
+from slimllm.core.errors import Refusal
 from slimllm.core.shapes import SITES, Unit
 from slimllm.core.typed import typed
-from slimllm.core.types import MOST_SEED, Calibration, Pin, Plan, Refusal, check_seed
+from slimllm.core.types import MOST_SEED, Calibration, Pin, Plan, check_seed
 from slimllm.files import atomic_write, file_limits
 from slimllm.files.written_files import FACTS
 from slimllm.methods.method_table import METHODS, settings

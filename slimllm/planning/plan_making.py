@@ -12,8 +12,9 @@ from collections.abc import Collection
 from importlib import metadata
 from typing import Literal, get_args
 
+from slimllm.core.errors import Refusal
 from slimllm.core.shapes import Shape, Unit
-from slimllm.core.types import Analysis, Forecast, LayerAnalysis, Pin, Plan, Refusal, SiteAnalysis
+from slimllm.core.types import Analysis, Forecast, LayerAnalysis, Pin, Plan, SiteAnalysis
 from slimllm.methods.method_table import method, settings
 from slimllm.methods.recovery import RECOVERIES
 from slimllm.planning.allocation import ALLOCATIONS

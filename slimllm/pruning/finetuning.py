@@ -22,13 +22,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slimllm.core.errors import Refusal
 from slimllm.core.memory import watch_peak
-from slimllm.core.types import Progress, Refusal, check_seed
+from slimllm.core.types import Progress, check_seed
 from slimllm.models.families import Family
 from slimllm.models.layer_offload import check_resident
 from slimllm.models.loading import Pruned, Subject
 from slimllm.models.modeling_slim import Placed, Selected
-from slimllm.pruning.surgery import frozen, skeleton
+from slimllm.models.shared_copy import frozen, skeleton
 
 INSTALL = "pip install -r requirements-tune.txt"
 TOKENS_PER_PASS = 1024  # logits and their gradient are the largest tensors of a step

@@ -23,8 +23,8 @@ from slimllm.methods.method_table import method
 from slimllm.models.families import part
 from slimllm.models.loading import Subject
 from slimllm.models.modeling_slim import Selected
+from slimllm.models.shared_copy import skeleton
 from slimllm.pruning.layer_pruning import pinned
-from slimllm.pruning.surgery import skeleton
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from slimllm.models.layer_offload import is_lent, lend_as_stored
 from slimllm.models.loading import Pruned, Subject
+from slimllm.models.shared_copy import Origin, frozen, skeleton
 from slimllm.models.sources import Stored
-from slimllm.pruning.surgery import Origin, frozen, skeleton
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 

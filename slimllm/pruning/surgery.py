@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -13,24 +11,7 @@ from slimllm.core.shapes import LayerShape
 from slimllm.core.types import Repair
 from slimllm.models.families import Family, Site, head_norms, part, value_writer
 from slimllm.models.modeling_slim import Placed, Selected, Widened, keep_heads, set_heads
-
-
-@dataclass(frozen=True, eq=False)
-class Origin:
-    """Where a module's tensors come from: its name in the model that was loaded, and which rows of them and
-    which columns of the weight are left; None stands for all."""
-
-    name: str
-    rows: Tensor | None = None
-    columns: Tensor | None = None
-
-    def cut(self, full: Tensor | None, leaf: str) -> Tensor | None:
-        """What is left of a tensor as it was loaded."""
-        if full is None:
-            return None
-        if self.rows is not None:
-            full = full[self.rows]
-        return full if self.columns is None or leaf != "weight" else full[:, self.columns]
+from slimllm.models.shared_copy import Origin, frozen
 
 
 def note_cut(module: nn.Module, *, rows: Tensor | None = None, columns: Tensor | None = None) -> None:
@@ -45,16 +26,6 @@ def note_cut(module: nn.Module, *, rows: Tensor | None = None, columns: Tensor |
     if columns is not None:
         columns = columns.cpu() if origin.columns is None else origin.columns[columns.cpu()]
         module.origin = replace(origin, columns=columns)  # type: ignore[assignment]
-
-
-def skeleton(model: Any) -> Any:
-    """A copy of the model's modules and config around the very same parameters.
-
-    Slicing replaces parameters, never writes into them, so the original stays as it is and memory holds each
-    weight once.
-    """
-    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    return copy.deepcopy(model, memo=shared)
 
 
 def slice_attention(
@@ -179,7 +150,3 @@ def set_reader(layer: nn.Module, name: str, repair: Repair, columns: Tensor | No
     reader.weight = frozen(repair.weight.to(like))
     if not isinstance(reader, Placed):
         reader.in_features = repair.weight.shape[1]
-
-
-def frozen(tensor: Tensor) -> nn.Parameter:
-    return nn.Parameter(tensor.detach().contiguous(), requires_grad=False)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 from slimllm.files import file_limits
 from slimllm.files.paths import home
 from slimllm.tokenizers import tokenizer_process

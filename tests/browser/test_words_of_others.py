@@ -10,16 +10,17 @@ from slimllm.core.types import Calibration
 from slimllm.evaluation.evaluate import Speed
 from slimllm.models import loading
 from slimllm.planning import plan_making
-from tests.conftest import tiny_model, tiny_tokenizer
 from tests.support.made_up_analyses import synthetic_analysis
 from tests.support.made_up_runs import family
+from tests.support.tiny_models import tiny_model, tiny_tokenizer
 from tests.support.visitor import BROWSER, Visitor, expect
 from ui.facts.estimates import Rates
 from ui.facts.findings import Findings, Guess, Passage, Piece
 from ui.facts.runs import Budget, Entry, Protocol
 from ui.html import report
+from ui.session.loaded import Loaded
 from ui.session.registry import REGISTRY
-from ui.session.session import Answer, Comparison, Loaded, Session
+from ui.session.session import Answer, Comparison, Session
 
 pytestmark = BROWSER
 EVIL = (

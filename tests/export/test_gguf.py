@@ -21,7 +21,7 @@ from transformers.tokenization_utils_base import generate_merges
 
 import slimllm
 from slimllm.cli import main
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 from slimllm.export import (
     checkpoint,
     export_reading,
@@ -33,9 +33,9 @@ from slimllm.export import (
 from slimllm.models import loading
 from slimllm.models.loading import Pruned, Subject
 from slimllm.tokenizers import gguf_vocabulary
-from tests.conftest import PAGE, tiny_subject, tiny_tokenizer
 from tests.export.test_tiers import LLAMA3_ROPE, by_groups, equal, prune
 from tests.support.exports_on_disk import Stored, stored
+from tests.support.tiny_models import PAGE, tiny_subject, tiny_tokenizer
 
 TEXT = "The heads of 14 layers – and  channels."
 SPLIT = gguf_vocabulary.GGUF_PRE_TOKENIZER_SPLITS["llama-bpe"]

@@ -23,8 +23,8 @@ import pytest
 import slimllm
 from slimllm.cli import main
 from slimllm.export import checkpoint, hub_upload
-from tests.conftest import tiny_subject
 from tests.export.test_tiers import by_groups, prune
+from tests.support.tiny_models import tiny_subject
 
 TOKEN = "hf_aVerySecretTokenThatNobodyMaySee"
 

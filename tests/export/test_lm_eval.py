@@ -13,10 +13,10 @@ import torch
 
 from slimllm.export import checkpoint, formats
 from slimllm.models.loading import Pruned
-from tests.conftest import PAGE
 from tests.export.test_gguf import worded
 from tests.export.test_prune_again import first_of
 from tests.export.test_tiers import equal, prune
+from tests.support.tiny_models import PAGE
 
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 

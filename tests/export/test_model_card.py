@@ -16,8 +16,8 @@ import slimllm
 from slimllm.cli import main
 from slimllm.export import checkpoint, export_reading
 from slimllm.models import loading
-from tests.conftest import tiny_subject
 from tests.export.test_tiers import equal, prune, uneven
+from tests.support.tiny_models import tiny_subject
 
 
 @pytest.fixture(autouse=True)

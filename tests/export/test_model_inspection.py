@@ -14,11 +14,18 @@ import torch
 import transformers
 
 from slimllm.cli import main
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 from slimllm.export import checkpoint, formats
 from slimllm.export import model_inspection as cards
 from slimllm.models import loading
-from tests.conftest import FAMILY_CONFIGS, MORE_CONFIGS, tiny_config, tiny_model, tiny_subject, tiny_tokenizer
+from tests.support.tiny_models import (
+    FAMILY_CONFIGS,
+    MORE_CONFIGS,
+    tiny_config,
+    tiny_model,
+    tiny_subject,
+    tiny_tokenizer,
+)
 from tests.unit.models.test_families import plan_of, prune
 
 FAMILIES = [*FAMILY_CONFIGS, *MORE_CONFIGS]

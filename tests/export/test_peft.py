@@ -14,8 +14,8 @@ from slimllm import api, pipeline
 from slimllm.calibration import texts
 from slimllm.core.types import Calibration
 from slimllm.export import checkpoint, formats, model_card
-from tests.conftest import tiny_subject
 from tests.export.test_tiers import by_groups, prune
+from tests.support.tiny_models import tiny_subject
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3_text", "phi3"])

@@ -22,9 +22,9 @@ from slimllm.models.families import shape_of
 from slimllm.models.loading import Pruned, Subject
 from slimllm.planning import plan_making
 from slimllm.pruning import masking
-from tests.conftest import tiny_subject
 from tests.export.test_gguf import worded
 from tests.export.test_tiers import by_groups, equal, prune
+from tests.support.tiny_models import tiny_subject
 from tests.unit.pruning.test_value_columns import KEPT, choices, masked, narrowed
 
 

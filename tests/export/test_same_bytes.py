@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 import slimllm
 from slimllm.methods.method_table import METHODS
-from tests.conftest import PAGE
+from tests.support.tiny_models import PAGE
 
 STORE = Path(__file__).with_name("same_bytes.json")
 STORED: dict[str, str] = json.loads(STORE.read_text()) if STORE.exists() else {}

@@ -17,8 +17,9 @@ from safetensors.torch import load_file
 
 import slimllm
 from slimllm.cli import main
+from slimllm.core.errors import Refusal
 from slimllm.core.shapes import Grouping
-from slimllm.core.types import LayerReport, Plan, Refusal, Repair
+from slimllm.core.types import LayerReport, Plan, Repair
 from slimllm.export import checkpoint, dry_run, formats, verification, write_targets
 from slimllm.export.transformers_versions import with_older_keys
 from slimllm.export.verification import Reload
@@ -27,10 +28,11 @@ from slimllm.files import written_files
 from slimllm.models import loading
 from slimllm.models.families import part, shape_of
 from slimllm.models.loading import Pruned, Subject
+from slimllm.models.shared_copy import skeleton
 from slimllm.planning.plan_json import read_plan
-from slimllm.pruning.surgery import skeleton, slice_attention, slice_mlp
-from tests.conftest import FAMILY_CONFIGS, tiny_subject
+from slimllm.pruning.surgery import slice_attention, slice_mlp
 from tests.support.exports_on_disk import Stored, stored
+from tests.support.tiny_models import FAMILY_CONFIGS, tiny_subject
 
 Cuts = list[tuple[list[int], int]]  # per layer the kept heads, and how many channels are kept
 

@@ -16,13 +16,13 @@ from tokenizers import AddedToken, Tokenizer, decoders, normalizers, processors
 from tokenizers import models as kinds
 from transformers import PreTrainedTokenizerFast
 
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 from slimllm.export import checkpoint, formats, model_card, transformers_versions, verification
 from slimllm.models import loading
 from slimllm.models.loading import Pruned
-from tests.conftest import FAMILY_CONFIGS, MORE_CONFIGS, tiny_subject
 from tests.export.test_gguf import worded
 from tests.export.test_tiers import LLAMA3_ROPE, by_groups, equal, prune
+from tests.support.tiny_models import FAMILY_CONFIGS, MORE_CONFIGS, tiny_subject
 
 PYTHON = (
     str(Path(os.environ.get("SLIMLLM_ELSEWHERE", "")).absolute())

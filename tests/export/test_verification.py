@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 import slimllm
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 from slimllm.export import checkpoint, export_reading, formats, verification
 from slimllm.methods.method_table import settings
 from slimllm.models import loading, modeling_slim
 from slimllm.models.loading import Pruned
-from tests.conftest import tiny_subject
 from tests.export.test_gguf import worded
 from tests.export.test_tiers import balanced, by_groups, equal, prune, reload_here, uneven
+from tests.support.tiny_models import tiny_subject
 
 WAYS = {
     f"{kind} attention, a padded batch and {cache}"

@@ -17,13 +17,14 @@ import slimllm
 from slimllm.analysis import analysis_store
 from slimllm.calibration import texts
 from slimllm.cli import commands, export_commands, main
-from slimllm.core.types import Calibration, Refusal
+from slimllm.core.errors import Refusal
+from slimllm.core.types import Calibration
 from slimllm.export import checkpoint, write_targets
 from slimllm.files import atomic_write, written_files
 from slimllm.models import loading
-from tests.conftest import tiny_subject
 from tests.export.test_tiers import by_groups, prune
 from tests.page.session.test_presets import planned  # noqa: F401 – a fixture
+from tests.support.tiny_models import tiny_subject
 from tests.unit.cli.test_bad_days import mounted
 from ui.session import crash_recovery, presets
 from ui.session.run_store import Shelf

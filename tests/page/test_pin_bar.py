@@ -7,14 +7,16 @@ from typing import Any
 
 import pytest
 
-from slimllm.core.types import Pin, Refusal
+from slimllm.core.errors import Refusal
+from slimllm.core.types import Pin
 from slimllm.planning import plan_making
 from tests.support.made_up_analyses import synthetic_analysis
 from ui.facts.estimates import Rates
 from ui.facts.selection import Picked
+from ui.session.loaded import Loaded
 from ui.session.plan_history import PlanHistory
 from ui.session.registry import Registry
-from ui.session.session import Loaded, Session
+from ui.session.session import Session
 from ui.tabs.analyse import analyse_tab, pin_bar
 
 

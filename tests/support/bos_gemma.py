@@ -9,7 +9,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from slimllm.models.loading import Subject, subject
-from tests.conftest import tiny_config
+from tests.support.tiny_models import tiny_config
 
 BOS = 256
 SENTENCE = "The sea was calm. "

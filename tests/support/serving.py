@@ -20,8 +20,8 @@ import torch
 from starlette.middleware import Middleware
 
 from slimllm.core.types import Analysis, Plan, Ranking, SiteAnalysis
-from tests.conftest import PAGE
 from tests.support.made_up_analyses import curves, synthetic_analysis
+from tests.support.tiny_models import PAGE
 from ui.app import Settings, build, launch_options
 from ui.look import theme
 from ui.server.delivery import Delivery

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks import arithmetic, cells, measuring, methods, report
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 from slimllm.methods.method_table import METHODS
 from slimllm.methods.recovery import RECOVERIES
 

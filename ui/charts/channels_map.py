@@ -14,8 +14,9 @@ import plotly.graph_objects as go
 from slimllm.core.shapes import Shape
 from slimllm.core.types import LayerAnalysis, SiteAnalysis
 from ui.charts.chart_style import BESIDE_BAR, COLOUR, Layers, axis, laid_out, layer_axis
-from ui.charts.heads_map import bin_edges, binned, colours, gap, map_trace, of_median, ranks_of, runs
+from ui.charts.heads_map import colours, gap, map_trace, ranks_of, runs
 from ui.charts.layer_detail_charts import faint
+from ui.facts.binning import bin_edges, binned, of_median
 
 Order = Literal["sorted", "place", "sum"]
 ORDERS: tuple[Order, ...] = ("sorted", "place", "sum")

@@ -12,8 +12,9 @@ from slimllm.core.shapes import Unit
 from slimllm.core.types import Analysis, SiteAnalysis
 from ui.charts.agreement_map import Names
 from ui.charts.chart_style import BESIDE_BAR, axis, colour_bar, laid_out, layer_axis, safe, scale, ticks
-from ui.charts.heads_map import between_groups, bin_edges, gap
+from ui.charts.heads_map import between_groups, gap
 from ui.facts.agreement import ranks
+from ui.facts.binning import bin_edges
 from ui.look.formatting import unit_words
 
 FAR = 50.0  # per cent of all places at which the colours end

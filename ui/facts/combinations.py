@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from slimllm.core.types import Analysis, Calibration, Plan, Refusal
+from slimllm.core.errors import Refusal
+from slimllm.core.types import Analysis, Calibration, Plan
 from slimllm.methods.method_table import METHODS, Option, method, settings
 from slimllm.methods.recovery import RECOVERIES
 from slimllm.planning.allocation import ALLOCATIONS

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import shlex
 
-from slimllm.core.types import Analysis, Plan, Refusal
+from slimllm.core.errors import Refusal
+from slimllm.core.types import Analysis, Plan
 from slimllm.planning.plan_making import make_plan
 from slimllm.pruning import finetuning
 from ui.facts.runs import Run

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from slimllm.core.types import Analysis, LayerReport, Plan
-from ui.charts.heads_map import bin_edges, binned, of_best, of_median
+from ui.facts.binning import bin_edges, binned, of_best, of_median
 
 CELLS = 512  # most cells of a row: a page has not many more pixels for it
 FULL = 200  # the byte of the strongest shade, and of a cell that is kept whole

@@ -11,15 +11,14 @@ from ui.charts.chart_style import COLOUR
 from ui.facts.command_line import command_line, plan_name
 from ui.facts.runs import LABELS, Run
 from ui.facts.verdicts import on_layers
-from ui.html.runs_table import came_from, when
+from ui.html.coloured_passage import judged, passage_html
+from ui.html.runs_table import came_from
 from ui.html.svg import Series, key_of, layers_chart, map_of
 from ui.html.tables import table_of, verdict
-from ui.look.formatting import dropped, dropped_layers, method_title, safe, share, unit_words
+from ui.html.topics_table import topics_html
+from ui.look.formatting import dropped, dropped_layers, method_title, safe, share, unit_words, when
 from ui.look.theme import PALETTE, SCRIPTS, STYLES, variables
 from ui.session.session import Comparison
-from ui.tabs.compare.passage_panel import passage_html
-from ui.tabs.compare.topics_panel import topics_html
-from ui.tabs.history.run_findings import judged
 
 # The script of the passage on the page, given the passage of the report.
 SAYS = f"""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 
 from slimllm.methods.recovery import RECOVERIES
 from ui.facts.runs import Run
-from ui.look.formatting import change, count, figure, method_title, safe, share
+from ui.look.formatting import change, count, figure, method_title, safe, share, when
 
 # What both raise: the button's `data-do` as an event, with the run's number; a click beside the buttons of a
 # row chooses it, but one on a word that the glossary explains.
@@ -73,16 +72,6 @@ def came_from(run: Run) -> str:
     if run.parent is None:
         return "a fresh start"
     return f"from Run {run.parent}: {run.told}" if run.told else f"from Run {run.parent}"
-
-
-def when(made: str) -> str:
-    """A time as 26 Nov, 14:05; the year where it is another one."""
-    try:
-        time = datetime.fromisoformat(made)
-    except ValueError:
-        return made[:16]
-    year = f" {time.year}" if time.year != datetime.now().year else ""
-    return f"{time.day} {time:%b}{year}, {time:%H:%M}"
 
 
 def deleted_line(numbers: Sequence[int]) -> str:

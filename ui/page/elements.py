@@ -8,7 +8,9 @@ from typing import Any
 import gradio as gr
 
 from ui.look import formatting
+from ui.look.formatting import duration, safe
 from ui.page.screen import Screen
+from ui.session.jobs import Job
 from ui.session.registry import REGISTRY
 from ui.session.session import Session
 
@@ -26,8 +28,8 @@ def job_line(screen: Screen, kind: str, elem_id: str, beside: Collection[str] = 
         if job.kind != kind:
             if not job.active or job.kind in beside:
                 return ""
-            return formatting.progress_line(job, REGISTRY.worker.place(job), named=True)
-        return formatting.progress_line(job, REGISTRY.worker.place(job))
+            return progress_line(job, REGISTRY.worker.place(job), named=True)
+        return progress_line(job, REGISTRY.worker.place(job))
 
     screen.show(line, look, token=look)
     return line
@@ -120,3 +122,44 @@ def press_stop(session: Session) -> None:
     """Stops the session's job."""
     if session.job is not None:
         REGISTRY.worker.cancel(session.job)
+
+
+def progress_line(job: Job | None, place: int, *, named: bool = False) -> str:
+    """What a job is doing, as HTML: a bar, the step, the elapsed and the remaining time; `named` says which
+    job it is, where it stands among other things."""
+    if job is None:
+        return ""
+    if job.state == "queued":
+        if not place:
+            return strip("run", f"{job.title}: starting.", "", None)
+        ahead = "1 job is" if place == 1 else f"{place} jobs are"
+        return strip("wait", f"{job.title}: waiting, {ahead} before yours.", "", None)
+    if job.state == "failed":
+        return strip("bad", job.error, "", None)
+    if job.state == "stopped":
+        return strip("off", f"{job.title}: stopped after {duration(job.elapsed)}; {job.leaves}.", "", None)
+    if job.state == "done":
+        return strip("good", f"{job.title}: done in {duration(job.elapsed)}.", "", 1.0)
+    step = job.progress
+    if step is None:
+        return strip("run", f"{job.title}: starting.", duration(job.elapsed), None)
+    if job.stopping.is_set():
+        return strip("run", f"{job.title}: stopping after this step.", duration(job.elapsed), None)
+    times = f"{duration(job.elapsed)} so far"
+    if job.remaining is not None and step.done < step.total:
+        times += f", about {duration(job.remaining)} left in this step"
+    said = f"{job.title} is going on. {step.words}" if named else step.words
+    return strip("run", said, times, step.done / step.total if step.total else None)
+
+
+def strip(kind: str, words: str, times: str, fraction: float | None) -> str:
+    """One line of state with a bar under it; without a fraction the bar only moves."""
+    width = f"{100 * fraction:.1f}%" if fraction is not None else "100%"
+    moving = " moving" if kind == "run" and fraction is None else ""
+    now = f' aria-valuenow="{100 * fraction:.0f}"' if fraction is not None else ""
+    return (
+        f'<div class="job {kind}"><div class="job-words" role="status"><span>{safe(words)}</span>'
+        f'<span class="job-times">{safe(times)}</span></div>'
+        f'<div class="job-bar{moving}" role="progressbar" aria-label="Progress" aria-valuemin="0" '
+        f'aria-valuemax="100"{now}><div style="width:{width}"></div></div></div>'
+    )

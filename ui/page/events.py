@@ -12,7 +12,7 @@ import gradio as gr
 from anyio import CapacityLimiter
 from gradio.block_function import BlockFunction
 
-from slimllm.core.types import Refusal, one_line
+from slimllm.core.errors import Refusal, one_line
 from ui.page.fast_blocks import Page
 from ui.page.page_states import GONE, PageStates
 from ui.session.visitors import Visitor

@@ -21,8 +21,8 @@ from typing import Any
 
 import gradio as gr
 
+from slimllm.core.errors import Refusal
 from slimllm.core.failures import is_failure
-from slimllm.core.types import Refusal
 from ui.page.events import visitor_of
 from ui.page.fast_blocks import LEFT
 from ui.page.inputs import tame

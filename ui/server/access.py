@@ -14,7 +14,7 @@ from urllib.parse import parse_qs
 from starlette.requests import cookie_parser
 from starlette.responses import RedirectResponse
 
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 from ui.server.address import Address
 from ui.server.request_limits import (
     LONGEST_HEADERS,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 
 HERE = ("127.0.0.1", "localhost", "[::1]", "::1")
 HOST = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9._-]{1,253})(:\d{1,5})?", re.I)  # of a Host header

@@ -20,8 +20,8 @@ from anyio.to_thread import run_sync
 
 from slimllm.cli import option_checks
 from slimllm.core.answers import plain
+from slimllm.core.errors import Refusal
 from slimllm.core.failures import is_failure
-from slimllm.core.types import Refusal
 from slimllm.planning import plan_making
 from slimllm.planning.plan_json import plan_from_text, plan_to_dict
 from ui.facts.runs import Column, Run

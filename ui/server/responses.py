@@ -14,9 +14,10 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ui.look.theme import NONCE
+
 log = logging.getLogger(__name__)
 
-NONCE = "slim-nonce"  # stands in the page's own script tags for what is drawn anew for each page
 NOTICE = (Path(__file__).parents[2] / "assets" / "scripts" / "address.js").read_text(encoding="utf-8")
 FIRST = "<script data-gradio-mode>"  # of Gradio's page, after the script that tells its configuration
 POLICY = {

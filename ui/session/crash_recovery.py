@@ -8,10 +8,10 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 from slimllm.files import atomic_write, file_limits
 from slimllm.files.paths import home
-from ui.html.runs_table import when
+from ui.look.formatting import when
 from ui.session.jobs import Job, Steps
 from ui.session.run_store import Shelf
 
@@ -48,9 +48,8 @@ def keep_private(say: Callable[[str], object]) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(0o700)
         except OSError as failure:
-            say(
-                f"Other accounts of this machine may be able to read '{folder}' ({atomic_write.reason(failure)})."
-            )
+            why = atomic_write.reason(failure)
+            say(f"Other accounts of this machine may be able to read '{folder}' ({why}).")
 
 
 def page_folder() -> tuple[Path, Callable[[], None]]:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 from slimllm.pruning.finetuning import Tuning, check
 from ui.facts.runs import Protocol
 from ui.facts.verdicts import SLIGHT

@@ -15,9 +15,10 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+from slimllm.core.errors import Refusal, Stopped, without_tokens
 from slimllm.core.failures import sentence_of
 from slimllm.core.memory import give_back
-from slimllm.core.types import NOTE, Progress, Refusal, Stopped, without_tokens
+from slimllm.core.types import NOTE, Progress
 from slimllm.pruning.stopping import left_by
 
 State = Literal["queued", "running", "done", "stopped", "failed"]

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from slimllm.core.types import Analysis, Plan, Refusal
+from slimllm.core.errors import Refusal
+from slimllm.core.types import Analysis, Plan
 from slimllm.files import atomic_write, file_limits
 from slimllm.planning import plan_making
 from slimllm.planning.locks import Locks

@@ -10,11 +10,12 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 from slimllm.models.loading import Subject
 from slimllm.models.sources import current_fingerprint
 from ui.session.jobs import Worker
-from ui.session.session import Loaded, Session
+from ui.session.loaded import Loaded
+from ui.session.session import Session
 from ui.session.visitors import NOBODY, Visitor, giving_way
 
 IDLE_SECONDS = 3600.0

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slimllm.calibration import texts
-from slimllm.core.types import Analysis, Calibration, Plan, Refusal
+from slimllm.core.errors import Refusal
+from slimllm.core.types import Analysis, Calibration, Plan
 from slimllm.planning import plan_making
 from slimllm.planning.allocation import ALLOCATIONS
 from slimllm.planning.locks import Locks

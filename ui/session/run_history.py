@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 from slimllm.models.loading import Pruned
 from ui.facts.command_line import rules_of
 from ui.facts.plan_changes import told_change

@@ -10,7 +10,7 @@ import re
 import threading
 from pathlib import Path
 
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 from slimllm.files import atomic_write, file_limits
 from slimllm.files.paths import ELSEWHERE, home
 from ui.facts.runs import Run, run_from_dict, run_to_dict

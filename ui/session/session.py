@@ -7,13 +7,13 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from slimllm.core.errors import Refusal
 from slimllm.core.fingerprints import is_other
-from slimllm.core.types import Analysis, Calibration, LayerAnalysis, Plan, Refusal
+from slimllm.core.types import Analysis, Calibration, LayerAnalysis, Plan
 from slimllm.methods.method_table import settings
 from slimllm.models.loading import Pruned, Subject
 from slimllm.planning.locks import Locks
@@ -21,7 +21,6 @@ from slimllm.planning.pins import keep_locked
 from slimllm.planning.plan_making import check_plan, told
 from ui.facts.combinations import Source, comparable, source_of
 from ui.facts.comparison import Answer, Comparison
-from ui.facts.estimates import Rates
 from ui.facts.runs import Entry, Run
 from ui.facts.selection import Picked
 from ui.look.formatting import method_title
@@ -29,6 +28,7 @@ from ui.session import presets
 from ui.session.crash_recovery import Diary, page_folder
 from ui.session.finetuning_state import Polished
 from ui.session.jobs import Job, Worker
+from ui.session.loaded import Loaded
 from ui.session.notes import tell_after
 from ui.session.plan_history import PlanHistory, Step, same_rules, tell_kept
 from ui.session.preview import Preview
@@ -36,17 +36,6 @@ from ui.session.run_history import Archive, remembered
 
 KEPT_WEIGHTS = 2  # pruned models stay in memory for the latest runs only
 KEPT_ANALYSES = 16  # a few megabytes each
-
-
-@dataclass(frozen=True, eq=False)
-class Loaded:
-    """A model that all sessions share, how fast this machine works with it, and how it can be stored."""
-
-    subject: Subject
-    rates: Rates
-    device: str
-    dtype: str
-    outlook: tuple[str, ...] = ()
 
 
 class Session:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 
 HOUR = 3600.0
 

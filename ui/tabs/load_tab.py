@@ -13,8 +13,9 @@ from ui.look.formatting import count, note, safe, share, size
 from ui.page.elements import intro, job_line, lead, start_and_stop
 from ui.page.screen import Screen
 from ui.session.forms import Form
+from ui.session.loaded import Loaded
 from ui.session.registry import REGISTRY
-from ui.session.session import Loaded, Session
+from ui.session.session import Session
 from ui.tasks import work
 
 PURPOSE = "Choose the language model that you want to make smaller."

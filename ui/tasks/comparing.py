@@ -14,8 +14,9 @@ from torch import Tensor
 
 from slimllm import pipeline
 from slimllm.calibration import texts
+from slimllm.core.errors import Refusal
 from slimllm.core.fingerprints import hash_tokens
-from slimllm.core.types import NOTE, LayerReport, Plan, Progress, Refusal
+from slimllm.core.types import NOTE, LayerReport, Plan, Progress
 from slimllm.evaluation import evaluate
 from slimllm.models.loading import Subject
 from slimllm.planning import plan_making

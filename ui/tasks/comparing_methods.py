@@ -9,7 +9,8 @@ from functools import partial
 
 from slimllm import pipeline
 from slimllm.calibration import texts
-from slimllm.core.types import Analysis, Plan, Progress, Refusal
+from slimllm.core.errors import Refusal
+from slimllm.core.types import Analysis, Plan, Progress
 from slimllm.models.loading import Subject
 from slimllm.planning import plan_making
 from ui.facts.combinations import for_ratio

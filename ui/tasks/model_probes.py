@@ -12,7 +12,8 @@ import torch
 
 from slimllm.calibration import texts
 from slimllm.calibration.documents import legible
-from slimllm.core.types import Progress, Refusal
+from slimllm.core.errors import Refusal
+from slimllm.core.types import Progress
 from slimllm.evaluation import evaluate
 from slimllm.evaluation.significance import paired_difference
 from slimllm.models.loading import Subject

@@ -10,8 +10,9 @@ import time
 from torch import Tensor
 
 from slimllm.calibration import texts
+from slimllm.core.errors import Refusal
 from slimllm.core.shapes import SITES
-from slimllm.core.types import Analysis, Progress, Refusal
+from slimllm.core.types import Analysis, Progress
 from slimllm.evaluation import evaluate
 from slimllm.models.loading import Subject
 from slimllm.pruning.masking import masked, masks_of

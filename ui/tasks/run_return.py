@@ -5,8 +5,9 @@ from __future__ import annotations
 from slimllm.core.types import NOTE, Analysis, Progress
 from slimllm.planning import plan_making
 from ui.session.jobs import Job, Steps
+from ui.session.loaded import Loaded
 from ui.session.registry import Registry
-from ui.session.session import Loaded, Session
+from ui.session.session import Session
 from ui.tasks import work
 from ui.tasks.model_remaking import is_made_for
 

@@ -18,8 +18,9 @@ from slimllm import pipeline
 from slimllm.analysis.analysis_files import holds_moments
 from slimllm.analysis.analysis_store import MomentStore
 from slimllm.calibration import texts
+from slimllm.core.errors import Refusal
 from slimllm.core.fingerprints import hash_tokens, is_other
-from slimllm.core.types import NOTE, Analysis, Calibration, LayerAnalysis, Plan, Progress, Refusal
+from slimllm.core.types import NOTE, Analysis, Calibration, LayerAnalysis, Plan, Progress
 from slimllm.evaluation import evaluate
 from slimllm.export import checkpoint, export_reading, formats, model_inspection
 from slimllm.files import atomic_write
@@ -32,9 +33,10 @@ from ui.facts.combinations import carried
 from ui.facts.estimates import measure_rates
 from ui.look.formatting import method_title
 from ui.session.jobs import Job, Steps
+from ui.session.loaded import Loaded
 from ui.session.registry import Registry, has_changed
 from ui.session.requests import text_title
-from ui.session.session import Loaded, Session
+from ui.session.session import Session
 from ui.tasks.model_remaking import weights_of
 
 MOMENTS_ON_DISK = 2_000_000_000  # bytes: beyond this a change of method reads the text again

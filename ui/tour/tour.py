@@ -17,7 +17,8 @@ from slimllm.planning import plan_making
 from ui.charts.layer_charts import removed_shares
 from ui.facts.combinations import all_options
 from ui.facts.runs import Asked, Protocol, best_name
-from ui.look.formatting import count, note, progress_line, safe, share, unit_words
+from ui.look.formatting import count, note, safe, share, unit_words
+from ui.page.elements import progress_line
 from ui.page.screen import Screen
 from ui.session.registry import REGISTRY
 from ui.session.requests import ANALYSE

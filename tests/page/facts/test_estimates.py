@@ -10,7 +10,7 @@ from slimllm import pipeline
 from slimllm.calibration import texts
 from slimllm.core.types import Calibration
 from slimllm.methods.method_table import METHODS, settings
-from tests.conftest import tiny_subject
+from tests.support.tiny_models import tiny_subject
 from ui.facts.estimates import Rates, analysis_seconds, measure_rates
 
 READING = Calibration("page", 16, 128)

@@ -12,22 +12,24 @@ import torch
 
 from slimllm import pipeline
 from slimllm.calibration import texts
-from slimllm.core.types import Calibration, Refusal
+from slimllm.core.errors import Refusal
+from slimllm.core.types import Calibration
 from slimllm.evaluation.evaluate import Speed, TokenLosses
 from slimllm.models import loading
 from slimllm.models.loading import Subject
 from slimllm.planning import plan_making
-from tests.conftest import tiny_subject
 from tests.support.bos_gemma import BOS, begun_tokenizer
+from tests.support.tiny_models import tiny_subject
 from ui.facts.estimates import Rates
 from ui.facts.findings import Findings, Guess, Passage, Piece, excerpt, pieces_of
 from ui.facts.runs import Asked, Protocol
-from ui.html import report, tables
+from ui.html import answer_columns, coloured_passage, report, tables, topics_table
 from ui.session.jobs import Job
+from ui.session.loaded import Loaded
 from ui.session.registry import Registry
 from ui.session.requests import MEASURE, PLACE, PROMPTS
-from ui.session.session import Answer, Loaded, Session
-from ui.tabs.compare import answers_panel, passage_panel, speed_panel, topics_panel
+from ui.session.session import Answer, Session
+from ui.tabs.compare import answers_panel, speed_panel, topics_panel
 from ui.tasks import comparing, model_probes, plan_preview
 
 
@@ -75,7 +77,7 @@ def shown(*rises: float) -> Passage:
 
 
 def test_passage_is_coloured_by_rise_and_escaped() -> None:
-    html = passage_panel.passage_html(shown(0.0, 0.5, 1.5, 3.0, 9.0, -1.0), "pruned")
+    html = coloured_passage.passage_html(shown(0.0, 0.5, 1.5, 3.0, 9.0, -1.0), "pruned")
     for level in ("l0", "l1", "l2", "l3", "l4", "up"):
         assert html.count(f'class="tk {level}" role="option"') == 1
     assert html.count('tabindex="0"') == 1
@@ -84,12 +86,13 @@ def test_passage_is_coloured_by_rise_and_escaped() -> None:
         assert raw not in html
     assert "Half of all that was lost sits in 1 of 6 tokens" in html
     gap = Piece("\n", {"dense": Guess(1.0, "a", 0.5), "pruned": Guess(1.0, "a", 0.5)})
-    assert 'aria-selected="false" aria-label="line break" data-i="1">↵\n</span>' in passage_panel.token_html(
-        gap, "pruned", 1, False
+    assert (
+        'aria-selected="false" aria-label="line break" data-i="1">↵\n</span>'
+        in coloured_passage.token_html(gap, "pruned", 1, False)
     )
-    assert "no worse" in passage_panel.summary(shown(-0.1, 0.0), "pruned")
-    assert "nothing to judge" in passage_panel.passage_html(Passage("own", (Piece("a", {}),)), "pruned")
-    assert "no longer be foreseen" in passage_panel.passage_html(shown(math.inf), "pruned")
+    assert "no worse" in coloured_passage.summary(shown(-0.1, 0.0), "pruned")
+    assert "nothing to judge" in coloured_passage.passage_html(Passage("own", (Piece("a", {}),)), "pruned")
+    assert "no longer be foreseen" in coloured_passage.passage_html(shown(math.inf), "pruned")
 
 
 def test_topics_are_sorted_by_change() -> None:
@@ -99,19 +102,19 @@ def test_topics_are_sorted_by_change() -> None:
         "Sports & Games": {"dense": 10.0, "pruned": 12.0, "recovered": 9.0},
         "Unfinished": {"dense": 10.0},
     }
-    assert next(topic for topic, _ in topics_panel.ranked(topics)) == "Physics"
+    assert next(topic for topic, _ in topics_table.ranked(topics)) == "Physics"
     sure, unsure = (
         {topic: {"recovered": error} for topic in topics if topic != "Unfinished"} for error in (0.05, 0.3)
     )
     some = Findings(topics=topics, counts=dict.fromkeys(topics, 508), window=128)
     for spreads in ({}, unsure):
-        html = topics_panel.topics_html(dataclasses.replace(some, spreads=spreads))
+        html = topics_table.topics_html(dataclasses.replace(some, spreads=spreads))
         assert "no topic stands out by more than chance; changes reach from −10.0 % to +80.0 %" in html
-    html = topics_panel.topics_html(dataclasses.replace(some, spreads=sure))
+    html = topics_table.topics_html(dataclasses.replace(some, spreads=sure))
     assert "hardest hit is Physics (+80.0 % perplexity), least Sports &amp; Games (−10.0 %)" in html
     assert "fill recovered easier" in html
     ruined = {"Arts": {"dense": 10.0, "pruned": math.inf}, "Physics": {"dense": 10.0, "pruned": 20.0}}
-    html = topics_panel.topics_html(Findings(topics=ruined, counts={"Arts": 100, "Physics": 508}, window=128))
+    html = topics_table.topics_html(Findings(topics=ruined, counts={"Arts": 100, "Physics": 508}, window=128))
     assert "beyond measure" in html
     assert "100 to 508 tokens" in html
 
@@ -132,14 +135,16 @@ def test_speeds_tell_their_protocol() -> None:
 
 
 def test_words_that_the_dense_model_did_not_write_are_marked() -> None:
-    assert answers_panel.marked_html(" a new <b>", "a b c", whole=True) == (
+    assert answer_columns.marked_html(" a new <b>", "a b c", whole=True) == (
         "a <mark>new</mark> <mark>&lt;b&gt;</mark>"
     )
-    assert answers_panel.marked_html("a new", "a b c", whole=False) == "a new", "it may still become the same"
-    assert answers_panel.agreement("a b", "a b") == "Word for word the same."
-    assert answers_panel.agreement("a b x", "a b c") == "The same for the first 2 words."
-    assert answers_panel.agreement("x", "a") == "Different from the first word on."
-    html = answers_panel.answer_html(0, Answer("<p>", {"dense": "a", "pruned": ""}))
+    assert answer_columns.marked_html("a new", "a b c", whole=False) == "a new", (
+        "it may still become the same"
+    )
+    assert answer_columns.agreement("a b", "a b") == "Word for word the same."
+    assert answer_columns.agreement("a b x", "a b c") == "The same for the first 2 words."
+    assert answer_columns.agreement("x", "a") == "Different from the first word on."
+    html = answer_columns.answer_html(0, Answer("<p>", {"dense": "a", "pruned": ""}))
     assert "&lt;p&gt;" in html
     assert "recovered" not in html
 
@@ -239,8 +244,8 @@ def test_topics_are_measured_one_by_one_and_stay_when_stopped(
     assert set(findings.spreads["Arts"]) == {"dense", "pruned", "recovered"}
     left_out = "Not measured, because shorter than one window of 32 tokens: Short (24 tokens)."
     assert left_out in topics_panel.draw(session)
-    assert left_out in topics_panel.topics_html(Registry().open(session.id).runs[0].found)  # type: ignore[arg-type]
-    assert left_out in topics_panel.topics_html(Findings(too_short={"Short": 24}, window=32)), "if all are"
+    assert left_out in topics_table.topics_html(Registry().open(session.id).runs[0].found)  # type: ignore[arg-type]
+    assert left_out in topics_table.topics_html(Findings(too_short={"Short": 24}, window=32)), "if all are"
     with pytest.raises(Refusal, match="31 tokens of each topic do not fill one window of 32"):
         model_probes.start_topics(registry, session, 31)
 
@@ -261,7 +266,7 @@ def test_everything_begins_as_the_tokenizer_begins_texts(
     assert findings.passage.begins_with == "<bos>"
     assert [piece.text for piece in findings.passage.pieces] == list("My own")
     assert all(piece.guesses for piece in findings.passage.pieces), "the first one, too"
-    shown = passage_panel.passage_html(findings.passage, "pruned")
+    shown = coloured_passage.passage_html(findings.passage, "pruned")
     assert '<span class="tk first begun">&lt;bos&gt;</span>' in shown
     assert "The models read &lt;bos&gt; first, as their tokenizer begins a text" in shown
     assert Registry().open(session.id).runs[0].found == findings.found()

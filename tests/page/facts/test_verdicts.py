@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from slimllm.core.types import Calibration, Plan, Refusal
+from slimllm.core.errors import Refusal
+from slimllm.core.types import Calibration, Plan
 from slimllm.methods.method_table import METHODS
 from slimllm.planning import plan_making
 from tests.support.made_up_analyses import synthetic_analysis

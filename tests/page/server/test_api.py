@@ -20,7 +20,8 @@ import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
-from slimllm.core.types import Calibration, Refusal
+from slimllm.core.errors import Refusal
+from slimllm.core.types import Calibration
 from slimllm.methods.method_table import METHODS, Option, settings
 from slimllm.methods.recovery import RECOVERIES
 from slimllm.planning import plan_making
@@ -37,7 +38,7 @@ from ui.session.session import Comparison, Session
 from ui.tabs.analyse import overlay
 from ui.tabs.compare import methods_panel
 from ui.tabs.history import history_tab
-from ui.tabs.tune import tune_tab
+from ui.tabs.tune import plan_file, tune_tab
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(no_silent_downcasting|copy keyword)")  # Gradio's own
 NAMES = {"load", "analyse", "plan", "prune", "evaluate", "generate", "export"}
@@ -168,7 +169,7 @@ def test_saved_plan_comes_back(planned: Session, tmp_path: Path) -> None:
     mine = planned.plan
     save_plan(mine, tmp_path / "plan.json")
     planned.push(plan_making.make_plan(planned.known, 0.5))
-    tune_tab.load_plan(planned, str(tmp_path / "plan.json"))
+    plan_file.load_plan(planned, str(tmp_path / "plan.json"))
     assert planned.plan == mine
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 from tests.support.reverse_proxies import NGINX, WAYS, Way, nginx, small_proxy
 from tests.support.serving import free_port, served
 from ui.server.address import Address, public_url

@@ -24,13 +24,13 @@ import pytest
 
 from slimllm.calibration import texts
 from slimllm.cli import main
-from slimllm.core.types import Refusal, one_line
+from slimllm.core.errors import Refusal, one_line
 from slimllm.export import checkpoint, model_inspection
 from slimllm.files import paths
 from slimllm.models import loading, sources
-from tests.conftest import PAGE, tiny_model, tiny_tokenizer
 from tests.support.forged_events import Forger
 from tests.support.serving import served
+from tests.support.tiny_models import PAGE, tiny_model, tiny_tokenizer
 from ui.app import Settings, check, declare_roots, launch_options
 from ui.server import access
 from ui.server.address import Address

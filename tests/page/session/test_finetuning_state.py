@@ -9,12 +9,12 @@ import math
 from typing import Any
 
 import pytest
-from tests.support.made_up_analyses import synthetic_analysis
 
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 from slimllm.planning import plan_making
 from slimllm.pruning import finetuning
 from slimllm.pruning.finetuning import Tuning
+from tests.support.made_up_analyses import synthetic_analysis
 from ui.charts import layer_charts
 from ui.facts.runs import Column, Protocol, Run, run_from_dict, run_to_dict
 from ui.session.finetuning_state import (

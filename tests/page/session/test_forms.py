@@ -10,7 +10,7 @@ import gradio as gr
 import pytest
 import torch
 
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 from slimllm.planning import plan_making
 from tests.support.made_up_analyses import synthetic_analysis
 from ui.app import Settings, build

@@ -15,16 +15,18 @@ import pytest
 
 from slimllm import pipeline
 from slimllm.calibration import texts
-from slimllm.core.types import Calibration, Plan, Progress, Refusal
+from slimllm.core.errors import Refusal
+from slimllm.core.types import Calibration, Plan, Progress
 from slimllm.planning import plan_making
-from tests.conftest import tiny_subject
 from tests.support.made_up_analyses import synthetic_analysis
+from tests.support.tiny_models import tiny_subject
 from ui.facts.estimates import Rates
 from ui.facts.runs import Asked, Column, Protocol, Run
-from ui.look.formatting import progress_line
+from ui.page.elements import progress_line
 from ui.session.jobs import Job, Worker, sentence
+from ui.session.loaded import Loaded
 from ui.session.registry import Registry
-from ui.session.session import Loaded, Session
+from ui.session.session import Session
 from ui.tasks import comparing_methods
 
 Steps = Generator[Progress, None, Any]

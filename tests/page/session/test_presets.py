@@ -6,7 +6,8 @@ import dataclasses
 
 import pytest
 
-from slimllm.core.types import Pin, Refusal
+from slimllm.core.errors import Refusal
+from slimllm.core.types import Pin
 from slimllm.planning import plan_making
 from tests.support.made_up_analyses import synthetic_analysis
 from ui.look.formatting import same_width

@@ -10,14 +10,16 @@ import torch
 
 from slimllm import pipeline
 from slimllm.calibration import texts
-from slimllm.core.types import Calibration, Refusal
+from slimllm.core.errors import Refusal
+from slimllm.core.types import Calibration
 from slimllm.evaluation import evaluate
 from slimllm.planning import plan_making
 from slimllm.pruning.masking import masked, masks_of
-from tests.conftest import tiny_subject
+from tests.support.tiny_models import tiny_subject
 from ui.facts.estimates import Rates
+from ui.session.loaded import Loaded
 from ui.session.registry import Registry
-from ui.session.session import Loaded, Session
+from ui.session.session import Session
 from ui.tabs.tune import preview_panel
 from ui.tasks import plan_preview
 

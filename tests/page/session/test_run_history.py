@@ -16,15 +16,16 @@ import pytest
 
 from slimllm import pipeline
 from slimllm.calibration import texts
-from slimllm.cli import commands, main
-from slimllm.core.types import Analysis, Calibration, Pin, Plan, Refusal
+from slimllm.cli import commands, main, terminal
+from slimllm.core.errors import Refusal
+from slimllm.core.types import Analysis, Calibration, Pin, Plan
 from slimllm.planning.plan_json import plan_text, read_plan
 from slimllm.planning.plan_making import adjust, make_plan
 from slimllm.pruning.finetuning import Tuning
-from tests.conftest import tiny_subject
 from tests.support.made_up_analyses import synthetic_analysis
 from tests.support.made_up_runs import family, reports_of, run_of
 from tests.support.serving import by_columns, without_layers
+from tests.support.tiny_models import tiny_subject
 from ui.charts import layer_charts
 from ui.charts.chart_style import payload
 from ui.charts.plan_difference_map import difference_chart
@@ -33,6 +34,7 @@ from ui.facts.plan_changes import summary, told_change, whole
 from ui.facts.run_maps import CELLS, portrait_of
 from ui.facts.runs import Protocol, Run, run_from_dict, run_to_dict
 from ui.html import runs_table
+from ui.look import formatting
 from ui.session.registry import Registry
 from ui.session.run_history import Archive, remembered
 from ui.session.run_store import KEPT_DELETED, Shelf
@@ -219,7 +221,7 @@ def test_the_table_says_all_and_escapes_what_people_write(session: Session) -> N
     assert '<tr data-run="3" aria-current="true">' in html
     strange = dataclasses.replace(session.run(1), plan=dataclasses.replace(session.run(1).plan, model="<b>"))
     assert "<b>" not in history_tab.about_run(strange)
-    assert runs_table.when("nonsense <b>")[:8] == "nonsense"
+    assert formatting.when("nonsense <b>")[:8] == "nonsense"
     assert runs_table.deleted_line([]) == runs_table.damaged_line([]) == ""
 
 
@@ -336,7 +338,7 @@ def test_the_command_line_leads_to_the_same_plan(text_file: Path, rules: dict[st
     given = parsed(run)
     assert given.plan is None
     assert given.dtype == "float32"
-    again = commands.run_analysis(subject, given, main.Report())
+    again = commands.run_analysis(subject, given, terminal.Report())
     assert commands.make_plan(again, given, same_width=given.same_width) == plan
 
 

@@ -14,7 +14,8 @@ from slimllm.planning import plan_making
 from tests.support.made_up_analyses import synthetic_analysis
 from ui.facts.estimates import Rates
 from ui.facts.runs import Column
-from ui.session.session import Answer, Comparison, Loaded, Session
+from ui.session.loaded import Loaded
+from ui.session.session import Answer, Comparison, Session
 from ui.tour import sketches, story
 from ui.tour.story import STEPS, Step
 from ui.tour.tour import Guide

@@ -10,10 +10,11 @@ import torch
 from slimllm import pipeline
 from slimllm.analysis import analysis_store
 from slimllm.calibration import texts
-from slimllm.core.types import Calibration, Refusal
+from slimllm.core.errors import Refusal
+from slimllm.core.types import Calibration
 from slimllm.files import atomic_write
 from slimllm.planning import plan_making
-from tests.conftest import tiny_subject
+from tests.support.tiny_models import tiny_subject
 
 
 def test_an_analysis_comes_back_whole(tmp_path: Path, page: Path) -> None:

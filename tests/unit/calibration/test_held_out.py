@@ -24,7 +24,7 @@ from slimllm.models import loading
 from slimllm.models.families import part
 from slimllm.models.loading import Subject
 from slimllm.planning import plan_making
-from tests.conftest import tiny_subject
+from tests.support.tiny_models import tiny_subject
 
 CALIBRATION = Calibration(samples=6, length=32)
 HELD = choose_held_out(6, 32)

@@ -9,7 +9,7 @@ import torch
 from slimllm.calibration import moments
 from slimllm.models.families import part
 from slimllm.models.loading import Subject
-from tests.conftest import tiny_subject
+from tests.support.tiny_models import tiny_subject
 
 TOKENS = torch.randint(0, 250, (7, 33), generator=torch.Generator().manual_seed(3))
 

@@ -14,8 +14,9 @@ import torch
 from tokenizers import normalizers
 
 from slimllm.calibration import documents, texts
-from slimllm.core.types import Calibration, Refusal
-from tests.conftest import PAGE, tiny_tokenizer
+from slimllm.core.errors import Refusal
+from slimllm.core.types import Calibration
+from tests.support.tiny_models import PAGE, tiny_tokenizer
 
 
 def sample(source: texts.Text, **changes: Any) -> torch.Tensor:

@@ -33,15 +33,16 @@ from slimllm import pipeline
 from slimllm.analysis import analysis_store
 from slimllm.calibration import texts
 from slimllm.cli import main
+from slimllm.core.errors import Refusal
 from slimllm.core.memory import status_mib
-from slimllm.core.types import Analysis, Calibration, Progress, Refusal
+from slimllm.core.types import Analysis, Calibration, Progress
 from slimllm.files import atomic_write
 from slimllm.models.loading import load
 from slimllm.planning import plan_json, plan_making
-from tests.conftest import PAGE, tiny_model, tiny_tokenizer
 from tests.support.made_up_analyses import synthetic_analysis
 from tests.support.made_up_runs import family
 from tests.support.serving import free_port
+from tests.support.tiny_models import PAGE, tiny_model, tiny_tokenizer
 from ui.facts.runs import Asked, Protocol
 from ui.session import presets
 from ui.session.jobs import Job

@@ -23,16 +23,18 @@ from safetensors.torch import load_file, save_file
 
 from slimllm.calibration import texts
 from slimllm.cli import main
-from slimllm.core.types import Calibration, Refusal
+from slimllm.core.errors import Refusal
+from slimllm.core.types import Calibration
 from slimllm.models import loading, sources
 from slimllm.planning import plan_json, plan_making
-from tests.conftest import tiny_config, tiny_model, tiny_tokenizer
 from tests.support.forged_events import Forger
 from tests.support.made_up_analyses import synthetic_analysis
+from tests.support.tiny_models import tiny_config, tiny_model, tiny_tokenizer
 from tests.unit.planning.test_plan_json import PLAN, changed
 from ui.facts.estimates import Rates
 from ui.page.faders import checked
-from ui.session.session import Loaded
+from ui.session.loaded import Loaded
+from ui.tabs.tune import plan_file
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(no_silent_downcasting|copy keyword)")  # Gradio's own
 REMEDY = re.compile(
@@ -177,13 +179,12 @@ def upload(content: bytes) -> Provoke:
     """A plan file that is loaded on the Tune tab."""
 
     def provoke(world: World) -> str:
-        from ui.tabs.tune import tune_tab
 
         file = put_bytes(world.folder / "plan.json", content)
         session = world.ask("forger").session
         before = session.plan
         with pytest.raises(Refusal) as caught:
-            tune_tab.load_plan(session, str(file))
+            plan_file.load_plan(session, str(file))
         assert session.plan == before
         return str(caught.value)
 

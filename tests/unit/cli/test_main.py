@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from slimllm.cli import commands, main
+from slimllm.cli import commands, main, terminal
 from slimllm.core.types import Progress
 
 ROOT = Path(__file__).parents[3]
@@ -211,7 +211,7 @@ def test_choices_that_do_not_fit_are_refused_before_the_model_is_read(
 
 
 def test_words_on_a_terminal_take_the_place_of_the_progress(capsys: pytest.CaptureFixture[str]) -> None:
-    report = main.Report()
+    report = terminal.Report()
     report.terminal = True
     report.progress(Progress("analyse", 1, 3, "Layer 1 of 3 scored"))
     report.say("slimllm: cancelled")

@@ -18,12 +18,13 @@ from slimllm import pipeline
 from slimllm.analysis import analysis_store
 from slimllm.calibration import texts
 from slimllm.cli import commands, main
-from slimllm.core.types import Analysis, Calibration, Pin, Plan, Refusal
+from slimllm.core.errors import Refusal
+from slimllm.core.types import Analysis, Calibration, Pin, Plan
 from slimllm.export import checkpoint, export_reading
 from slimllm.models import loading
 from slimllm.planning import plan_json, plan_making
-from tests.conftest import tiny_subject
 from tests.page.session.test_presets import planned  # noqa: F401 – a fixture
+from tests.support.tiny_models import tiny_subject
 from ui.session.session import Session
 
 READING = "--samples 4 --length 32 --dtype float32"

@@ -21,13 +21,14 @@ from slimllm.analysis import analysis_store
 from slimllm.calibration import texts
 from slimllm.cli import commands
 from slimllm.core import fingerprints
+from slimllm.core.errors import Refusal
 from slimllm.core.fingerprints import hash_files, hash_tensors, hash_tokens
-from slimllm.core.types import NOTE, Analysis, Calibration, Progress, Refusal
+from slimllm.core.types import NOTE, Analysis, Calibration, Progress
 from slimllm.models import loading, offload_loading, sources
 from slimllm.models.layer_offload import opened
 from slimllm.models.loading import Subject
 from slimllm.planning import plan_json, plan_making
-from tests.conftest import PAGE, tiny_model, tiny_subject, tiny_tokenizer
+from tests.support.tiny_models import PAGE, tiny_model, tiny_subject, tiny_tokenizer
 from ui.facts.runs import Asked, Protocol
 from ui.session.jobs import Job
 from ui.session.registry import Registry

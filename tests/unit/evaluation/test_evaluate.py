@@ -9,10 +9,10 @@ import torch
 
 from slimllm import pipeline
 from slimllm.calibration import texts
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 from slimllm.evaluation import evaluate
 from slimllm.models.loading import Subject
-from tests.conftest import PAGE, tiny_subject
+from tests.support.tiny_models import PAGE, tiny_subject
 
 TOKENS = torch.randint(0, 250, (200,), generator=torch.Generator().manual_seed(4))
 

@@ -26,7 +26,7 @@ from slimllm.evaluation.significance import (
     rank_test,
 )
 from slimllm.evaluation.speed_words import compare_speeds
-from tests.conftest import tiny_subject
+from tests.support.tiny_models import tiny_subject
 
 
 def wins(one: tuple[float, ...], other: tuple[float, ...]) -> float:

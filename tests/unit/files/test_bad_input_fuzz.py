@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from slimllm import pipeline
 from slimllm.analysis import analysis_store
 from slimllm.calibration import texts
-from slimllm.core.types import Pin, Plan, Refusal
+from slimllm.core.errors import Refusal
+from slimllm.core.types import Pin, Plan
 from slimllm.evaluation import evaluate
 from slimllm.export import model_inspection
 from slimllm.methods.recovery import RECOVERIES
@@ -31,13 +32,13 @@ from slimllm.models import loading
 from slimllm.planning import plan_json, plan_making
 from slimllm.planning.allocation import ALLOCATIONS
 from slimllm.planning.plan_making import adjust, check_plan, make_plan
-from tests.conftest import PAGE, tiny_model, tiny_tokenizer
 from tests.support.forged_events import Forger
 from tests.support.made_up_analyses import synthetic_analysis
+from tests.support.tiny_models import PAGE, tiny_model, tiny_tokenizer
 from tests.unit.planning.test_plan_json import PLAN
 from ui.facts.estimates import Rates
+from ui.session.loaded import Loaded
 from ui.session.registry import REGISTRY
-from ui.session.session import Loaded
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of other libraries, about the damage
 

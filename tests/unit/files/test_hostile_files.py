@@ -27,17 +27,18 @@ from slimllm import api, pipeline
 from slimllm.analysis import analysis_store
 from slimllm.calibration import documents, texts
 from slimllm.cli import commands, main
+from slimllm.core.errors import Refusal
 from slimllm.core.memory import status_mib
-from slimllm.core.types import Calibration, Refusal
+from slimllm.core.types import Calibration
 from slimllm.files import file_limits, row_limits, weight_headers
 from slimllm.models import loading
 from slimllm.planning import plan_json, plan_making
 from slimllm.tokenizers.tokenizer_guard import Backend, guarded
 from slimllm.tokenizers.tokenizer_rules import unknown_parts
-from tests.conftest import PAGE, tiny_model, tiny_tokenizer
 from tests.support import hostile_files
 from tests.support.forged_events import Forger
 from tests.support.forked_commands import ROOT, Soaker, soaker
+from tests.support.tiny_models import PAGE, tiny_model, tiny_tokenizer
 from tests.unit.files.test_bad_input_fuzz import tiny_gguf
 
 DEADLINE, MIB = 30.0, 2500.0  # of a command: what a tokenizer may take in its own process is within both

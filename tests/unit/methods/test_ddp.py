@@ -13,12 +13,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from slimllm.core.types import Progress, Refusal, UnitScores
+from slimllm.core.errors import Refusal
+from slimllm.core.types import Progress, UnitScores
 from slimllm.methods import ddp
 from slimllm.methods.ddp import Training, train
 from slimllm.models.families import part
 from slimllm.models.loading import Subject
-from tests.conftest import PAGE, tiny_subject
+from tests.support.tiny_models import PAGE, tiny_subject
 
 LENGTH = 32
 

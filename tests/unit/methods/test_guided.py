@@ -21,7 +21,7 @@ from slimllm.models.families import part
 from slimllm.models.loading import Subject
 from slimllm.planning import plan_making
 from slimllm.pruning.layer_pruning import Work
-from tests.conftest import FAMILY_CONFIGS, MORE_CONFIGS, tiny_subject
+from tests.support.tiny_models import FAMILY_CONFIGS, MORE_CONFIGS, tiny_subject
 
 TOKENS = torch.randint(0, 250, (5, 21), generator=torch.Generator().manual_seed(4))
 CALIBRATION = Calibration(samples=6, length=32)

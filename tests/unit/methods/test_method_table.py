@@ -13,9 +13,10 @@ import torch
 from slimllm import pipeline
 from slimllm.analysis.layer_analysis import head_errors
 from slimllm.calibration import texts
+from slimllm.core.errors import Refusal
 from slimllm.core.held_out import HeldOut, HeldOutReader
 from slimllm.core.shapes import Grouping, LayerShape
-from slimllm.core.types import Analysis, Calibration, Moments, Refusal
+from slimllm.core.types import Analysis, Calibration, Moments
 from slimllm.evaluation import evaluate
 from slimllm.export import checkpoint
 from slimllm.methods.method_table import METHODS, settings
@@ -25,7 +26,7 @@ from slimllm.models import loading
 from slimllm.models.loading import Subject
 from slimllm.planning import plan_json, plan_making
 from slimllm.planning.allocation import ALLOCATIONS, step_scores
-from tests.conftest import FAMILY_CONFIGS, tiny_subject
+from tests.support.tiny_models import FAMILY_CONFIGS, tiny_subject
 
 CALIBRATION = Calibration(samples=6, length=32)
 QUICK = {"ddp": {"steps": 3, "target": 0.3}}

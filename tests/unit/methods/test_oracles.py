@@ -24,7 +24,7 @@ from slimllm.core.types import Analysis, Calibration, Plan
 from slimllm.methods.method_table import METHODS
 from slimllm.models.loading import Subject
 from slimllm.planning import plan_making
-from tests.conftest import tiny_subject
+from tests.support.tiny_models import tiny_subject
 from tests.unit.methods import test_elimination
 from tests.unit.methods.test_taylor import naive_scores
 

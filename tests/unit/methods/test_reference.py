@@ -17,7 +17,7 @@ from slimllm.methods.method_table import METHODS
 from slimllm.models.families import part
 from slimllm.models.loading import Subject
 from slimllm.planning import plan_making
-from tests.conftest import tiny_subject
+from tests.support.tiny_models import tiny_subject
 
 CALIBRATION = Calibration(samples=6, length=48)
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}  # our moments are summed in float32

@@ -11,13 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from slimllm.core.types import Moments, Refusal
+from slimllm.core.errors import Refusal
+from slimllm.core.types import Moments
 from slimllm.methods.recovery import cut
 from slimllm.methods.taylor import gradients, taylor
 from slimllm.models.families import part
 from slimllm.models.loading import Subject, subject
-from slimllm.pruning.surgery import skeleton, slice_attention, slice_mlp
-from tests.conftest import tiny_model, tiny_subject, tiny_tokenizer
+from slimllm.models.shared_copy import skeleton
+from slimllm.pruning.surgery import slice_attention, slice_mlp
+from tests.support.tiny_models import tiny_model, tiny_subject, tiny_tokenizer
 
 HEADS, GROUPS, SIZE, CHANNELS = 6, 3, 8, 96  # of the tiny models
 NOTHING = Moments(torch.zeros(0), torch.zeros(0, 0), 0)

@@ -15,9 +15,10 @@ import torch
 
 from slimllm import pipeline
 from slimllm.calibration import texts
+from slimllm.core.errors import Refusal
 from slimllm.core.memory import status_mib, watch_peak
 from slimllm.core.shapes import Grouping
-from slimllm.core.types import Calibration, Plan, Refusal
+from slimllm.core.types import Calibration, Plan
 from slimllm.evaluation import evaluate
 from slimllm.export import checkpoint, formats, verification
 from slimllm.methods.recovery import RECOVERIES
@@ -25,7 +26,14 @@ from slimllm.models import loading as loading_module
 from slimllm.models.families import FAMILIES, narrows_values, part, shape_of
 from slimllm.models.loading import Pruned, Subject
 from slimllm.planning import plan_making
-from tests.conftest import FAMILY_CONFIGS, MORE_CONFIGS, PAGE, tiny_model, tiny_subject, tiny_tokenizer
+from tests.support.tiny_models import (
+    FAMILY_CONFIGS,
+    MORE_CONFIGS,
+    PAGE,
+    tiny_model,
+    tiny_subject,
+    tiny_tokenizer,
+)
 
 CALIBRATION = Calibration(samples=3, length=24)
 TEXT = texts.Text("page", lambda _: [PAGE * 6])

@@ -21,10 +21,10 @@ import pytest
 import torch
 
 from slimllm.calibration import texts
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 from slimllm.models import hub_download, loading, offload_loading
 from slimllm.models.layer_offload import is_lent
-from tests.conftest import tiny_model, tiny_tokenizer
+from tests.support.tiny_models import tiny_model, tiny_tokenizer
 from ui.session.jobs import Job
 from ui.session.registry import Registry
 from ui.tasks import work

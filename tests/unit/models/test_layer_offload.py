@@ -17,7 +17,8 @@ import slimllm
 from slimllm import pipeline
 from slimllm.calibration import texts
 from slimllm.core import memory
-from slimllm.core.types import Calibration, Refusal
+from slimllm.core.errors import Refusal
+from slimllm.core.types import Calibration
 from slimllm.evaluation import evaluate
 from slimllm.export.export_reading import as_pruned
 from slimllm.files.paths import home
@@ -25,7 +26,7 @@ from slimllm.models import loading, offload_loading, weight_reading
 from slimllm.models.layer_offload import OnDisk, is_lent, opened
 from slimllm.models.loading import Subject
 from slimllm.pruning.finetuning import Tuning, tune
-from tests.conftest import tiny_model, tiny_tokenizer
+from tests.support.tiny_models import tiny_model, tiny_tokenizer
 
 WANTED = Calibration(samples=6, length=32)
 

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from slimllm.calibration import texts
 from slimllm.cli import main
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 from slimllm.evaluation import evaluate
 from slimllm.export import checkpoint, model_inspection
 from slimllm.models import loading, offload_loading
-from tests.conftest import tiny_tokenizer
+from tests.support.tiny_models import tiny_tokenizer
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 HELLO = "A model is a long chain of layers."

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from slimllm import pipeline
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 from slimllm.evaluation import evaluate
 from slimllm.export import checkpoint, formats, model_card, model_inspection
 from slimllm.files import rope_scaling
@@ -24,9 +24,9 @@ from slimllm.models import loading, offload_loading
 from slimllm.models.gguf_fields import FREQUENCIES
 from slimllm.models.layer_offload import is_lent
 from slimllm.models.loading import Subject
-from tests.conftest import tiny_model, tiny_tokenizer
 from tests.export.test_gguf import worded
 from tests.export.test_tiers import LLAMA3_ROPE, by_groups, equal, prune
+from tests.support.tiny_models import tiny_model, tiny_tokenizer
 
 IDS = torch.arange(200) * 7 % 256
 

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from slimllm.core.errors import Refusal
 from slimllm.core.shapes import Unit
-from slimllm.core.types import Analysis, Pin, Plan, Refusal
+from slimllm.core.types import Analysis, Pin, Plan
 from slimllm.planning.attention_share import attention_share, rebalanced
 from slimllm.planning.plan_making import decoder_parameters, forecast, make_plan
 from tests.support.made_up_analyses import synthetic_analysis

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from slimllm.core.types import Pin, Refusal
+from slimllm.core.errors import Refusal
+from slimllm.core.types import Pin
 from slimllm.planning import pins, plan_making
 from slimllm.planning.locks import Locks
 from tests.support.made_up_analyses import synthetic_analysis

@@ -9,13 +9,14 @@ import torch
 
 from slimllm import pipeline
 from slimllm.calibration import texts
-from slimllm.core.types import Analysis, Calibration, Pin, Plan, Refusal
+from slimllm.core.errors import Refusal
+from slimllm.core.types import Analysis, Calibration, Pin, Plan
 from slimllm.planning import plan_json, plan_making
 from slimllm.planning.budget import bounds_of, pinned_units
 from slimllm.planning.pins import marked, pin, stretches, whole_layer
-from tests.conftest import tiny_subject
 from tests.support.made_up_analyses import synthetic_analysis
 from tests.support.serving import columns_analysis
+from tests.support.tiny_models import tiny_subject
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slimllm.core.types import Calibration, Pin, Plan, Refusal
+from slimllm.core.errors import Refusal
+from slimllm.core.types import Calibration, Pin, Plan
 from slimllm.planning import plan_json
 
 PLAN = Plan(

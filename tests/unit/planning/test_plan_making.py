@@ -15,8 +15,9 @@ import torch
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
+from slimllm.core.errors import Refusal
 from slimllm.core.shapes import LayerShape, Shape, SiteName, Unit
-from slimllm.core.types import Analysis, Calibration, LayerAnalysis, Pin, Plan, Ranking, Refusal, SiteAnalysis
+from slimllm.core.types import Analysis, Calibration, LayerAnalysis, Pin, Plan, Ranking, SiteAnalysis
 from slimllm.methods.recovery import RECOVERIES
 from slimllm.planning.allocation import ALLOCATIONS, cosine_weights, fill
 from slimllm.planning.budget import MAX_RATIO

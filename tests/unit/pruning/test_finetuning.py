@@ -19,18 +19,20 @@ from torch import Tensor, nn
 from slimllm import pipeline
 from slimllm.calibration import texts
 from slimllm.cli import main
-from slimllm.core.types import Calibration, LayerReport, Progress, Refusal, Repair
+from slimllm.core.errors import Refusal
+from slimllm.core.types import Calibration, LayerReport, Progress, Repair
 from slimllm.evaluation import evaluate
 from slimllm.export import checkpoint, export_reading
 from slimllm.models import loading
 from slimllm.models.families import layer_shape, narrows_values, part, shape_of
 from slimllm.models.loading import Pruned, Subject
+from slimllm.models.shared_copy import skeleton
 from slimllm.planning import plan_making
 from slimllm.planning.plan_json import read_plan
 from slimllm.pruning import finetuning
 from slimllm.pruning.finetuning import Tuning
-from slimllm.pruning.surgery import skeleton, slice_values
-from tests.conftest import PAGE, tiny_subject, tiny_tokenizer
+from slimllm.pruning.surgery import slice_values
+from tests.support.tiny_models import PAGE, tiny_subject, tiny_tokenizer
 
 pytest.importorskip("peft")
 ROOT = Path(__file__).parents[3]

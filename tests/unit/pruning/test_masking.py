@@ -15,7 +15,7 @@ from slimllm.models.layer_offload import Lent, OnDisk, lend
 from slimllm.models.loading import Subject
 from slimllm.planning import plan_making
 from slimllm.pruning.masking import masked, masks_of
-from tests.conftest import PAGE, tiny_subject
+from tests.support.tiny_models import PAGE, tiny_subject
 
 TEXT = texts.Text("page", lambda _: [PAGE * 4], parts_differ=False)
 CALIBRATION = Calibration("page", samples=4, length=32)

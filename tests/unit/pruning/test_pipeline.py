@@ -11,12 +11,13 @@ import torch
 
 from slimllm import pipeline
 from slimllm.calibration import texts
-from slimllm.core.types import Analysis, Calibration, Pin, Plan, Progress, Refusal
+from slimllm.core.errors import Refusal
+from slimllm.core.types import Analysis, Calibration, Pin, Plan, Progress
 from slimllm.evaluation import evaluate
 from slimllm.methods.recovery import RECOVERIES
 from slimllm.models.loading import Subject
 from slimllm.planning import plan_making
-from tests.conftest import FAMILY_CONFIGS, tiny_subject
+from tests.support.tiny_models import FAMILY_CONFIGS, tiny_subject
 
 CALIBRATION = Calibration(samples=6, length=32)
 

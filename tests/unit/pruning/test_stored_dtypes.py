@@ -22,8 +22,8 @@ from slimllm.models import loading, offload_loading
 from slimllm.models.loading import Pruned, Subject
 from slimllm.planning import plan_making
 from slimllm.pruning import stored_dtypes
-from tests.conftest import tiny_model, tiny_tokenizer
 from tests.export.test_gguf import worded
+from tests.support.tiny_models import tiny_model, tiny_tokenizer
 
 HALF, BRAIN, FULL = torch.float16, torch.bfloat16, torch.float32
 SOURCES: dict[str, Callable[[str], torch.dtype]] = {  # the dtype of a tensor by its name

@@ -13,8 +13,9 @@ from slimllm.core.types import Moments
 from slimllm.methods.recovery import cut
 from slimllm.models.families import part, shape_of
 from slimllm.models.loading import Subject
-from slimllm.pruning.surgery import skeleton, slice_attention, slice_mlp
-from tests.conftest import FAMILY_CONFIGS, tiny_subject
+from slimllm.models.shared_copy import skeleton
+from slimllm.pruning.surgery import slice_attention, slice_mlp
+from tests.support.tiny_models import FAMILY_CONFIGS, tiny_subject
 
 HEADS = {
     "kv-group": [torch.tensor([0, 1, 4, 5]), torch.tensor([2, 3]), torch.arange(6)],

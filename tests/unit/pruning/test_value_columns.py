@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import slimllm
-from slimllm.core.types import LayerReport, Plan, Refusal, Repair
+from slimllm.core.errors import Refusal
+from slimllm.core.types import LayerReport, Plan, Repair
 from slimllm.export import checkpoint, formats, verification
 from slimllm.export.formats import Form
 from slimllm.export.transformers_versions import with_older_keys
@@ -25,9 +26,10 @@ from slimllm.models import loading
 from slimllm.models.families import FAMILIES, family_of, narrows_values, part, shape_of, value_writer
 from slimllm.models.loading import Pruned, Subject
 from slimllm.models.modeling_slim import Placed, Selected, Widened
-from slimllm.pruning.surgery import skeleton, slice_attention, slice_mlp, slice_values
-from tests.conftest import FAMILY_CONFIGS, tiny_subject
+from slimllm.models.shared_copy import skeleton
+from slimllm.pruning.surgery import slice_attention, slice_mlp, slice_values
 from tests.support.exports_on_disk import Stored, stored
+from tests.support.tiny_models import FAMILY_CONFIGS, tiny_subject
 
 SIZE = 8
 KEPT = (5, 8, 2)  # value columns kept in every head of the three layers

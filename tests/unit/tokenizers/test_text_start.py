@@ -17,15 +17,16 @@ import slimllm
 from slimllm import pipeline
 from slimllm.calibration import texts
 from slimllm.cli import main
-from slimllm.core.types import Calibration, Refusal
+from slimllm.core.errors import Refusal
+from slimllm.core.types import Calibration
 from slimllm.evaluation import evaluate
 from slimllm.export import checkpoint, model_card, verification
 from slimllm.models import loading
 from slimllm.models.loading import Pruned, Subject
 from slimllm.pruning import finetuning
 from slimllm.tokenizers.text_start import Beginning, begin, cut_windows, find_beginning
-from tests.conftest import tiny_subject, tiny_tokenizer
 from tests.support.bos_gemma import BOS, LEARNED, SENTENCE, begun_subject, begun_tokenizer
+from tests.support.tiny_models import tiny_subject, tiny_tokenizer
 
 WANTED = Calibration("page", 6, 24)
 BEGUN = Beginning((BOS,), "<bos>")

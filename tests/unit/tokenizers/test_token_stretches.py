@@ -14,7 +14,7 @@ from transformers.tokenization_utils_base import generate_merges
 
 from slimllm.calibration import texts
 from slimllm.tokenizers import gguf_vocabulary, token_stretches
-from tests.conftest import PAGE, tiny_tokenizer
+from tests.support.tiny_models import PAGE, tiny_tokenizer
 
 ODD = [
     "é", "naïve", "– ", "😀😀", "漢字かな", "1234567890", " ", "   ", "\n", "\n\n", "\r\n", "\t", "don't",

@@ -7,7 +7,8 @@ from typing import Any
 
 import gradio as gr
 
-from slimllm.core.types import Calibration, Refusal
+from slimllm.core.errors import Refusal
+from slimllm.core.types import Calibration
 from slimllm.methods.method_table import METHODS, Option, method
 from slimllm.planning import plan_making
 from ui.facts import estimates

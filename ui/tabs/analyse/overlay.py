@@ -8,7 +8,8 @@ from typing import Any
 
 import gradio as gr
 
-from slimllm.core.types import Analysis, Plan, Refusal
+from slimllm.core.errors import Refusal
+from slimllm.core.types import Analysis, Plan
 from slimllm.methods.method_table import METHODS, settings
 from ui.charts.agreement_map import agreement_chart, channels_agreement, heads_agreement
 from ui.charts.chart_style import Layers

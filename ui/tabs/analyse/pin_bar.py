@@ -7,7 +7,7 @@ from typing import Any, Literal, cast
 
 import gradio as gr
 
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 from slimllm.planning.pins import Mark, pin
 from ui.charts.channels_map import ORDERS, Order
 from ui.facts import pin_effects, selection

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from difflib import SequenceMatcher
 from functools import partial
 from typing import Any
 
 import gradio as gr
 
-from slimllm.core.types import Refusal
-from ui.facts.runs import LABELS, NAMES
-from ui.look.formatting import note, safe
+from slimllm.core.errors import Refusal
+from ui.html.answer_columns import answer_html
+from ui.look.formatting import note
 from ui.page.elements import heading
 from ui.page.inputs import Number
 from ui.page.screen import Screen
 from ui.session.requests import MEASURE, MOST_PROMPTS, PLACE, PROMPTS, USUAL
-from ui.session.session import Answer, Session
+from ui.session.session import Session
 
 PURPOSE = (
     "All models go on from the same prompts with the same seed. Words that the dense model did not write are "
@@ -89,55 +86,3 @@ def draw(session: Session) -> str:
 
 
 # HTML -------------------------------------------------------------------------------------------------------
-
-
-def answer_html(place: int | str, answer: Answer) -> str:
-    """A prompt and a column per model."""
-    names = [name for name in NAMES if name in answer.texts]
-    dense = answer.texts.get("dense", "")
-    columns = ""
-    for name in names:
-        text = answer.texts[name]
-        words = safe(text.strip()) if name == "dense" else marked_html(text, dense, whole=answer.done)
-        said = agreement(text, dense) if answer.done and name != "dense" else ""
-        columns += (
-            f'<div class="answer"><h4>{LABELS[name]}</h4><p id="answer-{place}-{name}" class="answer-text">'
-            f"{words or '…'}</p><small>{said}</small></div>"
-        )
-    return (
-        f'<section class="answers"><p class="prompt">{safe(answer.prompt)}</p>'
-        f'<div class="answer-row" style="--columns: {max(1, len(names))}">{columns}</div></section>'
-    )
-
-
-def marked_html(text: str, dense: str, *, whole: bool) -> str:
-    """The text with every word marked that is not the dense model's; the last one only when it is whole."""
-    words = re.findall(r"\S+", text)
-    new = differing(words, dense.split())
-    if not whole and words:
-        new.discard(len(words) - 1)
-    count = iter(range(len(words)))
-    parts = re.split(r"(\s+)", text.strip())
-    return "".join(
-        safe(part) if not part.strip() else f"<mark>{safe(part)}</mark>" if next(count) in new else safe(part)
-        for part in parts
-    )
-
-
-def differing(words: Sequence[str], dense: Sequence[str]) -> set[int]:
-    """The places of the words that are not in the longest common thread with the dense model's words."""
-    threads = SequenceMatcher(None, dense, words, autojunk=False).get_matching_blocks()
-    shared = {place for thread in threads for place in range(thread.b, thread.b + thread.size)}
-    return set(range(len(words))) - shared
-
-
-def agreement(text: str, dense: str) -> str:
-    """How far an answer goes along with the dense model's."""
-    mine, other = text.split(), dense.split()
-    if mine == other:
-        return "Word for word the same."
-    shorter = min(len(mine), len(other))
-    same = next((i for i in range(shorter) if mine[i] != other[i]), shorter)
-    if not same:
-        return "Different from the first word on."
-    return f"The same for the first {same} word{'' if same == 1 else 's'}."

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 from slimllm.methods.method_table import METHODS
 from ui.charts import layer_charts
 from ui.facts import estimates
@@ -19,9 +19,10 @@ from ui.page.elements import job_line, start_and_stop
 from ui.page.inputs import CheckboxGroup
 from ui.page.plotview import PlotView
 from ui.page.screen import Screen
+from ui.session.loaded import Loaded
 from ui.session.registry import REGISTRY
 from ui.session.requests import MEASURE, asked_for
-from ui.session.session import Loaded, Session
+from ui.session.session import Session
 from ui.tasks.comparing_methods import budget_of, start_methods
 
 TAKE = """

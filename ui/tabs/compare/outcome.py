@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 from slimllm.planning import plan_making
 from slimllm.planning.allocation import ALLOCATIONS
 from ui.charts import layer_charts

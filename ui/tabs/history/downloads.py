@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 from slimllm.files import atomic_write
 from slimllm.planning.plan_json import plan_text
 from ui.facts.command_line import command_line, plan_name

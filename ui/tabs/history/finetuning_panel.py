@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from slimllm.calibration import texts
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 from slimllm.pruning import finetuning
 from ui.charts import layer_charts
 from ui.look.formatting import duration, note

@@ -13,10 +13,10 @@ from ui.charts import layer_charts
 from ui.charts.plan_difference_map import difference_chart
 from ui.facts.plan_changes import summary, whole
 from ui.facts.runs import Run
-from ui.html.runs_table import PRESS, came_from, damaged_line, deleted_line, runs_table, when
+from ui.html.runs_table import PRESS, came_from, damaged_line, deleted_line, runs_table
 from ui.html.tables import table_of
-from ui.look.formatting import change, dropped_layers, method_title, note, progress_line, safe, share
-from ui.page.elements import intro, lead
+from ui.look.formatting import change, dropped_layers, method_title, note, safe, share, when
+from ui.page.elements import intro, lead, progress_line
 from ui.page.inputs import Number
 from ui.page.plotview import PlotView
 from ui.page.screen import Screen

@@ -6,14 +6,13 @@ from typing import Any
 
 import gradio as gr
 
-from ui.facts.findings import Passage
-from ui.facts.runs import Run, best_name
+from ui.facts.runs import Run
+from ui.html.answer_columns import answer_html
+from ui.html.coloured_passage import judged, passage_html
+from ui.html.topics_table import topics_html
 from ui.look.theme import SCRIPTS
 from ui.page.screen import Screen
 from ui.session.session import Answer, Session
-from ui.tabs.compare.answers_panel import answer_html
-from ui.tabs.compare.passage_panel import passage_html
-from ui.tabs.compare.topics_panel import topics_html
 
 
 def build(screen: Screen) -> None:
@@ -52,11 +51,6 @@ def kept_passage_html(run: Run) -> str:
     if run.found is None or run.found.passage is None:
         return ""
     return f"<h3>Where it broke</h3>{passage_html(run.found.passage, judged(run.found.passage))}"
-
-
-def judged(passage: Passage) -> str:
-    """The name of the best pruned model that read a passage."""
-    return best_name({name for piece in passage.pieces for name in piece.guesses})
 
 
 def kept_topics_html(run: Run) -> str:

@@ -6,7 +6,8 @@ from typing import Any
 
 import gradio as gr
 
-from slimllm.core.types import Analysis, Plan, Refusal
+from slimllm.core.errors import Refusal
+from slimllm.core.types import Analysis, Plan
 from slimllm.planning import attention_share
 from ui.page.inputs import Slider
 from ui.page.screen import Screen

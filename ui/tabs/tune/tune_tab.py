@@ -5,16 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from slimllm.core.fingerprints import told_changes
-from slimllm.core.types import Analysis, Plan, Refusal
-from slimllm.files import file_limits
+from slimllm.core.errors import Refusal
+from slimllm.core.types import Analysis, Plan
 from slimllm.methods.method_table import method
-from slimllm.planning import plan_json, plan_making
+from slimllm.planning import plan_making
 from ui.facts.combinations import (
     Choice,
     allocations_for,
@@ -33,6 +31,7 @@ from ui.session.forms import Form
 from ui.session.requests import FIRST, plan_for
 from ui.session.session import Session
 from ui.tabs.tune import preset_row, preview_panel, share_slider, width_switches
+from ui.tabs.tune.plan_file import draw_file, draw_load, load_plan
 from ui.tabs.tune.preview_panel import heard
 from ui.tasks import work
 
@@ -236,24 +235,6 @@ def redo_step(session: Session) -> None:
     session.step(1)
 
 
-def load_plan(session: Session, path: str | None) -> None:
-    """Takes a plan from an uploaded file; nothing changes if it is malformed or for another model."""
-    if not path:
-        return
-    file = Path(path)
-    try:
-        text = file_limits.read_text(file, "The file", "choose a plan.json", plan_json.LARGEST)
-    except (OSError, UnicodeDecodeError):
-        raise Refusal("The file is not readable text; choose a plan.json.") from None
-    plan = plan_json.plan_from_text(text, "The plan")
-    said = "The plan is loaded." + session.take_plan(plan)
-    if session.made_from(plan) is None:
-        said += " It was made with another method or text; errors shown are from the present analysis."
-    now = {"weights": session.loaded.subject.fingerprint.content} if session.loaded else {}
-    said = " ".join([said, *told_changes(dict(plan.fingerprints), now, plan.calibration.text, plan.model)])
-    session.say("tune", said, "good")
-
-
 def draw_summary(session: Session) -> str:
     """The plan in one plain sentence."""
     if not session.plans or session.analysis is None:
@@ -281,20 +262,6 @@ def draw_steps(session: Session) -> list[Any]:
     """Undo and redo, as far as they can do something."""
     _, back, forth = steps(session)
     return [gr.Button(interactive=back), gr.Button(interactive=forth)]
-
-
-def draw_file(session: Session) -> Any:
-    """The plan as a file to download."""
-    if not session.plans:
-        return gr.DownloadButton(interactive=False)
-    file = session.folder / "plan.json"
-    file.write_text(plan_json.plan_text(session.plan), encoding="utf-8")
-    return gr.DownloadButton(value=str(file), interactive=True)
-
-
-def draw_load(session: Session) -> Any:
-    """The button that takes a plan, once there is an analysis to judge it by."""
-    return gr.UploadButton(interactive=session.analysis is not None)
 
 
 def draw_rules(session: Session) -> list[Any]:

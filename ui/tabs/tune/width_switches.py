@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from slimllm.core.types import Refusal
+from slimllm.core.errors import Refusal
 from slimllm.planning import plan_making
 from ui.look.formatting import safe, same_width, share
 from ui.page.screen import Screen

@@ -1,0 +1,63 @@
+"""A prompt and what each model answered, side by side, differing words marked. Text out, no Gradio."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+
+from ui.facts.runs import LABELS, NAMES
+from ui.look.formatting import safe
+from ui.session.session import Answer
+
+
+def answer_html(place: int | str, answer: Answer) -> str:
+    """A prompt and a column per model."""
+    names = [name for name in NAMES if name in answer.texts]
+    dense = answer.texts.get("dense", "")
+    columns = ""
+    for name in names:
+        text = answer.texts[name]
+        words = safe(text.strip()) if name == "dense" else marked_html(text, dense, whole=answer.done)
+        said = agreement(text, dense) if answer.done and name != "dense" else ""
+        columns += (
+            f'<div class="answer"><h4>{LABELS[name]}</h4><p id="answer-{place}-{name}" class="answer-text">'
+            f"{words or '…'}</p><small>{said}</small></div>"
+        )
+    return (
+        f'<section class="answers"><p class="prompt">{safe(answer.prompt)}</p>'
+        f'<div class="answer-row" style="--columns: {max(1, len(names))}">{columns}</div></section>'
+    )
+
+
+def marked_html(text: str, dense: str, *, whole: bool) -> str:
+    """The text with every word marked that is not the dense model's; the last one only when it is whole."""
+    words = re.findall(r"\S+", text)
+    new = differing(words, dense.split())
+    if not whole and words:
+        new.discard(len(words) - 1)
+    count = iter(range(len(words)))
+    parts = re.split(r"(\s+)", text.strip())
+    return "".join(
+        safe(part) if not part.strip() else f"<mark>{safe(part)}</mark>" if next(count) in new else safe(part)
+        for part in parts
+    )
+
+
+def differing(words: Sequence[str], dense: Sequence[str]) -> set[int]:
+    """The places of the words that are not in the longest common thread with the dense model's words."""
+    threads = SequenceMatcher(None, dense, words, autojunk=False).get_matching_blocks()
+    shared = {place for thread in threads for place in range(thread.b, thread.b + thread.size)}
+    return set(range(len(words))) - shared
+
+
+def agreement(text: str, dense: str) -> str:
+    """How far an answer goes along with the dense model's."""
+    mine, other = text.split(), dense.split()
+    if mine == other:
+        return "Word for word the same."
+    shorter = min(len(mine), len(other))
+    same = next((i for i in range(shorter) if mine[i] != other[i]), shorter)
+    if not same:
+        return "Different from the first word on."
+    return f"The same for the first {same} word{'' if same == 1 else 's'}."
