@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from slimllm.__main__ import leave, run
+from slimllm.__main__ import end_program, run_command
 
 if __name__ == "__main__":
-    leave(run(["serve", *sys.argv[1:]]))
+    end_program(run_command(["serve", *sys.argv[1:]]))

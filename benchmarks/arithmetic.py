@@ -36,7 +36,7 @@ from slimllm.calibration import texts
 from slimllm.cli.main import quiet_libraries
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Calibration, Plan
-from slimllm.methods.method_table import settings
+from slimllm.methods.method_table import fill_options
 from slimllm.models import loading
 
 METHOD = "slimllm"
@@ -59,7 +59,7 @@ class Clock:
 @contextlib.contextmanager
 def clocked() -> Iterator[Clock]:
     """While open, the layers' forwards and the summing of moments inside them are timed."""
-    clock, run, add = Clock(), streaming.run, streaming.Accumulator.add
+    clock, run, add = Clock(), streaming.run_layer, streaming.Accumulator.add
 
     def timed(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(*given: Any) -> Any:
@@ -98,7 +98,7 @@ def plan_of(subject: loading.Subject, ratio: float, count: int, unit: str, wante
         channels=tuple(channels),
         calibration=wanted,
         method=METHOD,
-        options=tuple(sorted(settings(METHOD, {}).items())),
+        options=tuple(sorted(fill_options(METHOD, {}).items())),
         recovery="regression",
         unit=chosen,  # type: ignore[arg-type]
         ratio_requested=ratio,
@@ -128,7 +128,7 @@ def compare(
         text, subject.tokenizer, plan.calibration, max_length=subject.shape.max_length
     )
     jobs: dict[str, Callable[[], Any]] = {
-        "ours": lambda: pipeline.prune(subject, plan, text),
+        "ours": lambda: pipeline.prune_model(subject, plan, text),
         "reference_float64": lambda: reference.prune(subject, plan, tokens)[1],
         "reference_float32": lambda: reference.prune(subject, plan, tokens, torch.float32)[1],
     }
@@ -168,8 +168,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     quiet_libraries()
     try:
-        subject = loading.load(given.model)
-        text = texts.text(given.text)
+        subject = loading.load_model(given.model)
+        text = texts.find_text(given.text)
         count = max(1, min(given.layers, len(subject.layers) - 1))
         wanted = Calibration(given.text, given.samples, given.length)
         plan = plan_of(subject, given.ratio, count, given.unit, wanted)

@@ -18,7 +18,7 @@ from torch import Tensor
 import slimllm
 from slimllm.core.errors import Refusal
 from slimllm.files import atomic_write
-from slimllm.methods.method_table import METHODS, method, settings
+from slimllm.methods.method_table import METHODS, fill_options, find_method
 from slimllm.methods.recovery import RECOVERIES
 from slimllm.models.loading import Subject
 from slimllm.planning.allocation import ALLOCATIONS
@@ -57,7 +57,7 @@ class Row:
 def row_of(words: str) -> Row:
     """The row NAME[:RECOVERY[:ALLOCATION]]; what is left out is the method's own choice."""
     name, recovery, allocation = (*words.split(":"), "", "")[:3]
-    known = method(name)
+    known = find_method(name)
     recovery, allocation = recovery or known.recovery, allocation or known.allocation
     for word, table, kind in ((recovery, RECOVERIES, "Recovery"), (allocation, ALLOCATIONS, "Allocation")):
         if word not in table:
@@ -161,4 +161,9 @@ def key_of(row: Row | None, ratio: float, shared: dict[str, Any]) -> dict[str, A
     if row is None:
         unmoved = {name: shared[name] for name in ("format", "source", "model", "evaluation", "versions")}
         return {**unmoved, "row": None, "ratio": 0.0}
-    return {**shared, "row": asdict(row), "ratio": ratio, "options": settings(row.method, row.options(ratio))}
+    return {
+        **shared,
+        "row": asdict(row),
+        "ratio": ratio,
+        "options": fill_options(row.method, row.options(ratio)),
+    }

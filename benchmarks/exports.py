@@ -57,7 +57,7 @@ class Row:
 
 def measured(subject: Subject, text: texts.Text, tokens: int) -> float:
     ids = texts.evaluation_tokens(text, subject.tokenizer, limit=tokens)
-    return pipeline.finish(evaluate.perplexity(subject, ids, 128)).perplexity
+    return pipeline.finish_job(evaluate.measure_perplexity(subject, ids, 128)).perplexity
 
 
 def exports(
@@ -67,10 +67,10 @@ def exports(
     expected = measured(pruned.subject, text, tokens)
     for tier in tiers:
         start = time.perf_counter()
-        done = pipeline.finish(checkpoint.export(pruned, folder / tier, wanted=tier))
+        done = pipeline.finish_job(checkpoint.export_checkpoint(pruned, folder / tier, wanted=tier))
         seconds = time.perf_counter() - start
         kind = str(pruned.subject.dtype).removeprefix("torch.")
-        again = loading.load(str(folder / tier), device="cpu", dtype=kind)
+        again = loading.load_model(str(folder / tier), device="cpu", dtype=kind)
         config = json.loads((folder / tier / "config.json").read_text())
         yield Row(
             tier=done.tier,
@@ -87,14 +87,14 @@ def exports(
 
 
 def rows(given: argparse.Namespace) -> Iterator[Row]:
-    text = texts.text("encyclopedia", offline=True)
-    subject = loading.load(given.model, device="cpu")
+    text = texts.find_text("encyclopedia", offline=True)
+    subject = loading.load_model(given.model, device="cpu")
     wanted = Calibration(text.name, given.samples, given.length)
-    analysis: Analysis = pipeline.finish(pipeline.analyse(subject, text, wanted))
+    analysis: Analysis = pipeline.finish_job(pipeline.analyse_model(subject, text, wanted))
     with tempfile.TemporaryDirectory(prefix="exports-") as name:
         for same, tiers in TIERS.items():
             plan = plan_making.make_plan(analysis, given.ratio, same_width=same)
-            pruned = pipeline.finish(pipeline.prune(subject, plan, text, analysis))
+            pruned = pipeline.finish_job(pipeline.prune_model(subject, plan, text, analysis))
             yield from exports(pruned, tiers, text, given.tokens, Path(name))
 
 

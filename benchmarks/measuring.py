@@ -20,7 +20,7 @@ from benchmarks.cells import Cells, Row
 from slimllm import pipeline
 from slimllm.analysis import analysis_store
 from slimllm.calibration import texts
-from slimllm.core.answers import plain
+from slimllm.core.answers import to_plain_json
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Analysis, Calibration
 from slimllm.evaluation import evaluate
@@ -55,12 +55,14 @@ class Bench:
 
 def prepare(given: argparse.Namespace) -> Bench:
     """Loads the model, reads the texts, and fixes what all cells share."""
-    subject = loading.load(given.model, device=given.device, dtype=given.dtype)
-    source = texts.text(given.calibration)
+    subject = loading.load_model(given.model, device=given.device, dtype=given.dtype)
+    source = texts.find_text(given.calibration)
     calibration = Calibration(given.calibration, given.samples, given.length, given.seed)
     evaluation = {}
     for name, label in labelled(given.texts).items():
-        evaluation[label] = texts.evaluation_tokens(texts.text(name), subject.tokenizer, limit=given.tokens)
+        evaluation[label] = texts.evaluation_tokens(
+            texts.find_text(name), subject.tokenizer, limit=given.tokens
+        )
     read = texts.calibration_tokens(
         source, subject.tokenizer, calibration, max_length=subject.shape.max_length
     )
@@ -76,7 +78,7 @@ def prepare(given: argparse.Namespace) -> Bench:
         },
         "unit": given.unit,
         "align": given.align,
-        "versions": dict(plan_making.versions()),
+        "versions": dict(plan_making.library_versions()),
     }
     folder = Path(given.out) / "cells"
     return Bench(subject, given, source, calibration, evaluation, shared, Cells(folder))
@@ -109,8 +111,8 @@ def analysis_of(bench: Bench, row: Row, ratio: float) -> Analysis:
 
 
 def analyse(bench: Bench, name: str, options: dict[str, Any]) -> Analysis:
-    return pipeline.finish(
-        pipeline.analyse(
+    return pipeline.finish_job(
+        pipeline.analyse_model(
             bench.subject,
             bench.source,
             bench.calibration,
@@ -145,7 +147,7 @@ def compute(bench: Bench, row: Row, ratio: float) -> dict[str, Any]:
         unit=given.unit,
         align=given.align,
     )
-    pruned = pipeline.finish(pipeline.prune(bench.subject, plan, bench.source, analysis))
+    pruned = pipeline.finish_job(pipeline.prune_model(bench.subject, plan, bench.source, analysis))
     return {
         "seconds": {"analyse": analysis.seconds, "prune": pruned.seconds},
         "peak_mib": {"analyse": analysis.peak_memory_mib, "prune": pruned.peak_memory_mib},
@@ -161,7 +163,7 @@ def evaluated(bench: Bench, subject: loading.Subject) -> dict[str, Any]:
     start, nll = time.perf_counter(), {}
     for label, ids in bench.evaluation.items():
         nll[label] = {
-            str(window): pipeline.finish(evaluate.perplexity(subject, ids, window)).nll
+            str(window): pipeline.finish_job(evaluate.measure_perplexity(subject, ids, window)).nll
             for window in bench.given.windows
         }
     return {
@@ -185,7 +187,7 @@ def cell_of(bench: Bench, row: Row | None, ratio: float) -> dict[str, Any]:
             if row is None:  # without the dense model nothing can be compared
                 raise
             found = {"refused": " ".join(str(refusal).split())}
-        found = json.loads(json.dumps(plain(found)))
+        found = json.loads(json.dumps(to_plain_json(found)))
         bench.store.keep(key, found)
         gc.collect()
     known = {**asdict(row), "trained": row.trained} if row else {"method": "dense"}

@@ -36,7 +36,7 @@ from benchmarks import cells, picture, report
 from benchmarks.cells import Row
 from benchmarks.measuring import Bench, cell_of, prepare, say
 from slimllm.cli.main import quiet_libraries
-from slimllm.core.answers import plain
+from slimllm.core.answers import to_plain_json
 from slimllm.core.errors import Refusal
 from slimllm.files import atomic_write
 from slimllm.planning import plan_making
@@ -79,7 +79,7 @@ def machine(bench: Bench) -> str:
         memory = min(memory, int(limit.read_text()))
     device = bench.subject.device
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else "no GPU used"
-    versions = ", ".join(f"{name} {version}" for name, version in plan_making.versions())
+    versions = ", ".join(f"{name} {version}" for name, version in plan_making.library_versions())
     dtype = str(bench.subject.dtype).removeprefix("torch.")
     threads = torch.get_num_threads()
     return f"{cores} cores, {threads} threads, {memory / 2**30:.0f} GiB, {gpu}; {dtype}; {versions}"
@@ -146,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         say("benchmarks.methods: cancelled before the first cell was finished")
         return 130
-    text = json.dumps(plain(answer), indent=1, allow_nan=False)
+    text = json.dumps(to_plain_json(answer), indent=1, allow_nan=False)
     atomic_write.replace_file(out / "results.json", lambda path: path.write_text(text, encoding="utf-8"))
     atomic_write.replace_file(out / "results.html", lambda path: picture.write(answer, path))
     show = report.markdown if given.markdown else report.plain_text

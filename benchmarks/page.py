@@ -99,7 +99,7 @@ def made_up(session: Session, model: Model) -> None:
     )
     with torch.device("meta"):
         empty = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    subject = loading.subject("made-up", empty, None)
+    subject = loading.make_subject("made-up", empty, None)
     made = synthetic_analysis(model.layers, model.heads, model.groups, model.head_size, model.channels)
     analysis = dataclasses.replace(made, model=subject.source, shape=subject.shape)
     session.preview.auto = False  # without weights there is nothing to hear

@@ -28,9 +28,9 @@ def measure(subject: loading.Subject, given: argparse.Namespace) -> dict[str, fl
     """Perplexity by text and window."""
     found = {}
     for name in given.texts:
-        ids = texts.evaluation_tokens(texts.text(name), subject.tokenizer, limit=given.tokens)
+        ids = texts.evaluation_tokens(texts.find_text(name), subject.tokenizer, limit=given.tokens)
         for window in given.windows:
-            result = pipeline.finish(evaluate.perplexity(subject, ids, window))
+            result = pipeline.finish_job(evaluate.measure_perplexity(subject, ids, window))
             found[f"{Path(name).stem[:12]} w{window}"] = round(result.perplexity, 2)
     return found
 
@@ -54,10 +54,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     given.texts = [name for name in given.texts if "/" not in name or Path(name).is_file()]
-    subject = loading.load(given.model)
-    source = texts.text("encyclopedia")
-    analysis = pipeline.finish(
-        pipeline.analyse(subject, source, Calibration(samples=given.samples, length=given.length))
+    subject = loading.load_model(given.model)
+    source = texts.find_text("encyclopedia")
+    analysis = pipeline.finish_job(
+        pipeline.analyse_model(subject, source, Calibration(samples=given.samples, length=given.length))
     )
     rows: list[dict[str, Any]] = [{"ratio": 0.0, "recovery": "dense", **measure(subject, given)}]
     for ratio in given.ratios:
@@ -65,7 +65,7 @@ def main() -> None:
             plan = plan_making.make_plan(
                 analysis, ratio, recovery=recovery, unit=given.unit, allocation=given.allocation
             )
-            pruned = pipeline.finish(pipeline.prune(subject, plan, source))
+            pruned = pipeline.finish_job(pipeline.prune_model(subject, plan, source))
             row = {"ratio": plan.ratio_achieved, "recovery": recovery, **measure(pruned.subject, given)}
             print(row, file=sys.stderr, flush=True)
             rows.append(row)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from slimllm.calibration import moments as streaming
 from slimllm.core.shapes import Grouping
 from slimllm.core.types import Plan
-from slimllm.models.families import Site, part
+from slimllm.models.families import Site, linear_of
 from slimllm.models.loading import Subject
 
 STRICTLY = 1e-9  # a swap must raise the similarity per output by more than rounding
@@ -59,17 +59,17 @@ def prune(
 
 def layers(subject: Subject, plan: Plan, tokens: Tensor, dtype: torch.dtype) -> Iterator[Layer]:
     """Prunes every layer on what the pruned layers before it hand on, and yields what was found."""
-    stream = streaming.embed(subject, tokens)
+    stream = streaming.embed_tokens(subject, tokens)
     for index, layer in enumerate(subject.layers):
         shape = subject.shape.layers[index]
         attention = mlp = None
         if plan.heads[index] < shape.heads:
             grouping = Grouping(shape.heads, shape.groups, plan.unit)
             attention = cut_heads(subject, stream, index, grouping, plan.heads[index], dtype)
-            mask(part(layer, subject.family.attention.reader), attention)
+            mask(linear_of(layer, subject.family.attention.reader), attention)
         if plan.channels[index] < shape.channels:
             mlp = cut_channels(subject, stream, index, plan.channels[index], dtype)
-            mask(part(layer, subject.family.mlp.reader), mlp)
+            mask(linear_of(layer, subject.family.mlp.reader), mlp)
         advance(layer, stream, index)
         yield Layer(attention, mlp)
 
@@ -77,7 +77,7 @@ def layers(subject: Subject, plan: Plan, tokens: Tensor, dtype: torch.dtype) -> 
 @torch.inference_mode()
 def advance(layer: nn.Module, stream: streaming.Stream, index: int) -> None:
     for i, hidden in enumerate(stream.hidden):
-        stream.hidden[i] = streaming.run(layer, hidden, stream.arguments[index])
+        stream.hidden[i] = streaming.run_layer(layer, hidden, stream.arguments[index])
 
 
 @torch.inference_mode()
@@ -90,10 +90,10 @@ def stored(
     def keep(name: str) -> Any:
         return lambda _, inputs: seen[name].append(inputs[0].flatten(0, -2))
 
-    handles = [part(layer, name).register_forward_pre_hook(keep(name)) for name in names]
+    handles = [linear_of(layer, name).register_forward_pre_hook(keep(name)) for name in names]
     try:
         for hidden in stream.hidden:
-            streaming.run(layer, hidden, stream.arguments[index])
+            streaming.run_layer(layer, hidden, stream.arguments[index])
     finally:
         for handle in handles:
             handle.remove()
@@ -124,7 +124,7 @@ def cut_heads(
     """The `width` heads to keep and the reader fitted to them."""
     layer, name, size = subject.layers[index], subject.family.attention.reader, subject.shape.head_size
     (x,) = stored(layer, stream, index, [name], dtype)
-    weight = part(layer, name).weight.detach().cpu().to(dtype)
+    weight = linear_of(layer, name).weight.detach().cpu().to(dtype)
     outputs = [
         weight[:, h * size : (h + 1) * size] @ x[:, h * size : (h + 1) * size].T
         for h in range(grouping.heads)
@@ -205,7 +205,7 @@ def cut_channels(
     """The `width` channels to keep and the reader fitted to them."""
     layer, site = subject.layers[index], subject.family.mlp
     x, inner = stored(layer, stream, index, [site.reader, next(iter(site.writers))], dtype)
-    weight = part(layer, site.reader).weight.detach().cpu().to(dtype)
+    weight = linear_of(layer, site.reader).weight.detach().cpu().to(dtype)
     scores = channel_scores(x, inner, weight, writers(layer, site, dtype))
     kept = scores.argsort(descending=True, stable=True)[:width].sort().values
     fitted, bias = fit(x, weight, kept)
@@ -216,7 +216,7 @@ def writers(layer: nn.Module, site: Site, dtype: torch.dtype) -> list[Tensor]:
     """The weights (c, o) that write the channels; some families stack two of them in one linear."""
     found: list[Tensor] = []
     for name, letters in site.writers.items():
-        found += part(layer, name).weight.detach().cpu().to(dtype).chunk(len(letters))
+        found += linear_of(layer, name).weight.detach().cpu().to(dtype).chunk(len(letters))
     return found
 
 

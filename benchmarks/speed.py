@@ -51,8 +51,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    subject = loading.load(given.model)
-    text = texts.text("encyclopedia")
+    subject = loading.load_model(given.model)
+    text = texts.find_text("encyclopedia")
     wanted = Calibration(samples=given.samples, length=given.length)
     tokens = texts.calibration_tokens(text, subject.tokenizer, wanted, max_length=subject.shape.max_length)
     rounds: dict[str, list[tuple[float, float]]] = {"forward": [], "analyse": [], "prune": []}
@@ -60,12 +60,12 @@ def main() -> None:
         seconds, memory, _ = timed(subject, lambda: forward(subject, tokens))
         rounds["forward"].append((seconds, memory))
         seconds, memory, analysis = timed(
-            subject, lambda: pipeline.finish(pipeline.analyse(subject, text, wanted))
+            subject, lambda: pipeline.finish_job(pipeline.analyse_model(subject, text, wanted))
         )
         rounds["analyse"].append((seconds, memory))
         plan = plan_making.make_plan(analysis, 0.2)  # type: ignore[arg-type]
         seconds, memory, _ = timed(
-            subject, lambda plan=plan: pipeline.finish(pipeline.prune(subject, plan, text))
+            subject, lambda plan=plan: pipeline.finish_job(pipeline.prune_model(subject, plan, text))
         )
         rounds["prune"].append((seconds, memory))
     one = statistics.median(seconds for seconds, _ in rounds["forward"])

@@ -5,7 +5,7 @@ import os
 import sys
 
 
-def run(arguments: list[str]) -> int:
+def run_command(arguments: list[str]) -> int:
     """The exit status of a command, also of one that is interrupted while the libraries are loaded."""
     try:
         from slimllm.cli.main import main
@@ -16,7 +16,7 @@ def run(arguments: list[str]) -> int:
         return 130
 
 
-def leave(status: int) -> None:
+def end_program(status: int) -> None:
     """Ends the program; a cancelled one at once. Where Ctrl-C met code made of a string, as libraries do,
     Python would die of the signal whatever we return, and with a thread inside torch in a core dump."""
     if status == 130:
@@ -28,4 +28,4 @@ def leave(status: int) -> None:
 
 
 if __name__ == "__main__":
-    leave(run(sys.argv[1:]))
+    end_program(run_command(sys.argv[1:]))

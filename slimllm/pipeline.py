@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from slimllm.analysis import sensitivity
-from slimllm.analysis.analysis_store import FORMAT, MomentStore
+from slimllm.analysis.analysis_store import STORE_FORMAT, MomentStore
 from slimllm.analysis.layer_analysis import analyse_layer, units_of
 from slimllm.calibration import distributed, texts
 from slimllm.calibration import moments as streaming
@@ -32,15 +32,16 @@ from slimllm.core.types import (
     Progress,
 )
 from slimllm.files import atomic_write
-from slimllm.files.paths import ELSEWHERE, home
-from slimllm.methods.learned_scores import learn, learned_in
-from slimllm.methods.method_table import method, settings
+from slimllm.files.paths import ELSEWHERE, home_folder
+from slimllm.methods.learned_scores import learn_scores, learned_in
+from slimllm.methods.method_table import fill_options, find_method
 from slimllm.methods.recovery import RECOVERIES
 from slimllm.models.families import shape_of
-from slimllm.models.layer_offload import is_lent, opened, put_away
+from slimllm.models.layer_offload import is_lent, open_layer, put_away
 from slimllm.models.loading import Pruned, Subject
-from slimllm.models.shared_copy import drop_layers, skeleton
-from slimllm.planning.plan_making import check_plan, refigured
+from slimllm.models.shared_copy import drop_layers, share_model
+from slimllm.planning.forecast import refigure_ratio
+from slimllm.planning.plan_making import check_plan
 from slimllm.pruning.layer_pruning import Work, prune_layer
 from slimllm.pruning.stored_dtypes import bytes_per_parameter, stored_layer
 
@@ -48,7 +49,7 @@ Result = TypeVar("Result")
 UNWRITTEN = "Pruned layers cannot be put away", f"free space or {ELSEWHERE}"
 
 
-def finish(
+def finish_job(
     job: Generator[Progress, None, Result], on_progress: Callable[[Progress], None] | None = None
 ) -> Result:
     """The result of a long job, driven to its end."""
@@ -61,7 +62,7 @@ def finish(
             on_progress(progress)
 
 
-def analyse(
+def analyse_model(
     subject: Subject,
     text: texts.Text,
     calibration: Calibration,
@@ -79,7 +80,7 @@ def analyse(
     the `LayerAnalysis` just finished.
     """
     start, peak = time.perf_counter(), watch_peak(subject.device)
-    row, chosen = method(method_name), settings(method_name, options or {})
+    row, chosen = find_method(method_name), fill_options(method_name, options or {})
     tokens = texts.calibration_tokens(
         text, subject.tokenizer, calibration, max_length=subject.shape.max_length
     )
@@ -89,14 +90,14 @@ def analyse(
     if store:
         store.check()
         if said := at_hand(store, key, len(subject.layers)):
-            yield note(said)
-    learned = yield from learn(subject, tokens, row, chosen, unit, calibration.seed)
-    prober = sensitivity.probe(subject, tokens) if row.probes else None
+            yield note_progress(said)
+    learned = yield from learn_scores(subject, tokens, row, chosen, unit, calibration.seed)
+    prober = sensitivity.start_probe(subject, tokens) if row.probes else None
     layers: list[LayerAnalysis] = []
     count, seen = len(subject.layers), 0
     for index, found in enumerate(dense_moments(subject, tokens, store, key)):
         known = learned[index] if learned else None
-        with opened(subject.layers[index]):
+        with open_layer(subject.layers[index]):
             layer = analyse_layer(subject, index, found, row, chosen, calibration.seed, known, recoveries)
             if prober:
                 layer = dataclasses.replace(layer, sensitivity=prober.move(index, found, layer))
@@ -118,7 +119,7 @@ def analyse(
     )
 
 
-def contribute(
+def contribute_samples(
     subject: Subject, text: texts.Text, calibration: Calibration, *, method_name: str = "slimllm"
 ) -> None:
     """What a process that is not the first of several does while that one runs `analyse`: reads its share of
@@ -126,7 +127,7 @@ def contribute(
     tokens = texts.calibration_tokens(
         text, subject.tokenizer, calibration, max_length=subject.shape.max_length
     )
-    key = store_key(subject, tokens, calibration, method(method_name).weighted)
+    key = store_key(subject, tokens, calibration, find_method(method_name).weighted)
     for _ in dense_moments(subject, tokens, None, key):
         pass
 
@@ -142,15 +143,17 @@ def dense_moments(
             yield from (stored[index] for index in range(count) if stored is not None)
             return
     with store.filled(dict(key)) if store else contextlib.nullcontext() as made:
-        ready = made.kept(dict(key), count) if made and not distributed.together() else 0
-        held = distributed.share(choose_held_out(*tokens.shape))
-        stream = streaming.embed(subject, distributed.share(tokens), held)
+        ready = made.kept(dict(key), count) if made and not distributed.is_joined() else 0
+        held = distributed.own_samples(choose_held_out(*tokens.shape))
+        stream = streaming.embed_tokens(subject, distributed.own_samples(tokens), held)
         for index in range(count):
             if made and index < ready:
-                streaming.advance(subject.layers[index], stream, index)
+                streaming.advance_stream(subject.layers[index], stream, index)
                 yield made[index]
                 continue
-            found = distributed.total(streaming.collect(subject, stream, index, key["weighted"]))
+            found = distributed.sum_layer_moments(
+                streaming.collect_moments(subject, stream, index, key["weighted"])
+            )
             if made:
                 made.save(index, found)
             yield found
@@ -164,10 +167,10 @@ def at_hand(store: MomentStore, key: Mapping[str, Any], count: int) -> str:
         return (
             f"An earlier analysis was interrupted; the moments of {ready} of {count} layers are used again."
         )
-    return reason_to_read(store.key, {"format": FORMAT, **key})
+    return reason_to_read(store.key, {"format": STORE_FORMAT, **key})
 
 
-def note(words: str) -> Progress:
+def note_progress(words: str) -> Progress:
     """Something that is to be told, and not only shown while it goes on."""
     return Progress(NOTE, 0, 0, words)
 
@@ -192,7 +195,7 @@ def store_key(subject: Subject, tokens: Tensor, calibration: Calibration, weight
     }
 
 
-def prune(
+def prune_model(
     subject: Subject, plan: Plan, text: texts.Text, analysis: Analysis | None = None
 ) -> Generator[Progress, None, Pruned]:
     """The subject pruned to the plan, layer by layer through what is pruned already; the dense subject stays
@@ -203,32 +206,32 @@ def prune(
     spares a method that learns from learning again.
     """
     check_plan(plan, subject.shape)
-    plan = refigured(plan, subject.shape)
+    plan = refigure_ratio(plan, subject.shape)
     start, peak = time.perf_counter(), watch_peak(subject.device)
     tokens = texts.calibration_tokens(
         text, subject.tokenizer, plan.calibration, max_length=subject.shape.max_length
     )
-    row, options = method(plan.method), dict(plan.options)
+    row, options = find_method(plan.method), dict(plan.options)
     now = fingerprints_of(subject, tokens)
     for said in told_changes(dict(plan.fingerprints), now, plan.calibration.text, plan.model):
-        yield note(said)
+        yield note_progress(said)
     same = analysis is not None and same_source(analysis, plan) and not is_other(analysis.fingerprints, now)
     learned = learned_in(analysis, row) if analysis and same else None
     if learned is None:
-        learned = yield from learn(subject, tokens, row, options, plan.unit, plan.seed)
-    model = skeleton(subject.model)
+        learned = yield from learn_scores(subject, tokens, row, options, plan.unit, plan.seed)
+    model = share_model(subject.model)
     slim = dataclasses.replace(subject, model=model)
-    guide = streaming.embed(subject, tokens) if follows(subject, plan) else None
-    stream = streaming.embed(slim, tokens, choose_held_out(*tokens.shape))
+    guide = streaming.embed_tokens(subject, tokens) if needs_dense_stream(subject, plan) else None
+    stream = streaming.embed_tokens(slim, tokens, choose_held_out(*tokens.shape))
     work = Work(subject, slim, plan, stream, learned, guide)
     reports: list[LayerReport] = []
     count = len(subject.layers)
     scratch = scratch_of(model)
     for index, layer in enumerate(slim.layers):
-        with opened(layer):
+        with open_layer(layer):
             reports.append(prune_layer(work, index))
             if scratch is not None:
-                with atomic_write.told(*UNWRITTEN):
+                with atomic_write.translate_write_failures(*UNWRITTEN):
                     put_away(layer, scratch / f"{index}.safetensors", stored_layer(subject.files, layer))
         yield Progress("prune", index + 1, count, f"Layer {index + 1} of {count} pruned", reports[-1])
     dropped = [index for index in range(count) if not plan.heads[index] and not plan.channels[index]]
@@ -241,8 +244,8 @@ def scratch_of(model: Any) -> Path | None:
     """A folder for the pruned layers of a model that lends them, for as long as that model lives."""
     if not is_lent(model):
         return None
-    with atomic_write.told(*UNWRITTEN), contextlib.ExitStack() as stack:
-        folder = stack.enter_context(atomic_write.scratch(home() / "pruned"))
+    with atomic_write.translate_write_failures(*UNWRITTEN), contextlib.ExitStack() as stack:
+        folder = stack.enter_context(atomic_write.scratch_folder(home_folder() / "pruned"))
         weakref.finalize(model, stack.pop_all().close)
     return folder
 
@@ -256,7 +259,7 @@ def same_source(analysis: Analysis, plan: Plan) -> bool:
     )
 
 
-def follows(subject: Subject, plan: Plan) -> bool:
+def needs_dense_stream(subject: Subject, plan: Plan) -> bool:
     """Whether the dense stream is needed beside the pruned one."""
-    row = method(plan.method)
+    row = find_method(plan.method)
     return RECOVERIES[plan.recovery].follows and row.statistics == "pruned" and bool(subject.family.between)

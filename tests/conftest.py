@@ -1,5 +1,5 @@
-"""Fixtures: tiny models, a page of text, the app, a browser and a person in front of it. Gradio and Playwright
-are imported only when asked for. Nothing is downloaded."""
+"""Fixtures: tiny models, a page of text, the app, a browser and a person in front of it. Gradio and
+Playwright are imported only when asked for. Nothing is downloaded."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class Settings:
         return f"[{self.host.strip('[]')}]" if ":" in self.host else self.host
 
 
-def build(settings: Settings) -> Served:
+def build_page(settings: Settings) -> Served:
     """The page."""
     os.environ.pop("GRADIO_ALLOWED_PATHS", None)  # no folder is handed out, whatever other apps are told
     os.environ["FORWARDED_ALLOW_IPS"] = ""  # who asks is found out by the door, not by what anybody writes
@@ -97,16 +97,16 @@ def build(settings: Settings) -> Served:
                 load_tab.build(screen, model, press)
             with gr.Tab("Analyse", id="analyse") as tab:
                 analyse_tab.build(screen, settings.offline)
-                screen.on(tab.select, "analyse", analyse_tab.look)
+                screen.on(tab.select, "analyse", analyse_tab.show_tab)
             with gr.Tab("Tune", id="tune") as tab:
                 tune_tab.build(screen)
-                screen.on(tab.select, "preview", preview_panel.look)
+                screen.on(tab.select, "preview", preview_panel.show_tab)
             with gr.Tab("Compare", id="compare"):
                 compare_tab.build(screen, settings.offline)
             with gr.Tab("History", id="history"):
                 history_tab.build(screen, settings.device, settings.dtype, settings.offline)
         screen.wire(demo)
-        api.build(settings.device, settings.dtype, settings.offline)
+        api.register_endpoints(settings.device, settings.dtype, settings.offline)
     return demo
 
 
@@ -137,13 +137,13 @@ def launch_options(settings: Settings) -> dict[str, Any]:
         "state_session_capacity": MOST_PAGES,
         "auth_message": access.TOLD,
         "app_kwargs": {"middleware": [Middleware(Safe), Middleware(delivery.Delivery)], "lifespan": guarded},
-        "theme": theme.theme(),
-        "css": theme.css() + PAGES_CSS.read_text(encoding="utf-8"),
-        "head": theme.head(),
+        "theme": theme.build_theme(),
+        "css": theme.style_sheet() + PAGES_CSS.read_text(encoding="utf-8"),
+        "head": theme.head_scripts(),
     }
 
 
-def check(settings: Settings) -> Settings:
+def check_settings(settings: Settings) -> Settings:
     """The settings, if they can be served; a `Refusal` for an open server without a password or a port in
     use."""
     if settings.listen and not settings.auth:
@@ -180,20 +180,20 @@ def declare_roots(settings: Settings) -> None:
     """Limits what can be opened to the named folders, and to none where others may ask and none is named."""
     if settings.roots or settings.listen:
         mine = [model for model in (settings.model,) if model and os.path.exists(model)]
-        paths.declare([*settings.roots, *mine])
+        paths.declare_roots([*settings.roots, *mine])
 
 
-def serve(settings: Settings) -> None:
+def serve_page(settings: Settings) -> None:
     """Serves the page until the process is interrupted."""
-    check(settings)
+    check_settings(settings)
     declare_roots(settings)
-    atomic_write.check_folder(paths.home(), paths.ELSEWHERE)
+    atomic_write.check_folder(paths.home_folder(), paths.ELSEWHERE)
     say = partial(print, flush=True)
-    crash_recovery.order(say)
+    crash_recovery.recover_all(say)
     crash_recovery.keep_private(say)
     copies, leave = crash_recovery.page_folder()
     os.environ["GRADIO_TEMP_DIR"] = str(copies)  # uploads, and copies of all that is downloaded
-    demo = build(settings)
+    demo = build_page(settings)
     demo.launch(**launch_options(settings), prevent_thread_lock=True)
     name = f"[{settings.host.strip('[]')}]" if ":" in settings.host else settings.host
     print(f"slimllm is ready: {settings.public or f'http://{name}:{settings.port}'}", flush=True)

@@ -32,7 +32,7 @@ from slimllm.analysis.analysis_files import (
 from slimllm.core.errors import Refusal
 from slimllm.core.held_out import HeldOut
 from slimllm.core.shapes import Shape, SiteName
-from slimllm.core.typed import typed
+from slimllm.core.typed import parse_dataclass
 from slimllm.core.types import (
     Analysis,
     Calibration,
@@ -44,14 +44,14 @@ from slimllm.core.types import (
 )
 from slimllm.files import atomic_write, file_limits
 from slimllm.files.weight_headers import safetensors_tensors
-from slimllm.methods.method_table import settings
+from slimllm.methods.method_table import fill_options
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2  # since errors are told on tokens held out
+STORE_FORMAT = 2  # since errors are told on tokens held out
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError)
 MOST_LAYERS = 10_000
-PARTS = ("mean", "gram", "held", "held_weights")  # of a reader's moments
+MOMENT_PARTS = ("mean", "gram", "held", "held_weights")  # of a reader's moments
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,7 @@ class MomentStore:
 
     def under(self, key: dict[str, Any]) -> bool:
         """Whether what is there was made under `key`."""
-        return self.key == {"format": FORMAT, **key}
+        return self.key == {"format": STORE_FORMAT, **key}
 
     def kept(self, key: dict[str, Any], layers: int) -> int:
         """How many layers, from the first on, were made under `key` and can be read."""
@@ -106,12 +106,15 @@ class MomentStore:
         made = self.begun
         with contextlib.ExitStack() as stack:
             try:
-                with atomic_write.told(self.unwritten):
+                with atomic_write.translate_write_failures(self.unwritten):
                     stack.enter_context(self.claimed(made))
                     made.clear(key)
                 yield made
-                with atomic_write.told(self.unwritten), atomic_write.scratch(self.folder) as space:
-                    atomic_write.place(made.folder, self.folder, space, holds_moments, log.warning)
+                with (
+                    atomic_write.translate_write_failures(self.unwritten),
+                    atomic_write.scratch_folder(self.folder) as space,
+                ):
+                    atomic_write.place_folder(made.folder, self.folder, space, holds_moments, log.warning)
             except atomic_write.Unwritten:
                 shutil.rmtree(made.folder, ignore_errors=True)
                 raise
@@ -140,7 +143,7 @@ class MomentStore:
         """The store, which no other program clears away meanwhile."""
         with contextlib.ExitStack() as stack:
             with contextlib.suppress(OSError):  # a file system without locks
-                stack.enter_context(atomic_write.held(self.folder, shared=True))
+                stack.enter_context(atomic_write.hold_folder(self.folder, shared=True))
             yield self
 
     def clear(self, key: dict[str, Any]) -> None:
@@ -149,11 +152,11 @@ class MomentStore:
         keep = {self.file(i).name for i in range(self.kept(key, MOST_LAYERS))} | ({KEY} if same else set())
         for path in self.folder.iterdir():
             if path.is_dir():
-                atomic_write.mend(path)
+                atomic_write.mend_leftover(path)
             elif path.name not in keep:
                 path.unlink()
         if not same:
-            atomic_write.write_text(self.folder / KEY, json.dumps({"format": FORMAT, **key}, indent=1))
+            atomic_write.write_text(self.folder / KEY, json.dumps({"format": STORE_FORMAT, **key}, indent=1))
 
     def save(self, index: int, moments: LayerMoments) -> None:
         tensors = {
@@ -174,7 +177,7 @@ class MomentStore:
             attention, mlp = (
                 Moments(mean, gram, count, weight, held=HeldOut(held, each))
                 for mean, gram, held, each, count, weight in (
-                    (*(file.get_tensor(f"{site}.{name}") for name in PARTS), count, weight)
+                    (*(file.get_tensor(f"{site}.{name}") for name in MOMENT_PARTS), count, weight)
                     for site, count, weight in zip(("attention", "mlp"), tokens, weights, strict=True)
                 )
             )
@@ -200,7 +203,7 @@ def save_analysis(analysis: Analysis, folder: Path) -> Path:
     file = f"analysis-{secrets.token_hex(4)}.safetensors"
     head = {field: getattr(analysis, field) for field in SIMPLE}
     head |= {
-        "format": FORMAT,
+        "format": STORE_FORMAT,
         "tensors": file,
         "shape": dataclasses.asdict(analysis.shape),
         "calibration": dataclasses.asdict(analysis.calibration),
@@ -270,28 +273,28 @@ def open_analysis(folder: Path) -> Analysis:
         head = json.loads(file_limits.read_text(folder / HEAD, HEAD, remedy))
         if head["format"] == 1:
             words = "an analysis by an earlier version, which told errors on the text that it had learned"
-        if head.pop("format") != FORMAT:
+        if head.pop("format") != STORE_FORMAT:
             raise ValueError("another format")
-        found = typed(Head, head)
+        found = parse_dataclass(Head, head)
         tensors = folder / Path(found.tensors).name
         with file_limits.open_regular(tensors, f"'{tensors}'", remedy) as opened:
             sum(1 for _ in safetensors_tensors(opened))  # whose faults are those of the file
         with safe_open(tensors, framework="pt") as file:
             names = list(file.keys())
-            layers = tuple(open_layer(file, names, i, layer) for i, layer in enumerate(found.layers))
+            layers = tuple(open_layer_analysis(file, names, i, layer) for i, layer in enumerate(found.layers))
         check_layers(found.shape, layers)
         return Analysis(
             shape=found.shape,
             calibration=found.calibration,
             layers=layers,
             **{field: getattr(found, field) for field in SIMPLE if field != "options"},
-            options=settings(found.method, found.options),
+            options=fill_options(found.method, found.options),
         )
     except UNREADABLE as failure:
         raise Refusal(f"'{folder}' holds {words}; {remedy}") from failure
 
 
-def open_layer(file: Any, names: list[str], index: int, found: LayerHead) -> LayerAnalysis:
+def open_layer_analysis(file: Any, names: list[str], index: int, found: LayerHead) -> LayerAnalysis:
     sites: dict[Any, SiteAnalysis] = {
         name: open_site(file, names, f"{index}.{name}", energy) for name, energy in found.energy.items()
     }

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slimllm.analysis.layer_sites import channel_site, double, split
+from slimllm.analysis.layer_sites import channel_site, split_held_out, to_float64
 from slimllm.core.held_out import HeldOutReader
 from slimllm.core.shapes import Grouping, Shape, Unit
 from slimllm.core.types import LayerAnalysis, LayerMoments, Moments, Ranking, SiteAnalysis, UnitScores
 from slimllm.methods.method_table import Method
 from slimllm.methods.rankings import HeadSite
 from slimllm.methods.recovery import RECOVERIES, Dense
-from slimllm.models.families import part
+from slimllm.models.families import linear_of
 from slimllm.models.loading import Subject
 
 
@@ -33,10 +33,10 @@ def analyse_layer(
     """Both sites of one layer: ranking, and the error of the recoveries at every feasible width."""
     layer, family, shape = subject.layers[index], subject.family, subject.shape.layers[index]
     seed = seed * 1000 + index
-    weight = double(part(layer, family.attention.reader).weight)
+    weight = to_float64(linear_of(layer, family.attention.reader).weight)
     moments = found.attention.double()
     energy = Dense(weight, moments).energy * moments.weight
-    fitted, held = split(moments)
+    fitted, held = split_held_out(moments)
     reader = HeldOutReader(weight, held)
     attention: dict[Unit, SiteAnalysis] = {}
     for unit in units_of(row, subject.shape):
@@ -44,19 +44,19 @@ def analyse_layer(
         known = learned.heads if learned else None
         ranking = row.heads(HeadSite(weight, moments, grouping, seed=seed, learned=known), options)
         error = head_errors(reader, fitted, ranking, grouping, recoveries)
-        attention[unit] = SiteAnalysis(compact(ranking), error, energy)
-    down, moments = double(part(layer, family.mlp.reader).weight), found.mlp.double()
+        attention[unit] = SiteAnalysis(compact_ranking(ranking), error, energy)
+    down, moments = to_float64(linear_of(layer, family.mlp.reader).weight), found.mlp.double()
     known = learned.channels if learned else None
     site = channel_site(layer, subject, down, moments, found.mlp_input_sq, None, seed, known)
     ranking = row.channels(site, options)
     spectrum = site.principal[0].clamp_min(0).flip(0).float()
     del site  # the float64 copies of the writers go before the curves need as much
     energy = Dense(down, moments).energy * moments.weight
-    fitted, held = split(moments)
+    fitted, held = split_held_out(moments)
     del moments
     reader = HeldOutReader(down, held)
     error = {name: RECOVERIES[name].curve(reader, fitted, ranking.order).float() for name in recoveries}
-    mlp = SiteAnalysis(compact(ranking), error, energy, spectrum)
+    mlp = SiteAnalysis(compact_ranking(ranking), error, energy, spectrum)
     return LayerAnalysis(found.cosine, attention, mlp)
 
 
@@ -68,7 +68,7 @@ def units_of(row: Method, shape: Shape) -> tuple[Unit, ...]:
     return units[:1] if row.learns == "gates" else units  # gates are trained for one unit
 
 
-def compact(ranking: Ranking) -> Ranking:
+def compact_ranking(ranking: Ranking) -> Ranking:
     return dataclasses.replace(ranking, scores=ranking.scores.float())
 
 

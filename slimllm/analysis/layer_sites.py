@@ -11,12 +11,12 @@ from slimllm.models.families import writer_blocks
 from slimllm.models.loading import Subject
 
 
-def double(weight: Tensor) -> Tensor:
+def to_float64(weight: Tensor) -> Tensor:
     """The weight in float64 beside the moments, where the arithmetic is done."""
     return weight.detach().cpu().double()
 
 
-def split(moments: Moments) -> tuple[Moments, HeldOut]:
+def split_held_out(moments: Moments) -> tuple[Moments, HeldOut]:
     """What repairs are fitted to whose errors are told, and the tokens that these are told on."""
     assert moments.held is not None
     return moments.fitted, moments.held
@@ -32,5 +32,5 @@ def channel_site(
     seed: int,
     learned: Tensor | None = None,
 ) -> ChannelSite:
-    writers = [double(block) for block in writer_blocks(layer, subject.family.mlp)]
+    writers = [to_float64(block) for block in writer_blocks(layer, subject.family.mlp)]
     return ChannelSite(down, moments, writers, input_sq.double(), pinned, seed, learned)

@@ -13,17 +13,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from slimllm.analysis.layer_sites import double
+from slimllm.analysis.layer_sites import to_float64
 from slimllm.calibration import moments as streaming
 from slimllm.core.shapes import Grouping, SiteName
 from slimllm.core.types import LayerAnalysis, LayerMoments, Moments
 from slimllm.methods.recovery import RECOVERIES, Dense
-from slimllm.models.families import part
+from slimllm.models.families import linear_of
 from slimllm.models.loading import Subject
-from slimllm.models.shared_copy import drop_layers, skeleton
+from slimllm.models.shared_copy import drop_layers, share_model
 
 WINDOWS, WINDOW = 8, 128  # what every probe reads
-SHARE = 0.7  # of the channels that stay while a layer's MLP is probed
+KEPT_SHARE = 0.7  # of the channels that stay while a layer's MLP is probed
 RECOVERY = "least-squares"
 LEAST = 1e-12  # damage below this is rounding
 
@@ -36,7 +36,7 @@ class Head:
     """
 
     def __init__(self, subject: Subject) -> None:
-        self.model = skeleton(subject.model)
+        self.model = share_model(subject.model)
         drop_layers(self.model, subject.family, range(len(subject.layers) - 1))
         self.hidden = torch.empty(0)
         last: nn.Module = self.model.get_submodule(subject.family.layers)[0]
@@ -72,29 +72,29 @@ class Probe:
         width = shape.widest(unit) * max(1, shape.steps(unit) - 1) // shape.steps(unit)
         kept = site.ranking.kept(width, shape.widest(unit))
         inputs = grouping.inputs_of(kept, shape.values)
-        channels = max(1, int(shape.channels * SHARE))
+        channels = max(1, int(shape.channels * KEPT_SHARE))
         readers = subject.family.attention.reader, subject.family.mlp.reader
         sensitivity: dict[SiteName, float] = {
             "attention": self.damage(index, readers[0], found.attention, inputs),
             "mlp": self.damage(index, readers[1], found.mlp, layer.mlp.ranking.kept(channels)),
         }
-        streaming.advance(subject.layers[index], self.stream, index)
+        streaming.advance_stream(subject.layers[index], self.stream, index)
         return sensitivity
 
     def damage(self, index: int, reader: str, moments: Moments, kept: Tensor) -> float:
         """The KL per unit of damage, if one reader keeps these inputs only, refitted. Both are taken on the
         text that the refit has seen: what a unit of damage does is the same on any text."""
         layer = self.subject.layers[index]
-        weight, moments = double(part(layer, reader).weight), moments.double()
+        weight, moments = to_float64(linear_of(layer, reader).weight), moments.double()
         repair = RECOVERIES[RECOVERY].repair(weight, moments, kept)
         size = Dense(weight, moments).squared_error(kept, repair) * moments.weight
         if size < LEAST:
             return 0.0
-        with replaced(part(layer, reader), repair.weight, repair.bias, kept):
-            hidden = [output for _, output in streaming.passes(layer, self.stream, index)]
+        with replaced_reader(linear_of(layer, reader), repair.weight, repair.bias, kept):
+            hidden = [output for _, output in streaming.layer_passes(layer, self.stream, index)]
         damaged = streaming.Stream(hidden, self.stream.arguments)
         for later in range(index + 1, len(self.subject.layers)):
-            streaming.advance(self.subject.layers[later], damaged, later)
+            streaming.advance_stream(self.subject.layers[later], damaged, later)
         return self.distance(damaged) / size
 
     def distance(self, damaged: streaming.Stream) -> float:
@@ -108,19 +108,19 @@ class Probe:
 
 
 @torch.inference_mode()
-def probe(subject: Subject, tokens: Tensor) -> Probe:
+def start_probe(subject: Subject, tokens: Tensor) -> Probe:
     """The probe before layer 0, on the first windows of the last of these samples (S, T)."""
     windows = tokens[-WINDOWS:, :WINDOW]
-    end = streaming.embed(subject, windows)
+    end = streaming.embed_tokens(subject, windows)
     for index, layer in enumerate(subject.layers):
-        streaming.advance(layer, end, index)
+        streaming.advance_stream(layer, end, index)
     head = Head(subject)
     answers = [head.answers(hidden) for hidden in end.hidden]
-    return Probe(subject, streaming.embed(subject, windows), head, answers)
+    return Probe(subject, streaming.embed_tokens(subject, windows), head, answers)
 
 
 @contextlib.contextmanager
-def replaced(reader: nn.Module, weight: Tensor, bias: Tensor | None, kept: Tensor) -> Iterator[None]:
+def replaced_reader(reader: nn.Module, weight: Tensor, bias: Tensor | None, kept: Tensor) -> Iterator[None]:
     """While open, a reader answers as if it kept these inputs only, with this weight and bias added."""
     like: Tensor = reader.weight  # type: ignore[assignment]
     new, shift = weight.to(like), None if bias is None else bias.to(like)

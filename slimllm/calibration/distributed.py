@@ -15,16 +15,16 @@ from slimllm.core.held_out import HeldOut
 from slimllm.core.types import LayerMoments, Moments
 
 
-def launched() -> bool:
+def is_distributed() -> bool:
     """Whether torchrun started this process as one of several."""
     return distributed.is_torchelastic_launched() and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 @contextlib.contextmanager
-def joined() -> Iterator[None]:
+def join_processes() -> Iterator[None]:
     """While open, the processes that torchrun started can talk to each other; nothing happens in a single
     one."""
-    if not launched():
+    if not is_distributed():
         yield
         return
     if torch.cuda.is_available():
@@ -36,83 +36,83 @@ def joined() -> Iterator[None]:
         distributed.destroy_process_group()
 
 
-def together() -> bool:
+def is_joined() -> bool:
     return distributed.is_available() and distributed.is_initialized()
 
 
-def rank() -> int:
+def process_rank() -> int:
     """The number of this process; the first one, and a single one, is 0."""
-    return distributed.get_rank() if together() else 0
+    return distributed.get_rank() if is_joined() else 0
 
 
-def share(tokens: Tensor) -> Tensor:
+def own_samples(tokens: Tensor) -> Tensor:
     """This process's samples of (S, T); a `Refusal` where there are fewer samples than processes."""
-    if not together():
+    if not is_joined():
         return tokens
     size = distributed.get_world_size()
     if len(tokens) < size:
         raise Refusal(f"{len(tokens)} samples cannot be shared by {size} processes; use more --samples.")
-    return tokens[rank() :: size]
+    return tokens[process_rank() :: size]
 
 
 def first_says(value: bool) -> bool:
     """What the first process said; every process must ask."""
-    if not together():
+    if not is_joined():
         return value
-    said = torch.tensor([int(value)], device=place())
+    said = torch.tensor([int(value)], device=exchange_device())
     distributed.broadcast(said, 0)
     return bool(said.item())
 
 
-def total(found: LayerMoments) -> LayerMoments:
+def sum_layer_moments(found: LayerMoments) -> LayerMoments:
     """The moments of all processes' samples together, in every process."""
-    if not together():
+    if not is_joined():
         return found
     return LayerMoments(
-        whole(found.attention),
-        whole(found.mlp),
-        mean(found.mlp_input_sq, found.mlp.tokens * found.mlp.weight),
-        float(mean(torch.tensor([found.cosine], dtype=torch.float64), found.mlp.tokens)),
+        sum_moments(found.attention),
+        sum_moments(found.mlp),
+        mean_over_processes(found.mlp_input_sq, found.mlp.tokens * found.mlp.weight),
+        float(mean_over_processes(torch.tensor([found.cosine], dtype=torch.float64), found.mlp.tokens)),
     )
 
 
-def whole(found: Moments) -> Moments:
+def sum_moments(found: Moments) -> Moments:
     mass = found.tokens * found.weight
-    tokens, masses = summed(torch.tensor([found.tokens, mass], dtype=torch.float64)).tolist()
+    tokens, masses = sum_over_processes(torch.tensor([found.tokens, mass], dtype=torch.float64)).tolist()
     return Moments(
-        mean(found.mean, mass),
-        mean(found.gram, mass),
+        mean_over_processes(found.mean, mass),
+        mean_over_processes(found.gram, mass),
         int(tokens),
         masses / tokens,
         held=None
         if found.held is None
-        else HeldOut(gathered(found.held.inputs), gathered(found.held.weights)),
+        else HeldOut(gather_rows(found.held.inputs), gather_rows(found.held.weights)),
     )
 
 
-def gathered(own: Tensor) -> Tensor:
+def gather_rows(own: Tensor) -> Tensor:
     """The rows (n, …) of all processes, one after the other."""
     counts = torch.zeros(distributed.get_world_size(), dtype=torch.int64)
-    counts[rank()] = len(own)
-    counts = summed(counts)
-    start = int(counts[: rank()].sum())
+    counts[process_rank()] = len(own)
+    counts = sum_over_processes(counts)
+    start = int(counts[: process_rank()].sum())
     rows = own.new_zeros(int(counts.sum()), *own.shape[1:])
     rows[start : start + len(own)] = own
-    return summed(rows)
+    return sum_over_processes(rows)
 
 
-def mean(own: Tensor, mass: float) -> Tensor:
+def mean_over_processes(own: Tensor, mass: float) -> Tensor:
     """The mean of all processes' means, each counted by the mass it is the mean of."""
-    masses = float(summed(torch.tensor([mass], dtype=torch.float64)))
-    return summed(own * (mass / masses))
+    masses = float(sum_over_processes(torch.tensor([mass], dtype=torch.float64)))
+    return sum_over_processes(own * (mass / masses))
 
 
-def summed(own: Tensor) -> Tensor:
-    held = own.to(place(), copy=True)
+def sum_over_processes(own: Tensor) -> Tensor:
+    held = own.to(exchange_device(), copy=True)
     distributed.all_reduce(held)
     return held.to(own.device)
 
 
-def place() -> torch.device:
+def exchange_device() -> torch.device:
     """Where the processes exchange tensors."""
     return torch.device("cuda" if distributed.get_backend() == "nccl" else "cpu")

@@ -23,7 +23,7 @@ from slimllm.core.errors import Refusal
 from slimllm.files.row_limits import bounded_lines, each_once, open_parquet, rows_at_once
 
 COLUMNS = ("text", "content", "sentence")  # the first of these that a file has is read
-PIECE = 1 << 16  # letters that are read at once
+READ_LETTERS = 1 << 16  # letters that are read at once
 
 
 class LongDocument(Protocol):
@@ -43,7 +43,7 @@ class TextFile(Sequence[str]):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with readable(path):
+        with refuse_unreadable(path):
             self.size = path.stat().st_size
 
     def __len__(self) -> int:
@@ -60,12 +60,12 @@ class TextFile(Sequence[str]):
         yield self[0]
 
     def pieces(self) -> Iterator[str]:
-        with readable(self.path), self.path.open(encoding="utf-8-sig") as file:
-            while piece := file.read(PIECE):
+        with refuse_unreadable(self.path), self.path.open(encoding="utf-8-sig") as file:
+            while piece := file.read(READ_LETTERS):
                 yield piece
 
     def read(self, place: int, count: int) -> str:
-        with readable(self.path), self.path.open("rb") as file:
+        with refuse_unreadable(self.path), self.path.open("rb") as file:
             file.seek(place)
             while file.peek(1)[:1] and file.peek(1)[0] & 0xC0 == 0x80:  # inside a letter
                 file.read(1)
@@ -80,7 +80,7 @@ class Held:
         self.words, self.size = words, len(words)
 
     def pieces(self) -> Iterator[str]:
-        return (self.words[start : start + PIECE] for start in range(0, self.size, PIECE))
+        return (self.words[start : start + READ_LETTERS] for start in range(0, self.size, READ_LETTERS))
 
     def read(self, place: int, count: int) -> str:
         return self.words[place : place + count]
@@ -125,19 +125,19 @@ class JsonLines(Rows):
 
     @cached_property
     def column(self) -> str:
-        with readable(self.path), self.path.open("rb") as file:
+        with refuse_unreadable(self.path), self.path.open("rb") as file:
             row: Any = next((row_of(line) for _, line in lines_of(file) if line.strip()), None)
         return column_of(row if isinstance(row, dict) else (), self.path)
 
     def documents(self) -> Iterator[tuple[int, str]]:
-        with readable(self.path), self.path.open("rb") as file:
+        with refuse_unreadable(self.path), self.path.open("rb") as file:
             for place, line in lines_of(file):
                 if line.strip() and (document := self.document(line)) is not None:
                     yield place, document
 
     def pick(self, numbers: Sequence[int]) -> list[str]:
         found = {}
-        with readable(self.path), self.path.open("rb") as file:
+        with refuse_unreadable(self.path), self.path.open("rb") as file:
             for place in sorted({self.places[number] for number in numbers}):
                 file.seek(place)
                 found[place] = self.document(next(lines_of(file))[1]) or ""
@@ -158,12 +158,12 @@ class Parquet(Rows):
 
     @cached_property
     def column(self) -> str:
-        with readable(self.path), pyarrow.parquet.ParquetFile(self.path) as file:
+        with refuse_unreadable(self.path), pyarrow.parquet.ParquetFile(self.path) as file:
             return column_of(file.schema_arrow.names, self.path)
 
     def documents(self) -> Iterator[tuple[int, str]]:
         place = 0
-        with readable(self.path), open_parquet(self.path, self.column) as file:
+        with refuse_unreadable(self.path), open_parquet(self.path, self.column) as file:
             if not file.metadata.num_rows:
                 return
             for batch in file.iter_batches(rows_at_once(file, self.column), columns=[self.column]):
@@ -174,7 +174,7 @@ class Parquet(Rows):
 
     def pick(self, numbers: Sequence[int]) -> list[str]:
         wanted, found, first = {self.places[number] for number in numbers}, {}, 0
-        with readable(self.path), open_parquet(self.path, self.column) as file:
+        with refuse_unreadable(self.path), open_parquet(self.path, self.column) as file:
             for group in range(file.num_row_groups):
                 places = range(first, first := first + file.metadata.row_group(group).num_rows)
                 if mine := [place for place in wanted if place in places]:
@@ -226,7 +226,7 @@ def in_order(documents: Sequence[str], order: Sequence[int], at_once: int) -> It
 
 
 @contextlib.contextmanager
-def readable(path: Path) -> Iterator[None]:
+def refuse_unreadable(path: Path) -> Iterator[None]:
     """Turns what cannot be read into one sentence."""
     try:
         yield
@@ -271,10 +271,10 @@ def document_of(value: Any, column: str, path: Path) -> str | None:
     if value is not None and not isinstance(value, str):
         kind = type(value).__name__
         raise Refusal(f"'{column}' of a row of '{path}' is no text but {kind}; write each text as a string.")
-    return legible(value) if value and not value.isspace() else None
+    return replace_surrogates(value) if value and not value.isspace() else None
 
 
-def legible(words: str) -> str:
+def replace_surrogates(words: str) -> str:
     """The words with a sign of replacement for every half of a letter, which JSON can hold and no tokenizer
     reads."""
     return words.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

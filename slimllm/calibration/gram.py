@@ -44,7 +44,7 @@ class Gram:
             self.upper = wide.new_zeros(columns, columns)
         exact = x.dtype == torch.bfloat16 and weights is None and x.device.type == "cpu"
         with bfloat16_products() if exact and has_bfloat16_cpu() else contextlib.nullcontext():
-            for start, end in bands(columns):
+            for start, end in split_bands(columns):
                 self.upper[start:end, start:].addmm_(scaled[:, start:end].T, wide[:, start:])
 
     @property
@@ -54,7 +54,7 @@ class Gram:
         return self.upper.triu().add_(self.upper.triu(1).T)
 
 
-def bands(columns: int) -> list[tuple[int, int]]:
+def split_bands(columns: int) -> list[tuple[int, int]]:
     """(start, end) of a few bands of equal height."""
     height = max(LEAST, -(-columns // BANDS))
     return [(start, min(start + height, columns)) for start in range(0, columns, height)]

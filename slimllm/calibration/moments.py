@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from slimllm.calibration.gram import Gram
-from slimllm.core.held_out import HeldOut, joined
+from slimllm.core.held_out import HeldOut, join_held_out
 from slimllm.core.types import Drift, LayerMoments, Moments
-from slimllm.models.families import part
-from slimllm.models.layer_offload import opened
+from slimllm.models.families import linear_of
+from slimllm.models.layer_offload import open_layer
 from slimllm.models.loading import Subject
 from slimllm.models.modeling_slim import Selected
 
@@ -114,7 +114,7 @@ class Accumulator:
             mean, cross = (torch.stack(parts).sum(0) / self.mass for parts in zip(*self.lacking, strict=True))
             drift = Drift(mean.cpu(), cross.cpu())
         gram = self.gram.whole.div_(self.mass).cpu()
-        held = joined(self.kept) if self.kept else None
+        held = join_held_out(self.kept) if self.kept else None
         return Moments(self.mean, gram, self.tokens, self.mass / max(1, self.tokens), drift, held)
 
 
@@ -148,7 +148,7 @@ def residual_weights(output: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def embed(subject: Subject, tokens: Tensor, held: Tensor | None = None) -> Stream:
+def embed_tokens(subject: Subject, tokens: Tensor, held: Tensor | None = None) -> Stream:
     """The stream that enters layer 0, for tokens (S, T), some of which are `held` out: bool (S, T).
 
     One dry forward of a single sample records every layer's own keyword arguments: masks and rotary
@@ -184,14 +184,14 @@ def embed(subject: Subject, tokens: Tensor, held: Tensor | None = None) -> Strea
     return Stream(hidden, arguments, None if held is None else held.flatten().to(subject.device))
 
 
-def run(layer: nn.Module, hidden: Tensor, arguments: dict[str, Any]) -> Tensor:
+def run_layer(layer: nn.Module, hidden: Tensor, arguments: dict[str, Any]) -> Tensor:
     """The layer's output (b, T, o) for one batch."""
     output = layer(hidden, **arguments)
     return output[0] if isinstance(output, tuple) else output
 
 
 @torch.inference_mode()
-def passes(
+def layer_passes(
     layer: nn.Module, stream: Stream, index: int, accumulators: Mapping[str, Accumulator] | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """(input, output) of the layer for every batch of the stream, which stays as it is; meanwhile the input
@@ -202,15 +202,17 @@ def passes(
         return lambda linear, inputs: accumulator.see(read_by(linear, inputs[0]))
 
     handles = [
-        part(layer, name).register_forward_pre_hook(watcher(accumulator))
+        linear_of(layer, name).register_forward_pre_hook(watcher(accumulator))
         for name, accumulator in watched.items()
     ]
     goals = [a.goal for a in watched.values() if a.goal and a.goal.behind]
-    handles += [layer.get_submodule(goal.behind).register_forward_pre_hook(catcher(goal)) for goal in goals]
+    handles += [
+        layer.get_submodule(goal.behind).register_forward_pre_hook(input_catcher(goal)) for goal in goals
+    ]
     try:
-        with opened(layer):
+        with open_layer(layer):
             for hidden in stream.hidden:
-                output = run(layer, hidden, stream.arguments[index])
+                output = run_layer(layer, hidden, stream.arguments[index])
                 for accumulator in watched.values():
                     accumulator.settle(output)
                 yield hidden, output
@@ -224,7 +226,7 @@ def read_by(linear: nn.Module, given: Tensor) -> Tensor:
     return given[..., linear.places] if isinstance(linear, Selected) else given
 
 
-def catcher(goal: Goal) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+def input_catcher(goal: Goal) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
     """Keeps what the module reads."""
 
     def catch(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -234,15 +236,15 @@ def catcher(goal: Goal) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
 
 
 @torch.inference_mode()
-def lead(layer: nn.Module, stream: Stream, index: int, between: str) -> tuple[Goal, Goal]:
+def lead_streams(layer: nn.Module, stream: Stream, index: int, between: str) -> tuple[Goal, Goal]:
     """The residual streams behind the attention and behind the MLP of a dense layer; the stream moves on.
 
     `between` names the module that reads the stream between the two.
     """
     middle = Goal([], between)
-    handle = layer.get_submodule(between).register_forward_pre_hook(catcher(middle))
+    handle = layer.get_submodule(between).register_forward_pre_hook(input_catcher(middle))
     try:
-        for i, (_, output) in enumerate(passes(layer, stream, index)):
+        for i, (_, output) in enumerate(layer_passes(layer, stream, index)):
             assert middle.reached is not None
             middle.residuals.append(middle.reached)
             stream.hidden[i] = output
@@ -251,22 +253,22 @@ def lead(layer: nn.Module, stream: Stream, index: int, between: str) -> tuple[Go
     return middle, Goal(list(stream.hidden))
 
 
-def watch(
+def watch_linears(
     layer: nn.Module, stream: Stream, index: int, accumulators: dict[str, Accumulator]
 ) -> dict[str, Accumulator]:
     """The accumulators of the named linears, filled while the layer runs once over the stream, which stays
     as it is."""
-    for _ in passes(layer, stream, index, accumulators):
+    for _ in layer_passes(layer, stream, index, accumulators):
         pass
     return accumulators
 
 
-def advance(
+def advance_stream(
     layer: nn.Module, stream: Stream, index: int, accumulators: Mapping[str, Accumulator] | None = None
 ) -> float:
     """Runs the layer for good: the stream becomes its output. Returns the mean cosine of input and output."""
     total = 0.0
-    for i, (before, after) in enumerate(passes(layer, stream, index, accumulators)):
+    for i, (before, after) in enumerate(layer_passes(layer, stream, index, accumulators)):
         total += torch.cosine_similarity(before.float(), after.float(), dim=-1).sum().item()
         stream.hidden[i] = after
     return total / stream.tokens
@@ -285,20 +287,20 @@ def advance_measured(
 
         return add
 
-    handles = [part(layer, name).register_forward_hook(watcher(name)) for name in readers]
+    handles = [linear_of(layer, name).register_forward_hook(watcher(name)) for name in readers]
     try:
-        advance(layer, stream, index)
+        advance_stream(layer, stream, index)
     finally:
         for handle in handles:
             handle.remove()
     return {name: energy / stream.tokens for name, energy in energies.items()}
 
 
-def collect(subject: Subject, stream: Stream, index: int, weighted: bool = False) -> LayerMoments:
+def collect_moments(subject: Subject, stream: Stream, index: int, weighted: bool = False) -> LayerMoments:
     """The moments of one dense layer, from one pass; the stream moves on to its output."""
     layer, family = subject.layers[index], subject.family
     attention, mlp = (Accumulator(weighted=weighted, held=stream.held) for _ in range(2))
     inputs = Accumulator(second=False, weighted=weighted)
     found = {family.attention.reader: attention, family.mlp.reader: mlp}
-    cosine = advance(layer, stream, index, {**found, next(iter(family.mlp.writers)): inputs})
+    cosine = advance_stream(layer, stream, index, {**found, next(iter(family.mlp.writers)): inputs})
     return LayerMoments(attention.moments, mlp.moments, inputs.mean, cosine)

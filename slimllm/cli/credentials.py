@@ -8,11 +8,11 @@ from pathlib import Path
 from slimllm.core.errors import Refusal
 
 VARIABLE = "SLIMLLM_AUTH"
-LONGEST = 1_000  # bytes of a file of credentials
+LONGEST_LINE = 1_000  # bytes of a file of credentials
 OTHERS = 0o077  # what the mode of such a file grants to other accounts
 
 
-def credentials(
+def find_credentials(
     given: str | None, file: Path | None, environment: MutableMapping[str, str]
 ) -> tuple[tuple[str, str] | None, str]:
     """((user, password) or None where none was given, a warning or ''). The variable is taken out of the
@@ -25,20 +25,20 @@ def credentials(
         return None, ""
     if len(named) > 1:
         raise Refusal(f"The password is given twice, by {' and '.join(named)}; keep one of them.")
-    words, warning = read(file) if file else (given or variable, "")
+    words, warning = read_credentials(file) if file else (given or variable, "")
     user, _, password = words.partition(":")
     if not (user and password):
         raise Refusal(f"{named[0]} must hold USER:PASSWORD, both parts non-empty.")
     return (user, password), warning
 
 
-def read(file: Path) -> tuple[str, str]:
+def read_credentials(file: Path) -> tuple[str, str]:
     """(what stands in the first line of a file, a warning where other accounts may read it)."""
     try:
         if not file.is_file():
             raise FileNotFoundError(2, "No such file")
         with file.open("rb") as opened:
-            words = opened.read(LONGEST + 1).decode("utf-8")
+            words = opened.read(LONGEST_LINE + 1).decode("utf-8")
         mode = file.stat().st_mode
     except (OSError, ValueError) as failure:
         reason = getattr(failure, "strerror", None) or "it is no text"
@@ -46,7 +46,7 @@ def read(file: Path) -> tuple[str, str]:
             f"'{file}' cannot be read ({reason}); write USER:PASSWORD into a file of your own."
         ) from None
     lines = words.strip().splitlines()
-    if len(words) > LONGEST or len(lines) != 1:
+    if len(words) > LONGEST_LINE or len(lines) != 1:
         raise Refusal(f"'{file}' must hold one line, USER:PASSWORD.")
     warning = f"Other accounts of this machine can read '{file}'; take that from them: chmod 600 {file}"
     return lines[0].strip(), warning if mode & OTHERS else ""

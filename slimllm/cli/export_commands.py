@@ -11,7 +11,15 @@ from typing import Any
 from slimllm import pipeline
 from slimllm.calibration import texts
 from slimllm.cli import feasibility
-from slimllm.cli.commands import Arguments, Report, calibration, load, make_plan, measure, run_analysis
+from slimllm.cli.commands import (
+    Arguments,
+    Report,
+    calibration_of,
+    load_subject,
+    make_plan,
+    measure_perplexity,
+    run_analysis,
+)
 from slimllm.cli.option_checks import check_against
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Plan, Progress
@@ -25,7 +33,7 @@ from slimllm.export import (
     write_targets,
 )
 from slimllm.models.loading import Pruned
-from slimllm.planning import plan_json, plan_making
+from slimllm.planning import plan_json, plan_making, rules
 from slimllm.pruning import finetuning
 
 
@@ -33,16 +41,16 @@ def check_targets(given: Arguments) -> None:
     """Refuses a folder or a repository that nothing can be written to, before hours of work."""
     write_targets.check_target(given.out, given.model)
     if given.push:
-        hub_upload.check(given.push, offline=given.offline)
+        hub_upload.check_repository(given.push, offline=given.offline)
 
 
-def export(
+def export_and_push(
     pruned: Pruned, given: Arguments, report: Report, recipe: str, notes: Sequence[str] = ()
 ) -> dict[str, Any]:
     """What was written, and where it was pushed to."""
     folder = still_free(given, report)
-    job = checkpoint.export(pruned, folder, wanted=given.export, recipe=recipe, card_notes=notes)
-    done = pipeline.finish(job, report.progress)
+    job = checkpoint.export_checkpoint(pruned, folder, wanted=given.export, recipe=recipe, card_notes=notes)
+    done = pipeline.finish_job(job, report.progress)
     report.say(done.words)
     answer = {
         "tier": done.tier,
@@ -53,7 +61,7 @@ def export(
         "out": str(folder),
     }
     if given.push:
-        answer["pushed"] = hub_upload.push(folder, given.push, report.say)
+        answer["pushed"] = hub_upload.push_export(folder, given.push, report.say)
     return answer
 
 
@@ -83,35 +91,35 @@ def given_plan(given: Arguments, report: Report) -> Plan | None:
     return plan
 
 
-def prune(given: Arguments, report: Report) -> dict[str, Any]:
+def run_prune(given: Arguments, report: Report) -> dict[str, Any]:
     check_targets(given)
     ready = given_plan(given, report)
-    text = texts.text(ready.calibration.text if ready else given.text, offline=given.offline)
-    subject = load(given.model, given, report)
+    text = texts.find_text(ready.calibration.text if ready else given.text, offline=given.offline)
+    subject = load_subject(given.model, given, report)
     analysis = None
     if ready is None:
         if given.ratio == 0:
             report.say("A ratio of 0 removes nothing; the dense model is exported.")
-        allocation, recovery = plan_making.combination(given.method, given.allocation, given.recovery)
-        feasibility.check(subject, given, allocation, recovery)
+        allocation, recovery = rules.check_combination(given.method, given.allocation, given.recovery)
+        feasibility.check_feasibility(subject, given, allocation, recovery)
         analysis = run_analysis(subject, given, report, recoveries=[recovery])
         ready = make_plan(analysis, given, same_width=given.same_width or given.export in ("native", "twin"))
-        if given.export == "gguf" and not dry_run.storable(subject, ready, "gguf"):
+        if given.export == "gguf" and not dry_run.is_storable(subject, ready, "gguf"):
             alike = make_plan(analysis, given, same_width=True)
-            if dry_run.storable(subject, alike, "gguf"):
+            if dry_run.is_storable(subject, alike, "gguf"):
                 report.say("llama.cpp reads this model only if all layers are equally wide, so they will be.")
                 ready = alike
     plan_making.check_plan(ready, subject.shape)
-    if doubt := plan_making.doubt(
+    if doubt := rules.text_doubt(
         subject.shape, ready.recovery, ready.calibration.samples * ready.calibration.length
     ):
         report.say(doubt)
-    dry_run.check(subject, ready, given.export)
+    dry_run.check_storable(subject, ready, given.export)
     if given.export == "gguf" and (coarse := gguf_writer.coarse_words([c for c in ready.channels if c])):
         report.say(coarse)
-    pruned = pipeline.finish(pipeline.prune(subject, ready, text, analysis), report.progress)
+    pruned = pipeline.finish_job(pipeline.prune_model(subject, ready, text, analysis), report.progress)
     recipe = f"python -m slimllm prune --model {given.model} --plan plan.json --out DIR"
-    exported = export(pruned, given, report, recipe)
+    exported = export_and_push(pruned, given, report, recipe)
     before, after = subject.shape, pruned.subject.shape
     return {
         "parameters_before": before.parameters,
@@ -134,36 +142,36 @@ def prune(given: Arguments, report: Report) -> dict[str, Any]:
     }
 
 
-def tune(given: Arguments, report: Report) -> dict[str, Any]:
+def run_tune(given: Arguments, report: Report) -> dict[str, Any]:
     check_targets(given)
     names = [field.name for field in dataclasses.fields(finetuning.Tuning)]
     wanted = finetuning.Tuning(**{name: getattr(given, name) for name in names})
-    finetuning.check(wanted)
-    text = texts.text(given.text, offline=given.offline)
-    other = texts.text(given.measure_on or given.text, offline=given.offline)
-    subject = load(given.model, given, report)
+    finetuning.check_finetuning(wanted)
+    text = texts.find_text(given.text, offline=given.offline)
+    other = texts.find_text(given.measure_on or given.text, offline=given.offline)
+    subject = load_subject(given.model, given, report)
     pruned, most = export_reading.as_pruned(subject), subject.shape.max_length
-    formats.choose(pruned, given.export)  # training changes no shape
-    tokens = texts.calibration_tokens(text, subject.tokenizer, calibration(given), max_length=most)
+    formats.choose_format(pruned, given.export)  # training changes no shape
+    tokens = texts.calibration_tokens(text, subject.tokenizer, calibration_of(given), max_length=most)
     seen = other.name == text.name and not text.parts_differ
     if seen:
         report.say(f"'{text.name}' is one part, so perplexity is measured on what is learned.")
-    before = measure(pruned.subject, other, given, report)
+    before = measure_perplexity(pruned.subject, other, given, report)
     done: list[Progress] = []
 
     def follow(step: Progress) -> None:
         done.append(step)
         report.progress(step)
 
-    tuned = pipeline.finish(finetuning.tune(pruned, tokens, wanted), follow)
-    after = measure(tuned.subject, other, given, report)
+    tuned = pipeline.finish_job(finetuning.finetune_model(pruned, tokens, wanted), follow)
+    after = measure_perplexity(tuned.subject, other, given, report)
     change = f"{before.perplexity:.2f} before, {after.perplexity:.2f} after tuning"
     cut = f"windows of {after.window} tokens" + (
         f" begun with `{after.begins_with}`" * bool(after.begins_with)
     )
-    notes = [finetuning.words(wanted), f"Perplexity on `{other.name}` in {cut}: {change}."]
-    recipe = finetuning.command(wanted, given.model)
-    exported = export(tuned, given, report, recipe, notes)
+    notes = [finetuning.finetuning_words(wanted), f"Perplexity on `{other.name}` in {cut}: {change}."]
+    recipe = finetuning.finetuning_command(wanted, given.model)
+    exported = export_and_push(tuned, given, report, recipe, notes)
     return {
         "perplexity_before": before.perplexity,
         "perplexity_after": after.perplexity,
@@ -182,9 +190,9 @@ def tune(given: Arguments, report: Report) -> dict[str, Any]:
     }
 
 
-def push(given: Arguments, report: Report) -> dict[str, Any]:
-    hub_upload.check(given.repository, offline=given.offline)
+def run_push(given: Arguments, report: Report) -> dict[str, Any]:
+    hub_upload.check_repository(given.repository, offline=given.offline)
     return {
-        "pushed": hub_upload.push(given.folder, given.repository, report.say),
+        "pushed": hub_upload.push_export(given.folder, given.repository, report.say),
         "folder": str(given.folder),
     }

@@ -10,15 +10,15 @@ from slimllm.core.errors import Refusal
 from slimllm.core.shapes import Unit
 from slimllm.core.types import Analysis, Calibration, Plan
 from slimllm.export import dry_run
-from slimllm.methods.method_table import method, settings
+from slimllm.methods.method_table import fill_options, find_method
 from slimllm.models.loading import Subject
-from slimllm.planning import plan_making
-from slimllm.planning.budget import unreachable
+from slimllm.planning import plan_making, rules
+from slimllm.planning.budget import unreachable_budget
 
 FREE = ("whole-layers", "cosine-unclipped")  # allocations that may miss the size that was asked for
 
 
-def check(subject: Subject, given: argparse.Namespace, allocation: str, recovery: str) -> None:
+def check_feasibility(subject: Subject, given: argparse.Namespace, allocation: str, recovery: str) -> None:
     """Refuses a unit, a length, a size and an export that no analysis of this model could lead to."""
     shape = subject.shape
     if given.length > shape.max_length:
@@ -26,17 +26,17 @@ def check(subject: Subject, given: argparse.Namespace, allocation: str, recovery
             f"A length of {given.length} tokens is more than this model's {shape.max_length}; use a smaller "
             "--length."
         )
-    units = units_of(method(given.method), shape)
+    units = units_of(find_method(given.method), shape)
     empty = Analysis(
         subject.source,
         shape,
         Calibration(given.text, given.samples, given.length, given.seed),
         given.method,
-        settings(given.method, method_options(given)),
+        fill_options(given.method, method_options(given)),
         (),
         0,
     )
-    unit = plan_making.resolve_unit(empty, given.unit, units)
+    unit = rules.resolve_unit(empty, given.unit, units)
     problem = plan_making.problem_of(empty, unit, recovery, given.align, (), ())
     budget = shape.decoder - given.ratio * (shape.parameters if given.count == "all" else shape.decoder)
     alike = given.same_width or given.export in ("native", "twin")
@@ -45,12 +45,12 @@ def check(subject: Subject, given: argparse.Namespace, allocation: str, recovery
     elif allocation not in FREE:
         floor = problem.total([min(b.heads) for b in problem.bounds], [b.low for b in problem.bounds])
         if floor > budget:
-            raise Refusal(unreachable(problem, budget))
+            raise Refusal(unreachable_budget(problem, budget))
     if given.export != "auto" and given.ratio and allocation not in FREE:
-        dry_run.check(subject, halved(empty, unit, recovery), given.export)
+        dry_run.check_storable(subject, halve_channels(empty, unit, recovery), given.export)
 
 
-def halved(analysis: Analysis, unit: Unit, recovery: str) -> Plan:
+def halve_channels(analysis: Analysis, unit: Unit, recovery: str) -> Plan:
     """A plan under which every layer loses half of its channels: whatever is pruned is not stored more
     easily."""
     shape = analysis.shape

@@ -17,14 +17,14 @@ from typing import Any
 from slimllm.calibration import distributed
 from slimllm.cli import commands, export_commands, option_checks
 from slimllm.cli.credentials import VARIABLE
-from slimllm.cli.terminal import Report, show, show_card
-from slimllm.core.answers import plain
+from slimllm.cli.terminal import Report, print_answer, show_card
+from slimllm.core.answers import to_plain_json
 from slimllm.core.errors import Refusal, without_tokens
 from slimllm.core.failures import is_failure, sentence_of
 from slimllm.core.types import check_seed
 from slimllm.export.formats import FORMS
 from slimllm.files import atomic_write
-from slimllm.files.paths import home, path_of
+from slimllm.files.paths import home_folder, path_of
 from slimllm.methods.method_table import METHODS
 from slimllm.methods.recovery import RECOVERIES
 from slimllm.planning.allocation import ALLOCATIONS
@@ -48,7 +48,7 @@ class Parser(argparse.ArgumentParser):
         raise Refusal(f"{message[0].upper()}{message[1:].rstrip('.')}; see '{self.prog} --help'.")
 
 
-def path(words: str) -> Path:
+def parse_path(words: str) -> Path:
     """A path on the command line."""
     try:
         return path_of(words)
@@ -56,12 +56,14 @@ def path(words: str) -> Path:
         raise argparse.ArgumentTypeError(str(refusal)) from None
 
 
-def seed(words: str) -> int:
+def parse_seed(words: str) -> int:
     """A seed on the command line."""
     try:
         return check_seed(int(words))
     except Refusal as refusal:
         raise argparse.ArgumentTypeError(str(refusal)) from None
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"invalid seed value: {words!r}") from None
 
 
 def shared_options() -> dict[str, Parser]:
@@ -73,7 +75,7 @@ def shared_options() -> dict[str, Parser]:
     add("--json", action="store_true", help="print one JSON object on stdout")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:n")
     add("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
-    add("--seed", type=seed, default=0, help="for sampling of text and generation")
+    add("--seed", type=parse_seed, default=0, help="for sampling of text and generation")
     add("--offline", action="store_true", help="never ask the model hub")
 
     add = groups["model"].add_argument
@@ -107,7 +109,7 @@ def shared_options() -> dict[str, Parser]:
     return groups
 
 
-def parser() -> Parser:
+def build_parser() -> Parser:
     """The parser of all commands."""
     top = Parser(
         prog="slimllm", description="See what matters inside a language model, and cut the rest away."
@@ -118,55 +120,59 @@ def parser() -> Parser:
     def command(name: str, words: str, run: Callable[..., dict[str, Any] | None], *shared: str) -> Parser:
         parents = [groups[group] for group in ("common", *shared)]
         found: Parser = kinds.add_parser(name, help=words, description=words, parents=parents)
-        found.set_defaults(run=run, show=show)
+        found.set_defaults(run=run, show=print_answer)
         return found
 
     analyse = command(
-        "analyse", "score every head and channel", commands.analyse, "model", "reading", "scoring"
+        "analyse", "score every head and channel", commands.run_analyse, "model", "reading", "scoring"
     )
-    analyse.add_argument("--out", required=True, type=path, metavar="DIR")
+    analyse.add_argument("--out", required=True, type=parse_path, metavar="DIR")
 
-    plan = command("plan", "choose widths for a target size", commands.plan, "sizing")
-    plan.add_argument("--analysis", required=True, type=path, metavar="DIR")
+    plan = command("plan", "choose widths for a target size", commands.run_plan, "sizing")
+    plan.add_argument("--analysis", required=True, type=parse_path, metavar="DIR")
     plan.add_argument("--ratio", required=True, type=float, help="share of parameters to remove, 0 to 1")
-    plan.add_argument("--out", required=True, type=path, metavar="plan.json")
+    plan.add_argument("--out", required=True, type=parse_path, metavar="plan.json")
 
     prune = command(
         "prune",
         "prune and export a checkpoint",
-        export_commands.prune,
+        export_commands.run_prune,
         "model",
         "reading",
         "scoring",
         "sizing",
     )
-    prune.add_argument("--plan", type=path, metavar="plan.json", help="a plan to follow, or else --ratio")
+    prune.add_argument(
+        "--plan", type=parse_path, metavar="plan.json", help="a plan to follow, or else --ratio"
+    )
     prune.add_argument("--ratio", type=float, help="share of parameters to remove, 0 to 1")
     add_target(prune)
 
-    add_tune(command("tune", "fine-tune a pruned model, merge and export it", export_commands.tune, "model"))
-    command("evaluate", "measure perplexity", commands.evaluate, "model", "measuring")
-    generate = command("generate", "continue a prompt", commands.generate, "model", "writing")
+    add_tune(
+        command("tune", "fine-tune a pruned model, merge and export it", export_commands.run_tune, "model")
+    )
+    command("evaluate", "measure perplexity", commands.run_evaluate, "model", "measuring")
+    generate = command("generate", "continue a prompt", commands.run_generate, "model", "writing")
     generate.add_argument("--prompt", required=True)
 
-    compare = command("compare", "several models side by side", commands.compare, "measuring", "writing")
+    compare = command("compare", "several models side by side", commands.run_compare, "measuring", "writing")
     compare.add_argument("--model", required=True, action="append", help="give it once per model")
     compare.add_argument("--prompt", action="append", default=[])
 
-    card = command("card", "what can be done with a model, before any work", commands.card)
+    card = command("card", "what can be done with a model, before any work", commands.run_card)
     card.add_argument("model", help="smollm2, a hub id, a folder or a .gguf file")
     card.set_defaults(show=show_card)
-    push = command("push", "take an export to a repository of a model hub", export_commands.push)
-    push.add_argument("folder", type=path, help="a folder this program exported")
+    push = command("push", "take an export to a repository of a model hub", export_commands.run_push)
+    push.add_argument("folder", type=parse_path, help="a folder this program exported")
     push.add_argument("repository", help="OWNER/NAME; a new one will be private")
-    command("methods", "list methods, recoveries, allocations and families", commands.methods)
-    add_serve(command("serve", "start the app", commands.serve))
+    command("methods", "list methods, recoveries, allocations and families", commands.run_methods)
+    add_serve(command("serve", "start the app", commands.run_serve))
     return top
 
 
 def named_in(arguments: Sequence[str] | None) -> dict[str, Any]:
     """The options that a command line names itself, by the names of their variables."""
-    top = parser()
+    top = build_parser()
     for each in (top, *top.kinds.choices.values()):
         each.forget_defaults()
     return vars(top.parse_args(arguments))
@@ -175,7 +181,7 @@ def named_in(arguments: Sequence[str] | None) -> dict[str, Any]:
 def add_target(maker: Parser) -> None:
     """Where a checkpoint goes, and as what."""
     maker.add_argument("--export", default="auto", choices=("auto", *FORMS))
-    maker.add_argument("--out", required=True, type=path, metavar="DIR")
+    maker.add_argument("--out", required=True, type=parse_path, metavar="DIR")
     maker.add_argument(
         "--push", metavar="OWNER/NAME", help="a repository of the model hub to take it to, too"
     )
@@ -207,7 +213,7 @@ def add_serve(serve: Parser) -> None:
     serve.add_argument("--listen", action="store_true", help="answer other machines too; needs a password")
     serve.add_argument(
         "--auth-file",
-        type=path,
+        type=parse_path,
         metavar="FILE",
         help="ask for the user and password in this file, USER:PASSWORD, before anything is shown; "
         f"the environment variable {VARIABLE} does the same",
@@ -231,7 +237,7 @@ def add_serve(serve: Parser) -> None:
     serve.add_argument(
         "--root",
         action="append",
-        type=path,
+        type=parse_path,
         metavar="DIR",
         help="open models and texts from this folder only; give it once per folder",
     )
@@ -243,23 +249,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         quiet_libraries()
-        given = parser().parse_args(arguments)
+        given = build_parser().parse_args(arguments)
         given.named = named_in(arguments)
         if given.offline:
             os.environ["HF_HUB_OFFLINE"] = "1"
-        if distributed.launched() and given.command != "analyse":
+        if distributed.is_distributed() and given.command != "analyse":
             raise Refusal(
                 f"Several processes can share 'analyse', not '{given.command}'; start it by itself."
             )
-        option_checks.check(given)
-        if "out" in given and not distributed.launched():
+        option_checks.check_options(given)
+        if "out" in given and not distributed.is_distributed():
             for place in (given.out, given.out / "*"):
-                atomic_write.mended(place, report.say)
+                atomic_write.mend_leftovers(place, report.say)
         answer = given.run(given, report)
         if answer is None:
             return OK
         if given.json:
-            print(json.dumps(plain(answer), indent=1, allow_nan=False))
+            print(json.dumps(to_plain_json(answer), indent=1, allow_nan=False))
         else:
             given.show(answer)
         if answer.get("supported") is False:
@@ -283,7 +289,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def written_down(failure: BaseException) -> str:
     """Where the traceback of a failure that nobody foresaw is kept."""
-    file = home() / "failure.txt"
+    file = home_folder() / "failure.txt"
     with contextlib.suppress(Refusal):
         atomic_write.write_text(file, without_tokens("".join(traceback.format_exception(failure))))
     return str(file)

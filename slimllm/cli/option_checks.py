@@ -13,16 +13,16 @@ from slimllm.calibration import texts
 from slimllm.core.errors import Refusal
 from slimllm.core.shapes import Unit
 from slimllm.core.types import Calibration, Plan
-from slimllm.methods.method_table import method, settings
+from slimllm.methods.method_table import fill_options, find_method
 from slimllm.methods.recovery import RECOVERIES
 from slimllm.models import loading
-from slimllm.planning import plan_making
+from slimllm.planning import rules
 from slimllm.planning.allocation import ALLOCATIONS
 
 Arguments = argparse.Namespace
 
 
-def check(given: Arguments) -> None:
+def check_options(given: Arguments) -> None:
     """Refuses the first option of a command that cannot be met, whatever the model is. Where a plan is given,
     it decides, and options are compared with it instead."""
     planned = getattr(given, "plan", None) is not None
@@ -57,29 +57,29 @@ def check_writing(given: Arguments) -> None:
 
 
 def check_scoring(given: Arguments) -> None:
-    settings(given.method, method_options(given))
+    fill_options(given.method, method_options(given))
 
 
 def check_sizing(given: Arguments) -> None:
-    plan_making.check_align(given.align)
+    rules.check_align(given.align)
     if given.unit not in ("auto", *get_args(Unit)):
         raise Refusal(f"Unit '{given.unit}' is not known; use {', '.join(get_args(Unit))} or auto.")
     for name, table in ((given.allocation, ALLOCATIONS), (given.recovery, RECOVERIES)):
         if name is not None:
-            plan_making.check_known(name, table)
+            rules.check_known(name, table)
 
 
 def check_choice(given: Arguments) -> None:
     """A method with what it is to be combined with."""
-    plan_making.combination(given.method, given.allocation, given.recovery)
-    units = method(given.method).units
+    rules.check_combination(given.method, given.allocation, given.recovery)
+    units = find_method(given.method).units
     if given.unit != "auto" and (given.unit == "value-column") != ("value-column" in units):
         raise Refusal(f"Unit '{given.unit}' does not go with method {given.method}; use auto.")
 
 
 def check_ratio(given: Arguments) -> None:
     if given.ratio is not None:
-        plan_making.check_ratio(given.ratio)
+        rules.check_ratio(given.ratio)
 
 
 CHECKS: dict[tuple[str, ...], Callable[[Arguments], None]] = {
@@ -97,7 +97,7 @@ CHECKS: dict[tuple[str, ...], Callable[[Arguments], None]] = {
 def method_options(given: Arguments) -> dict[str, bool | int | float]:
     """The method's options as given by --option NAME=VALUE; a method that trains towards a target takes the
     ratio for it."""
-    known = {option.name for option in method(given.method).options}
+    known = {option.name for option in find_method(given.method).options}
     found: dict[str, bool | int | float] = {}
     if "target" in known and getattr(given, "ratio", None):
         found["target"] = given.ratio
@@ -148,7 +148,7 @@ def told_twice(plan: Plan, named: Mapping[str, Any]) -> Iterator[tuple[str, tupl
         if named.get(name) not in (None, "auto"):
             yield name, (named[name], has)
     if "text" in named:
-        yield "text", (real(named["text"]), real(read.text))
+        yield "text", (real_name(named["text"]), real_name(read.text))
     for word in named.get("option", ()):
         name, value = option_of(word)
         yield "option", (f"{name}={value}", f"{name}={dict(plan.options).get(name)}")
@@ -160,6 +160,6 @@ def told_twice(plan: Plan, named: Mapping[str, Any]) -> Iterator[tuple[str, tupl
         )
 
 
-def real(text: str) -> str:
+def real_name(text: str) -> str:
     """The name of a text, of a file the whole path."""
     return str(Path(text).expanduser().resolve()) if Path(text).suffix else text

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any
 
-from slimllm.core.answers import plain
+from slimllm.core.answers import to_plain_json
 from slimllm.core.types import NOTE, Progress
 
 
@@ -41,15 +41,15 @@ class Report:
             self.say(words)
 
 
-def show(answer: dict[str, Any]) -> None:
+def print_answer(answer: dict[str, Any]) -> None:
     """Prints an answer for reading: one line per key, long lists shortened."""
-    for key, value in plain(answer).items():
+    for key, value in to_plain_json(answer).items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
             print(f"{key}:")
             for row in value:
-                print("  " + "  ".join(f"{name} {short(inner)}" for name, inner in row.items()))
+                print("  " + "  ".join(f"{name} {shorten_value(inner)}" for name, inner in row.items()))
         else:
-            print(f"{key}: {short(value)}")
+            print(f"{key}: {shorten_value(value)}")
 
 
 def show_card(answer: dict[str, Any]) -> None:
@@ -58,9 +58,9 @@ def show_card(answer: dict[str, Any]) -> None:
         print("\n".join(answer["lines"]))
 
 
-def short(value: Any) -> str:
+def shorten_value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list):
-        return " ".join(short(inner) for inner in value)
+        return " ".join(shorten_value(inner) for inner in value)
     return str(value)

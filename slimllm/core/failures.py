@@ -10,7 +10,7 @@ from typing import ParamSpec, TypeVar
 from slimllm.core.errors import Refusal, one_line
 
 ENDINGS = (KeyboardInterrupt, SystemExit, GeneratorExit)  # which are nobody's failure
-LONGEST = 160
+LONGEST_FAILURE = 160
 Given = ParamSpec("Given")
 Answer = TypeVar("Answer")
 
@@ -28,7 +28,9 @@ def sentence_of(failure: BaseException) -> str:
     if isinstance(failure, MemoryError) or type(failure).__name__ == "OutOfMemoryError":
         return "There was not enough memory; use fewer or shorter samples, or a smaller model."
     lines = str(failure).strip().splitlines() or [""]
-    return one_line(f"Something went wrong: {type(failure).__name__}: {lines[0][:LONGEST]}".rstrip(": "))
+    return one_line(
+        f"Something went wrong: {type(failure).__name__}: {lines[0][:LONGEST_FAILURE]}".rstrip(": ")
+    )
 
 
 @contextlib.contextmanager
@@ -44,7 +46,7 @@ def as_refusals() -> Iterator[None]:
         raise Refusal(sentence_of(failure)) from failure
 
 
-def refusing(action: Callable[Given, Answer]) -> Callable[Given, Answer]:
+def refuse_failures(action: Callable[Given, Answer]) -> Callable[Given, Answer]:
     """The action, which fails with a `Refusal` only."""
 
     @functools.wraps(action)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 WHOLE = 1 << 26  # bytes up to which everything is read; beyond, samples of every tensor
-PIECE, PIECES = 1 << 13, 8  # bytes of a sample, and samples per tensor
+SAMPLE_BYTES, SAMPLES = 1 << 13, 8  # bytes of a sample, and samples per tensor
 BLOCKS = 4096  # samples of a file whose tensors are not known
 HEADER = 1 << 22  # bytes at the beginning of such a file that are read in any case
 # modules that decide what moments are
@@ -66,7 +66,7 @@ def sampled_parts(file: Path, size: int) -> Iterator[tuple[int, int]]:
     """(start, bytes) of the parts of a large file that are read: its header, and samples of every tensor."""
     if file.suffix != ".safetensors":
         yield 0, min(HEADER, size)
-        yield from spread(0, size, BLOCKS)
+        yield from spread_samples(0, size, BLOCKS)
         return
     with file.open("rb") as opened:
         (length,) = struct.unpack("<Q", opened.read(8))
@@ -74,16 +74,16 @@ def sampled_parts(file: Path, size: int) -> Iterator[tuple[int, int]]:
     yield 0, 8 + length
     for name in sorted(header.keys() - {"__metadata__"}):
         start, end = header[name]["data_offsets"]
-        yield from spread(8 + length + start, end - start, PIECES)
+        yield from spread_samples(8 + length + start, end - start, SAMPLES)
 
 
-def spread(start: int, size: int, count: int) -> Iterator[tuple[int, int]]:
+def spread_samples(start: int, size: int, count: int) -> Iterator[tuple[int, int]]:
     """(start, bytes) of samples that lie evenly in a part of a file, both of its ends among them."""
-    if size <= PIECE * count:
+    if size <= SAMPLE_BYTES * count:
         yield start, size
         return
     for place in range(count):
-        yield start + (size - PIECE) * place // (count - 1), PIECE
+        yield start + (size - SAMPLE_BYTES) * place // (count - 1), SAMPLE_BYTES
 
 
 def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
@@ -93,7 +93,7 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         flat = tensors[name].detach().contiguous().flatten().view(torch.uint8)
         found.update(f"{name} {tuple(tensors[name].shape)} {tensors[name].dtype}".encode())
-        for start, count in [(0, flat.numel())] if whole else spread(0, flat.numel(), PIECES):
+        for start, count in [(0, flat.numel())] if whole else spread_samples(0, flat.numel(), SAMPLES):
             found.update(flat[start : start + count].cpu().numpy().tobytes())
     return found.hexdigest()[:32]
 

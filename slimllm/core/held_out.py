@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-SHARE = 5  # one sample in so many is held out
-MOST = 1024  # tokens that are held out at most: twice as many move the mean error of a model by 1 %
+HELD_OUT_SHARE = 5  # one sample in so many is held out
+MOST_HELD_OUT = 1024  # tokens that are held out at most: twice as many move the mean error of a model by 1 %
 
 
 def choose_held_out(samples: int, length: int) -> Tensor:
@@ -23,11 +23,11 @@ def choose_held_out(samples: int, length: int) -> Tensor:
     tokens of a single sample; never none of them and never all."""
     held = torch.zeros(samples, length, dtype=torch.bool)
     if samples == 1:
-        held[0, length - min(max(1, length // SHARE), MOST) :] = True
+        held[0, length - min(max(1, length // HELD_OUT_SHARE), MOST_HELD_OUT) :] = True
         return held
-    count = max(1, min(samples // SHARE, MOST // length))
+    count = max(1, min(samples // HELD_OUT_SHARE, MOST_HELD_OUT // length))
     places = torch.arange(count) * samples // count + samples // (2 * count)
-    held[places, length - min(length, MOST) :] = True
+    held[places, length - min(length, MOST_HELD_OUT) :] = True
     return held
 
 
@@ -53,7 +53,7 @@ class HeldOut:
         return (weights / weights.sum().clamp_min(torch.finfo(torch.float64).tiny)).sqrt()[:, None]
 
 
-def joined(parts: Sequence[HeldOut]) -> HeldOut:
+def join_held_out(parts: Sequence[HeldOut]) -> HeldOut:
     """The tokens of all parts, one after the other."""
     lacks = [part.lack for part in parts if part.lack is not None]
     return HeldOut(

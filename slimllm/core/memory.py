@@ -48,13 +48,13 @@ def available_mib(device: torch.device | None = None) -> float:
     with contextlib.suppress(OSError, StopIteration):
         line = next(line for line in MACHINE.read_text().splitlines() if line.startswith("MemAvailable:"))
         found.append(int(line.split()[1]) / 1024)
-    for limit in limits():
+    for limit in memory_limit_files():
         with contextlib.suppress(OSError, ValueError):  # "max" is no number
             found.append(int(limit.read_text()) / 2**20 - status_mib("VmRSS"))
     return min(found)
 
 
-def limits() -> Iterator[Path]:
+def memory_limit_files() -> Iterator[Path]:
     """The files that would limit this process's memory, in both versions of control groups."""
     with contextlib.suppress(OSError):
         for line in GROUPS.read_text().splitlines():

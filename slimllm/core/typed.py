@@ -7,11 +7,11 @@ import types
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-Kind = TypeVar("Kind")
-LARGEST = 2**53  # of a whole number in a file; products of a few of those are still floats
+DataKind = TypeVar("DataKind")
+LARGEST_NUMBER = 2**53  # of a whole number in a file; products of a few of those are still floats
 
 
-def typed(kind: type[Kind], data: Any) -> Kind:
+def parse_dataclass(kind: type[DataKind], data: Any) -> DataKind:
     """The dataclass in JSON data; a `ValueError` where a field is missing, unknown or of another type."""
     hints = get_type_hints(kind)
     if not isinstance(data, Mapping) or not data.keys() <= hints.keys():
@@ -27,7 +27,7 @@ def value_of(kind: Any, value: Any, name: str) -> Any:
     """The value, lists as tuples and objects as dataclasses; whole numbers are numbers, booleans are not."""
     origin = get_origin(kind)
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        return typed(kind, value)
+        return parse_dataclass(kind, value)
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(value_of(get_args(kind)[0], inner, name) for inner in value)
     if origin is Literal and value in get_args(kind):
@@ -38,7 +38,7 @@ def value_of(kind: Any, value: Any, name: str) -> Any:
         return value_of(next(inner for inner in get_args(kind) if inner is not type(None)), value, name)
     if origin is Mapping and isinstance(value, dict):
         return {key: value_of(get_args(kind)[1], inner, name) for key, inner in value.items()}
-    small = type(value) is not int or abs(value) < LARGEST
+    small = type(value) is not int or abs(value) < LARGEST_NUMBER
     if kind is float and type(value) is int and small:
         return float(value)
     if kind is Any or (type(value) is kind and small):

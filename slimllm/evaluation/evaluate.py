@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from slimllm.calibration.documents import legible
+from slimllm.calibration.documents import replace_surrogates
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Progress, check_seed
 from slimllm.evaluation import significance
 from slimllm.models.loading import Subject
-from slimllm.tokenizers.text_start import begin, cut_windows
+from slimllm.tokenizers.text_start import begin_ids, cut_windows
 
 TOKENS_PER_BATCH = 1024  # logits are the largest tensor of an evaluation: this many rows of the vocabulary
 
@@ -68,7 +68,9 @@ class TokenLosses:
     certainty: Tensor
 
 
-def perplexity(subject: Subject, tokens: Tensor, window: int = 128) -> Generator[Progress, None, Perplexity]:
+def measure_perplexity(
+    subject: Subject, tokens: Tensor, window: int = 128
+) -> Generator[Progress, None, Perplexity]:
     """Perplexity over consecutive windows that do not overlap. Each begins as the model's tokenizer begins a
     text, and that counts into its length.
 
@@ -135,7 +137,7 @@ def token_losses(logits: Tensor, ids: Tensor, first: int = 1) -> TokenLosses:
 def read_passage(subject: Subject, ids: Tensor) -> TokenLosses:
     """The losses of a passage ids (n,) that the model reads at once, behind what its tokenizer begins texts
     with; a `Refusal` where it cannot."""
-    begun, first = begin(ids, subject.beginning), subject.beginning.predicted_from
+    begun, first = begin_ids(ids, subject.beginning), subject.beginning.predicted_from
     if len(begun) <= first:
         raise Refusal("The passage is too short; give at least a few words.")
     if len(begun) > subject.shape.max_length:
@@ -147,7 +149,7 @@ def read_passage(subject: Subject, ids: Tensor) -> TokenLosses:
     return token_losses(logits, begun, first)
 
 
-def generate(
+def generate_text(
     subject: Subject,
     prompt: str,
     *,
@@ -163,10 +165,12 @@ def generate(
     """
     if max_new_tokens < 1 or not math.isfinite(temperature) or temperature < 0:
         raise Refusal("Generation needs at least 1 new token and a temperature of 0 or more.")
-    plain = subject.tokenizer(legible(prompt), add_special_tokens=False, return_tensors="pt").input_ids.long()
+    plain = subject.tokenizer(
+        replace_surrogates(prompt), add_special_tokens=False, return_tensors="pt"
+    ).input_ids.long()
     if not plain.numel():
         raise Refusal("The prompt is empty; write a few words to continue.")
-    ids = begin(plain[0], subject.beginning)[None]
+    ids = begin_ids(plain[0], subject.beginning)[None]
     room = subject.shape.max_length - ids.shape[1]
     if room < 1:
         raise Refusal(
@@ -174,7 +178,7 @@ def generate(
         )
     written: list[int] = []
     text = ""
-    for token in continuation(subject, ids, min(max_new_tokens, room), temperature, seed, use_cache):
+    for token in continue_ids(subject, ids, min(max_new_tokens, room), temperature, seed, use_cache):
         written.append(token)
         longer = subject.tokenizer.decode(written, skip_special_tokens=True)
         if longer.endswith("\ufffd"):  # a character may take several tokens
@@ -184,7 +188,7 @@ def generate(
 
 
 @torch.inference_mode()
-def step(
+def next_logits(
     subject: Subject, ids: Tensor, cache: object | None, use_cache: bool
 ) -> tuple[Tensor, object | None]:
     """Logits (vocab,) of the next token, and the cache to continue from."""
@@ -193,7 +197,7 @@ def step(
     return output.logits[0, -1].float(), output.cache if use_cache else None
 
 
-def continuation(
+def continue_ids(
     subject: Subject, ids: Tensor, limit: int, temperature: float, seed: int, use_cache: bool
 ) -> Iterator[int]:
     """Token ids one after the other."""
@@ -202,8 +206,8 @@ def continuation(
     random = torch.Generator().manual_seed(check_seed(seed))
     ids, cache, fresh = ids.to(subject.device), None, ids.to(subject.device)
     for _ in range(limit):
-        logits, cache = step(subject, fresh if use_cache else ids, cache, use_cache)
-        token = pick(logits.cpu(), temperature, random)
+        logits, cache = next_logits(subject, fresh if use_cache else ids, cache, use_cache)
+        token = pick_token(logits.cpu(), temperature, random)
         if token in stop:
             return
         yield token
@@ -211,7 +215,7 @@ def continuation(
         ids = torch.cat((ids, fresh), dim=1)
 
 
-def pick(logits: Tensor, temperature: float, random: torch.Generator) -> int:
+def pick_token(logits: Tensor, temperature: float, random: torch.Generator) -> int:
     """The most likely token at temperature 0, else a draw."""
     if temperature == 0 or not torch.isfinite(logits).all():
         return int(logits.nan_to_num(neginf=-1e30).argmax())
@@ -219,23 +223,23 @@ def pick(logits: Tensor, temperature: float, random: torch.Generator) -> int:
     return int(torch.multinomial(heated.softmax(0), 1, generator=random))
 
 
-def speed(
+def measure_speed(
     subject: Subject, *, length: int = 128, new_tokens: int = 32, repeats: int = significance.FEWEST
 ) -> Generator[Progress, None, Speed]:
     """Prefill and decode speed at batch 1, after one warm-up."""
     length = min(length, subject.shape.max_length - new_tokens)
-    ids = begin(torch.arange(length) % subject.shape.vocab, subject.beginning)[None, :length]
+    ids = begin_ids(torch.arange(length) % subject.shape.vocab, subject.beginning)[None, :length]
     ids = ids.to(subject.device)
     prefill, decode = [], []
     for i in range(repeats + 1):
-        start = clock(subject)
-        logits, cache = step(subject, ids, None, True)
-        middle = clock(subject)
+        start = read_clock(subject)
+        logits, cache = next_logits(subject, ids, None, True)
+        middle = read_clock(subject)
         for _ in range(new_tokens):
-            logits, cache = step(subject, logits.argmax().view(1, 1), cache, True)
+            logits, cache = next_logits(subject, logits.argmax().view(1, 1), cache, True)
         if i:  # the first round is the warm-up
             prefill.append(length / (middle - start))
-            decode.append(new_tokens / (clock(subject) - middle))
+            decode.append(new_tokens / (read_clock(subject) - middle))
         yield Progress("speed", i, repeats, f"Round {i} of {repeats}")
     return Speed(tuple(prefill), tuple(decode), length, new_tokens)
 
@@ -256,7 +260,7 @@ def measure_in_turns(
     return {name: found[name] for name in speeds}
 
 
-def clock(subject: Subject) -> float:
+def read_clock(subject: Subject) -> float:
     """Seconds, once the device has finished what it was given."""
     if subject.device.type == "cuda":
         torch.cuda.synchronize(subject.device)
@@ -268,7 +272,7 @@ def timed_generation(
 ) -> tuple[str, int, float]:
     """(text, tokens written, tokens per second) of one generation."""
     start, pieces = time.perf_counter(), []
-    for piece in generate(subject, prompt, **settings):  # type: ignore[arg-type]
+    for piece in generate_text(subject, prompt, **settings):  # type: ignore[arg-type]
         say(piece)
         pieces.append(piece)
     return "".join(pieces), len(pieces), len(pieces) / max(time.perf_counter() - start, 1e-9)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 SURE = 0.01  # a difference in speed that chance alone brings this often is none
 FEWEST = 5  # rounds of each model, below which no order of them is rare enough
 EXACT = 30  # rounds of both together up to which every order is counted
-PARTS = 64  # stretches of a text, at most, whose mean losses are kept
+LOSS_PARTS = 64  # stretches of a text, at most, whose mean losses are kept
 ERRORS = 2.5  # standard errors that a difference in loss must exceed; chance alone brings 1 in 80 so far
 
 
@@ -60,7 +60,7 @@ def subset_sums(numbers: Sequence[int], size: int) -> list[int]:
 def part_means(losses: Sequence[float]) -> tuple[float, ...]:
     """The means of at most 64 equal stretches of a text's losses, in order; what is left over at the end is
     left out."""
-    size = -(-len(losses) // PARTS) if losses else 1
+    size = -(-len(losses) // LOSS_PARTS) if losses else 1
     return tuple(statistics.fmean(losses[i : i + size]) for i in range(0, len(losses) - size + 1, size))
 
 
@@ -75,7 +75,7 @@ def paired_difference(one: Sequence[float], other: Sequence[float]) -> tuple[flo
     return statistics.fmean(apart), statistics.stdev(apart) / math.sqrt(len(apart))
 
 
-def differ(one: Sequence[float], other: Sequence[float]) -> bool | None:
+def losses_differ(one: Sequence[float], other: Sequence[float]) -> bool | None:
     """Whether two models' losses on the same stretches differ by more than chance explains; None where that
     is not known."""
     found = paired_difference(one, other)

@@ -14,7 +14,7 @@ def compare_speeds(dense: Sequence[float], other: Sequence[float], verb: str) ->
     """A sentence on tokens per second of rounds taken in turns; `verb` is reads or writes."""
     if not dense or not other:
         return ""
-    spans = f"{span(other)} against {span(dense)} tokens/s"
+    spans = f"{rounds_span(other)} against {rounds_span(dense)} tokens/s"
     if min(len(dense), len(other)) < FEWEST:
         return f"Too few rounds to tell a difference ({spans}); measure at least {FEWEST}."
     if rank_test(dense, other) > SURE:
@@ -27,7 +27,7 @@ def compare_speeds(dense: Sequence[float], other: Sequence[float], verb: str) ->
     return f"It {verb} {ratio:.{1 if ratio > 1.2 else 2}f} times as fast ({spans})."
 
 
-def span(rounds: Sequence[float]) -> str:
+def rounds_span(rounds: Sequence[float]) -> str:
     """The slowest and the fastest round: 5.4–22.7."""
     low, high = (f"{value:,.1f}" for value in (min(rounds), max(rounds)))
     return low if low == high else f"{low}–{high}"

@@ -14,21 +14,21 @@ from torch import Tensor
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Progress
 from slimllm.export import gguf_writer
-from slimllm.export.formats import Form, base_of, choose, name_of
-from slimllm.export.model_card import Export, describe
+from slimllm.export.formats import Form, base_of, choose_format, name_of
+from slimllm.export.model_card import Export, write_description
 from slimllm.export.transformers_versions import complete_config, complete_tokenizer
-from slimllm.export.verification import compare, how_of, reload_elsewhere
+from slimllm.export.verification import compare_reload, how_of, reload_elsewhere
 from slimllm.export.write_targets import check_target
 from slimllm.files import atomic_write
 from slimllm.files.written_files import is_all_ours
 from slimllm.models import modeling_slim
-from slimllm.models.layer_offload import is_lent, opened
+from slimllm.models.layer_offload import is_lent, open_layer
 from slimllm.models.loading import Pruned, Subject
 from slimllm.planning.plan_json import plan_text
 from slimllm.pruning.stored_dtypes import as_stored, dtype_of, dtype_words
 
 
-def export(
+def export_checkpoint(
     pruned: Pruned,
     folder: str | Path,
     *,
@@ -43,29 +43,29 @@ def export(
     """
     folder, how = check_target(folder, pruned.subject.source), how_of(pruned.subject)
     kept = as_stored(pruned)
-    form = choose(kept, wanted)
+    form = choose_format(kept, wanted)
     yield Progress("export", 1, 4, form.words)
     unwritten = f"The export cannot be written to '{folder}'"
     aside: list[str] = []
     with atomic_write.replace_folder(
         folder, unwritten, "free space or name another folder", spendable=is_all_ours, say=aside.append
     ) as scratch:
-        size, parameters = write(form, kept, scratch)
+        size, parameters = write_checkpoint(form, kept, scratch)
         yield Progress("export", 2, 4, f"{size / 2**20:.1f} MiB written; loading them in a fresh process")
         found = reload_elsewhere([scratch], how)
-        difference = compare((kept if how.exact else pruned).subject, found[0])
+        difference = compare_reload((kept if how.exact else pruned).subject, found[0])
         done = Export(
             form.tier, str(folder), size, parameters, True, difference, form.words, dtype_words(kept.subject)
         )
         yield Progress("export", 3, 4, f"Verified; largest difference of a logit {difference:.1e}")
-        describe(done, pruned, scratch, recipe, card_notes)
+        write_description(done, pruned, scratch, recipe, card_notes)
     yield Progress("export", 4, 4, " ".join((f"Exported to {folder}", *aside)), done)
     return done
 
 
-def write(form: Form, pruned: Pruned, folder: Path) -> tuple[int, int]:
+def write_checkpoint(form: Form, pruned: Pruned, folder: Path) -> tuple[int, int]:
     """Bytes and parameters of the weights file just written, beside config, code, tokenizer and plan."""
-    subject, config, tensors = pruned.subject, form.model.config, stored(form)
+    subject, config, tensors = pruned.subject, form.model.config, stored_tensors(form)
     need, free = sum(t.nbytes for t in tensors.values()) / 2**20, shutil.disk_usage(folder).free / 2**20
     if need >= free:
         where = f"The export needs {need:,.1f} MiB and '{folder.parent}' has {free:,.1f} MiB left"
@@ -76,7 +76,7 @@ def write(form: Form, pruned: Pruned, folder: Path) -> tuple[int, int]:
     if form.tier == "gguf":
         weights = [folder / gguf_writer.FILE]
         name = f"{Path(pruned.plan.model).name} pruned"
-        gguf_writer.write(form.model, tensors, subject.tokenizer, name, weights[0])
+        gguf_writer.write_gguf(form.model, tensors, subject.tokenizer, name, weights[0])
     else:
         weights = save_weights(tensors, subject, folder)
     for file in weights:
@@ -112,7 +112,7 @@ def save_weights(tensors: dict[str, Tensor], subject: Subject, folder: Path) -> 
     for index, layer in enumerate(subject.layers):
         prefix = f"{subject.family.layers}.{index}."
         own = {name: rest.pop(name) for name in list(rest) if name.startswith(prefix)}
-        with opened(layer):
+        with open_layer(layer):
             held = {prefix + name: tensor.detach().contiguous() for name, tensor in layer.named_parameters()}
             save(index + 1, {**own, **held})
     save(count, rest)
@@ -122,7 +122,7 @@ def save_weights(tensors: dict[str, Tensor], subject: Subject, folder: Path) -> 
     return [folder / file for file in dict.fromkeys(placed.values())]
 
 
-def stored(form: Form) -> dict[str, Tensor]:
+def stored_tensors(form: Form) -> dict[str, Tensor]:
     """The tensors of the weights file: tied ones once, biases that only the class has as zeros; of lent
     layers only the shapes."""
     tied, tensors = form.model.all_tied_weights_keys, {}

@@ -16,16 +16,16 @@ from slimllm.core.types import Plan, Repair
 from slimllm.export import formats
 from slimllm.methods.recovery import RECOVERIES
 from slimllm.models import loading, shared_copy
-from slimllm.models.families import Family, narrows_values, part, shape_of
+from slimllm.models.families import Family, linear_of, narrows_values, shape_of
 from slimllm.models.loading import Pruned, Subject
 from slimllm.models.modeling_slim import Placed
 from slimllm.models.shared_copy import drop_layers
-from slimllm.models.slim_class import built
+from slimllm.models.slim_class import build_slim_model
 from slimllm.pruning import surgery
 
 
 @dataclass(frozen=True)
-class Step:
+class TriedStep:
     """How attention can shrink: the unit that goes, how often, and the head counts at which all layers alike
     are stored without a code file (where the recovery adds no bias)."""
 
@@ -48,28 +48,28 @@ class Way:
     gguf: bool = False
 
 
-def sketch(config: Any, source: str) -> Subject:
+def sketch_subject(config: Any, source: str) -> Subject:
     """A subject around a model of this config without memory."""
     config = copy.deepcopy(config)
-    with loading.refused(source, True), torch.device("meta"):
-        return loading.subject(source, built(config, source), None)
+    with loading.refuse_load_failures(source, True), torch.device("meta"):
+        return loading.make_subject(source, build_slim_model(config, source), None)
 
 
-def shortened(subject: Subject) -> Subject:
+def shorten_subject(subject: Subject) -> Subject:
     """The subject with its first two layers."""
-    model = shared_copy.skeleton(subject.model)
+    model = shared_copy.share_model(subject.model)
     drop_layers(model, subject.family, range(2, len(subject.layers)))
     return dataclasses.replace(subject, model=model, shape=shape_of(model, subject.family))
 
 
-def trial(subject: Subject, heads: list[int], channels: list[int], unit: Unit, bias: bool) -> Pruned:
+def try_widths(subject: Subject, heads: list[int], channels: list[int], unit: Unit, bias: bool) -> Pruned:
     """The subject with these widths, and biases as a recovery would add them."""
-    slim = dataclasses.replace(subject, model=shared_copy.skeleton(subject.model))
+    slim = dataclasses.replace(subject, model=shared_copy.share_model(subject.model))
     family, size = subject.family, subject.shape.head_size
     for layer, shape, width, count in zip(slim.layers, subject.shape.layers, heads, channels, strict=True):
 
         def repair(name: str, inputs: torch.Tensor, layer: Any = layer) -> Repair:
-            weight = part(layer, name).weight[:, inputs]
+            weight = linear_of(layer, name).weight[:, inputs]
             return Repair(weight, weight.new_zeros(len(weight)) if bias else None)
 
         if width < shape.widest(unit):
@@ -107,37 +107,40 @@ def cut_attention(
     surgery.slice_attention(layer, family, shape, size, kept, repair(name, inputs))
 
 
-def cuttable(subject: Subject) -> bool:
+def can_be_cut(subject: Subject) -> bool:
     """Whether the layers can be tried further: all whole and alike."""
     size = subject.shape.head_size
     return not subject.shape.uneven and all(a.values == size for a in subject.shape.layers)
 
 
-def steps_of(subject: Subject) -> Iterator[Step]:
+def width_steps(subject: Subject) -> Iterator[TriedStep]:
     """How attention can shrink."""
     shape = max(subject.shape.layers, key=lambda layer: layer.heads)
-    short = shortened(subject)
+    short = shorten_subject(subject)
     for unit in subject.shape.units if not shape.whole else ():
         steps = shape.steps(unit)
         heads = tuple(shape.heads * step // steps for step in range(1, steps + 1))
-        plain = tuple(h for h in heads if cuttable(subject) and stays_plain(short, h, unit))
-        yield Step(unit, steps, heads, plain)
+        plain = tuple(h for h in heads if can_be_cut(subject) and stays_plain(short, h, unit))
+        yield TriedStep(unit, steps, heads, plain)
     if narrows_values(subject.family):
-        yield Step("value-column", shape.values, (shape.heads,), ())
+        yield TriedStep("value-column", shape.values, (shape.heads,), ())
 
 
 def stays_plain(short: Subject, heads: int, unit: Unit) -> bool:
     """Whether a stock class holds layers that all have this many heads."""
     count, channels = len(short.layers), short.shape.channels
-    return way("", trial(short, [heads] * count, [max(1, channels // 2)] * count, unit, False)).tier != "shim"
+    return (
+        storage_way("", try_widths(short, [heads] * count, [max(1, channels // 2)] * count, unit, False)).tier
+        != "shim"
+    )
 
 
-def ways(subject: Subject) -> Iterator[Way]:
+def list_ways(subject: Subject) -> Iterator[Way]:
     """How the kinds of plans are stored, each tried."""
-    if not cuttable(subject):
-        yield way("As it is", as_pruned(subject))
+    if not can_be_cut(subject):
+        yield storage_way("As it is", as_pruned(subject))
         return
-    short = shortened(subject)
+    short = shorten_subject(subject)
     shape = short.shape.layers[0]
     most, some, count = shape.heads, max(1, shape.channels // 2), len(short.layers)
     alike, uneven = [some] * count, [some, *[shape.channels] * (count - 1)]
@@ -146,45 +149,53 @@ def ways(subject: Subject) -> Iterator[Way]:
             ("Fewer channels, all layers alike", alike),
             ("Layers of different width", uneven),
         ):
-            yield way(f"{plan}, {words}", trial(short, [most] * count, channels, "kv-group", bias))
+            yield storage_way(
+                f"{plan}, {words}", try_widths(short, [most] * count, channels, "kv-group", bias)
+            )
     if narrows_values(subject.family):
         narrow = [max(1, subject.shape.head_size // 2)] * count
-        yield way("Value columns (method fasp)", trial(short, narrow, alike, "value-column", True))
+        yield storage_way(
+            "Value columns (method fasp)", try_widths(short, narrow, alike, "value-column", True)
+        )
 
 
-def check(subject: Subject, plan: Plan, wanted: str) -> None:
+def check_storable(subject: Subject, plan: Plan, wanted: str) -> None:
     """Refuses a plan whose outcome cannot be stored as `wanted`, before anything is pruned, as far as that
     can be told."""
     if any(a.values < subject.shape.head_size for a in subject.shape.layers):
         return
-    empty = dataclasses.replace(sketch(subject.model.config, subject.source), tokenizer=subject.tokenizer)
+    empty = dataclasses.replace(
+        sketch_subject(subject.model.config, subject.source), tokenizer=subject.tokenizer
+    )
     left = [index for index, widths in enumerate(zip(plan.heads, plan.channels, strict=True)) if any(widths)]
     drop_layers(empty.model, empty.family, [i for i in range(len(plan.heads)) if i not in left])
     short = dataclasses.replace(empty, shape=shape_of(empty.model, empty.family))
     heads, channels = ([row[i] for i in left] for row in (plan.heads, plan.channels))
-    formats.choose(trial(short, heads, channels, plan.unit, RECOVERIES[plan.recovery].bias), wanted)
+    formats.choose_format(
+        try_widths(short, heads, channels, plan.unit, RECOVERIES[plan.recovery].bias), wanted
+    )
 
 
-def storable(subject: Subject, plan: Plan, wanted: str) -> bool:
+def is_storable(subject: Subject, plan: Plan, wanted: str) -> bool:
     """Whether the outcome of a plan can be stored as `wanted`, as far as that can be told."""
     try:
-        check(subject, plan, wanted)
+        check_storable(subject, plan, wanted)
     except Refusal:
         return False
     return True
 
 
-def way(plan: str, pruned: Pruned) -> Way:
+def storage_way(plan: str, pruned: Pruned) -> Way:
     """What auto stores this model as, and whether it could be filled up with zeros instead."""
-    form = formats.choose(pruned)
-    padded = form.tier == "shim" and possible(pruned, "padded")
-    return Way(plan, form.tier, formats.name_of(form.model), padded, form.words, possible(pruned, "gguf"))
+    form = formats.choose_format(pruned)
+    padded = form.tier == "shim" and fits_format(pruned, "padded")
+    return Way(plan, form.tier, formats.name_of(form.model), padded, form.words, fits_format(pruned, "gguf"))
 
 
-def possible(pruned: Pruned, tier: str) -> bool:
+def fits_format(pruned: Pruned, tier: str) -> bool:
     """Whether this tier can hold the model."""
     try:
-        formats.choose(pruned, tier)
+        formats.choose_format(pruned, tier)
     except Refusal:
         return False
     return True

@@ -19,27 +19,27 @@ from slimllm.core.types import LayerReport, Plan, Repair
 from slimllm.export.model_card import FACTS
 from slimllm.files import file_limits
 from slimllm.models import loading
-from slimllm.models.families import Family, layer_shape, narrows_values, part, shape_of
+from slimllm.models.families import Family, layer_shape, linear_of, narrows_values, shape_of
 from slimllm.models.layer_offload import is_lent, is_spread
 from slimllm.models.loading import Pruned, Subject
-from slimllm.models.shared_copy import skeleton
+from slimllm.models.shared_copy import share_model
 from slimllm.planning.plan_json import read_witness
-from slimllm.planning.plan_making import versions
+from slimllm.planning.plan_making import library_versions
 from slimllm.pruning.surgery import slice_attention, slice_mlp, slice_values
 
 
-def load(source: str, *, say: Callable[[str], object] = str, **how: Any) -> Subject:
+def load_export(source: str, *, say: Callable[[str], object] = str, **how: Any) -> Subject:
     """A subject as `models.load` gives it, but a padded export of ours without its zeros, which would be all
     that pruning takes away; options as there."""
-    subject = loading.load(source, say=say, **how)
+    subject = loading.load_model(source, say=say, **how)
     try:
-        tier, _ = facts(Path(subject.source).expanduser() / FACTS)
+        tier, _ = read_facts(Path(subject.source).expanduser() / FACTS)
     except Refusal:  # no export of ours
         tier = ""
     if tier != "padded" or is_lent(subject.model) or is_spread(subject.model):
         return subject
     say("The zeros that this export was filled up with are left out.")
-    return unpadded(subject)
+    return remove_padding(subject)
 
 
 def as_pruned(subject: Subject) -> Pruned:
@@ -51,9 +51,9 @@ def as_pruned(subject: Subject) -> Pruned:
     """
     folder = Path(subject.source).expanduser()
     if (folder / FACTS).is_file():
-        plan, (tier, layers) = read_witness(folder / "plan.json"), facts(folder / FACTS)
+        plan, (tier, layers) = read_witness(folder / "plan.json"), read_facts(folder / FACTS)
         if tier == "padded":  # its widths are not those of the plan
-            return Pruned(unpadded(subject), plan, layers, 0.0, 0.0)
+            return Pruned(remove_padding(subject), plan, layers, 0.0, 0.0)
         check_reports(plan, layers, subject.shape, folder)
         return Pruned(subject, plan, layers, 0.0, 0.0)
     shape = subject.shape
@@ -65,7 +65,7 @@ def as_pruned(subject: Subject) -> Pruned:
         channels=tuple(channels for _, _, channels in shape.widths),
         recovery="none",
         unit=shape.units[0],
-        versions=versions(),
+        versions=library_versions(),
     )
     whole = [LayerReport(h, c, tuple(range(h)), tuple(range(c)), 0.0, 0.0) for h, _, c in shape.widths]
     return Pruned(subject, plan, tuple(whole), 0.0, 0.0)
@@ -84,7 +84,7 @@ def check_reports(plan: Plan, layers: Sequence[LayerReport], shape: Shape, folde
         )
 
 
-def facts(file: Path) -> tuple[str, tuple[LayerReport, ...]]:
+def read_facts(file: Path) -> tuple[str, tuple[LayerReport, ...]]:
     """(tier, layer reports) of an export's slimllm.json, where unknown errors are null; here they are NaN."""
 
     def error(value: float | None) -> float:
@@ -108,16 +108,16 @@ def facts(file: Path) -> tuple[str, tuple[LayerReport, ...]]:
         raise Refusal(f"'{file}' does not hold what an export writes; export the model again.") from failure
 
 
-def unpadded(subject: Subject) -> Subject:
+def remove_padding(subject: Subject) -> Subject:
     """The subject without the heads, values and channels that its readers multiply by zero: what
     `padding.pad` filled up."""
-    slim, family = dataclasses.replace(subject, model=skeleton(subject.model)), subject.family
+    slim, family = dataclasses.replace(subject, model=share_model(subject.model)), subject.family
     for layer in slim.layers:
         cut_heads(layer, family, subject.shape.head_size)
         if narrows_values(family):
             cut_values(layer, family, subject.shape.head_size)
-        shape, weight = layer_shape(layer, family), part(layer, family.mlp.reader).weight
-        kept = live(weight, 1)
+        shape, weight = layer_shape(layer, family), linear_of(layer, family.mlp.reader).weight
+        kept = live_units(weight, 1)
         if 0 < len(kept) < shape.channels:
             slice_mlp(layer, family, shape, kept, Repair(weight[:, kept]))
     return dataclasses.replace(slim, shape=shape_of(slim.model, family))
@@ -125,8 +125,8 @@ def unpadded(subject: Subject) -> Subject:
 
 def cut_heads(layer: nn.Module, family: Family, size: int) -> None:
     """Cuts heads of zeros, where equally many remain in every group that remains."""
-    shape, weight = layer_shape(layer, family), part(layer, family.attention.reader).weight
-    kept = live(weight, size)
+    shape, weight = layer_shape(layer, family), linear_of(layer, family.attention.reader).weight
+    kept = live_units(weight, size)
     in_groups = (kept // (shape.heads // shape.groups)).unique(return_counts=True)[1]
     if len(kept) < shape.heads and len(in_groups.unique()) == 1:
         inputs = (kept[:, None] * size + torch.arange(size)).flatten()
@@ -135,7 +135,7 @@ def cut_heads(layer: nn.Module, family: Family, size: int) -> None:
 
 def cut_values(layer: nn.Module, family: Family, size: int) -> None:
     """Cuts value columns of zeros, where equally many remain in every group."""
-    shape, weight = layer_shape(layer, family), part(layer, family.attention.reader).weight
+    shape, weight = layer_shape(layer, family), linear_of(layer, family.attention.reader).weight
     each = shape.heads // shape.groups
     mask = (weight != 0).any(0).cpu().view(shape.groups, each, size).any(1)  # (G, size)
     counts = mask.sum(1)
@@ -146,6 +146,6 @@ def cut_values(layer: nn.Module, family: Family, size: int) -> None:
         slice_values(layer, family, shape, size, kept, Repair(weight[:, inputs]))
 
 
-def live(weight: Tensor, size: int) -> Tensor:
+def live_units(weight: Tensor, size: int) -> Tensor:
     """The units (k,) of a reader's weight (o, units·size) that have any column but zeros, on the CPU."""
     return (weight != 0).any(0).view(-1, size).any(1).nonzero().flatten().cpu()

@@ -20,8 +20,8 @@ from torch import nn
 
 from slimllm.core.errors import Refusal
 from slimllm.export import gguf_writer
-from slimllm.export.padding import State, Widths, pad, padded_widths
-from slimllm.models.families import head_norms, part
+from slimllm.export.padding import State, Widths, pad_state, padded_widths
+from slimllm.models.families import head_norms, linear_of
 from slimllm.models.layer_offload import is_lent
 from slimllm.models.loading import Pruned, Subject
 from slimllm.models.modeling_slim import Placed
@@ -52,7 +52,7 @@ class Misfit(Exception):
         self.reason, self.remedy = reason, remedy
 
 
-def choose(pruned: Pruned, wanted: str = "auto") -> Form:
+def choose_format(pruned: Pruned, wanted: str = "auto") -> Form:
     """The form asked for; for auto the first of native, twin, shim that holds the model without loss."""
     check_wanted(wanted)
     for tier in ("native", "twin", "shim") if wanted == "auto" else (wanted,):
@@ -69,7 +69,7 @@ def check_wanted(wanted: str) -> None:
         raise Refusal(f"Export '{wanted}' is not known; use auto, {', '.join(FORMS)}.")
 
 
-def native(pruned: Pruned) -> Form:
+def native_format(pruned: Pruned) -> Form:
     """The model's own class at other widths."""
     state = pruned.subject.model.state_dict()
     model = first_fit(native_builds(pruned.subject, same_widths(pruned)), state)
@@ -77,7 +77,7 @@ def native(pruned: Pruned) -> Form:
     return Form("native", model, state, words)
 
 
-def twin(pruned: Pruned) -> Form:
+def twin_format(pruned: Pruned) -> Form:
     """Another stock class that computes the same."""
     subject, state = pruned.subject, pruned.subject.model.state_dict()
     model = first_fit(twin_builds(subject, same_widths(pruned)), state)
@@ -88,7 +88,7 @@ def twin(pruned: Pruned) -> Form:
     return Form("twin", model, state, words)
 
 
-def shim(pruned: Pruned) -> Form:
+def shim_format(pruned: Pruned) -> Form:
     """The model's own class with every linear resized, by the code file that travels along."""
     subject, base = pruned.subject, base_of(pruned.subject)
     family = subject.family
@@ -98,14 +98,16 @@ def shim(pruned: Pruned) -> Form:
         "layers": family.layers,
         "attention": family.attention_module,
         "heads": [list(row[:2]) for row in subject.shape.widths],
-        "linears": {name: [extent(part(layer, name)) for layer in subject.layers] for name in names},
+        "linears": {
+            name: [linear_extent(linear_of(layer, name)) for layer in subject.layers] for name in names
+        },
         **norm_heads(subject),
     }
     code = {"AutoModelForCausalLM": "modeling_slim.SlimForCausalLM"}
-    config = type(subject.model.config).from_dict({**plain(subject), "slim": slim, "auto_map": code})
-    model = empty(slim_class(slim, subject.source), config)
+    config = type(subject.model.config).from_dict({**plain_settings(subject), "slim": slim, "auto_map": code})
+    model = empty_model(slim_class(slim, subject.source), config)
     try:
-        native(pruned)
+        native_format(pruned)
         why = "As asked for"
     except Misfit as misfit:
         why = f"Because {misfit.reason}"
@@ -116,9 +118,9 @@ def shim(pruned: Pruned) -> Form:
     return Form("shim", model, subject.model.state_dict(), words)
 
 
-def padded(pruned: Pruned) -> Form:
+def padded_format(pruned: Pruned) -> Form:
     """The model filled up with zeros to its widest layer, or further where the stock class demands it."""
-    for unpadded in (native, twin):
+    for unpadded in (native_format, twin_format):
         with contextlib.suppress(Misfit):
             return unpadded(pruned)
     subject, state = pruned.subject, pruned.subject.model.state_dict()
@@ -129,11 +131,11 @@ def padded(pruned: Pruned) -> Form:
     for target in padded_widths(subject):
         builds = itertools.chain(native_builds(subject, target), twin_builds(subject, target))
         try:
-            model = first_fit(builds, pad(subject, ghosts, target))
+            model = first_fit(builds, pad_state(subject, ghosts, target))
         except Misfit as misfit:
             misfits.append(misfit)
             continue
-        filled = pad(subject, state, target)
+        filled = pad_state(subject, state, target)
         zeros = sum(t.numel() for t in filled.values()) - sum(state[k].numel() for k in filled if k in state)
         words = (
             f"Narrow layers are filled up with zeros to {target[0]} whole heads and {target[2]} channels, "
@@ -144,13 +146,13 @@ def padded(pruned: Pruned) -> Form:
     raise misfits[-1]
 
 
-def gguf(pruned: Pruned) -> Form:
+def gguf_format(pruned: Pruned) -> Form:
     """A stock class in one file, where llama.cpp has an architecture that computes the same."""
     subject = pruned.subject
     if is_lent(subject.model):
         raise Misfit("its weights do not fit into memory together", "use --export auto or shim")
     name, config = base_of(subject), subject.model.config
-    reason = gguf_writer.hindrance(name, config, subject.shape.head_size, subject.tokenizer)
+    reason = gguf_writer.llamacpp_hindrance(name, config, subject.shape.head_size, subject.tokenizer)
     if reason:
         raise Misfit(reason, "use --export auto")
     if subject.shape.uneven:
@@ -171,7 +173,7 @@ def gguf(pruned: Pruned) -> Form:
 def uneven_gguf(pruned: Pruned) -> Form:
     """Any widths in one file, where llama.cpp has an architecture for that."""
     check_values(pruned)
-    model = shim(pruned).model
+    model = shim_format(pruned).model
     if reason := gguf_writer.hindrance_uneven(model):
         raise Misfit(reason, "keep every layer the same width, or use --export shim or padded")
     words = (
@@ -188,11 +190,11 @@ def coarse_words(subject: Subject) -> str:
 
 
 FORMS: dict[str, Callable[[Pruned], Form]] = {
-    "native": native,
-    "twin": twin,
-    "shim": shim,
-    "padded": padded,
-    "gguf": gguf,
+    "native": native_format,
+    "twin": twin_format,
+    "shim": shim_format,
+    "padded": padded_format,
+    "gguf": gguf_format,
 }
 
 
@@ -215,13 +217,13 @@ def check_values(pruned: Pruned) -> None:
 
 def native_builds(subject: Subject, widths: Widths) -> Iterator[Build]:
     """The model's own class at these widths."""
-    settings = {**plain(subject), **sized(subject, widths)}
+    settings = {**plain_settings(subject), **sized_settings(subject, widths)}
     return with_biases(base_of(subject), type(subject.model.config), settings)
 
 
 def twin_builds(subject: Subject, widths: Widths, names: Sequence[str] = TWINS) -> Iterator[Build]:
     """The classes called `names`, for what is a Llama in all but name."""
-    settings = plain(subject)
+    settings = plain_settings(subject)
     windowed = settings.get("sliding_window") or "sliding_attention" in (settings.get("layer_types") or ())
     if settings["model_type"] not in LIKE_LLAMA or windowed:
         return
@@ -237,7 +239,7 @@ def twin_builds(subject: Subject, widths: Widths, names: Sequence[str] = TWINS) 
         if name != base_of(subject):
             known = {key: value for key, value in kind().to_dict().items() if key != "model_type"}
             shared = {key: settings.get(key, value) for key, value in known.items()}
-            yield from with_biases(name, kind, {**shared, **sized(subject, widths), **extra})
+            yield from with_biases(name, kind, {**shared, **sized_settings(subject, widths), **extra})
 
 
 def with_biases(name: str, kind: Any, settings: dict[str, Any]) -> Iterator[Build]:
@@ -248,7 +250,7 @@ def with_biases(name: str, kind: Any, settings: dict[str, Any]) -> Iterator[Buil
             yield name, kind, {**settings, **dict.fromkeys(chosen, True)}
 
 
-def plain(subject: Subject) -> dict[str, Any]:
+def plain_settings(subject: Subject) -> dict[str, Any]:
     """The settings of the model's config without those of an earlier export."""
     ours = ("slim", "auto_map", "architectures", "transformers_version")
     settings = {key: value for key, value in subject.model.config.to_dict().items() if key not in ours}
@@ -258,7 +260,7 @@ def plain(subject: Subject) -> dict[str, Any]:
     return settings
 
 
-def sized(subject: Subject, widths: Widths) -> dict[str, int]:
+def sized_settings(subject: Subject, widths: Widths) -> dict[str, int]:
     names = ("num_attention_heads", "num_key_value_heads", "intermediate_size")
     return {**dict(zip(names, widths, strict=True)), "head_dim": subject.shape.head_size}
 
@@ -268,7 +270,7 @@ def first_fit(builds: Iterator[Build], state: State) -> Any:
     misfit = Misfit("no stock class computes the same", "use --export auto or shim")
     for name, kind, settings in builds:
         try:
-            model = empty(getattr(transformers, name), kind.from_dict(settings))
+            model = empty_model(getattr(transformers, name), kind.from_dict(settings))
         except Exception as failure:  # whatever a config's or a class's own checks raise
             reason = str(failure).strip().splitlines()[-1].strip().removeprefix("ValueError: ").rstrip(".")
             misfit = Misfit(f"{kind.__name__} refuses it ({reason})", "use --export auto or shim")
@@ -284,7 +286,7 @@ def first_fit(builds: Iterator[Build], state: State) -> Any:
     raise misfit
 
 
-def empty(kind: Any, config: Any) -> Any:
+def empty_model(kind: Any, config: Any) -> Any:
     """A model of this class without memory."""
     with torch.device("meta"):
         return kind(config)
@@ -308,7 +310,7 @@ def norm_heads(subject: Subject) -> dict[str, dict[str, list[int]]]:
     return {"norms": found} if found else {}
 
 
-def extent(linear: nn.Linear) -> list[int | bool | str]:
+def linear_extent(linear: nn.Linear) -> list[int | bool | str]:
     """The linear's shape as `modeling_slim.resize` reads it."""
     shape: list[int | bool | str] = [linear.out_features, linear.in_features, linear.bias is not None]
     if isinstance(linear, Placed):

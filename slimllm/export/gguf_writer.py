@@ -31,14 +31,14 @@ ALIKE = ("MistralForCausalLM", "Qwen2ForCausalLM")
 ROTATED = ("llama", UNEVEN)  # whose queries and keys are stored with neighbouring instead of opposite pairs
 SCALES = ("embedding_multiplier", "residual_multiplier", "logits_scaling")
 ROPES = ("default", "linear", "llama3")
-KINDS = {
+GGUF_TYPES = {
     torch.float32: (GGMLQuantizationType.F32, LlamaFileType.ALL_F32),
     torch.float16: (GGMLQuantizationType.F16, LlamaFileType.MOSTLY_F16),
     torch.bfloat16: (GGMLQuantizationType.BF16, LlamaFileType.MOSTLY_BF16),
 }
 
 
-def hindrance(name: str, config: Any, size: int, tokenizer: Any) -> str:
+def llamacpp_hindrance(name: str, config: Any, size: int, tokenizer: Any) -> str:
     """Why llama.cpp cannot read models of the class `name` with heads of this size and this tokenizer, where
     that is known; empty where it can."""
     if name not in (*ARCHITECTURES, *ALIKE):
@@ -53,9 +53,9 @@ def hindrance(name: str, config: Any, size: int, tokenizer: Any) -> str:
         getattr(config, "attention_multiplier", size**-0.5), size**-0.5
     ):
         return f"{name} scales its streams"
-    if rope(config)["rope_type"] not in ROPES:
-        return f"positions of type '{rope(config)['rope_type']}' are not written here"
-    return gguf_vocabulary.hindrance(tokenizer) if tokenizer is not None else ""
+    if rope_fields(config)["rope_type"] not in ROPES:
+        return f"positions of type '{rope_fields(config)['rope_type']}' are not written here"
+    return gguf_vocabulary.tokenizer_hindrance(tokenizer) if tokenizer is not None else ""
 
 
 def hindrance_uneven(model: Any) -> str:
@@ -83,12 +83,12 @@ def coarse_words(channels: Sequence[int]) -> str:
     )
 
 
-def rope(config: Any) -> dict[str, Any]:
+def rope_fields(config: Any) -> dict[str, Any]:
     """How positions are encoded."""
     return {"rope_type": "default", **(config.rope_parameters or {})}
 
 
-def write(model: Any, tensors: Mapping[str, Tensor], tokenizer: Any, name: str, file: Path) -> None:
+def write_gguf(model: Any, tensors: Mapping[str, Tensor], tokenizer: Any, name: str, file: Path) -> None:
     """Writes the file: `model` is the empty model of the class these tensors belong to."""
     config = model.config
     arch = UNEVEN if getattr(config, "slim", None) else ARCHITECTURES[type(model).__name__]
@@ -96,20 +96,20 @@ def write(model: Any, tensors: Mapping[str, Tensor], tokenizer: Any, name: str, 
     writer = gguf.GGUFWriter(file, arch)
     writer.add_type("model")
     writer.add_name(name)
-    writer.add_file_type(KINDS[dtype][1])
+    writer.add_file_type(GGUF_TYPES[dtype][1])
     add_sizes(writer, config)
     if tokenizer is not None:
-        gguf_vocabulary.add_to(writer, gguf_vocabulary.vocabulary(tokenizer, config.vocab_size))
+        gguf_vocabulary.add_to(writer, gguf_vocabulary.gguf_vocabulary_of(tokenizer, config.vocab_size))
     found = {value: key for key, value in MODEL_ARCH_NAMES.items()}[arch]
     names = get_tensor_name_map(found, config.num_hidden_layers)
-    rows = widths(config)
-    if rope(config)["rope_type"] == "llama3":
-        writer.add_tensor("rope_freqs.weight", llama3_factors(rope(config), config.head_dim).numpy())
+    rows = layer_widths(config)
+    if rope_fields(config)["rope_type"] == "llama3":
+        writer.add_tensor("rope_freqs.weight", llama3_factors(rope_fields(config), config.head_dim).numpy())
     for key, tensor in tensors.items():
         stem, _, leaf = key.rpartition(".")
         place = {"q_proj": 0, "k_proj": 1}.get(stem.rpartition(".")[2]) if arch in ROTATED else None
         if place is not None:
-            tensor = rotated(tensor, rows[int(stem.split(".")[2])][place])
+            tensor = interleave_halves(tensor, rows[int(stem.split(".")[2])][place])
         add_tensor(writer, f"{names.get_name(stem)}.{leaf}", tensor)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -117,7 +117,7 @@ def write(model: Any, tensors: Mapping[str, Tensor], tokenizer: Any, name: str, 
     writer.close()
 
 
-def widths(config: Any) -> list[tuple[int, int, int]]:
+def layer_widths(config: Any) -> list[tuple[int, int, int]]:
     """(heads, groups, channels) of every layer."""
     slim = getattr(config, "slim", None)
     if not slim:
@@ -133,7 +133,7 @@ def add_sizes(writer: gguf.GGUFWriter, config: Any) -> None:
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
-    columns = zip(*widths(config), strict=True)
+    columns = zip(*layer_widths(config), strict=True)
     heads, groups, channels = (row[0] if len(set(row)) == 1 else list(row) for row in columns)
     writer.add_feed_forward_length(channels)
     writer.add_head_count(heads)
@@ -142,7 +142,7 @@ def add_sizes(writer: gguf.GGUFWriter, config: Any) -> None:
     writer.add_value_length(config.head_dim)
     writer.add_rope_dimension_count(config.head_dim)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    turn = rope(config)
+    turn = rope_fields(config)
     writer.add_rope_freq_base(turn["rope_theta"])
     if turn["rope_type"] == "linear":
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
@@ -155,12 +155,12 @@ def add_tensor(writer: gguf.GGUFWriter, name: str, tensor: Tensor) -> None:
         tensor = tensor.float()
     if tensor.dtype == torch.bfloat16:  # which numpy does not know
         raw: np.ndarray[Any, Any] = tensor.contiguous().view(torch.uint8).numpy()
-        writer.add_tensor(name, raw, raw_dtype=KINDS[tensor.dtype][0])
+        writer.add_tensor(name, raw, raw_dtype=GGUF_TYPES[tensor.dtype][0])
     else:
         writer.add_tensor(name, tensor.contiguous().numpy())
 
 
-def rotated(tensor: Tensor, heads: int) -> Tensor:
+def interleave_halves(tensor: Tensor, heads: int) -> Tensor:
     """Rows (heads · 2 · n, …) with the two halves of every head interleaved."""
     halves = tensor.view(heads, 2, -1, *tensor.shape[1:])
     return halves.transpose(1, 2).reshape(tensor.shape)

@@ -21,7 +21,7 @@ from slimllm.core.errors import Refusal
 from slimllm.export.model_card import FACTS
 
 
-def check(repository: str, *, offline: bool = False) -> None:
+def check_repository(repository: str, *, offline: bool = False) -> None:
     """Refuses a repository's name, a missing or unknown token, and a hub out of reach, before any work."""
     try:
         validate_repo_id(repository)
@@ -33,7 +33,7 @@ def check(repository: str, *, offline: bool = False) -> None:
         raise Refusal("Pushing asks the model hub, which --offline forbids; leave one of the two out.")
     if not huggingface_hub.get_token():
         raise Refusal("There is no token for the model hub; run 'hf auth login', or set HF_TOKEN.")
-    with said(repository):
+    with translate_hub_failures(repository):
         huggingface_hub.HfApi().whoami()
         check_content(repository)
 
@@ -53,7 +53,7 @@ def check_content(repository: str) -> None:
         )
 
 
-def push(folder: Path, repository: str, say: Callable[[str], object] = str) -> str:
+def push_export(folder: Path, repository: str, say: Callable[[str], object] = str) -> str:
     """The address of the repository that all files of an export were taken to, in one commit; a new one is
     private."""
     if not (folder / FACTS).is_file():
@@ -61,7 +61,7 @@ def push(folder: Path, repository: str, say: Callable[[str], object] = str) -> s
     size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
     say(f"Pushing {size / 2**20:,.1f} MiB to {repository} …")
     hub = huggingface_hub.HfApi()
-    with said(repository, f"; the export stays in '{folder}'"):
+    with translate_hub_failures(repository, f"; the export stays in '{folder}'"):
         check_content(repository)
         address = hub.create_repo(repository, private=True, exist_ok=True)
         hub.upload_folder(repo_id=repository, folder_path=folder, commit_message="Pruned by slimllm")
@@ -70,7 +70,7 @@ def push(folder: Path, repository: str, say: Callable[[str], object] = str) -> s
 
 
 @contextlib.contextmanager
-def said(repository: str, rest: str = "") -> Iterator[None]:
+def translate_hub_failures(repository: str, rest: str = "") -> Iterator[None]:
     """Turns what goes wrong with the hub into one sentence that ends with `rest`. What hub and library say is
     left out, for the token might be in it."""
     place = huggingface_hub.constants.ENDPOINT

@@ -17,10 +17,10 @@ import transformers
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Plan
 from slimllm.export.gguf_writer import FILE
-from slimllm.export.transformers_versions import loading_options, readers
+from slimllm.export.transformers_versions import loading_options, reader_versions
 from slimllm.files import file_limits
 from slimllm.files.written_files import FACTS, note_files
-from slimllm.models.families import part
+from slimllm.models.families import linear_of
 from slimllm.models.loading import Pruned
 from slimllm.models.modeling_slim import Placed
 from slimllm.planning.plan_json import plan_to_dict, read_witness
@@ -43,7 +43,7 @@ class Export:
     stored_in: str = ""
 
 
-def describe(done: Export, pruned: Pruned, folder: Path, recipe: str, notes: Sequence[str]) -> None:
+def write_description(done: Export, pruned: Pruned, folder: Path, recipe: str, notes: Sequence[str]) -> None:
     """Writes where the weights come from into `folder`."""
     layers = [dataclasses.asdict(report) for report in pruned.layers]
     for layer in layers:
@@ -57,14 +57,14 @@ def describe(done: Export, pruned: Pruned, folder: Path, recipe: str, notes: Seq
         **{key: value for key, value in dataclasses.asdict(done).items() if key != "folder"},
         "layers": layers,
         "versions": dict(pruned.plan.versions),
-        "ancestors": ancestors(pruned),
+        "ancestors": list_ancestors(pruned),
         "begins_with": pruned.subject.beginning.words or None,
     }
-    (folder / "README.md").write_text(readme(done, pruned, recipe, notes), encoding="utf-8")
+    (folder / "README.md").write_text(write_readme(done, pruned, recipe, notes), encoding="utf-8")
     note_files(folder, facts)
 
 
-def ancestors(pruned: Pruned) -> list[dict[str, Any]]:
+def list_ancestors(pruned: Pruned) -> list[dict[str, Any]]:
     """The exports that this model was pruned from, the oldest first: name, tier, parameters and plan of each.
 
     A model that was read from an export and only trained or stored anew has that export's ancestors.
@@ -83,36 +83,36 @@ def ancestors(pruned: Pruned) -> list[dict[str, Any]]:
     return [*older, {**known, "plan": plan_to_dict(plan)}]
 
 
-def readme(done: Export, pruned: Pruned, recipe: str, notes: Sequence[str]) -> str:
+def write_readme(done: Export, pruned: Pruned, recipe: str, notes: Sequence[str]) -> str:
     """The model card: five lines, and one for what texts begin with, then the notes."""
     plan, folder = pruned.plan, Path(done.folder)
-    first = origin(pruned)
+    first = original_model(pruned)
     past = f" (itself pruned, from {first})" if first != plan.model else ""
     made = f", by `{recipe}`" if recipe else ""
     settings = pruned.subject.model.config.to_dict()
-    ways = [f"`{elsewhere(done.tier, folder.name, loading_options(settings))}`"]
+    ways = [f"`{reload_line(done.tier, folder.name, loading_options(settings))}`"]
     if done.tier == "gguf":
         packed = f"llama.cpp: `llama-cli -m {shlex.quote(folder.name)}/{FILE}`"
         ways = [packed] if pruned.subject.shape.uneven else [*ways, packed]
     lines = [
         f"**Removed** from {plan.model}{past}: {plan.ratio_achieved:.1%} of the parameters ({plan.count}); "
-        f"kept are {kept(plan)}. Method `{plan.method}`, recovery `{plan.recovery}`, allocation "
+        f"kept are {kept_words(plan)}. Method `{plan.method}`, recovery `{plan.recovery}`, allocation "
         f"`{plan.allocation}`{made}; all of it in plan.json and slimllm.json.",
         f"**Stored** as {done.tier}, {done.parameters:,} parameters in {done.stored_in}, "
         f"{done.bytes / 2**20:,.1f} MiB. {done.words} Checked after writing: "
         f"loaded in a fresh process by transformers {transformers.__version__}, logits differ by at most "
         f"{done.max_logit_difference:.1e}.",
-        *begun(pruned.subject.beginning.words),
+        *text_start_line(pruned.subject.beginning.words),
         f"**Here**, where slimllm is installed: `{AGAIN.format(shlex.quote(folder.name))}`",
-        f"**Elsewhere**: {'; '.join(ways)}; read by {readers(settings)}",
+        f"**Elsewhere**: {'; '.join(ways)}; read by {reader_versions(settings)}",
         f"**Licence**: that of the original model, {first}, applies to these weights too.",
-        *adapting(pruned),
+        *adapter_lines(pruned),
         *notes,
     ]
     return f"# {plan.model}, pruned\n\n" + "".join(f"- {' '.join(line.split())}\n" for line in lines)
 
 
-def begun(words: str) -> list[str]:
+def text_start_line(words: str) -> list[str]:
     """What stands in front of every text, as a line; nothing where nothing does."""
     if not words:
         return []
@@ -122,12 +122,12 @@ def begun(words: str) -> list[str]:
     ]
 
 
-def adapting(pruned: Pruned) -> list[str]:
+def adapter_lines(pruned: Pruned) -> list[str]:
     """For values narrower than their heads, which modules adapters can be merged into; else nothing."""
     family = pruned.subject.family
     linears = [name for site in (family.attention, family.mlp) for name in (*site.writers, site.reader)]
     narrow = [
-        n for n in linears if any(isinstance(part(layer, n), Placed) for layer in pruned.subject.layers)
+        n for n in linears if any(isinstance(linear_of(layer, n), Placed) for layer in pruned.subject.layers)
     ]
     if not narrow:
         return []
@@ -141,7 +141,7 @@ def adapting(pruned: Pruned) -> list[str]:
     ]
 
 
-def elsewhere(tier: str, name: str, options: Mapping[str, str]) -> str:
+def reload_line(tier: str, name: str, options: Mapping[str, str]) -> str:
     """The line of Python that loads the folder without this program."""
     if tier == "gguf":
         how = f", gguf_file={FILE!r}, config=transformers.AutoConfig.from_pretrained({name!r})"
@@ -151,13 +151,13 @@ def elsewhere(tier: str, name: str, options: Mapping[str, str]) -> str:
     return f"transformers.AutoModelForCausalLM.from_pretrained({name!r}{how})"
 
 
-def origin(pruned: Pruned) -> str:
+def original_model(pruned: Pruned) -> str:
     """The model that was there before any pruning, as far as it is known."""
-    plans = [row["plan"] for row in ancestors(pruned) if "plan" in row]
+    plans = [row["plan"] for row in list_ancestors(pruned) if "plan" in row]
     return str(plans[0]["model"]) if plans else pruned.plan.model
 
 
-def kept(plan: Plan) -> str:
+def kept_words(plan: Plan) -> str:
     """What a plan keeps of how much."""
     heads, channels = (sum(row[place] for row in plan.widths) for place in (0, 2))
     attention = (

@@ -11,8 +11,8 @@ from pathlib import Path
 from slimllm.core.errors import Refusal
 from slimllm.core.shapes import Shape
 from slimllm.export import formats, gguf_writer
-from slimllm.export.dry_run import Step, Way, sketch, steps_of, ways
-from slimllm.export.transformers_versions import NEWER, loading_options, readers
+from slimllm.export.dry_run import TriedStep, Way, list_ways, sketch_subject, width_steps
+from slimllm.export.transformers_versions import NEWER, loading_options, reader_versions
 from slimllm.models import folder_check, loading, sources, weight_coverage
 from slimllm.models.loading import Subject
 from slimllm.models.weight_reading import settle_head
@@ -30,7 +30,7 @@ GGUF = {
     "phi": "phi2",
     "cohere": "command-r",
 }
-DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+DTYPE_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 @dataclass(frozen=True)
@@ -53,27 +53,27 @@ class Card:
     bytes: int = 0
     files: int = 0
     parameters: dict[str, int] = dataclasses.field(default_factory=dict)
-    attention: tuple[Step, ...] = ()
+    attention: tuple[TriedStep, ...] = ()
     attention_words: str = ""
     exports: tuple[Way, ...] = ()
     runtimes: tuple[str, ...] = ()
     notes: str = ""
 
 
-def card(source: str, *, offline: bool = False) -> Card:
+def inspect_model(source: str, *, offline: bool = False) -> Card:
     """The card of a model by the same names as `models.load`; nothing is converted, no weight is read."""
     source = str(source).strip()
     try:
-        return described(source, offline)
+        return describe_model(source, offline)
     except Refusal as refusal:
         return Card(source, False, str(refusal))
 
 
-def examine(source: str, offline: bool) -> tuple[Path | None, Subject]:
+def examine_source(source: str, offline: bool) -> tuple[Path | None, Subject]:
     """(folder or GGUF file, model without memory) of a supported model; a `Refusal` for any other."""
-    place = sources.whereabouts(source) if source else None
-    if place is not None and place.suffix == ".gguf" and sources.conversion(place).is_dir():
-        place = sources.conversion(place)
+    place = sources.source_path(source) if source else None
+    if place is not None and place.suffix == ".gguf" and sources.conversion_folder(place).is_dir():
+        place = sources.conversion_folder(place)
     folder = None if place is None or place.suffix == ".gguf" else place
     if folder is not None:
         sources.check_folder(folder, source)
@@ -85,24 +85,24 @@ def examine(source: str, offline: bool) -> tuple[Path | None, Subject]:
     )
     tensors = [] if folder is None else sources.stored_in(folder, source)
     settle_head(config, tensors, source, str)
-    subject = sketch(config, source)
+    subject = sketch_subject(config, source)
     if folder is not None:
         folder_check.check_promise(subject.model, stored, source)
         subject = dataclasses.replace(subject, notes=notes_of(tensors, subject))
-        with loading.refused(source, local=True):
+        with loading.refuse_load_failures(source, local=True):
             loading.check_tokenizer(loading.read_tokenizer(folder, source), subject.shape.vocab, source)
     return place, subject
 
 
-def described(source: str, offline: bool) -> Card:
+def describe_model(source: str, offline: bool) -> Card:
     """The card of a supported model; a `Refusal` for any other."""
-    place, subject = examine(source, offline)
-    with loading.refused(source, local=True):
-        steps, kinds = tuple(steps_of(subject)), tuple(ways(subject))
+    place, subject = examine_source(source, offline)
+    with loading.refuse_load_failures(source, local=True):
+        steps, kinds = tuple(width_steps(subject)), tuple(list_ways(subject))
     shape = subject.shape
     dtype, size, files = str(subject.model.config.dtype or ""), 0, 0
     if place is not None and place.is_dir():
-        dtype, size, files = weights(sources.stored_in(place, source))
+        dtype, size, files = describe_weights(sources.stored_in(place, source))
     elif place is not None:
         dtype, size, files = "gguf, converted to float32 once", place.stat().st_size, 1
     return Card(
@@ -120,16 +120,16 @@ def described(source: str, offline: bool) -> Card:
         dtype=dtype.removeprefix("torch."),
         bytes=size,
         files=files,
-        parameters={"all": shape.parameters, **parts_of(shape)},
+        parameters={"all": shape.parameters, **model_parts(shape)},
         attention=steps,
         attention_words=attention_words(subject),
         exports=kinds,
-        runtimes=runtimes(subject),
+        runtimes=list_runtimes(subject),
         notes=" ".join(subject.notes),
     )
 
 
-def parts_of(shape: Shape) -> dict[str, int]:
+def model_parts(shape: Shape) -> dict[str, int]:
     """Parameters by part."""
     return {
         "embeddings": shape.outside,
@@ -148,11 +148,11 @@ def notes_of(tensors: Sequence[sources.Stored], subject: Subject) -> tuple[str, 
     return (said,) if said else ()
 
 
-def weights(tensors: Sequence[sources.Stored]) -> tuple[str, int, int]:
+def describe_weights(tensors: Sequence[sources.Stored]) -> tuple[str, int, int]:
     """The dtype that most weights have, bytes and number of the weight files, from their headers."""
     files = {tensor.file for tensor in tensors}
     ((kind, _),) = Counter(tensor.dtype for tensor in tensors).most_common(1) or [("", 0)]
-    return DTYPES.get(kind, kind.lower()), sum(file.stat().st_size for file in files), len(files)
+    return DTYPE_NAMES.get(kind, kind.lower()), sum(file.stat().st_size for file in files), len(files)
 
 
 # Words ------------------------------------------------------------------------------------------------------
@@ -170,12 +170,13 @@ def attention_words(subject: Subject) -> str:
     return ""
 
 
-def runtimes(subject: Subject) -> tuple[str, ...]:
+def list_runtimes(subject: Subject) -> tuple[str, ...]:
     """Which programs read what is exported, as far as it is known."""
     name, kind = formats.base_of(subject), subject.shape.family
     settings = subject.model.config.to_dict()
     said = [
-        f"{readers(settings)}: every tier; shim with trust_remote_code=True, {name} or its twin as they are."
+        f"{reader_versions(settings)}: every tier; shim with trust_remote_code=True, {name} or its twin "
+        "as they are."
     ]
     for key, value in loading_options(settings).items():
         said[0] += f" Before transformers {NEWER}, {key}={value!r} has to be asked for."
@@ -190,7 +191,7 @@ def runtimes(subject: Subject) -> tuple[str, ...]:
 def in_llamacpp(subject: Subject) -> str:
     """How the model gets into llama.cpp."""
     name, config = formats.base_of(subject), subject.model.config
-    reason = gguf_writer.hindrance(name, config, subject.shape.head_size, subject.tokenizer)
+    reason = gguf_writer.llamacpp_hindrance(name, config, subject.shape.head_size, subject.tokenizer)
     if not reason:
         return "--export gguf writes what it reads; with --align 32 it can quantise all of that."
     return (
@@ -199,7 +200,7 @@ def in_llamacpp(subject: Subject) -> str:
     )
 
 
-def unit_words(step: Step, heads: int) -> str:
+def unit_words(step: TriedStep, heads: int) -> str:
     """One step of attention in a sentence."""
     if step.unit == "value-column":
         return f"value columns of every head (method fasp): {step.steps} steps per layer"
@@ -212,7 +213,7 @@ def unit_words(step: Step, heads: int) -> str:
     )
 
 
-def lines(found: Card) -> list[str]:
+def card_lines(found: Card) -> list[str]:
     """The card for a terminal."""
     if not found.supported:
         return [found.model, f"  cannot be used: {found.reason}"]
@@ -251,11 +252,13 @@ def export_lines(found: Iterable[Way]) -> list[str]:
     return said
 
 
-def outlook(subject: Subject) -> list[str]:
+def export_outlook(subject: Subject) -> list[str]:
     """How pruned versions of a loaded model can be stored, a sentence for each kind of plan."""
-    empty = dataclasses.replace(sketch(subject.model.config, subject.source), tokenizer=subject.tokenizer)
-    fewer = {heads for step in steps_of(empty) for heads in step.plain_heads} - {subject.shape.heads}
-    said = export_lines(ways(empty))
+    empty = dataclasses.replace(
+        sketch_subject(subject.model.config, subject.source), tokenizer=subject.tokenizer
+    )
+    fewer = {heads for step in width_steps(empty) for heads in step.plain_heads} - {subject.shape.heads}
+    said = export_lines(list_ways(empty))
     if fewer:
         counts = " or ".join(map(str, sorted(fewer)))
         said.append(f"Fewer heads, all layers alike, recovery none: no code file where {counts} heads stay.")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from slimllm.models.families import head_norms, part
+from slimllm.models.families import head_norms, linear_of
 from slimllm.models.loading import Subject
 from slimllm.models.modeling_slim import Placed
 
@@ -28,7 +28,7 @@ def padded_widths(subject: Subject) -> Iterator[Widths]:
         yield g * p, g, max(row[2] for row in widths)
 
 
-def pad(subject: Subject, state: State, target: Widths) -> dict[str, Tensor]:
+def pad_state(subject: Subject, state: State, target: Widths) -> dict[str, Tensor]:
     """The state with zero heads inside each group, zeros for missing values, and zero groups and zero
     channels appended."""
     family, size, filled = subject.family, subject.shape.head_size, dict(state)
@@ -44,13 +44,13 @@ def pad(subject: Subject, state: State, target: Widths) -> dict[str, Tensor]:
                     rows.append(((start + units[letter])[:, None] * tall + torch.arange(tall)).flatten())
                     start += total[letter]
                 dim, stem = int(name == site.reader), f"{family.layers}.{index}.{name}"
-                places, linear = torch.cat(rows), part(subject.layers[index], name)
+                places, linear = torch.cat(rows), linear_of(subject.layers[index], name)
                 if isinstance(linear, Placed):
                     places = places[linear.places.cpu()]
                     del filled[f"{stem}.places"]
                 for key in (f"{stem}.weight",) if dim else (f"{stem}.weight", f"{stem}.bias"):
                     if key in state:
-                        filled[key] = scatter(state[key], places, start * tall, dim)
+                        filled[key] = scatter_into_zeros(state[key], places, start * tall, dim)
         for name, _, letter in head_norms(subject.layers[index], family):
             pad_norm(filled, f"{family.layers}.{index}.{name}", units[letter], total[letter])
     return filled
@@ -59,14 +59,14 @@ def pad(subject: Subject, state: State, target: Widths) -> dict[str, Tensor]:
 def pad_norm(filled: dict[str, Tensor], stem: str, places: Tensor, total: int) -> None:
     """Gives a norm that has weights for each head zeros for those that are filled in."""
     if f"{stem}.weight" in filled:
-        filled[f"{stem}.weight"] = scatter(filled[f"{stem}.weight"], places, total, 0)
+        filled[f"{stem}.weight"] = scatter_into_zeros(filled[f"{stem}.weight"], places, total, 0)
         return
     one = torch.stack([filled[f"{stem}.norms.{head}.weight"] for head in range(len(places))])
-    for head, weight in enumerate(scatter(one, places, total, 0)):
+    for head, weight in enumerate(scatter_into_zeros(one, places, total, 0)):
         filled[f"{stem}.norms.{head}.weight"] = weight.clone()
 
 
-def scatter(tensor: Tensor, places: Tensor, total: int, dim: int) -> Tensor:
+def scatter_into_zeros(tensor: Tensor, places: Tensor, total: int, dim: int) -> Tensor:
     """Zeros, `total` along `dim`, with the tensor's rows or columns at `places`."""
     shape = list(tensor.shape)
     shape[dim] = total

@@ -19,7 +19,7 @@ OLDER_SCALING = {  # of families whose config of version 4 takes these keys and 
 FULL, SLIDING = "full_attention", "sliding_attention"
 
 
-def hindrance(settings: Mapping[str, Any]) -> str:
+def version_hindrance(settings: Mapping[str, Any]) -> str:
     """Why transformers 4.57 cannot read a model of these settings as 5 does; empty where it can."""
     kind, turn = settings.get("model_type"), settings.get("rope_parameters") or {}
     scaling = turn.get("rope_type", "default")
@@ -40,9 +40,9 @@ def hindrance(settings: Mapping[str, Any]) -> str:
     return ""
 
 
-def readers(settings: Mapping[str, Any]) -> str:
+def reader_versions(settings: Mapping[str, Any]) -> str:
     """Which versions of transformers read a model of these settings as it is."""
-    reason = hindrance(settings)
+    reason = version_hindrance(settings)
     return f"transformers {NEWER} or newer, as {reason}" if reason else f"transformers {OLDEST} or newer"
 
 
@@ -85,14 +85,14 @@ def rope_keys(turn: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str,
 
 def complete_config(folder: Path) -> None:
     """Adds to the config.json in a folder what transformers 4 looks for."""
-    change(folder / "config.json", with_older_keys)
+    rewrite_json(folder / "config.json", with_older_keys)
 
 
 def complete_tokenizer(folder: Path) -> None:
     """Makes the tokenizer's settings in a folder name a class and keys that every version knows, where a
     tokenizer.json says all the rest."""
     if (folder / "tokenizer.json").is_file() and (folder / "tokenizer_config.json").is_file():
-        change(folder / "tokenizer_config.json", with_known_class)
+        rewrite_json(folder / "tokenizer_config.json", with_known_class)
 
 
 def with_known_class(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def with_known_class(settings: Mapping[str, Any]) -> dict[str, Any]:
     return done
 
 
-def change(file: Path, made: Any) -> None:
+def rewrite_json(file: Path, made: Any) -> None:
     """Writes the JSON object in a file anew."""
     settings = made(json.loads(file.read_text(encoding="utf-8")))
     file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")

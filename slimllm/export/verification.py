@@ -65,7 +65,7 @@ def reload_elsewhere(
 ) -> list[Reload]:
     """What plain transformers makes of these checkpoints, in one process that cannot import this package; by
     the packages of another `python` where one is given."""
-    with atomic_write.temporary() as place:
+    with atomic_write.temporary_folder() as place:
         outs = [str(place / f"{index}.safetensors") for index in range(len(folders))]
         job = {
             "folders": [(str(folder), out) for folder, out in zip(folders, outs, strict=True)],
@@ -124,7 +124,7 @@ def how_of(subject: Subject) -> How:
     return How(False, NEW_FROM_DISK, parts, dtype, begins_with)
 
 
-def compare(subject: Subject, reload: Reload) -> float:
+def compare_reload(subject: Subject, reload: Reload) -> float:
     """The largest logit difference between the model in memory and its reload; a `Refusal` where they differ.
 
     The continuation has to be greedy for the model in memory too, up to ties within the tolerance.

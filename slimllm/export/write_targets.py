@@ -11,7 +11,7 @@ from pathlib import Path
 from slimllm.core.errors import Refusal
 from slimllm.files.paths import path_of
 from slimllm.files.written_files import FACTS, foreign_files, has_inventory
-from slimllm.models.sources import conversion, whereabouts
+from slimllm.models.sources import conversion_folder, source_path
 
 MOUNTS = Path("/proc/self/mountinfo")  # of Linux; os.path.ismount knows no folder mounted from the same disk
 Identity = tuple[int, int]  # of a file or folder, whatever the names it goes by
@@ -24,7 +24,7 @@ def check_target(folder: str | Path, source: str = "") -> Path:
         folder = path_of(folder).resolve()
         if folder.exists() and not folder.is_dir():
             raise Refusal(f"'{folder}' is a file; name a folder to export to.")
-        if relation := overlap(folder, source):
+        if relation := find_overlap(folder, source):
             raise Refusal(
                 f"'{folder}' {relation} the place that the model '{source}' comes from; choose another "
                 "folder."
@@ -61,14 +61,14 @@ def check_content(folder: Path) -> None:
         )
 
 
-def overlap(folder: Path, source: str) -> str:
+def find_overlap(folder: Path, source: str) -> str:
     """How a folder lies to the places that a model is read from, by what they are, whatever their names:
     "is", "is inside of" or "holds"; empty where it has nothing to do with them."""
-    around, own = set(identities(folder)), identity(folder)
+    around, own = set(path_identities(folder)), path_identity(folder)
     for place in places_of(source):
-        if own is not None and own in set(identities(place)):
-            return "is" if own == identity(place) else "holds"
-        if place.is_dir() and identity(place) in around:
+        if own is not None and own in set(path_identities(place)):
+            return "is" if own == path_identity(place) else "holds"
+        if place.is_dir() and path_identity(place) in around:
             return "is inside of"
     return ""
 
@@ -77,25 +77,25 @@ def places_of(source: str) -> list[Path]:
     """The real places that a model is read from: its folder and where links in it lead, or its GGUF file and
     the folder that this one is converted into; none for a model of the hub."""
     try:
-        place = whereabouts(source) if source else None
+        place = source_path(source) if source else None
     except Refusal:  # it only has a name, or is gone
         return []
     if place is None:
         return []
     named = Path(source).expanduser()
     if place.suffix == ".gguf" and place.is_file():
-        found = [place, conversion(place), *([named] if named.is_dir() else [])]
+        found = [place, conversion_folder(place), *([named] if named.is_dir() else [])]
     else:
         found = [place, *place.iterdir()]
     return [path.resolve() for path in found if path.exists()]
 
 
-def identities(path: Path) -> Iterator[Identity]:
+def path_identities(path: Path) -> Iterator[Identity]:
     """What a path and all folders around it are, as far as they exist."""
-    return (found for place in (path, *path.parents) if (found := identity(place)) is not None)
+    return (found for place in (path, *path.parents) if (found := path_identity(place)) is not None)
 
 
-def identity(path: Path) -> Identity | None:
+def path_identity(path: Path) -> Identity | None:
     """What a path leads to: device and number there; None where nothing is."""
     try:
         state = path.stat()

@@ -26,12 +26,12 @@ from safetensors import SafetensorError
 
 from slimllm.core.errors import Refusal
 
-LEFT = re.compile(r"\.(.+)\.[0-9a-f]{8}\.(partial|begun)")
+LEFTOVER = re.compile(r"\.(.+)\.[0-9a-f]{8}\.(partial|begun)")
 MARK = "made-by-slimllm"  # the file by which such a folder is known to be ours
 NEW, OLD, SPENT = "new", "old", "spent"  # in it: what is made, what was there before, and that it may go
 UNMARKED = 60.0  # seconds within which a folder that is begun has its mark
 TEMPORARY = "slimllm-session-"  # folders in the system's place for what is temporary
-REMEDY = "free space or choose another place"
+WRITE_REMEDY = "free space or choose another place"
 TRIES = 100  # folders that are made until one is held
 
 
@@ -40,36 +40,38 @@ class Unwritten(Refusal):
 
 
 @contextlib.contextmanager
-def told(what: str, remedy: str = REMEDY) -> Iterator[None]:
+def translate_write_failures(what: str, remedy: str = WRITE_REMEDY) -> Iterator[None]:
     """Says of a failure to write what could not be done, why, and the remedy."""
     try:
         yield
     except (OSError, SafetensorError) as failure:
-        raise Unwritten(f"{what} ({reason(failure)}); {remedy}.") from failure
+        raise Unwritten(f"{what} ({failure_reason(failure)}); {remedy}.") from failure
 
 
-def reason(failure: Exception) -> str:
+def failure_reason(failure: Exception) -> str:
     """Why it failed, in the words of the system."""
     said = getattr(failure, "strerror", None) or str(failure)
     return re.sub(r"^.*I/O error: | \(os error \d+\)$", "", said)
 
 
-def replace_file(path: Path, write: Callable[[Path], Any], what: str = "", remedy: str = REMEDY) -> None:
+def replace_file(
+    path: Path, write: Callable[[Path], Any], what: str = "", remedy: str = WRITE_REMEDY
+) -> None:
     """Writes a file whole or not at all; where that fails, `what` says so. Devices are written straight."""
-    with told(what or f"'{path}' cannot be written", remedy):
+    with translate_write_failures(what or f"'{path}' cannot be written", remedy):
         path = path.resolve()
         if path.exists() and not path.is_file() and not path.is_dir():
             write(path)
             return
-        with scratch(path) as folder:
+        with scratch_folder(path) as folder:
             made = folder / path.name
             write(made)
-            sync(made)
+            sync_path(made)
             os.replace(made, path)
-            sync(path.parent)
+            sync_path(path.parent)
 
 
-def write_text(path: Path, text: str, what: str = "", remedy: str = REMEDY) -> None:
+def write_text(path: Path, text: str, what: str = "", remedy: str = WRITE_REMEDY) -> None:
     """Writes a text file whole or not at all."""
     replace_file(path, lambda made: made.write_text(text, encoding="utf-8"), what, remedy)
 
@@ -77,7 +79,7 @@ def write_text(path: Path, text: str, what: str = "", remedy: str = REMEDY) -> N
 def check_folder(folder: Path, remedy: str) -> None:
     """Refuses a folder that nothing can be written to, before hours of work; nothing is left there."""
     absolute = folder.absolute()
-    with told(f"'{folder}' cannot be written to", remedy):
+    with translate_write_failures(f"'{folder}' cannot be written to", remedy):
         ground = next(place for place in (absolute, *absolute.parents) if place.exists())
         with tempfile.TemporaryFile(dir=ground):
             pass
@@ -92,26 +94,26 @@ def is_empty(folder: Path) -> bool:
 def replace_folder(
     folder: Path,
     what: str,
-    remedy: str = REMEDY,
+    remedy: str = WRITE_REMEDY,
     *,
     spendable: Callable[[Path], bool] = is_empty,
     say: Callable[[str], object] = str,
 ) -> Iterator[Path]:
     """A folder to fill, which takes the place of `folder` in the end; what is there stays until then, and
     goes only if it is `spendable`: else it is kept beside, and `say` is told where."""
-    with told(what, remedy), scratch(folder) as space:
+    with translate_write_failures(what, remedy), scratch_folder(folder) as space:
         made = space / NEW
         made.mkdir()
         yield made
-        place(made, folder, space, spendable, say)
+        place_folder(made, folder, space, spendable, say)
 
 
 @contextlib.contextmanager
-def scratch(path: Path) -> Iterator[Path]:
+def scratch_folder(path: Path) -> Iterator[Path]:
     """A new folder beside a path, held by this program, that is gone afterwards."""
 
     def make() -> Path:
-        folder = beside(path)
+        folder = scratch_parent(path)
         folder.mkdir(parents=True)
         return folder
 
@@ -122,11 +124,11 @@ def scratch(path: Path) -> Iterator[Path]:
         try:
             yield space
         finally:
-            clear(space, path)
+            clear_scratch(space, path)
 
 
 @contextlib.contextmanager
-def temporary() -> Iterator[Path]:
+def temporary_folder() -> Iterator[Path]:
     """A temporary folder, held by this program, that is gone afterwards, or by `abandoned` after a kill."""
     with made_and_held(lambda: Path(tempfile.mkdtemp(prefix=TEMPORARY))) as folder:
         try:
@@ -144,7 +146,7 @@ def made_and_held(make: Callable[[], Path], shared_name: bool = False) -> Iterat
         for _ in range(TRIES):
             folder = make()
             try:
-                stack.enter_context(held(folder))
+                stack.enter_context(hold_folder(folder))
             except FileNotFoundError:
                 continue
             except BlockingIOError:
@@ -161,12 +163,12 @@ def made_and_held(make: Callable[[], Path], shared_name: bool = False) -> Iterat
         yield folder
 
 
-def beside(path: Path) -> Path:
+def scratch_parent(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.begun")
 
 
 @contextlib.contextmanager
-def held(folder: Path, shared: bool = False) -> Iterator[None]:
+def hold_folder(folder: Path, shared: bool = False) -> Iterator[None]:
     """Locks a folder meanwhile, alone or among others who only read; `BlockingIOError` where another program
     holds it, `FileNotFoundError` where it was removed or replaced before it was locked, another `OSError`
     where the file system has no locks."""
@@ -180,35 +182,38 @@ def held(folder: Path, shared: bool = False) -> Iterator[None]:
         os.close(handle)
 
 
-def place(
+def place_folder(
     made: Path, folder: Path, space: Path, spendable: Callable[[Path], bool], say: Callable[[str], object]
 ) -> None:
     """Moves a complete folder to its place. What was there waits in a `scratch` space meanwhile, out of
     everybody's reach, and is looked at once more there."""
     for path in (*made.rglob("*"), made):
-        sync(path)
+        sync_path(path)
     old = space / OLD
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # nothing is there, or it is read: it is moved all the same
-            stack.enter_context(held(folder))
+            stack.enter_context(hold_folder(folder))
         with contextlib.suppress(FileNotFoundError):
             folder.rename(old)
             if spendable(old):
                 old.rename(space / SPENT)
         made.rename(folder)
     if old.exists():
-        say(f"What was in '{folder}' is not all from this program; it is kept in '{keep(old, folder)}'.")
-    sync(folder.parent)
+        say(
+            f"What was in '{folder}' is not all from this program; it is kept in "
+            f"'{kept_beside(old, folder)}'."
+        )
+    sync_path(folder.parent)
 
 
-def keep(old: Path, folder: Path) -> Path:
+def kept_beside(old: Path, folder: Path) -> Path:
     """The place beside a folder that what was there before has been moved to."""
     kept = folder.with_name(f"{folder.name}.kept-{secrets.token_hex(4)}")
     old.rename(kept)
     return kept
 
 
-def clear(space: Path, path: Path) -> None:
+def clear_scratch(space: Path, path: Path) -> None:
     """Removes a scratch space. What had been at the path goes back there unless its successor has arrived;
     then only what is spent is removed with the space."""
     try:
@@ -216,13 +221,13 @@ def clear(space: Path, path: Path) -> None:
             if earlier.exists() and not os.path.lexists(path):
                 earlier.rename(path)
             elif earlier.exists() and earlier.name == OLD:
-                keep(earlier, path)
+                kept_beside(earlier, path)
     except OSError:  # it stays where it is
         return
     shutil.rmtree(space, ignore_errors=True)
 
 
-def sync(path: Path) -> None:
+def sync_path(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -233,11 +238,11 @@ def sync(path: Path) -> None:
 # After a kill -----------------------------------------------------------------------------------------------
 
 
-def mended(path: Path, say: Callable[[str], object]) -> None:
+def mend_leftovers(path: Path, say: Callable[[str], object]) -> None:
     """Puts in order what a kill left beside a path, and says so; the name `*` stands for all in a folder."""
     lefts = [path.parent / name for name in names_in(path.parent)]
     wanted = [left for left in lefts if path.name in ("*", left_beside(left))]
-    found = {place for left in wanted if (place := mend(left))}
+    found = {place for left in wanted if (place := mend_leftover(left))}
     if found:
         names = " and ".join(f"'{place}'" for place in sorted(found))
         say(
@@ -255,7 +260,7 @@ def mended_below(*roots: Path) -> list[Path]:
             left = Path(folder, name)
             if left_beside(left):
                 inner.remove(name)
-                found += [path] if (path := mend(left)) else []
+                found += [path] if (path := mend_leftover(left)) else []
     return found
 
 
@@ -269,21 +274,21 @@ def names_in(folder: Path) -> list[str]:
 
 def left_beside(left: Path) -> str | None:
     """The name of what something was left beside by its own name; None where it was not."""
-    match = LEFT.fullmatch(left.name)
+    match = LEFTOVER.fullmatch(left.name)
     return match[1] if match else None
 
 
-def mend(left: Path) -> Path | None:
+def mend_leftover(left: Path) -> Path | None:
     """The place that something was left beside by a program that lives no more: unfinished parts are removed,
     what had been moved away is moved back unless its successor arrived. None where nothing of ours was
     left."""
-    match = LEFT.fullmatch(left.name)
+    match = LEFTOVER.fullmatch(left.name)
     if not match or left.is_symlink():
         return None
     path = left.with_name(match[1])
-    with contextlib.suppress(OSError), held(left):
+    with contextlib.suppress(OSError), hold_folder(left):
         if is_left(left):
-            clear(left, path)
+            clear_scratch(left, path)
             return path
         if match[2] == "begun" and time.time() - left.stat().st_mtime > UNMARKED:
             (left / MARK).unlink(missing_ok=True)
@@ -294,20 +299,20 @@ def mend(left: Path) -> Path | None:
 
 def is_left(folder: Path) -> bool:
     """Whether a folder is one that something was being made in."""
-    match = LEFT.fullmatch(folder.name)
+    match = LEFTOVER.fullmatch(folder.name)
     return match is not None and match[2] == "partial" and (folder / MARK).is_file()
 
 
-def abandoned() -> int:
+def remove_abandoned() -> int:
     """How many temporary folders of programs that live no more there were; they are gone now."""
     place = Path(tempfile.gettempdir())
-    return sum(removed(place / name) for name in names_in(place) if name.startswith(TEMPORARY))
+    return sum(remove_unheld(place / name) for name in names_in(place) if name.startswith(TEMPORARY))
 
 
-def removed(folder: Path) -> bool:
+def remove_unheld(folder: Path) -> bool:
     """Whether a folder was there that nobody holds any more; it is gone now."""
     try:
-        with held(folder):
+        with hold_folder(folder):
             shutil.rmtree(folder)
     except OSError:  # somebody is at work there, or it cannot be told
         return False

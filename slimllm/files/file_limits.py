@@ -14,12 +14,12 @@ from typing import Any, BinaryIO
 from slimllm.core.errors import Refusal
 
 KIB, MIB = 2**10, 2**20
-SMALL = 4 * MIB  # of a file of settings
-LARGEST = {  # bytes of a file by its name; the largest in use are named behind it
-    "config.json": SMALL,
-    "generation_config.json": SMALL,
+SMALL_FILE = 4 * MIB  # of a file of settings
+LARGEST_FILES = {  # bytes of a file by its name; the largest in use are named behind it
+    "config.json": SMALL_FILE,
+    "generation_config.json": SMALL_FILE,
     "tokenizer_config.json": 16 * MIB,  # 1.2 MiB, Gemma 3, with every added token
-    "special_tokens_map.json": SMALL,
+    "special_tokens_map.json": SMALL_FILE,
     "added_tokens.json": 16 * MIB,
     "tokenizer.json": 64 * MIB,  # 32 MiB, Gemma 3
     "tokenizer.model": 32 * MIB,
@@ -29,7 +29,7 @@ LARGEST = {  # bytes of a file by its name; the largest in use are named behind 
     "tekken.json": 64 * MIB,
     "chat_template.jinja": MIB,
     "model.safetensors.index.json": 32 * MIB,  # 4 MiB, models of 60,000 tensors
-    "adapter_config.json": SMALL,
+    "adapter_config.json": SMALL_FILE,
     "plan.json": 5_000_000,  # 0.1 MB, 126 layers
     "analysis.json": 32 * MIB,  # 0.2 MiB, 126 layers
     "moments.json": MIB,
@@ -39,7 +39,7 @@ OPENED = (".json", ".safetensors", ".gguf", ".jinja", ".model", ".txt")  # by li
 DEEPEST = 64  # JSON inside of JSON
 MOST_DIGITS = 400  # of a number
 MOST_PARTS = 10_000_000  # of JSON; each takes up to 100 bytes once it is read, and three in the file
-KINDS = {
+FILE_KINDS = {
     stat.S_ISFIFO: "a named pipe",
     stat.S_ISDIR: "a folder",
     stat.S_ISCHR: "a device",
@@ -63,7 +63,7 @@ def check_regular(path: Path, what: str, remedy: str) -> int:
 def size_of(state: os.stat_result, what: str, remedy: str) -> int:
     """The size that a regular file has."""
     if not stat.S_ISREG(state.st_mode):
-        kind = next((words for test, words in KINDS.items() if test(state.st_mode)), "something else")
+        kind = next((words for test, words in FILE_KINDS.items() if test(state.st_mode)), "something else")
         raise Refusal(f"{what} is {kind}, where a regular file belongs; {remedy}.")
     return state.st_size
 
@@ -93,7 +93,7 @@ def open_regular(path: Path, what: str, remedy: str) -> BinaryIO:
 def read_bytes(path: Path, what: str, remedy: str, most: int | None = None) -> bytes:
     """The content of a regular file that is not larger than its kind may be. Raises `OSError` where it cannot
     be opened."""
-    most = LARGEST[path.name] if most is None else most
+    most = LARGEST_FILES[path.name] if most is None else most
     with open_regular(path, what, remedy) as file:
         check_size(os.fstat(file.fileno()).st_size, most, what, remedy)
         content = file.read(most)
@@ -127,14 +127,14 @@ def parse_object(content: bytes) -> dict[str, Any]:
     text = content.decode("utf-8-sig")
     if not text.strip():
         raise ValueError("it is empty")
-    data = json.loads(text, object_pairs_hook=unique, parse_constant=no_number, parse_int=whole_number)
+    data = json.loads(text, object_pairs_hook=unique_pairs, parse_constant=no_number, parse_int=whole_number)
     if not isinstance(data, dict):
         raise ValueError("it is no object")
     check_plain(data)
     return data
 
 
-def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object, in which a name may come twice only with the same value."""
     found = dict(pairs)
     if len(found) < len(pairs):

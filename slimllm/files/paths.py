@@ -15,11 +15,11 @@ from slimllm.core.errors import Refusal
 
 ROOTS = "SLIMLLM_ROOTS"
 ELSEWHERE = "set SLIMLLM_HOME to another folder"
-OWN = ("models", "exports")  # of the program's own folder
-LONGEST, LONGEST_NAME = 4096, 255  # bytes
+OWN_FOLDERS = ("models", "exports")  # of the program's own folder
+LONGEST_PATH, LONGEST_NAME = 4096, 255  # bytes
 
 
-def home() -> Path:
+def home_folder() -> Path:
     """The folder of everything that is cached: `$SLIMLLM_HOME`, by default ~/.cache/slimllm."""
     return Path(os.environ.get("SLIMLLM_HOME") or "~/.cache/slimllm").expanduser()
 
@@ -31,7 +31,11 @@ def path_of(words: str | Path) -> Path:
         raise Refusal("A path is empty; name a file or a folder.")
     try:
         encoded = os.fsencode(written)
-        if b"\0" in encoded or len(encoded) >= LONGEST or max(map(len, encoded.split(b"/"))) > LONGEST_NAME:
+        if (
+            b"\0" in encoded
+            or len(encoded) >= LONGEST_PATH
+            or max(map(len, encoded.split(b"/"))) > LONGEST_NAME
+        ):
             raise ValueError
         return Path(written).expanduser()
     except ValueError:  # among them letters that no file system can write
@@ -40,23 +44,23 @@ def path_of(words: str | Path) -> Path:
         raise Refusal(f"'{written}' names nobody's home folder; write the whole path.") from None
 
 
-def declare(roots: Sequence[str | Path]) -> None:
+def declare_roots(roots: Sequence[str | Path]) -> None:
     """From now on only what is inside of these folders is opened, by this process and any that it starts."""
     os.environ[ROOTS] = os.pathsep.join(str(path_of(root).resolve()) for root in roots)
 
 
-def roots() -> list[Path] | None:
+def allowed_roots() -> list[Path] | None:
     """The folders whose content may be opened, with our own; None where all may be."""
     declared = os.environ.get(ROOTS)
     if declared is None:
         return None
-    own = [(home() / name).resolve() for name in OWN]
+    own = [(home_folder() / name).resolve() for name in OWN_FOLDERS]
     return [*(Path(root) for root in declared.split(os.pathsep) if root), *own]
 
 
 def may_open(path: Path) -> bool:
     """Whether the real place of a path, links followed, is inside of a root."""
-    allowed = roots()
+    allowed = allowed_roots()
     if allowed is None:
         return True
     try:
@@ -68,15 +72,15 @@ def may_open(path: Path) -> bool:
 
 def is_file(path: Path) -> bool:
     """Whether there is such a file and it may be opened."""
-    return exists(path) and path.is_file()
+    return path_exists(path) and path.is_file()
 
 
 def is_folder(path: Path) -> bool:
     """Whether there is such a folder and it may be opened."""
-    return exists(path) and path.is_dir()
+    return path_exists(path) and path.is_dir()
 
 
-def exists(path: Path) -> bool:
+def path_exists(path: Path) -> bool:
     """Whether something is there that may be opened; what cannot be looked at is as good as missing."""
     try:
         return may_open(path) and path.exists()

@@ -15,20 +15,20 @@ CLOSE = 1e-4  # relative
 
 def llama3_factors(turn: Mapping[str, Any], size: int) -> Tensor:
     """By how much each frequency (head size / 2,) is divided, for contexts beyond those of training."""
-    turns = turn["original_max_position_embeddings"] / lengths(turn["rope_theta"], size)
+    turns = turn["original_max_position_embeddings"] / wave_lengths(turn["rope_theta"], size)
     low, high = turn["low_freq_factor"], turn["high_freq_factor"]
     smooth = ((turns - low) / (high - low)).clamp(0, 1)
     return (1 / ((1 - smooth) / turn["factor"] + smooth)).float()
 
 
-def lengths(theta: float, size: int) -> Tensor:
+def wave_lengths(theta: float, size: int) -> Tensor:
     """The wavelength in tokens of each frequency (head size / 2,), in float64."""
     return 2 * math.pi * theta ** (torch.arange(0, size, 2).double() / size)
 
 
 def fit_llama3(factors: Tensor, theta: float) -> dict[str, Any] | None:
     """The settings of Llama 3's scaling that lead to these factors (head size / 2,); None where none do."""
-    factors, waves = factors.double(), lengths(theta, 2 * len(factors))
+    factors, waves = factors.double(), wave_lengths(theta, 2 * len(factors))
     factor = float(factors.max())
     if factor <= 1:
         return None

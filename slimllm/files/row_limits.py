@@ -18,8 +18,8 @@ MOST_ROW = 16 * MIB  # bytes; the longest novels have 10
 MOST_ROWS = 20_000_000  # of a parquet file
 MOST_GROUP = 1024 * MIB  # of the column in a group of rows, as its pages are once they are decompressed
 AT_ONCE = 8 * MIB  # of a column
-ROWS = 1024  # at once, of short ones
-REMEDY = "split the file into smaller ones"
+ROW_BATCH = 1024  # at once, of short ones
+ROW_REMEDY = "split the file into smaller ones"
 
 
 def bounded_lines(file: BufferedReader) -> Iterator[bytes]:
@@ -27,7 +27,7 @@ def bounded_lines(file: BufferedReader) -> Iterator[bytes]:
     longer than any text."""
     while line := file.readline(MOST_ROW + 1):
         if len(line) > MOST_ROW:
-            raise Refusal(f"A row of '{file.name}' is longer than {MOST_ROW // MIB} MiB; {REMEDY}.")
+            raise Refusal(f"A row of '{file.name}' is longer than {MOST_ROW // MIB} MiB; {ROW_REMEDY}.")
         yield line
 
 
@@ -38,9 +38,9 @@ def open_parquet(path: Path, column: str) -> ParquetFile:
     rows, sizes = file.metadata.num_rows, sizes_of(file, column)
     largest = max(sizes, default=0)
     if rows > MOST_ROWS:
-        raise Refusal(f"'{path}' has {rows:,} rows, more than the {MOST_ROWS:,} that are read; {REMEDY}.")
+        raise Refusal(f"'{path}' has {rows:,} rows, more than the {MOST_ROWS:,} that are read; {ROW_REMEDY}.")
     if sum(sizes) > rows * MOST_ROW:
-        raise Refusal(f"A row of '{path}' is longer than {MOST_ROW // MIB} MiB; {REMEDY}.")
+        raise Refusal(f"A row of '{path}' is longer than {MOST_ROW // MIB} MiB; {ROW_REMEDY}.")
     if largest > MOST_GROUP:
         raise Refusal(
             f"'{path}' has {largest / MIB:,.0f} MiB in a group of rows, more than the {MOST_GROUP // MIB:,} "
@@ -60,7 +60,7 @@ def sizes_of(file: ParquetFile, column: str) -> list[int]:
 def rows_at_once(file: ParquetFile, column: str) -> int:
     """How many rows are read at once: the fewer, the longer they are."""
     mean = sum(sizes_of(file, column)) // max(1, file.metadata.num_rows)
-    return max(1, min(ROWS, AT_ONCE // max(1, mean)))
+    return max(1, min(ROW_BATCH, AT_ONCE // max(1, mean)))
 
 
 def each_once(found: Any, make: Callable[[Any], Made]) -> list[Made]:

@@ -15,10 +15,21 @@ from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_TOKENIZER
 from slimllm.core.errors import Refusal
 from slimllm.files.file_limits import MIB, open_regular, parse_object
 
-REMEDY = "fetch it again"
+HEADER_REMEDY = "fetch it again"
 MOST_TENSORS = 100_000  # 40,000 are in use, of 1,000 layers
 MOST_HEADER = 16 * MIB  # bytes of a safetensors header: 150 per tensor
-DTYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+DTYPE_BYTES = {
+    "F64": 8,
+    "F32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "I64": 8,
+    "I32": 4,
+    "I16": 2,
+    "I8": 1,
+    "U8": 1,
+    "BOOL": 1,
+}
 MOST_KEYS = 10_000  # of a GGUF; about 50 are in use
 MOST_VALUES = 1_200_000  # in an array of a GGUF: of merges; 600,000 of a vocabulary
 MOST_BYTES = 64 * MIB  # of a text in a GGUF: some hold a whole tokenizer.json
@@ -40,7 +51,7 @@ class Declared:
         return math.prod(self.shape)
 
 
-class Fault(ValueError):
+class HeaderFault(ValueError):
     """What is wrong with a header, to be completed to a sentence."""
 
 
@@ -49,21 +60,21 @@ def safetensors_header(file: Path, source: str) -> list[Declared]:
     damaged or larger than any."""
     what = f"'{file.name}' of '{source}'"
     try:
-        with open_regular(file, what, REMEDY) as opened:
+        with open_regular(file, what, HEADER_REMEDY) as opened:
             return list(safetensors_tensors(opened))
     except (OSError, ValueError, RecursionError) as failure:
         if isinstance(failure, Refusal):
             raise
         raise Refusal(
-            f"{what} is damaged or cut off and cannot be loaded ({reason(failure)}); {REMEDY}."
+            f"{what} is damaged or cut off and cannot be loaded ({header_fault(failure)}); {HEADER_REMEDY}."
         ) from None
 
 
-def reason(failure: Exception) -> str:
+def header_fault(failure: Exception) -> str:
     """Why a header cannot be read, in a few words."""
     if isinstance(failure, RecursionError):
         return "its header is nested too deeply"
-    if isinstance(failure, Fault):
+    if isinstance(failure, HeaderFault):
         return str(failure)
     return f"its header: {str(failure)[:100]}"
 
@@ -73,23 +84,25 @@ def safetensors_tensors(opened: BinaryIO) -> Iterator[Declared]:
     size = opened.seek(0, 2)
     opened.seek(0)
     if size < 8:
-        raise Fault(f"it has {size} bytes")
+        raise HeaderFault(f"it has {size} bytes")
     (length,) = struct.unpack("<Q", opened.read(8))
     if length > size - 8:
-        raise Fault(f"its header should have {length:,} bytes, more than the file")
+        raise HeaderFault(f"its header should have {length:,} bytes, more than the file")
     if length > MOST_HEADER:
-        raise Fault(f"its header has {length / MIB:,.0f} MiB, and none is larger than {MOST_HEADER // MIB}")
+        raise HeaderFault(
+            f"its header has {length / MIB:,.0f} MiB, and none is larger than {MOST_HEADER // MIB}"
+        )
     header = parse_object(opened.read(length))
     header.pop("__metadata__", None)
     if len(header) > MOST_TENSORS:
-        raise Fault(f"it has {len(header):,} tensors, more than any model")
+        raise HeaderFault(f"it has {len(header):,} tensors, more than any model")
     if not header:
-        raise Fault("it holds no tensors")
+        raise HeaderFault("it holds no tensors")
     for name, row in header.items():
-        yield declared(name, row, size - 8 - length)
+        yield declare_tensor(name, row, size - 8 - length)
 
 
-def declared(name: str, row: Any, room: int) -> Declared:
+def declare_tensor(name: str, row: Any, room: int) -> Declared:
     """A tensor of a safetensors header, which lies in so many bytes."""
     try:
         shape, (begin, end), dtype = row["shape"], row["data_offsets"], row["dtype"]
@@ -97,11 +110,11 @@ def declared(name: str, row: Any, room: int) -> Declared:
     except (TypeError, KeyError, ValueError):
         proper = False
     if not proper or min((*shape, begin, 0)) < 0 or len(shape) > 8:
-        raise Fault(f"tensor '{name:.60}' is described wrongly")
+        raise HeaderFault(f"tensor '{name:.60}' is described wrongly")
     if not begin <= end <= room:
-        raise Fault(f"tensor '{name:.60}' lies outside of the file")
-    if dtype in DTYPES and math.prod(shape) * DTYPES[dtype] != end - begin:
-        raise Fault(f"tensor '{name:.60}' has another size than its shape")
+        raise HeaderFault(f"tensor '{name:.60}' lies outside of the file")
+    if dtype in DTYPE_BYTES and math.prod(shape) * DTYPE_BYTES[dtype] != end - begin:
+        raise HeaderFault(f"tensor '{name:.60}' has another size than its shape")
     return Declared(name, tuple(shape))
 
 
@@ -113,14 +126,14 @@ def gguf_header(file: Path, source: str) -> list[Declared]:
     than any, or than the file."""
     what = f"'{source}'"
     try:
-        with open_regular(file, what, REMEDY) as opened:
+        with open_regular(file, what, HEADER_REMEDY) as opened:
             return Gguf(opened).tensors()
     except (OSError, ValueError) as failure:
         if isinstance(failure, Refusal):
             raise
         raise Refusal(
             f"{what} cannot be read as GGUF: it is truncated, damaged or of an unknown kind "
-            f"({reason(failure)}); {REMEDY}."
+            f"({header_fault(failure)}); {HEADER_REMEDY}."
         ) from None
 
 
@@ -135,12 +148,12 @@ class Gguf:
     def bytes(self, count: int, most: int, what: str) -> bytes:
         """The next so many bytes; a `Fault` where that is more than there are, or than there may be."""
         if count > most or self.file.tell() + count > self.size:
-            raise Fault(f"{what} should have {count:,} bytes")
+            raise HeaderFault(f"{what} should have {count:,} bytes")
         return self.file.read(count)
 
     def skip(self, count: int, what: str) -> None:
         if self.file.tell() + count > self.size:
-            raise Fault(f"{what} should have {count:,} bytes")
+            raise HeaderFault(f"{what} should have {count:,} bytes")
         self.file.seek(count, 1)
 
     def numbers(self, form: str) -> tuple[Any, ...]:
@@ -153,18 +166,18 @@ class Gguf:
     def tensors(self) -> list[Declared]:
         """The table of tensors, after all keys were walked through."""
         if self.file.read(4) != b"GGUF":
-            raise Fault("it does not begin as one")
+            raise HeaderFault("it does not begin as one")
         version, tensors, keys = self.numbers("<IQQ")
         if version not in (2, 3):
-            raise Fault(f"version {version}")
+            raise HeaderFault(f"version {version}")
         for count, most, what in ((tensors, MOST_TENSORS, "tensors"), (keys, MOST_KEYS, "keys")):
             if count > most:
-                raise Fault(f"it should have {count:,} {what}, more than any model")
+                raise HeaderFault(f"it should have {count:,} {what}, more than any model")
         align = self.keys(keys)
         found = [self.tensor() for _ in range(tensors)]
         start = -(-self.file.tell() // align) * align
         if late := [row for row, place in found if start + place > self.size]:
-            raise Fault(f"tensor '{late[0].name:.60}' lies outside of the file")
+            raise HeaderFault(f"tensor '{late[0].name:.60}' lies outside of the file")
         return [row for row, _ in found]
 
     def keys(self, count: int) -> int:
@@ -180,9 +193,9 @@ class Gguf:
             else:
                 self.value(name, kind)
         if not 1 <= align <= MIB:
-            raise Fault(f"its alignment is {align}")
+            raise HeaderFault(f"its alignment is {align}")
         if tokenizer not in GGUF_TOKENIZER_TYPES:
-            raise Fault(f"its tokenizer is of the unknown kind '{tokenizer:.60}'")
+            raise HeaderFault(f"its tokenizer is of the unknown kind '{tokenizer:.60}'")
         return align
 
     def value(self, name: str, kind: int) -> None:
@@ -194,13 +207,13 @@ class Gguf:
         elif kind == ARRAY:
             self.array(name)
         else:
-            raise Fault(f"'{name:.60}' is of the unknown kind {kind}")
+            raise HeaderFault(f"'{name:.60}' is of the unknown kind {kind}")
 
     def array(self, name: str) -> None:
         """Walks past an array."""
         kind, count = self.numbers("<IQ")
         if count > (MOST_VALUES // 2 if name == "tokenizer.ggml.tokens" else MOST_VALUES):
-            raise Fault(f"'{name:.60}' should have {count:,} values, more than any model")
+            raise HeaderFault(f"'{name:.60}' should have {count:,} values, more than any model")
         if kind in WIDTHS:
             self.skip(count * WIDTHS[kind], f"'{name:.60}'")
         elif kind == TEXT:
@@ -209,19 +222,19 @@ class Gguf:
                 (length,) = struct.unpack("<Q", self.bytes(8, 8, "a length"))
                 squares += length * length
                 if length > MOST_WORD or squares > MOST_SQUARES:
-                    raise Fault(f"'{name:.60}' holds words of {length:,} bytes")
+                    raise HeaderFault(f"'{name:.60}' holds words of {length:,} bytes")
                 self.skip(length, f"'{name:.60}'")
         else:
-            raise Fault(f"'{name:.60}' is an array of the unknown kind {kind}")
+            raise HeaderFault(f"'{name:.60}' is an array of the unknown kind {kind}")
 
     def tensor(self) -> tuple[Declared, int]:
         """(the next tensor of the table, its place behind the header)."""
         name = self.text("a tensor's name", MOST_WORD)
         (dimensions,) = self.numbers("<I")
         if not 1 <= dimensions <= 4:
-            raise Fault(f"tensor '{name:.60}' has {dimensions:,} dimensions")
+            raise HeaderFault(f"tensor '{name:.60}' has {dimensions:,} dimensions")
         shape = self.numbers(f"<{dimensions}Q")
         _, place = self.numbers("<IQ")
         if not all(shape) or math.prod(shape) // 8 > self.size:  # no kind has less than a bit a value
-            raise Fault(f"tensor '{name:.60}' is larger than the file")
+            raise HeaderFault(f"tensor '{name:.60}' is larger than the file")
         return Declared(name, tuple(reversed(shape))), place

@@ -78,11 +78,11 @@ def foreign_files(folder: Path) -> Iterator[str]:
                 yield f"{path.as_posix()}/"
         for name in sorted(files):
             path = inside / name
-            if not unchanged(folder / path, noted.get(path.as_posix())):
+            if not is_unchanged(folder / path, noted.get(path.as_posix())):
                 yield path.as_posix()
 
 
-def unchanged(file: Path, entry: list[Any] | None) -> bool:
+def is_unchanged(file: Path, entry: list[Any] | None) -> bool:
     """Whether a file is a regular one and what its entry says."""
     regular = entry is not None and not file.is_symlink() and file.is_file()
     return regular and entry == [file.stat().st_size, file_digest(file)]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from slimllm.core.errors import Refusal
 from slimllm.core.shapes import Grouping, Unit
 from slimllm.core.types import Progress, UnitScores
-from slimllm.models.families import part
+from slimllm.models.families import linear_of
 from slimllm.models.loading import Subject
 
 STEEPNESS = math.log(11)  # puts the stretched sigmoid exactly on 0 at gate 0, and on 1 at gate 2μ
@@ -59,7 +59,7 @@ class Training:
         return min(max(1.0, PAPER_STEPS / self.steps), MOST_HURRY)
 
 
-def retention(gates: Tensor, mu: float) -> Tensor:
+def gate_retention(gates: Tensor, mu: float) -> Tensor:
     """How far each gate (n,) counts as kept, 0 to 1: clamp(1.2 σ(ln 11 (m − μ)/μ) − 0.1, 0, 1).
 
     The clamp is straight-through: a unit that counts as fully kept still feels the pull to be dropped.
@@ -73,12 +73,12 @@ def straight_through(soft: Tensor, hard: Tensor) -> Tensor:
     return hard.detach() + (soft - soft.detach())
 
 
-def anneal(step: int, steps: int) -> float:
+def anneal_mu(step: int, steps: int) -> float:
     """μ before this step of so many: from 0.5 down to 0.1, fast at first."""
     return MU_FIRST - (MU_FIRST - MU_LAST) * math.sqrt(step / steps)
 
 
-def pace(step: int, steps: int, warmup: float) -> float:
+def learning_rate_share(step: int, steps: int, warmup: float) -> float:
     """The share of the learning rates at this step: a linear warm-up to 1, then half a cosine towards 0."""
     rising = max(1, round(warmup * steps))
     if step < rising:
@@ -86,7 +86,7 @@ def pace(step: int, steps: int, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / (steps - rising)))
 
 
-def penalty(kept: Tensor, target: float, multipliers: Tensor) -> Tensor:
+def sparsity_penalty(kept: Tensor, target: float, multipliers: Tensor) -> Tensor:
     """λ1 Δ + λ2 Δ² + λ3 mean s(1 − s) for the retention s (n,) of all units of one type and λ (3,).
 
     Δ = (1 − mean s) − target is how much more than wanted is removed.
@@ -97,22 +97,22 @@ def penalty(kept: Tensor, target: float, multipliers: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def gated(subject: Subject, gates: Sequence[UnitScores]) -> Iterator[None]:
+def gate_readers(subject: Subject, gates: Sequence[UnitScores]) -> Iterator[None]:
     """While open, every reader's input is multiplied by its layer's gates, heads (H,) and channels (c,)."""
     family, handles = subject.family, []
     try:
         for layer, gate in zip(subject.layers, gates, strict=True):
             for name, units in ((family.attention.reader, gate.heads), (family.mlp.reader, gate.channels)):
-                reader = part(layer, name)
+                reader = linear_of(layer, name)
                 inputs = units.repeat_interleave(reader.in_features // len(units))
-                handles.append(reader.register_forward_pre_hook(multiplier(inputs)))
+                handles.append(reader.register_forward_pre_hook(gate_hook(inputs)))
         yield
     finally:
         for handle in handles:
             handle.remove()
 
 
-def multiplier(gate: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
+def gate_hook(gate: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
     """A hook that multiplies a linear's input by the gate (d,), in float32 also where the model is not."""
 
     def multiply(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -126,12 +126,12 @@ def log_probabilities(subject: Subject, batch: Tensor) -> Tensor:
     return subject.model(input_ids=batch, use_cache=False).logits.float().log_softmax(-1)
 
 
-def losses(subject: Subject, batch: Tensor, gates: Sequence[UnitScores]) -> tuple[Tensor, Tensor]:
+def gated_losses(subject: Subject, batch: Tensor, gates: Sequence[UnitScores]) -> tuple[Tensor, Tensor]:
     """Cross-entropy of the gated model on the batch (b, T), and KL(dense ‖ gated), both means over tokens
     behind what texts begin with."""
     with torch.no_grad():
         dense = log_probabilities(subject, batch)
-    with gated(subject, gates):
+    with gate_readers(subject, gates):
         ours = log_probabilities(subject, batch)
     first = subject.beginning.predicted_from
     dense, ours = dense[:, first - 1 :], ours[:, first - 1 :]
@@ -185,9 +185,9 @@ class Trainer:
 
     def kept(self, step: int) -> tuple[Tensor, Tensor]:
         """Retention of all head units (n,) and of all channels (n,) under the μ of this step."""
-        mu = anneal(step, self.training.steps)
+        mu = anneal_mu(step, self.training.steps)
         return tuple(  # type: ignore[return-value]
-            retention(straight_through(z, z.relu()), mu) for z in (self.heads, self.channels)
+            gate_retention(straight_through(z, z.relu()), mu) for z in (self.heads, self.channels)
         )
 
     @torch.inference_mode(False)
@@ -195,17 +195,17 @@ class Trainer:
     def step(self, number: int, batch: Tensor) -> dict[str, float]:
         """Learns from one batch (b, T); returns the losses and the mean retentions before it learned."""
         training = self.training
-        ce, kl = losses(self.subject, batch.to(self.subject.device, copy=True), self.gates())
+        ce, kl = gated_losses(self.subject, batch.to(self.subject.device, copy=True), self.gates())
         kept = self.kept(number)
         lagrangian = sum(
-            penalty(s, training.target, torch.stack((line[0], square, line[1])))
+            sparsity_penalty(s, training.target, torch.stack((line[0], square, line[1])))
             for s, line, square in zip(kept, self.linear, self.square, strict=True)
         )
         loss = ce + training.distill * kl + lagrangian
         # not backward(): a weight that somebody else left trainable must not be given a gradient
         for tensor, gradient in zip(self.learned, torch.autograd.grad(loss, self.learned), strict=True):
             tensor.grad = gradient
-        share = training.hurry * pace(number, training.steps, training.warmup)
+        share = training.hurry * learning_rate_share(number, training.steps, training.warmup)
         for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
             group["lr"] = rate * share
         self.optimiser.step()
@@ -228,7 +228,7 @@ class Trainer:
         return tuple(UnitScores(gate.heads.cpu(), gate.channels.cpu()) for gate in self.gates())
 
 
-def check(tokens: Tensor, training: Training, unit: Unit) -> None:
+def check_training(tokens: Tensor, training: Training, unit: Unit) -> None:
     """Raises `Refusal` for a training that cannot be run."""
     if unit not in ("kv-group", "query-head"):
         raise Refusal(
@@ -245,7 +245,7 @@ def check(tokens: Tensor, training: Training, unit: Unit) -> None:
         raise Refusal("Gates are trained on samples of at least 2 tokens; use a longer calibration text.")
 
 
-def batches(tokens: Tensor, size: int, random: torch.Generator) -> Iterator[Tensor]:
+def sample_batches(tokens: Tensor, size: int, random: torch.Generator) -> Iterator[Tensor]:
     """Batches (size, T) of the samples (S, T) for ever, every sample once before any comes again."""
     waiting = torch.empty(0, dtype=torch.int64)
     while True:
@@ -255,7 +255,7 @@ def batches(tokens: Tensor, size: int, random: torch.Generator) -> Iterator[Tens
         waiting = waiting[size:]
 
 
-def train(
+def train_gates(
     subject: Subject, tokens: Tensor, training: Training, unit: Unit
 ) -> Generator[Progress, None, tuple[UnitScores, ...]]:
     """Learned gates m ≥ 0 per layer, heads (H,) and channels (c,), from samples (S, T): the smallest are the
@@ -265,10 +265,12 @@ def train(
     of the heads and channels counts as kept, so that the training can be drawn and stopped. The model is
     only ever read, and carries hooks only inside a step.
     """
-    check(tokens, training, unit)
+    check_training(tokens, training, unit)
     trainer = Trainer(subject, training, unit)
     size = max(1, training.tokens_per_step // tokens.shape[1])
-    for number, batch in zip(range(training.steps), batches(tokens, size, trainer.random), strict=False):
+    for number, batch in zip(
+        range(training.steps), sample_batches(tokens, size, trainer.random), strict=False
+    ):
         state = trainer.step(number, batch)
         if not math.isfinite(state["loss"]):
             raise Refusal(

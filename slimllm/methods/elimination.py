@@ -17,11 +17,15 @@ from torch import Tensor
 
 from slimllm.core.shapes import Grouping
 from slimllm.core.types import Ranking
-from slimllm.methods.recovery import DAMPING, complement, factor, ridge
+from slimllm.methods.recovery import DAMPING, cholesky_factor, complement_indices, ridge_damping
 from slimllm.methods.scores import unit_pins
 
 LEAST_DAMPING = 1e-8  # updating an inverse loses as many digits as the damping has zeros
-SMALLEST, LARGEST, SHARE = 8, 1024, 16  # channels that go at once: a sixteenth of what is left, within these
+SMALLEST, MOST_PER_ROUND, ROUND_SHARE = (
+    8,
+    1024,
+    16,
+)  # channels that go at once: a sixteenth of what is left, within these
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,24 +38,24 @@ class Remainder:
     inverse: Tensor
 
 
-def whole(weight: Tensor, gram: Tensor, damping: float = DAMPING) -> Remainder:
+def start_elimination(weight: Tensor, gram: Tensor, damping: float = DAMPING) -> Remainder:
     """The dense reader, with nothing removed yet; less damping than `LEAST_DAMPING` counts as that."""
     gram = gram.double()
     gram = (gram + gram.T) / 2
-    delta = ridge(gram, max(damping, LEAST_DAMPING))
+    delta = ridge_damping(gram, max(damping, LEAST_DAMPING))
     damped = gram + delta * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     alive = torch.arange(len(gram), device=gram.device)
-    return Remainder(alive, weight.double(), torch.cholesky_inverse(factor(damped)))
+    return Remainder(alive, weight.double(), torch.cholesky_inverse(cholesky_factor(damped)))
 
 
-def remove(left: Remainder, lost: Tensor) -> Remainder:
+def remove_inputs(left: Remainder, lost: Tensor) -> Remainder:
     """What remains without the inputs at the positions `lost` (p,) of `alive`.
 
     W_K ← W_K − W_P [(H⁻¹)_PP]⁻¹ (H⁻¹)_PK, and the inverse likewise; both shrink by p.
     """
-    stay = complement(lost, len(left.alive))
+    stay = complement_indices(lost, len(left.alive))
     rows = left.inverse[lost]
-    root = factor(rows[:, lost])
+    root = cholesky_factor(rows[:, lost])
     half = torch.linalg.solve_triangular(root, rows[:, stay], upper=False)  # (p, k)
     moved = torch.linalg.solve_triangular(root, left.weight[:, lost].T, upper=False)  # (p, o)
     return Remainder(
@@ -63,7 +67,7 @@ def remove(left: Remainder, lost: Tensor) -> Remainder:
 
 def damped_error(left: Remainder, lost: Tensor) -> Tensor:
     """By how much the damped error rises, exactly, if the inputs at the positions `lost` (p,) go together."""
-    root = factor(left.inverse[lost][:, lost])
+    root = cholesky_factor(left.inverse[lost][:, lost])
     return torch.linalg.solve_triangular(root, left.weight[:, lost].T, upper=False).square().sum()
 
 
@@ -73,7 +77,7 @@ def cholesky_error(left: Remainder, lost: Tensor) -> Tensor:
     It leaves out how the lost columns would make up for each other. Where they are orthogonal it is never
     above `damped_error`; where they are alike it can be.
     """
-    root = factor(left.inverse[lost][:, lost])
+    root = cholesky_factor(left.inverse[lost][:, lost])
     return (left.weight[:, lost].square().sum(0) / root.diagonal().square()).sum()
 
 
@@ -89,7 +93,7 @@ def batch_size(left: int) -> int:
     SlimGPT's dynamic groups shrink from 1,024 to 8; here they are a sixteenth of what is left within those
     bounds, so that narrow layers are not cut in two or three blows.
     """
-    return min(left, max(SMALLEST, min(LARGEST, left // SHARE)))
+    return min(left, max(SMALLEST, min(MOST_PER_ROUND, left // ROUND_SHARE)))
 
 
 def eliminate_channels(
@@ -102,18 +106,18 @@ def eliminate_channels(
     −1 goes before all others, 1 after all others; their scores are comparable among themselves only.
     """
     pins = torch.zeros(weight.shape[1]) if pinned is None else pinned
-    left, gone, costs = whole(weight, gram, damping), [], []
+    left, gone, costs = start_elimination(weight, gram, damping), [], []
     while len(left.alive):
         errors, turn = column_errors(left), pins[left.alive]
         candidates = turn == turn.min()
         count = min(batch_size(len(errors)), int(candidates.sum()))
-        lost = cheapest(errors, candidates, count)
+        lost = cheapest_candidates(errors, candidates, count)
         gone.append(left.alive[lost])
         costs.append(errors[lost])
-        left = remove(left, lost)
+        left = remove_inputs(left, lost)
     out = torch.cat(gone) if gone else left.alive
     scores = out.new_zeros(len(out), dtype=torch.float64)
-    scores[out] = rising(torch.cat(costs), pins[out]) if costs else scores
+    scores[out] = rising_costs(torch.cat(costs), pins[out]) if costs else scores
     return Ranking(scores, out.flip(0))
 
 
@@ -137,7 +141,7 @@ def eliminate_heads(
     pins = unit_pins(pinned, unit_of, grouping.units)
     size = weight.shape[1] // grouping.units
     error = damped_error if exact else cholesky_error
-    left, units = whole(weight, gram, damping), torch.arange(grouping.units)
+    left, units = start_elimination(weight, gram, damping), torch.arange(grouping.units)
     subsets = torch.ones(grouping.steps + 1, grouping.units, dtype=torch.bool)
     costs = torch.zeros(grouping.units, dtype=torch.float64)
     gone: list[int] = []
@@ -146,15 +150,18 @@ def eliminate_heads(
         while due.any():
             blocks = torch.arange(len(units) * size).view(-1, size)
             errors = torch.stack([error(left, block) for block in blocks])
-            lost = cheapest(errors, due[pools[units]] & next_in_pool(pools[units], pins[units]), 1)
+            lost = cheapest_candidates(errors, due[pools[units]] & next_in_pool(pools[units], pins[units]), 1)
             unit = int(units[lost])
             gone.append(unit)
             costs[unit] = errors[lost]
             subsets[: step + 1, unit] = False
             due[pools[unit]] = False
-            left, units = remove(left, blocks[lost].flatten()), units[complement(lost, len(units))]
+            left, units = (
+                remove_inputs(left, blocks[lost].flatten()),
+                units[complement_indices(lost, len(units))],
+            )
     out = torch.tensor(gone)
-    costs[out] = rising(costs[out], 3 * pools[out] + pins[out])
+    costs[out] = rising_costs(costs[out], 3 * pools[out] + pins[out])
     scores = costs[unit_of] * grouping.units / grouping.heads
     return Ranking(scores, scores.argsort(descending=True, stable=True), subsets[:, unit_of])
 
@@ -165,14 +172,14 @@ def next_in_pool(pools: Tensor, pins: Tensor) -> Tensor:
     return pins == first[pools]
 
 
-def cheapest(errors: Tensor, candidates: Tensor, count: int) -> Tensor:
+def cheapest_candidates(errors: Tensor, candidates: Tensor, count: int) -> Tensor:
     """The positions (count,) of the candidates that cost least, cheapest first; of equals the last goes
     first."""
     errors = torch.where(candidates, errors, torch.inf)
     return len(errors) - 1 - errors.flip(0).argsort(stable=True)[:count]
 
 
-def rising(costs: Tensor, kinds: Tensor) -> Tensor:
+def rising_costs(costs: Tensor, kinds: Tensor) -> Tensor:
     """The costs (n,), given in the order of removal, each above those of its kind that went earlier."""
     costs = costs.clone()
     for kind in kinds.unique():

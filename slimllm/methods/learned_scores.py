@@ -11,7 +11,7 @@ from slimllm.core.shapes import Unit
 from slimllm.core.types import Analysis, Progress, UnitScores
 from slimllm.methods import ddp
 from slimllm.methods.method_table import Method
-from slimllm.methods.taylor import taylor
+from slimllm.methods.taylor import taylor_scores
 from slimllm.models.layer_offload import check_resident
 from slimllm.models.loading import Subject
 
@@ -19,7 +19,7 @@ TAYLOR_SAMPLES = 10  # the number and the length of texts of LLM-Pruner
 TAYLOR_LENGTH = 64
 
 
-def learn(
+def learn_scores(
     subject: Subject, tokens: Tensor, row: Method, options: Mapping[str, Any], unit: Unit, seed: int
 ) -> Generator[Progress, None, tuple[UnitScores, ...] | None]:
     """The worth of every unit by the calibration tokens (S, T), one entry per layer; None where moments
@@ -28,15 +28,15 @@ def learn(
         check_resident(subject.model, f"Method '{row.title}'")
     if row.learns == "taylor":
         yield Progress("gradients", 0, 1, "One backward pass for the gradients")
-        return single(taylor(subject, tokens[:TAYLOR_SAMPLES, :TAYLOR_LENGTH]))
+        return to_float32(taylor_scores(subject, tokens[:TAYLOR_SAMPLES, :TAYLOR_LENGTH]))
     if row.learns == "gates":
         training = ddp.Training(target=options["target"], steps=options["steps"], seed=seed)
         yield Progress("gates", 0, training.steps, "The gates begin to train")
-        return single((yield from ddp.train(subject, tokens, training, unit)))
+        return to_float32((yield from ddp.train_gates(subject, tokens, training, unit)))
     return None
 
 
-def single(found: tuple[UnitScores, ...]) -> tuple[UnitScores, ...]:
+def to_float32(found: tuple[UnitScores, ...]) -> tuple[UnitScores, ...]:
     """In the float32 in which an analysis keeps scores, so that learning anew gives the same plan the same
     bytes."""
     return tuple(UnitScores(layer.heads.float().cpu(), layer.channels.float().cpu()) for layer in found)

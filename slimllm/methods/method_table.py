@@ -206,26 +206,26 @@ METHODS: dict[str, Method] = {
 }
 
 
-def method(name: str) -> Method:
+def find_method(name: str) -> Method:
     """The row called `name`; a `Refusal` with the list where there is none."""
     if name not in METHODS:
         raise Refusal(f"Method '{name}' is not known; use one of: {', '.join(METHODS)}.")
     return METHODS[name]
 
 
-def settings(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def fill_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The method's options, defaults filled in; a `Refusal` for an option or a value it does not have."""
-    known = {option.name: option for option in method(name).options}
+    known = {option.name: option for option in find_method(name).options}
     for key, value in given.items():
-        if key not in known or not fits(known[key], value):
+        if key not in known or not fits_option(known[key], value):
             raise Refusal(
                 f"Method '{name}' has no option '{key}' with value {value!r}; it has: "
-                f"{', '.join(map(described, known.values())) or 'none'}."
+                f"{', '.join(map(describe_option, known.values())) or 'none'}."
             )
     return {**{key: option.default for key, option in known.items()}, **given}
 
 
-def fits(option: Option, value: Any) -> bool:
+def fits_option(option: Option, value: Any) -> bool:
     """Whether the value is of the option's kind and in its range."""
     if isinstance(option.default, bool):
         return isinstance(value, bool)
@@ -233,7 +233,7 @@ def fits(option: Option, value: Any) -> bool:
     return isinstance(value, kinds) and not isinstance(value, bool) and option.low <= value <= option.high
 
 
-def described(option: Option) -> str:
+def describe_option(option: Option) -> str:
     if isinstance(option.default, bool):
         return f"{option.name} (yes or no)"
     return f"{option.name} ({option.low:g} to {option.high:g})"

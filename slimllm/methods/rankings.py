@@ -44,7 +44,7 @@ class ChannelSite:
     @functools.cached_property
     def principal(self) -> tuple[Tensor, Tensor]:
         """Variances and principal directions of the MLP's output (`scores.principal`)."""
-        return scores.principal(self.moments, self.weight)
+        return scores.principal_variances(self.moments, self.weight)
 
 
 def pearson_heads(site: HeadSite, options: Mapping[str, Any]) -> Ranking:
@@ -70,38 +70,45 @@ def per_head(values: Tensor, grouping: Grouping) -> Tensor:
 
 
 def wanda_heads(site: HeadSite, options: Mapping[str, Any]) -> Ranking:
-    values = per_head(scores.wanda(site.moments, site.weight), site.grouping)
+    values = per_head(scores.wanda_scores(site.moments, site.weight), site.grouping)
     return scores.rank_heads(values, site.grouping, pinned=site.pinned)
 
 
 def wanda_channels(site: ChannelSite, options: Mapping[str, Any]) -> Ranking:
-    return scores.rank(scores.wanda(site.moments, site.weight), pinned=site.pinned)
+    return scores.rank_inputs(scores.wanda_scores(site.moments, site.weight), pinned=site.pinned)
 
 
 def magnitude_heads(site: HeadSite, options: Mapping[str, Any]) -> Ranking:
-    values = per_head(scores.magnitude(site.weight), site.grouping)
+    values = per_head(scores.magnitude_scores(site.weight), site.grouping)
     return scores.rank_heads(values, site.grouping, pinned=site.pinned)
 
 
 def magnitude_channels(site: ChannelSite, options: Mapping[str, Any]) -> Ranking:
-    return scores.rank(scores.magnitude(site.weight), pinned=site.pinned)
+    return scores.rank_inputs(scores.magnitude_scores(site.weight), pinned=site.pinned)
 
 
 def random_heads(site: HeadSite, options: Mapping[str, Any]) -> Ranking:
-    return scores.rank_heads(scores.chance(site.grouping.heads, site.seed), site.grouping, pinned=site.pinned)
+    return scores.rank_heads(
+        scores.random_scores(site.grouping.heads, site.seed), site.grouping, pinned=site.pinned
+    )
 
 
 def random_channels(site: ChannelSite, options: Mapping[str, Any]) -> Ranking:
-    return scores.rank(scores.chance(site.weight.shape[1], site.seed), pinned=site.pinned)
+    return scores.rank_inputs(scores.random_scores(site.weight.shape[1], site.seed), pinned=site.pinned)
 
 
 def value_columns(site: HeadSite, options: Mapping[str, Any]) -> Ranking:
     """FASP's ranking of value columns (G·e): Wanda's metric of the reader's inputs, summed over the heads
     that read a column."""
     grouping = site.grouping
-    values = scores.wanda(site.moments, site.weight).view(grouping.groups, -1, grouping.size).sum(1).flatten()
+    values = (
+        scores.wanda_scores(site.moments, site.weight)
+        .view(grouping.groups, -1, grouping.size)
+        .sum(1)
+        .flatten()
+    )
     order = values.argsort(descending=True, stable=True)
-    return Ranking(values, order, scores.subsets(values, grouping))
+    return Ranking(values, order, scores.kept_subsets(values, grouping))
 
 
 def fluctuation_heads(site: HeadSite, options: Mapping[str, Any]) -> Ranking:
@@ -112,7 +119,7 @@ def fluctuation_heads(site: HeadSite, options: Mapping[str, Any]) -> Ranking:
 
 def fluctuation_channels(site: ChannelSite, options: Mapping[str, Any]) -> Ranking:
     """FLAP's ranking of channels."""
-    return scores.rank(scores.fluctuation(site.moments, site.weight), pinned=site.pinned)
+    return scores.rank_inputs(scores.fluctuation_scores(site.moments, site.weight), pinned=site.pinned)
 
 
 def eliminated_heads(site: HeadSite, options: Mapping[str, Any]) -> Ranking:
@@ -142,4 +149,4 @@ def learned_heads(site: HeadSite, options: Mapping[str, Any]) -> Ranking:
 def learned_channels(site: ChannelSite, options: Mapping[str, Any]) -> Ranking:
     """Channels by what gradients or training said of them."""
     assert site.learned is not None
-    return scores.rank(site.learned.double(), pinned=site.pinned)
+    return scores.rank_inputs(site.learned.double(), pinned=site.pinned)

@@ -46,7 +46,7 @@ class Dense:
     def squared_error(self, kept: Tensor, repair: Repair) -> float:
         """E‖W x − W' x_K − b‖² of any repair."""
         part = repair.weight
-        own = ((part @ square(self.moments.gram, kept)) * part).sum()
+        own = ((part @ square_part(self.moments.gram, kept)) * part).sum()
         error = self.energy - 2 * (self.crossing[:, kept] * part).sum() + own
         if repair.bias is not None:
             lost = lost_mean(self.weight, part, self.moments, kept)
@@ -54,7 +54,7 @@ class Dense:
         return float(error.clamp_min(0))
 
 
-def cut(weight: Tensor, moments: Moments, kept: Tensor) -> Repair:
+def cut_columns(weight: Tensor, moments: Moments, kept: Tensor) -> Repair:
     """The plain columns: nothing is repaired."""
     return Repair(weight[:, kept])
 
@@ -74,7 +74,7 @@ def regress_outputs(weight: Tensor, moments: Moments, kept: Tensor) -> Repair:
     variance = (crossing[:, kept] * part).sum(1)
     covariance = (crossing * weight).sum(1)
     slope = torch.where(
-        varies(variance, moments, part, kept), covariance / variance, torch.ones_like(variance)
+        output_varies(variance, moments, part, kept), covariance / variance, torch.ones_like(variance)
     )
     part = slope[:, None] * part
     return Repair(part, lost_mean(weight, part, moments, kept))
@@ -88,14 +88,14 @@ def least_squares(weight: Tensor, moments: Moments, kept: Tensor, *, damping: fl
     """
     cov = moments.cov
     part = weight[:, kept]
-    lost = complement(kept, weight.shape[1])
+    lost = complement_indices(kept, weight.shape[1])
     if len(kept) and len(lost):
-        root = factor(damped(square(cov, kept), ridge(cov, damping)))
+        root = cholesky_factor(add_damping(square_part(cov, kept), ridge_damping(cov, damping)))
         part = part + torch.cholesky_solve(cov[kept[:, None], lost] @ weight[:, lost].T, root).T
     return Repair(part, lost_mean(weight, part, moments, kept))
 
 
-def guided(weight: Tensor, moments: Moments, kept: Tensor) -> Repair:
+def guided_refit(weight: Tensor, moments: Moments, kept: Tensor) -> Repair:
     """Least squares towards y + α e: half of what the stream lacks beside the dense model's is made up for.
 
     e is what earlier cuts left in the residual stream behind this site (`Moments.drift`). With all of it
@@ -108,9 +108,11 @@ def guided(weight: Tensor, moments: Moments, kept: Tensor) -> Repair:
     whole = len(kept) == weight.shape[1]
     second = moments.gram if whole else moments.cov
     cross = drift.cross if whole else drift.cross - torch.outer(drift.mean, moments.mean)
-    inner = square(second, kept)
+    inner = square_part(second, kept)
     lost = weight @ second[:, kept] - part @ inner + GUIDANCE * cross[:, kept]
-    change = torch.cholesky_solve(lost.T, factor(damped(inner, ridge(second, GUIDED_DAMPING)))).T
+    change = torch.cholesky_solve(
+        lost.T, cholesky_factor(add_damping(inner, ridge_damping(second, GUIDED_DAMPING)))
+    ).T
     part = part + change
     if whole:
         return Repair(part)
@@ -124,19 +126,19 @@ def guided_curve(reader: HeldOutReader, fitted: Moments, order: Tensor) -> Tenso
 
 def cut_curve(reader: HeldOutReader, fitted: Moments, order: Tensor) -> Tensor:
     """Error (d+1,) of `cut` at every width: corner sums of the energy matrix E[x xᵀ] ⊙ WᵀW."""
-    return shares(corner_sums(energy_matrix(reader.weight, reader.inputs, order)), reader)
+    return error_shares(corner_sums(energy_matrix(reader.weight, reader.inputs, order)), reader)
 
 
 def shift_bias_curve(reader: HeldOutReader, fitted: Moments, order: Tensor) -> Tensor:
     """Error (d+1,) of `shift_bias` at every width: as `cut_curve`, about the mean that the bias makes up
     for."""
-    return shares(corner_sums(energy_matrix(reader.weight, reader.centred(fitted.mean), order)), reader)
+    return error_shares(corner_sums(energy_matrix(reader.weight, reader.centred(fitted.mean), order)), reader)
 
 
 def regress_outputs_curve(reader: HeldOutReader, fitted: Moments, order: Tensor) -> Tensor:
     """Error (d+1,) of `regress_outputs` at every width, by cumulative sums over the order."""
     w = reader.weight[:, order]
-    slopes = fit_slopes(w, square(fitted.cov, order))
+    slopes = fit_slopes(w, square_part(fitted.cov, order))
     x = reader.centred(fitted.mean)[:, order]
     y = reader.outputs - reader.scale * (reader.weight @ fitted.mean)
     unseen = Products(w, upper_gram(x), (y.T @ x).mul_(w))
@@ -145,7 +147,7 @@ def regress_outputs_curve(reader: HeldOutReader, fitted: Moments, order: Tensor)
         slope, (covariance, variance, _) = slopes[rows], unseen.sums(rows)
         error += (covariance[:, -1:] - (2 * covariance - slope * variance) * slope).sum(0)
     error = torch.cat((unseen.crossing.sum()[None], error[:-1], error.new_zeros(1)))
-    return shares(error.clamp_min(0), reader)
+    return error_shares(error.clamp_min(0), reader)
 
 
 def fit_slopes(weight: Tensor, cov: Tensor) -> Tensor:
@@ -187,16 +189,16 @@ def least_squares_curve(
     With Y = W L, the change of weights at width k is D = Y_{k:} L⁻¹_{k:,:}. With Z = L⁻¹ (x − m) at the
     tokens held out, E‖D (x − m)‖² is a corner sum of YᵀY ⊙ E[Z Zᵀ].
     """
-    cov = square(fitted.cov, order)
-    root = factor(damped(cov, ridge(cov, damping)))
+    cov = square_part(fitted.cov, order)
+    root = cholesky_factor(add_damping(cov, ridge_damping(cov, damping)))
     del cov  # a matrix of 8,192 inputs takes half a gigabyte
     y = reader.weight[:, order] @ root
     z = torch.linalg.solve_triangular(root, reader.centred(fitted.mean)[:, order].T, upper=False)
     del root
-    return shares(corner_sums(upper_gram(y).mul_(upper_gram(z.T))), reader)
+    return error_shares(corner_sums(upper_gram(y).mul_(upper_gram(z.T))), reader)
 
 
-def shares(error: Tensor, reader: HeldOutReader) -> Tensor:
+def error_shares(error: Tensor, reader: HeldOutReader) -> Tensor:
     """The errors (d+1,) as shares of E‖y‖² at the tokens held out."""
     return error / max(reader.energy, torch.finfo(error.dtype).tiny)
 
@@ -220,24 +222,24 @@ def lost_mean(weight: Tensor, part: Tensor, moments: Moments, kept: Tensor) -> T
     return weight @ moments.mean - part @ moments.mean[kept]
 
 
-def varies(variance: Tensor, moments: Moments, part: Tensor, kept: Tensor) -> Tensor:
+def output_varies(variance: Tensor, moments: Moments, part: Tensor, kept: Tensor) -> Tensor:
     """Whether each output's variance (o,) is more than rounding."""
     scale = part.square() @ moments.cov.diagonal()[kept].clamp_min(0)
     return variance > torch.finfo(variance.dtype).eps * scale
 
 
-def complement(kept: Tensor, n: int) -> Tensor:
+def complement_indices(kept: Tensor, n: int) -> Tensor:
     mask = torch.ones(n, dtype=torch.bool, device=kept.device)
     mask[kept] = False
     return mask.nonzero().flatten()
 
 
-def ridge(cov: Tensor, damping: float) -> Tensor:
+def ridge_damping(cov: Tensor, damping: float) -> Tensor:
     """δ: a share of the mean variance, never zero, so that dead inputs cannot make the factor fail."""
     return (damping * cov.diagonal().mean()).clamp_min(torch.finfo(cov.dtype).eps)
 
 
-def factor(matrix: Tensor) -> Tensor:
+def cholesky_factor(matrix: Tensor) -> Tensor:
     """The lower Cholesky factor; the damping is raised tenfold until rounding allows it."""
     if not torch.isfinite(matrix).all():
         raise Refusal(
@@ -261,12 +263,12 @@ def corner_sums(matrix: Tensor) -> Tensor:
     return torch.cat((border.flip(0).cumsum(0).flip(0), border.new_zeros(1))).clamp_min(0)
 
 
-def square(matrix: Tensor, index: Tensor) -> Tensor:
+def square_part(matrix: Tensor, index: Tensor) -> Tensor:
     """The rows and columns (k, k) of a matrix that an index (k,) names, as a matrix of its own."""
     return matrix[index[:, None], index]
 
 
-def damped(matrix: Tensor, delta: Tensor) -> Tensor:
+def add_damping(matrix: Tensor, delta: Tensor) -> Tensor:
     """The matrix with δ added to its diagonal, in place."""
     matrix.diagonal().add_(delta)
     return matrix
@@ -286,7 +288,7 @@ class Recovery:
 
 
 RECOVERIES: dict[str, Recovery] = {
-    "none": Recovery("None", cut, cut_curve, False, "Cut and leave the rest as it is."),
+    "none": Recovery("None", cut_columns, cut_curve, False, "Cut and leave the rest as it is."),
     "bias": Recovery(
         "Bias", shift_bias, shift_bias_curve, True, "Add back the average of what was cut as a constant."
     ),
@@ -308,7 +310,7 @@ RECOVERIES: dict[str, Recovery] = {
     ),
     "guided": Recovery(
         "Guided least squares",
-        guided,
+        guided_refit,
         guided_curve,
         True,
         "Refit as least squares, and let later layers make up for half of what earlier ones lost.",

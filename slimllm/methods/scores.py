@@ -39,19 +39,19 @@ def unit_sum(matrix: Tensor, unit_of: Tensor) -> Tensor:
     return member.T @ matrix @ member
 
 
-def pearson(cross: Tensor, own: Tensor, total: Tensor) -> Tensor:
+def pearson_sum(cross: Tensor, own: Tensor, total: Tensor) -> Tensor:
     """Σ_k |cov / √(var · var)| over outputs, first dimension; a constant output counts 0."""
     product = own.clamp_min(0) * total.clamp_min(0)
     floor = torch.finfo(product.dtype).tiny
     return torch.where(product > floor, cross.abs() / product.clamp_min(floor).sqrt(), 0).sum(0)
 
 
-def similarity(cov: Tensor, kept: Tensor) -> Tensor:
+def kept_similarity(cov: Tensor, kept: Tensor) -> Tensor:
     """SlimLLM's s(S): how alike the output of the kept units (n,) bool is to the whole, from unit cov (o, n,
     n)."""
     mask = kept.to(cov)
     rows = cov @ mask  # (o, n): each unit with the kept sum
-    return pearson(rows.sum(1), rows @ mask, cov.sum((1, 2)))
+    return pearson_sum(rows.sum(1), rows @ mask, cov.sum((1, 2)))
 
 
 def rank_by_pearson(
@@ -66,25 +66,29 @@ def rank_by_pearson(
     pinned units never swap.
     """
     alone = torch.ones(cov.shape[1], dtype=torch.bool)
-    whole = similarity(cov, alone)
-    scores = torch.stack([whole - similarity(cov, flipped(alone, [h])) for h in range(len(alone))]) / len(cov)
+    whole = kept_similarity(cov, alone)
+    scores = torch.stack(
+        [whole - kept_similarity(cov, flip_mask(alone, [h])) for h in range(len(alone))]
+    ) / len(cov)
     unit_of = grouping.unit_of_head()
     units = unit_sum(cov, unit_of)  # (o, n, n)
     everyone = torch.ones(grouping.units, dtype=torch.bool)
-    unit_scores = torch.stack([-similarity(units, flipped(everyone, [u])) for u in range(grouping.units)])
+    unit_scores = torch.stack(
+        [-kept_similarity(units, flip_mask(everyone, [u])) for u in range(grouping.units)]
+    )
     pins = unit_pins(pinned, unit_of, grouping.units)
-    first = subsets(unit_scores + pins * PIN, grouping)
+    first = kept_subsets(unit_scores + pins * PIN, grouping)
     order = scores.argsort(descending=True, stable=True)
     if not search:
         return Ranking(scores, order, first[:, unit_of])
-    found = torch.stack([greedy(units, row, unit_scores, grouping.pools, pins == 0) for row in first])
+    found = torch.stack([greedy_swap(units, row, unit_scores, grouping.pools, pins == 0) for row in first])
     return Ranking(scores, order, found[:, unit_of], first[:, unit_of])
 
 
 PIN = 1e30  # added to a pinned unit's score so that it sorts first or last
 
 
-def flipped(mask: Tensor, indices: Sequence[int]) -> Tensor:
+def flip_mask(mask: Tensor, indices: Sequence[int]) -> Tensor:
     mask = mask.clone()
     mask[list(indices)] = ~mask[list(indices)]
     return mask
@@ -100,7 +104,7 @@ def unit_pins(pinned: Tensor | None, unit_of: Tensor, units: int) -> Tensor:
     return pins
 
 
-def subsets(scores: Tensor, grouping: Grouping) -> Tensor:
+def kept_subsets(scores: Tensor, grouping: Grouping) -> Tensor:
     """The kept units (s+1, n) bool at every step: the best j of every pool."""
     kept = torch.zeros(grouping.steps + 1, grouping.units, dtype=torch.bool)
     pools = grouping.pools
@@ -112,7 +116,7 @@ def subsets(scores: Tensor, grouping: Grouping) -> Tensor:
     return kept
 
 
-def greedy(cov: Tensor, kept: Tensor, scores: Tensor, pools: Tensor, free: Tensor) -> Tensor:
+def greedy_swap(cov: Tensor, kept: Tensor, scores: Tensor, pools: Tensor, free: Tensor) -> Tensor:
     """The kept set (n,) after SlimLLM's swap search over unit covariances (o, n, n)."""
     kept = kept.clone()
     cut = (~kept & free).nonzero().flatten()
@@ -133,7 +137,7 @@ def greedy(cov: Tensor, kept: Tensor, scores: Tensor, pools: Tensor, free: Tenso
             + 2 * (rows[:, [new]] - cov[:, old, new])
             + cov[:, new, new][:, None]
         )
-        gains = pearson(crosses, owns, total[:, None]) - pearson(cross, own, total)
+        gains = pearson_sum(crosses, owns, total[:, None]) - pearson_sum(cross, own, total)
         best = int(gains.argmax())
         if gains[best] > 1e-9 * len(cov):  # strictly better, beyond rounding
             kept[old[best]] = False
@@ -165,10 +169,10 @@ def rank_by_pca(
     energy = input_sq * moments.tokens
     for writer in writers:
         scores = scores + (writer.square() @ energy).sqrt()
-    return rank(scores, keep_lowest=0.01 if keep_lowest else 0.0, pinned=pinned)
+    return rank_inputs(scores, keep_lowest=0.01 if keep_lowest else 0.0, pinned=pinned)
 
 
-def principal(moments: Moments, weight: Tensor) -> tuple[Tensor, Tensor]:
+def principal_variances(moments: Moments, weight: Tensor) -> tuple[Tensor, Tensor]:
     """The variances (o,) of a reader's output along its principal directions, smallest first, and these
     directions as columns (o, o)."""
     output = weight @ moments.cov @ weight.T
@@ -176,7 +180,7 @@ def principal(moments: Moments, weight: Tensor) -> tuple[Tensor, Tensor]:
     return values, vectors
 
 
-def rank(scores: Tensor, *, keep_lowest: float = 0.0, pinned: Tensor | None = None) -> Ranking:
+def rank_inputs(scores: Tensor, *, keep_lowest: float = 0.0, pinned: Tensor | None = None) -> Ranking:
     """A ranking by score alone (n,); a share `keep_lowest` of the lowest goes first; ties go by index."""
     order = scores.argsort(descending=True, stable=True)
     lowest = int(len(order) * keep_lowest)
@@ -191,16 +195,16 @@ def rank_heads(scores: Tensor, grouping: Grouping, *, pinned: Tensor | None = No
     """A ranking of heads by their own scores (H,), summed over each unit of the grouping."""
     unit_of = grouping.unit_of_head()
     units = torch.zeros(grouping.units, dtype=scores.dtype).index_add(0, unit_of, scores)
-    kept = subsets(units + unit_pins(pinned, unit_of, grouping.units) * PIN, grouping)
+    kept = kept_subsets(units + unit_pins(pinned, unit_of, grouping.units) * PIN, grouping)
     return Ranking(scores, scores.argsort(descending=True, stable=True), kept[:, unit_of])
 
 
-def wanda(moments: Moments, weight: Tensor) -> Tensor:
+def wanda_scores(moments: Moments, weight: Tensor) -> Tensor:
     """Σ_i |W_ij| · ‖x_j‖ per input (d,): Wanda's metric summed over outputs (arXiv 2306.11695)."""
     return weight.abs().sum(0) * output_norms(moments)
 
 
-def fluctuation(moments: Moments, weight: Tensor) -> Tensor:
+def fluctuation_scores(moments: Moments, weight: Tensor) -> Tensor:
     """Var(x_j) · ‖W_:j‖² per input (d,): FLAP's weighted input feature variance (arXiv 2312.11983, AAAI
     2024)."""
     return moments.cov.diagonal().clamp_min(0) * weight.square().sum(0)
@@ -209,14 +213,14 @@ def fluctuation(moments: Moments, weight: Tensor) -> Tensor:
 def fluctuation_heads(moments: Moments, weight: Tensor, heads: int) -> Tensor:
     """FLAP's score of heads (H,): the mean over a head's inputs of `fluctuation` squared, as the published
     code does."""
-    return fluctuation(moments, weight).square().view(heads, -1).mean(1)
+    return fluctuation_scores(moments, weight).square().view(heads, -1).mean(1)
 
 
-def magnitude(weight: Tensor) -> Tensor:
+def magnitude_scores(weight: Tensor) -> Tensor:
     """‖W_:j‖ per input (d,)."""
     return weight.norm(dim=0)
 
 
-def chance(n: int, seed: int) -> Tensor:
+def random_scores(n: int, seed: int) -> Tensor:
     """Seeded uniform scores (n,): the floor that every method must beat."""
     return torch.rand(n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

@@ -13,23 +13,23 @@ from torch import Tensor
 from slimllm.core.errors import Refusal
 from slimllm.core.shapes import LayerShape
 from slimllm.core.types import UnitScores
-from slimllm.models.families import Family, Site, part
+from slimllm.models.families import Family, Site, linear_of
 from slimllm.models.loading import Subject
-from slimllm.models.shared_copy import skeleton
+from slimllm.models.shared_copy import share_model
 
 
-def taylor(subject: Subject, tokens: Tensor) -> tuple[UnitScores, ...]:
+def taylor_scores(subject: Subject, tokens: Tensor) -> tuple[UnitScores, ...]:
     """LLM-Pruner's first-order Taylor importance (arXiv 2305.11627, element-wise) on tokens (S, T).
 
     Σ |w · ∂loss/∂w| over all weights of a unit, for every layer its heads (H,) and channels (c,), in float32
     on the CPU. A head has its rows of q, its columns of o and an equal share of the k and v rows it reads; a
     channel its rows of the writers and its column of the reader. Biases do not count.
     """
-    found = gradients(subject, tokens)
+    found = loss_gradients(subject, tokens)
     scores = []
     for index, shape in enumerate(subject.shape.layers):
         products = {}
-        for name in linears(subject.family):
+        for name in site_linears(subject.family):
             weight, grad = found.pop(full_name(subject.family, index, name))
             products[name] = (weight.float() * grad).abs().cpu()
         scores.append(layer_scores(products, subject.family, shape, subject.shape.head_size))
@@ -42,7 +42,7 @@ def taylor(subject: Subject, tokens: Tensor) -> tuple[UnitScores, ...]:
     return tuple(scores)
 
 
-def gradients(subject: Subject, tokens: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+def loss_gradients(subject: Subject, tokens: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
     """Every decoder linear's weight and the gradient (float32) of the mean loss over tokens (S, T), by name.
 
     Samples go one by one, so that the activations of one are all that is held beside the gradients.
@@ -50,11 +50,11 @@ def gradients(subject: Subject, tokens: Tensor) -> dict[str, tuple[Tensor, Tenso
     first = subject.beginning.predicted_from
     # a caller's inference_mode must not silence the gradients
     with torch.inference_mode(False), torch.enable_grad():
-        model = skeleton(subject.model)  # functional_call swaps parameters inside the modules it is given
+        model = share_model(subject.model)  # functional_call swaps parameters inside the modules it is given
         views = {
-            full_name(subject.family, index, name): part(layer, name).weight.detach().requires_grad_()
+            full_name(subject.family, index, name): linear_of(layer, name).weight.detach().requires_grad_()
             for index, layer in enumerate(subject.layers)
-            for name in linears(subject.family)
+            for name in site_linears(subject.family)
         }
         total = {name: torch.zeros_like(view, dtype=torch.float32) for name, view in views.items()}
         for sample in tokens.to(subject.device).clone().split(1):
@@ -67,7 +67,7 @@ def gradients(subject: Subject, tokens: Tensor) -> dict[str, tuple[Tensor, Tenso
     return {name: (view.detach(), total[name]) for name, view in views.items()}
 
 
-def linears(family: Family) -> list[str]:
+def site_linears(family: Family) -> list[str]:
     """The names, inside a layer, of the linears that write or read a prunable space."""
     return [name for site in (family.attention, family.mlp) for name in (*site.writers, site.reader)]
 
@@ -82,15 +82,15 @@ def layer_scores(products: Mapping[str, Tensor], family: Family, shape: LayerSha
     sizes = {"q": size, "k": size, "v": shape.values}
     heads = products[family.attention.reader].sum(0).view(shape.heads, -1).sum(1)
     per_group = shape.heads // shape.groups
-    for letter, values in written(products, family.attention, counts, sizes):
+    for letter, values in sum_written(products, family.attention, counts, sizes):
         heads += values if letter == "q" else values.repeat_interleave(per_group) / per_group
     channels = products[family.mlp.reader].sum(0)
-    for _, values in written(products, family.mlp, {"c": shape.channels}, {"c": 1}):
+    for _, values in sum_written(products, family.mlp, {"c": shape.channels}, {"c": 1}):
         channels += values
     return UnitScores(heads, channels)
 
 
-def written(
+def sum_written(
     products: Mapping[str, Tensor], site: Site, counts: Mapping[str, int], sizes: Mapping[str, int]
 ) -> list[tuple[str, Tensor]]:
     """Each block stacked in the site's writers: its letter, and the sums (n,) over the rows of its units, of

@@ -162,7 +162,7 @@ def reason_against(settings: Mapping[str, Any]) -> str:
     return "this architecture's layers are not described yet"
 
 
-def part(layer: nn.Module, name: str) -> nn.Linear:
+def linear_of(layer: nn.Module, name: str) -> nn.Linear:
     """The linear layer called `name` inside a decoder layer."""
     return layer.get_submodule(name)  # type: ignore[return-value]
 
@@ -189,24 +189,24 @@ def writer_blocks(layer: nn.Module, site: Site) -> list[Tensor]:
     """The weights (n, o) that write each channel of an MLP site, one per stacked block, in float32."""
     blocks: list[Tensor] = []
     for name, letters in site.writers.items():
-        blocks += part(layer, name).weight.float().chunk(len(letters))
+        blocks += linear_of(layer, name).weight.float().chunk(len(letters))
     return blocks
 
 
 def layer_shape(layer: nn.Module, family: Family) -> LayerShape:
     """The widths and unit costs of one decoder layer, read off its modules rather than the config."""
     size: int = layer.get_submodule(family.attention_module).head_dim  # type: ignore[assignment]
-    reader, down = part(layer, family.attention.reader), part(layer, family.mlp.reader)
+    reader, down = linear_of(layer, family.attention.reader), linear_of(layer, family.mlp.reader)
     # attention always sees whole heads, so outputs and inputs count them; values may have fewer weights
     heads, channels = reader.in_features // size, down.in_features
-    rows = sum(part(layer, name).out_features for name in family.attention.writers)
+    rows = sum(linear_of(layer, name).out_features for name in family.attention.writers)
     groups = (rows // size - heads) // 2
     values = reader.weight.shape[1] // heads
     head_cost, group_cost, channel_cost = values * reader.out_features, 0, down.out_features
     value_cost = heads * reader.out_features
     for site in (family.attention, family.mlp):
         for name, letters in site.writers.items():
-            linear = part(layer, name)
+            linear = linear_of(layer, name)
             row = linear.in_features + (linear.bias is not None)
             head_cost += row * size * letters.count("q")
             group_cost += row * (size * letters.count("k") + values * letters.count("v"))
@@ -231,7 +231,7 @@ def shape_of(model: Any, family: Family) -> Shape:
     total = sum(p.numel() for p in model.parameters())
     return Shape(
         family=model.config.model_type,
-        hidden=part(layers[0], family.attention.reader).out_features,
+        hidden=linear_of(layers[0], family.attention.reader).out_features,
         head_size=layers[0].get_submodule(family.attention_module).head_dim,
         vocab=model.get_input_embeddings().weight.shape[0],
         max_length=getattr(model.config, "max_position_embeddings", None) or 2048,

@@ -15,7 +15,7 @@ from slimllm.files import file_limits
 from slimllm.files.weight_headers import Declared, safetensors_header
 from slimllm.tokenizers.tokenizer_guard import check_tokenizer
 
-REMEDY = "fetch the model again"
+FETCH_AGAIN = "fetch the model again"
 OBJECTS = (  # files that hold one JSON object, where they are there
     "config.json",
     "generation_config.json",
@@ -25,9 +25,9 @@ OBJECTS = (  # files that hold one JSON object, where they are there
 )
 ENDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_eos_token_id")
 MOST_ID = 10_000_000
-LONGEST = 100_000  # letters of a text, or entries of a list, in a config
+LONGEST_SETTING = 100_000  # letters of a text, or entries of a list, in a config
 FRACTIONS = ("temperature", "top_p", "min_p", "typical_p", "repetition_penalty", "length_penalty")
-COUNTS = ("top_k", "max_length", "max_new_tokens", "min_length", "num_beams")
+COUNT_FIELDS = ("top_k", "max_length", "max_new_tokens", "min_length", "num_beams")
 MOST_LABELS = 100_000
 SLACK = 50_000_000  # parameters that a config may promise beyond four times what the files hold
 
@@ -40,11 +40,11 @@ def inspect_folder(folder: Path, source: str) -> None:
             continue
         what = f"'{path.name}' of '{source}'"
         try:
-            size = file_limits.check_regular(path, what, REMEDY)
+            size = file_limits.check_regular(path, what, FETCH_AGAIN)
         except FileNotFoundError:
-            raise Refusal(f"{what} is a link to what is not there; {REMEDY}.") from None
-        if path.name in file_limits.LARGEST:
-            file_limits.check_size(size, file_limits.LARGEST[path.name], what, REMEDY)
+            raise Refusal(f"{what} is a link to what is not there; {FETCH_AGAIN}.") from None
+        if path.name in file_limits.LARGEST_FILES:
+            file_limits.check_size(size, file_limits.LARGEST_FILES[path.name], what, FETCH_AGAIN)
     for name in OBJECTS:
         if (folder / name).exists():
             read_settings(folder, name, source)
@@ -78,9 +78,9 @@ def read_settings(folder: Path, name: str, source: str) -> dict[str, Any]:
     """The object in a file of settings, checked; a `Refusal` where it is none."""
     what = f"'{name}' of '{source}'"
     try:
-        found = file_limits.read_object(folder / name, what, REMEDY)
+        found = file_limits.read_object(folder / name, what, FETCH_AGAIN)
     except OSError as failure:
-        raise Refusal(f"{what} cannot be read ({failure.strerror}); {REMEDY}.") from None
+        raise Refusal(f"{what} cannot be read ({failure.strerror}); {FETCH_AGAIN}.") from None
     if name in ("config.json", "generation_config.json"):
         check_values(found, what)
     if name == "config.json":
@@ -94,25 +94,31 @@ def check_values(settings: Mapping[str, Any], what: str) -> None:
         ids = settings.get(name)
         for each in ids if isinstance(ids, list) else [ids]:
             if each is not None and (type(each) is not int or not -1 <= each < MOST_ID):
-                raise Refusal(f"{what} says that {name} is {short(ids)}, which is no token; {REMEDY}.")
-    for name in (*FRACTIONS, *COUNTS):
+                raise Refusal(f"{what} says that {name} is {shorten(ids)}, which is no token; {FETCH_AGAIN}.")
+    for name in (*FRACTIONS, *COUNT_FIELDS):
         value = settings.get(name)
         proper = type(value) is int or (type(value) is float and (name in FRACTIONS or value.is_integer()))
         if value is not None and (not proper or abs(value) > MOST_ID):
-            raise Refusal(f"{what} says that {name} is {short(value)}, which is no such number; {REMEDY}.")
+            raise Refusal(
+                f"{what} says that {name} is {shorten(value)}, which is no such number; {FETCH_AGAIN}."
+            )
 
 
 def check_lengths(settings: Mapping[str, Any], what: str) -> None:
     """Refuses lists, texts and counts that no config has."""
     for name, value in settings.items():
-        if isinstance(value, list | str | dict) and len(value) > LONGEST:
-            raise Refusal(f"{what} has {len(value):,} entries in {name:.60}, more than any model; {REMEDY}.")
+        if isinstance(value, list | str | dict) and len(value) > LONGEST_SETTING:
+            raise Refusal(
+                f"{what} has {len(value):,} entries in {name:.60}, more than any model; {FETCH_AGAIN}."
+            )
     labels = settings.get("num_labels")
     if labels is not None and (type(labels) is not int or not 0 <= labels <= MOST_LABELS):
-        raise Refusal(f"{what} says that num_labels is {short(labels)}, which is no such number; {REMEDY}.")
+        raise Refusal(
+            f"{what} says that num_labels is {shorten(labels)}, which is no such number; {FETCH_AGAIN}."
+        )
 
 
-def short(value: Any) -> str:
+def shorten(value: Any) -> str:
     """A value in a few letters."""
     return f"{value!r:.60}"
 

@@ -14,7 +14,7 @@ from transformers.integrations.gguf.reader import GgufHeader, load_gguf_state_di
 
 from slimllm.core.errors import Refusal
 from slimllm.files.rope_scaling import fit_llama3
-from slimllm.models.weight_coverage import few
+from slimllm.models.weight_coverage import first_names
 
 FREQUENCIES = "rope_freqs.weight"
 SETTINGS = {  # keys below the architecture's name, and the settings that they are
@@ -57,7 +57,7 @@ def complete_gguf_config(file: Path, config: Any) -> Any:
         k for k, value in left.items() if k not in HARMLESS and not (k in NEUTRAL and NEUTRAL[k] == value)
     ]
     if over:
-        raise Refusal(f"'{file}' says {few(over)}, which is not read here; {OTHER}.")
+        raise Refusal(f"'{file}' says {first_names(over)}, which is not read here; {OTHER}.")
     return config
 
 
@@ -95,7 +95,7 @@ def scale_frequencies(file: Path, config: Any) -> None:
     turn = config.rope_parameters
     found = None
     if turn.get("rope_type") in ("default", "llama3"):
-        found = fit_llama3(frequencies(file), turn["rope_theta"])
+        found = fit_llama3(frequency_factors(file), turn["rope_theta"])
     if found is None:
         raise Refusal(
             f"'{file}' scales the frequencies of its positions one by one ({FREQUENCIES}), in no way that is "
@@ -104,7 +104,7 @@ def scale_frequencies(file: Path, config: Any) -> None:
     config.rope_parameters = {**turn, **found}
 
 
-def frequencies(file: Path) -> Tensor:
+def frequency_factors(file: Path) -> Tensor:
     """The factors (head size / 2,) by which a GGUF divides its frequencies."""
     tensors = load_gguf_state_dict(GgufHeader.from_file(str(file)))
     factors: Tensor = tensors[FREQUENCIES][:]
@@ -133,7 +133,7 @@ def check_gguf_tensors(file: Path, model: Any) -> None:
             "exported to, or the model as safetensors."
         )
     if over:
-        raise Refusal(f"'{file}' holds {few(over)}, which no part of the model reads; {OTHER}.")
+        raise Refusal(f"'{file}' holds {first_names(over)}, which no part of the model reads; {OTHER}.")
 
 
 def stored_names(names: Any, state: Iterable[str]) -> Iterable[str]:

@@ -19,12 +19,12 @@ EVERY = 2.0  # seconds between two words on how much has come
 Say = Callable[[str], object]
 
 
-def fetched(source: str, offline: bool, *names: str, say: Say = str) -> Path:
+def fetch_model(source: str, offline: bool, *names: str, say: Say = str) -> Path:
     """The folder of the client library's cache that holds a hub model, with the files of these names; only
     what is not there yet is fetched. Raises what the client library raises, and what `say` raises."""
     return Path(
         huggingface_hub.snapshot_download(
-            source, allow_patterns=[*names], local_files_only=offline, tqdm_class=told(source, say)
+            source, allow_patterns=[*names], local_files_only=offline, tqdm_class=progress_class(source, say)
         )
     )
 
@@ -32,9 +32,9 @@ def fetched(source: str, offline: bool, *names: str, say: Say = str) -> Path:
 def fetched_whole(source: str, offline: bool, say: Say) -> Path:
     """That folder with the safetensors files of a model and what belongs to them; pickled or doubled weights
     are left where they are."""
-    index = fetched(source, offline, *BESIDE) / INDEX
+    index = fetch_model(source, offline, *BESIDE) / INDEX
     weights = named_in(index, source) if index.is_file() else [SINGLE]
-    return fetched(source, offline, *BESIDE, *weights, say=say)
+    return fetch_model(source, offline, *BESIDE, *weights, say=say)
 
 
 def fetched_data(source: str, file: str, revision: str, offline: bool) -> Path:
@@ -46,12 +46,12 @@ def fetched_data(source: str, file: str, revision: str, offline: bool) -> Path:
             repo_type="dataset",
             revision=revision,
             local_files_only=offline,
-            tqdm_class=told(source, str),
+            tqdm_class=progress_class(source, str),
         )
     )
 
 
-def told(source: str, say: Say) -> type[Any]:
+def progress_class(source: str, say: Say) -> type[Any]:
     """What the client library shows its progress by, in words instead of a picture."""
 
     class Told(tqdm):

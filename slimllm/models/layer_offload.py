@@ -37,7 +37,7 @@ class OnDisk:
     ) -> None:
         self.places, self.dtype, self.device, self.ahead = places, dtype, device, ahead
         self.coming: Future[dict[str, Tensor]] | None = None
-        self.written = {file: written(file) for file, _ in places.values()}
+        self.written = {file: file_stamp(file) for file, _ in places.values()}
 
     def prepare(self) -> None:
         """Begins to read, where there is an executor for it."""
@@ -57,7 +57,7 @@ class OnDisk:
             wanted[file].append((name, key))
         found: dict[str, Tensor] = {}
         for file, pairs in wanted.items():
-            if written(file) not in (None, self.written[file]):
+            if file_stamp(file) not in (None, self.written[file]):
                 raise Refusal(
                     f"Weights in '{file}' have changed since they were loaded; load the model again."
                 )
@@ -76,7 +76,7 @@ class OnDisk:
         return self
 
 
-def written(file: Path) -> tuple[int, int] | None:
+def file_stamp(file: Path) -> tuple[int, int] | None:
     """Size and time of the last change of a file; None where it is gone."""
     try:
         state = file.stat()
@@ -97,7 +97,7 @@ class Lent:
     def begin(self, *_: object) -> None:
         self.users += 1  # first: the end comes even where fetching fails
         if self.users == 1:
-            fill(self.layer, self.fetch())
+            fill_layer(self.layer, self.fetch())
             for later in self.row[self.place + 1 : self.place + 2]:
                 if not later.users:
                     later.fetch.prepare()
@@ -105,20 +105,20 @@ class Lent:
     def end(self, *_: object) -> None:
         self.users -= 1
         if not self.users:
-            empty(self.layer)
+            empty_layer(self.layer)
 
 
-def lend(layer: nn.Module, fetch: OnDisk, row: list[Lent]) -> None:
+def offload_layer(layer: nn.Module, fetch: OnDisk, row: list[Lent]) -> None:
     """Makes the layer a lent one, the next in its row; what it holds now is let go."""
     lent = Lent(layer, fetch, row)
     layer.lent = lent  # type: ignore[assignment]
     layer.register_forward_pre_hook(lent.begin)
     layer.register_forward_hook(lent.end, always_call=True)
-    empty(layer)
+    empty_layer(layer)
 
 
 @contextlib.contextmanager
-def opened(layer: nn.Module) -> Iterator[None]:
+def open_layer(layer: nn.Module) -> Iterator[None]:
     """While open, the layer has its parameters."""
     lent: Lent | None = getattr(layer, "lent", None)
     if lent is None:
@@ -168,16 +168,16 @@ def lend_as_stored(layer: nn.Module) -> None:
     for name, (file, key) in lent.fetch.places.items():
         with safe_open(file, "pt") as tensors:
             found[name] = tensors.get_tensor(key).to("meta")
-    fill(layer, found)
+    fill_layer(layer, found)
 
 
-def fill(layer: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def fill_layer(layer: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Gives the layer these parameters."""
     for name, tensor in tensors.items():
         parent, _, leaf = name.rpartition(".")
         setattr(layer.get_submodule(parent), leaf, nn.Parameter(tensor, requires_grad=False))
 
 
-def empty(layer: nn.Module) -> None:
+def empty_layer(layer: nn.Module) -> None:
     """Leaves of the layer's parameters only their shapes."""
-    fill(layer, {name: tensor.detach().to("meta") for name, tensor in layer.named_parameters()})
+    fill_layer(layer, {name: tensor.detach().to("meta") for name, tensor in layer.named_parameters()})

@@ -23,23 +23,23 @@ from slimllm.core.shapes import Shape
 from slimllm.core.types import LayerReport, Plan
 from slimllm.models.families import Family, family_of, shape_of
 from slimllm.models.folder_check import check_promise, inspect_tokenizer, stored_tensors
-from slimllm.models.hub_download import fetched, fetched_whole
-from slimllm.models.layer_offload import is_lent, opened
+from slimllm.models.hub_download import fetch_model, fetched_whole
+from slimllm.models.layer_offload import is_lent, open_layer
 from slimllm.models.shared_copy import Origin
 from slimllm.models.sources import (
     Stored,
     check_folder,
     config_of,
-    description,
+    gguf_arguments,
     hash_source,
     kept_in,
-    locate,
+    locate_source,
     stored_in,
     weight_files,
 )
-from slimllm.models.weight_reading import Notes, empty, read_model, settle_head
+from slimllm.models.weight_reading import Notes, empty_model, read_model, settle_head
 from slimllm.tokenizers.text_start import Beginning, find_beginning
-from slimllm.tokenizers.tokenizer_guard import guarded
+from slimllm.tokenizers.tokenizer_guard import guard_tokenizer
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +68,7 @@ class Subject:
         state = self.model.state_dict()
         parts = [hash_tensors({name: tensor for name, tensor in state.items() if not tensor.is_meta})]
         for layer in self.layers if is_lent(self.model) else ():
-            with opened(layer):
+            with open_layer(layer):
                 parts.append(hash_tensors(layer.state_dict()))
         content = hash_words([*parts, json.dumps(self.model.config.to_dict(), sort_keys=True, default=str)])
         return Fingerprint(content, content)
@@ -102,7 +102,7 @@ class Pruned:
     peak_memory_mib: float
 
 
-def subject(source: str, model: Any, tokenizer: Any) -> Subject:
+def make_subject(source: str, model: Any, tokenizer: Any) -> Subject:
     """A subject around a model that is already in memory."""
     family = family_of(model.config, source)
     model.eval().requires_grad_(False)
@@ -145,7 +145,7 @@ def has_bfloat16_cpu() -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-def load(
+def load_model(
     source: str,
     *,
     device: str = "auto",
@@ -164,12 +164,12 @@ def load(
     if not source:
         raise Refusal("No model was named; use smollm2, a folder, a .gguf file or a hub id.")
     place, kind = pick_device(device), pick_dtype(dtype, pick_device(device))
-    folder = locate(source, say)
+    folder = locate_source(source, say)
     if folder is not None:
         check_folder(folder, source)
     config = read_config(folder, source, offline)
     family_of(config, source)
-    with refused(source, offline or folder is not None):
+    with refuse_load_failures(source, offline or folder is not None):
         if folder is None:
             say(f"Fetching '{source}' from the model hub, unless it is here already …")
             folder = fetched_whole(source, offline, say)
@@ -177,12 +177,12 @@ def load(
         stored = stored_tensors(weight_files(folder, source), config, source)
         tensors, notes = stored_in(folder, source), Notes(say)
         settle_head(config, tensors, source, notes.add)
-        check_promise(empty(config, source), stored, source)
+        check_promise(empty_model(config, source), stored, source)
         fingerprint = hash_source(folder, source)
         tokenizer = read_tokenizer(folder, source)
         check_tokenizer(tokenizer, config.vocab_size, source)
         model = read_model(folder, config, source, (place, kind, spread), notes)
-        made = checked(with_files(subject(source, model, tokenizer), folder, dtype))
+        made = check_subject(with_files(make_subject(source, model, tokenizer), folder, dtype))
         if hash_source(folder, source) != fingerprint:
             raise Refusal(f"The files of '{source}' were changed while they were read; load it again.")
         read_from = ReadFrom(weakref.ref(made.model), fingerprint)
@@ -202,7 +202,7 @@ def with_files(made: Subject, folder: Path, dtype: str) -> Subject:
     return replace(made, files={**whole, **found})
 
 
-def checked(made: Subject) -> Subject:
+def check_subject(made: Subject) -> Subject:
     """The subject, unless its own widths do not fit together; tokens that it has no row for are refused where
     they are read."""
     known = made.tokenizer.get_vocab().items()
@@ -220,7 +220,7 @@ def read_tokenizer(folder: Path, source: str) -> Any:
     inspect_tokenizer(folder, source)
     how = {"local_files_only": True, "trust_remote_code": False}
     try:
-        return guarded(transformers.AutoTokenizer.from_pretrained(folder, **how), source)
+        return guard_tokenizer(transformers.AutoTokenizer.from_pretrained(folder, **how), source)
     except Refusal:
         raise
     except Exception as failure:  # whatever the libraries of the many kinds of tokenizers raise
@@ -264,18 +264,18 @@ def check_rows(words: Mapping[int, str], embedding: Any, given: tuple[torch.Tens
 
 def read_config(place: Path | None, source: str, offline: bool) -> Any:
     """The config of a folder, a GGUF's header or a hub id; a `Refusal` where no such model can be pruned."""
-    with refused(source, offline or place is not None):
-        place = place or fetched(source, offline, "config.json")
+    with refuse_load_failures(source, offline or place is not None):
+        place = place or fetch_model(source, offline, "config.json")
         how: dict[str, Any] = {"pretrained_model_name_or_path": str(place), "local_files_only": True}
         if place.suffix == ".gguf":
-            how = description(place)
+            how = gguf_arguments(place)
         config = config_of(how, source)
     config.__dict__.pop("quantization_config", None)
     return config
 
 
 @contextlib.contextmanager
-def refused(source: str, local: bool) -> Iterator[None]:
+def refuse_load_failures(source: str, local: bool) -> Iterator[None]:
     """Turns the loader's many failures into one sentence."""
     try:
         yield

@@ -88,10 +88,10 @@ class Selected(Placed):
         return super().forward(input.index_select(-1, self.places))
 
 
-KINDS = {"Widened": Widened, "Selected": Selected}
+LINEAR_KINDS = {"Widened": Widened, "Selected": Selected}
 
 
-def resize(model: transformers.PreTrainedModel, slim: dict[str, Any]) -> None:
+def resize_linears(model: transformers.PreTrainedModel, slim: dict[str, Any]) -> None:
     """Replaces the linear layers named in `slim` by empty ones of the listed shapes, and cuts norms that have
     weights for each head.
 
@@ -103,7 +103,7 @@ def resize(model: transformers.PreTrainedModel, slim: dict[str, Any]) -> None:
             parent, _, leaf = name.rpartition(".")
             like = layer.get_submodule(name).weight
             how = {"bias": bias, "device": like.device, "dtype": like.dtype}
-            kind, count = (KINDS[places[0]], places[1:]) if places else (nn.Linear, ())
+            kind, count = (LINEAR_KINDS[places[0]], places[1:]) if places else (nn.Linear, ())
             setattr(layer.get_submodule(parent), leaf, kind(inputs, outputs, *count, **how))
         set_heads(layer.get_submodule(slim["attention"]), *slim["heads"][index])
         for name, counts in slim.get("norms", {}).items():
@@ -115,7 +115,7 @@ class Slim:
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)  # type: ignore[call-arg]
-        resize(self, config.slim)
+        resize_linears(self, config.slim)
 
     def _get_static_cache_init_shape(self) -> None:
         """Nothing, so that a static cache is made when it is first used: by then each layer says how many

@@ -16,17 +16,17 @@ from safetensors import safe_open
 from slimllm.core.errors import Refusal
 from slimllm.core.memory import available_mib
 from slimllm.models.families import Family
-from slimllm.models.layer_offload import Lent, OnDisk, lend
+from slimllm.models.layer_offload import Lent, OnDisk, offload_layer
 from slimllm.models.sources import stored_in
 from slimllm.models.weight_coverage import compare_names, judge_unused
 
-SHARE = 0.7  # of the memory that weights may fill: activations and arithmetic need the rest
+MEMORY_SHARE = 0.7  # of the memory that weights may fill: activations and arithmetic need the rest
 
 
 def too_large(folder: Path, dtype: torch.dtype, source: str, device: torch.device) -> bool:
     """Whether the checkpoint, in this dtype, would leave too little of the device's memory to work in."""
     count = sum(tensor.count for tensor in stored_in(folder, source))
-    return count * dtype.itemsize / 2**20 > SHARE * available_mib(device)
+    return count * dtype.itemsize / 2**20 > MEMORY_SHARE * available_mib(device)
 
 
 def place_of(
@@ -39,13 +39,13 @@ def place_of(
     return "spread" if spread and device.type == "cuda" else "lent"
 
 
-def reader(device: torch.device) -> Executor | None:
+def read_ahead_executor(device: torch.device) -> Executor | None:
     """What reads the next layer while one is used: on CUDA a thread. A processor's own memory has no room for
     two layers, and no time, as both would be busy."""
     return ThreadPoolExecutor(1, "read-ahead") if device.type == "cuda" else None
 
 
-def borrow(
+def load_offloaded(
     folder: Path,
     make: Callable[[], Any],
     family: Family,
@@ -90,10 +90,10 @@ def borrow(
         for name, buffer in module.named_buffers(recurse=False):  # those that no file holds
             setattr(module, name, buffer.to(device))
     row: list[Lent] = []
-    ahead = reader(device)
+    ahead = read_ahead_executor(device)
     for index, layer in enumerate(model.get_submodule(family.layers)):
         own = {name: places[f"{prefix}{index}.{name}"] for name, _ in layer.named_parameters()}
-        lend(layer, OnDisk(own, dtype, device, ahead), row)
+        offload_layer(layer, OnDisk(own, dtype, device, ahead), row)
     if (folder / "generation_config.json").is_file():
         model.generation_config = transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
     return model

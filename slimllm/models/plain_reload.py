@@ -10,7 +10,7 @@ from typing import Any
 SHORTER = (0, 7, 13)  # by how much the rows of the batch are shorter than the text
 
 
-def fill(model: Any, file: Path) -> None:
+def fill_from_gguf(model: Any, file: Path) -> None:
     """Gives a model whose layers have widths of their own the weights of a GGUF file; ends in a `ValueError`
     where one is missing."""
     import gguf
@@ -41,7 +41,7 @@ def fill(model: Any, file: Path) -> None:
         raise ValueError(f"no weight for {sorted(lacking)[0]}")
 
 
-def load(folder: str, job: dict[str, Any], offload: str) -> tuple[Any, Any]:
+def load_folder(folder: str, job: dict[str, Any], offload: str) -> tuple[Any, Any]:
     """(model, tokenizer or None) of a folder; ends the program where weights and class do not match."""
     import torch
     import transformers
@@ -57,12 +57,12 @@ def load(folder: str, job: dict[str, Any], offload: str) -> tuple[Any, Any]:
         how["config"] = config
         if code:
             model = transformers.AutoModelForCausalLM.from_config(config, dtype=how["dtype"], **trust)
-            fill(model.eval(), Path(folder) / "model.gguf")
+            fill_from_gguf(model.eval(), Path(folder) / "model.gguf")
             return model, reader.from_pretrained(folder, **own) if words else None
         how["gguf_file"] = own["gguf_file"] = "model.gguf"
         reader = transformers.PreTrainedTokenizerFast
     how.update(trust)
-    if capped(transformers.AutoConfig.from_pretrained(folder, local_files_only=True, **trust)):
+    if caps_logits(transformers.AutoConfig.from_pretrained(folder, local_files_only=True, **trust)):
         how["attn_implementation"] = "eager"
     if job["places"]:
         how.update(device_map=job["places"], offload_folder=offload)
@@ -72,12 +72,12 @@ def load(folder: str, job: dict[str, Any], offload: str) -> tuple[Any, Any]:
     return model, reader.from_pretrained(folder, **own) if words else None
 
 
-def capped(config: Any) -> bool:
+def caps_logits(config: Any) -> bool:
     """Whether attention caps its logits, which only one kind of attention does in all versions."""
     return bool(getattr(config, "attn_logit_softcapping", None))
 
 
-def spread(model: Any, ids: Any, logits: Any) -> Iterator[tuple[str, Any]]:
+def logit_differences(model: Any, ids: Any, logits: Any) -> Iterator[tuple[str, Any]]:
     """(name, largest difference of a logit) for every other way to read the same text (1, n), whose `logits`
     (n, v) are known: by each kind of attention, in a batch of three rows padded on the left, with and without
     a cache."""
@@ -89,7 +89,7 @@ def spread(model: Any, ids: Any, logits: Any) -> Iterator[tuple[str, Any]]:
         batch[row, short:], mask[row, short:] = ids[0, : count - short], 1
     places = (mask.cumsum(1) - 1).clamp_min(0)
     half = count // 2
-    for kind in ("eager", "sdpa") if model._supports_sdpa and not capped(model.config) else ("eager",):
+    for kind in ("eager", "sdpa") if model._supports_sdpa and not caps_logits(model.config) else ("eager",):
         model.set_attn_implementation(kind)
         plain = model(batch, attention_mask=mask, position_ids=places, use_cache=False).logits
         first = model(
@@ -120,13 +120,13 @@ def round_buffers(model: Any, dtypes: dict[str, str]) -> None:
             buffer.copy_(buffer.to(getattr(torch, dtypes[name])))
 
 
-def answer(folder: str, out: str, job: dict[str, Any]) -> None:
+def answer_job(folder: str, out: str, job: dict[str, Any]) -> None:
     """Loads a folder, lets it continue a prompt, and writes what it said."""
     import safetensors.torch
     import torch
     import transformers
 
-    model, tokenizer = load(folder, job, out + ".offload")
+    model, tokenizer = load_folder(folder, job, out + ".offload")
     found: dict[str, Any] = {}
     if tokenizer is not None:
         found["words"] = torch.tensor(tokenizer(job["sample"]).input_ids)
@@ -139,7 +139,7 @@ def answer(folder: str, out: str, job: dict[str, Any]) -> None:
         ids = model.generate(prompt, attention_mask=mask, do_sample=False, max_new_tokens=job["new"])
         found.update(ids=ids[0], logits=model(ids, use_cache=False).logits[0].float())
         if not job["places"]:
-            found.update(spread(model, ids, found["logits"]))
+            found.update(logit_differences(model, ids, found["logits"]))
     safetensors.torch.save_file(found, out)
 
 
@@ -151,7 +151,7 @@ def main() -> None:
 
     torch.set_num_threads(job["threads"])
     for folder, out in job["folders"]:
-        answer(folder, out, job)
+        answer_job(folder, out, job)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ class Origin:
         return full if self.columns is None or leaf != "weight" else full[:, self.columns]
 
 
-def skeleton(model: Any) -> Any:
+def share_model(model: Any) -> Any:
     """A copy of the model's modules and config around the very same parameters.
 
     Slicing replaces parameters, never writes into them, so the original stays as it is and memory holds each
@@ -40,7 +40,7 @@ def skeleton(model: Any) -> Any:
     return copy.deepcopy(model, memo=shared)
 
 
-def frozen(tensor: Tensor) -> nn.Parameter:
+def freeze_tensor(tensor: Tensor) -> nn.Parameter:
     return nn.Parameter(tensor.detach().contiguous(), requires_grad=False)
 
 

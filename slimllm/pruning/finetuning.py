@@ -29,7 +29,7 @@ from slimllm.models.families import Family
 from slimllm.models.layer_offload import check_resident
 from slimllm.models.loading import Pruned, Subject
 from slimllm.models.modeling_slim import Placed, Selected
-from slimllm.models.shared_copy import frozen, skeleton
+from slimllm.models.shared_copy import freeze_tensor, share_model
 
 INSTALL = "pip install -r requirements-tune.txt"
 TOKENS_PER_PASS = 1024  # logits and their gradient are the largest tensors of a step
@@ -53,7 +53,7 @@ class Tuning:
     seed: int = 0
 
 
-def check(tuning: Tuning) -> None:
+def check_finetuning(tuning: Tuning) -> None:
     """A `Refusal` where a setting is impossible, or where peft is not installed."""
     for name, most in (("epochs", 1000), ("batch", 1024), ("rank", 1024)):
         value = getattr(tuning, name)
@@ -68,18 +68,18 @@ def check(tuning: Tuning) -> None:
                 f"{name.capitalize()} {value} is not possible; use a number above 0, such as {usual}."
             )
     check_seed(tuning.seed)
-    if lack := missing():
+    if lack := missing_peft():
         raise Refusal(lack)
 
 
-def missing() -> str:
+def missing_peft() -> str:
     """What has to be installed first, as a sentence; empty where all is there."""
     if importlib.util.find_spec("peft") is not None:
         return ""
     return f"Fine-tuning needs peft, which is not installed; run '{INSTALL}'."
 
 
-def words(tuning: Tuning) -> str:
+def finetuning_words(tuning: Tuning) -> str:
     """What was done, as a sentence for the model card."""
     return (
         f"Tuned after pruning, so `plan.json` alone does not repeat it: LoRA of rank {tuning.rank}, alpha "
@@ -89,7 +89,7 @@ def words(tuning: Tuning) -> str:
     )
 
 
-def command(tuning: Tuning, model: str) -> str:
+def finetuning_command(tuning: Tuning, model: str) -> str:
     """The command line that repeats it on a model."""
     settings = [
         word for name, value in dataclasses.asdict(tuning).items() for word in (f"--{name}", str(value))
@@ -97,34 +97,34 @@ def command(tuning: Tuning, model: str) -> str:
     return shlex.join(["python", "-m", "slimllm", "tune", "--model", model, *settings, "--out", "DIR"])
 
 
-def tune(pruned: Pruned, tokens: Tensor, tuning: Tuning) -> Generator[Progress, None, Pruned]:
+def finetune_model(pruned: Pruned, tokens: Tensor, tuning: Tuning) -> Generator[Progress, None, Pruned]:
     """The pruned model tuned on `tokens` (samples, length), with the adapters merged into its own dtype.
 
     What was given, and the dense model behind it, stay bit for bit as they were, also when the generator is
     closed early. Every `Progress` carries the loss of its step, in nats per token. Raises `Refusal` for
     impossible settings, where peft is missing, and where the loss stops being a number.
     """
-    check(tuning)
+    check_finetuning(tuning)
     if tokens.ndim != 2 or len(tokens) < 1 or tokens.shape[1] < 2:
         raise Refusal("There is nothing to learn from; give at least one piece of 2 tokens.")
     subject = pruned.subject
     check_resident(subject.model, "Fine-tuning")
     start, peak = time.perf_counter(), watch_peak(subject.device)
-    model = adapted(subject, tuning)
+    model = add_adapters(subject, tuning)
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learned, lr=tuning.rate, weight_decay=0.0)
-    total = steps(len(tokens), tuning)
-    for index, rows in enumerate(batches(tokens, tuning)):
+    total = count_steps(len(tokens), tuning)
+    for index, rows in enumerate(training_batches(tokens, tuning)):
         for group in optimizer.param_groups:
-            group["lr"] = tuning.rate * pace(index, total)
-        loss = learn(model, optimizer, rows.to(subject.device), subject.beginning.predicted_from)
+            group["lr"] = tuning.rate * learning_rate_share(index, total)
+        loss = training_step(model, optimizer, rows.to(subject.device), subject.beginning.predicted_from)
         if not math.isfinite(loss):
             raise Refusal(
                 f"The loss is no number any more after step {index + 1}; use a smaller --rate, or "
                 "--dtype float32."
             )
         yield Progress("tune", index + 1, total, f"Step {index + 1} of {total} · loss {loss:.3f}", loss)
-    done = dataclasses.replace(subject, model=merged(subject, model))
+    done = dataclasses.replace(subject, model=merge_adapters(subject, model))
     seconds = time.perf_counter() - start
     return dataclasses.replace(pruned, subject=done, seconds=seconds, peak_memory_mib=peak())
 
@@ -135,7 +135,7 @@ def linear_names(family: Family, layers: int) -> list[str]:
     return [f"{family.layers}.{index}.{name}" for index in range(layers) for name in inside]
 
 
-def adapted(subject: Subject, tuning: Tuning) -> Any:
+def add_adapters(subject: Subject, tuning: Tuning) -> Any:
     """A peft model whose float32 adapters are all that can be trained, around the subject's weights.
 
     It has modules and parameters of its own over the same storage: nothing writes there, because the adapters
@@ -169,41 +169,41 @@ def leave_unread(adapter: Any) -> None:
         adapter.lora_A[adapter.active_adapters[0]].weight.data[:, unread] = 0
 
 
-def merged(subject: Subject, model: Any) -> Any:
+def merge_adapters(subject: Subject, model: Any) -> Any:
     """The subject's model with the adapters of a peft model added to its weights; plain modules.
 
     Added in float32 and rounded once to the dtype it had; everything else is shared, as in a skeleton.
     """
-    plain = skeleton(subject.model)
+    plain = share_model(subject.model)
     with torch.no_grad():
         for name in linear_names(subject.family, len(subject.layers)):
             linear, adapter = plain.get_submodule(name), model.base_model.model.get_submodule(name)
             learned = adapter.get_delta_weight(adapter.active_adapters[0]).float()
             own = linear.own(learned) if isinstance(linear, Placed) else learned
-            linear.weight = frozen((linear.weight.float() + own).to(linear.weight.dtype))
+            linear.weight = freeze_tensor((linear.weight.float() + own).to(linear.weight.dtype))
     return plain
 
 
-def steps(samples: int, tuning: Tuning) -> int:
+def count_steps(samples: int, tuning: Tuning) -> int:
     """How many steps the tuning takes; the last one of an epoch may be smaller."""
     return tuning.epochs * math.ceil(samples / tuning.batch)
 
 
-def batches(tokens: Tensor, tuning: Tuning) -> Iterator[Tensor]:
+def training_batches(tokens: Tensor, tuning: Tuning) -> Iterator[Tensor]:
     """The pieces (b, length) of every step, in a seeded order that is new in every epoch."""
     random = torch.Generator().manual_seed(tuning.seed)
     for _ in range(tuning.epochs):
         yield from tokens[torch.randperm(len(tokens), generator=random)].split(tuning.batch)
 
 
-def pace(index: int, total: int) -> float:
+def learning_rate_share(index: int, total: int) -> float:
     """The share (0 to 1] of the rate at a step: up in the first tenth, down to zero in a line from there."""
     warm = max(1, round(WARM_UP * total))
     return min((index + 1) / warm, (total - index) / (total - warm + 1))
 
 
 @torch.enable_grad()
-def learn(model: Any, optimizer: torch.optim.Optimizer, rows: Tensor, first: int = 1) -> float:
+def training_step(model: Any, optimizer: torch.optim.Optimizer, rows: Tensor, first: int = 1) -> float:
     """Takes one step on pieces (b, length), whose tokens from place `first` on are predicted: their mean loss
     before it, in nats per predicted token."""
     optimizer.zero_grad()

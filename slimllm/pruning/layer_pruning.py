@@ -9,15 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from slimllm.analysis.layer_sites import channel_site, double, split
+from slimllm.analysis.layer_sites import channel_site, split_held_out, to_float64
 from slimllm.calibration import moments as streaming
 from slimllm.core.held_out import HeldOut, HeldOutReader
 from slimllm.core.shapes import Grouping, SiteName
 from slimllm.core.types import LayerMoments, LayerReport, Moments, Plan, Repair, UnitScores
-from slimllm.methods.method_table import Method, method
+from slimllm.methods.method_table import Method, find_method
 from slimllm.methods.rankings import HeadSite
 from slimllm.methods.recovery import RECOVERIES, Dense
-from slimllm.models.families import part
+from slimllm.models.families import linear_of
 from slimllm.models.loading import Subject
 from slimllm.planning.budget import pinned_units
 from slimllm.pruning import surgery
@@ -38,7 +38,7 @@ class Work:
 
     @property
     def method(self) -> Method:
-        return method(self.plan.method)
+        return find_method(self.plan.method)
 
     def accumulator(self, goal: streaming.Goal | None) -> streaming.Accumulator:
         """What sums the moments of a reader's input."""
@@ -50,7 +50,7 @@ class Work:
         if self.guide is None:
             return None, None
         layer = self.dense.layers[index]
-        middle, end = streaming.lead(layer, self.guide, index, self.dense.family.between)
+        middle, end = streaming.lead_streams(layer, self.guide, index, self.dense.family.between)
         before = any(self.cut(i) != (False, False) for i in range(index))
         return (middle if before else None), (end if before or self.cut(index)[0] else None)
 
@@ -67,10 +67,10 @@ def prune_layer(work: Work, index: int) -> LayerReport:
     layer, family = work.slim.layers[index], work.slim.family
     goals = work.goals(index)
     if not plan.heads[index] and not plan.channels[index]:
-        return LayerReport(0, 0, (), (), predicted(plan, index), 1.0)
+        return LayerReport(0, 0, (), (), predicted_error(plan, index), 1.0)
     found = None
     if work.method.statistics == "dense":
-        found = streaming.collect(work.dense, stream, index, work.method.weighted)
+        found = streaming.collect_moments(work.dense, stream, index, work.method.weighted)
     heads, head_cut = prune_attention(work, index, found, goals[0])
     channels, channel_cut = prune_mlp(work, index, found, goals[1])
     readers = [family.attention.reader, family.mlp.reader]
@@ -80,7 +80,8 @@ def prune_layer(work: Work, index: int) -> LayerReport:
     else:
         sites = dict(zip(readers, (found.attention, found.mlp), strict=True))
         energies = {
-            name: Dense(double(part(layer, name).weight), sites[name].double()).energy for name in whole
+            name: Dense(to_float64(linear_of(layer, name).weight), sites[name].double()).energy
+            for name in whole
         }
     cuts = [
         head_cut or Cut(0.0, energies.get(readers[0], 0.0)),
@@ -92,12 +93,12 @@ def prune_layer(work: Work, index: int) -> LayerReport:
         channels=len(channels),
         kept_heads=tuple(heads.tolist()),
         kept_channels=tuple(channels.tolist()),
-        error_predicted=predicted(plan, index),
+        error_predicted=predicted_error(plan, index),
         error_measured=sum(cut.error * cut.energy for cut in cuts) / energy if energy > 0 else 0.0,
     )
 
 
-def predicted(plan: Plan, index: int) -> float:
+def predicted_error(plan: Plan, index: int) -> float:
     return plan.predicted_error[index] if plan.predicted_error else float("nan")
 
 
@@ -119,41 +120,41 @@ def prune_attention(
     size, values = subject.shape.head_size, shape.values  # in the stream, and of the reader's inputs
     grouping = Grouping(shape.heads, shape.groups, plan.unit, values)
     name = family.attention.reader
-    weight = double(part(layer, name).weight)
+    weight = to_float64(linear_of(layer, name).weight)
     if not work.cut(index)[0]:
-        refit(work, index, name, goal)
+        refit_reader(work, index, name, goal)
         return torch.arange(grouping.units if plan.unit == "value-column" else shape.heads), None
     if found is None:
         wanted = {name: work.accumulator(goal)}
-        watched = streaming.watch(layer, work.stream, index, wanted)
+        watched = streaming.watch_linears(layer, work.stream, index, wanted)
         moments = watched[name].moments.double()
     else:
         moments = found.attention.double()
     learned = None if work.learned is None else work.learned[index].heads
-    pins = pinned(plan, index, "attention", shape.heads)
+    pins = site_pins(plan, index, "attention", shape.heads)
     site = HeadSite(weight, moments, grouping, pins, plan.seed * 1000 + index, learned)
     ranking = work.method.heads(site, dict(plan.options))
     kept = ranking.kept(plan.heads[index], shape.widest(plan.unit))
     inputs = grouping.inputs_of(kept, values)
     gain = None if learned is None else learned.repeat_interleave(values)[inputs]
-    repair = mended(work, weight, moments, inputs, gain)
+    repair = repair_reader(work, weight, moments, inputs, gain)
     if plan.unit == "value-column":
         surgery.slice_values(layer, family, shape, size, kept.view(shape.groups, -1) % values, repair)
     else:
         slice_attention(layer, family, shape, size, kept, repair)
-    energy, parts = Dense(weight, moments).energy, split(moments)
+    energy, parts = Dense(weight, moments).energy, split_held_out(moments)
     del moments, repair  # of 8,192 channels they take half a gigabyte and more
     return kept, Cut(held_out_error(work, layer, name, weight, parts, inputs, gain), energy)
 
 
-def refit(work: Work, index: int, name: str, goal: streaming.Goal | None) -> None:
+def refit_reader(work: Work, index: int, name: str, goal: streaming.Goal | None) -> None:
     """Lets a reader that loses nothing make up for what is lost before it, where the recovery does that."""
     if goal is None:
         return
     layer = work.slim.layers[index]
     wanted = {name: work.accumulator(goal)}
-    moments = streaming.watch(layer, work.stream, index, wanted)[name].moments.double()
-    weight = double(part(layer, name).weight)
+    moments = streaming.watch_linears(layer, work.stream, index, wanted)[name].moments.double()
+    weight = to_float64(linear_of(layer, name).weight)
     kept = torch.arange(weight.shape[1])
     surgery.set_reader(layer, name, RECOVERIES[work.plan.recovery].repair(weight, moments, kept))
 
@@ -166,35 +167,35 @@ def prune_mlp(
     layer, family, shape = subject.layers[index], subject.family, subject.shape.layers[index]
     name, writer = family.mlp.reader, next(iter(family.mlp.writers))
     if not work.cut(index)[1]:
-        refit(work, index, name, goal)
+        refit_reader(work, index, name, goal)
         return torch.arange(shape.channels), None
-    weight = double(part(layer, name).weight)
+    weight = to_float64(linear_of(layer, name).weight)
     if found is None:
         wanted = {
             name: work.accumulator(goal),
             writer: streaming.Accumulator(second=False, weighted=work.method.weighted),
         }
-        watched = streaming.watch(layer, work.stream, index, wanted)
+        watched = streaming.watch_linears(layer, work.stream, index, wanted)
         # popped, because the sums of 8,192 channels in float32 are a quarter of a gigabyte
         moments, input_sq = watched.pop(name).moments.double(), watched[writer].mean
     else:
         moments, input_sq = found.mlp.double(), found.mlp_input_sq
     learned = None if work.learned is None else work.learned[index].channels
-    pins = pinned(plan, index, "mlp", shape.channels)
+    pins = site_pins(plan, index, "mlp", shape.channels)
     seed = plan.seed * 1000 + index
     # not named, so that the float64 copies of the writers go before the repair needs as much
     kept = work.method.channels(
         channel_site(layer, subject, weight, moments, input_sq, pins, seed, learned), dict(plan.options)
     ).kept(plan.channels[index])
     gain = None if learned is None else learned[kept]
-    repair = mended(work, weight, moments, kept, gain)
+    repair = repair_reader(work, weight, moments, kept, gain)
     slice_mlp(layer, family, shape, kept, repair)
-    energy, parts = Dense(weight, moments).energy, split(moments)
+    energy, parts = Dense(weight, moments).energy, split_held_out(moments)
     del moments, repair  # of 8,192 channels they take half a gigabyte and more
     return kept, Cut(held_out_error(work, layer, name, weight, parts, kept, gain), energy)
 
 
-def mended(work: Work, weight: Tensor, moments: Moments, kept: Tensor, gain: Tensor | None) -> Repair:
+def repair_reader(work: Work, weight: Tensor, moments: Moments, kept: Tensor, gain: Tensor | None) -> Repair:
     """The reader's repair; trained gates (k,) multiply what they let through."""
     repair = RECOVERIES[work.plan.recovery].repair(weight, moments, kept)
     if gain is None or work.method.learns != "gates":
@@ -216,12 +217,12 @@ def held_out_error(
     The stored weights are fitted to these tokens as well, so the same repair is fitted to the others for it.
     """
     fitted, held = parts
-    repair = mended(work, weight, fitted, kept, gain)
-    stored = repair.weight.to(part(layer, name).weight.dtype).double()
+    repair = repair_reader(work, weight, fitted, kept, gain)
+    stored = repair.weight.to(linear_of(layer, name).weight.dtype).double()
     return HeldOutReader(weight, held).error(kept, stored, repair.bias)
 
 
-def pinned(plan: Plan, index: int, site: SiteName, n: int) -> Tensor | None:
+def site_pins(plan: Plan, index: int, site: SiteName, n: int) -> Tensor | None:
     """The pins (n,) of one site: 1 protected, −1 forced out; None where there are none."""
     pins = torch.zeros(n)
     for value, group in ((-1, plan.forced), (1, plan.protected)):

@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from slimllm.core.shapes import SITES, Grouping
 from slimllm.core.types import Analysis, Plan, Ranking
 from slimllm.methods import scores
-from slimllm.methods.ddp import multiplier
+from slimllm.methods.ddp import gate_hook
 from slimllm.methods.learned_scores import learned_in
-from slimllm.methods.method_table import method
-from slimllm.models.families import part
+from slimllm.methods.method_table import find_method
+from slimllm.models.families import linear_of
 from slimllm.models.loading import Subject
 from slimllm.models.modeling_slim import Selected
-from slimllm.models.shared_copy import skeleton
-from slimllm.pruning.layer_pruning import pinned
+from slimllm.models.shared_copy import share_model
+from slimllm.pruning.layer_pruning import site_pins
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,30 +37,30 @@ class Mask:
     dropped: bool = False
 
 
-def masked(subject: Subject, masks: Sequence[Mask]) -> Subject:
+def mask_units(subject: Subject, masks: Sequence[Mask]) -> Subject:
     """The subject with its units silenced by one mask per layer; it shares every weight with the dense one,
     which stays as it is."""
-    slim = dataclasses.replace(subject, model=skeleton(subject.model))
+    slim = dataclasses.replace(subject, model=share_model(subject.model))
     family = subject.family
     for layer, mask in zip(slim.layers, masks, strict=True):
         for name, inputs in ((family.attention.reader, mask.attention), (family.mlp.reader, mask.mlp)):
-            reader = part(layer, name)
+            reader = linear_of(layer, name)
             if mask.dropped:
-                reader.register_forward_hook(silent)
+                reader.register_forward_hook(silence_output)
             elif inputs is not None:
-                whole = spread(inputs.to(subject.device), reader)
-                reader.register_forward_pre_hook(multiplier(whole))
+                whole = spread_mask(inputs.to(subject.device), reader)
+                reader.register_forward_pre_hook(gate_hook(whole))
     return slim
 
 
-def spread(mask: Tensor, reader: nn.Linear) -> Tensor:
+def spread_mask(mask: Tensor, reader: nn.Linear) -> Tensor:
     """The mask (n,) of all that a reader is given, from that of the inputs (d,) it has weights for."""
     if not isinstance(reader, Selected):
         return mask
     return mask.new_zeros(reader.in_features).index_copy(0, reader.places, mask)
 
 
-def silent(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
+def silence_output(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
     """A hook that lets nothing out, not even a bias."""
     return torch.zeros_like(output)
 
@@ -68,7 +68,11 @@ def silent(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
 def masks_of(analysis: Analysis, plan: Plan, sites: Collection[str] = SITES) -> tuple[Mask, ...]:
     """The mask of every layer for a plan, with the units that the analysis would keep; only these sites lose
     any."""
-    known = learned_in(analysis, method(analysis.method)) if method(plan.method).learns == "gates" else None
+    known = (
+        learned_in(analysis, find_method(analysis.method))
+        if find_method(plan.method).learns == "gates"
+        else None
+    )
     masks = []
     for index, layer in enumerate(analysis.shape.layers):
         if not plan.heads[index] and not plan.channels[index]:
@@ -98,7 +102,7 @@ def kept_inputs(analysis: Analysis, plan: Plan, index: int) -> Tensor:
     layer = analysis.shape.layers[index]
     grouping = Grouping(layer.heads, layer.groups, plan.unit, layer.values)
     ranking: Ranking = analysis.layers[index].attention[plan.unit].ranking
-    pins = pinned(plan, index, "attention", layer.heads)
+    pins = site_pins(plan, index, "attention", layer.heads)
     if pins is not None and plan.unit != "value-column":  # such plans keep every head
         ranking = scores.rank_heads(ranking.scores, grouping, pinned=pins)
     return grouping.inputs_of(ranking.kept(plan.heads[index], layer.widest(plan.unit)), layer.values)
@@ -107,7 +111,7 @@ def kept_inputs(analysis: Analysis, plan: Plan, index: int) -> Tensor:
 def kept_channels(analysis: Analysis, plan: Plan, index: int) -> Tensor:
     """The channels (k,) that the plan keeps in one layer: protected ones first, forced ones last."""
     order = analysis.layers[index].mlp.ranking.order
-    pins = pinned(plan, index, "mlp", analysis.shape.layers[index].channels)
+    pins = site_pins(plan, index, "mlp", analysis.shape.layers[index].channels)
     if pins is not None:
         order = order[pins[order].argsort(descending=True, stable=True)]
     return order[: plan.channels[index]]

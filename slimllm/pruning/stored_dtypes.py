@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from slimllm.models.layer_offload import is_lent, lend_as_stored
 from slimllm.models.loading import Pruned, Subject
-from slimllm.models.shared_copy import Origin, frozen, skeleton
+from slimllm.models.shared_copy import Origin, freeze_tensor, share_model
 from slimllm.models.sources import Stored
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -28,7 +28,7 @@ def as_stored(pruned: Pruned) -> Pruned:
     subject = pruned.subject
     if not subject.files:
         return pruned
-    model = skeleton(subject.model)
+    model = share_model(subject.model)
     if is_lent(model):
         for layer in model.get_submodule(subject.family.layers):
             lend_as_stored(layer)
@@ -42,7 +42,7 @@ def as_stored(pruned: Pruned) -> Pruned:
     made: dict[int, nn.Parameter] = {}
     for module, leaf, held in here:
         if id(held) not in made:
-            made[id(held)] = frozen(stored_tensor(subject.files, module, leaf, held))
+            made[id(held)] = freeze_tensor(stored_tensor(subject.files, module, leaf, held))
         setattr(module, leaf, made[id(held)])
     return dataclasses.replace(pruned, subject=dataclasses.replace(subject, model=model))
 
@@ -63,14 +63,14 @@ def stored_tensor(files: Mapping[str, Stored], module: nn.Module, leaf: str, hel
         return held
     place = place_of(files, module, leaf)
     if place is None:
-        return cast(held, main_dtype(files))
+        return cast_stored(held, main_dtype(files))
     wanted = DTYPES.get(place.wanted or place.dtype, held.dtype)
     if DTYPES.get(place.dtype) == held.dtype == wanted:
         return held
     origin: Origin = module.origin  # type: ignore[assignment]
-    full = origin.cut(read(place), leaf)
+    full = origin.cut(read_source_tensor(place), leaf)
     if full is None or full.shape != held.shape or not torch.equal(full.to(held.dtype), held.cpu()):
-        return cast(held, wanted)
+        return cast_stored(held, wanted)
     narrow = full.to(wanted)
     return narrow if torch.equal(narrow.to(full.dtype), full) else full
 
@@ -81,7 +81,7 @@ def place_of(files: Mapping[str, Stored], module: nn.Module, leaf: str) -> Store
     return files.get(f"{origin.name}.{leaf}") if origin else None
 
 
-def read(place: Stored) -> Tensor | None:
+def read_source_tensor(place: Stored) -> Tensor | None:
     """A tensor from the source's files; None where they are gone."""
     try:
         with safe_open(place.file, "pt") as opened:
@@ -91,7 +91,7 @@ def read(place: Stored) -> Tensor | None:
         return None
 
 
-def cast(held: Tensor, wanted: torch.dtype) -> Tensor:
+def cast_stored(held: Tensor, wanted: torch.dtype) -> Tensor:
     """The tensor in this dtype; in float32 where its numbers are too large for it."""
     made = held.to(wanted)
     return held.float() if bool((made.isinf() & ~held.isinf()).any()) else made

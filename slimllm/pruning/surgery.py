@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from slimllm.core.shapes import LayerShape
 from slimllm.core.types import Repair
-from slimllm.models.families import Family, Site, head_norms, part, value_writer
+from slimllm.models.families import Family, Site, head_norms, linear_of, value_writer
 from slimllm.models.modeling_slim import Placed, Selected, Widened, keep_heads, set_heads
-from slimllm.models.shared_copy import Origin, frozen
+from slimllm.models.shared_copy import Origin, freeze_tensor
 
 
 def note_cut(module: nn.Module, *, rows: Tensor | None = None, columns: Tensor | None = None) -> None:
@@ -44,7 +44,7 @@ def slice_attention(
     )
     values = torch.arange(shape.values or size)
     set_reader(layer, family.attention.reader, repair, (kept[:, None] * len(values) + values).flatten())
-    reader = part(layer, family.attention.reader)
+    reader = linear_of(layer, family.attention.reader)
     if isinstance(reader, Placed):
         reader.in_features = len(kept) * size
         keep_places(reader, (kept[:, None] * size + torch.arange(size)).flatten())
@@ -97,7 +97,7 @@ def cut_writers(
             inside = torch.arange(size)
             rows.append((start + kept[letter][:, None] * size + inside).flatten())
             start += units[letter] * size
-        set_rows(part(layer, name), torch.cat(rows))
+        set_rows(linear_of(layer, name), torch.cat(rows))
 
 
 def set_rows(linear: nn.Linear, rows: Tensor) -> None:
@@ -109,9 +109,9 @@ def set_rows(linear: nn.Linear, rows: Tensor) -> None:
 def take_rows(linear: nn.Linear, rows: Tensor) -> None:
     note_cut(linear, rows=rows)
     rows = rows.to(linear.weight.device)
-    linear.weight = frozen(linear.weight[rows])
+    linear.weight = freeze_tensor(linear.weight[rows])
     if linear.bias is not None:
-        linear.bias = frozen(linear.bias[rows])
+        linear.bias = freeze_tensor(linear.bias[rows])
 
 
 def keep_places(linear: Placed, kept: Tensor) -> Tensor:
@@ -126,7 +126,7 @@ def keep_places(linear: Placed, kept: Tensor) -> Tensor:
 def put_places(layer: nn.Module, name: str, kind: type[Widened | Selected], kept: Tensor) -> Placed:
     """The linear that replaces the one called `name`: around the same tensors, which are still to be cut to
     the rows or columns `kept`, at the places that these have."""
-    old = part(layer, name)
+    old = linear_of(layer, name)
     new = kind(old.in_features, old.out_features, len(kept), device="meta").train(old.training)
     new.weight, new.bias = old.weight, old.bias
     if hasattr(old, "origin"):
@@ -141,12 +141,12 @@ def put_places(layer: nn.Module, name: str, kind: type[Widened | Selected], kept
 def set_reader(layer: nn.Module, name: str, repair: Repair, columns: Tensor | None = None) -> None:
     """The reader with the repair's weight, which stands for these columns of the one it had (all by default),
     its bias added to the one it had."""
-    reader = part(layer, name)
+    reader = linear_of(layer, name)
     note_cut(reader, columns=columns)
     like = reader.weight
     if repair.bias is not None:
         old = reader.bias.detach().float() if reader.bias is not None else 0.0
-        reader.bias = frozen((repair.bias.to(like.device).float() + old).to(like.dtype))
-    reader.weight = frozen(repair.weight.to(like))
+        reader.bias = freeze_tensor((repair.bias.to(like.device).float() + old).to(like.dtype))
+    reader.weight = freeze_tensor(repair.weight.to(like))
     if not isinstance(reader, Placed):
         reader.in_features = repair.weight.shape[1]

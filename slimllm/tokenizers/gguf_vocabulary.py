@@ -43,11 +43,11 @@ class Vocabulary:
     spaced: bool = False
 
 
-def hindrance(tokenizer: Any) -> str:
+def tokenizer_hindrance(tokenizer: Any) -> str:
     """Why a tokenizer cannot be written; empty where it can."""
     if not getattr(tokenizer, "is_fast", False):
         return "its tokenizer has no tokenizer.json"
-    made = parts_of(tokenizer)
+    made = vocabulary_parts(tokenizer)
     if made["model"].get("type") != "BPE" or not made["model"].get("merges"):
         return "its tokenizer is no BPE with merges"
     if not (joins_pieces(made) if made["model"].get("byte_fallback") else split_of(made)):
@@ -57,20 +57,20 @@ def hindrance(tokenizer: Any) -> str:
     return ""
 
 
-def parts_of(tokenizer: Any) -> dict[str, Any]:
+def vocabulary_parts(tokenizer: Any) -> dict[str, Any]:
     """The tokenizer.json of a tokenizer."""
     found: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
     return found
 
 
-def steps_of(part: Mapping[str, Any] | None, inside: str) -> list[Mapping[str, Any]]:
+def normalizer_steps(part: Mapping[str, Any] | None, inside: str) -> list[Mapping[str, Any]]:
     """The steps of a normaliser or of what splits text into words."""
     return [] if part is None else part.get(inside, [part])
 
 
 def split_of(made: Mapping[str, Any]) -> str:
     """What llama.cpp calls the way in which a byte-level tokenizer splits text; empty where it has none."""
-    steps = steps_of(made["pre_tokenizer"], "pretokenizers")
+    steps = normalizer_steps(made["pre_tokenizer"], "pretokenizers")
     kinds = [step["type"] for step in steps]
     if (made["normalizer"] or {}).get("type", "NFC") != "NFC" or kinds[-1:] != ["ByteLevel"]:
         return ""
@@ -86,17 +86,17 @@ def split_of(made: Mapping[str, Any]) -> str:
 
 def joins_pieces(made: Mapping[str, Any]) -> bool:
     """Whether a tokenizer joins pieces as SentencePiece does: over the whole text, with a mark for spaces."""
-    marks = [step["type"] for step in steps_of(made["normalizer"], "normalizers")]
-    splits = steps_of(made["pre_tokenizer"], "pretokenizers")
+    marks = [step["type"] for step in normalizer_steps(made["normalizer"], "normalizers")]
+    splits = normalizer_steps(made["pre_tokenizer"], "pretokenizers")
     if not splits:
         return marks in (["Replace"], ["Prepend", "Replace"])
     whole = [step["type"] for step in splits] == ["Metaspace"] and not splits[0].get("split", True)
     return whole and not marks
 
 
-def vocabulary(tokenizer: Any, count: int) -> Vocabulary:
+def gguf_vocabulary_of(tokenizer: Any, count: int) -> Vocabulary:
     """The tokenizer of a model with `count` embeddings; those without a token are called [PADn]."""
-    made = parts_of(tokenizer)
+    made = vocabulary_parts(tokenizer)
     pieces = bool(made["model"].get("byte_fallback"))
     known = {index: token for token, index in tokenizer.get_vocab().items()}
     added = {row["id"]: bool(row["special"]) for row in made["added_tokens"]}

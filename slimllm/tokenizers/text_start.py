@@ -42,7 +42,7 @@ def find_beginning(tokenizer: Any) -> Beginning:
     return Beginning()
 
 
-def begin(ids: Tensor, beginning: Beginning) -> Tensor:
+def begin_ids(ids: Tensor, beginning: Beginning) -> Tensor:
     """The token ids (n,) of a text with the beginning in front, never twice."""
     front = ids.new_tensor(beginning.ids)
     return ids if torch.equal(ids[: len(front)], front) else torch.cat((front, ids))
@@ -57,7 +57,7 @@ def cut_windows(ids: Tensor, length: int, beginning: Beginning) -> Tensor:
     rows: list[Tensor] = []
     start = 0
     while True:
-        window = begin(ids[start : start + length], beginning)[:length]
+        window = begin_ids(ids[start : start + length], beginning)[:length]
         if len(window) < length:
             return torch.stack(rows) if rows else ids.new_empty(0, length)
         begun = torch.equal(ids[start : start + len(beginning.ids)], window[: len(beginning.ids)])

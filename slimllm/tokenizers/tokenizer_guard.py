@@ -24,11 +24,11 @@ from typing import Any
 
 from slimllm.core.errors import Refusal
 from slimllm.files import file_limits
-from slimllm.files.paths import home
+from slimllm.files.paths import home_folder
 from slimllm.tokenizers import tokenizer_process
-from slimllm.tokenizers.tokenizer_rules import Fault, check_tables, check_tokens, unknown_parts
+from slimllm.tokenizers.tokenizer_rules import RuleFault, check_tables, check_tokens, unknown_parts
 
-NAME, REMEDY = "tokenizer.json", "fetch the model again, or give it another tokenizer"
+NAME, TOKENIZER_REMEDY = "tokenizer.json", "fetch the model again, or give it another tokenizer"
 SECONDS = 10.0  # that a text may take, and one more for every so many bytes of it
 BYTES_PER_SECOND = 50_000
 RULES = 1  # of this version: what was found by others is found again
@@ -53,19 +53,19 @@ def check_tokenizer(folder: Path, beside: Sequence[Mapping[str, Any]], source: s
             check_tokens(settings)
         if not file.exists():
             return
-        content = file_limits.read_bytes(file, f"'{NAME}' of '{source}'", REMEDY)
-        mark = home() / "tokenizers" / f"{hashlib.sha256(content).hexdigest()[:32]}-{RULES}"
+        content = file_limits.read_bytes(file, f"'{NAME}' of '{source}'", TOKENIZER_REMEDY)
+        mark = home_folder() / "tokenizers" / f"{hashlib.sha256(content).hexdigest()[:32]}-{RULES}"
         if mark.exists():
             return
         data = file_limits.parse_object(content)
         check_tables(data)
-    except Fault as fault:
-        raise Refusal(f"{what} {fault}; {REMEDY}.") from None
+    except RuleFault as fault:
+        raise Refusal(f"{what} {fault}; {TOKENIZER_REMEDY}.") from None
     except (OSError, ValueError, RecursionError) as failure:
         if isinstance(failure, Refusal):
             raise
         why = "nested too deeply" if isinstance(failure, RecursionError) else str(failure)[:120]
-        raise Refusal(f"{what} cannot be read ({why}); {REMEDY}.") from None
+        raise Refusal(f"{what} cannot be read ({why}); {TOKENIZER_REMEDY}.") from None
     unknown = unknown_parts(data)
     if unknown:
         words = [json.dumps(settings, ensure_ascii=False) for settings in beside]  # these become tokens, too
@@ -79,15 +79,15 @@ def check_tokenizer(folder: Path, beside: Sequence[Mapping[str, Any]], source: s
             mark.touch()
 
 
-def guarded(tokenizer: Any, source: str) -> Any:
+def guard_tokenizer(tokenizer: Any, source: str) -> Any:
     """The tokenizer, which reads and writes in a process of its own where any part of it is unknown."""
     backend = getattr(tokenizer, "_tokenizer", None)
-    if backend is not None and unknown_parts(parts_of(backend)):
+    if backend is not None and unknown_parts(tokenizer_parts(backend)):
         tokenizer._tokenizer = Backend(backend, source)
     return tokenizer
 
 
-def parts_of(backend: Any) -> dict[str, Any]:
+def tokenizer_parts(backend: Any) -> dict[str, Any]:
     """The parts of a loaded tokenizer but for its tables, as a tokenizer.json has them."""
     names = ("normalizer", "pre_tokenizer", "decoder", "post_processor")
     parts = {name: getattr(backend, name) for name in names}
@@ -173,9 +173,9 @@ class Guarded:
                     why = "a text took it more memory than any needs"
                 else:
                     raise
-                raise Refusal(f"{failed}: {why}; use another text, or {REMEDY}.") from None
+                raise Refusal(f"{failed}: {why}; use another text, or {TOKENIZER_REMEDY}.") from None
         if "error" in said:
-            raise Refusal(f"{failed} ({said['error']}); use another text, or {REMEDY}.")
+            raise Refusal(f"{failed} ({said['error']}); use another text, or {TOKENIZER_REMEDY}.")
         return said
 
     def begin(self, seconds: float) -> None:
@@ -189,13 +189,15 @@ class Guarded:
         env = {**kept, "TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1"}
         with theirs:
             self.program = subprocess.Popen(command, stdin=theirs, env=env, **quiet)  # type: ignore[call-overload]
-        weakref.finalize(self, ended, self.program, self.channel)
+        weakref.finalize(self, end_program, self.program, self.channel)
         path = [entry for entry in sys.path if entry]
         job = {"json": self.text, "path": path, "size": len(self.text), "seconds": seconds}
         said = self.exchange(job, seconds)
         if "error" in said:
             self.close()
-            raise Refusal(f"The tokenizer of '{self.source}' cannot be loaded ({said['error']}); {REMEDY}.")
+            raise Refusal(
+                f"The tokenizer of '{self.source}' cannot be loaded ({said['error']}); {TOKENIZER_REMEDY}."
+            )
 
     def exchange(self, job: dict[str, Any], seconds: float) -> dict[str, Any]:
         """Sends a job and waits for its answer until the deadline, with a `TimeoutError`."""
@@ -226,11 +228,11 @@ class Guarded:
     def close(self) -> None:
         """Ends the process."""
         if self.program is not None and self.channel is not None:
-            ended(self.program, self.channel)
+            end_program(self.program, self.channel)
         self.program = self.channel = None
 
 
-def ended(program: subprocess.Popen[bytes], channel: socket.socket) -> None:
+def end_program(program: subprocess.Popen[bytes], channel: socket.socket) -> None:
     channel.close()
     program.kill()
     program.wait()

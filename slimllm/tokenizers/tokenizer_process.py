@@ -23,13 +23,13 @@ MEMORY_PER_BYTE = 128
 GROWTH, SOME = 16, 10_000  # tokens that a letter, and a text, may become at most
 
 
-def receive(channel: socket.socket) -> Any:
+def receive_frame(channel: socket.socket) -> Any:
     """The next frame; None at the end."""
-    head = exactly(channel, 8)
-    return json.loads(exactly(channel, struct.unpack("<Q", head)[0])) if head else None
+    head = receive_exactly(channel, 8)
+    return json.loads(receive_exactly(channel, struct.unpack("<Q", head)[0])) if head else None
 
 
-def exactly(channel: socket.socket, count: int) -> bytes:
+def receive_exactly(channel: socket.socket, count: int) -> bytes:
     parts = []
     while count:
         part = channel.recv(min(count, 2**20))
@@ -40,12 +40,12 @@ def exactly(channel: socket.socket, count: int) -> bytes:
     return b"".join(parts)
 
 
-def send(channel: socket.socket, data: bytes) -> None:
+def send_frame(channel: socket.socket, data: bytes) -> None:
     channel.sendall(struct.pack("<Q", len(data)))
     channel.sendall(data)
 
 
-def bound(size: int, seconds: float) -> None:
+def limit_process(size: int, seconds: float) -> None:
     """Limits what one answer may take. The processor's time is for the case that nobody is left to end this
     process."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY + MEMORY_PER_BYTE * size, resource.RLIM_INFINITY))
@@ -53,7 +53,7 @@ def bound(size: int, seconds: float) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (int(used + seconds) + 5, resource.RLIM_INFINITY))
 
 
-def encoded(tokenizer: Any, texts: list[str], special: bool) -> tuple[list[int], array[int]]:
+def encode_texts(tokenizer: Any, texts: list[str], special: bool) -> tuple[list[int], array[int]]:
     """How many tokens every text has, and of every text the ids of its tokens, whether each is a special one,
     and where each begins and ends; a `ValueError` where they are far more than its letters."""
     counts, numbers = [], array("I")
@@ -68,11 +68,11 @@ def encoded(tokenizer: Any, texts: list[str], special: bool) -> tuple[list[int],
     return counts, numbers
 
 
-def answer(tokenizer: Any, job: dict[str, Any]) -> dict[str, Any]:
+def answer_job(tokenizer: Any, job: dict[str, Any]) -> dict[str, Any]:
     """What a job asks for."""
-    bound(job["size"], job["seconds"])
+    limit_process(job["size"], job["seconds"])
     if "texts" in job:
-        counts, numbers = encoded(tokenizer, job["texts"], job["special"])
+        counts, numbers = encode_texts(tokenizer, job["texts"], job["special"])
         return {"counts": counts, "numbers": numbers}
     text = tokenizer.decode(job["ids"], skip_special_tokens=job["skip"])
     if len(text) > 1000 * len(job["ids"]) + SOME:
@@ -83,9 +83,9 @@ def answer(tokenizer: Any, job: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started this ends it
     channel = socket.socket(fileno=0)
-    job = receive(channel)
+    job = receive_frame(channel)
     sys.path[:] = job["path"]
-    bound(job["size"], job["seconds"])
+    limit_process(job["size"], job["seconds"])
     from tokenizers import Tokenizer
 
     tokenizer = None
@@ -97,14 +97,14 @@ def main() -> None:
                 tokenizer.no_truncation()
                 said: dict[str, Any] = {}
             else:
-                said = answer(tokenizer, job)
+                said = answer_job(tokenizer, job)
         except BaseException as failure:  # a panic of the library derives from nothing narrower
             said = {"error": (str(failure).strip().splitlines() or [type(failure).__name__])[0][:200]}
         numbers = said.pop("numbers", None)
-        send(channel, json.dumps(said).encode())
+        send_frame(channel, json.dumps(said).encode())
         if numbers is not None:
-            send(channel, numbers.tobytes())
-        job = receive(channel)
+            send_frame(channel, numbers.tobytes())
+        job = receive_frame(channel)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ MOST_MERGES = 1_200_000
 MOST_ADDED = 20_000  # 6,415 are in use
 LONGEST_WORD = 4096  # letters
 MOST_SQUARES = 500_000_000  # sum of the squared lengths: older formats seek merges in every cut of a word
-MOST_STEPS = 64  # of a normalizer or another part
+MOST_RULES = 64  # of a normalizer or another part
 GROWTH = 8  # letters that a part may make of one
 
 PATTERNS = frozenset(  # regular expressions of models in use, each of which reads any text in linear time
@@ -30,7 +30,7 @@ PATTERNS = frozenset(  # regular expressions of models in use, each of which rea
         r"\s+",
     }
 )
-PLAIN = {  # parts without settings that matter
+PLAIN_PARTS = {  # parts without settings that matter
     "normalizer": {
         *("NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Strip", "BertNormalizer", "Nmt"),
         "ByteLevel",
@@ -45,7 +45,7 @@ PLAIN = {  # parts without settings that matter
 }
 
 
-class Fault(ValueError):
+class RuleFault(ValueError):
     """What is wrong with a tokenizer, to be completed to a sentence."""
 
 
@@ -53,33 +53,33 @@ def check_tables(data: Mapping[str, Any]) -> None:
     """Raises a `Fault` where a table of a tokenizer.json is larger than any, or of no known form."""
     model, added = data.get("model"), data.get("added_tokens") or []
     if not isinstance(model, Mapping) or not isinstance(added, list):
-        raise Fault("has no model")
+        raise RuleFault("has no model")
     words, merges = model.get("vocab"), model.get("merges") or []
     if not isinstance(words, dict | list) or not words or not isinstance(merges, list):
-        raise Fault("has no vocabulary")
+        raise RuleFault("has no vocabulary")
     for count, most, what in (
         (len(words), MOST_WORDS, "words"),
         (len(merges), MOST_MERGES, "merges"),
         (len(added), MOST_ADDED, "added tokens"),
     ):
         if count > most:
-            raise Fault(f"has {count:,} {what}, more than any model")
-    lengths = [len(word) for word in spelled(words)]
+            raise RuleFault(f"has {count:,} {what}, more than any model")
+    lengths = [len(word) for word in vocabulary_words(words)]
     if max(lengths, default=0) > LONGEST_WORD or sum(n * n for n in lengths) > MOST_SQUARES:
-        raise Fault(f"has words of {max(lengths):,} letters, longer than any model")
+        raise RuleFault(f"has words of {max(lengths):,} letters, longer than any model")
     ids = list(words.values()) if isinstance(words, dict) else []
     ids += [row.get("id") if isinstance(row, Mapping) else None for row in added]
     most = MOST_WORDS + MOST_ADDED
     if wrong := [each for each in ids if type(each) is not int or not 0 <= each < most]:
-        raise Fault(f"gives a token the number {wrong[0]!r:.40}")
+        raise RuleFault(f"gives a token the number {wrong[0]!r:.40}")
 
 
-def spelled(words: Any) -> Iterator[str]:
+def vocabulary_words(words: Any) -> Iterator[str]:
     """The words of a vocabulary."""
     for word in words:
         word = word[0] if isinstance(word, list) and word else word
         if not isinstance(word, str):
-            raise Fault("has words that are none")
+            raise RuleFault("has words that are none")
         yield word
 
 
@@ -87,23 +87,23 @@ def check_tokens(found: Mapping[str, Any]) -> None:
     """Raises a `Fault` where a file of settings beside adds tokens far away or of other types."""
     added = found.get("added_tokens_decoder", {})
     if not isinstance(added, Mapping) or not all(isinstance(row, Mapping) for row in added.values()):
-        raise Fault("says what no table of added tokens says")
+        raise RuleFault("says what no table of added tokens says")
     if len(added) > MOST_ADDED:
-        raise Fault(f"has {len(added):,} added tokens, more than any model")
+        raise RuleFault(f"has {len(added):,} added tokens, more than any model")
     if far := [key for key in added if not (key.isdecimal() and len(key) < 9)]:
-        raise Fault(f"gives a token the number {far[0]:.40}")
+        raise RuleFault(f"gives a token the number {far[0]:.40}")
 
 
 def unknown_parts(data: Mapping[str, Any]) -> list[str]:
     """The parts of a tokenizer that may take more time, or make more letters, than the text is long; `data`
     are its parts by the names of a tokenizer.json."""
-    return [name for name in PLAIN if data.get(name) is not None and not tame(name, data[name])]
+    return [name for name in PLAIN_PARTS if data.get(name) is not None and not is_bounded(name, data[name])]
 
 
-def tame(part: str, data: Any) -> bool:
+def is_bounded(part: str, data: Any) -> bool:
     """Whether all steps of a part are known, and their text grows no more than `GROWTH` times."""
-    steps = list(steps_of(data))
-    if len(steps) > MOST_STEPS:
+    steps = list(rule_steps(data))
+    if len(steps) > MOST_RULES:
         return False
     growth = 1.0
     for step in steps:
@@ -114,12 +114,12 @@ def tame(part: str, data: Any) -> bool:
     return growth <= GROWTH
 
 
-def steps_of(data: Any) -> Iterator[Any]:
+def rule_steps(data: Any) -> Iterator[Any]:
     """The steps of a part, sequences in sequences one after the other."""
     if isinstance(data, Mapping) and data.get("type") == "Sequence":
         for name in ("normalizers", "pretokenizers", "decoders", "processors"):
             for step in data.get(name, ()):
-                yield from steps_of(step)
+                yield from rule_steps(step)
     else:
         yield data
 
@@ -133,8 +133,8 @@ def growth_of(part: str, step: Any) -> float | None:
         most = step.get("max_input_chars_per_word", 100)
         return 1.0 if isinstance(most, int) and most <= 1000 else None
     if kind == "TemplateProcessing":
-        return 1.0 if filled(step) else None
-    if kind in PLAIN[part]:
+        return 1.0 if is_short_template(step) else None
+    if kind in PLAIN_PARTS[part]:
         return 1.0
     if kind == "Prepend" and part == "normalizer":
         return 1.0 if len(str(step.get("prepend", ""))) <= GROWTH else None
@@ -149,10 +149,10 @@ def growth_of(part: str, step: Any) -> float | None:
     return None
 
 
-def filled(step: Mapping[str, Any]) -> bool:
+def is_short_template(step: Mapping[str, Any]) -> bool:
     """Whether a template is short and every token in it has an id: the library panics at one without."""
     known, pieces = step.get("special_tokens"), step.get("single")
-    if not isinstance(known, Mapping) or not isinstance(pieces, list) or len(pieces) > MOST_STEPS:
+    if not isinstance(known, Mapping) or not isinstance(pieces, list) or len(pieces) > MOST_RULES:
         return False
     named = [row.get("SpecialToken", {}).get("id") for row in pieces if isinstance(row, Mapping)]
     return all(name is None or name in known for name in named)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.bad_connection import Weather, bad_connection
 from tests.support.visitor import BROWSER, Browser, Visitor, expect
-from ui.session.jobs import Job, Worker
+from ui.jobs.worker import Job, Worker
 
 pytestmark = BROWSER
 SOON = 10_000  # milliseconds after a job's end within which an open tab must have shown it

@@ -15,12 +15,13 @@ import gradio as gr
 import pytest
 
 from slimllm.core.types import Analysis, Plan
-from slimllm.planning.plan_making import forecast, make_plan
+from slimllm.planning.forecast import forecast_plan
+from slimllm.planning.plan_making import make_plan
 from tests.support.made_up_analyses import synthetic_analysis
 from tests.support.serving import columns_analysis, drag, fader, shown, spot, without_layers
 from tests.support.visitor import BROWSER, expect
-from ui.charts import layer_charts
-from ui.page.faders import Faders, bank, value_of
+from ui.charts import heads_map
+from ui.page.faders import Faders, bank_json, value_of
 from ui.page.plotview import PlotView
 
 pytestmark = BROWSER
@@ -50,7 +51,7 @@ def build(analysis: Analysis, plan: Plan, heard: Heard) -> gr.Blocks:
     other_plan = make_plan(other, 0.01, unit="query-head", count="all", recovery="none", align=1)
 
     def show(which: Analysis, plan: Plan) -> Any:
-        return gr.update(value=value_of(plan), bank=bank(which, plan))
+        return gr.update(value=value_of(plan), bank=bank_json(which, plan))
 
     def clicked(event: gr.EventData) -> str:
         return json.dumps({"x": event.x, "y": event.y, "curve": event.curve, "i": event.i})
@@ -95,7 +96,7 @@ def of_columns() -> tuple[Analysis, Plan]:
 
 
 def heads(analysis: Analysis) -> Any:
-    return layer_charts.heads_map(analysis.layers, len(analysis.layers), analysis.shape)
+    return heads_map.heads_map(analysis.layers, len(analysis.layers), analysis.shape)
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +171,7 @@ def figures(page: Any) -> dict[str, float]:
 
 
 def same_as_forecast(shown: dict[str, float], analysis: Analysis, plan: Plan) -> None:
-    view = forecast(analysis, plan)
+    view = forecast_plan(analysis, plan)
     assert shown["parameters"] == view.parameters
     assert shown["bytes"] == view.bytes
     assert shown["kv"] == view.kv_bytes_per_token

@@ -35,7 +35,7 @@ def poisoned(session: Session) -> str:
     analysis = synthetic_analysis(layers=3, heads=6, groups=3, head_size=8, channels=96)
     analysis = dataclasses.replace(analysis, model=EVIL, calibration=Calibration(text=f"/{EVIL}.txt"))
     loaded = Loaded(
-        loading.subject(EVIL, tiny_model("llama"), tiny_tokenizer()), Rates(100.0), "cpu", EVIL, (EVIL,)
+        loading.make_subject(EVIL, tiny_model("llama"), tiny_tokenizer()), Rates(100.0), "cpu", EVIL, (EVIL,)
     )
     session.set_loaded(loaded)
     session.preview.auto = False
@@ -72,7 +72,7 @@ def poisoned(session: Session) -> str:
     for part in ("load", "analyse", "tune", "compare", "history", "tour"):
         session.say(part, EVIL, "bad")
     session.mark("table", "answers", "passage", "topics", "pace", "presets", "runs", "subject", "prompts")
-    return report.page(run)
+    return report.report_page(run)
 
 
 def test_security_words_of_others_are_never_code(visitor: Visitor, tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stored]:
 def test_transformers_reads_the_file_as_what_was_pruned(shelf: dict[str, Stored], name: str) -> None:
     stored = shelf[name]
     assert formats.name_of(stored.form.model) == f"{CASES[name].read_as}ForCausalLM"
-    assert verification.compare(stored.pruned.subject, stored.reload) <= 1e-6
+    assert verification.compare_reload(stored.pruned.subject, stored.reload) <= 1e-6
     assert stored.reload.words is not None  # as the tokenizer inside the file splits them
     assert not list(stored.folder.glob("*.safetensors"))
 
@@ -149,11 +149,11 @@ def test_transformers_reads_the_file_as_what_was_pruned(shelf: dict[str, Stored]
 @pytest.mark.parametrize("name", CASES)
 def test_this_program_reads_the_folder(shelf: dict[str, Stored], name: str) -> None:
     stored = shelf[name]
-    subject = loading.load(str(stored.folder), device="cpu", dtype="float32")
-    assert verification.compare(subject, stored.reload) <= 1e-6
+    subject = loading.load_model(str(stored.folder), device="cpu", dtype="float32")
+    assert verification.compare_reload(subject, stored.reload) <= 1e-6
     assert subject.shape.widths == stored.pruned.subject.shape.widths
     assert subject.tokenizer(TEXT).input_ids == stored.pruned.subject.tokenizer(TEXT).input_ids
-    assert model_inspection.card(str(stored.folder)).supported
+    assert model_inspection.inspect_model(str(stored.folder)).supported
 
 
 @pytest.mark.parametrize("name", ["llama", "llama biases", "qwen3", "uneven biases"])
@@ -168,7 +168,7 @@ def test_the_file_holds_the_weights_bit_for_bit(shelf: dict[str, Stored], name: 
     (again := stored.folder / "again.gguf").unlink(missing_ok=True)
     form, given = stored.form, stored.pruned
     name = f"{given.plan.model} pruned"
-    gguf_writer.write(form.model, checkpoint.stored(form), given.subject.tokenizer, name, again)
+    gguf_writer.write_gguf(form.model, checkpoint.stored_tensors(form), given.subject.tokenizer, name, again)
     assert again.read_bytes() == (stored.folder / "model.gguf").read_bytes()
     again.unlink()
 
@@ -221,8 +221,8 @@ def test_texts_begin_as_a_file_of_others_says(
     )
     subject = worded("llama", words())
     tensors = {name: tensor.detach() for name, tensor in subject.model.state_dict().items()}
-    gguf_writer.write(subject.model, tensors, subject.tokenizer, "other", tmp_path / "other.gguf")
-    again = loading.load(str(tmp_path / "other.gguf"), device="cpu", dtype="float32")
+    gguf_writer.write_gguf(subject.model, tensors, subject.tokenizer, "other", tmp_path / "other.gguf")
+    again = loading.load_model(str(tmp_path / "other.gguf"), device="cpu", dtype="float32")
     expected = (again.tokenizer.bos_token_id,) if (unsaid if said is None else said) else ()
     assert again.beginning.ids == expected
     assert again.tokenizer(TEXT).input_ids == [
@@ -233,7 +233,7 @@ def test_texts_begin_as_a_file_of_others_says(
 
 def test_the_flag_of_a_file_is_what_the_tokenizer_does() -> None:
     starts = {
-        name: gguf_vocabulary.vocabulary(case.words(), 304).starts
+        name: gguf_vocabulary.gguf_vocabulary_of(case.words(), 304).starts
         for name, case in CASES.items()
         if case.words is not merged_tokenizer
     }
@@ -242,7 +242,7 @@ def test_the_flag_of_a_file_is_what_the_tokenizer_does() -> None:
     made.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> </s> $A", special_tokens=[("<s>", 0), ("</s>", 1)]
     )
-    assert "begins texts with more" in gguf_vocabulary.hindrance(made)
+    assert "begins texts with more" in gguf_vocabulary.tokenizer_hindrance(made)
 
 
 # One export, for real ------------------------------------------------------------------------------------
@@ -256,7 +256,7 @@ def test_a_gguf_export_is_verified_labelled_and_pruned_again(tmp_path: Path, pag
     card = (tmp_path / "small/README.md").read_text()
     assert "llama-cli -m small/model.gguf" in card
     assert "gguf_file='model.gguf', config=" in card
-    subject = loading.load(str(tmp_path / "small"), device="cpu", dtype="float32")
+    subject = loading.load_model(str(tmp_path / "small"), device="cpu", dtype="float32")
     assert export_reading.as_pruned(subject).plan == dataclasses.replace(
         pruned.plan, options=export_reading.as_pruned(subject).plan.options
     )
@@ -276,7 +276,7 @@ def test_a_gguf_of_different_widths_is_verified_labelled_and_pruned_again(tmp_pa
     card = (tmp_path / "small/README.md").read_text()
     assert "**Elsewhere**: llama.cpp: `llama-cli -m small/model.gguf`" in card
     assert "gguf_file" not in card
-    subject = loading.load(str(tmp_path / "small"), device="cpu", dtype="float32")
+    subject = loading.load_model(str(tmp_path / "small"), device="cpu", dtype="float32")
     assert subject.shape == pruned.subject.shape
     text = slimllm.text(str(page))
     found = slimllm.analyse(subject, text, slimllm.Calibration(str(page), 4, 32))
@@ -303,7 +303,7 @@ def test_the_command_line_takes_equal_widths_where_llama_cpp_wants_them(
 def test_a_gguf_that_reads_as_another_model_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gguf_writer, "rotated", lambda tensor, _: tensor)
+    monkeypatch.setattr(gguf_writer, "interleave_halves", lambda tensor, _: tensor)
     with pytest.raises(Refusal, match="gives other results"):
         slimllm.save(CASES["llama"].pruned(), tmp_path / "small", wanted="gguf")
     assert not list(tmp_path.iterdir())
@@ -313,13 +313,13 @@ def test_a_gguf_whose_biases_get_lost_is_refused(shelf: dict[str, Stored], tmp_p
     moved = tmp_path / "model.gguf"
     moved.write_bytes((shelf["llama biases"].folder / "model.gguf").read_bytes())
     with pytest.raises(Refusal, match=r"biases that get lost .* the folder that it was exported to"):
-        loading.load(str(moved), device="cpu", dtype="float32")
+        loading.load_model(str(moved), device="cpu", dtype="float32")
     moved.write_bytes((shelf["llama"].folder / "model.gguf").read_bytes())
-    subject = loading.load(str(moved), device="cpu", dtype="float32")
+    subject = loading.load_model(str(moved), device="cpu", dtype="float32")
     (alone := tmp_path / "alone.gguf").write_bytes((shelf["uneven"].folder / "model.gguf").read_bytes())
     with pytest.raises(Refusal, match="layers differ in width, which is read only in the folder"):
-        loading.load(str(alone), device="cpu", dtype="float32")
-    assert "only in the folder" in model_inspection.card(str(alone)).reason
+        loading.load_model(str(alone), device="cpu", dtype="float32")
+    assert "only in the folder" in model_inspection.inspect_model(str(alone)).reason
     assert torch.equal(
         subject.layers[0].get_submodule("mlp.up_proj").weight,
         shelf["llama"].pruned.subject.layers[0].get_submodule("mlp.up_proj").weight,
@@ -381,7 +381,7 @@ def test_what_llama_cpp_cannot_read_as_gguf_is_refused_with_the_reason(
 ) -> None:
     given = subject()
     with pytest.raises(Refusal, match=f"cannot be stored as gguf: .*{words}"):
-        formats.choose(prune(given, cuts(given), bias=bias), "gguf")
+        formats.choose_format(prune(given, cuts(given), bias=bias), "gguf")
 
 
 @pytest.mark.parametrize(
@@ -396,15 +396,15 @@ def test_what_llama_cpp_cannot_read_as_gguf_is_refused_with_the_reason(
 )
 def test_the_way_to_split_text_has_a_name_in_gguf(steps: Any, name: str) -> None:
     tokenizer = merged_tokenizer(*steps)
-    assert gguf_vocabulary.split_of(gguf_vocabulary.parts_of(tokenizer)) == name
-    assert bool(gguf_vocabulary.hindrance(tokenizer)) != bool(name)
+    assert gguf_vocabulary.split_of(gguf_vocabulary.vocabulary_parts(tokenizer)) == name
+    assert bool(gguf_vocabulary.tokenizer_hindrance(tokenizer)) != bool(name)
 
 
 def test_a_vocabulary_for_gguf_is_whole() -> None:
     tokenizer = merged_tokenizer()
     tokenizer.add_tokens(["<think>"])
     tokenizer.chat_template = "{{ messages }}"
-    found = gguf_vocabulary.vocabulary(tokenizer, 304)
+    found = gguf_vocabulary.gguf_vocabulary_of(tokenizer, 304)
     assert (len(found.tokens), len(found.kinds)) == (304, 304)
     assert found.tokens[:2] == ("<s>", "</s>")
     assert found.kinds[:3] == (3, 3, 1)
@@ -422,20 +422,20 @@ def test_the_card_says_whether_gguf_is_possible(tmp_path: Path) -> None:
     ):
         tiny_subject(family).model.save_pretrained(tmp_path / family)
         tiny_tokenizer().save_pretrained(tmp_path / family)
-        found = model_inspection.card(str(tmp_path / family))
+        found = model_inspection.inspect_model(str(tmp_path / family))
         ways = {way.plan: way for way in found.exports}
         assert ways["Fewer channels, all layers alike, recovery none"].gguf == whole
         assert ways["Layers of different width, recovery none"].gguf == whole
         assert any(said in line for line in found.runtimes)
-        assert any("or for llama.cpp (gguf)" in line for line in model_inspection.lines(found)) == whole
+        assert any("or for llama.cpp (gguf)" in line for line in model_inspection.card_lines(found)) == whole
 
 
 def test_pieces_for_gguf_are_scored_by_when_they_are_joined() -> None:
     tokenizer = pieces_tokenizer()
-    found = gguf_vocabulary.vocabulary(tokenizer, 304)
+    found = gguf_vocabulary.gguf_vocabulary_of(tokenizer, 304)
     assert (found.kind, found.spaced, found.starts, found.merges) == ("llama", True, False, ())
     assert found.kinds[:4] == (2, 3, 3, 6)
-    merges = gguf_vocabulary.parts_of(tokenizer)["model"]["merges"]
+    merges = gguf_vocabulary.vocabulary_parts(tokenizer)["model"]["merges"]
     first, later = ("".join(merges[place]) for place in (0, -1))
     at = dict(zip(found.tokens, found.scores, strict=True))
     assert at[first] == 0 > at[later] > max(at["a"], at["[PAD303]"])
@@ -467,7 +467,7 @@ def test_what_llamacpp_cannot_quantise_is_told_before_and_after(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(checkpoint, "reload_elsewhere", lambda *_, **__: [None])
-    monkeypatch.setattr(checkpoint, "compare", lambda *_: 0.0)
+    monkeypatch.setattr(checkpoint, "compare_reload", lambda *_: 0.0)
     subject = worded()
     subject.model.save_pretrained(tmp_path / "m")
     subject.tokenizer.save_pretrained(tmp_path / "m")

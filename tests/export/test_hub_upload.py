@@ -117,7 +117,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An export on disk, made without the fresh process."""
     monkeypatch.setattr(checkpoint, "reload_elsewhere", lambda *_, **__: [None])
-    monkeypatch.setattr(checkpoint, "compare", lambda *_: 0.0)
+    monkeypatch.setattr(checkpoint, "compare_reload", lambda *_: 0.0)
     subject = tiny_subject()
     slimllm.save(prune(subject, by_groups(subject)), tmp_path / "small")
     return tmp_path / "small"
@@ -125,8 +125,8 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_every_file_of_an_export_arrives_in_one_commit(fake: Hub, small: Path) -> None:
     said: list[str] = []
-    hub_upload.check("ann/small")
-    assert hub_upload.push(small, "ann/small", said.append) == f"{fake.address}/ann/small"
+    hub_upload.check_repository("ann/small")
+    assert hub_upload.push_export(small, "ann/small", said.append) == f"{fake.address}/ann/small"
     assert fake.files == {file.name: file.read_bytes() for file in small.iterdir()}
     assert {"model.safetensors", "modeling_slim.py", "README.md"} <= fake.files.keys()
     assert len(fake.commits) == 1

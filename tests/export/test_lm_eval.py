@@ -78,7 +78,7 @@ def test_lm_eval_reads_exports_of_every_tier(tier: str, tmp_path: Path) -> None:
         subject = worded(num_key_value_heads=6)
         pruned = prune(subject, equal(4)(subject), bias=False)
     (tmp_path / "small").mkdir()
-    checkpoint.write(formats.choose(pruned, tier), pruned, tmp_path / "small")
+    checkpoint.write_checkpoint(formats.choose_format(pruned, tier), pruned, tmp_path / "small")
     (tmp_path / "page.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows()))
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks/page.yaml").write_text(TASK.format(file=tmp_path / "page.jsonl"))

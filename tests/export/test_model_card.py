@@ -24,7 +24,7 @@ from tests.support.tiny_models import tiny_subject
 def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exports that skip the fresh process."""
     monkeypatch.setattr(checkpoint, "reload_elsewhere", lambda *_, **__: [None])
-    monkeypatch.setattr(checkpoint, "compare", lambda *_: 0.0)
+    monkeypatch.setattr(checkpoint, "compare_reload", lambda *_: 0.0)
 
 
 def lines(folder: Path) -> list[str]:
@@ -68,7 +68,7 @@ def facts(folder: Path) -> dict[str, Any]:
 
 def again(folder: Path) -> loading.Pruned:
     """What is stored there, pruned once more."""
-    subject = loading.load(str(folder), device="cpu", dtype="float32")
+    subject = loading.load_model(str(folder), device="cpu", dtype="float32")
     return prune(subject, [([0, 1], 32)] * 3)
 
 
@@ -99,7 +99,7 @@ def test_an_export_stored_anew_or_trained_keeps_its_past(tmp_path: Path) -> None
     one, two, copy = (tmp_path / name for name in ("one", "two", "copy"))
     slimllm.save(uneven(), one)
     slimllm.save(again(one), two)
-    same = export_reading.as_pruned(loading.load(str(two), device="cpu", dtype="float32"))
+    same = export_reading.as_pruned(loading.load_model(str(two), device="cpu", dtype="float32"))
     slimllm.save(same, copy)
     assert facts(copy)["ancestors"] == facts(two)["ancestors"]
 

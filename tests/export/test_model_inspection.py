@@ -54,7 +54,7 @@ def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_weights")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_families_card_says_what_the_loaded_model_is(family: str, tmp_path: Path) -> None:
-    found = cards.card(str(saved(tmp_path / "m", family)), offline=True)
+    found = cards.inspect_model(str(saved(tmp_path / "m", family)), offline=True)
     shape = tiny_subject(family).shape
     assert found.supported, found.reason
     assert (found.family, found.layers, found.heads, found.groups) == (
@@ -73,7 +73,7 @@ def test_families_card_says_what_the_loaded_model_is(family: str, tmp_path: Path
         assert found.attention_words.startswith("Heads stay")
     else:
         assert steps["kv-group"] == shape.groups
-    text = "\n".join(cards.lines(found))
+    text = "\n".join(cards.card_lines(found))
     assert "can be pruned" in text
     assert "transformers" in text
 
@@ -82,7 +82,7 @@ def test_families_card_says_what_the_loaded_model_is(family: str, tmp_path: Path
 def test_families_card_foresees_how_it_will_be_stored(family: str, tmp_path: Path) -> None:
     """What the card says of a kind of plan is what happens to such a plan."""
     subject = tiny_subject(family)
-    found = cards.card(str(saved(tmp_path / "m", family)), offline=True)
+    found = cards.inspect_model(str(saved(tmp_path / "m", family)), offline=True)
     said = {way.plan: way for way in found.exports}
     for recovery, words in (
         ("none", "recovery none"),
@@ -91,13 +91,15 @@ def test_families_card_foresees_how_it_will_be_stored(family: str, tmp_path: Pat
         plan = dataclasses.replace(
             plan_of(subject, "kv-group", recovery), heads=(subject.shape.heads,) * 3, channels=(64, 64, 64)
         )
-        form = formats.choose(prune(subject, plan))
+        form = formats.choose_format(prune(subject, plan))
         way = said[f"Fewer channels, all layers alike, {words}"]
         assert (way.tier, way.stored_as) == (form.tier, formats.name_of(form.model))
         uneven = prune(subject, dataclasses.replace(plan, channels=(64, 96, 80)))
-        assert said[f"Layers of different width, {words}"].tier == formats.choose(uneven).tier == "shim"
+        assert (
+            said[f"Layers of different width, {words}"].tier == formats.choose_format(uneven).tier == "shim"
+        )
         try:
-            padded = formats.choose(uneven, "padded").tier == "padded"
+            padded = formats.choose_format(uneven, "padded").tier == "padded"
         except Refusal:
             padded = False
         assert said[f"Layers of different width, {words}"].padded is padded
@@ -105,20 +107,20 @@ def test_families_card_foresees_how_it_will_be_stored(family: str, tmp_path: Pat
 
 def test_the_card_names_the_head_counts_that_need_no_code(tmp_path: Path) -> None:
     changes = {"num_attention_heads": 9, "hidden_size": 72}
-    found = cards.card(str(saved(tmp_path / "m", "llama", **changes)), offline=True)
+    found = cards.inspect_model(str(saved(tmp_path / "m", "llama", **changes)), offline=True)
     step = next(step for step in found.attention if step.unit == "kv-group")
     assert step.heads == (3, 6, 9)
     subject = tiny_subject("llama", **changes)
     for heads in step.heads:
         plan = dataclasses.replace(plan_of(subject, "kv-group"), heads=(heads,) * 3, channels=(48,) * 3)
-        assert (formats.choose(prune(subject, plan)).tier != "shim") == (heads in step.plain_heads)
+        assert (formats.choose_format(prune(subject, plan)).tier != "shim") == (heads in step.plain_heads)
 
 
 @pytest.mark.parametrize("unit", ["kv-group", "value-column"])
 def test_the_card_of_a_pruned_model(unit: str, tmp_path: Path) -> None:
     pruned = prune(tiny_subject(), plan_of(tiny_subject(), unit, "regression"))
-    checkpoint.write(formats.choose(pruned), pruned, tmp_path)
-    found = cards.card(str(tmp_path), offline=True)
+    checkpoint.write_checkpoint(formats.choose_format(pruned), pruned, tmp_path)
+    found = cards.inspect_model(str(tmp_path), offline=True)
     assert found.supported
     assert found.parameters["all"] == pruned.subject.shape.parameters
     assert [way.tier for way in found.exports] == ["shim"]
@@ -129,11 +131,11 @@ def test_the_card_of_a_pruned_model(unit: str, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("no_weights")
 def test_the_card_reads_shards_and_dtypes(tmp_path: Path) -> None:
     folder = saved(tmp_path / "m", "llama", shard="60KB", dtype=torch.bfloat16)
-    found = cards.card(str(folder), offline=True)
+    found = cards.inspect_model(str(folder), offline=True)
     assert found.files > 2
     assert found.dtype == "bfloat16"
     next(folder.glob("*-00002-of-*.safetensors")).unlink()
-    found = cards.card(str(folder), offline=True)
+    found = cards.inspect_model(str(folder), offline=True)
     assert not found.supported
     assert "lacks 1 of its weight files, model-00002" in found.reason
 
@@ -225,7 +227,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_card_refuses_in_one_sentence(case: str, tmp_path: Path) -> None:
     make, words = BAD[case]
-    found = cards.card(str(make(tmp_path / "m")), offline=True)
+    found = cards.inspect_model(str(make(tmp_path / "m")), offline=True)
     assert not found.supported
     assert re.search(words, found.reason)
     assert "\n" not in found.reason
@@ -237,8 +239,8 @@ def test_bad_input_card_refuses_in_one_sentence(case: str, tmp_path: Path) -> No
 def test_bad_input_load_refuses_as_the_card_does(case: str, tmp_path: Path) -> None:
     folder = str(BAD[case][0](tmp_path / "m"))
     with pytest.raises(Refusal) as caught:
-        loading.load(folder, offline=True)
-    assert " ".join(str(caught.value).split()) == cards.card(folder, offline=True).reason
+        loading.load_model(folder, offline=True)
+    assert " ".join(str(caught.value).split()) == cards.inspect_model(folder, offline=True).reason
 
 
 def test_cards_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

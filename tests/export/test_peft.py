@@ -22,7 +22,7 @@ from tests.support.tiny_models import tiny_subject
 def test_a_static_cache_that_is_filled_in_pieces_writes_the_same(family: str, tmp_path: Path) -> None:
     subject = tiny_subject(family)
     made = prune(subject, by_groups(subject))
-    checkpoint.write(formats.choose(made, "shim"), made, tmp_path)
+    checkpoint.write_checkpoint(formats.choose_format(made, "shim"), made, tmp_path)
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, trust_remote_code=True)
     ids = (torch.arange(21) * 7919 % 256)[None]
     how = {"attention_mask": torch.ones_like(ids), "do_sample": False, "max_new_tokens": 8}
@@ -40,13 +40,13 @@ def test_adapters_merge_into_the_modules_that_the_readme_names(
 ) -> None:
     """With values narrower than their heads, into those alone."""
     peft = pytest.importorskip("peft")
-    subject, text = tiny_subject(family), texts.text(str(page))
-    job = pipeline.analyse(subject, text, Calibration(str(page), 8, 32), method_name="fasp")
-    pruned = pipeline.finish(pipeline.prune(subject, api.plan(pipeline.finish(job), 0.3), text))
-    form = formats.choose(pruned)
-    size, count = checkpoint.write(form, pruned, tmp_path)
+    subject, text = tiny_subject(family), texts.find_text(str(page))
+    job = pipeline.analyse_model(subject, text, Calibration(str(page), 8, 32), method_name="fasp")
+    pruned = pipeline.finish_job(pipeline.prune_model(subject, api.plan(pipeline.finish_job(job), 0.3), text))
+    form = formats.choose_format(pruned)
+    size, count = checkpoint.write_checkpoint(form, pruned, tmp_path)
     done = model_card.Export(form.tier, str(tmp_path), size, count, True, 0.0, form.words)
-    model_card.describe(done, pruned, tmp_path, "", ())
+    model_card.write_description(done, pruned, tmp_path, "", ())
     found = re.search(r"target_modules=(\[[^]]*\])", (tmp_path / "README.md").read_text())
     assert found is not None
     ids = torch.arange(9)[None]
@@ -69,4 +69,4 @@ def test_other_exports_say_nothing_of_adapters(tmp_path: Path) -> None:
     subject = tiny_subject()
     made = prune(subject, by_groups(subject))
     done = model_card.Export("shim", str(tmp_path), 1, 1, True, 0.0, "Stored.")
-    assert "Adapters" not in model_card.readme(done, made, "", ())
+    assert "Adapters" not in model_card.write_readme(done, made, "", ())

@@ -16,7 +16,7 @@ from slimllm import pipeline
 from slimllm.calibration import texts
 from slimllm.core.types import Analysis, Calibration, Plan
 from slimllm.export import checkpoint
-from slimllm.export.model_inspection import card
+from slimllm.export.model_inspection import inspect_model
 from slimllm.models import loading
 from slimllm.models.families import shape_of
 from slimllm.models.loading import Pruned, Subject
@@ -34,12 +34,14 @@ def text(page: Path) -> texts.Text:
 
 
 def analysis_of(subject: Subject, text: texts.Text, method: str = "slimllm", **options: Any) -> Analysis:
-    job = pipeline.analyse(subject, text, Calibration(text.name, 6, 32), method_name=method, options=options)
-    return pipeline.finish(job)
+    job = pipeline.analyse_model(
+        subject, text, Calibration(text.name, 6, 32), method_name=method, options=options
+    )
+    return pipeline.finish_job(job)
 
 
 def pruned_to(subject: Subject, plan: Plan, text: texts.Text) -> Pruned:
-    return pipeline.finish(pipeline.prune(subject, plan, text))
+    return pipeline.finish_job(pipeline.prune_model(subject, plan, text))
 
 
 # Any tier --------------------------------------------------------------------------------------------------
@@ -61,7 +63,7 @@ def test_an_export_of_any_tier_is_pruned_again(
     tier: str, tmp_path: Path, text: texts.Text, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoint, "reload_elsewhere", lambda *_, **__: [None])
-    monkeypatch.setattr(checkpoint, "compare", lambda *_: 0.0)
+    monkeypatch.setattr(checkpoint, "compare_reload", lambda *_: 0.0)
     given = first_of(tier)
     slimllm.save(given, tmp_path / "first", wanted=tier)
     subject = slimllm.load(str(tmp_path / "first"), device="cpu", dtype="float32")
@@ -70,7 +72,7 @@ def test_an_export_of_any_tier_is_pruned_again(
     second = pruned_to(subject, plan_making.make_plan(found, 0.3, align=1), text)
     done = slimllm.save(second, tmp_path / "second")
     assert done.parameters < 0.9 * given.subject.shape.parameters
-    again = loading.load(str(tmp_path / "second"), device="cpu", dtype="float32")
+    again = loading.load_model(str(tmp_path / "second"), device="cpu", dtype="float32")
     ids = torch.arange(20)[None] * 7 % 256
     with torch.inference_mode():
         assert (again.model(ids).logits - second.subject.model(ids).logits).abs().max() < 1e-5
@@ -159,8 +161,8 @@ def test_narrow_values_pruned_again_equal_silent_columns_pruned(unit: str, text:
         torch.testing.assert_close(
             one.subject.model(ids).logits, other.subject.model(ids).logits, rtol=1e-3, atol=1e-3
         )
-    silent = masking.masked(slim, masking.masks_of(found, dataclasses.replace(plan, recovery="none")))
-    whole = masking.masked(
+    silent = masking.mask_units(slim, masking.masks_of(found, dataclasses.replace(plan, recovery="none")))
+    whole = masking.mask_units(
         deaf, masking.masks_of(analysis_of(deaf, text, method), dataclasses.replace(plan, recovery="none"))
     )
     with torch.inference_mode():
@@ -172,10 +174,10 @@ def test_the_card_says_how_narrow_values_can_be_pruned_in_an_export(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoint, "reload_elsewhere", lambda *_, **__: [None])
-    monkeypatch.setattr(checkpoint, "compare", lambda *_: 0.0)
+    monkeypatch.setattr(checkpoint, "compare_reload", lambda *_: 0.0)
     slim, _ = both("llama")
     whole = prune(tiny_subject(), by_groups(tiny_subject()))
     slimllm.save(dataclasses.replace(whole, subject=slim), tmp_path / "small")
-    found = card(str(tmp_path / "small"))
+    found = inspect_model(str(tmp_path / "small"))
     assert [step.unit for step in found.attention] == ["kv-group", "query-head", "value-column"]
     assert "they can lose more" in found.attention_words

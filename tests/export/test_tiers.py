@@ -26,9 +26,9 @@ from slimllm.export.verification import Reload
 from slimllm.files import atomic_write as writing
 from slimllm.files import written_files
 from slimllm.models import loading
-from slimllm.models.families import part, shape_of
+from slimllm.models.families import linear_of, shape_of
 from slimllm.models.loading import Pruned, Subject
-from slimllm.models.shared_copy import skeleton
+from slimllm.models.shared_copy import share_model
 from slimllm.planning.plan_json import read_plan
 from slimllm.pruning.surgery import slice_attention, slice_mlp
 from tests.support.exports_on_disk import Stored, stored
@@ -65,7 +65,7 @@ def equal(heads: int) -> Callable[[Subject], Cuts]:
 
 def prune(subject: Subject, cuts: Cuts, *, bias: bool = True) -> Pruned:
     """The subject with these cuts; a reader that is cut gets a random bias, like one that a recovery adds."""
-    slim = dataclasses.replace(subject, model=skeleton(subject.model))
+    slim = dataclasses.replace(subject, model=share_model(subject.model))
     size, reports, dice = subject.shape.head_size, [], torch.Generator().manual_seed(0)
 
     def repair(weight: torch.Tensor, kept: torch.Tensor) -> Repair:
@@ -75,11 +75,11 @@ def prune(subject: Subject, cuts: Cuts, *, bias: bool = True) -> Pruned:
         kept = torch.tensor(sorted(heads))
         if len(kept) < shape.heads:
             inputs = (kept[:, None] * size + torch.arange(size)).flatten()
-            mended = repair(part(layer, subject.family.attention.reader).weight, inputs)
+            mended = repair(linear_of(layer, subject.family.attention.reader).weight, inputs)
             slice_attention(layer, subject.family, shape, size, kept, mended)
         channels = torch.randperm(shape.channels, generator=dice)[:count].sort().values
         if count < shape.channels:
-            mended = repair(part(layer, subject.family.mlp.reader).weight, channels)
+            mended = repair(linear_of(layer, subject.family.mlp.reader).weight, channels)
             slice_mlp(layer, subject.family, shape, channels, mended)
         errors = float("nan"), 0.25
         reports.append(LayerReport(len(kept), count, tuple(kept.tolist()), tuple(channels.tolist()), *errors))
@@ -187,7 +187,7 @@ def test_what_is_read_elsewhere_is_what_was_pruned(shelf: dict[str, Stored], nam
     case, stored = CASES[name], shelf[name]
     config = json.loads((stored.folder / "config.json").read_text())
     assert (stored.form.tier, config["architectures"]) == (case.tier, [f"{case.stored_as}ForCausalLM"])
-    difference = verification.compare(stored.pruned.subject, stored.reload)
+    difference = verification.compare_reload(stored.pruned.subject, stored.reload)
     assert difference <= (1e-4 if case.tier == "padded" else 1e-6)
     assert (stored.folder / "modeling_slim.py").exists() == (case.tier == "shim") == ("auto_map" in config)
 
@@ -208,8 +208,8 @@ def test_the_weights_file_holds_every_parameter_once(shelf: dict[str, Stored], n
 def test_a_plan_that_cuts_nothing_stores_the_dense_model_bit_for_bit(family: str, tmp_path: Path) -> None:
     subject = tiny_subject(family)
     pruned = prune(subject, whole(subject))
-    form = formats.choose(pruned)
-    checkpoint.write(form, pruned, tmp_path)
+    form = formats.choose_format(pruned)
+    checkpoint.write_checkpoint(form, pruned, tmp_path)
     assert (form.tier, type(form.model)) == ("native", type(subject.model))
     state, tensors = subject.model.state_dict(), load_file(tmp_path / "model.safetensors")
     assert all(torch.equal(tensor, state[name]) for name, tensor in tensors.items())
@@ -232,8 +232,8 @@ def test_a_second_round_through_plain_transformers_changes_nothing(
 )
 def test_it_is_read_here_without_running_its_code(shelf: dict[str, Stored], name: str) -> None:
     stored, case = shelf[name], CASES[name]
-    subject = loading.load(str(stored.folder), device="cpu", dtype="float32")
-    assert verification.compare(subject, stored.reload) <= 1e-6
+    subject = loading.load_model(str(stored.folder), device="cpu", dtype="float32")
+    assert verification.compare_reload(subject, stored.reload) <= 1e-6
     if case.tier != "padded":
         assert subject.shape.widths == stored.pruned.subject.shape.widths
     assert subject.tokenizer("As ever.").input_ids == stored.pruned.subject.tokenizer("As ever.").input_ids
@@ -244,7 +244,7 @@ def test_every_kind_of_attention_and_padded_batches_work_after_reload(
     shelf: dict[str, Stored], name: str
 ) -> None:
     stored = shelf[name]
-    subject = loading.load(str(stored.folder), device="cpu", dtype="float32")
+    subject = loading.load_model(str(stored.folder), device="cpu", dtype="float32")
     inside = subject.layers[0].get_submodule(subject.family.attention_module)
     ids = torch.arange(20).reshape(2, 10) * 7 % 256
     mask = torch.ones_like(ids)
@@ -263,13 +263,13 @@ def test_a_reloaded_shim_can_be_stored_again_and_pruned_to_equal_widths(
     shelf: dict[str, Stored], tmp_path: Path
 ) -> None:
     stored = shelf["llama shim"]
-    subject = loading.load(str(stored.folder), device="cpu", dtype="float32")
+    subject = loading.load_model(str(stored.folder), device="cpu", dtype="float32")
     same = dataclasses.replace(stored.pruned, subject=subject)
-    checkpoint.write(formats.choose(same), same, tmp_path)
+    checkpoint.write_checkpoint(formats.choose_format(same), same, tmp_path)
     for file in ("model.safetensors", "modeling_slim.py", "config.json"):
         assert (tmp_path / file).read_bytes() == (stored.folder / file).read_bytes()
     narrow = prune(subject, [([0, 1], 32)] * 3)
-    form = formats.choose(narrow)
+    form = formats.choose_format(narrow)
     assert (form.tier, type(form.model).__name__) == ("native", "LlamaForCausalLM")
     assert not hasattr(form.model.config, "slim")
 
@@ -280,7 +280,9 @@ def test_a_reloaded_shim_can_be_stored_again_and_pruned_to_equal_widths(
 def test_an_export_is_verified_complete_and_repeatable(tmp_path: Path) -> None:
     pruned = uneven("gemma3_text", dtype=torch.bfloat16)
     target = tmp_path / "deep" / "small"
-    job = checkpoint.export(pruned, target, recipe="slimllm prune --ratio 0.3", card_notes=["a note"])
+    job = checkpoint.export_checkpoint(
+        pruned, target, recipe="slimllm prune --ratio 0.3", card_notes=["a note"]
+    )
     steps = list(job)
     done = steps[-1].result
     assert [(step.done, step.total) for step in steps] == [(i, 4) for i in range(1, 5)]
@@ -302,7 +304,7 @@ def test_an_export_is_verified_complete_and_repeatable(tmp_path: Path) -> None:
     tensors = load_file(target / "model.safetensors")
     assert {t.dtype for t in tensors.values()} == {torch.bfloat16}
     (tmp_path / "twice").mkdir()
-    checkpoint.write(formats.choose(pruned), pruned, tmp_path / "twice")
+    checkpoint.write_checkpoint(formats.choose_format(pruned), pruned, tmp_path / "twice")
     assert (tmp_path / "twice/model.safetensors").read_bytes() == (target / "model.safetensors").read_bytes()
 
 
@@ -310,9 +312,9 @@ def test_a_checkpoint_that_does_not_load_elsewhere_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lost = {"lm_head.weight", "model.layers.2.mlp.down_proj.bias"}
-    keep_all = checkpoint.stored
+    keep_all = checkpoint.stored_tensors
     monkeypatch.setattr(
-        checkpoint, "stored", lambda form: {k: v for k, v in keep_all(form).items() if k not in lost}
+        checkpoint, "stored_tensors", lambda form: {k: v for k, v in keep_all(form).items() if k not in lost}
     )
     with pytest.raises(Refusal, match=r"does not load in a fresh process .*down_proj\.bias"):
         slimllm.save(uneven(), tmp_path / "small")
@@ -326,7 +328,7 @@ def test_a_checkpoint_that_does_not_load_elsewhere_is_refused(
 def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exports that skip the fresh process, which the tests above pay for."""
     monkeypatch.setattr(checkpoint, "reload_elsewhere", lambda *_, **__: [None])
-    monkeypatch.setattr(checkpoint, "compare", lambda *_: 0.0)
+    monkeypatch.setattr(checkpoint, "compare_reload", lambda *_: 0.0)
 
 
 @pytest.mark.usefixtures("trusting")
@@ -346,7 +348,7 @@ def test_an_interrupted_export_leaves_the_old_one(tmp_path: Path, monkeypatch: p
                 slimllm.save(uneven(seed=1), target)
         assert [path.name for path in tmp_path.iterdir()] == ["small"]
         assert {file.name: file.read_bytes() for file in target.iterdir()} == before
-    job = checkpoint.export(uneven(seed=1), target)
+    job = checkpoint.export_checkpoint(uneven(seed=1), target)
     next(job), next(job)
     job.close()
     assert [path.name for path in tmp_path.iterdir()] == ["small"]
@@ -381,7 +383,7 @@ def test_only_an_empty_place_or_an_own_export_is_written_to(
         with pytest.raises(Refusal, match=words):
             checkpoint.check_target(tmp_path / place)
     with pytest.raises(Refusal, match="not empty"):
-        next(checkpoint.export(uneven(), tmp_path / "foreign"))
+        next(checkpoint.export_checkpoint(uneven(), tmp_path / "foreign"))
     assert [p.name for p in (tmp_path / "foreign").iterdir()] == ["thesis.txt"]
     monkeypatch.setattr(write_targets.os, "access", lambda *_: False)
     with pytest.raises(Refusal, match="Nothing can be written"):
@@ -410,7 +412,7 @@ def test_impossible_tiers_are_refused_with_reason_and_remedy(
 ) -> None:
     subject = tiny_subject(family, num_key_value_heads=6)
     with pytest.raises(Refusal, match=words):
-        formats.choose(prune(subject, cuts(subject)), wanted)
+        formats.choose_format(prune(subject, cuts(subject)), wanted)
 
 
 def refused(ask: Callable[[Any], Any], given: Any) -> str:
@@ -430,8 +432,8 @@ def test_what_can_be_exported_is_told_before_it_is_pruned(family: str, wanted: s
         for bias in (True, False):
             pruned = prune(subject, cuts, bias=bias)
             plan = dataclasses.replace(pruned.plan, recovery="regression" if bias else "none")
-            after = refused(lambda given: formats.choose(given, wanted), pruned)
-            before = refused(lambda given: dry_run.check(subject, given, wanted), plan)
+            after = refused(lambda given: formats.choose_format(given, wanted), pruned)
+            before = refused(lambda given: dry_run.check_storable(subject, given, wanted), plan)
             assert before == after
 
 
@@ -449,7 +451,9 @@ def test_a_doomed_export_is_refused_before_the_work(
 def test_a_plan_that_drops_layers_is_told_to_be_exportable() -> None:
     subject = tiny_subject()
     plan = prune(subject, whole(subject)).plan
-    dry_run.check(subject, dataclasses.replace(plan, heads=(6, 0, 6), channels=(96, 0, 96)), "native")
+    dry_run.check_storable(
+        subject, dataclasses.replace(plan, heads=(6, 0, 6), channels=(96, 0, 96)), "native"
+    )
 
 
 # The comparison ------------------------------------------------------------------------------------------
@@ -467,21 +471,21 @@ def reload_here(subject: Subject) -> Reload:
 def test_the_comparison_sees_other_logits_other_text_and_other_words() -> None:
     subject = uneven().subject
     good = reload_here(subject)
-    assert verification.compare(subject, good) <= 1e-4
+    assert verification.compare_reload(subject, good) <= 1e-4
     logits, ids = good.logits.clone(), good.ids.clone()
     logits[3, 5] += 1e-3
     with pytest.raises(Refusal, match=r"logits off by 0\.001"):
-        verification.compare(subject, Reload(good.ids, logits))
+        verification.compare_reload(subject, Reload(good.ids, logits))
     logits[3, 5] = float("nan")
     with pytest.raises(Refusal, match="logits off by nan"):
-        verification.compare(subject, Reload(good.ids, logits))
+        verification.compare_reload(subject, Reload(good.ids, logits))
     ids[-1] = (ids[-1] + 1) % 256
     with torch.inference_mode():
         other = subject.model(ids[None]).logits[0]
     with pytest.raises(Refusal, match="greedy tokens by"):
-        verification.compare(subject, Reload(ids, other))
+        verification.compare_reload(subject, Reload(ids, other))
     with pytest.raises(Refusal, match="splits words"):
-        verification.compare(subject, Reload(good.ids, good.logits, torch.tensor([1, 2])))
+        verification.compare_reload(subject, Reload(good.ids, good.logits, torch.tensor([1, 2])))
 
 
 def test_the_float32_copy_leaves_the_model_alone() -> None:

@@ -101,12 +101,12 @@ def write(root: Path, name: str) -> tuple[Pruned, Path] | None:
     else:
         made = pruned(family, tier, **changes)
     try:
-        form = formats.choose(made, tier.removeprefix("uneven "))
+        form = formats.choose_format(made, tier.removeprefix("uneven "))
     except Refusal:
         return None
     folder = root / name.replace(" ", "-")
     folder.mkdir()
-    checkpoint.write(form, made, folder)
+    checkpoint.write_checkpoint(form, made, folder)
     return made, folder
 
 
@@ -125,14 +125,16 @@ def settings_of(folder: Path) -> dict[str, Any]:
 @pytest.mark.elsewhere
 @pytest.mark.skipif(not PYTHON, reason="SLIMLLM_ELSEWHERE names no python with transformers 4.57")
 def test_every_family_and_tier_is_read_alike(exports: dict[str, tuple[Pruned, Path]]) -> None:
-    readable = {n: c for n, c in exports.items() if not transformers_versions.hindrance(settings_of(c[1]))}
+    readable = {
+        n: c for n, c in exports.items() if not transformers_versions.version_hindrance(settings_of(c[1]))
+    }
     assert {tier for _, tier, _ in map(EVERY.__getitem__, exports)} == {*TIERS, "gguf", "uneven gguf"}
     assert {EVERY[name][0] for name in exports} == set(FAMILY_CONFIGS | MORE_CONFIGS)
     assert {EVERY[name][0] for name in exports.keys() - readable.keys()} == {"ministral3", "apertus"}
     found = verification.reload_elsewhere([folder for _, folder in readable.values()], python=PYTHON)
     off = {}
     for (name, (made, _)), reload in zip(readable.items(), found, strict=True):
-        off[name] = verification.compare(made.subject, reload)
+        off[name] = verification.compare_reload(made.subject, reload)
         assert off[name] <= (1e-4 if "padded" in name else 1e-5), name
     print(f"\n{len(off)} exports, logits differ by at most {max(off.values()):.1e}")
 
@@ -144,9 +146,9 @@ def test_every_family_and_tier_is_read_alike(exports: dict[str, tuple[Pruned, Pa
 def test_what_needs_a_newer_version_says_so(exports: dict[str, tuple[Pruned, Path]], name: str) -> None:
     """And is not read alike indeed, so that the sentence is no excuse."""
     made, folder = exports[name]
-    assert "transformers 5 or newer" in transformers_versions.readers(settings_of(folder))
+    assert "transformers 5 or newer" in transformers_versions.reader_versions(settings_of(folder))
     with pytest.raises(Refusal, match=r"does not load|gives other results"):
-        verification.compare(made.subject, verification.reload_elsewhere([folder], python=PYTHON)[0])
+        verification.compare_reload(made.subject, verification.reload_elsewhere([folder], python=PYTHON)[0])
 
 
 # Tokenizers -------------------------------------------------------------------------------------------------
@@ -238,10 +240,10 @@ print(json.dumps([ids.input_ids.tolist(), logits.double().sum().item(), logits.t
 @pytest.mark.elsewhere
 @pytest.mark.skipif(not PYTHON, reason="SLIMLLM_ELSEWHERE names no python with transformers 4.57")
 def test_the_starter_writes_the_same(tmp_path: Path) -> None:
-    subject = loading.load("smollm2", dtype="float32", device="cpu")
+    subject = loading.load_model("smollm2", dtype="float32", device="cpu")
     cuts = [(list(range(9)), 1200)] * len(subject.layers)
     made = prune(subject, cuts, bias=False)
-    checkpoint.write(formats.choose(made, "native"), made, tmp_path)
+    checkpoint.write_checkpoint(formats.choose_format(made, "native"), made, tmp_path)
     given = ["-c", CONTINUE, str(tmp_path), "Water boils when"]
     env = {**os.environ, "HF_HUB_OFFLINE": "1"}
     mine, theirs = (
@@ -264,7 +266,7 @@ def test_the_starter_writes_the_same(tmp_path: Path) -> None:
 def test_a_config_says_the_same_in_both_schemas(family: str, tmp_path: Path) -> None:
     """Each schema alone leads to the same settings, and the older one names what version 4 looks for."""
     made = pruned(family, "shim")
-    checkpoint.write(formats.choose(made, "shim"), made, tmp_path)
+    checkpoint.write_checkpoint(formats.choose_format(made, "shim"), made, tmp_path)
     settings = settings_of(tmp_path)
     assert settings["torch_dtype"] == settings["dtype"] == "float32"
     assert settings["rope_theta"] == 123_456.0
@@ -285,4 +287,4 @@ def test_the_readme_says_which_version_reads_an_export(tmp_path: Path) -> None:
     ):
         made = pruned(family, "native")
         done = model_card.Export("native", str(tmp_path / family), 1, 1, True, 0.0, "Stored.")
-        assert said in model_card.readme(done, made, "", ())
+        assert said in model_card.write_readme(done, made, "", ())

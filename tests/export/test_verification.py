@@ -12,7 +12,7 @@ import pytest
 import slimllm
 from slimllm.core.errors import Refusal
 from slimllm.export import checkpoint, export_reading, formats, verification
-from slimllm.methods.method_table import settings
+from slimllm.methods.method_table import fill_options
 from slimllm.models import loading, modeling_slim
 from slimllm.models.loading import Pruned
 from tests.export.test_gguf import worded
@@ -38,7 +38,7 @@ def all_tiers() -> dict[str, Pruned]:
         "padded": uneven(),
         "gguf": prune(words, equal(4)(words)),
     }
-    options = tuple(sorted(settings("slimllm", {}).items()))
+    options = tuple(sorted(fill_options("slimllm", {}).items()))
     return {
         tier: dataclasses.replace(pruned, plan=dataclasses.replace(pruned.plan, options=options))
         for tier, pruned in found.items()
@@ -52,12 +52,12 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Pruned, P
     for tier, pruned in given.items():
         (root / tier).mkdir()
         done, form = (
-            checkpoint.write(formats.choose(pruned, tier), pruned, root / tier),
-            formats.choose(pruned, tier),
+            checkpoint.write_checkpoint(formats.choose_format(pruned, tier), pruned, root / tier),
+            formats.choose_format(pruned, tier),
         )
         assert form.tier == tier
         made = slimllm.checkpoint.Export(tier, str(root / tier), *done, True, 0.0, form.words)
-        checkpoint.describe(made, pruned, root / tier, "", ())
+        checkpoint.write_description(made, pruned, root / tier, "", ())
     found = verification.reload_elsewhere([root / tier for tier in given])
     return {
         tier: (pruned, root / tier, reload)
@@ -70,7 +70,7 @@ def test_an_export_is_read_in_every_way(
     shelf: dict[str, tuple[Pruned, Path, verification.Reload]], tier: str
 ) -> None:
     pruned, _, reload = shelf[tier]
-    assert verification.compare(pruned.subject, reload) <= 1e-4
+    assert verification.compare_reload(pruned.subject, reload) <= 1e-4
     assert set(reload.off) == WAYS
     assert max(reload.off.values()) <= 1e-4
 
@@ -80,10 +80,10 @@ def test_an_export_stored_again_is_the_same_byte_for_byte(
     shelf: dict[str, tuple[Pruned, Path, verification.Reload]], tier: str, tmp_path: Path
 ) -> None:
     _, folder, _ = shelf[tier]
-    again = export_reading.as_pruned(loading.load(str(folder), device="cpu", dtype="float32"))
+    again = export_reading.as_pruned(loading.load_model(str(folder), device="cpu", dtype="float32"))
     wanted = "native" if tier == "twin" else tier  # the twin is what it is now
     (second := tmp_path / "again").mkdir()
-    checkpoint.write(formats.choose(again, wanted), again, second)
+    checkpoint.write_checkpoint(formats.choose_format(again, wanted), again, second)
     files = {file.name for file in folder.iterdir()} - {"slimllm.json", "README.md"}
     assert files == {file.name for file in second.iterdir()}
     assert {"config.json", "plan.json", "tokenizer.json"} < files
@@ -117,4 +117,4 @@ def test_an_export_that_differs_in_one_way_is_named() -> None:
     for off in (0.01, float("nan")):
         bad = dataclasses.replace(good, off={"sdpa attention": 1e-5, "eager attention": off})
         with pytest.raises(Refusal, match=f"other results with eager attention .logits off by {off}"):
-            verification.compare(subject, bad)
+            verification.compare_reload(subject, bad)

@@ -39,7 +39,7 @@ READING = ["--samples", 4, "--length", 32, "--dtype", "float32"]
 def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exports skip the fresh process, which other tests pay for."""
     monkeypatch.setattr(checkpoint, "reload_elsewhere", lambda *_, **__: [None])
-    monkeypatch.setattr(checkpoint, "compare", lambda *_: 0.0)
+    monkeypatch.setattr(checkpoint, "compare_reload", lambda *_: 0.0)
 
 
 @pytest.fixture
@@ -108,7 +108,9 @@ def test_a_model_is_never_written_over(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(commands.reloaded, "load", lambda *_, **__: pytest.fail("the model was read"))
+    monkeypatch.setattr(
+        commands.export_reading, "load_export", lambda *_, **__: pytest.fail("the model was read")
+    )
     model, out = SAME[case](export)
     before = contents(export.parent)
     said = refusal(capsys, *command.split(), "--model", model, "--text", page, *READING, "--out", out)
@@ -117,7 +119,7 @@ def test_a_model_is_never_written_over(
 
 
 def test_a_model_is_never_written_over_by_the_library(export: Path) -> None:
-    subject = loading.load(str(export), device="cpu", dtype="float32")
+    subject = loading.load_model(str(export), device="cpu", dtype="float32")
     again = prune(subject, [([0, 1], 30)] * 3)
     before = contents(export)
     with pytest.raises(Refusal, match="the place that the model"):
@@ -234,13 +236,13 @@ def test_what_comes_into_the_folder_meanwhile_is_kept_and_so_is_the_work(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A note that is put there while the model is pruned."""
-    real = export_commands.pipeline.prune
+    real = export_commands.pipeline.prune_model
 
     def prune_and_note(*given: object) -> object:
         (export / "note.txt").write_text("years of work")
         return real(*given)
 
-    monkeypatch.setattr(export_commands.pipeline, "prune", prune_and_note)
+    monkeypatch.setattr(export_commands.pipeline, "prune_model", prune_and_note)
     before = contents(export)
     line = [
         "prune",
@@ -265,15 +267,15 @@ def test_what_comes_into_the_folder_meanwhile_is_kept_and_so_is_the_work(
 
 
 def test_what_comes_at_the_last_moment_is_kept_beside(export: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sync = atomic_write.sync
+    sync = atomic_write.sync_path
 
     def note_and_sync(path: Path) -> None:
         (export / "note.txt").write_text("years of work")
         sync(path)
 
     before = contents(export)
-    monkeypatch.setattr(atomic_write, "sync", note_and_sync)
-    steps = list(checkpoint.export(prune(tiny_subject(seed=1), by_groups(tiny_subject())), export))
+    monkeypatch.setattr(atomic_write, "sync_path", note_and_sync)
+    steps = list(checkpoint.export_checkpoint(prune(tiny_subject(seed=1), by_groups(tiny_subject())), export))
     (kept,) = (place for place in export.parent.iterdir() if place != export)
     assert contents(kept) == {**before, "note.txt": b"years of work"}
     assert steps[-1].words.endswith(f"is not all from this program; it is kept in '{kept}'.")
@@ -304,7 +306,7 @@ def test_a_kill_between_any_two_renames_loses_nothing(
         slimllm.save(prune(tiny_subject(seed=1), by_groups(tiny_subject())), export)
     monkeypatch.undo()
     said: list[str] = []
-    atomic_write.mended(export, said.append)
+    atomic_write.mend_leftovers(export, said.append)
     assert len(said) == 1
     assert [p.name for p in export.parent.iterdir()] == ["a"]
     assert written_files.is_all_ours(export)
@@ -334,8 +336,8 @@ def test_only_what_is_marked_as_ours_is_swept(tmp_path: Path) -> None:
     for folder in home.rglob("*"):
         os.utime(folder, (1, 1))
     said: list[str] = []
-    crash_recovery.order(said.append)
-    atomic_write.mended(home / "exports" / "*", said.append)
+    crash_recovery.recover_all(said.append)
+    atomic_write.mend_leftovers(home / "exports" / "*", said.append)
     work.moments_folder(tiny_subject(), Calibration("x", 1, 2))
     assert [file.read_text() for file in mine] == ["years of work"] * len(mine)
     assert not ours.exists()
@@ -349,7 +351,7 @@ def test_presets_that_cannot_be_read_are_laid_aside(planned: Session) -> None:  
     file.write_text(newer)
     planned.presets = {}
     preset_row.keep_plan(planned, "Other")
-    assert list(presets.read(planned.id)) == ["Other"]
+    assert list(presets.read_presets(planned.id)) == ["Other"]
     assert [old.read_text() for old in file.parent.glob("presets-unread-*.json")] == [newer]
 
 
@@ -383,7 +385,7 @@ def test_an_analysis_writes_over_nothing_but_an_analysis(
 
 def test_tensors_of_others_beside_an_analysis_stay(tmp_path: Path, page: Path) -> None:
     subject = tiny_subject()
-    found = slimllm.analyse(subject, texts.text(str(page)), Calibration(str(page), 4, 32))
+    found = slimllm.analyse(subject, texts.find_text(str(page)), Calibration(str(page), 4, 32))
     for name in ("analysis-mine.safetensors", "analysis-0123abcd.safetensors", "analysis.safetensors"):
         save_file({"mine": torch.ones(2)}, tmp_path / name)
     before = contents(tmp_path)
@@ -398,7 +400,7 @@ def test_tensors_of_others_beside_an_analysis_stay(tmp_path: Path, page: Path) -
 def test_a_plan_writes_over_nothing_but_a_plan(
     tmp_path: Path, page: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = slimllm.analyse(tiny_subject(), texts.text(str(page)), Calibration(str(page), 4, 32))
+    found = slimllm.analyse(tiny_subject(), texts.find_text(str(page)), Calibration(str(page), 4, 32))
     analysis_store.save_analysis(found, tmp_path / "A")
     line = ["plan", "--analysis", tmp_path / "A", "--ratio", 0.3, "--out"]
     (tmp_path / "notes.txt").write_text("years of work")

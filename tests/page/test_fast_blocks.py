@@ -10,7 +10,7 @@ import pytest
 from gradio.blocks import BlockFunction
 from gradio.state_holder import SessionState
 
-from ui.page.fast_blocks import LEFT, Page
+from ui.page.fast_blocks import LEAVE_ALONE, Page
 from ui.page.plotview import PlotView
 
 MARK = {"__type__": "update"}
@@ -33,7 +33,7 @@ def answer(page: Page, predictions: list[Any]) -> tuple[list[Any], SessionState]
 @pytest.mark.parametrize("changed", [(), (1,), (3,), (0, 2), (4,), (0, 1, 2, 3, 4)])
 def test_only_what_changed_is_made(page: Page, changed: tuple[int, ...]) -> None:
     new: list[Any] = [7, "words", gr.Button(interactive=False), "<p>more</p>", None]
-    sent, state = answer(page, [new[i] if i in changed else LEFT for i in range(5)])
+    sent, state = answer(page, [new[i] if i in changed else LEAVE_ALONE for i in range(5)])
     told = [None, "words", MARK | {"interactive": False}, "<p>more</p>", None]
     expected = [told[i] if i in changed or i == 0 else MARK for i in range(5)]
     assert [
@@ -46,4 +46,4 @@ def test_only_what_changed_is_made(page: Page, changed: tuple[int, ...]) -> None
 
 def test_an_answer_of_the_wrong_length_is_an_error(page: Page) -> None:
     with pytest.raises(ValueError, match="enough output values"):
-        answer(page, [LEFT, LEFT])
+        answer(page, [LEAVE_ALONE, LEAVE_ALONE])

@@ -48,7 +48,7 @@ def test_a_click_chooses_a_head_and_opens_its_layer(planned: Session) -> None:
 
 
 def test_a_letter_is_one_step_of_undo(planned: Session) -> None:
-    act = pin_bar.lettered("heads")
+    act = pin_bar.letter_handler("heads")
     act(planned, event(mark="protect", **cell(4, 2)))
     assert planned.plan.protected == (Pin(2, "attention", 4),)
     act(planned, event(mark="force", **cell(5, 2)))
@@ -57,11 +57,11 @@ def test_a_letter_is_one_step_of_undo(planned: Session) -> None:
     assert planned.plan.protected == (Pin(2, "attention", 4),)
     assert planned.plan.forced == ()
     pin_bar.undo_step(planned)
-    assert pin_bar.held(planned) == ((), ())
+    assert pin_bar.held_pins(planned) == ((), ())
 
 
 def test_an_event_that_covers_nothing_changes_nothing(planned: Session) -> None:
-    act = pin_bar.lettered("heads")
+    act = pin_bar.letter_handler("heads")
     act(planned, event(mark="layer", **cell(0, 1)))
     chosen, plan = planned.picked, planned.plan
     assert chosen == Picked("layers", (1, 1))
@@ -74,7 +74,7 @@ def test_an_event_that_covers_nothing_changes_nothing(planned: Session) -> None:
 def test_one_layer_in_full_is_chosen_from_without_rows(planned: Session) -> None:
     analyse_tab.choose_order(planned, {0: "place", 1: "one"})
     planned.detail = 3
-    pin_bar.lettered("channels")(planned, event(mark="force", x=[9.5, 12.5], y=None))
+    pin_bar.letter_handler("channels")(planned, event(mark="force", x=[9.5, 12.5], y=None))
     assert planned.plan.forced == (Pin(3, "mlp", 10, 3),)
     assert "every channel" in analyse_tab.draw_channels(planned).layout.title.text
     analyse_tab.choose_order(planned, {0: "sum", 1: "all"})
@@ -84,9 +84,9 @@ def test_one_layer_in_full_is_chosen_from_without_rows(planned: Session) -> None
 
 def test_without_a_choice_or_a_plan_there_is_a_sentence(planned: Session) -> None:
     with pytest.raises(Refusal, match="Choose heads"):
-        pin_bar.apply(planned, "protect")
+        pin_bar.apply_mark(planned, "protect")
     planned.picked = Picked("layers", (1, 1))
     planned.history = PlanHistory()
     with pytest.raises(Refusal, match="no plan yet"):
-        pin_bar.apply(planned, "protect")
+        pin_bar.apply_mark(planned, "protect")
     assert "Click on a cell" in pin_bar.draw_said(Registry().open(None))

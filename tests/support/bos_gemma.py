@@ -8,7 +8,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
-from slimllm.models.loading import Subject, subject
+from slimllm.models.loading import Subject, make_subject
 from tests.support.tiny_models import tiny_config
 
 BOS = 256
@@ -56,4 +56,4 @@ def begun_subject(steps: int = 200) -> Subject:
         learner.zero_grad()
         loss.backward()
         learner.step()
-    return subject("begun", model, tokenizer)
+    return make_subject("begun", model, tokenizer)

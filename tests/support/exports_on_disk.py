@@ -43,12 +43,12 @@ def stored(
 ) -> dict[str, Stored]:
     """All cases, written here in the tier that is wanted, saved `again` by plain transformers where that is
     asked for, and read, in two processes altogether."""
-    chosen = {name: formats.choose(pruned[name], wanted[name]) for name in pruned}
+    chosen = {name: formats.choose_format(pruned[name], wanted[name]) for name in pruned}
     folders = {name: root / name.replace(" ", "-").replace("/", "-") for name in pruned}
     seconds = {name: folder.with_name(f"{folder.name}-again") for name, folder in folders.items()}
     for name, form in chosen.items():
         folders[name].mkdir()
-        checkpoint.write(form, pruned[name], folders[name])
+        checkpoint.write_checkpoint(form, pruned[name], folders[name])
         (folders[name] / model_card.FACTS).write_text("{}")  # an export of ours
     if again:
         command = [sys.executable, "-c", AGAIN, *(f"{folders[name]}>{seconds[name]}" for name in again)]

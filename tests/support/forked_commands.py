@@ -99,10 +99,10 @@ def forked(arguments: list[str], deadline: float, mib: float) -> dict[str, Any]:
             for file, number in ((out, 1), (err, 2)):
                 os.dup2(file.fileno(), number)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            from slimllm.__main__ import run
+            from slimllm.__main__ import run_command
 
             try:
-                status = run(arguments)
+                status = run_command(arguments)
             except SystemExit as end:
                 status = int(end.code or 0)
             except BaseException:

@@ -7,7 +7,8 @@ import math
 from collections.abc import Sequence
 
 from slimllm.core.types import Analysis, LayerReport, Plan
-from slimllm.planning.plan_making import adjust, forecast, make_plan
+from slimllm.planning.forecast import forecast_plan
+from slimllm.planning.plan_making import adjust_plan, make_plan
 from tests.support.made_up_analyses import synthetic_analysis
 from ui.facts.command_line import rules_of
 from ui.facts.findings import Found, Guess, Passage, Piece
@@ -49,7 +50,7 @@ def found_of() -> Found:
 
 def run_of(analysis: Analysis, plan: Plan, number: int = 1, **more: object) -> Run:
     """A run of this plan with plausible figures."""
-    shape, view = analysis.shape, forecast(analysis, plan)
+    shape, view = analysis.shape, forecast_plan(analysis, plan)
     size, dense, reports = view.parameters, shape.parameters, reports_of(analysis, plan)
     worse = math.exp(4 * (1 - size / dense))
     columns = {
@@ -84,7 +85,9 @@ def family(analysis: Analysis | None = None, ratios: Sequence[float] = (0.1, 0.2
         runs.append(run_of(made, plan, number, parent=number - 1 or None, told=told))
     last = runs[-1].plan
     layer = len(last.heads) // 2
-    wider = adjust(made, last, {layer: (last.heads[layer], last.channels[layer] + made.shape.channels // 20)})
+    wider = adjust_plan(
+        made, last, {layer: (last.heads[layer], last.channels[layer] + made.shape.channels // 20)}
+    )
     number = len(runs) + 1
     told = told_change(last, wider)
     return [*runs, run_of(made, wider, number, parent=number - 1, told=told)]

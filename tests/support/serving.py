@@ -22,7 +22,7 @@ from starlette.middleware import Middleware
 from slimllm.core.types import Analysis, Plan, Ranking, SiteAnalysis
 from tests.support.made_up_analyses import curves, synthetic_analysis
 from tests.support.tiny_models import PAGE
-from ui.app import Settings, build, launch_options
+from ui.app import Settings, build_page, launch_options
 from ui.look import theme
 from ui.server.delivery import Delivery
 
@@ -43,7 +43,7 @@ def served(model: str, threads: int = 1, **more: Any) -> Iterator[str]:
     torch.set_num_threads(threads)
     usual = {"port": free_port(), "device": "cpu", "dtype": "float32", "offline": True}
     settings = Settings(model=model, **{**usual, **more})
-    demo = build(settings)
+    demo = build_page(settings)
     demo.launch(**launch_options(settings), prevent_thread_lock=True)
     try:
         yield f"http://127.0.0.1:{settings.port}/"
@@ -64,9 +64,9 @@ def shown(page: gr.Blocks) -> Iterator[str]:
         run_history=False,
         enable_monitoring=False,
         footer_links=[],
-        theme=theme.theme(),
-        css=theme.css(),
-        head=theme.head(),
+        theme=theme.build_theme(),
+        css=theme.style_sheet(),
+        head=theme.head_scripts(),
         app_kwargs={"middleware": [Middleware(Delivery)]},
     )
     try:

@@ -8,7 +8,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from slimllm.models.loading import Subject, subject
+from slimllm.models.loading import Subject, make_subject
 
 FAMILY_CONFIGS: dict[str, dict[str, Any]] = {
     "llama": {"tie_word_embeddings": False},
@@ -108,4 +108,4 @@ def tiny_model(family: str, *, seed: int = 0, **changes: Any) -> Any:
 
 
 def tiny_subject(family: str = "llama", **changes: Any) -> Subject:
-    return subject(f"tiny-{family}", tiny_model(family, **changes), tiny_tokenizer())
+    return make_subject(f"tiny-{family}", tiny_model(family, **changes), tiny_tokenizer())

@@ -35,7 +35,7 @@ FLOORS: dict[str, list[set[str]]] = {
     ],
     "ui": [
         {"look"},
-        {"facts"},
+        {"facts", "jobs"},
         {"charts", "session"},
         {"html"},
         {"page", "tasks"},
@@ -50,7 +50,7 @@ PURE = ("core/types", "core/shapes", "core/held_out", "planning", "methods/score
 PURE += ("methods/rankings", "methods/elimination", "evaluation/significance", "evaluation/speed_words")
 NOT_PURE = ("planning/plan_json",)  # reads and writes plan files
 # Rooms of the page that know no component of Gradio.
-WITHOUT_GRADIO = ("look/formatting", "look/glossary", "facts", "charts", "session", "tasks", "html")
+WITHOUT_GRADIO = ("look/formatting", "look/glossary", "facts", "charts", "jobs", "session", "tasks", "html")
 BELOW_THE_PAGE = ("gradio", "plotly", "ui")
 
 
@@ -161,3 +161,21 @@ def test_the_page_leaves_tensors_of_models_to_the_library() -> None:
 
 def test_the_app_is_short() -> None:
     assert len((ROOT / "app.py").read_text(encoding="utf-8").splitlines()) < 40
+
+
+def names_at_load(file: Path) -> set[Path]:
+    """The files of this repository that a file needs while it is being loaded."""
+    needed: set[Path] = set()
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom):
+            for name in (node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)):
+                path = (ROOT / name.replace(".", "/")).with_suffix(".py")
+                needed |= {path} & set(modules())
+    return needed
+
+
+def test_no_modules_need_each_other() -> None:
+    left = {file: names_at_load(file) for file in modules()}
+    while free := {file for file, needed in left.items() if not needed & set(left)}:
+        left = {file: needed for file, needed in left.items() if file not in free}
+    assert not left, f"these import each other: {sorted(map(name_of, left))}"

@@ -9,14 +9,14 @@ import numpy as np
 import plotly.graph_objects as go
 
 from slimllm.core.types import Analysis, Plan, Unit
-from ui.charts.chart_style import COLOUR, axis, laid_out, layer_axis, safe, ticks
-from ui.charts.heads_map import between_groups, gap
+from ui.charts.chart_style import COLOUR, laid_out, layer_axis, plotly_safe, round_ticks, thin_axis
+from ui.charts.heads_map import between_groups, cell_gap
 from ui.facts.agreement import LayerAgreement, Shared, sides_of_channels, sides_of_heads
 from ui.look.formatting import unit_words
 
 Names = tuple[str, str]
 CELLS = 8_000  # of a map: each carries a word for the hover
-MOST = 384  # cells in a row: more than a screen can show apart
+MOST_CELLS = 384  # cells in a row: more than a screen can show apart
 SHADES = ("accent", "second", "third", "track")  # kept by both, the first, the second, neither
 
 
@@ -30,7 +30,7 @@ def heads_agreement(first: Analysis, second: Analysis, plan: Plan, unit: Unit, n
     figure = agreement_map(rows, names, what)
     figure.update_layout(shapes=[between_groups(x) for x in lines])
     title = f"Which {unit_words(unit)} the two methods keep"
-    return titled(figure, title, "Query head" if what == "head" else "Value column", rows)
+    return title_map(figure, title, "Query head" if what == "head" else "Value column", rows)
 
 
 def channels_agreement(
@@ -46,18 +46,18 @@ def channels_agreement(
     every = max(map(len, rows)) / columns_of(rows)
     cells = f", one of {every:,.0f} shown" if every > 1.5 else ""
     title = "Which channels the two methods keep"
-    label = f"Channel rank by {safe(names[0])}{cells}" if ordered else f"Channel{cells}"
-    return titled(figure, title, label, rows)
+    label = f"Channel rank by {plotly_safe(names[0])}{cells}" if ordered else f"Channel{cells}"
+    return title_map(figure, title, label, rows)
 
 
-def titled(figure: go.Figure, title: str, label: str, rows: Sequence[np.ndarray]) -> go.Figure:
+def title_map(figure: go.Figure, title: str, label: str, rows: Sequence[np.ndarray]) -> go.Figure:
     total, size = len(rows), max(map(len, rows))
-    few = {"tickmode": "array", "tickvals": ticks(size, 16)} if size <= 40 else {"nticks": 6}
+    few = {"tickmode": "array", "tickvals": round_ticks(size, 16)} if size <= 40 else {"nticks": 6}
     return laid_out(
         figure,
         title=title,
         key=f"agreement {total} {size}",
-        xaxis=axis(label, range=[-0.5, size - 0.5], tickformat=",d", **few),
+        xaxis=thin_axis(label, range=[-0.5, size - 0.5], tickformat=",d", **few),
         yaxis=layer_axis(total),
         showlegend=True,
         margin={"l": 64, "r": 24, "t": 52, "b": 86},
@@ -70,7 +70,7 @@ def titled(figure: go.Figure, title: str, label: str, rows: Sequence[np.ndarray]
 
 def columns_of(rows: Sequence[np.ndarray]) -> int:
     """Cells in a row of the map."""
-    return max(1, min(max(map(len, rows)), MOST, CELLS // len(rows)))
+    return max(1, min(max(map(len, rows)), MOST_CELLS, CELLS // len(rows)))
 
 
 def agreement_map(rows: Sequence[np.ndarray], names: Names, what: str) -> go.Figure:
@@ -83,13 +83,13 @@ def agreement_map(rows: Sequence[np.ndarray], names: Names, what: str) -> go.Fig
         whole[i, : len(row)] = row
     shown = whole[:, places]
     words = ("kept by both", f"only by {names[0]}", f"only by {names[1]}", "by neither")
-    gaps = gap(max(columns, len(rows)))
+    gaps = cell_gap(max(columns, len(rows)))
     figure = go.Figure(
         go.Heatmap(
             z=shown,
             x=places.astype(np.int32),
             y=np.arange(len(rows), dtype=np.int16),
-            text=np.array([safe(w) for w in words])[shown],
+            text=np.array([plotly_safe(w) for w in words])[shown],
             colorscale=[[(i + j) / 4, COLOUR[shade]] for i, shade in enumerate(SHADES) for j in (0, 1)],
             zmin=-0.5,
             zmax=3.5,
@@ -103,8 +103,8 @@ def agreement_map(rows: Sequence[np.ndarray], names: Names, what: str) -> go.Fig
         mark = {"color": COLOUR[shade], "size": 11, "symbol": "square"}
         mark["line"] = {"width": 1, "color": COLOUR["line-strong"]}
         figure.add_scatter(
-            x=[-9], y=[-9], mode="markers", name=safe(name), marker=mark, hoverinfo="skip",
-            hovertemplate=f"{safe(name)}<extra></extra>",
+            x=[-9], y=[-9], mode="markers", name=plotly_safe(name), marker=mark, hoverinfo="skip",
+            hovertemplate=f"{plotly_safe(name)}<extra></extra>",
         )  # fmt: skip
     return figure
 
@@ -124,7 +124,7 @@ def agreement_chart(layers: Sequence[LayerAgreement], names: Names, units: str) 
         figure.add_scatter(
             x=np.array([i for i, _, _ in known], dtype=np.int16),
             y=np.array([rho for _, rho, _ in known], dtype=np.float32),
-            text=[kept_words(both, what) for _, _, both in known],
+            text=[choice_words(both, what) for _, _, both in known],
             name=what,
             mode="lines+markers",
             line={"color": COLOUR[colour], "width": 2, "dash": dash},
@@ -133,14 +133,16 @@ def agreement_chart(layers: Sequence[LayerAgreement], names: Names, units: str) 
         )
     total = len(layers)
     layout: dict[str, Any] = {
-        "xaxis": axis("Layer", range=[-0.6, total - 0.4], tickmode="array", tickvals=ticks(total, 16)),
-        "yaxis": axis("Rank correlation", range=[-1.05, 1.05], showgrid=True, dtick=0.5, zeroline=True),
+        "xaxis": thin_axis(
+            "Layer", range=[-0.6, total - 0.4], tickmode="array", tickvals=round_ticks(total, 16)
+        ),
+        "yaxis": thin_axis("Rank correlation", range=[-1.05, 1.05], showgrid=True, dtick=0.5, zeroline=True),
     }
-    title = f"How alike {safe(names[0])} and {safe(names[1])} rank each layer"
+    title = f"How alike {plotly_safe(names[0])} and {plotly_safe(names[1])} rank each layer"
     return laid_out(figure, title=title, key=f"ranks {total}", showlegend=True, **layout)
 
 
-def kept_words(found: Shared | None, what: str) -> str:
+def choice_words(found: Shared | None, what: str) -> str:
     if found is None:
         return "the plan leaves nothing to choose here"
     return f"both keep {found.both:,} of {found.kept:,} {what}: {found.share:.0%}"

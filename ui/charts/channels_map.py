@@ -13,10 +13,10 @@ import plotly.graph_objects as go
 
 from slimllm.core.shapes import Shape
 from slimllm.core.types import LayerAnalysis, SiteAnalysis
-from ui.charts.chart_style import BESIDE_BAR, COLOUR, Layers, axis, laid_out, layer_axis
-from ui.charts.heads_map import colours, gap, map_trace, ranks_of, runs
-from ui.charts.layer_detail_charts import faint
-from ui.facts.binning import bin_edges, binned, of_median
+from ui.charts.chart_style import BESIDE_BAR, COLOUR, Layers, laid_out, layer_axis, thin_axis
+from ui.charts.heads_map import arrived_stretches, cell_gap, colour_axis, map_trace, ranks_of
+from ui.charts.layer_detail_charts import faint_colour
+from ui.facts.binning import bin_edges, bin_scores, of_median
 
 Order = Literal["sorted", "place", "sum"]
 ORDERS: tuple[Order, ...] = ("sorted", "place", "sum")
@@ -35,19 +35,21 @@ def channels_map(
     size = shape.channels
     edges = bin_edges(size, bins)
     middles = ((edges[:-1] + edges[1:] - 1) / 2).astype(np.float32)
-    for first, run in runs(layers):
-        figure.add_trace(row_of_cells(run, edges, middles, first, gap(total), order))
+    for first, run in arrived_stretches(layers):
+        figure.add_trace(row_of_cells(run, edges, middles, first, cell_gap(total), order))
     width = size / max(1, len(middles))
     cells = f", {width:,.0f} per cell" if width > 1 else ""
     shares = {"0 %": 0, "50 %": 100, "100 %": 200}
     scores = {"½": 0, "1": 67, "2": 133, "4": 200}
     layout: dict[str, Any] = {
-        "xaxis": axis(f"{label(order)}{cells}", range=[-0.5, size - 0.5], tickformat=",d", nticks=6),
+        "xaxis": thin_axis(
+            f"{order_label(order)}{cells}", range=[-0.5, size - 0.5], tickformat=",d", nticks=6
+        ),
         "yaxis": layer_axis(total),
         "margin": BESIDE_BAR,
-        "coloraxis": colours("of the layer’s importance, up to here", shares)
+        "coloraxis": colour_axis("of the layer’s importance, up to here", shares)
         if order == "sum"
-        else colours("times the layer’s median", scores),
+        else colour_axis("times the layer’s median", scores),
     }
     return laid_out(figure, title=TITLES[order], key=f"channels {total} {size} {order}", **layout)
 
@@ -59,7 +61,7 @@ TITLES = {
 }
 
 
-def label(order: Order) -> str:
+def order_label(order: Order) -> str:
     return "Channel" if order == "place" else "Channel rank, best first"
 
 
@@ -73,11 +75,11 @@ def row_of_cells(
 ) -> go.Heatmap:
     """The cells of consecutive layers, with what the hover says of them."""
     if order == "sum":
-        shares = np.stack([cumulative(found.mlp, edges[-1])[edges[1:] - 1] for found in run])
+        shares = np.stack([cumulative_share(found.mlp, edges[-1])[edges[1:] - 1] for found in run])
         trace = map_trace(100 * shares, 200 * shares, first, middles, (0, gaps[1]))
         words = "the channels up to rank %{x:,.0f} carry %{customdata:.1f} % of its importance"
         return trace.update(hovertemplate=f"Layer %{{y}}<br>{words}<extra></extra>")
-    means = np.stack([binned(found.mlp, edges, order == "sorted") for found in run])
+    means = np.stack([bin_scores(found.mlp, edges, order == "sorted") for found in run])
     medians = np.array([[float(found.mlp.ranking.scores.float().nanmedian())] for found in run])
     best = None
     words, more = "rank", ""
@@ -98,7 +100,7 @@ def best_ranks(site: SiteAnalysis, edges: np.ndarray) -> np.ndarray:
     return np.minimum.reduceat(ranks, edges[:-1])
 
 
-def cumulative(site: SiteAnalysis, size: int) -> np.ndarray:
+def cumulative_share(site: SiteAnalysis, size: int) -> np.ndarray:
     """The share (size,) of the layer's importance that the best channels carry together."""
     shares = np.ones(size)
     scores = np.nan_to_num(site.ranking.scores[site.ranking.order].double().numpy()).clip(min=0)
@@ -113,7 +115,7 @@ def every_channel(found: LayerAnalysis, index: int, order: Order) -> go.Figure:
     n = len(site.ranking.scores)
     by = site.ranking.order.numpy()
     if order == "sum":
-        values, other = 100 * cumulative(site, n), by
+        values, other = 100 * cumulative_share(site, n), by
         words = "channel %{customdata:,d}<br>with all that rank higher it carries %{y:.1f} %"
     elif order == "sorted":
         values, other = np.nan_to_num(site.ranking.scores[site.ranking.order].float().numpy()), by
@@ -131,7 +133,7 @@ def every_channel(found: LayerAnalysis, index: int, order: Order) -> go.Figure:
             showlegend=False,
             fill="tozeroy",
             line={"color": COLOUR["accent"], "width": 1, "shape": "hvh"},
-            fillcolor=faint(COLOUR["accent"]),
+            fillcolor=faint_colour(COLOUR["accent"]),
             hovertemplate=f"Layer {index}, {words}<extra></extra>",
         )
     )
@@ -140,6 +142,6 @@ def every_channel(found: LayerAnalysis, index: int, order: Order) -> go.Figure:
         figure,
         title=f"Layer {index}: every channel" + (", adding up" if order == "sum" else ""),
         key=f"every {index} {order}",
-        xaxis=axis(label(order), range=[-0.5, n - 0.5], tickformat=",d", nticks=6),
-        yaxis=axis(unit, showgrid=True, rangemode="tozero", nticks=6),
+        xaxis=thin_axis(order_label(order), range=[-0.5, n - 0.5], tickformat=",d", nticks=6),
+        yaxis=thin_axis(unit, showgrid=True, rangemode="tozero", nticks=6),
     )

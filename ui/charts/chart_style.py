@@ -24,20 +24,20 @@ def laid_out(figure: go.Figure, *, title: str, key: str, **layout: Any) -> go.Fi
     """The figure with our title, margins and transparent ground; the zoom stays as long as `key` does."""
     # One assignment: `update_layout` takes ten times as long, which is most of a chart's time.
     present = figure.layout.to_plotly_json() | {"template": {}}
-    figure.layout = merged(present, usual(title, key), layout)
+    figure.layout = merge_layouts(present, usual_layout(title, key), layout)
     return figure
 
 
-def subtitled(figure: go.Figure, words: str) -> go.Figure:
+def add_subtitle(figure: go.Figure, words: str) -> go.Figure:
     """The figure with a line under its title, and room for it."""
     present = figure.layout.to_plotly_json()
-    line = {"text": safe(words), "font": {"size": 12, "weight": 400, "color": COLOUR["muted"]}}
+    line = {"text": plotly_safe(words), "font": {"size": 12, "weight": 400, "color": COLOUR["muted"]}}
     room = {"t": present["margin"]["t"] + SUBTITLE}
-    figure.layout = merged(present, {"title": {"subtitle": line}, "margin": room})
+    figure.layout = merge_layouts(present, {"title": {"subtitle": line}, "margin": room})
     return figure
 
 
-def usual(title: str, key: str) -> dict[str, Any]:
+def usual_layout(title: str, key: str) -> dict[str, Any]:
     """The layout that all figures begin with."""
     return {
         "title": {
@@ -60,19 +60,19 @@ def usual(title: str, key: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
+def merge_layouts(*layers: Mapping[str, Any]) -> dict[str, Any]:
     """The mappings laid over each other, those inside them as well; the last one wins."""
     found: dict[str, Any] = {}
     for layer in layers:
         for key, value in layer.items():
             below = found.get(key)
             if isinstance(value, Mapping) and isinstance(below, Mapping):
-                value = merged(below, value)
+                value = merge_layouts(below, value)
             found[key] = value
     return found
 
 
-def axis(title: str, **more: Any) -> dict[str, Any]:
+def thin_axis(title: str, **more: Any) -> dict[str, Any]:
     """An axis with thin lines and its unit in the title."""
     return {
         "title": {"text": title, "standoff": 10, "font": {"size": 12, "color": COLOUR["muted"]}},
@@ -87,11 +87,11 @@ def axis(title: str, **more: Any) -> dict[str, Any]:
 
 def layer_axis(total: int) -> dict[str, Any]:
     """The layers as a vertical axis, the first on top, all of them from the start so that nothing jumps."""
-    return axis(
+    return thin_axis(
         "Layer",
         range=[total - 0.5, -0.5],
         tickmode="array",
-        tickvals=ticks(total),
+        tickvals=round_ticks(total),
         showline=False,
         ticklabelstandoff=4,
     )
@@ -101,13 +101,13 @@ def layer_axis(total: int) -> dict[str, Any]:
 BESIDE_BAR = {"l": 64, "r": 92, "t": 52, "b": 52}
 
 
-def ticks(n: int, most: int = 10) -> list[int]:
+def round_ticks(n: int, most: int = 10) -> list[int]:
     """Round positions from 0 to n - 1."""
     power = 10 ** max(0, math.floor(math.log10(max(1, n) / most)))
     return list(range(0, n, next(s * power for s in (1, 2, 5, 10, 20) if n <= most * s * power)))
 
 
-def scale(name: str) -> list[list[Any]]:
+def colour_scale(name: str) -> list[list[Any]]:
     """A Plotly colour scale from the palette."""
     colours = COLOUR[name]
     return [[i / (len(colours) - 1), colour] for i, colour in enumerate(colours)]
@@ -128,19 +128,19 @@ def colour_bar(title: str, texts: Sequence[str], values: Sequence[float]) -> dic
     }
 
 
-def safe(words: Any) -> str:
+def plotly_safe(words: Any) -> str:
     """Words that Plotly will not read as its small HTML."""
     return str(words).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def finite(x: Any) -> bool:
+def finite_or_none(x: Any) -> bool:
     return isinstance(x, int | float) and math.isfinite(x)
 
 
-def payload(figure: go.Figure) -> int:
+def payload_bytes(figure: go.Figure) -> int:
     """The bytes of the figure's JSON."""
     return len(figure.to_json().encode())
 
 
-def percent(values: Any) -> np.ndarray:
+def to_percent(values: Any) -> np.ndarray:
     return np.asarray(values, dtype=np.float32) * 100

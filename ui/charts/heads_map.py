@@ -18,14 +18,14 @@ from ui.charts.chart_style import (
     BESIDE_BAR,
     COLOUR,
     Layers,
-    axis,
     colour_bar,
+    colour_scale,
     laid_out,
     layer_axis,
-    scale,
-    ticks,
+    round_ticks,
+    thin_axis,
 )
-from ui.facts.binning import bin_edges, binned, of_best, padded_scores
+from ui.facts.binning import bin_edges, bin_scores, of_best, padded_scores
 
 
 def first_unit(layers: Layers, shape: Shape) -> Unit:
@@ -40,11 +40,11 @@ def heads_map(layers: Layers, total: int, shape: Shape, *, unit: Unit | None = N
     if unit == "value-column":
         return columns_map(layers, total, shape)
     figure = go.Figure()
-    for first, run in runs(layers):
+    for first, run in arrived_stretches(layers):
         scores = np.stack([padded_scores(found.attention[unit], shape.heads) for found in run])
         heads = np.arange(shape.heads, dtype=np.int16)
         ranks = np.stack([ranks_of(found.attention[unit], shape.heads) for found in run])
-        gaps = gap(max(shape.heads, total))
+        gaps = cell_gap(max(shape.heads, total))
         figure.add_trace(map_trace(scores, of_best(scores), first, heads, gaps, ranks))
         figure.data[-1].update(
             hovertemplate="Layer %{y}, head %{x}<br>score %{customdata:.4g}, "
@@ -53,11 +53,13 @@ def heads_map(layers: Layers, total: int, shape: Shape, *, unit: Unit | None = N
     size, groups = shape.heads, shape.groups
     lines = [g * size / groups - 0.5 for g in range(1, groups)] if groups < size and figure.data else []
     layout: dict[str, Any] = {
-        "xaxis": axis("Query head", range=[-0.5, size - 0.5], tickmode="array", tickvals=ticks(size, 16)),
+        "xaxis": thin_axis(
+            "Query head", range=[-0.5, size - 0.5], tickmode="array", tickvals=round_ticks(size, 16)
+        ),
         "yaxis": layer_axis(total),
         "margin": BESIDE_BAR,
         "shapes": [between_groups(x) for x in lines],
-        "coloraxis": colours("of the layer’s best head", {"0 %": 0, "50 %": 100, "100 %": 200}),
+        "coloraxis": colour_axis("of the layer’s best head", {"0 %": 0, "50 %": 100, "100 %": 200}),
     }
     words = f"Importance of each head, in {groups} KV groups" if groups < size else "Importance of each head"
     return laid_out(figure, title=words, key=f"heads {total} {size}", **layout)
@@ -70,20 +72,20 @@ def columns_map(layers: Layers, total: int, shape: Shape, *, bins: int = 192) ->
     edges = bin_edges(size, bins)
     middles = ((edges[:-1] + edges[1:] - 1) / 2).astype(np.float32)
     figure = go.Figure()
-    for first, run in runs(layers):
-        scores = np.stack([binned(found.attention["value-column"], edges, False) for found in run])
-        figure.add_trace(map_trace(scores, of_best(scores), first, middles, (0, gap(total)[1])))
+    for first, run in arrived_stretches(layers):
+        scores = np.stack([bin_scores(found.attention["value-column"], edges, False) for found in run])
+        figure.add_trace(map_trace(scores, of_best(scores), first, middles, (0, cell_gap(total)[1])))
         figure.data[-1].update(
             hovertemplate="Layer %{y}, around value column %{x:,.0f}<br>"
             "score %{customdata:.4g}<extra></extra>"
         )
     lines = [g * each - 0.5 for g in range(1, shape.groups)] if figure.data else []
     layout: dict[str, Any] = {
-        "xaxis": axis("Value column", range=[-0.5, size - 0.5], tickformat=",d", nticks=6),
+        "xaxis": thin_axis("Value column", range=[-0.5, size - 0.5], tickformat=",d", nticks=6),
         "yaxis": layer_axis(total),
         "margin": BESIDE_BAR,
         "shapes": [between_groups(x) for x in lines],
-        "coloraxis": colours("of the layer’s best column", {"0 %": 0, "50 %": 100, "100 %": 200}),
+        "coloraxis": colour_axis("of the layer’s best column", {"0 %": 0, "50 %": 100, "100 %": 200}),
     }
     words = f"Importance of each value column, in {shape.groups} KV groups of {each}"
     return laid_out(figure, title=words, key=f"columns {total} {size}", **layout)
@@ -97,10 +99,10 @@ def between_groups(x: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def colours(title: str, marks: Mapping[str, int]) -> dict[str, Any]:
+def colour_axis(title: str, marks: Mapping[str, int]) -> dict[str, Any]:
     """The common colour axis of a map, with words at these values of 0 to 200."""
     return {
-        "colorscale": scale("sequential"),
+        "colorscale": colour_scale("sequential"),
         "cmin": 0,
         "cmax": 200,
         "colorbar": colour_bar(title, tuple(marks), tuple(marks.values())),
@@ -138,12 +140,12 @@ def ranks_of(site: SiteAnalysis, size: int) -> np.ndarray:
     return ranks
 
 
-def gap(cells: int) -> tuple[int, int]:
+def cell_gap(cells: int) -> tuple[int, int]:
     """Pixels between cells: none where cells are only a few pixels wide themselves."""
     return (1, 1) if cells <= 40 else (0, 0)
 
 
-def runs(layers: Layers) -> Iterator[tuple[int, list[LayerAnalysis]]]:
+def arrived_stretches(layers: Layers) -> Iterator[tuple[int, list[LayerAnalysis]]]:
     """The stretches of layers that have arrived, each with the number of its first layer."""
     run: list[LayerAnalysis] = []
     for i, found in enumerate([*layers, None]):

@@ -1,5 +1,4 @@
-"""Figures from dataclasses. Pure: no model, no session. Maps and results are in modules of their own and
-offered here as well.
+"""Figures of all layers side by side. Pure: no model, no session.
 
 Numbers travel as float32 arrays, which Plotly sends as base64: a list is five times as long. Layers, heads
 and channels count from 0. Ratios are removed shares, errors relative squared errors, both in per cent.
@@ -16,18 +15,7 @@ import plotly.graph_objects as go
 from slimllm.core.shapes import Shape
 from slimllm.core.types import Plan
 from slimllm.planning.budget import layer_cost
-from ui.charts.channels_map import channels_map, every_channel
-from ui.charts.chart_style import COLOUR, Layers, axis, laid_out, payload, percent, ticks
-from ui.charts.heads_map import heads_map
-from ui.charts.layer_detail_charts import error_curves, score_chart, spectrum_chart
-from ui.charts.result_charts import errors_chart, history_chart, methods_chart
-from ui.charts.training_charts import loss_chart, training_chart
-
-__all__ = [
-    "channels_map", "error_curves", "errors_chart", "every_channel", "heads_map", "history_chart",
-    "layer_chart", "loss_chart", "methods_chart", "payload", "score_chart", "spectrum_chart",
-    "training_chart",
-]  # fmt: skip
+from ui.charts.chart_style import COLOUR, Layers, laid_out, round_ticks, thin_axis, to_percent
 
 # Layers -----------------------------------------------------------------------------------------------------
 
@@ -63,10 +51,14 @@ def layer_chart(
     top = next(t for t in (20, 40, 60, 80, 100) if t >= 105 * most or t == 100)
     layout: dict[str, Any] = {
         "bargap": 0.28,
-        "xaxis": axis("Layer", range=[-0.6, total - 0.4], tickmode="array", tickvals=ticks(total, 16)),
-        "yaxis": axis("Cosine", range=[low, 1.0], showgrid=True, dtick=0.25),
+        "xaxis": thin_axis(
+            "Layer", range=[-0.6, total - 0.4], tickmode="array", tickvals=round_ticks(total, 16)
+        ),
+        "yaxis": thin_axis("Cosine", range=[low, 1.0], showgrid=True, dtick=0.25),
         # both zeros at the same height; its room is there from the start, so that nothing moves later
-        "yaxis2": axis("Removed, %", overlaying="y", side="right", range=[top * low, top], dtick=top / 4),
+        "yaxis2": thin_axis(
+            "Removed, %", overlaying="y", side="right", range=[top * low, top], dtick=top / 4
+        ),
         "margin": {"l": 64, "r": 64, "t": 52, "b": 52},
     }
     return laid_out(
@@ -78,7 +70,7 @@ def share_line(shares: Sequence[float], name: str, colour: str, dash: str, words
     """A stepped line of shares in per cent, one for each layer, on the right axis."""
     return go.Scatter(
         x=np.arange(len(shares), dtype=np.int16),
-        y=percent(shares),
+        y=to_percent(shares),
         name=name,
         mode="lines+markers",
         line={"color": COLOUR[colour], "width": 2, "shape": "hvh", "dash": dash},

@@ -12,10 +12,10 @@ import plotly.graph_objects as go
 from slimllm.core.shapes import LayerShape, Shape, Unit
 from slimllm.core.types import LayerAnalysis, Plan, SiteAnalysis
 from slimllm.methods.recovery import RECOVERIES
-from ui.charts.chart_style import COLOUR, axis, laid_out, percent
+from ui.charts.chart_style import COLOUR, laid_out, thin_axis, to_percent
 from ui.charts.side_by_side import Panels
-from ui.facts.agreement import attention_width, choice
-from ui.look.formatting import dropped, unit_words
+from ui.facts.agreement import attention_width, kept_units
+from ui.look.formatting import is_dropped, unit_words
 
 LINES = {  # recovery: colour and dash, so that neither is needed alone
     "none": (COLOUR["fourth"], "dot"),
@@ -45,7 +45,7 @@ def error_curves(found: LayerAnalysis, index: int, plan: Plan | None, shape: Sha
     panels = Panels(*titles, title="Predicted error, %", showgrid=True, rangemode="tozero", nticks=6)
     widest = layer.widest(unit)
     heads = np.arange(layer.steps(unit) + 1) * (widest // layer.steps(unit))
-    channels = thinned(layer.channels)
+    channels = thin_widths(layer.channels)
     sites = (
         (1, found.attention[unit], heads, np.arange(len(heads)), units),
         (2, found.mlp, channels, channels, "channels"),
@@ -55,9 +55,9 @@ def error_curves(found: LayerAnalysis, index: int, plan: Plan | None, shape: Sha
             colour, dash = LINES.get(name, (COLOUR["muted"], "longdash"))
             if name in site.error:
                 values = site.error[name].float().numpy()[places]
-                panels.add(column, curve(widths, values, name, colour, dash, what, column))
+                panels.add(column, error_curve(widths, values, name, colour, dash, what, column))
     if plan is not None:
-        mark(
+        mark_plan(
             panels,
             1,
             attention_width(plan, index, layer, unit),
@@ -66,27 +66,27 @@ def error_curves(found: LayerAnalysis, index: int, plan: Plan | None, shape: Sha
             layer.steps(unit) / widest,
             units,
         )
-        mark(panels, 2, plan.channels[index], found.mlp, plan, 1.0, "channels")
+        mark_plan(panels, 2, plan.channels[index], found.mlp, plan, 1.0, "channels")
     marks = {"tickvals": heads.tolist()} if len(heads) <= 12 else {"nticks": 6}
     panels.across(1, f"{units.capitalize()} kept", range=[-0.04 * widest, 1.04 * widest], **marks)
     whole = [-0.04 * layer.channels, 1.04 * layer.channels]
     panels.across(2, "Channels kept", range=whole, nticks=6, tickformat=",d")
     return panels.figure(
         title=f"Layer {index}: what each width costs"
-        + (", dropped by the plan" if plan is not None and dropped(plan, index) else ""),
+        + (", dropped by the plan" if plan is not None and is_dropped(plan, index) else ""),
         key=f"errors {index}",
         margin={"l": 64, "r": 24, "t": 76, "b": 84},
         legend=BELOW,
     )
 
 
-def curve(
+def error_curve(
     widths: np.ndarray, values: np.ndarray, name: str, colour: str, dash: str, what: str, column: int
 ) -> go.Scatter:
     few = len(widths) <= 24
     return go.Scatter(
         x=widths.astype(np.int32),
-        y=percent(np.nan_to_num(values, posinf=0.0, neginf=0.0)),
+        y=to_percent(np.nan_to_num(values, posinf=0.0, neginf=0.0)),
         name=RECOVERIES[name].title,
         mode="lines+markers" if few else "lines",
         marker={"size": 5},
@@ -98,7 +98,7 @@ def curve(
     )
 
 
-def mark(
+def mark_plan(
     panels: Panels, column: int, width: int, site: SiteAnalysis, plan: Plan, places: float, what: str
 ) -> None:
     """A thin line and a ring where the plan stands."""
@@ -120,7 +120,7 @@ def mark(
     )
 
 
-def thinned(n: int) -> np.ndarray:
+def thin_widths(n: int) -> np.ndarray:
     """At most 193 widths from 0 to n."""
     return np.unique(np.round(np.linspace(0, n, min(n, POINTS) + 1)).astype(np.int64))
 
@@ -151,10 +151,10 @@ def head_bars(
     scores, order = site.ranking.scores, site.ranking.order
     widest = layer.widest(unit)
     width = attention_width(plan, index, layer, unit) if plan is not None else widest
-    kept = choice(site, width, widest)[order.numpy()]
+    kept = kept_units(site, width, widest)[order.numpy()]
     values = np.nan_to_num(scores[order].float().numpy())
     what = "value column" if unit == "value-column" else "head"
-    full, hollow = COLOUR["accent"], faint(COLOUR["second"])
+    full, hollow = COLOUR["accent"], faint_colour(COLOUR["second"])
     for name, mask, inside, rim in (("kept", kept, full, 0.0), ("cut", ~kept, hollow, 1.5)):
         places = np.flatnonzero(mask)
         if len(places):
@@ -187,7 +187,7 @@ def channel_curve(panels: Panels, site: SiteAnalysis, kept: int | None) -> None:
     cut = n if kept is None else kept
     for name, low, high, colour in (("kept", 0, cut, "accent"), ("cut", cut, n, "second")):
         if high > low:
-            places = low + thinned(high - low - 1)
+            places = low + thin_widths(high - low - 1)
             panels.add(
                 2,
                 go.Scatter(
@@ -198,7 +198,7 @@ def channel_curve(panels: Panels, site: SiteAnalysis, kept: int | None) -> None:
                     mode="lines",
                     fill="tozeroy",
                     line={"color": COLOUR[colour], "width": 2},
-                    fillcolor=faint(COLOUR[colour]),
+                    fillcolor=faint_colour(COLOUR[colour]),
                     hovertemplate=f"rank %{{x:,d}}, {name}<br>score %{{y:.4g}}<extra></extra>",
                 ),
             )
@@ -213,18 +213,18 @@ def spectrum_chart(found: LayerAnalysis, index: int) -> go.Figure | None:
     if found.mlp.spectrum is None:
         return None
     shares = spectrum_shares(found.mlp.spectrum.double().numpy())
-    places = thinned(len(shares) - 1)
-    needed = directions(shares, 0.9)
+    places = thin_widths(len(shares) - 1)
+    needed = count_directions(shares, 0.9)
     own = np.diff(shares, prepend=0.0)
     figure = go.Figure(
         go.Scatter(
             x=(places + 1).astype(np.int32),
-            y=percent(shares[places]),
-            customdata=percent(own[places]),
+            y=to_percent(shares[places]),
+            customdata=to_percent(own[places]),
             mode="lines",
             fill="tozeroy",
             line={"color": COLOUR["accent"], "width": 2},
-            fillcolor=faint(COLOUR["accent"]),
+            fillcolor=faint_colour(COLOUR["accent"]),
             hovertemplate="the first %{x:,d} directions carry %{y:.1f} %<br>"
             "this one alone %{customdata:.3g} %<extra></extra>",
         )
@@ -243,10 +243,10 @@ def spectrum_chart(found: LayerAnalysis, index: int) -> go.Figure | None:
         figure,
         title=f"Layer {index}: PCA spectrum of what its MLP writes",
         key=f"spectrum {index}",
-        xaxis=axis(
+        xaxis=thin_axis(
             "Principal directions, largest first", range=[0.5, len(shares) + 0.5], tickformat=",d", nticks=7
         ),
-        yaxis=axis("Carried together, %", showgrid=True, range=[0, 102], dtick=25),
+        yaxis=thin_axis("Carried together, %", showgrid=True, range=[0, 102], dtick=25),
     )
 
 
@@ -257,12 +257,12 @@ def spectrum_shares(variances: np.ndarray) -> np.ndarray:
     return np.cumsum(variances) / total if total > 0 else np.ones(len(variances))
 
 
-def directions(shares: np.ndarray, goal: float) -> int:
+def count_directions(shares: np.ndarray, goal: float) -> int:
     """How many directions carry this share."""
     return int(np.searchsorted(shares, goal - 1e-9)) + 1
 
 
-def faint(colour: str) -> str:
+def faint_colour(colour: str) -> str:
     """The colour as a wash that suits a light and a dark ground."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},0.16)"

@@ -10,15 +10,15 @@ import plotly.graph_objects as go
 from slimllm.core.shapes import Shape
 from slimllm.core.types import Pin, Plan
 from slimllm.planning.budget import pinned_units
-from slimllm.planning.pins import stretches
+from slimllm.planning.pins import merge_pins
 from ui.charts.chart_style import COLOUR, Layers
 from ui.facts.pin_effects import find_effects
 
-KINDS = (  # name, colour, sign, dash: told apart without colour as well
+PIN_KINDS = (  # name, colour, sign, dash: told apart without colour as well
     ("protected", "ink", "●", "solid"),
     ("forced out", "second", "×", "dot"),
 )
-Kind = tuple[str, str, str, str]
+PinKind = tuple[str, str, str, str]
 
 
 FOLLOWING = (  # heads that follow others of their KV group
@@ -30,7 +30,7 @@ FOLLOWING = (  # heads that follow others of their KV group
 def on_heads(figure: go.Figure, plan: Plan | None, shape: Shape) -> go.Figure:
     """The map of heads with a sign on every head that is protected or forced out, or follows others of its
     KV group."""
-    for pins, (name, colour, sign, _) in held(plan):
+    for pins, (name, colour, sign, _) in held_pins(plan):
         spots = [
             (unit, pin.layer)
             for pin in pins
@@ -38,18 +38,18 @@ def on_heads(figure: go.Figure, plan: Plan | None, shape: Shape) -> go.Figure:
             for unit in range(pin.index, pin.index + pin.count)
         ]
         if spots:
-            figure.add_trace(signs(spots, name, colour, sign))
+            figure.add_trace(pin_signs(spots, name, colour, sign))
     if plan is not None:
         effects = [find_effects(plan, layer, i) for i, layer in enumerate(shape.layers)]
         goes = [(head, found.layer) for found in effects for head in found.going]
         stays = [(head, found.layer) for found in effects for head in found.staying]
         for spots, kind in zip((goes, stays), FOLLOWING, strict=True):
             if spots:
-                figure.add_trace(signs(spots, *kind))
+                figure.add_trace(pin_signs(spots, *kind))
     return figure
 
 
-def signs(spots: Sequence[tuple[int, int]], name: str, colour: str, sign: str) -> go.Scatter:
+def pin_signs(spots: Sequence[tuple[int, int]], name: str, colour: str, sign: str) -> go.Scatter:
     """One sign in each of these cells, on a disc that keeps it readable on any shade."""
     return go.Scatter(
         x=np.array([x for x, _ in spots], dtype=np.int16),
@@ -75,15 +75,15 @@ def on_channels(
 ) -> go.Figure:
     """The map of channels with a line through every stretch that is protected or forced out, in the map's
     order; below the scores where `only` one layer is shown."""
-    for pins, kind in held(plan):
+    for pins, kind in held_pins(plan):
         mine = [pin for pin in pins if pin.site == "mlp" and only in (None, pin.layer)]
-        pieces = list(runs(mine, layers, by_rank))
+        pieces = list(pinned_runs(mine, layers, by_rank))
         if pieces:
-            lines(figure, [(0 if only is not None else i, a, b) for i, a, b in pieces], kind)
+            draw_lines(figure, [(0 if only is not None else i, a, b) for i, a, b in pieces], kind)
     return figure
 
 
-def runs(pins: Sequence[Pin], layers: Layers, by_rank: bool) -> Iterator[tuple[int, int, int]]:
+def pinned_runs(pins: Sequence[Pin], layers: Layers, by_rank: bool) -> Iterator[tuple[int, int, int]]:
     """(layer, first, last) of every pinned stretch of channels along the axis."""
     for index in sorted({pin.layer for pin in pins}):
         units = pinned_units(pins, index, "mlp")
@@ -93,11 +93,11 @@ def runs(pins: Sequence[Pin], layers: Layers, by_rank: bool) -> Iterator[tuple[i
                 continue
             order = found.mlp.ranking.order.numpy()
             units = set(np.flatnonzero(np.isin(order, list(units))).tolist())
-        for piece in stretches(index, "mlp", units):
+        for piece in merge_pins(index, "mlp", units):
             yield index, piece.index, piece.index + piece.count - 1
 
 
-def lines(figure: go.Figure, pieces: Sequence[tuple[int, int, int]], kind: Kind) -> None:
+def draw_lines(figure: go.Figure, pieces: Sequence[tuple[int, int, int]], kind: PinKind) -> None:
     """A line through each piece (height, first, last), with a light edge so that it shows on dark shades."""
     name, colour, _, dash = kind
     x = [v for _, low, high in pieces for v in (low - 0.5, high + 0.5, None)]
@@ -116,7 +116,7 @@ def lines(figure: go.Figure, pieces: Sequence[tuple[int, int, int]], kind: Kind)
         )
 
 
-def held(plan: Plan | None) -> Iterator[tuple[Sequence[Pin], Kind]]:
+def held_pins(plan: Plan | None) -> Iterator[tuple[Sequence[Pin], PinKind]]:
     """The plan's pins with how they are drawn."""
     if plan is not None:
-        yield from zip((plan.protected, plan.forced), KINDS, strict=True)
+        yield from zip((plan.protected, plan.forced), PIN_KINDS, strict=True)

@@ -9,8 +9,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from slimllm.core.types import Plan
-from ui.charts.chart_style import COLOUR, axis, laid_out, safe, ticks
-from ui.facts.plan_changes import comparable
+from ui.charts.chart_style import COLOUR, laid_out, plotly_safe, round_ticks, thin_axis
+from ui.facts.plan_changes import same_units
 from ui.look.formatting import unit_words
 
 
@@ -26,21 +26,26 @@ def difference_chart(before: Plan, after: Plan, names: tuple[str, str]) -> go.Fi
         (3, "Channels", before.channels, after.channels),
     )
     for row, title, old, new in sites:
-        if row == 1 and not comparable(before, after):
+        if row == 1 and not same_units(before, after):
             figure.add_annotation(
                 text="the two plans cut different units here", showarrow=False, x=0.5, y=0.5,
                 xref="x domain", yref="y domain", font={"color": COLOUR["muted"]},
             )  # fmt: skip
             old = new = ()
-        for trace in (*steps(old, new, names, title.lower(), row == 3), *bars(old, new, row == 3)):
+        for trace in (
+            *step_lines(old, new, names, title.lower(), row == 3),
+            *difference_bars(old, new, row == 3),
+        ):
             figure.add_trace(trace, row=row + (trace.type == "bar"), col=1)
         top = max((*old, *new, 1))
         most = max((abs(b - a) for a, b in zip(old, new, strict=True)), default=0) or 1
         figure.update_yaxes(
-            **axis(title, range=[0, 1.12 * top], nticks=4, showgrid=True, tickformat=",d"), row=row, col=1
+            **thin_axis(title, range=[0, 1.12 * top], nticks=4, showgrid=True, tickformat=",d"),
+            row=row,
+            col=1,
         )
         figure.update_yaxes(
-            **axis(
+            **thin_axis(
                 "change",
                 range=[-1.25 * most, 1.25 * most],
                 tickvals=[-most, 0, most],
@@ -51,12 +56,12 @@ def difference_chart(before: Plan, after: Plan, names: tuple[str, str]) -> go.Fi
             ),
             row=row + 1, col=1,
         )  # fmt: skip
-    places = {"range": [-0.6, total - 0.4], "tickmode": "array", "tickvals": ticks(total, 16)}
-    figure.update_xaxes(**axis("", **places), showticklabels=False)
-    figure.update_xaxes(**axis("Layer", **places), showticklabels=True, row=4, col=1)
+    places = {"range": [-0.6, total - 0.4], "tickmode": "array", "tickvals": round_ticks(total, 16)}
+    figure.update_xaxes(**thin_axis("", **places), showticklabels=False)
+    figure.update_xaxes(**thin_axis("Layer", **places), showticklabels=True, row=4, col=1)
     return laid_out(
         figure,
-        title=f"Kept in every layer: {safe(names[0])} and {safe(names[1])}",
+        title=f"Kept in every layer: {plotly_safe(names[0])} and {plotly_safe(names[1])}",
         key=f"difference {total}",
         bargap=0.35,
         barmode="overlay",
@@ -69,7 +74,7 @@ def difference_chart(before: Plan, after: Plan, names: tuple[str, str]) -> go.Fi
     )  # fmt: skip
 
 
-def steps(
+def step_lines(
     old: Sequence[int], new: Sequence[int], names: tuple[str, str], what: str, legend: bool
 ) -> list[go.Scatter]:
     """Both plans as step lines; the second one tells both."""
@@ -82,7 +87,7 @@ def steps(
             y=values,
             customdata=np.stack([a, b - a], axis=1),
             mode="lines+markers",
-            name=safe(name),
+            name=plotly_safe(name),
             legendgroup=name,
             showlegend=legend,
             line={"color": COLOUR[colour], "width": 2, "shape": "hvh", "dash": dash},
@@ -94,7 +99,7 @@ def steps(
     ]
 
 
-def bars(old: Sequence[int], new: Sequence[int], legend: bool) -> list[go.Bar]:
+def difference_bars(old: Sequence[int], new: Sequence[int], legend: bool) -> list[go.Bar]:
     """What the second plan keeps more, and what it keeps less, in every layer."""
     moved = np.array(new, dtype=np.int32) - np.array(old, dtype=np.int32)
     layers = np.arange(len(moved), dtype=np.int16)

@@ -11,18 +11,27 @@ import plotly.graph_objects as go
 from slimllm.core.shapes import Unit
 from slimllm.core.types import Analysis, SiteAnalysis
 from ui.charts.agreement_map import Names
-from ui.charts.chart_style import BESIDE_BAR, axis, colour_bar, laid_out, layer_axis, safe, scale, ticks
-from ui.charts.heads_map import between_groups, gap
-from ui.facts.agreement import ranks
+from ui.charts.chart_style import (
+    BESIDE_BAR,
+    colour_bar,
+    colour_scale,
+    laid_out,
+    layer_axis,
+    plotly_safe,
+    round_ticks,
+    thin_axis,
+)
+from ui.charts.heads_map import between_groups, cell_gap
+from ui.facts.agreement import mean_ranks
 from ui.facts.binning import bin_edges
 from ui.look.formatting import unit_words
 
 FAR = 50.0  # per cent of all places at which the colours end
 
 
-def lead(one: SiteAnalysis, other: SiteAnalysis) -> np.ndarray:
+def rank_lead(one: SiteAnalysis, other: SiteAnalysis) -> np.ndarray:
     """By how much of all places (in per cent) each unit (n,) ranks higher by `one` than by `other`."""
-    first, second = (ranks(np.nan_to_num(site.ranking.scores.double().numpy())) for site in (one, other))
+    first, second = (mean_ranks(np.nan_to_num(site.ranking.scores.double().numpy())) for site in (one, other))
     return 100 * (first - second) / max(1, len(first) - 1)
 
 
@@ -30,7 +39,7 @@ def heads_difference(first: Analysis, second: Analysis, unit: Unit, names: Names
     """Layers × heads or value columns by their lead in the first analysis. A click gives x = head, y =
     layer."""
     rows = [
-        lead(one.attention[unit], other.attention[unit])
+        rank_lead(one.attention[unit], other.attention[unit])
         for one, other in zip(first.layers, second.layers, strict=True)
     ]
     shape = first.shape
@@ -49,10 +58,10 @@ def channels_difference(
     """Layers × binned channels by the mean lead in the first analysis, in its order or in place."""
     rows = []
     for one, other in zip(first.layers, second.layers, strict=True):
-        found = lead(one.mlp, other.mlp)
+        found = rank_lead(one.mlp, other.mlp)
         rows.append(found[one.mlp.ranking.order.numpy()] if ordered else found)
     what = "around rank" if ordered else "around channel"
-    label = f"Channel rank by {safe(names[0])}" if ordered else "Channel"
+    label = f"Channel rank by {plotly_safe(names[0])}" if ordered else "Channel"
     title = "How differently the two rank the channels"
     return difference_map(rows, bins, names, what, title, label)
 
@@ -67,8 +76,8 @@ def difference_map(
     for i, row in enumerate(rows):
         whole[i, : len(row)] = row
     means = np.add.reduceat(whole, edges[:-1], axis=1) / np.diff(edges)
-    gaps = gap(max(len(edges) - 1, total))
-    one, other = (safe(name) for name in names)
+    gaps = cell_gap(max(len(edges) - 1, total))
+    one, other = (plotly_safe(name) for name in names)
     figure = go.Figure(
         go.Heatmap(
             z=np.round(100 + 100 * np.clip(means / FAR, -1, 1)).astype(np.uint8),
@@ -83,16 +92,18 @@ def difference_map(
             f"above 0 it ranks higher by {one},<br>below 0 by {other}<extra></extra>",
         )
     )
-    few: dict[str, Any] = {"tickmode": "array", "tickvals": ticks(size, 16)} if size <= 40 else {"nticks": 6}
+    few: dict[str, Any] = (
+        {"tickmode": "array", "tickvals": round_ticks(size, 16)} if size <= 40 else {"nticks": 6}
+    )
     return laid_out(
         figure,
         title=title,
         key=f"difference {total} {size}",
-        xaxis=axis(label, range=[-0.5, size - 0.5], tickformat=",d", **few),
+        xaxis=thin_axis(label, range=[-0.5, size - 0.5], tickformat=",d", **few),
         yaxis=layer_axis(total),
         margin=BESIDE_BAR,
         coloraxis={
-            "colorscale": scale("diverging"),
+            "colorscale": colour_scale("diverging"),
             "cmin": 0,
             "cmax": 200,
             "colorbar": colour_bar(

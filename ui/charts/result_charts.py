@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from ui.charts.chart_style import COLOUR, axis, finite, laid_out, percent, safe, ticks
+from ui.charts.chart_style import (
+    COLOUR,
+    finite_or_none,
+    laid_out,
+    plotly_safe,
+    round_ticks,
+    thin_axis,
+    to_percent,
+)
 
 
 def errors_chart(errors: Sequence[tuple[float, float]]) -> go.Figure:
@@ -25,7 +33,7 @@ def errors_chart(errors: Sequence[tuple[float, float]]) -> go.Figure:
         shown = COLOUR["accent"] if colour == "accent-ring" else COLOUR[colour]
         figure.add_scatter(
             x=x,
-            y=percent(np.nan_to_num(np.array(values, dtype=np.float64), posinf=0.0, neginf=0.0)),
+            y=to_percent(np.nan_to_num(np.array(values, dtype=np.float64), posinf=0.0, neginf=0.0)),
             name=name,
             mode="lines+markers",
             line={"color": shown, "width": 1.5, "dash": "dot" if name == "predicted" else "solid"},
@@ -37,8 +45,10 @@ def errors_chart(errors: Sequence[tuple[float, float]]) -> go.Figure:
         figure,
         title="Error of each layer, predicted and measured",
         key=f"errors {total}",
-        xaxis=axis("Layer", range=[-0.6, total - 0.4], tickmode="array", tickvals=ticks(total, 16)),
-        yaxis=axis("Relative error, %", showgrid=True, rangemode="tozero", nticks=6),
+        xaxis=thin_axis(
+            "Layer", range=[-0.6, total - 0.4], tickmode="array", tickvals=round_ticks(total, 16)
+        ),
+        yaxis=thin_axis("Relative error, %", showgrid=True, rangemode="tozero", nticks=6),
         showlegend=True,
     )
 
@@ -49,31 +59,37 @@ def methods_chart(rows: Sequence[Mapping[str, Any]], dense: Mapping[str, Any] | 
     Row keys: name, parameters, perplexity, words (a line for the hover), present (whether it is the plan of
     the Tune tab). A click gives custom = the row's number in `rows`.
     """
-    shown = [(i, r) for i, r in enumerate(rows) if finite(r["parameters"]) and finite(r["perplexity"])]
+    shown = [
+        (i, r)
+        for i, r in enumerate(rows)
+        if finite_or_none(r["parameters"]) and finite_or_none(r["perplexity"])
+    ]
     figure = go.Figure()
     for mine, name, fill in ((False, "methods", "accent"), (True, "your plan", "surface")):
         some = [(i, row) for i, row in shown if row["present"] is mine]
         if some:
             figure.add_trace(run_trace(some, name, COLOUR[fill], "markers", "middle right"))
             figure.data[-1].update(cliponaxis=True)
-    everyone = [position(row) for _, row in shown]
-    if dense is not None and finite(dense["perplexity"]):
-        everyone.append(position(dense))
+    everyone = [log_position(row) for _, row in shown]
+    if dense is not None and finite_or_none(dense["perplexity"]):
+        everyone.append(log_position(dense))
         trace = run_trace([(-1, dense)], "dense", COLOUR["ink"], "markers", "middle right")
         trace.marker.symbol, trace.marker.line.color = "diamond", COLOUR["ink"]
         figure.add_trace(trace)
         figure.add_hline(y=dense["perplexity"], line={"color": COLOUR["ink"], "width": 1, "dash": "dot"})
     heights = [math.log10(p) for _, p in everyone if p > 0]
     sizes = [size for size, _ in everyone]
-    for label in labels([(row["name"], *position(row)) for _, row in shown], heights):
+    for label in place_labels([(row["name"], *log_position(row)) for _, row in shown], heights):
         figure.add_annotation(**label)
     return laid_out(
         figure,
         title="Size and perplexity of every method",
         key=f"methods {len(rows)}",
-        xaxis=axis("Parameters, millions", showgrid=True, nticks=7, range=padded([s / 1e6 for s in sizes])),
-        yaxis=axis(
-            "Perplexity, lower is better", showgrid=True, type="log", range=padded(heights),
+        xaxis=thin_axis(
+            "Parameters, millions", showgrid=True, nticks=7, range=pad_range([size / 1e6 for size in sizes])
+        ),
+        yaxis=thin_axis(
+            "Perplexity, lower is better", showgrid=True, type="log", range=pad_range(heights),
             tickformat=",d", dtick=1 if max(heights, default=0) - min(heights, default=0) > 1.2 else "D2",
         ),
         showlegend=True,
@@ -83,11 +99,13 @@ def methods_chart(rows: Sequence[Mapping[str, Any]], dense: Mapping[str, Any] | 
 TALL, LINE = 280, 17  # pixels of the plot's height and of a label, roughly
 
 
-def labels(points: Sequence[tuple[str, float, float]], heights: Sequence[float]) -> list[dict[str, Any]]:
+def place_labels(
+    points: Sequence[tuple[str, float, float]], heights: Sequence[float]
+) -> list[dict[str, Any]]:
     """A label to the right of each (name, parameters, perplexity), pushed up where it would lie on the one
     below."""
     found: list[dict[str, Any]] = []
-    low, high = padded(heights) or [0.0, 1.0]
+    low, high = pad_range(heights) or [0.0, 1.0]
     taken = -math.inf
     for name, size, perplexity in sorted(points, key=lambda point: (point[2], point[1])):
         at = TALL * (math.log10(perplexity) - low) / (high - low)
@@ -96,7 +114,7 @@ def labels(points: Sequence[tuple[str, float, float]], heights: Sequence[float])
         found.append(
             {
                 "x": size / 1e6, "y": math.log10(perplexity), "ax": 30, "ay": at - place,
-                "text": safe(name), "showarrow": True, "arrowhead": 0, "arrowwidth": 1, "standoff": 7,
+                "text": plotly_safe(name), "showarrow": True, "arrowhead": 0, "arrowwidth": 1, "standoff": 7,
                 "arrowcolor": COLOUR["line-strong"], "xanchor": "left", "yanchor": "middle",
                 "font": {"size": 12, "color": COLOUR["ink"]},
             }
@@ -117,11 +135,13 @@ def history_chart(
     shown = [
         (i, row)
         for i, row in enumerate(rows)
-        if finite(row.get("parameters")) and finite(row.get("perplexity"))
+        if finite_or_none(row.get("parameters")) and finite_or_none(row.get("perplexity"))
     ]
-    front = pareto([position(row) for _, row in shown])
-    best = sorted((pair for pair in shown if position(pair[1]) in front), key=lambda pair: position(pair[1]))
-    beaten = [pair for pair in shown if position(pair[1]) not in front]
+    front = pareto_front([log_position(row) for _, row in shown])
+    best = sorted(
+        (pair for pair in shown if log_position(pair[1]) in front), key=lambda pair: log_position(pair[1])
+    )
+    beaten = [pair for pair in shown if log_position(pair[1]) not in front]
     figure = go.Figure()
     figure.add_trace(
         run_trace(beaten, "smaller and better exists", COLOUR["surface"], "markers+text", "top right")
@@ -130,10 +150,10 @@ def history_chart(
         run_trace(best, "best at its size", COLOUR["accent"], "lines+markers+text", "bottom left")
     )
     everyone = list(shown)
-    told = apart([*(pair for pair in shown if pair[0] == chosen), *reversed(shown)])
+    told = separate_runs([*(pair for pair in shown if pair[0] == chosen), *reversed(shown)])
     for trace in figure.data:
         trace.text = [text if i in told else "" for i, text in zip(trace.customdata, trace.text, strict=True)]
-    if dense is not None and finite(dense.get("perplexity")):
+    if dense is not None and finite_or_none(dense.get("perplexity")):
         everyone.append((-1, dense))
         figure.add_trace(run_trace([(-1, dense)], "dense", COLOUR["ink"], "markers", "top right"))
         figure.data[-1].marker.update(symbol="diamond", line={"color": COLOUR["ink"]})
@@ -146,20 +166,20 @@ def history_chart(
         figure,
         title="Size and perplexity of every run",
         key=f"history {len(rows)}",
-        xaxis=axis(
+        xaxis=thin_axis(
             "Parameters, millions",
             showgrid=True,
             nticks=7,
-            range=padded([p[0] / 1e6 for p in points(everyone)]),
+            range=pad_range([p[0] / 1e6 for p in shown_points(everyone)]),
         ),
-        yaxis=axis("Perplexity, lower is better", showgrid=True, nticks=6, **perplexity_axis(everyone)),
+        yaxis=thin_axis("Perplexity, lower is better", showgrid=True, nticks=6, **perplexity_axis(everyone)),
         showlegend=True,
     )
 
 
-def apart(runs: Sequence[Run]) -> set[int]:
+def separate_runs(runs: Sequence[Run]) -> set[int]:
     """The numbers of the runs that can have a label without lying on another one; the first ones win."""
-    sizes, worth = [p[0] for p in points(runs)], [math.log(max(p[1], 1e-9)) for p in points(runs)]
+    sizes, worth = [p[0] for p in shown_points(runs)], [math.log(max(p[1], 1e-9)) for p in shown_points(runs)]
     wide, high = (max(values, default=0) - min(values, default=0) or 1.0 for values in (sizes, worth))
     taken: list[tuple[float, float]] = []
     told: set[int] = set()
@@ -180,8 +200,8 @@ def run_trace(runs: Sequence[Run], name: str, fill: str, mode: str, place: str) 
         x=[row["parameters"] / 1e6 for _, row in runs],
         y=[row["perplexity"] for _, row in runs],
         customdata=[i for i, _ in runs],
-        text=[safe(row.get("name", "")) for _, row in runs],
-        hovertext=[named(row) for _, row in runs],
+        text=[plotly_safe(row.get("name", "")) for _, row in runs],
+        hovertext=[run_hover(row) for _, row in runs],
         name=name,
         mode=mode,
         textposition=place,
@@ -193,20 +213,20 @@ def run_trace(runs: Sequence[Run], name: str, fill: str, mode: str, place: str) 
     )
 
 
-def named(row: Mapping[str, Any]) -> str:
+def run_hover(row: Mapping[str, Any]) -> str:
     """A run's name and words for the hover."""
-    return "<br>".join(safe(row[key]) for key in ("name", "words") if row.get(key))
+    return "<br>".join(plotly_safe(row[key]) for key in ("name", "words") if row.get(key))
 
 
-def position(row: Mapping[str, Any]) -> tuple[float, float]:
+def log_position(row: Mapping[str, Any]) -> tuple[float, float]:
     return row["parameters"], row["perplexity"]
 
 
-def points(shown: Sequence[Run]) -> list[tuple[float, float]]:
-    return [position(row) for _, row in shown]
+def shown_points(shown: Sequence[Run]) -> list[tuple[float, float]]:
+    return [log_position(row) for _, row in shown]
 
 
-def padded(values: Sequence[float]) -> list[float] | None:
+def pad_range(values: Sequence[float]) -> list[float] | None:
     """A range with room for labels around these values."""
     if not values:
         return None
@@ -217,13 +237,13 @@ def padded(values: Sequence[float]) -> list[float] | None:
 
 def perplexity_axis(shown: Sequence[Run]) -> dict[str, Any]:
     """The range; on a logarithmic scale where one broken model would squeeze all others into a line."""
-    values = [perplexity for _, perplexity in points(shown)]
+    values = [perplexity for _, perplexity in shown_points(shown)]
     if values and min(values) > 0 and max(values) > 8 * min(values):
-        return {"type": "log", "range": padded([math.log10(v) for v in values])}
-    return {"range": padded(values)}
+        return {"type": "log", "range": pad_range([math.log10(v) for v in values])}
+    return {"range": pad_range(values)}
 
 
-def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """The points that no other beats in both size and perplexity, smallest first."""
     front: list[tuple[float, float]] = []
     for size, perplexity in sorted(points):

@@ -7,7 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from ui.charts.chart_style import COLOUR, axis, laid_out
+from ui.charts.chart_style import COLOUR, laid_out, thin_axis
 
 DOMAINS = ((0.0, 0.445), (0.555, 1.0))
 NAMES = {1: "", 2: "2"}  # of axes, by column
@@ -30,7 +30,7 @@ class Panels:
             for title, domain in zip(titles, DOMAINS, strict=True)
         ]  # fmt: skip
         for name, words in (("", up.pop("title")), ("2", "")):
-            self.axes[f"yaxis{name}"] = axis(words, anchor=f"x{name}", domain=[0, 1], **up)
+            self.axes[f"yaxis{name}"] = thin_axis(words, anchor=f"x{name}", domain=[0, 1], **up)
 
     def add(self, column: int, trace: Any) -> None:
         """Draws a trace in a panel."""
@@ -40,7 +40,7 @@ class Panels:
     def across(self, column: int, title: str, **more: Any) -> None:
         """What a panel's x axis is made of."""
         name, domain = NAMES[column], list(DOMAINS[column - 1])
-        self.axes[f"xaxis{name}"] = axis(title, anchor=f"y{name}", domain=domain, **more)
+        self.axes[f"xaxis{name}"] = thin_axis(title, anchor=f"y{name}", domain=domain, **more)
 
     def upright(self, column: int, x: float) -> None:
         """A thin dotted line through a panel."""

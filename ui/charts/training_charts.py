@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from ui.charts.chart_style import COLOUR, axis, laid_out, percent
+from ui.charts.chart_style import COLOUR, laid_out, thin_axis, to_percent
 
 POINTS = 400  # steps of a curve: more than a chart has pixels to tell apart is waste
 
@@ -29,7 +29,7 @@ def training_chart(steps: Sequence[Mapping[str, float]]) -> go.Figure:
         values = np.nan_to_num([steps[i].get(key, 0.0) for i in places], posinf=0.0, neginf=0.0)
         figure.add_scatter(
             x=x,
-            y=percent(values) if side == "y2" else np.asarray(values, dtype=np.float32),
+            y=to_percent(values) if side == "y2" else np.asarray(values, dtype=np.float32),
             name=name,
             mode="lines",
             yaxis=side,
@@ -40,9 +40,9 @@ def training_chart(steps: Sequence[Mapping[str, float]]) -> go.Figure:
         figure,
         title="The training of the gates",
         key="training",
-        xaxis=axis("Step", nticks=8, tickformat=",d"),
-        yaxis=axis("Loss, nats per token", showgrid=True, rangemode="tozero", nticks=6),
-        yaxis2=axis("Kept, %", overlaying="y", side="right", range=[0, 105], dtick=25),
+        xaxis=thin_axis("Step", nticks=8, tickformat=",d"),
+        yaxis=thin_axis("Loss, nats per token", showgrid=True, rangemode="tozero", nticks=6),
+        yaxis2=thin_axis("Kept, %", overlaying="y", side="right", range=[0, 105], dtick=25),
         margin={"l": 64, "r": 64, "t": 52, "b": 86},
         legend={
             "orientation": "h", "font": {"size": 12},
@@ -72,7 +72,7 @@ def loss_chart(losses: Sequence[float], total: int) -> go.Figure:
         figure,
         title="The loss while it learns",
         key="polish",
-        xaxis=axis("Step", nticks=8, tickformat=",d", range=[1, max(2, total)]),
-        yaxis=axis("Loss, nats per token", showgrid=True, nticks=6),
+        xaxis=thin_axis("Step", nticks=8, tickformat=",d", range=[1, max(2, total)]),
+        yaxis=thin_axis("Loss, nats per token", showgrid=True, nticks=6),
         showlegend=True,
     )

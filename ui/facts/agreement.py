@@ -43,7 +43,7 @@ class LayerAgreement:
     shared_channels: Shared | None
 
 
-def ranks(values: np.ndarray) -> np.ndarray:
+def mean_ranks(values: np.ndarray) -> np.ndarray:
     """The ranks (n,) from 0 up; equal values share the mean of their places."""
     order = np.argsort(values, kind="stable")
     sorted_values = values[order]
@@ -54,11 +54,11 @@ def ranks(values: np.ndarray) -> np.ndarray:
     return found
 
 
-def spearman(one: np.ndarray, other: np.ndarray) -> float | None:
+def rank_correlation(one: np.ndarray, other: np.ndarray) -> float | None:
     """Spearman's rank correlation of two score vectors (n,), −1 to 1; None where one ranks nothing."""
     if len(one) != len(other) or len(one) < 2:
         return None
-    a, b = (ranks(np.nan_to_num(np.asarray(x, dtype=np.float64))) for x in (one, other))
+    a, b = (mean_ranks(np.nan_to_num(np.asarray(x, dtype=np.float64))) for x in (one, other))
     a, b = a - a.mean(), b - b.mean()
     scale = math.sqrt(float(a @ a) * float(b @ b))
     return float(a @ b) / scale if scale > 0 else None
@@ -82,7 +82,7 @@ def attention_width(plan: Plan, index: int, layer: LayerShape, unit: Unit) -> in
     return layer.widest(unit) // steps * round(share * steps)
 
 
-def choice(site: SiteAnalysis, width: int, widest: int | None = None) -> np.ndarray:
+def kept_units(site: SiteAnalysis, width: int, widest: int | None = None) -> np.ndarray:
     """Which units (n,) the site keeps at this width."""
     mask = np.zeros(len(site.ranking.scores), dtype=bool)
     if width:
@@ -90,7 +90,7 @@ def choice(site: SiteAnalysis, width: int, widest: int | None = None) -> np.ndar
     return mask
 
 
-def sides(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def compare_choices(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """BOTH, ONLY_FIRST, ONLY_SECOND or NEITHER for every unit (n,) of two choices."""
     return (NEITHER - 2 * one - other).astype(np.uint8)
 
@@ -98,7 +98,9 @@ def sides(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 def sides_of_channels(first: Analysis, second: Analysis, plan: Plan, index: int) -> np.ndarray:
     """Who keeps each channel (c,) of a layer at the plan's width."""
     width = plan.channels[index]
-    return sides(choice(first.layers[index].mlp, width), choice(second.layers[index].mlp, width))
+    return compare_choices(
+        kept_units(first.layers[index].mlp, width), kept_units(second.layers[index].mlp, width)
+    )
 
 
 def sides_of_heads(first: Analysis, second: Analysis, plan: Plan, index: int, unit: Unit) -> np.ndarray:
@@ -106,37 +108,37 @@ def sides_of_heads(first: Analysis, second: Analysis, plan: Plan, index: int, un
     layer = first.shape.layers[index]
     width, widest = attention_width(plan, index, layer, unit), layer.widest(unit)
     one, other = (found.layers[index].attention[unit] for found in (first, second))
-    return sides(choice(one, width, widest), choice(other, width, widest))
+    return compare_choices(kept_units(one, width, widest), kept_units(other, width, widest))
 
 
-def shared(found: np.ndarray) -> Shared | None:
+def shared_share(found: np.ndarray) -> Shared | None:
     """What two choices have in common; None where all or nothing is kept."""
     both = int((found == BOTH).sum())
     kept = both + int((found == ONLY_FIRST).sum())
     return Shared(both, kept, len(found)) if 0 < kept < len(found) else None
 
 
-def agreement(first: Analysis, second: Analysis, plan: Plan) -> list[LayerAgreement]:
+def compare_analyses(first: Analysis, second: Analysis, plan: Plan) -> list[LayerAgreement]:
     """How far two analyses of one model agree in each layer, at the widths of the plan."""
     unit = common_unit(first, second, plan)
     found = []
     for index, (one, other) in enumerate(zip(first.layers, second.layers, strict=True)):
         heads, shared_heads = None, None
         if unit is not None:
-            heads = spearman(
+            heads = rank_correlation(
                 one.attention[unit].ranking.scores.numpy(), other.attention[unit].ranking.scores.numpy()
             )
-            shared_heads = shared(sides_of_heads(first, second, plan, index, unit))
-        channels = spearman(one.mlp.ranking.scores.numpy(), other.mlp.ranking.scores.numpy())
+            shared_heads = shared_share(sides_of_heads(first, second, plan, index, unit))
+        channels = rank_correlation(one.mlp.ranking.scores.numpy(), other.mlp.ranking.scores.numpy())
         found.append(
             LayerAgreement(
-                heads, channels, shared_heads, shared(sides_of_channels(first, second, plan, index))
+                heads, channels, shared_heads, shared_share(sides_of_channels(first, second, plan, index))
             )
         )
     return found
 
 
-def sentence(names: tuple[str, str], layers: Sequence[LayerAgreement], units: str | None) -> str:
+def agreement_sentence(names: tuple[str, str], layers: Sequence[LayerAgreement], units: str | None) -> str:
     """What the agreement means, in plain words; `units` are what attention loses, None if that cannot be
     compared."""
     who = f"{names[0]} and {names[1]}"

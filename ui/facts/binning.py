@@ -34,7 +34,7 @@ def bin_edges(size: int, bins: int) -> np.ndarray:
     return np.round(np.linspace(0, size, min(size, bins) + 1)).astype(np.int64)
 
 
-def binned(site: SiteAnalysis, edges: np.ndarray, ordered: bool) -> np.ndarray:
+def bin_scores(site: SiteAnalysis, edges: np.ndarray, ordered: bool) -> np.ndarray:
     """The mean score within each stretch; layers narrower than the widest leave the last ones at zero."""
     scores = padded_scores(site, edges[-1]).astype(np.float64)
     count = len(site.ranking.scores)

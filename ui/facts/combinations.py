@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Analysis, Calibration, Plan
-from slimllm.methods.method_table import METHODS, Option, method, settings
+from slimllm.methods.method_table import METHODS, Option, fill_options, find_method
 from slimllm.methods.recovery import RECOVERIES
 from slimllm.planning.allocation import ALLOCATIONS
-from slimllm.planning.plan_making import doubt, hindrance
-from ui.look.formatting import safe
+from slimllm.planning.rules import combination_hindrance, text_doubt
+from ui.look.formatting import escape_html
 
 
 class Choice(NamedTuple):
@@ -23,7 +23,7 @@ class Choice(NamedTuple):
     why: str = ""
 
 
-def possible(choices: Iterable[Choice]) -> list[str]:
+def possible_keys(choices: Iterable[Choice]) -> list[str]:
     """The keys that can be taken."""
     return [choice.key for choice in choices if not choice.why]
 
@@ -38,10 +38,10 @@ UNITS = {
 
 def source_of(made: Analysis | Plan) -> Source:
     """The method, its options and the text that an analysis or a plan was made with."""
-    return made.method, tuple(sorted(settings(made.method, dict(made.options)).items())), made.calibration
+    return made.method, tuple(sorted(fill_options(made.method, dict(made.options)).items())), made.calibration
 
 
-def comparable(one: Analysis, other: Analysis) -> bool:
+def are_comparable(one: Analysis, other: Analysis) -> bool:
     """Whether two analyses differ in one thing only, the text or the method with its options."""
     (*how, text), (*how_else, text_else) = source_of(one), source_of(other)
     return (how == how_else) != (text == text_else)
@@ -49,19 +49,19 @@ def comparable(one: Analysis, other: Analysis) -> bool:
 
 def recoveries_for(name: str) -> list[Choice]:
     """All recoveries, with the reason where one does not combine with a method."""
-    row = method(name)
+    row = find_method(name)
     return [
-        Choice(recovery.title, key, row.alone if hindrance(name, key, row.allocation) else "")
+        Choice(recovery.title, key, row.alone if combination_hindrance(name, key, row.allocation) else "")
         for key, recovery in RECOVERIES.items()
     ]
 
 
 def allocations_for(name: str) -> list[Choice]:
     """All allocations, with the reason where one does not combine with a method."""
-    row = method(name)
+    row = find_method(name)
 
     def reason(key: str) -> str:
-        if not hindrance(name, row.recovery, key):
+        if not combination_hindrance(name, row.recovery, key):
             return ""
         if row.allocations:
             return f"{row.title} has its own"
@@ -90,13 +90,13 @@ def units_for(analysis: Analysis) -> list[Choice]:
 def left_out(name: str) -> list[str]:
     """Sentences that say which recoveries and allocations do not combine with a method, and why; equal
     reasons together."""
-    row = method(name)
+    row = find_method(name)
     reasons: dict[str, list[tuple[str, str]]] = {}
     for key, recovery in RECOVERIES.items():
-        reason = hindrance(name, key, row.allocation)
+        reason = combination_hindrance(name, key, row.allocation)
         reasons.setdefault(reason.replace(f" '{key}'", ""), []).append((recovery.title, reason))
     for key, allocation in ALLOCATIONS.items():
-        reason = hindrance(name, row.recovery, key)
+        reason = combination_hindrance(name, row.recovery, key)
         reasons.setdefault(reason.replace(f" '{key}'", ""), []).append((allocation.title, reason))
     return [
         f"{', '.join(title for title, _ in found)}: {found[0][1] if len(found) == 1 else reason}"
@@ -116,32 +116,34 @@ def words_on_choices(plan: Plan, analysis: Analysis) -> str:
             f"{allocation.title}. {allocation.words}" if allocation else "By hand, fader by fader.",
         ),
     ]
-    if doubtful := doubt(analysis.shape, plan.recovery, analysis.tokens):
+    if doubtful := text_doubt(analysis.shape, plan.recovery, analysis.tokens):
         said.append(("Too little text", doubtful))
     out = left_out(analysis.method)
     rest = (
-        f"<dt>Does not combine</dt><dd>{'<br>'.join(safe(sentence) for sentence in out)}</dd>" if out else ""
+        f"<dt>Does not combine</dt><dd>{'<br>'.join(escape_html(sentence) for sentence in out)}</dd>"
+        if out
+        else ""
     )
-    rows = "".join(f"<dt>{term}</dt><dd>{safe(words)}</dd>" for term, words in said)
+    rows = "".join(f"<dt>{term}</dt><dd>{escape_html(words)}</dd>" for term, words in said)
     return f'<dl class="said">{rows}{rest}</dl>'
 
 
-def carried(plan: Plan | None, name: str) -> tuple[str | None, str | None, str]:
+def carry_choices(plan: Plan | None, name: str) -> tuple[str | None, str | None, str]:
     """(recovery, allocation, a sentence): what the user chose for the present plan, as far as it combines
     with this method; None stands for the method's own, and the sentence says what had to be given up."""
     if plan is None:
         return None, None, ""
-    row, old = method(name), method(plan.method)
+    row, old = find_method(name), find_method(plan.method)
     same = plan.method == name
     recovery = plan.recovery if same or plan.recovery != old.recovery else None
     allocation = plan.allocation if same or plan.allocation != old.allocation else None
     if allocation not in ALLOCATIONS:  # by hand
         allocation = None
     said = []
-    if recovery and (reason := hindrance(name, recovery, row.allocation)):
+    if recovery and (reason := combination_hindrance(name, recovery, row.allocation)):
         said.append(f"{reason} Its own recovery is used instead: {RECOVERIES[row.recovery].title}.")
         recovery = None
-    if allocation and (reason := hindrance(name, row.recovery, allocation)):
+    if allocation and (reason := combination_hindrance(name, row.recovery, allocation)):
         said.append(f"{reason} Its own allocation is used instead: {ALLOCATIONS[row.allocation].title}.")
         allocation = None
     return recovery, allocation, " ".join(said)
@@ -160,11 +162,11 @@ def options_of(name: str, values: Iterable[Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for (owner, option), value in zip(all_options(), values, strict=True):
         if owner == name:
-            found[option.name] = checked(option, value)
+            found[option.name] = check_option(option, value)
     return found
 
 
-def checked(option: Option, value: Any) -> Any:
+def check_option(option: Option, value: Any) -> Any:
     """The value as the option's kind; a `Refusal` that names it otherwise."""
     if isinstance(option.default, bool):
         return bool(value)
@@ -186,6 +188,6 @@ def label_of(option: Option) -> str:
 
 def for_ratio(name: str, ratio: float) -> Mapping[str, Any]:
     """The options with which a method is tried at a ratio: one that is trained towards a size is told it."""
-    row = method(name)
+    row = find_method(name)
     goal = next((o for o in row.options if o.name == "target"), None) if row.learns else None
     return {} if goal is None else {goal.name: min(max(float(ratio), goal.low), goal.high)}

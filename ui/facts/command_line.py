@@ -54,7 +54,7 @@ def command_line(run: Run) -> str:
     words += ["--dtype", run.dtype] if run.dtype and not run.as_source else []
     lines = [shlex.join([*words, *([] if last else stored), "--out", folders[0]])]
     for i, wanted in enumerate(run.tunings, 1):
-        line = finetuning.command(wanted, folders[i - 1]).removesuffix("DIR") + folders[i]
+        line = finetuning.finetuning_command(wanted, folders[i - 1]).removesuffix("DIR") + folders[i]
         lines.append(" ".join([line, *(stored if i == last else [])]))
     return "\n".join(lines)
 

@@ -13,7 +13,7 @@ import torch
 from slimllm.analysis import sensitivity
 from slimllm.core.types import Calibration
 from slimllm.methods import ddp, learned_scores
-from slimllm.methods.method_table import method
+from slimllm.methods.method_table import find_method
 from slimllm.models.loading import Subject
 
 SIDE = 512  # of the matrices whose factorisation and product are timed
@@ -63,7 +63,7 @@ def analysis_seconds(
     subject: Subject, rates: Rates, calibration: Calibration, name: str, options: Mapping[str, Any]
 ) -> float:
     """Seconds that an analysis by this method takes, roughly, all of its parts together."""
-    layers, row = subject.shape.layers, method(name)
+    layers, row = subject.shape.layers, find_method(name)
     units = sum(LAYER_UNITS * (layer.channels / SIDE) ** 3 for layer in layers)
     seconds = 1.5 * analysis_tokens(calibration) / rates.reading
     seconds += LAYER_FIXED * len(layers) + units * rates.arithmetic

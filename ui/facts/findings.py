@@ -114,13 +114,13 @@ def pieces_of(
         for name, found in made.items():
             first = len(ids) - len(found.losses)  # the first token that was guessed
             if start >= first:
-                guesses[name] = guess(found, start - first, end - first, decode)
+                guesses[name] = guess_of(found, start - first, end - first, decode)
         pieces.append(Piece(text[len(known) :], guesses))
         start, known = end, text
     return tuple(pieces)
 
 
-def guess(found: TokenLosses, start: int, end: int, decode: Callable[[list[int]], str]) -> Guess:
+def guess_of(found: TokenLosses, start: int, end: int, decode: Callable[[list[int]], str]) -> Guess:
     """What was made of the tokens with the entries from start to before end."""
     return Guess(
         float(found.losses[start:end].sum()),
@@ -129,39 +129,39 @@ def guess(found: TokenLosses, start: int, end: int, decode: Callable[[list[int]]
     )
 
 
-def excerpt(documents: Sequence[str], number: int) -> str:
+def find_excerpt(documents: Sequence[str], number: int) -> str:
     """Passage `number` of a text: the beginning of a document, or a stretch of the only one; counts round."""
-    found, count = passages(documents), 0
+    found, count = list_passages(documents), 0
     for passage in found:
         if count == number:
             return passage
         count += 1
-    return next(itertools.islice(passages(documents), number % count, None)) if count else ""
+    return next(itertools.islice(list_passages(documents), number % count, None)) if count else ""
 
 
-def passages(documents: Sequence[str]) -> Iterator[str]:
+def list_passages(documents: Sequence[str]) -> Iterator[str]:
     """The passages of a text, which is read no further than they are asked for."""
     if isinstance(documents, TextFile):
-        yield from stretches(documents.pieces())
+        yield from split_stretches(documents.pieces())
         return
     found = (text.strip() for text in documents if text.strip())
     some = list(itertools.islice(found, 2))
-    yield from map(cut, itertools.chain(some, found)) if len(some) > 1 else stretches(some)
+    yield from map(cut_excerpt, itertools.chain(some, found)) if len(some) > 1 else split_stretches(some)
 
 
-def stretches(pieces: Iterable[str]) -> Iterator[str]:
+def split_stretches(pieces: Iterable[str]) -> Iterator[str]:
     """A long text that comes in pieces, in stretches that begin with a word."""
     letters, text, more = Letters(pieces), "", "all"
     while more:
         while len(text.rstrip()) <= LETTERS and (more := letters.read(16 * LETTERS)):
             text = (text + more).lstrip()
         while text and (not more or len(text.rstrip()) > LETTERS):
-            stretch = cut(text if more else text.rstrip())
+            stretch = cut_excerpt(text if more else text.rstrip())
             yield stretch
             text = text[len(stretch) :].strip() if not more else text[len(stretch) :].lstrip()
 
 
-def cut(text: str) -> str:
+def cut_excerpt(text: str) -> str:
     """The beginning, up to the last space that still fits."""
     if len(text) <= LETTERS:
         return text

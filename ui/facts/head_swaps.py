@@ -10,7 +10,7 @@ from slimllm.core.types import Plan, Ranking, SiteAnalysis
 from ui.facts.agreement import attention_width
 
 
-def exchanged(ranking: Ranking, step: int) -> tuple[Tensor, Tensor]:
+def exchanged_heads(ranking: Ranking, step: int) -> tuple[Tensor, Tensor]:
     """The heads (k,) that the search took in at this step, and those (k,) that gave way."""
     assert ranking.subsets is not None
     assert ranking.unsearched is not None
@@ -18,27 +18,27 @@ def exchanged(ranking: Ranking, step: int) -> tuple[Tensor, Tensor]:
     return (after & ~before).nonzero().flatten(), (before & ~after).nonzero().flatten()
 
 
-def named(heads: Tensor, layer: LayerShape, unit: Unit) -> str:
+def name_heads(heads: Tensor, layer: LayerShape, unit: Unit) -> str:
     """Heads in words; whole KV groups as such."""
     each = layer.heads // layer.groups
     if unit == "kv-group" and each > 1:
         groups = torch.unique(heads // each).tolist()
-        return listed([f"KV group {g} (heads {g * each} to {g * each + each - 1})" for g in groups])
+        return join_words([f"KV group {g} (heads {g * each} to {g * each + each - 1})" for g in groups])
     numbers = [str(h) for h in heads.tolist()]
-    return f"head {numbers[0]}" if len(numbers) == 1 else f"heads {listed(numbers)}"
+    return f"head {numbers[0]}" if len(numbers) == 1 else f"heads {join_words(numbers)}"
 
 
-def listed(words: list[str]) -> str:
+def join_words(words: list[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def told(site: SiteAnalysis, layer: LayerShape, unit: Unit, index: int, plan: Plan | None) -> str:
+def describe_swaps(site: SiteAnalysis, layer: LayerShape, unit: Unit, index: int, plan: Plan | None) -> str:
     """What the search did at the plan's width and at the others, in plain sentences."""
     ranking = site.ranking
     if ranking.unsearched is None or ranking.subsets is None:
         return "This method keeps the heads it ranks best; it does not search for better company."
     steps = layer.steps(unit)
-    busy = [step for step in range(1, steps) if len(exchanged(ranking, step)[0])]
+    busy = [step for step in range(1, steps) if len(exchanged_heads(ranking, step)[0])]
     said = []
     if plan is not None:
         said.append(at_width(ranking, layer, unit, attention_width(plan, index, layer, unit)))
@@ -54,12 +54,13 @@ def at_width(ranking: Ranking, layer: LayerShape, unit: Unit, width: int) -> str
         return "The plan keeps all heads of this layer, so the search has nothing to swap."
     if not width:
         return "The plan drops this layer whole, so the search has nothing to swap."
-    taken, left = exchanged(ranking, layer.step(width, unit))
+    taken, left = exchanged_heads(ranking, layer.step(width, unit))
     where = f"Where {width} of {layer.heads} heads stay, as in the plan, the search"
     if not len(taken):
         return f"{where} found nothing better than the best by score."
     higher = "scores" if len(left) == 1 or unit == "kv-group" else "score"
     return (
-        f"{where} keeps {named(taken, layer, unit)} in place of {named(left, layer, unit)}, which {higher} "
+        f"{where} keeps {name_heads(taken, layer, unit)} in place of {name_heads(left, layer, unit)}, "
+        f"which {higher} "
         "higher alone: together, the kept heads then follow the whole more closely."
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from slimllm.core.types import Plan
 from slimllm.methods.recovery import RECOVERIES
 from slimllm.planning.allocation import ALLOCATIONS
-from ui.look.formatting import method_title, share, unit_words
+from ui.look.formatting import format_share, method_title, unit_words
 
 FEW = 2  # so many changed layers are told one by one
 
@@ -30,19 +30,19 @@ class Move:
         return sum(abs(after - before) / max(1, most) for (before, after), most in pairs)
 
 
-def whole(plan: Plan) -> Plan:
+def uncut_plan(plan: Plan) -> Plan:
     """The plan that removes nothing, of the same model and in the same units."""
     heads, channels = (tuple(width[i] for width in plan.widths) for i in (0, 2))
     return dataclasses.replace(plan, heads=heads, channels=channels, unit="query-head")
 
 
-def comparable(before: Plan, after: Plan) -> bool:
+def same_units(before: Plan, after: Plan) -> bool:
     """Whether the plans count the same units of equally wide models."""
     columns = [plan.unit == "value-column" for plan in (before, after)]
     return before.widths == after.widths and columns[0] == columns[1]
 
 
-def moves(before: Plan, after: Plan) -> list[Move]:
+def list_moves(before: Plan, after: Plan) -> list[Move]:
     """The layers whose widths differ, in order."""
     heads = zip(before.heads, after.heads, strict=True)
     channels = zip(before.channels, after.channels, strict=True)
@@ -59,7 +59,7 @@ def told_change(before: Plan, after: Plan) -> str:
         return "another model"
     said = [*changed_rules(before, after)]
     by_hand = after.allocation == "hand"
-    if comparable(before, after) and (by_hand or not said):
+    if same_units(before, after) and (by_hand or not said):
         said += changed_layers(before, after)
     return "; ".join(said) or "the same plan"
 
@@ -83,7 +83,7 @@ def changed_rules(before: Plan, after: Plan) -> list[str]:
         if before.allocation != after.allocation:
             said.append(f"cut {ALLOCATIONS[after.allocation].title.lower()}")
         if (before.ratio_requested, before.count) != (after.ratio_requested, after.count):
-            said.append(f"{share(before.ratio_requested)} → {share(after.ratio_requested)}")
+            said.append(f"{format_share(before.ratio_requested)} → {format_share(after.ratio_requested)}")
         if before.align != after.align:
             said.append(f"channels in multiples of {after.align}")
     for name, old, new in (
@@ -98,7 +98,7 @@ def changed_rules(before: Plan, after: Plan) -> list[str]:
 
 def changed_layers(before: Plan, after: Plan) -> list[str]:
     """The layers that moved, one by one where they are few."""
-    found = moves(before, after)
+    found = list_moves(before, after)
     if len(found) > FEW:
         most = max(found, key=lambda move: move.size)
         return [f"{len(found)} layers changed, most layer {most.layer}"]
@@ -112,32 +112,35 @@ def layer_words(move: Move, unit: str) -> str:
     said = []
     if move.heads[0] != move.heads[1]:
         each = " per head" if unit == "value-column" else ""
-        said.append(f"{amount(move.heads)} {unit_words(unit)}{each}")
+        said.append(f"{describe_amount(move.heads)} {unit_words(unit)}{each}")
     if move.channels[0] != move.channels[1]:
         before, after = move.channels
-        part = share(abs(after - before) / max(1, move.dense[1]))
+        part = format_share(abs(after - before) / max(1, move.dense[1]))
         said.append(f"{part} {'more' if after > before else 'fewer'} channels")
     return f"layer {move.layer} keeps {' and '.join(said)}"
 
 
-def amount(pair: Sequence[int]) -> str:
+def describe_amount(pair: Sequence[int]) -> str:
     before, after = pair
     return f"{abs(after - before):,} {'more' if after > before else 'fewer'}"
 
 
-def summary(before: Plan, after: Plan, names: tuple[str, str]) -> str:
+def summarise_changes(before: Plan, after: Plan, names: tuple[str, str]) -> str:
     """Both plans' difference as a sentence."""
     if before.widths != after.widths:
         return f"{names[0]} and {names[1]} are plans for different models, so their layers do not compare."
-    if not comparable(before, after):
+    if not same_units(before, after):
         cut = f"{unit_words(before.unit)} and {unit_words(after.unit)}"
         return f"The two plans cut different units ({cut}), so only their channels compare."
-    found = moves(before, after)
+    found = list_moves(before, after)
     if not found:
         return f"{names[0]} and {names[1]} keep the same number of heads and channels in every layer."
     totals = [
-        (amount((sum(m.heads[0] for m in found), sum(m.heads[1] for m in found))), unit_words(after.unit)),
-        (amount((sum(m.channels[0] for m in found), sum(m.channels[1] for m in found))), "channels"),
+        (
+            describe_amount((sum(m.heads[0] for m in found), sum(m.heads[1] for m in found))),
+            unit_words(after.unit),
+        ),
+        (describe_amount((sum(m.channels[0] for m in found), sum(m.channels[1] for m in found))), "channels"),
     ]
     net = " and ".join(f"{said} {what}" for said, what in totals if not said.startswith("0 "))
     most = max(found, key=lambda move: move.size)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from slimllm.core.types import Analysis, LayerReport, Plan
-from ui.facts.binning import bin_edges, binned, of_best, of_median
+from ui.facts.binning import bin_edges, bin_scores, of_best, of_median
 
 CELLS = 512  # most cells of a row: a page has not many more pixels for it
 FULL = 200  # the byte of the strongest shade, and of a cell that is kept whole
@@ -52,7 +52,7 @@ def portrait_of(analysis: Analysis, plan: Plan, reports: Sequence[LayerReport]) 
     for sites, kept in ((heads, "kept_heads"), (channels, "kept_channels")):
         units = max(len(site.ranking.scores) for site in sites)
         edges = bin_edges(units, CELLS)
-        scores = np.stack([binned(site, edges, False) for site in sites])
+        scores = np.stack([bin_scores(site, edges, False) for site in sites])
         if sites is heads:
             shades = of_best(scores)
         else:

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from slimllm.core.fingerprints import is_other
-from slimllm.core.typed import typed
+from slimllm.core.typed import parse_dataclass
 from slimllm.core.types import Calibration, Plan
 from slimllm.planning.plan_json import plan_from_text, plan_to_dict
 from slimllm.pruning.finetuning import Tuning
 from ui.facts.findings import Found
 from ui.facts.run_maps import Portrait, portrait_from_dict, portrait_to_dict
 
-FORMAT = 1
+RUN_FORMAT = 1
 LABELS = {
     "dense": "Dense",
     "pruned": "Pruned",
@@ -185,14 +185,25 @@ class Entry:
         return math.log(mine / dense) if mine and dense and math.isfinite(mine) else None
 
 
-PLAIN = ("number", "made", "parent", "exported", "told", "rules", "dtype", "as_source", "note", "pinned")
+PLAIN_FIELDS = (
+    "number",
+    "made",
+    "parent",
+    "exported",
+    "told",
+    "rules",
+    "dtype",
+    "as_source",
+    "note",
+    "pinned",
+)
 
 
 def run_to_dict(run: Run) -> dict[str, Any]:
     """The run as JSON-able data."""
     return {
-        "format": FORMAT,
-        **{name: getattr(run, name) for name in PLAIN},
+        "format": RUN_FORMAT,
+        **{name: getattr(run, name) for name in PLAIN_FIELDS},
         "plan": plan_to_dict(run.plan),
         "protocol": dataclasses.asdict(run.protocol),
         "columns": {name: dataclasses.asdict(column) for name, column in run.columns.items()},
@@ -206,14 +217,16 @@ def run_to_dict(run: Run) -> dict[str, Any]:
 
 def run_from_dict(data: Mapping[str, Any]) -> Run:
     """The run in JSON data; raises what the data provokes where it is malformed."""
-    if data["format"] != FORMAT:
+    if data["format"] != RUN_FORMAT:
         raise ValueError("another format")
     portrait, found = data.get("portrait"), data.get("found")
-    columns = {name: typed(Column, data["columns"][name]) for name in LABELS if name in data["columns"]}
+    columns = {
+        name: parse_dataclass(Column, data["columns"][name]) for name in LABELS if name in data["columns"]
+    }
     if "dense" not in columns or len(columns) < 2:
         raise ValueError("no figures")
     return Run(
-        **{name: data[name] for name in PLAIN if name in data},
+        **{name: data[name] for name in PLAIN_FIELDS if name in data},
         plan=plan_from_text(json.dumps(data["plan"])),
         protocol=Protocol(**data["protocol"]),
         columns=columns,
@@ -221,5 +234,5 @@ def run_from_dict(data: Mapping[str, Any]) -> Run:
         tunings=tuple(Tuning(**settings) for settings in data.get("tunings", ())),
         answers=tuple((str(prompt), dict(texts)) for prompt, texts in data.get("answers", ())),
         portrait=None if portrait is None else portrait_from_dict(portrait),
-        found=None if found is None else typed(Found, found),
+        found=None if found is None else parse_dataclass(Found, found),
     )

@@ -11,9 +11,9 @@ from typing import Any, Literal
 from slimllm.core.shapes import SITES, Shape
 from slimllm.core.types import LayerAnalysis, Pin, Plan
 from slimllm.planning.budget import pinned_units
-from slimllm.planning.pins import stretches, whole_layer
+from slimllm.planning.pins import merge_pins, whole_layer
 from ui.facts.pin_effects import find_effects
-from ui.look.formatting import figure
+from ui.look.formatting import format_figure
 
 Span = tuple[int, int]  # first and last
 
@@ -48,7 +48,7 @@ def span_of(ends: Any, most: int) -> Span | None:
     return (low, high) if low <= high else None
 
 
-def picked(
+def pick_units(
     shape: Shape,
     what: Literal["heads", "channels"],
     event: Mapping[str, Any],
@@ -62,7 +62,7 @@ def picked(
     return None if rows is None or units is None else Picked(what, rows, units, by_rank)
 
 
-def spots(chosen: Picked, shape: Shape, layers: Sequence[LayerAnalysis | None]) -> list[Pin]:
+def picked_pins(chosen: Picked, shape: Shape, layers: Sequence[LayerAnalysis | None]) -> list[Pin]:
     """The heads and channels that are chosen, as pins; a narrower layer gives what it has."""
     found: list[Pin] = []
     for index in range(chosen.layers[0], chosen.layers[1] + 1):
@@ -71,36 +71,40 @@ def spots(chosen: Picked, shape: Shape, layers: Sequence[LayerAnalysis | None]) 
             found += whole_layer(shape, index)
         elif chosen.what == "heads":
             wide = shape.layers[index].heads
-            found += stretches(index, "attention", range(chosen.units[0], min(chosen.units[1] + 1, wide)))
+            found += merge_pins(index, "attention", range(chosen.units[0], min(chosen.units[1] + 1, wide)))
         elif not chosen.by_rank:
             wide = shape.layers[index].channels
-            found += stretches(index, "mlp", range(chosen.units[0], min(chosen.units[1] + 1, wide)))
+            found += merge_pins(index, "mlp", range(chosen.units[0], min(chosen.units[1] + 1, wide)))
         elif scored is not None:
             order = scored.mlp.ranking.order[chosen.units[0] : chosen.units[1] + 1]
-            found += stretches(index, "mlp", order.tolist())
+            found += merge_pins(index, "mlp", order.tolist())
     return found
 
 
-def told(chosen: Picked, shape: Shape, layers: Sequence[LayerAnalysis | None], plan: Plan | None) -> str:
+def describe_pick(
+    chosen: Picked, shape: Shape, layers: Sequence[LayerAnalysis | None], plan: Plan | None
+) -> str:
     """What is chosen and what the plan says of it, in plain words."""
-    pins = spots(chosen, shape, layers)
+    pins = picked_pins(chosen, shape, layers)
     where = (
         f"Layer {chosen.layers[0]}"
         if chosen.layers[0] == chosen.layers[1]
         else (f"Layers {chosen.layers[0]} to {chosen.layers[1]}")
     )
-    said = f"{where}, {named(chosen, shape, layers, pins)}."
-    return said if plan is None else f"{said} {standing(plan, pins, shape)}"
+    said = f"{where}, {name_pick(chosen, shape, layers, pins)}."
+    return said if plan is None else f"{said} {describe_standing(plan, pins, shape)}"
 
 
-def named(chosen: Picked, shape: Shape, layers: Sequence[LayerAnalysis | None], pins: Sequence[Pin]) -> str:
+def name_pick(
+    chosen: Picked, shape: Shape, layers: Sequence[LayerAnalysis | None], pins: Sequence[Pin]
+) -> str:
     """What is chosen within the layers."""
     counts = {site: sum(pin.count for pin in pins if pin.site == site) for site in SITES}
     if chosen.what == "layers":
         return f"all of it: {counts['attention']:,} heads and {counts['mlp']:,} channels"
     first, last = chosen.units
     if chosen.one and pins:
-        return single(chosen, shape, layers[chosen.layers[0]], pins[0].index)
+        return describe_unit(chosen, shape, layers[chosen.layers[0]], pins[0].index)
     if chosen.by_rank:
         words = f"the channels ranked {first + 1:,} to {last + 1:,}"
     else:
@@ -109,7 +113,7 @@ def named(chosen: Picked, shape: Shape, layers: Sequence[LayerAnalysis | None], 
     return f"{words} ({total:,} in all)"
 
 
-def single(chosen: Picked, shape: Shape, scored: LayerAnalysis | None, unit: int) -> str:
+def describe_unit(chosen: Picked, shape: Shape, scored: LayerAnalysis | None, unit: int) -> str:
     """One head or channel with its exact score and its rank."""
     words = f"{chosen.what[:-1]} {unit:,}"
     if chosen.what == "heads":
@@ -122,16 +126,16 @@ def single(chosen: Picked, shape: Shape, scored: LayerAnalysis | None, unit: int
         return words
     rank = int((site.ranking.order == unit).nonzero()) + 1
     score = float(site.ranking.scores[unit])
-    exact = f"{score:.4g}" if math.isfinite(score) else figure(score)
+    exact = f"{score:.4g}" if math.isfinite(score) else format_figure(score)
     return f"{words}: score {exact}, rank {rank:,} of {len(site.ranking.scores):,}"
 
 
-def standing(plan: Plan, pins: Sequence[Pin], shape: Shape) -> str:
+def describe_standing(plan: Plan, pins: Sequence[Pin], shape: Shape) -> str:
     """How many of these units the plan holds, and how."""
     total = sum(pin.count for pin in pins)
     parts = []
     for words, mine in (("protected", plan.protected), ("forced out", plan.forced)):
-        held = sum(len(pinned_units(pins, *at) & pinned_units(mine, *at)) for at in places(pins))
+        held = sum(len(pinned_units(pins, *at) & pinned_units(mine, *at)) for at in pin_places(pins))
         if held:
             parts.append(words if held == total else f"{held:,} {words}")
     for words, many in with_groups(plan, pins, shape):
@@ -151,11 +155,11 @@ def with_groups(plan: Plan, pins: Sequence[Pin], shape: Shape) -> Iterator[tuple
     yield f"staying with {its} KV group", sum(len(units[i] & set(effects[i].staying)) for i in layers)
 
 
-def places(pins: Sequence[Pin]) -> list[tuple[int, Any]]:
+def pin_places(pins: Sequence[Pin]) -> list[tuple[int, Any]]:
     return sorted({(pin.layer, pin.site) for pin in pins})
 
 
-def summary(plan: Plan) -> str:
+def summarise_pins(plan: Plan) -> str:
     """All pins of the plan in one sentence; empty where there are none."""
     said = []
     for words, mine in (("protected", plan.protected), ("forced out", plan.forced)):

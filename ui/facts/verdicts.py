@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from slimllm.core.types import Plan
-from slimllm.evaluation.significance import differ
+from slimllm.evaluation.significance import losses_differ
 from slimllm.evaluation.speed_words import compare_speeds
-from slimllm.methods.method_table import METHODS, method
+from slimllm.methods.method_table import METHODS, find_method
 from slimllm.methods.recovery import RECOVERIES
-from slimllm.planning.plan_making import TOKENS_PER_CHANNEL, hindrance
+from slimllm.planning.rules import TOKENS_PER_CHANNEL, combination_hindrance
 from ui.facts.runs import Column, best_name
-from ui.look.formatting import figure, share, size
+from ui.look.formatting import format_bytes, format_figure, format_share
 
 Columns = Mapping[str, Column]
 Pairs = Sequence[tuple[float, float]]  # (predicted, measured) relative error of every layer
@@ -42,7 +42,7 @@ DAMAGED = Grade("bad", "badly damaged", "It is badly damaged: what it writes wil
 RUINED = Grade("bad", "ruined", "This cut ruined the model: it no longer knows what comes next.")
 
 
-def grade(worse: float) -> Grade:
+def grade_of(worse: float) -> Grade:
     """The grade for perplexity `worse` times that of the dense model; not a number counts as ruined."""
     for limit, found in ((1.1, ALMOST), (1.5, STILL), (4, DULLED), (20, DAMAGED)):
         if worse < limit:
@@ -55,7 +55,7 @@ def best_of(columns: Columns) -> Column | None:
     return columns.get(best_name(columns))
 
 
-def worsening(columns: Columns) -> float | None:
+def perplexity_ratio(columns: Columns) -> float | None:
     """Perplexity of the best column over that of the dense model; None before both are measured."""
     dense, best = columns.get("dense"), best_of(columns)
     if dense is None or best is None or not dense.perplexity or best.perplexity is None:
@@ -63,9 +63,9 @@ def worsening(columns: Columns) -> float | None:
     return best.perplexity / dense.perplexity
 
 
-def sentences(columns: Columns, plan: Plan) -> tuple[str, str]:
+def verdict_sentences(columns: Columns, plan: Plan) -> tuple[str, str]:
     """(kind, words): the verdict on a whole comparison; empty words before there is one."""
-    worse, dense, best = worsening(columns), columns.get("dense"), best_of(columns)
+    worse, dense, best = perplexity_ratio(columns), columns.get("dense"), best_of(columns)
     if worse is None or dense is None or best is None:
         return "info", ""
     smaller = 1 - best.parameters / dense.parameters
@@ -76,16 +76,17 @@ def sentences(columns: Columns, plan: Plan) -> tuple[str, str]:
             "The dense model cannot read this text at all: its perplexity is over 1,000,000. It is broken "
             "already, so what pruning cost it cannot be told."
         )
-    found = grade(worse)
-    times = f"{figure(worse)} times" if math.isfinite(worse) else "beyond measure"
+    found = grade_of(worse)
+    times = f"{format_figure(worse)} times" if math.isfinite(worse) else "beyond measure"
     said = (
-        f"{found.words} The model became {share(smaller)} smaller and is {times} as perplexed by real text."
+        f"{found.words} The model became {format_share(smaller)} smaller and is {times} as perplexed by "
+        "real text."
     )
     effect = recovery_effect(columns)
     if effect is None:
         return found.kind, said
     healer = "Fine-tuning" if "tuned" in columns else "Recovery"
-    without, after = (figure(c.perplexity or 0.0) for c in (columns["pruned"], best))
+    without, after = (format_figure(c.perplexity or 0.0) for c in (columns["pruned"], best))
     if effect == "better":
         return found.kind, f"{said} {healer} brought perplexity down from {without} to {after}."
     if effect == "same":
@@ -104,7 +105,7 @@ def recovery_effect(columns: Columns) -> Literal["better", "same", "worse"] | No
         return None
     if not pruned.perplexity or best.perplexity is None or min(best.perplexity, pruned.perplexity) >= BROKEN:
         return None
-    if differ(pruned.losses, best.losses) is False:
+    if losses_differ(pruned.losses, best.losses) is False:
         return "same"
     moved = best.perplexity / pruned.perplexity - 1
     if abs(moved) < SLIGHT:
@@ -135,7 +136,7 @@ def on_parameters(columns: Columns) -> str:
     if smaller < 0.02:
         return "Hardly any weights are gone."
     if smaller > 0.4:
-        return f"{share(smaller, 0)} of all weights are gone."
+        return f"{format_share(smaller, 0)} of all weights are gone."
     return f"About 1 in {round(1 / smaller)} of all weights is gone."
 
 
@@ -143,7 +144,7 @@ def on_memory(columns: Columns) -> str:
     dense, best = columns.get("dense"), best_of(columns)
     if dense is None or best is None or best.bytes >= dense.bytes:
         return ""
-    return f"It needs {size(dense.bytes - best.bytes)} less."
+    return f"It needs {format_bytes(dense.bytes - best.bytes)} less."
 
 
 def on_perplexity(columns: Columns) -> str:
@@ -152,7 +153,7 @@ def on_perplexity(columns: Columns) -> str:
     if dense is None or not dense.perplexity:
         return ""
     grades = {
-        name: grade(column.perplexity / dense.perplexity).short
+        name: grade_of(column.perplexity / dense.perplexity).short
         for name, column in columns.items()
         if name != "dense" and column.perplexity is not None
     }
@@ -172,7 +173,7 @@ def on_writing(columns: Columns) -> str:
     return compare_speeds(dense.writing_rounds, best.writing_rounds, "writes")
 
 
-def silent(_: Columns) -> str:
+def say_nothing(_: Columns) -> str:
     """Nothing: a row that speaks for itself."""
     return ""
 
@@ -183,14 +184,14 @@ def on_errors(columns: Columns) -> str:
         return ""
     if not best.held_out:
         return LEARNED
-    return f"{sentence_case(against(best.error_predicted, best.error_measured))}."
+    return f"{sentence_case(compare_error(best.error_predicted, best.error_measured))}."
 
 
 HELD_OUT = "All errors are told on part of the text, which was held out when the repair was fitted."
 LEARNED = "An earlier version took these errors on the text that was learned, so they may be far too low."
 
 
-def against(predicted: float, measured: float) -> str:
+def compare_error(predicted: float, measured: float) -> str:
     """A measured error beside its prediction, in words."""
     if not math.isfinite(predicted) or not math.isfinite(measured) or predicted <= 0:
         return "there was no prediction to hold it against"
@@ -206,9 +207,9 @@ def on_layers(errors: Pairs, held_out: bool = True) -> str:
     if not known or max(m for _, _, m in known) <= 0:
         return ""
     layer, predicted, measured = max(known, key=lambda row: row[2])
-    foreseen = f"; {share(predicted)} was predicted" if math.isfinite(predicted) else ""
+    foreseen = f"; {format_share(predicted)} was predicted" if math.isfinite(predicted) else ""
     told = [(p, m) for _, p, m in known if math.isfinite(p) and max(p, m) > 1e-4]
-    said = f"{HELD_OUT if held_out else LEARNED} Layer {layer} lost most: {share(measured)}{foreseen}."
+    said = f"{HELD_OUT if held_out else LEARNED} Layer {layer} lost most: {format_share(measured)}{foreseen}."
     if not held_out:
         return said
     close = sum(p / STEADY <= m <= p * STEADY for p, m in told)
@@ -250,19 +251,21 @@ def next_steps(plan: Plan, worse: float, harmed: bool = False) -> tuple[NextStep
     if worse < 1.1:
         bolder = round(min(1.5 * plan.ratio_achieved, plan.ratio_achieved + 0.15) * 20) / 20
         if plan.ratio_achieved < bolder <= 0.7:
-            return (NextStep(f"Try a bolder cut: {share(bolder, 0)}", ratio=bolder),)
+            return (NextStep(f"Try a bolder cut: {format_share(bolder, 0)}", ratio=bolder),)
         return ()
     found = []
     if plan.recovery == "none":
-        row = method(plan.method)
-        wish = next((r for r in (row.recovery, "least-squares") if r != "none" and fits(plan, r)), None)
+        row = find_method(plan.method)
+        wish = next(
+            (r for r in (row.recovery, "least-squares") if r != "none" and recovery_fits(plan, r)), None
+        )
         if wish is not None:
             found.append(NextStep("Try it with recovery", recovery=wish))
     if worse < 1.5:
         return tuple(found)
     gentler = gentler_ratio(plan.ratio_achieved)
     if gentler is not None:
-        found.append(NextStep(f"Try a smaller cut: {share(gentler, 0)}", ratio=gentler))
+        found.append(NextStep(f"Try a smaller cut: {format_share(gentler, 0)}", ratio=gentler))
     if plan.method != ALTERNATIVE and ALTERNATIVE in METHODS:
         title = METHODS[ALTERNATIVE].title
         found.append(NextStep(f"Try another method: {title}", method=ALTERNATIVE))
@@ -271,7 +274,7 @@ def next_steps(plan: Plan, worse: float, harmed: bool = False) -> tuple[NextStep
 
 def without_harm(plan: Plan) -> tuple[NextStep, ...]:
     """What to try where recovery made the model worse."""
-    other = next((r for r in ("regression", "none") if r != plan.recovery and fits(plan, r)), None)
+    other = next((r for r in ("regression", "none") if r != plan.recovery and recovery_fits(plan, r)), None)
     found = []
     if other is not None:
         label = "Prune without recovery" if other == "none" else f"Use {RECOVERIES[other].title.lower()}"
@@ -290,7 +293,7 @@ def gentler_ratio(ratio: float) -> float | None:
     return found if 0 < found < ratio else None
 
 
-def fits(plan: Plan, recovery: str) -> bool:
+def recovery_fits(plan: Plan, recovery: str) -> bool:
     """Whether this recovery combines with the plan's method, and with its allocation if that has a rule."""
-    row = method(plan.method)
-    return not hindrance(plan.method, recovery, row.allocation)
+    row = find_method(plan.method)
+    return not combination_hindrance(plan.method, recovery, row.allocation)

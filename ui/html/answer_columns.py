@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from difflib import SequenceMatcher
 
 from ui.facts.runs import LABELS, NAMES
-from ui.look.formatting import safe
+from ui.look.formatting import escape_html
 from ui.session.session import Answer
 
 
@@ -18,14 +18,14 @@ def answer_html(place: int | str, answer: Answer) -> str:
     columns = ""
     for name in names:
         text = answer.texts[name]
-        words = safe(text.strip()) if name == "dense" else marked_html(text, dense, whole=answer.done)
-        said = agreement(text, dense) if answer.done and name != "dense" else ""
+        words = escape_html(text.strip()) if name == "dense" else marked_html(text, dense, whole=answer.done)
+        said = agreement_words(text, dense) if answer.done and name != "dense" else ""
         columns += (
             f'<div class="answer"><h4>{LABELS[name]}</h4><p id="answer-{place}-{name}" class="answer-text">'
             f"{words or '…'}</p><small>{said}</small></div>"
         )
     return (
-        f'<section class="answers"><p class="prompt">{safe(answer.prompt)}</p>'
+        f'<section class="answers"><p class="prompt">{escape_html(answer.prompt)}</p>'
         f'<div class="answer-row" style="--columns: {max(1, len(names))}">{columns}</div></section>'
     )
 
@@ -33,25 +33,29 @@ def answer_html(place: int | str, answer: Answer) -> str:
 def marked_html(text: str, dense: str, *, whole: bool) -> str:
     """The text with every word marked that is not the dense model's; the last one only when it is whole."""
     words = re.findall(r"\S+", text)
-    new = differing(words, dense.split())
+    new = differing_words(words, dense.split())
     if not whole and words:
         new.discard(len(words) - 1)
     count = iter(range(len(words)))
     parts = re.split(r"(\s+)", text.strip())
     return "".join(
-        safe(part) if not part.strip() else f"<mark>{safe(part)}</mark>" if next(count) in new else safe(part)
+        escape_html(part)
+        if not part.strip()
+        else f"<mark>{escape_html(part)}</mark>"
+        if next(count) in new
+        else escape_html(part)
         for part in parts
     )
 
 
-def differing(words: Sequence[str], dense: Sequence[str]) -> set[int]:
+def differing_words(words: Sequence[str], dense: Sequence[str]) -> set[int]:
     """The places of the words that are not in the longest common thread with the dense model's words."""
     threads = SequenceMatcher(None, dense, words, autojunk=False).get_matching_blocks()
     shared = {place for thread in threads for place in range(thread.b, thread.b + thread.size)}
     return set(range(len(words))) - shared
 
 
-def agreement(text: str, dense: str) -> str:
+def agreement_words(text: str, dense: str) -> str:
     """How far an answer goes along with the dense model's."""
     mine, other = text.split(), dense.split()
     if mine == other:

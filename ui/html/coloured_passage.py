@@ -7,7 +7,7 @@ import math
 
 from ui.facts.findings import Guess, Passage, Piece
 from ui.facts.runs import LABELS, best_name
-from ui.look.formatting import figure, safe, share
+from ui.look.formatting import escape_html, format_figure, format_share
 
 LEVELS = (  # rise of the loss in nats from which a level begins, its class and its words
     (4.0, "l4", "lost: over 50 times less likely"),
@@ -23,33 +23,34 @@ def passage_html(passage: Passage, name: str) -> str:
     """Summary, legend, coloured tokens and the details of one of them, at first of the one that lost most."""
     rises = [piece.rise(name) if piece.guesses else -math.inf for piece in passage.pieces]
     worst = max(range(len(rises)), key=rises.__getitem__)
-    says = [fields(piece, name) for piece in passage.pieces]
+    says = [token_fields(piece, name) for piece in passage.pieces]
     tokens = "".join(
         token_html(piece, name, place, place == worst) for place, piece in enumerate(passage.pieces)
     )
     if passage.begins_with:
-        tokens = f'<span class="tk first begun">{safe(passage.begins_with)}</span>{tokens}'
+        tokens = f'<span class="tk first begun">{escape_html(passage.begins_with)}</span>{tokens}'
         first = (
-            f"The models read {safe(passage.begins_with)} first, as their tokenizer begins a text, so the "
+            f"The models read {escape_html(passage.begins_with)} first, as their tokenizer begins a text, "
+            "so the "
             "first token can be predicted."
         )
     else:
         first = "The first token has nothing before it to go by."
     legend = "".join(f'<li><span class="tk {level}">word</span> {words}</li>' for _, level, words in LEVELS)
-    data = safe(json.dumps(says, ensure_ascii=False))
+    data = escape_html(json.dumps(says, ensure_ascii=False))
     return (
-        f'<p class="tk-words">{safe(summary(passage, name))}</p>'
+        f'<p class="tk-words">{escape_html(passage_summary(passage, name))}</p>'
         f'<div class="tk-box" data-says="{data}"><div class="tk-text" role="listbox" tabindex="-1" '
         f'aria-label="The passage, word by word" aria-orientation="horizontal">{tokens}</div>'
         f"{detail_html(says[worst], name)}</div>"
         f'<ul class="tk-legend" aria-label="Colours">{legend}</ul>'
-        f'<p class="foot">From {safe(passage.source)}. {first}</p>'
+        f'<p class="foot">From {escape_html(passage.source)}. {first}</p>'
     )
 
 
 def token_html(piece: Piece, name: str, place: int, worst: bool) -> str:
     """One token; a line break is shown as a sign and made, and what cannot be seen has a name."""
-    text = safe(piece.text).replace("\n", "↵\n")
+    text = escape_html(piece.text).replace("\n", "↵\n")
     if not piece.guesses:
         return f'<span class="tk first">{text}</span>'
     state = f'tabindex="{0 if worst else -1}" aria-selected="{"true" if worst else "false"}"'
@@ -68,7 +69,7 @@ def level_of(rise: float) -> str:
 
 def detail_html(says: list[str], name: str) -> str:
     """What each model made of one token, in cells that the script fills anew."""
-    word, rise, *cells = (f"<span data-field>{safe(words)}</span>" for words in says)
+    word, rise, *cells = (f"<span data-field>{escape_html(words)}</span>" for words in says)
     rows = "".join(
         f'<tr><th scope="row">{label}</th><td>{cells[2 * i]}</td><td>{cells[2 * i + 1]}</td></tr>'
         for i, label in enumerate((LABELS["dense"], LABELS[name]))
@@ -80,30 +81,30 @@ def detail_html(says: list[str], name: str) -> str:
     )
 
 
-def fields(piece: Piece, name: str) -> list[str]:
+def token_fields(piece: Piece, name: str) -> list[str]:
     """[the token, its rise, then for the dense and the other model: probability, what it expected most]."""
     if name not in piece.guesses:
         return ["", "", "", "", "", ""]
     dense, other = piece.guesses["dense"], piece.guesses[name]
     return [
-        quoted(piece.text),
-        told(piece.rise(name)),
-        share(math.exp(-dense.loss)),
-        expected(dense),
-        share(math.exp(-other.loss)),
-        expected(other),
+        quote_token(piece.text),
+        rise_words(piece.rise(name)),
+        format_share(math.exp(-dense.loss)),
+        expected_words(dense),
+        format_share(math.exp(-other.loss)),
+        expected_words(other),
     ]
 
 
-def expected(guess: Guess) -> str:
-    return f"{quoted(guess.likeliest)} {share(guess.certainty)}"
+def expected_words(guess: Guess) -> str:
+    return f"{quote_token(guess.likeliest)} {format_share(guess.certainty)}"
 
 
-def quoted(text: str) -> str:
+def quote_token(text: str) -> str:
     return f"“{text.strip() or text.replace(chr(10), '↵')}”"
 
 
-def told(rise: float) -> str:
+def rise_words(rise: float) -> str:
     """A rise of the loss in words."""
     if not math.isfinite(rise):
         return "can no longer be foreseen at all"
@@ -111,10 +112,10 @@ def told(rise: float) -> str:
     times = math.exp(min(abs(rise), 30.0))
     if times < 1.05:
         return f"{signed}: as likely as before"
-    return f"{signed}: {figure(times, 1)} times {'less' if rise > 0 else 'more'} likely than before"
+    return f"{signed}: {format_figure(times, 1)} times {'less' if rise > 0 else 'more'} likely than before"
 
 
-def summary(passage: Passage, name: str) -> str:
+def passage_summary(passage: Passage, name: str) -> str:
     """How much the loss rose, and whether in few places or all over."""
     rises = [min(rise, 30.0) for rise in passage.rises(name)]
     if not rises:
@@ -126,13 +127,13 @@ def summary(passage: Passage, name: str) -> str:
     while half > 0:
         half -= ups[count]
         count += 1
-    times = figure(math.exp(mean))
+    times = format_figure(math.exp(mean))
     return (
         f"{LABELS[name]}: the loss rose by {mean:.2f} nats a token, so that the average token became {times} "
         f"times less likely. Half of all that was lost sits in {count} of {len(rises)} tokens."
     )
 
 
-def judged(passage: Passage) -> str:
+def best_reader(passage: Passage) -> str:
     """The name of the best pruned model that read a passage."""
     return best_name({name for piece in passage.pieces for name in piece.guesses})

@@ -11,13 +11,21 @@ from ui.charts.chart_style import COLOUR
 from ui.facts.command_line import command_line, plan_name
 from ui.facts.runs import LABELS, Run
 from ui.facts.verdicts import on_layers
-from ui.html.coloured_passage import judged, passage_html
+from ui.html.coloured_passage import best_reader, passage_html
 from ui.html.runs_table import came_from
 from ui.html.svg import Series, key_of, layers_chart, map_of
-from ui.html.tables import table_of, verdict
+from ui.html.tables import table_of, verdict_html
 from ui.html.topics_table import topics_html
-from ui.look.formatting import dropped, dropped_layers, method_title, safe, share, unit_words, when
-from ui.look.theme import PALETTE, SCRIPTS, STYLES, variables
+from ui.look.formatting import (
+    dropped_layers,
+    escape_html,
+    format_share,
+    format_time,
+    is_dropped,
+    method_title,
+    unit_words,
+)
+from ui.look.theme import PALETTE, SCRIPTS, STYLES, colour_variables
 from ui.session.session import Comparison
 
 # The script of the passage on the page, given the passage of the report.
@@ -31,59 +39,68 @@ BAR = COLOUR["sequential"][2]
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
-def page(run: Run) -> str:
+def report_page(run: Run) -> str:
     """The report: verdict, figures, maps, layers, answers, and how to make it again."""
-    title = f"{run.name}: {Path(run.plan.model).name}, {share(run.smaller)} smaller"
+    title = f"{run.name}: {Path(run.plan.model).name}, {format_share(run.smaller)} smaller"
     sheets = ((STYLES / name).read_text(encoding="utf-8") for name in ("found.css", "report.css"))
-    style = variables(":root", PALETTE["light"]) + "".join(sheets)
+    style = colour_variables(":root", PALETTE["light"]) + "".join(sheets)
     script = (SCRIPTS / "report.js").read_text(encoding="utf-8") + SAYS
-    parts = (heading(run, title), figures(run), maps(run), layers(run), answers(run), *found(run), again(run))
+    parts = (
+        report_heading(run, title),
+        figures_section(run),
+        maps_section(run),
+        layers_section(run),
+        answers_section(run),
+        *findings_sections(run),
+        again_section(run),
+    )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        f"<title>{safe(title)}</title><style>{style}</style></head>"
+        f"<title>{escape_html(title)}</title><style>{style}</style></head>"
         f'<body><main>{"".join(parts)}</main><div id="tip" hidden></div>'
         f"<script>{script}</script></body></html>"
     )
 
 
-def section(name: str, title: str, body: str) -> str:
-    return f'<section id="{name}"><h2>{safe(title)}</h2>{body}</section>'
+def report_section(name: str, title: str, body: str) -> str:
+    return f'<section id="{name}"><h2>{escape_html(title)}</h2>{body}</section>'
 
 
-def facts(rows: dict[str, str]) -> str:
+def fact_list(rows: dict[str, str]) -> str:
     """Names and values as a list; empty values are left out."""
     shown = ((name, value) for name, value in rows.items() if value)
-    return f"<dl>{''.join(f'<div><dt>{safe(n)}</dt><dd>{safe(v)}</dd></div>' for n, v in shown)}</dl>"
+    items = (f"<div><dt>{escape_html(name)}</dt><dd>{escape_html(value)}</dd></div>" for name, value in shown)
+    return f"<dl>{''.join(items)}</dl>"
 
 
-def heading(run: Run, title: str) -> str:
+def report_heading(run: Run, title: str) -> str:
     """What it is, in one sentence, and where it came from."""
     plan = run.plan
-    told = verdict(Comparison(plan, run.protocol, dict(run.columns)))
+    told = verdict_html(Comparison(plan, run.protocol, dict(run.columns)))
     read = plan.calibration
     rows = {
-        "Made": when(run.made),
+        "Made": format_time(run.made),
         "Plan": came_from(run),
         "Method": method_title(plan.method),
         "Recovery": RECOVERIES[plan.recovery].title,
         "Has read": f"{read.samples * read.length:,} tokens of {read.text}",
         "Note": run.note,
     }
-    return f"<header><h1>{safe(title)}</h1>{told}{facts(rows)}</header>"
+    return f"<header><h1>{escape_html(title)}</h1>{told}{fact_list(rows)}</header>"
 
 
-def figures(run: Run) -> str:
+def figures_section(run: Run) -> str:
     table = table_of(dict(run.columns), run.protocol, run.plan.recovery)
-    return section("figures", "What it cost and what it saved", table)
+    return report_section("figures", "What it cost and what it saved", table)
 
 
-def maps(run: Run) -> str:
+def maps_section(run: Run) -> str:
     """The maps of heads and channels, with what was removed."""
     portrait, plan = run.portrait, run.plan
     if portrait is None:
-        return section("maps", "Where it was cut", "<p>The maps of this run were not kept.</p>")
+        return report_section("maps", "Where it was cut", "<p>The maps of this run were not kept.</p>")
     groups = plan.widths[0][1]
     unit = "value column" if plan.unit == "value-column" else "head"
     apart = (
@@ -95,10 +112,10 @@ def maps(run: Run) -> str:
         f"{map_of(portrait.attention, unit, 'best', apart)}"
         f"<h3>Channels of the MLP</h3>{key_of('median')}{map_of(portrait.mlp, 'channel', 'median')}"
     )
-    return section("maps", "Where it was cut", body)
+    return report_section("maps", "Where it was cut", body)
 
 
-def layers(run: Run) -> str:
+def layers_section(run: Run) -> str:
     """Every layer: how alike its ends are, what it keeps, how far it moved."""
     plan, body = run.plan, ""
     if run.portrait is not None:
@@ -119,11 +136,11 @@ def layers(run: Run) -> str:
             Series("error predicted", predicted, "dots", COLOUR["second"], "{:.3g} %"),
         ]
         body += f"<h3>How far each layer’s output moved</h3>{layers_chart(errors, 'Error, %')}"
-        body += f'<p class="foot">{safe(on_layers(run.errors, run.best.held_out))}</p>'
+        body += f'<p class="foot">{escape_html(on_layers(run.errors, run.best.held_out))}</p>'
     table = f"<details><summary>All layers as a table</summary>{layers_table(run)}</details>"
-    link = download(layers_csv(run), "text/csv", f"layers-run{run.number}.csv", "Download as CSV")
-    return section(
-        "layers", "Layer by layer", f"<p>{safe(dropped_layers(plan))}</p>{body}{table}<p>{link}</p>"
+    link = download_link(layers_csv(run), "text/csv", f"layers-run{run.number}.csv", "Download as CSV")
+    return report_section(
+        "layers", "Layer by layer", f"<p>{escape_html(dropped_layers(plan))}</p>{body}{table}<p>{link}</p>"
     )
 
 
@@ -143,9 +160,9 @@ def layers_table(run: Run) -> str:
     for i, heads, whole, channels, dense, predicted, measured in rows_of(run):
         part = f" of {whole}" if whole else " in each head"
         kept = f"<td>{heads}{part}</td><td>{channels:,} of {dense:,}</td>"
-        if dropped(run.plan, i):
+        if is_dropped(run.plan, i):
             kept = '<td colspan="2">dropped whole</td>'
-        errors = "".join(f"<td>{share(float(e)) if e else '–'}</td>" for e in (predicted, measured))
+        errors = "".join(f"<td>{format_share(float(e)) if e else '–'}</td>" for e in (predicted, measured))
         body += f'<tr><th scope="row">{i}</th>{kept}{errors}</tr>'
     names = ("Layer", f"{units} kept", "Channels kept", "Error predicted", "Error measured")
     head = "".join(f'<th scope="col">{name}</th>' for name in names)
@@ -157,47 +174,47 @@ def layers_csv(run: Run) -> str:
     return "\n".join([names, *(",".join(map(str, row)) for row in rows_of(run))]) + "\n"
 
 
-def answers(run: Run) -> str:
+def answers_section(run: Run) -> str:
     """What the models wrote after the same prompts."""
     if not run.answers:
-        return section("answers", "What they write", "<p>No prompts were answered in this run.</p>")
+        return report_section("answers", "What they write", "<p>No prompts were answered in this run.</p>")
     body = ""
     for prompt, texts in run.answers:
         cells = "".join(
-            f"<div><h4>{LABELS[name]}</h4><p>{safe(texts[name].strip()) or '–'}</p></div>"
+            f"<div><h4>{LABELS[name]}</h4><p>{escape_html(texts[name].strip()) or '–'}</p></div>"
             for name in LABELS
             if name in texts
         )
-        body += f'<h3 class="prompt">“{safe(prompt)} …”</h3><div class="answers">{cells}</div>'
-    return section("answers", "What they write", body)
+        body += f'<h3 class="prompt">“{escape_html(prompt)} …”</h3><div class="answers">{cells}</div>'
+    return report_section("answers", "What they write", body)
 
 
-def found(run: Run) -> list[str]:
+def findings_sections(run: Run) -> list[str]:
     """Where it broke and what it forgot, as far as that was asked."""
     parts: list[str] = []
     if run.found is not None and run.found.passage is not None:
-        passage = passage_html(run.found.passage, judged(run.found.passage))
-        parts.append(section("passage", "Where it broke", passage))
+        passage = passage_html(run.found.passage, best_reader(run.found.passage))
+        parts.append(report_section("passage", "Where it broke", passage))
     if run.found is not None and run.found.topics:
-        parts.append(section("topics", "What it forgot", topics_html(run.found)))
+        parts.append(report_section("topics", "What it forgot", topics_html(run.found)))
     return parts
 
 
-def again(run: Run) -> str:
+def again_section(run: Run) -> str:
     """The command, the plan and the versions."""
     plan, text = run.plan, plan_text(run.plan)
     name = plan_name(run)
     how = "It follows from the rules alone." if run.rules else f"It needs the plan file {name} beside it."
     rows = {**dict(plan.versions), "Data type": run.dtype, "Seed": str(plan.seed)}
     body = (
-        f"<p>{safe(how)}</p><pre>{safe(command_line(run))}</pre>"
-        f"<p>{download(text, 'application/json', name, f'Download {name}')}</p>{facts(rows)}"
-        f"<details><summary>The plan</summary><pre>{safe(text)}</pre></details>"
+        f"<p>{escape_html(how)}</p><pre>{escape_html(command_line(run))}</pre>"
+        f"<p>{download_link(text, 'application/json', name, f'Download {name}')}</p>{fact_list(rows)}"
+        f"<details><summary>The plan</summary><pre>{escape_html(text)}</pre></details>"
     )
-    return section("again", "Make it again", body)
+    return report_section("again", "Make it again", body)
 
 
-def download(text: str, kind: str, name: str, label: str) -> str:
+def download_link(text: str, kind: str, name: str, label: str) -> str:
     """A link that saves a text that is in the page itself."""
     data = base64.b64encode(text.encode()).decode()
-    return f'<a download="{safe(name)}" href="data:{kind};base64,{data}">{safe(label)}</a>'
+    return f'<a download="{escape_html(name)}" href="data:{kind};base64,{data}">{escape_html(label)}</a>'

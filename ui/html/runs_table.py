@@ -7,7 +7,15 @@ from pathlib import Path
 
 from slimllm.methods.recovery import RECOVERIES
 from ui.facts.runs import Run
-from ui.look.formatting import change, count, figure, method_title, safe, share, when
+from ui.look.formatting import (
+    escape_html,
+    format_change,
+    format_count,
+    format_figure,
+    format_share,
+    format_time,
+    method_title,
+)
 
 # What both raise: the button's `data-do` as an event, with the run's number; a click beside the buttons of a
 # row chooses it, but one on a word that the glossary explains.
@@ -45,25 +53,25 @@ def row_of(run: Run, chosen: bool, several: bool = False) -> str:
     """One run as a row; with `several` it says of which model."""
     best, dense = run.best, run.columns["dense"]
     measured = best.perplexity is not None
-    said = figure(best.perplexity or 0.0) if measured else "–"
-    worse = change(best.perplexity or 0.0, dense.perplexity or 0.0) if measured else ""
+    said = format_figure(best.perplexity or 0.0) if measured else "–"
+    worse = format_change(best.perplexity or 0.0, dense.perplexity or 0.0) if measured else ""
     model = Path(run.plan.model).name if several else ""
     under = " · ".join(part for part in (model, run.note) if part)
     star = "★" if run.pinned else "☆"
     here = ' aria-current="true"' if chosen else ""
     cells = (
-        f"{share(run.smaller)}<small>{count(best.parameters)}</small>",
+        f"{format_share(run.smaller)}<small>{format_count(best.parameters)}</small>",
         f"{said}<small>{worse}</small>",
-        f"{safe(method_title(run.plan.method))}<small>{safe(RECOVERIES[run.plan.recovery].title)}</small>",
-        f"<span>{safe(came_from(run))}</span>",
-        safe(when(run.made)),
+        f"{escape_html(method_title(run.plan.method))}<small>{escape_html(RECOVERIES[run.plan.recovery].title)}</small>",
+        f"<span>{escape_html(came_from(run))}</span>",
+        escape_html(format_time(run.made)),
     )
     return (
         f'<tr data-run="{run.number}"{here}>'
         f'<td><button type="button" data-do="pin" aria-pressed="{str(run.pinned).lower()}" '
         f'aria-label="Pin {run.name}" title="Pinned runs stay on top">{star}</button></td>'
         f'<th scope="row"><button type="button" data-do="choose">{run.name}</button>'
-        f"<small>{safe(under)}</small></th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+        f"<small>{escape_html(under)}</small></th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
     )
 
 

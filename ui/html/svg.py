@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from ui.charts.chart_style import COLOUR, ticks
+from ui.charts.chart_style import COLOUR, round_ticks
 from ui.facts.run_maps import FULL, Grid, grid_to_dict
-from ui.look.formatting import safe
+from ui.look.formatting import escape_html
 
-WIDE, LEFT, RIGHT = 960, 52, 16  # of the drawing
+WIDE, LEFT_MARGIN, RIGHT = 960, 52, 16  # of the drawing
 GONE = ("#f7ecdd", "#ecd0ac", "#d08f4e", "#a6500f")  # little to much, of what was removed
 
 
@@ -40,20 +40,20 @@ def map_of(grid: Grid, what: str, than: str, groups: int = 0) -> str:
     """A layers × units map. `what` is one unit ("head"), `than` what its shade compares with ("best" or
     "median"); groups of units stand apart."""
     high = min(max(9 * grid.rows, 140), 440)
-    wide = WIDE - LEFT - RIGHT
+    wide = WIDE - LEFT_MARGIN - RIGHT
     row, column = high / grid.rows, wide / grid.units
-    lines = [(float(LEFT), i * row, float(wide), 0.0) for i in range(1, grid.rows) if grid.rows <= 40]
-    lines += [(LEFT + g * wide / groups, 0.0, 0.0, float(high)) for g in range(1, groups)]
+    lines = [(float(LEFT_MARGIN), i * row, float(wide), 0.0) for i in range(1, grid.rows) if grid.rows <= 40]
+    lines += [(LEFT_MARGIN + g * wide / groups, 0.0, 0.0, float(high)) for g in range(1, groups)]
     gaps = "".join(
         f'<line x1="{x:.1f}" y1="{y:.1f}" x2="{x + dx:.1f}" y2="{y + dy:.1f}"/>' for x, y, dx, dy in lines
     )
     rows = "".join(
-        f'<text x="{LEFT - 8}" y="{(i + 0.5) * row + 4:.1f}" class="left">{i}</text>'
-        for i in ticks(grid.rows)
+        f'<text x="{LEFT_MARGIN - 8}" y="{(i + 0.5) * row + 4:.1f}" class="left">{i}</text>'
+        for i in round_ticks(grid.rows)
     )
     columns = "".join(
-        f'<text x="{LEFT + (i + 0.5) * column:.1f}" y="{high + 18}">{i:,}</text>'
-        for i in ticks(grid.units, 12)
+        f'<text x="{LEFT_MARGIN + (i + 0.5) * column:.1f}" y="{high + 18}">{i:,}</text>'
+        for i in round_ticks(grid.units, 12)
     )
     data = grid_to_dict(grid) | {"what": what, "than": than}
     label = (
@@ -61,17 +61,19 @@ def map_of(grid: Grid, what: str, than: str, groups: int = 0) -> str:
     )
     return (
         f'<div class="wide"><svg class="map" viewBox="0 -8 {WIDE} {high + 50}" role="img" '
-        f'aria-label="{safe(label)}" '
-        f'data-map="{safe(json.dumps(data))}"><image href="{png(colours_of(grid))}" x="{LEFT}" y="0" '
+        f'aria-label="{escape_html(label)}" '
+        f'data-map="{escape_html(json.dumps(data))}">'
+        f'<image href="{png_address(colours_of(grid))}" x="{LEFT_MARGIN}" y="0" '
         f'width="{wide}" height="{high}" preserveAspectRatio="none"/>'
-        f'<g class="gaps">{gaps}</g>{rows}{columns}{upright(high)}'
-        f'<text x="{LEFT + wide / 2:.0f}" y="{high + 38}">{safe(what.capitalize())}</text></svg></div>'
+        f'<g class="gaps">{gaps}</g>{rows}{columns}{upright_title(high)}'
+        f'<text x="{LEFT_MARGIN + wide / 2:.0f}" y="{high + 38}">'
+        f"{escape_html(what.capitalize())}</text></svg></div>"
     )
 
 
-def upright(high: float, title: str = "Layer") -> str:
+def upright_title(high: float, title: str = "Layer") -> str:
     """The title of the vertical axis."""
-    return f'<text transform="translate(12 {high / 2:.0f}) rotate(-90)">{safe(title)}</text>'
+    return f'<text transform="translate(12 {high / 2:.0f}) rotate(-90)">{escape_html(title)}</text>'
 
 
 def colours_of(grid: Grid) -> np.ndarray:
@@ -79,18 +81,18 @@ def colours_of(grid: Grid) -> np.ndarray:
     scales."""
     shades = np.frombuffer(grid.shades, np.uint8).reshape(grid.rows, grid.cells) / FULL
     kept = np.frombuffer(grid.kept, np.uint8).reshape(grid.rows, grid.cells, 1) / FULL
-    mixed = kept * shaded(shades, COLOUR["sequential"]) + (1 - kept) * shaded(shades, GONE)
+    mixed = kept * shade_values(shades, COLOUR["sequential"]) + (1 - kept) * shade_values(shades, GONE)
     return np.round(mixed).astype(np.uint8)
 
 
-def shaded(values: np.ndarray, scale: Sequence[str]) -> np.ndarray:
+def shade_values(values: np.ndarray, scale: Sequence[str]) -> np.ndarray:
     """The colours (…, 3) of values from 0 to 1 on a scale of hex colours."""
     stops = np.array([[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in scale], dtype=float)
     places = np.linspace(0, 1, len(stops))
     return np.stack([np.interp(values, places, stops[:, i]) for i in range(3)], axis=-1)
 
 
-def png(pixels: np.ndarray) -> str:
+def png_address(pixels: np.ndarray) -> str:
     """The pixels (height, width, 3) as the data address of a PNG."""
     high, wide, _ = pixels.shape
     raw = b"".join(b"\0" + line.tobytes() for line in pixels)
@@ -120,42 +122,43 @@ def key_of(than: str) -> str:
 def layers_chart(series: Sequence[Series], unit: str, high: int = 170) -> str:
     """A chart over the layers with a legend, as HTML; every layer says its values under the pointer."""
     total = max(len(one.values) for one in series)
-    wide = (WIDE - LEFT - RIGHT) / max(1, total)
+    wide = (WIDE - LEFT_MARGIN - RIGHT) / max(1, total)
     values = [value for one in series for value in one.values if math.isfinite(value)]
-    low, top, step = nice(min([0.0, *values]), max([0.0, *values]))
+    low, top, step = nice_range(min([0.0, *values]), max([0.0, *values]))
 
     def at(value: float) -> float:
         inside = min(max(value if math.isfinite(value) else top, low), top)
         return 8 + (high - 8) * (top - inside) / (top - low)
 
     grid = "".join(
-        f'<line class="grid" x1="{LEFT}" x2="{WIDE - RIGHT}" y1="{at(y):.1f}" y2="{at(y):.1f}"/>'
-        f'<text x="{LEFT - 8}" y="{at(y) + 4:.1f}" class="left">{y:g}</text>'
+        f'<line class="grid" x1="{LEFT_MARGIN}" x2="{WIDE - RIGHT}" y1="{at(y):.1f}" y2="{at(y):.1f}"/>'
+        f'<text x="{LEFT_MARGIN - 8}" y="{at(y) + 4:.1f}" class="left">{y:g}</text>'
         for y in np.arange(round(low / step), round(top / step) + 1) * step
     )
-    body = "".join(drawn(one, wide, at) for one in series)
+    body = "".join(draw_series(one, wide, at) for one in series)
     places = "".join(
-        f'<text x="{LEFT + (i + 0.5) * wide:.1f}" y="{high + 18}">{i}</text>' for i in ticks(total, 16)
+        f'<text x="{LEFT_MARGIN + (i + 0.5) * wide:.1f}" y="{high + 18}">{i}</text>'
+        for i in round_ticks(total, 16)
     )
     hits = "".join(
-        f'<rect class="hit" x="{LEFT + i * wide:.1f}" y="8" width="{wide:.1f}" height="{high - 8}">'
-        f"<title>{safe(said(series, i))}</title></rect>"
+        f'<rect class="hit" x="{LEFT_MARGIN + i * wide:.1f}" y="8" width="{wide:.1f}" height="{high - 8}">'
+        f"<title>{escape_html(layer_title(series, i))}</title></rect>"
         for i in range(total)
     )
     legend = "".join(
-        f'<span class="key"><i class="{one.kind}" style="--c:{one.colour}"></i>{safe(one.name)}</span>'
+        f'<span class="key"><i class="{one.kind}" style="--c:{one.colour}"></i>{escape_html(one.name)}</span>'
         for one in series
     )
     label = f"{', '.join(one.name for one in series)} of each layer"
     return (
         f'<p class="keys">{legend}</p><div class="wide"><svg viewBox="0 0 {WIDE} {high + 42}" role="img" '
-        f'aria-label="{safe(label)}">{grid}{body}{places}'
+        f'aria-label="{escape_html(label)}">{grid}{body}{places}'
         f'<text x="{WIDE / 2:.0f}" y="{high + 38}">Layer</text>'
-        f"{upright(high, unit)}{hits}</svg></div>"
+        f"{upright_title(high, unit)}{hits}</svg></div>"
     )
 
 
-def said(series: Sequence[Series], index: int) -> str:
+def layer_title(series: Sequence[Series], index: int) -> str:
     """What one layer says."""
     shown = [one for one in series if index < len(one.values)]
     return f"Layer {index}: " + ", ".join(
@@ -163,10 +166,10 @@ def said(series: Sequence[Series], index: int) -> str:
     )
 
 
-def drawn(series: Series, wide: float, at: Any) -> str:
+def draw_series(series: Series, wide: float, at: Any) -> str:
     """The marks of one series."""
     colour, base = series.colour, at(0.0)
-    places = [(LEFT + i * wide, at(value)) for i, value in enumerate(series.values)]
+    places = [(LEFT_MARGIN + i * wide, at(value)) for i, value in enumerate(series.values)]
     if series.kind == "bars":
         return "".join(
             f'<rect x="{x + 0.14 * wide:.1f}" y="{min(y, base):.1f}" width="{0.72 * wide:.1f}" '
@@ -184,7 +187,7 @@ def drawn(series: Series, wide: float, at: Any) -> str:
     )
 
 
-def nice(low: float, high: float) -> tuple[float, float, float]:
+def nice_range(low: float, high: float) -> tuple[float, float, float]:
     """Round ends of an axis that holds these values, and its step."""
     rough = ((high - low) or 1.0) / 4
     power = 10.0 ** math.floor(math.log10(rough))

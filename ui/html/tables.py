@@ -17,15 +17,25 @@ from ui.facts.verdicts import (
     on_parameters,
     on_perplexity,
     on_writing,
-    sentences,
-    silent,
+    say_nothing,
+    verdict_sentences,
 )
-from ui.look.formatting import change, count, duration, figure, method_title, note, safe, share, size
+from ui.look.formatting import (
+    escape_html,
+    format_bytes,
+    format_change,
+    format_count,
+    format_duration,
+    format_figure,
+    format_share,
+    method_title,
+    note_html,
+)
 from ui.session.session import Comparison
 
 
-def speed(number: float) -> str:
-    return f"{figure(number, 1)} tokens/s"
+def speed_words(number: float) -> str:
+    return f"{format_figure(number, 1)} tokens/s"
 
 
 @dataclass(frozen=True)
@@ -41,16 +51,16 @@ class Row:
 
 
 ROWS = (
-    Row("Parameters", "all weights of the model", lambda c: c.parameters, count, on_parameters),
-    Row("Memory of the weights", "as they are held now", lambda c: c.bytes, size, on_memory),
-    Row("Perplexity", "how surprised it is by real text; lower is better", lambda c: c.perplexity, figure,
-        on_perplexity),
-    Row("Writing speed", "one text at a time", lambda c: c.tokens_per_second, speed,
+    Row("Parameters", "all weights of the model", lambda c: c.parameters, format_count, on_parameters),
+    Row("Memory of the weights", "as they are held now", lambda c: c.bytes, format_bytes, on_memory),
+    Row("Perplexity", "how surprised it is by real text; lower is better", lambda c: c.perplexity,
+        format_figure, on_perplexity),
+    Row("Writing speed", "one text at a time", lambda c: c.tokens_per_second, speed_words,
         on_writing, relative=False),
     Row("Error per layer, predicted", "on text held out, mean over layers", lambda c: c.error_predicted,
-        share, silent),
+        format_share, say_nothing),
     Row("Error per layer, measured", "on text held out, mean over layers", lambda c: c.error_measured,
-        share, on_errors),
+        format_share, on_errors),
 )  # fmt: skip
 
 
@@ -66,9 +76,10 @@ def table_of(columns: Columns, protocol: Protocol, recovery: str) -> str:
     measured = next((c.tokens for c in columns.values() if c.tokens), 0)
     how = f"{measured:,} tokens of " if measured else ""
     foot = (
-        f"Perplexity over {how}{safe(protocol.text)}, evaluation part, in {safe(windows_of(protocol))}. "
+        f"Perplexity over {how}{escape_html(protocol.text)}, evaluation part, in "
+        f"{escape_html(windows_of(protocol))}. "
         "Percentages are changes against the dense model. "
-        f"Recovery: {safe(RECOVERIES[recovery].title if recovery in RECOVERIES else recovery)}."
+        f"Recovery: {escape_html(RECOVERIES[recovery].title if recovery in RECOVERIES else recovery)}."
     )
     return (
         '<div class="wide"><table class="figures three" '
@@ -96,20 +107,20 @@ def line_of(row: Row, names: Sequence[str], columns: Columns) -> str:
         value = None if column is None else row.of(column)
         relative = ""
         if row.relative and name != "dense" and value is not None and base:
-            relative = change(value, base)
+            relative = format_change(value, base)
         quiet = name == "dense" and row.title.startswith("Error")
-        said = "–" if quiet else "…" if value is None else safe(row.say(value))
+        said = "–" if quiet else "…" if value is None else escape_html(row.say(value))
         cells += f"<td>{said}<small>{relative}</small></td>"
-    meaning = safe(row.judge(columns))
+    meaning = escape_html(row.judge(columns))
     return (
         f'<tr><th scope="row">{row.title}<small>{row.hint}</small></th>{cells}'
         f'<td class="meaning">{meaning}</td></tr>'
     )
 
 
-def verdict(comparison: Comparison) -> str:
+def verdict_html(comparison: Comparison) -> str:
     """What the figures mean, in plain words."""
-    return note(*sentences(comparison.columns, comparison.plan))
+    return note_html(*verdict_sentences(comparison.columns, comparison.plan))
 
 
 # Several methods --------------------------------------------------------------------------------------------
@@ -120,7 +131,7 @@ HEADINGS = (
 )  # fmt: skip
 
 
-def latest(entries: Sequence[Entry]) -> list[Entry]:
+def latest_entries(entries: Sequence[Entry]) -> list[Entry]:
     """The entries of the budget that was compared last."""
     return [entry for entry in entries if entry.budget == entries[-1].budget]
 
@@ -134,12 +145,11 @@ def methods_table(entries: Sequence[Entry]) -> str:
         mine = [(i, entry) for i, entry in enumerate(entries) if entry.budget == budget]
         mine.sort(key=lambda pair: perplexity_of(pair[1]))
         if len(budgets) > 1:
-            body += (
-                f'<tr><th class="budget" scope="rowgroup" colspan="{len(HEADINGS)}">{about(budget)}</th></tr>'
-            )
+            body += f'<tr><th class="budget" scope="rowgroup" colspan="{len(HEADINGS)}">'
+            body += f"{budget_words(budget)}</th></tr>"
         body += dense_row(mine[0][1].dense)
         body += "".join(method_row(i, entry) for i, entry in mine)
-    foot = f"{about(budgets[0])}. " if len(budgets) == 1 else ""
+    foot = f"{budget_words(budgets[0])}. " if len(budgets) == 1 else ""
     foot += (
         "Excess loss is ln(perplexity / dense perplexity), per token. Time is scoring and pruning; the text "
         "is read once for all methods that need no more than its moments."
@@ -148,13 +158,13 @@ def methods_table(entries: Sequence[Entry]) -> str:
     return f'<div class="wide">{table}</div><p class="foot">{foot}</p>'
 
 
-def about(budget: Budget) -> str:
+def budget_words(budget: Budget) -> str:
     """A budget in words."""
     of = "all parameters" if budget.count == "all" else "the layers"
     read, how = budget.calibration, budget.protocol
     limit = f"at most {how.limit:,} tokens of " if how.limit else ""
-    return safe(
-        f"{share(budget.ratio)} of {of} removed, having read {read.samples * read.length:,} tokens of "
+    return escape_html(
+        f"{format_share(budget.ratio)} of {of} removed, having read {read.samples * read.length:,} tokens of "
         f"{read.text}; perplexity on {limit}{how.text} in {windows_of(how)}"
     )
 
@@ -165,34 +175,37 @@ def perplexity_of(entry: Entry) -> float:
 
 
 def dense_row(dense: Column) -> str:
-    said = "–" if dense.perplexity is None else figure(dense.perplexity)
-    cells = ("", "", count(dense.parameters), "", said, "", "", "", "")
+    said = "–" if dense.perplexity is None else format_figure(dense.perplexity)
+    cells = ("", "", format_count(dense.parameters), "", said, "", "", "", "")
     return f'<tr class="dense"><th scope="row">Dense</th>{"".join(f"<td>{c}</td>" for c in cells)}</tr>'
 
 
 def method_row(index: int, entry: Entry) -> str:
     """One entry; a refused one says why across the table."""
-    title = safe(method_title(entry.method))
+    title = escape_html(method_title(entry.method))
     name = f"Your plan<small>{title}</small>" if entry.present else title
     head = f'<th scope="row">{name}</th>'
     if entry.plan is None or entry.column is None:
-        return f'<tr>{head}<td class="why" colspan="{len(HEADINGS) - 1}">{safe(entry.refusal)}</td></tr>'
+        return (
+            f'<tr>{head}<td class="why" colspan="{len(HEADINGS) - 1}">{escape_html(entry.refusal)}</td></tr>'
+        )
     plan, column, dense = entry.plan, entry.column, entry.dense
     allocation = ALLOCATIONS[plan.allocation].title if plan.allocation in ALLOCATIONS else "By hand"
     perplexity = math.nan if column.perplexity is None else column.perplexity
     cells = (
         RECOVERIES[plan.recovery].title,
         allocation,
-        count(column.parameters),
-        change(column.parameters, dense.parameters),
-        figure(perplexity),
-        change(perplexity, dense.perplexity or 0.0),
+        format_count(column.parameters),
+        format_change(column.parameters, dense.parameters),
+        format_figure(perplexity),
+        format_change(perplexity, dense.perplexity or 0.0),
         "–" if entry.excess is None else f"{entry.excess:.3f}",
-        duration(entry.seconds),
+        format_duration(entry.seconds),
     )
     said = "your plan" if entry.present else method_title(entry.method)
     button = (
-        f'<button type="button" data-row="{index}" aria-label="Take the plan of {safe(said)} into Tune">'
+        f'<button type="button" data-row="{index}" '
+        f'aria-label="Take the plan of {escape_html(said)} into Tune">'
         "To Tune</button>"
     )
-    return f"<tr>{head}{''.join(f'<td>{safe(cell)}</td>' for cell in cells)}<td>{button}</td></tr>"
+    return f"<tr>{head}{''.join(f'<td>{escape_html(cell)}</td>' for cell in cells)}<td>{button}</td></tr>"

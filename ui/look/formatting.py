@@ -10,7 +10,7 @@ from slimllm.core.types import Plan
 from slimllm.methods.method_table import METHODS
 
 
-def count(number: float) -> str:
+def format_count(number: float) -> str:
     """A count that is easy to read: 134.5 million."""
     for size, name in ((1e9, "billion"), (1e6, "million")):
         if abs(number) >= size:
@@ -18,7 +18,7 @@ def count(number: float) -> str:
     return f"{number:,.0f}"
 
 
-def size(number: float) -> str:
+def format_bytes(number: float) -> str:
     """Bytes as kB, MB or GB."""
     for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if abs(number) >= unit:
@@ -26,7 +26,7 @@ def size(number: float) -> str:
     return f"{number:.0f} B"
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds as 8 s, 1 min 20 s, 2 h 5 min."""
     whole = round(seconds)
     if whole < 60:
@@ -36,14 +36,14 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def share(ratio: float, digits: int = 1) -> str:
+def format_share(ratio: float, digits: int = 1) -> str:
     least = 10.0**-digits
     if 0 < 100 * ratio < least / 2:
         return f"under {least:g} %"
     return f"{100 * ratio:.{digits}f} %"
 
 
-def figure(number: float, digits: int = 2) -> str:
+def format_figure(number: float, digits: int = 2) -> str:
     """A measured number; very large or impossible ones say so."""
     if math.isnan(number):
         return "–"
@@ -52,7 +52,7 @@ def figure(number: float, digits: int = 2) -> str:
     return f"{number:,.{digits if number < 1000 else 0}f}"
 
 
-def change(after: float, before: float) -> str:
+def format_change(after: float, before: float) -> str:
     """The change relative to before, signed: −20.0 %."""
     if not before or not math.isfinite(after) or not math.isfinite(before):
         return ""
@@ -67,7 +67,7 @@ def unit_words(unit: str) -> str:
     return "value columns" if unit == "value-column" else "heads"
 
 
-def dropped(plan: Plan, index: int) -> bool:
+def is_dropped(plan: Plan, index: int) -> bool:
     """Whether the plan takes this layer out whole."""
     return not plan.heads[index] and not plan.channels[index]
 
@@ -79,7 +79,7 @@ def same_width(plan: Plan) -> bool:
 
 def dropped_layers(plan: Plan) -> str:
     """The layers that the plan takes out whole, as a sentence; empty where there are none."""
-    gone = [i for i in range(len(plan.heads)) if dropped(plan, i)]
+    gone = [i for i in range(len(plan.heads)) if is_dropped(plan, i)]
     if not gone:
         return ""
     if len(gone) == 1:
@@ -92,17 +92,17 @@ def method_title(name: str) -> str:
     return METHODS[name].title if name in METHODS else name
 
 
-def safe(text: object) -> str:
+def escape_html(text: object) -> str:
     """Text made harmless for HTML."""
     return html.escape(str(text), quote=True)
 
 
-def note(kind: str, words: str) -> str:
+def note_html(kind: str, words: str) -> str:
     """A sentence in a quiet box: kind is info, good, bad or old."""
-    return f'<p class="note {kind}">{safe(words)}</p>' if words else ""
+    return f'<p class="note {kind}">{escape_html(words)}</p>' if words else ""
 
 
-def when(made: str) -> str:
+def format_time(made: str) -> str:
     """A time as 26 Nov, 14:05; the year where it is another one."""
     try:
         time = datetime.fromisoformat(made)

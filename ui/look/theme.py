@@ -83,7 +83,7 @@ GRADIO_TEXTS = (
 PRESENTED = 1.4  # how much larger type is in presenter mode
 
 
-def theme() -> gr.themes.Base:
+def build_theme() -> gr.themes.Base:
     """The theme: warm neutral surfaces, thin lines, one teal accent, whole font files only."""
     sans, mono = (fonts.LocalFont(name, weights=(400, 700)) for name in ("Source Sans Pro", "IBM Plex Mono"))
     look = gr.themes.Base(
@@ -96,7 +96,7 @@ def theme() -> gr.themes.Base:
         font=(sans, "ui-sans-serif", "system-ui", "sans-serif"),
         font_mono=(mono, "ui-monospace", "monospace"),
     )
-    return look.set(**settings())
+    return look.set(**theme_settings())
 
 
 SETTINGS = {  # Gradio's variable: our colour, for light and dark alike
@@ -179,7 +179,7 @@ MEASURES = {
 }
 
 
-def settings() -> dict[str, str]:
+def theme_settings() -> dict[str, str]:
     """Every Gradio variable that we set; colours go through our own variables, which differ by mode."""
     found = dict(MEASURES)
     for name, colour in SETTINGS.items():
@@ -200,22 +200,22 @@ SHEETS = (
 )
 
 
-def css() -> str:
+def style_sheet() -> str:
     """The style sheet of the page, the plots and the faders."""
     sheets = [(STYLES / name).read_text(encoding="utf-8") for name in SHEETS]
     large = {name: round(PRESENTED * pixels) for name, pixels in SIZES.items()}
-    looks = [variables(":root", PALETTE["light"]), variables(".dark", PALETTE["dark"])]
-    return "\n".join([*looks, typed(":root", SIZES), typed(".presenting", large), *sheets])
+    looks = [colour_variables(":root", PALETTE["light"]), colour_variables(".dark", PALETTE["dark"])]
+    return "\n".join([*looks, type_sizes(":root", SIZES), type_sizes(".presenting", large), *sheets])
 
 
-def typed(selector: str, pixels: Mapping[str, int]) -> str:
+def type_sizes(selector: str, pixels: Mapping[str, int]) -> str:
     """Sizes of type as CSS variables."""
     return "\n".join(
         [f"{selector} {{", *(f"  --slim-{name}: {size}px;" for name, size in pixels.items()), "}"]
     )
 
 
-def variables(selector: str, colours: Colours) -> str:
+def colour_variables(selector: str, colours: Colours) -> str:
     """The palette as CSS variables; scales count from 1."""
     lines = []
     for name, value in colours.items():
@@ -226,7 +226,7 @@ def variables(selector: str, colours: Colours) -> str:
     return "\n".join([f"{selector} {{", *lines, "}"])
 
 
-def head() -> str:
+def head_scripts() -> str:
     """Script tags for plotly.js and our own scripts, which this app serves itself; no other file is
     opened."""
     ours = ("plotpick.js", "plotsave.js", "plotview.js", "glossary.js", "present.js", "sliders.js")
@@ -237,7 +237,8 @@ def head() -> str:
     # Before the page tells anything to the storage.
     opened = "window.slimTab = sessionStorage.getItem('slimllm-tab');"
     known = (
-        f"{opened} window.slimSwaps = {json.dumps(swaps())}; window.slimGlossary = {json.dumps(as_data())};"
+        f"{opened} window.slimSwaps = {json.dumps(dark_swaps())}; window.slimGlossary = "
+        f"{json.dumps(as_data())};"
     )
     # Not deferred: the page may ask for something before plotly.js is here.
     first = (SCRIPTS / "delivery.js").read_text(encoding="utf-8")
@@ -250,16 +251,16 @@ CHART_COLOURS = (
 )  # fmt: skip
 
 
-def swaps() -> dict[str, str]:
+def dark_swaps() -> dict[str, str]:
     """The dark colour for every light one that a chart may use."""
     pairs: dict[str, str] = {}
     for name in CHART_COLOURS:
         light, dark = PALETTE["light"][name], PALETTE["dark"][name]
-        pairs.update(zip(shades(light), shades(dark), strict=True))
+        pairs.update(zip(scale_shades(light), scale_shades(dark), strict=True))
     return pairs
 
 
-def shades(colour: str | tuple[str, ...]) -> tuple[str, ...]:
+def scale_shades(colour: str | tuple[str, ...]) -> tuple[str, ...]:
     """The colours of a scale, or the one colour."""
     return (colour,) if isinstance(colour, str) else colour
 

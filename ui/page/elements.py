@@ -7,10 +7,10 @@ from typing import Any
 
 import gradio as gr
 
+from ui.jobs.worker import Job
 from ui.look import formatting
-from ui.look.formatting import duration, safe
+from ui.look.formatting import escape_html, format_duration
 from ui.page.screen import Screen
-from ui.session.jobs import Job
 from ui.session.registry import REGISTRY
 from ui.session.session import Session
 
@@ -35,7 +35,7 @@ def job_line(screen: Screen, kind: str, elem_id: str, beside: Collection[str] = 
     return line
 
 
-def heading(
+def add_heading(
     screen: Screen, name: str, title: str, purpose: str, needs: Callable[[Session], str] = lambda _: ""
 ) -> None:
     """The head of a panel of the Compare tab: title, a sentence, what it still needs, and what last went
@@ -43,32 +43,32 @@ def heading(
     line = gr.HTML(elem_id=f"compare-{name}-intro", elem_classes="panel-head", padding=False)
 
     def draw(session: Session) -> str:
-        return f"<h3>{formatting.safe(title)}</h3>" + begun(
+        return f"<h3>{formatting.escape_html(title)}</h3>" + opening_html(
             session, name, "note quiet", purpose, needs(session)
         )
 
     screen.show(line, draw, token=draw)
 
 
-def intro(screen: Screen, page: str, purpose: str, needs: Callable[[Session], str]) -> None:
+def add_intro(screen: Screen, page: str, purpose: str, needs: Callable[[Session], str]) -> None:
     """The sentence that a page begins with: what it is for, and what it still needs; then what last went
     wrong."""
     line = gr.HTML("", elem_id=f"{page}-intro", padding=False)
 
     def draw(session: Session) -> str:
-        return begun(session, page, "purpose", purpose, needs(session))
+        return opening_html(session, page, "purpose", purpose, needs(session))
 
     screen.show(line, draw, token=draw)
 
 
-def begun(session: Session, page: str, look: str, purpose: str, lack: str) -> str:
+def opening_html(session: Session, page: str, look: str, purpose: str, lack: str) -> str:
     """What a page or a panel is for and what it still needs; then the note that stands on it."""
-    todo = f' <span class="needs">{formatting.safe(lack)}</span>' if lack else ""
-    said = formatting.note(*session.notes.get(page, ("info", "")))
-    return f'<p class="{look}">{formatting.safe(purpose)}{todo}</p>{said}'
+    todo = f' <span class="needs">{formatting.escape_html(lack)}</span>' if lack else ""
+    said = formatting.note_html(*session.notes.get(page, ("info", "")))
+    return f'<p class="{look}">{formatting.escape_html(purpose)}{todo}</p>{said}'
 
 
-def lead(screen: Screen, page: str, step: Callable[[Session], tuple[str, str] | None]) -> gr.Button:
+def add_lead(screen: Screen, page: str, step: Callable[[Session], tuple[str, str] | None]) -> gr.Button:
     """The button to another tab: `step` gives its label and tab, or None to hide it."""
     button = gr.Button("", variant="primary", visible=False, elem_id=f"{page}-next", scale=0, min_width=200)
 
@@ -131,35 +131,37 @@ def progress_line(job: Job | None, place: int, *, named: bool = False) -> str:
         return ""
     if job.state == "queued":
         if not place:
-            return strip("run", f"{job.title}: starting.", "", None)
+            return job_strip("run", f"{job.title}: starting.", "", None)
         ahead = "1 job is" if place == 1 else f"{place} jobs are"
-        return strip("wait", f"{job.title}: waiting, {ahead} before yours.", "", None)
+        return job_strip("wait", f"{job.title}: waiting, {ahead} before yours.", "", None)
     if job.state == "failed":
-        return strip("bad", job.error, "", None)
+        return job_strip("bad", job.error, "", None)
     if job.state == "stopped":
-        return strip("off", f"{job.title}: stopped after {duration(job.elapsed)}; {job.leaves}.", "", None)
+        return job_strip(
+            "off", f"{job.title}: stopped after {format_duration(job.elapsed)}; {job.leaves}.", "", None
+        )
     if job.state == "done":
-        return strip("good", f"{job.title}: done in {duration(job.elapsed)}.", "", 1.0)
+        return job_strip("good", f"{job.title}: done in {format_duration(job.elapsed)}.", "", 1.0)
     step = job.progress
     if step is None:
-        return strip("run", f"{job.title}: starting.", duration(job.elapsed), None)
+        return job_strip("run", f"{job.title}: starting.", format_duration(job.elapsed), None)
     if job.stopping.is_set():
-        return strip("run", f"{job.title}: stopping after this step.", duration(job.elapsed), None)
-    times = f"{duration(job.elapsed)} so far"
+        return job_strip("run", f"{job.title}: stopping after this step.", format_duration(job.elapsed), None)
+    times = f"{format_duration(job.elapsed)} so far"
     if job.remaining is not None and step.done < step.total:
-        times += f", about {duration(job.remaining)} left in this step"
+        times += f", about {format_duration(job.remaining)} left in this step"
     said = f"{job.title} is going on. {step.words}" if named else step.words
-    return strip("run", said, times, step.done / step.total if step.total else None)
+    return job_strip("run", said, times, step.done / step.total if step.total else None)
 
 
-def strip(kind: str, words: str, times: str, fraction: float | None) -> str:
+def job_strip(kind: str, words: str, times: str, fraction: float | None) -> str:
     """One line of state with a bar under it; without a fraction the bar only moves."""
     width = f"{100 * fraction:.1f}%" if fraction is not None else "100%"
     moving = " moving" if kind == "run" and fraction is None else ""
     now = f' aria-valuenow="{100 * fraction:.0f}"' if fraction is not None else ""
     return (
-        f'<div class="job {kind}"><div class="job-words" role="status"><span>{safe(words)}</span>'
-        f'<span class="job-times">{safe(times)}</span></div>'
+        f'<div class="job {kind}"><div class="job-words" role="status"><span>{escape_html(words)}</span>'
+        f'<span class="job-times">{escape_html(times)}</span></div>'
         f'<div class="job-bar{moving}" role="progressbar" aria-label="Progress" aria-valuemin="0" '
         f'aria-valuemax="100"{now}><div style="width:{width}"></div></div></div>'
     )

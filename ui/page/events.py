@@ -13,9 +13,9 @@ from anyio import CapacityLimiter
 from gradio.block_function import BlockFunction
 
 from slimllm.core.errors import Refusal, one_line
+from ui.jobs.visitors import Visitor
 from ui.page.fast_blocks import Page
 from ui.page.page_states import GONE, PageStates
-from ui.session.visitors import Visitor
 
 THREADS, THREADS_EACH = 40, 8  # that carry out events, together and for one visitor
 EVENTS = 256  # that may be under way; those that only wait hold no thread

@@ -58,13 +58,13 @@ def value_of(
     if automatic is not None:
         value["auto"] = {"heads": list(automatic.heads), "channels": list(automatic.channels)}
     if exact is not None:
-        value["exact"] = figures(exact)
+        value["exact"] = forecast_figures(exact)
     if turn is not None:
         value["turn"] = turn
     return value | ({"solo": solo} if solo else {})
 
 
-def figures(view: Forecast) -> dict[str, Any]:
+def forecast_figures(view: Forecast) -> dict[str, Any]:
     """A forecast by the names that the browser's own arithmetic uses."""
     return {
         "parameters": view.parameters,
@@ -73,21 +73,21 @@ def figures(view: Forecast) -> dict[str, Any]:
         "kv": view.kv_bytes_per_token,
         "flops": view.flops_per_token,
         "error": view.total_error,
-        "errors": rounded(view.error),
+        "errors": round_four(view.error),
     }
 
 
-def bank(analysis: Analysis, plan: Plan) -> str:
+def bank_json(analysis: Analysis, plan: Plan) -> str:
     """What the browser needs to forecast under this plan's unit, recovery, alignment, count and pins, as
     JSON.
 
     A string, because Gradio copies and compares all properties of a component at every step of a drag: a
     string in no time, 8,000 numbers in some 50 ms.
     """
-    return json.dumps(facts(analysis, plan), separators=(",", ":"), allow_nan=False)
+    return json.dumps(bank_facts(analysis, plan), separators=(",", ":"), allow_nan=False)
 
 
-def facts(analysis: Analysis, plan: Plan) -> dict[str, Any]:
+def bank_facts(analysis: Analysis, plan: Plan) -> dict[str, Any]:
     """The content of the bank."""
     shape = analysis.shape
     bounds = [
@@ -95,15 +95,15 @@ def facts(analysis: Analysis, plan: Plan) -> dict[str, Any]:
         for i, layer in enumerate(shape.layers)
     ]
     limit = WHOLE_GRID // len(bounds)
-    grids = [grid(b, limit) for b in bounds]
+    grids = [channel_grid(b, limit) for b in bounds]
     distinct = list(dict.fromkeys(grids))
-    weights = importance([found.cosine for found in analysis.layers])
+    weights = layer_importance([found.cosine for found in analysis.layers])
     layers = []
     for i, (layer, found, b) in enumerate(zip(shape.layers, analysis.layers, bounds, strict=True)):
         layers.append(
             widths_and_costs(layer, b, plan, shape.hidden)
-            | errors(layer, found, b, grids[i], plan)
-            | {"grid": distinct.index(grids[i]), "weight": weights[i], "cosine": short(found.cosine)}
+            | layer_errors(layer, found, b, grids[i], plan)
+            | {"grid": distinct.index(grids[i]), "weight": weights[i], "cosine": round_six(found.cosine)}
             | {"pins": {site: pins_on(plan, i, site) for site in SITES}}
         )
     return {
@@ -145,7 +145,7 @@ def pins_on(plan: Plan, index: int, site: SiteName) -> list[int]:
     return [len(pinned_units(pins, index, site)) for pins in (plan.protected, plan.forced)]
 
 
-def errors(
+def layer_errors(
     layer: LayerShape, found: LayerAnalysis, bounds: Bounds, widths: tuple[int, ...], plan: Plan
 ) -> dict[str, Any]:
     """A layer's predicted errors at its feasible attention widths, at the sampled channel counts, and with
@@ -154,14 +154,14 @@ def errors(
     of_heads = attention.error[plan.recovery]
     steps = [layer.step(h, plan.unit) for h in bounds.heads]
     return {
-        "attention": rounded(of_heads[steps].tolist()),
-        "mlp": rounded(mlp[list(widths)].tolist()),
-        "dropped": rounded([float(of_heads[0]), float(mlp[0])]),
-        "energy": [short(attention.energy), short(found.mlp.energy)],
+        "attention": round_four(of_heads[steps].tolist()),
+        "mlp": round_four(mlp[list(widths)].tolist()),
+        "dropped": round_four([float(of_heads[0]), float(mlp[0])]),
+        "energy": [round_six(attention.energy), round_six(found.mlp.energy)],
     }
 
 
-def grid(bounds: Bounds, limit: int) -> tuple[int, ...]:
+def channel_grid(bounds: Bounds, limit: int) -> tuple[int, ...]:
     """The channel counts whose errors are sent: all feasible ones where `limit` allows, else that many
     samples.
 
@@ -177,7 +177,7 @@ def grid(bounds: Bounds, limit: int) -> tuple[int, ...]:
     return tuple(sorted({round(low + (high - low) * place) for place in places}))
 
 
-def importance(cosines: Sequence[float]) -> list[float]:
+def layer_importance(cosines: Sequence[float]) -> list[float]:
     """0 for the layer that changes its input least, 1 for the one that changes it most, by rank.
 
     By value, one odd layer among many alike would leave the others all the same colour.
@@ -187,17 +187,17 @@ def importance(cosines: Sequence[float]) -> list[float]:
     return [round(ranks[i] / max(1, len(cosines) - 1), 3) for i in range(len(cosines))]
 
 
-def short(x: float) -> float:
+def round_six(x: float) -> float:
     """Six significant digits."""
     return float(f"{x:.6g}")
 
 
-def rounded(values: Sequence[float]) -> list[float]:
+def round_four(values: Sequence[float]) -> list[float]:
     """Four significant digits: what a screen can show."""
     return [float(f"{max(0.0, x):.4g}") for x in values]
 
 
-def script() -> str:
+def browser_script() -> str:
     """The browser's side, from its files."""
     files = [ASSETS / "faders" / f"{name}.js" for name in SCRIPTS]
     return "\n".join(file.read_text(encoding="utf-8") for file in files)
@@ -224,7 +224,7 @@ class Faders(gr.HTML):
         **kwargs: Any,
     ):
         kwargs.setdefault("html_template", '<div class="faders"></div>')
-        kwargs.setdefault("js_on_load", script())
+        kwargs.setdefault("js_on_load", browser_script())
         kwargs.setdefault("caption", label)
         kwargs.setdefault("apply_default_css", False)
         super().__init__(
@@ -241,7 +241,7 @@ class Faders(gr.HTML):
     def preprocess(self, payload: Any) -> Value | None:
         """The value, clamped to what is feasible; `gr.Error` in one sentence for what is no set of faders."""
         told = self.props.get("bank")
-        return None if payload is None else checked(payload, json.loads(told) if told else None)
+        return None if payload is None else check_value(payload, json.loads(told) if told else None)
 
     def api_info(self) -> dict[str, Any]:
         counts = {"type": "array", "items": {"type": "integer"}}
@@ -249,22 +249,22 @@ class Faders(gr.HTML):
         return {"type": "object", "properties": {"heads": counts, "channels": counts, "locked": locks}}
 
 
-def checked(payload: Any, bank: Mapping[str, Any] | None) -> Value:
+def check_value(payload: Any, bank: Mapping[str, Any] | None) -> Value:
     """The value in the browser's raw JSON, which anyone may have written."""
     if not isinstance(payload, dict):
-        raise refusal("they are not a set of heads, channels and locks")
-    heads, channels = whole(payload, "heads"), whole(payload, "channels")
+        raise refuse_value("they are not a set of heads, channels and locks")
+    heads, channels = whole_numbers(payload, "heads"), whole_numbers(payload, "channels")
     locked = payload.get("locked", [False] * len(heads))
     if not (isinstance(locked, list) and all(isinstance(x, bool) for x in locked)):
-        raise refusal("the locks are not all true or false")
+        raise refuse_value("the locks are not all true or false")
     if not len(heads) == len(channels) == len(locked):
-        raise refusal("heads, channels and locks are not equally many")
+        raise refuse_value("heads, channels and locks are not equally many")
     if bank and bank.get("layers"):
         layers = bank["layers"]
         if len(layers) != len(heads):
-            raise refusal(f"they show {len(heads)} layers and the model has {len(layers)}")
+            raise refuse_value(f"they show {len(heads)} layers and the model has {len(layers)}")
         align = bank["align"]
-        pairs = [snapped(*found, align) for found in zip(layers, heads, channels, strict=True)]
+        pairs = [snap_layer(*found, align) for found in zip(layers, heads, channels, strict=True)]
         heads, channels = [h for h, _ in pairs], [c for _, c in pairs]
     turn = payload.get("turn")
     numbered = {"turn": turn} if isinstance(turn, int) and 0 <= turn < MAX_TURN else {}
@@ -273,29 +273,29 @@ def checked(payload: Any, bank: Mapping[str, Any] | None) -> Value:
     return {"heads": heads, "channels": channels, "locked": locked, **numbered, **moved}
 
 
-def snapped(layer: Mapping[str, Any], heads: int, channels: int, align: int) -> tuple[int, int]:
+def snap_layer(layer: Mapping[str, Any], heads: int, channels: int, align: int) -> tuple[int, int]:
     """The feasible widths of a layer next to these; a layer that keeps nothing is one dropped whole."""
     if not heads and not channels:
         return 0, 0
-    return min(layer["heads"], key=lambda f: abs(f - heads)), feasible(layer, channels, align)
+    return min(layer["heads"], key=lambda f: abs(f - heads)), feasible_channels(layer, channels, align)
 
 
-def whole(payload: dict[str, Any], name: str) -> list[int]:
+def whole_numbers(payload: dict[str, Any], name: str) -> list[int]:
     """The whole numbers under `name`, clamped to what any model has."""
     found = payload.get(name)
     if not isinstance(found, list) or not 1 <= len(found) <= MAX_LAYERS:
-        raise refusal(f"the {name} are not a list with one number per layer")
+        raise refuse_value(f"the {name} are not a list with one number per layer")
     if not all(isinstance(x, int) and not isinstance(x, bool) for x in found):
-        raise refusal(f"the {name} are not all whole numbers")
+        raise refuse_value(f"the {name} are not all whole numbers")
     return [min(MAX_COUNT, max(0, x)) for x in found]
 
 
-def feasible(layer: Mapping[str, Any], channels: int, align: int) -> int:
+def feasible_channels(layer: Mapping[str, Any], channels: int, align: int) -> int:
     """The largest feasible channel count not above `channels`."""
     if channels >= layer["high"]:
         return layer["high"]
     return max(layer["low"], channels // align * align)
 
 
-def refusal(why: str) -> gr.Error:
+def refuse_value(why: str) -> gr.Error:
     return gr.Error(f"The faders could not be read, because {why}; reload the page.", print_exception=False)

@@ -11,7 +11,7 @@ from gradio.blocks import BlockFunction
 from gradio.state_holder import SessionState
 
 log = logging.getLogger(__name__)
-LEFT = gr.skip()  # what an event answers for a component that stays as it is
+LEAVE_ALONE = gr.skip()  # what an event answers for a component that stays as it is
 
 
 class Page(gr.Blocks):
@@ -28,8 +28,8 @@ class Page(gr.Blocks):
         """What is sent for every output of an event."""
         if not isinstance(predictions, list) or len(predictions) != len(block_fn.outputs):
             return await super().postprocess_data(block_fn, predictions, state)
-        changed = [i for i, prediction in enumerate(predictions) if prediction != LEFT]
-        sent: list[Any] = [None if block.stateful else dict(LEFT) for block in block_fn.outputs]
+        changed = [i for i, prediction in enumerate(predictions) if prediction != LEAVE_ALONE]
+        sent: list[Any] = [None if block.stateful else dict(LEAVE_ALONE) for block in block_fn.outputs]
         try:
             await self._put(sent, changed, block_fn, predictions, state)
         except Exception:  # one value that cannot be shown: the others are

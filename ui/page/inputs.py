@@ -7,20 +7,20 @@ from typing import Any
 
 import gradio as gr
 
-from slimllm.calibration.documents import legible
+from slimllm.calibration.documents import replace_surrogates
 
 EXACT = 2**53  # the largest whole number of a browser
 
 
-def tame(value: Any) -> Any:
+def sanitize_value(value: Any) -> Any:
     """What a browser or a program says, so that it can be told again: letters whole, no number too large for
     JSON."""
     if isinstance(value, str):
-        return legible(value)
+        return replace_surrogates(value)
     if isinstance(value, list):
-        return [tame(inner) for inner in value]
+        return [sanitize_value(inner) for inner in value]
     if isinstance(value, dict):
-        return {legible(str(name)): tame(inner) for name, inner in value.items()}
+        return {replace_surrogates(str(name)): sanitize_value(inner) for name, inner in value.items()}
     if isinstance(value, int) and abs(value) > EXACT:
         return math.copysign(math.inf, value)
     return value

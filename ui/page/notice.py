@@ -63,7 +63,7 @@ def notice_of(session: Session | None, seen: Seen | None = None) -> Told:
     return Told(words, kind, since, session.acts, session.id)
 
 
-def tell(seen: Seen, session: Session, words: str, kind: str) -> None:
+def set_notice(seen: Seen, session: Session, words: str, kind: str) -> None:
     """Puts words into the notice of a page, or takes it away where there are none."""
     seen["told"] = (words, kind, session.acts)
 
@@ -85,5 +85,5 @@ def tell_what_happened(seen: Seen, session: Session) -> bool:
         seen.setdefault("told", ("", "info", session.acts))
         return False
     seen["news"] = time.monotonic()
-    tell(seen, session, *((failed.error, "bad") if failed and new_failure else (CHANGED, "info")))
+    set_notice(seen, session, *((failed.error, "bad") if failed and new_failure else (CHANGED, "info")))
     return True

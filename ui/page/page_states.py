@@ -16,7 +16,7 @@ from typing import Any
 import gradio as gr
 from gradio.state_holder import SessionState, StateHolder
 
-from ui.session.visitors import NOBODY, Visitor, giving_way
+from ui.jobs.visitors import NOBODY, Visitor, giving_way
 
 MOST_PAGES = 128  # whose state is kept
 LEFT_ALONE = 900.0  # seconds that the state of a page is kept which was closed, or whose program fell silent

@@ -23,15 +23,15 @@ import gradio as gr
 
 from slimllm.core.errors import Refusal
 from slimllm.core.failures import is_failure
+from ui.jobs.worker import sentence
 from ui.page.events import visitor_of
-from ui.page.fast_blocks import LEFT
-from ui.page.inputs import tame
-from ui.page.notice import Notice, is_fresh, notice_of, tell, tell_what_happened
+from ui.page.fast_blocks import LEAVE_ALONE
+from ui.page.inputs import sanitize_value
+from ui.page.notice import Notice, is_fresh, notice_of, set_notice, tell_what_happened
 from ui.page.page_identity import KNOWN, OPENED, REMEMBER
-from ui.page.views import ABOVE, Act, Event, Values, View, owner, tab_of
+from ui.page.views import ABOVE, Act, Event, Values, View, tab_of, trigger_component
 from ui.session.forms import Shown
-from ui.session.jobs import sentence
-from ui.session.notes import outdate
+from ui.session.notes import outdate_note
 from ui.session.registry import REGISTRY
 from ui.session.session import Session
 
@@ -117,7 +117,7 @@ class Screen:
         assert self.tabs is not None
         tabs = self._all
         for event in self.events:
-            here = {ABOVE, tab_of(owner(event.trigger))}
+            here = {ABOVE, tab_of(trigger_component(event.trigger))}
             listen = partial(gr.on, event.trigger) if isinstance(event.trigger, list) else event.trigger
             handle = self._clicked(event, here) if event.click else self._acted(event, here)
             self._listen(listen, handle, here, *event.inputs, mode=event.mode)
@@ -179,7 +179,7 @@ class Screen:
     def _gone(self, tabs: Collection[str]) -> list[Any]:
         """The answer to a page that is not known: it shall load once more, unless it is just beginning."""
         left = [update for view in self._views(tabs) for update in view.left]
-        return [notice_of(None), LEFT, LEFT, LEFT, *left]
+        return [notice_of(None), LEAVE_ALONE, LEAVE_ALONE, LEAVE_ALONE, *left]
 
     def _acted(self, event: Event, tabs: Collection[str]) -> Callable[..., list[Any]]:
         def handle(id: str, seen: dict[Any, Any], *values: Any) -> list[Any]:
@@ -189,7 +189,7 @@ class Screen:
 
     def _clicked(self, event: Event, tabs: Collection[str]) -> Callable[..., list[Any]]:
         def handle(id: str, seen: dict[Any, Any], e: gr.EventData) -> list[Any]:
-            e._data = tame(e._data) if isinstance(e._data, dict) else {}
+            e._data = sanitize_value(e._data) if isinstance(e._data, dict) else {}
             return self._do(id, seen, tabs, event, (e,))
 
         return handle
@@ -228,8 +228,8 @@ class Screen:
             before = session.present
             tell_what_happened(seen, session)
             try:
-                outdate(session, event.page)
-                tab = self._act(session, seen, event, [tame(value) for value in values])
+                outdate_note(session, event.page)
+                tab = self._act(session, seen, event, [sanitize_value(value) for value in values])
             except Refusal as refusal:
                 refused = str(refusal)
                 session.say(event.page, refused, "bad")
@@ -243,7 +243,7 @@ class Screen:
             if session.present is not before:
                 session.author = seen["page"]
             if refused or not is_fresh(seen):
-                tell(seen, session, refused, "bad")
+                set_notice(seen, session, refused, "bad")
             return self.refresh(session, seen, tabs, tab, acted=True)
 
     def _act(self, session: Session, seen: dict[Any, Any], event: Event, values: Sequence[Any]) -> str | None:
@@ -321,11 +321,11 @@ class Screen:
                     updates += view.left
             tell_what_happened(seen, session)
             told = notice_of(session, seen)
-            notice = LEFT if seen.get("notice") == told else told
+            notice = LEAVE_ALONE if seen.get("notice") == told else told
             seen["notice"] = told
             timer = self._switch(seen, "lively", lively, look)
             soon = self._switch(seen, "soon", bool(stale), look)
-        return [notice, timer, soon, LEFT if lead is None else gr.Tabs(selected=lead), *updates]
+        return [notice, timer, soon, LEAVE_ALONE if lead is None else gr.Tabs(selected=lead), *updates]
 
     def _stale(self, session: Session, seen: dict[Any, Any], lively: bool, now: float) -> dict[int, Any]:
         """The tokens of the views that a page has not seen as they are, by their places, but for those whose
@@ -347,4 +347,4 @@ class Screen:
     def _switch(seen: dict[Any, Any], name: str, on: bool, again: bool) -> Any:
         """The update of a timer that shall tick or rest."""
         before, seen[name] = seen.get(name), on
-        return LEFT if on == before and not again else gr.Timer(active=on)
+        return LEAVE_ALONE if on == before and not again else gr.Timer(active=on)

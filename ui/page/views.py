@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from ui.page.fast_blocks import LEFT
+from ui.page.fast_blocks import LEAVE_ALONE
 from ui.session.session import Session
 
 Act = Callable[..., str | None]
@@ -34,7 +34,7 @@ class View:
     @property
     def left(self) -> list[Any]:
         """The updates that change nothing."""
-        return [LEFT] * len(self.components)
+        return [LEAVE_ALONE] * len(self.components)
 
     @property
     def brief(self) -> bool:
@@ -66,7 +66,7 @@ def tab_of(component: Any) -> str:
     return tab
 
 
-def owner(trigger: Any) -> Any:
+def trigger_component(trigger: Any) -> Any:
     """The component whose event this is; of several, the first one's."""
     first = trigger[0] if isinstance(trigger, list) else trigger
     return first.__self__ if hasattr(first, "__self__") else first.args[0]

@@ -15,6 +15,7 @@ from starlette.requests import cookie_parser
 from starlette.responses import RedirectResponse
 
 from slimllm.core.errors import Refusal
+from ui.jobs.visitors import Allowance, Places, Visitor
 from ui.server.address import Address
 from ui.server.request_limits import (
     LONGEST_HEADERS,
@@ -28,11 +29,10 @@ from ui.server.request_limits import (
     Counted,
     Parts,
     Turned,
-    asked,
-    replayed,
+    parse_request,
+    replay_body,
 )
-from ui.server.responses import refusing
-from ui.session.visitors import Allowance, Places, Visitor
+from ui.server.responses import refusal_response
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -114,7 +114,7 @@ class Door:
             try:
                 await self.answer(scope, receive, send)
             except Turned as turned:
-                await refusing(turned.status, turned.message, turned.headers)(scope, receive, send)
+                await refusal_response(turned.status, turned.message, turned.headers)(scope, receive, send)
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Checks a request and passes it on; a `Turned` where it is turned away."""
@@ -166,8 +166,8 @@ class Door:
             await self.upload(scope, receive, send, headers, visitor)
         else:
             body = await Counted(receive, MOST_SAID).all()
-            self.check_event(scope, path, asked(body), visitor)
-            await self.app(scope, replayed(body, receive), send)
+            self.check_event(scope, path, parse_request(body), visitor)
+            await self.app(scope, replay_body(body, receive), send)
 
     async def show(self, scope: Scope, receive: Receive, send: Send, path: str, visitor: Visitor) -> None:
         """Answers a question that brings nothing along. A page that holds such a line open is alive."""
@@ -239,7 +239,7 @@ class Door:
                 self.tries.right(place)
             await send(message)
 
-        await self.app(scope, replayed(body, receive), heard)
+        await self.app(scope, replay_body(body, receive), heard)
 
 
 def headers_of(scope: Scope) -> dict[str, str]:

@@ -19,29 +19,29 @@ import gradio as gr
 from anyio.to_thread import run_sync
 
 from slimllm.cli import option_checks
-from slimllm.core.answers import plain
+from slimllm.core.answers import to_plain_json
 from slimllm.core.errors import Refusal
 from slimllm.core.failures import is_failure
-from slimllm.planning import plan_making
+from slimllm.planning import forecast
 from slimllm.planning.plan_json import plan_from_text, plan_to_dict
 from ui.facts.runs import Column, Run
+from ui.jobs.visitors import Places
+from ui.jobs.worker import Job, sentence
 from ui.page.events import visitor_of
-from ui.page.inputs import tame
-from ui.session.jobs import Job, sentence
+from ui.page.inputs import sanitize_value
 from ui.session.registry import REGISTRY
 from ui.session.requests import asked_for, calibration_of, plan_for
 from ui.session.session import Session
-from ui.session.visitors import Places
 from ui.tasks import comparing, work
 
 Action = Generator[Job, None, dict[str, Any]]
-SHORTEST, LONGEST = 0.02, 0.5  # seconds between two looks at a job
+SHORTEST, LONGEST_WAIT = 0.02, 0.5  # seconds between two looks at a job
 WAITING = Places(
     32,
     96,
     "The server is busy: so many calls wait already that no more can; try again once some are answered.",
 )
-USUAL = {  # what the plan endpoint takes where nothing else is asked for
+USUAL_SETTINGS = {  # what the plan endpoint takes where nothing else is asked for
     "ratio": 0.2,
     "recovery": "auto",
     "allocation": "auto",
@@ -52,27 +52,27 @@ USUAL = {  # what the plan endpoint takes where nothing else is asked for
 }
 
 
-def build(device: str, dtype: str, offline: bool) -> None:
+def register_endpoints(device: str, dtype: str, offline: bool) -> None:
     """Registers the endpoints."""
     endpoints = Endpoints(device, dtype, offline)
     for name in ("load", "analyse", "plan", "prune", "evaluate", "generate", "export"):
-        gr.api(told(getattr(endpoints, name)), api_name=name, concurrency_limit=None)
+        gr.api(answer_calls(getattr(endpoints, name)), api_name=name, concurrency_limit=None)
 
 
-def told(action: Callable[..., Action]) -> Callable[..., Awaitable[dict[str, Any]]]:
+def answer_calls(action: Callable[..., Action]) -> Callable[..., Awaitable[dict[str, Any]]]:
     """The action, its refusals as Gradio errors of one sentence, its answer as strict JSON. Each part of it
     runs in a thread; between them it waits for a job without one."""
 
     @wraps(action)
     async def act(request: gr.Request, *values: Any) -> dict[str, Any]:
-        steps = action(request, *map(tame, values))
+        steps = action(request, *map(sanitize_value, values))
         try:
             with WAITING.place(visitor_of(request)):
                 while True:
-                    job, answer = await run_sync(partial(advanced, steps))
+                    job, answer = await run_sync(partial(advance_steps, steps))
                     if job is None:
-                        return plain(answer)
-                    await finished(job)
+                        return to_plain_json(answer)
+                    await wait_for_job(job)
         except Refusal as refusal:
             raise gr.Error(str(refusal), print_exception=False) from None
         except BaseException as failure:
@@ -86,7 +86,7 @@ def told(action: Callable[..., Action]) -> Callable[..., Awaitable[dict[str, Any
     return act
 
 
-def advanced(steps: Action) -> tuple[Job | None, dict[str, Any]]:
+def advance_steps(steps: Action) -> tuple[Job | None, dict[str, Any]]:
     """(the job that an action waits for next, its answer once there is none)."""
     try:
         return next(steps), {}
@@ -94,12 +94,12 @@ def advanced(steps: Action) -> tuple[Job | None, dict[str, Any]]:
         return None, end.value
 
 
-async def finished(job: Job) -> None:
+async def wait_for_job(job: Job) -> None:
     """Waits until a job is over; a `Refusal` with its sentence where it failed."""
     pause = SHORTEST
     while not job.finished.is_set():
         await asyncio.sleep(pause)
-        pause = min(1.5 * pause, LONGEST)
+        pause = min(1.5 * pause, LONGEST_WAIT)
     if job.state != "done":
         raise Refusal(job.error or f"{job.title} was stopped.")
 
@@ -189,7 +189,7 @@ class Endpoints:
                 "count": count,
                 "same_width": same_width,
             }
-            named = {name: value for name, value in asked.items() if value != USUAL[name]}
+            named = {name: value for name, value in asked.items() if value != USUAL_SETTINGS[name]}
             option_checks.check_against(read, named)
             session.take_plan(read)
         else:
@@ -207,7 +207,7 @@ class Endpoints:
                     session.locks,
                 )
             )
-        view = plan_making.forecast(session.known, session.plan)
+        view = forecast.forecast_plan(session.known, session.plan)
         yield from ()  # nothing to wait for
         return {**plan_to_dict(session.plan), "forecast": dataclasses.asdict(view)}
 
@@ -221,7 +221,7 @@ class Endpoints:
         yield comparing.start_compare(REGISTRY, session, asked)
         run = session.runs[-1]
         return {
-            **figures(run),
+            **run_figures(run),
             "layers": [{"error_predicted": p, "error_measured": m} for p, m in run.errors],
         }
 
@@ -232,7 +232,7 @@ class Endpoints:
         session = session_of(request)
         asked = asked_for(text, window, limit, "", 1, 0.0, 0, offline=self.offline)
         yield comparing.start_measure(REGISTRY, session, asked)
-        return figures(session.run(comparing.compared(session).run))
+        return run_figures(session.run(comparing.present_comparison(session).run))
 
     def generate(
         self,
@@ -258,7 +258,7 @@ class Endpoints:
         return made
 
 
-def figures(run: Run) -> dict[str, Any]:
+def run_figures(run: Run) -> dict[str, Any]:
     """The figures of a run, a row per model."""
     return {
         "run": run.number,

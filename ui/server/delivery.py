@@ -21,7 +21,7 @@ EVENT = "x-slimllm-event"  # "page number", both as the page chose them
 ANSWER = (b"x-slimllm-answer", b"1")  # marks an answer of this program, not of a proxy before it
 PROPER = re.compile(r"([0-9a-f]{32}) ([1-9][0-9]{0,14})")
 KEPT = 60.0  # seconds for which an answer can be asked for again
-MOST = 1000  # answers that are kept at once
+MOST_ANSWERS = 1000  # answers that are kept at once
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Delivery:
         """Lets go of what nobody will ask for any more."""
         old = self.clock() - KEPT
         for key, each in list(self.latest.items()):
-            if each.when > old and len(self.latest) < MOST:
+            if each.when > old and len(self.latest) < MOST_ANSWERS:
                 return
             del self.latest[key]
 

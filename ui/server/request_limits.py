@@ -19,7 +19,7 @@ MOST_UPLOADED, MOST_SAID = 20_000_000, 8_000_000  # bytes of a request that brin
 MOST_BEFORE_LOGIN = 4_096  # bytes of a request of somebody who is not logged in
 MOST_FILES = 10  # of one upload
 MOST_HEADERS, LONGEST_HEADERS = 100, 32_768  # of a request; their bytes together
-PATIENCE, LONGEST = 30.0, 900.0  # seconds until the next part of a request is here, and all of it
+PATIENCE, LONGEST_REQUEST = 30.0, 900.0  # seconds until the next part of a request is here, and all of it
 DEEPEST = 40  # levels of lists and objects within each other
 NAME = r"^[\w-]{1,64}$"  # of a page or an event, as Gradio makes them
 
@@ -45,7 +45,7 @@ class Counted:
         self.count = 0
         self.turned: Turned | None = None
         self.whole = False
-        self.until = asyncio.get_running_loop().time() + LONGEST
+        self.until = asyncio.get_running_loop().time() + LONGEST_REQUEST
 
     async def __call__(self) -> Message:
         if self.whole:
@@ -81,7 +81,7 @@ class Counted:
         return b"".join(parts)
 
 
-def replayed(body: bytes, receive: Receive) -> Receive:
+def replay_body(body: bytes, receive: Receive) -> Receive:
     """Receives a body that has been read already, then what comes after it."""
     told: list[bool] = []
 
@@ -156,7 +156,7 @@ class Asked(BaseModel):
     trigger_id: StrictInt | None = None
 
 
-def asked(body: bytes) -> Asked:
+def parse_request(body: bytes) -> Asked:
     """What a request of JSON says; a `Turned` where it cannot be read."""
     try:
         said = json.loads(body.decode("utf-8"))

@@ -33,7 +33,7 @@ POLICY = {
     "form-action": "'self'",
     "frame-ancestors": "'none'",
 }
-PLAIN = {
+PLAIN_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "same-origin",
@@ -44,11 +44,11 @@ CROWDED = "The server cannot do this at the moment; try again later."
 STRANGE = "The request cannot be understood; reload the page."
 
 
-def protective(nonce: str = "") -> dict[str, str]:
+def protective_headers(nonce: str = "") -> dict[str, str]:
     """The headers that keep other pages and scripts away."""
     scripts = f"'nonce-{nonce}'" if nonce else ""
     rules = (f"{name} {value.format(scripts=scripts)}".strip() for name, value in POLICY.items())
-    return {**PLAIN, "Content-Security-Policy": "; ".join(rules)}
+    return {**PLAIN_HEADERS, "Content-Security-Policy": "; ".join(rules)}
 
 
 class Safe:
@@ -62,7 +62,7 @@ class Safe:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        answer = Answer(send)
+        answer = CheckedAnswer(send)
         try:
             await self.app(scope, receive, answer)
         except Exception as failure:
@@ -77,7 +77,7 @@ class Safe:
             await refusal(scope, receive, answer)
 
 
-class Answer:
+class CheckedAnswer:
     """Sends an answer on with its headers; as a whole, once it is complete, where it is a page or a failure
     of which Gradio says no more than that it is one."""
 
@@ -97,7 +97,7 @@ class Answer:
             ):
                 self.held = message
                 return
-            headers.update(protective())
+            headers.update(protective_headers())
             if kind.startswith("text/event-stream"):
                 headers["X-Accel-Buffering"] = "no"  # else nginx keeps answers until it has a page full
         elif message["type"] == "http.response.body":
@@ -112,9 +112,9 @@ class Answer:
 
     async def send_page(self, start: Message) -> None:
         nonce = secrets.token_urlsafe(16)
-        body = marked(self.body.decode("utf-8"), nonce).encode()
+        body = mark_scripts(self.body.decode("utf-8"), nonce).encode()
         headers = MutableHeaders(scope=start)
-        headers.update(protective(nonce))
+        headers.update(protective_headers(nonce))
         headers["Cache-Control"] = "no-store"  # the nonce is for one page
         if "content-length" in headers and self.body:
             headers["Content-Length"] = str(len(body))
@@ -123,9 +123,9 @@ class Answer:
 
     async def send_failure(self, start: Message) -> None:
         """A refusal, which tells its sentence, is no failure of the server."""
-        if refuses(self.body):
+        if is_refusal(self.body):
             start["status"] = 422
-        MutableHeaders(scope=start).update(protective())
+        MutableHeaders(scope=start).update(protective_headers())
         await self.send(start)
         await self.send({"type": "http.response.body", "body": self.body})
 
@@ -135,7 +135,7 @@ class Answer:
             await self.send({"type": "http.response.body", "body": b""})
 
 
-def refuses(body: bytes) -> bool:
+def is_refusal(body: bytes) -> bool:
     """Whether an event's failure comes with a sentence for whoever asked; of an exception Gradio says
     nothing."""
     try:
@@ -145,7 +145,7 @@ def refuses(body: bytes) -> bool:
     return isinstance(said, dict) and isinstance(said.get("error"), str)
 
 
-def marked(page: str, nonce: str) -> str:
+def mark_scripts(page: str, nonce: str) -> str:
     """A page of Gradio whose scripts carry the nonce; what its configuration quotes of other scripts is
     written with escapes and stays without. Before all else it checks its own address; what it asks for is
     beside it, not at the top of a site that may be another's."""
@@ -154,7 +154,7 @@ def marked(page: str, nonce: str) -> str:
     return page.replace("<script", f'<script nonce="{nonce}"').replace(NONCE, nonce)
 
 
-def refusing(status: int, words: str, headers: Mapping[str, str]) -> Any:
+def refusal_response(status: int, words: str, headers: Mapping[str, str]) -> Any:
     """The answer of one sentence to a request that is turned away; the connection ends with it, so that the
     rest of what was sent is not waited for."""
-    return PlainTextResponse(words, status, {**protective(), "Connection": "close", **headers})
+    return PlainTextResponse(words, status, {**protective_headers(), "Connection": "close", **headers})

@@ -10,28 +10,28 @@ from pathlib import Path
 
 from slimllm.core.errors import Refusal
 from slimllm.files import atomic_write, file_limits
-from slimllm.files.paths import home
-from ui.look.formatting import when
-from ui.session.jobs import Job, Steps
+from slimllm.files.paths import home_folder
+from ui.jobs.worker import Job, Steps
+from ui.look.formatting import format_time
 from ui.session.run_store import Shelf
 
 UNREAD = (OSError, ValueError, KeyError, TypeError, RecursionError)
 READING = ("analyse", "second", "methods", "restore")  # kinds of jobs that keep what they read
 PRIVATE = ("history", "exports")
-KINDS = {  # folder of the cache → what an unfinished part of it was
+CACHE_KINDS = {  # folder of the cache → what an unfinished part of it was
     "exports": "an unfinished export",
     "models": "an unfinished conversion of a model",
     "history": "an unfinished file of the history",
 }
 
 
-def order(say: Callable[[str], object]) -> None:
+def recover_all(say: Callable[[str], object]) -> None:
     """Puts in order what earlier programs left unfinished, and says so in one sentence."""
-    root = home()
-    places = atomic_write.mended_below(*(root / kind for kind in (*KINDS, "moments")))
-    places += [path for left in root.glob(".*") if (path := atomic_write.mend(left))]
-    found = sorted({KINDS.get(path.relative_to(root).parts[0], "unfinished layers") for path in places})
-    if atomic_write.abandoned():
+    root = home_folder()
+    places = atomic_write.mended_below(*(root / kind for kind in (*CACHE_KINDS, "moments")))
+    places += [path for left in root.glob(".*") if (path := atomic_write.mend_leftover(left))]
+    found = sorted({CACHE_KINDS.get(path.relative_to(root).parts[0], "unfinished layers") for path in places})
+    if atomic_write.remove_abandoned():
         found.append("its temporary files")
     if found:
         say(
@@ -43,20 +43,22 @@ def order(say: Callable[[str], object]) -> None:
 def keep_private(say: Callable[[str], object]) -> None:
     """Takes from other accounts of the machine the right to read runs and exports."""
     for name in PRIVATE:
-        folder = home() / name
+        folder = home_folder() / name
         try:
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(0o700)
         except OSError as failure:
-            why = atomic_write.reason(failure)
+            why = atomic_write.failure_reason(failure)
             say(f"Other accounts of this machine may be able to read '{folder}' ({why}).")
 
 
 def page_folder() -> tuple[Path, Callable[[], None]]:
     """A temporary folder for a session, held by this program, and what takes it away."""
-    with atomic_write.told("A page cannot be opened", "free space, or set TMPDIR to another folder"):
+    with atomic_write.translate_write_failures(
+        "A page cannot be opened", "free space, or set TMPDIR to another folder"
+    ):
         stack = contextlib.ExitStack()
-        folder = stack.enter_context(atomic_write.temporary())
+        folder = stack.enter_context(atomic_write.temporary_folder())
     return folder, stack.close
 
 
@@ -91,13 +93,15 @@ class Diary:
         """What was going on when the program ended, in words; empty where nothing was. It is told once."""
         try:
             entry = json.loads(
-                file_limits.read_text(self.file, "What was going on", "start it again", file_limits.SMALL)
+                file_limits.read_text(
+                    self.file, "What was going on", "start it again", file_limits.SMALL_FILE
+                )
             )
             self.file.unlink()
-            title, kind, began = str(entry["title"]), entry["kind"], when(str(entry["began"]))
+            title, kind, began = str(entry["title"]), entry["kind"], format_time(str(entry["began"]))
         except UNREAD:
             return ""
         rest = "nothing of it was kept, and nothing else was touched; start it again"
-        if kind in READING and any((home() / "moments").glob(".*.unfinished")):
+        if kind in READING and any((home_folder() / "moments").glob(".*.unfinished")):
             rest = "the layers that were read are kept, and the same analysis goes on from there"
         return f"{title}, begun {began}, was going on when the program ended: {rest}."

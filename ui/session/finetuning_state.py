@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from slimllm.core.errors import Refusal
-from slimllm.pruning.finetuning import Tuning, check
+from slimllm.pruning.finetuning import Tuning, check_finetuning
 from ui.facts.runs import Protocol
 from ui.facts.verdicts import SLIGHT
-from ui.look.formatting import change, figure, safe
-from ui.session.requests import whole
+from ui.look.formatting import escape_html, format_change, format_figure
+from ui.session.requests import whole_number
 
-MOST_STEPS = 20_000
+MOST_TRAINING_STEPS = 20_000
 BATCH, LENGTH = 4, 128  # pieces per step, tokens per piece
 
 
@@ -54,12 +54,12 @@ def wish_of(text: Any, steps: Any, rate: Any) -> Wish:
         raise Refusal("There is no text to learn; choose one.")
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= 1:
         raise Refusal("The learning rate must be a number above 0 and up to 1, such as 0.001.")
-    wish = Wish(name, whole(steps, "Steps", 1, MOST_STEPS), float(rate))
-    check(Tuning(rate=wish.rate))
+    wish = Wish(name, whole_number(steps, "Steps", 1, MOST_TRAINING_STEPS), float(rate))
+    check_finetuning(Tuning(rate=wish.rate))
     return wish
 
 
-def lessons(wish: Wish, tokens: int, longest: int) -> Tuning:
+def tuning_of(wish: Wish, tokens: int, longest: int) -> Tuning:
     """The tuning that takes exactly the wished steps on a text of so many tokens, reading as few of them
     twice as it can, for a model that reads at most `longest` at once."""
     length = min(LENGTH, longest)
@@ -88,15 +88,15 @@ def table_of(shown: Polished, same: bool) -> str:
         how = measured.protocol
         before, after = measured.before, measured.after
         cells = (
-            "…" if before is None else figure(before),
-            "…" if after is None else figure(after),
-            change(after, before) if after is not None and before is not None else "",
+            "…" if before is None else format_figure(before),
+            "…" if after is None else format_figure(after),
+            format_change(after, before) if after is not None and before is not None else "",
         )
         limit = f"up to {how.limit:,} tokens" if how.limit else "all of it"
-        begun = f" begun with {safe(how.begins_with)}" if how.begins_with else ""
+        begun = f" begun with {escape_html(how.begins_with)}" if how.begins_with else ""
         hint = f"{limit}, windows of {how.window:,}{begun}"
         rows += (
-            f'<tr><th scope="row">{safe(how.text)}<small>{hint}</small></th>'
+            f'<tr><th scope="row">{escape_html(how.text)}<small>{hint}</small></th>'
             f"{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
         )
     head = "".join(f'<th scope="col">{name}</th>' for name in ("Perplexity on", "Before", "After", "Change"))
@@ -111,12 +111,12 @@ def table_of(shown: Polished, same: bool) -> str:
     )
 
 
-def told(wish: Wish) -> str:
+def lineage_words(wish: Wish) -> str:
     """What was done to the run that it came from."""
     return f"fine-tuned {wish.steps:,} step{'' if wish.steps == 1 else 's'} on {wish.text}"
 
 
-def better(measured: Measured) -> bool:
+def reads_better(measured: Measured) -> bool:
     """Whether the model reads better than before, by more than a slight difference."""
     before, after = measured.before, measured.after
     if before is None or after is None or not math.isfinite(after):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ui.session.jobs import Job
+from ui.jobs.worker import Job
 
 if TYPE_CHECKING:
     from ui.session.session import Session
@@ -18,7 +18,7 @@ PAGES = {  # of the kinds of jobs that have another name than their page
 }
 
 
-def outdate(session: Session, page: str) -> None:
+def outdate_note(session: Session, page: str) -> None:
     """Takes away a complaint on this page, for a person has acted on it. What else was said stays until the
     next job begins, muted: a sentence that goes moves all that stands below it while the hand is on it."""
     kind, words = session.notes.pop(page, ("bad", ""))

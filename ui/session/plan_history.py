@@ -15,7 +15,7 @@ SAME_GESTURE = 1.0  # seconds within which a moving dial counts as one change
 
 
 @dataclass(frozen=True)
-class Step:
+class PlanStep:
     """A plan, and the layers that are locked in it."""
 
     plan: Plan
@@ -31,16 +31,16 @@ class PlanHistory:
     """Steps in the order in which they were made, and the place of the present one."""
 
     def __init__(self) -> None:
-        self.steps: list[Step] = []
+        self.steps: list[PlanStep] = []
         self.cursor = -1
         self._gesture: tuple[str, float] = ("", 0.0)
 
     @property
-    def present(self) -> Step | None:
+    def present(self) -> PlanStep | None:
         """The present step, if there is one."""
         return self.steps[self.cursor] if self.steps else None
 
-    def push_step(self, step: Step, gesture: str = "") -> None:
+    def push_step(self, step: PlanStep, gesture: str = "") -> None:
         """Makes a step the present one; those that were undone are forgotten. Steps of the same gesture in
         quick succession are one."""
         now = time.monotonic()

@@ -18,12 +18,12 @@ from slimllm.planning.locks import Locks
 from slimllm.planning.plan_json import plan_from_text, plan_to_dict
 from ui.look.formatting import same_width
 from ui.session.requests import plan_for
-from ui.session.run_store import LARGEST, REMEDY, UNREADABLE, Shelf
+from ui.session.run_store import LARGEST_RUN, RUN_REMEDY, UNREADABLE, Shelf
 
 log = logging.getLogger(__name__)
 
-FILE, FORMAT = "presets.json", 1
-LONGEST_NAME, MOST = 60, 100
+FILE, PRESET_FORMAT = "presets.json", 1
+LONGEST_NAME, MOST_PRESETS = 60, 100
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ OURS = (
 )
 
 
-def choices(mine: Mapping[str, Plan]) -> list[tuple[str, str]]:
+def preset_choices(mine: Mapping[str, Plan]) -> list[tuple[str, str]]:
     """(what is shown, key) of all presets, ours first."""
     ours = [(preset.name, f"ours {preset.name}") for preset in OURS]
     return [*ours, *((f"{name} (yours)", f"mine {name}") for name in mine)]
@@ -81,7 +81,7 @@ def plan_of(
     return plan, ""
 
 
-def named(name: object) -> str:
+def preset_name(name: object) -> str:
     """A proper name for a preset; a `Refusal` for what is none."""
     proper = " ".join(str(name or "").split())
     if not proper:
@@ -91,26 +91,26 @@ def named(name: object) -> str:
     return proper
 
 
-def kept(mine: Mapping[str, Plan], name: str, plan: Plan) -> dict[str, Plan]:
+def keep_preset(mine: Mapping[str, Plan], name: str, plan: Plan) -> dict[str, Plan]:
     """The presets with this one, in the place of an older one of the same name."""
-    if name not in mine and len(mine) >= MOST:
-        raise Refusal(f"There are {MOST} presets already; forget one first.")
+    if name not in mine and len(mine) >= MOST_PRESETS:
+        raise Refusal(f"There are {MOST_PRESETS} presets already; forget one first.")
     return {**mine, name: plan}
 
 
-def save(owner: str, mine: Mapping[str, Plan]) -> None:
+def write_presets(owner: str, mine: Mapping[str, Plan]) -> None:
     """Writes the presets of one browser, all or nothing; a file in which something could not be read stays
     under another name."""
     rows = [{"name": name, "plan": plan_to_dict(plan)} for name, plan in mine.items()]
-    text = json.dumps({"format": FORMAT, "presets": rows}, indent=1)
+    text = json.dumps({"format": PRESET_FORMAT, "presets": rows}, indent=1)
     file, unwritten = Shelf(owner).folder / FILE, "The preset could not be kept on disk"
     if file.exists() and not read_whole(file):
-        with atomic_write.told(unwritten, REMEDY):
+        with atomic_write.translate_write_failures(unwritten, RUN_REMEDY):
             file.rename(file.with_name(f"presets-unread-{secrets.token_hex(4)}.json"))
-    atomic_write.write_text(file, text, unwritten, REMEDY)
+    atomic_write.write_text(file, text, unwritten, RUN_REMEDY)
 
 
-def read(owner: str) -> dict[str, Plan]:
+def read_presets(owner: str) -> dict[str, Plan]:
     """The presets kept for one browser by name; what cannot be read is left out and logged."""
     file = Shelf(owner).folder / FILE
     if not file.exists():
@@ -124,16 +124,16 @@ def read(owner: str) -> dict[str, Plan]:
 def presets_in(file: Path) -> Iterator[tuple[str, Plan]]:
     """(name, plan) of every preset in a file, as far as it can be read."""
     with contextlib.suppress(*UNREADABLE):
-        data = json.loads(file_limits.read_text(file, f"'{file}'", "keep presets anew", LARGEST))
-        for row in data["presets"] if data["format"] == FORMAT else ():
+        data = json.loads(file_limits.read_text(file, f"'{file}'", "keep presets anew", LARGEST_RUN))
+        for row in data["presets"] if data["format"] == PRESET_FORMAT else ():
             with contextlib.suppress(*UNREADABLE):
-                yield named(row["name"]), plan_from_text(json.dumps(row["plan"]))
+                yield preset_name(row["name"]), plan_from_text(json.dumps(row["plan"]))
 
 
 def read_whole(file: Path) -> bool:
     """Whether all presets in a file can be read."""
     try:
-        data = json.loads(file_limits.read_text(file, f"'{file}'", "keep presets anew", LARGEST))
-        return data["format"] == FORMAT and len(data["presets"]) == len(list(presets_in(file)))
+        data = json.loads(file_limits.read_text(file, f"'{file}'", "keep presets anew", LARGEST_RUN))
+        return data["format"] == PRESET_FORMAT and len(data["presets"]) == len(list(presets_in(file)))
     except UNREADABLE:
         return False

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from slimllm.core.types import Plan
-from ui.session.jobs import Job
+from ui.jobs.worker import Job
 
 FIRST_PROMPT = "The capital of France is"
 

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from slimllm.core.errors import Refusal
 from slimllm.models.loading import Subject
 from slimllm.models.sources import current_fingerprint
-from ui.session.jobs import Worker
+from ui.jobs.visitors import NOBODY, Visitor, giving_way
+from ui.jobs.worker import Worker
 from ui.session.loaded import Loaded
 from ui.session.session import Session
-from ui.session.visitors import NOBODY, Visitor, giving_way
 
 IDLE_SECONDS = 3600.0
 EMPTY_SECONDS = 900.0  # the same for a session in which nothing was loaded yet

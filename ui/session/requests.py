@@ -50,7 +50,7 @@ ANALYSE = Form("analyse", usual_analysis, ("preflight",))  # text, samples, leng
 MEASURE = Form("compare", lambda _: USUAL)  # text, window, limit, prompts, length, temperature, seed
 
 
-def whole(value: Any, name: str, low: int, high: int) -> int:
+def whole_number(value: Any, name: str, low: int, high: int) -> int:
     """A whole number between two bounds; a `Refusal` that names it otherwise."""
     try:
         number = int(value)
@@ -64,7 +64,7 @@ def whole(value: Any, name: str, low: int, high: int) -> int:
 def text_choices() -> list[tuple[str, str]]:
     """The texts that have a name; topics only where the starter kit is installed."""
     try:
-        topics = [(f"Encyclopedia: {topic}", f"encyclopedia/{topic}") for topic in texts.topics()]
+        topics = [(f"Encyclopedia: {topic}", f"encyclopedia/{topic}") for topic in texts.list_topics()]
     except Refusal:
         topics = []
     hub = [(f"{name} (from the model hub)", name) for name in texts.HUB_SETS]
@@ -87,9 +87,9 @@ def calibration_of(text: Any, samples: Any, length: Any, seed: Any) -> Calibrati
     """The calibration that the controls ask for; a `Refusal` for what cannot be."""
     return Calibration(
         str(text or "").strip(),
-        whole(samples, "Samples", 1, 100_000),
-        whole(length, "Length", 2, 1_000_000),
-        whole(seed, "Seed", 0, 2**31 - 1),
+        whole_number(samples, "Samples", 1, 100_000),
+        whole_number(length, "Length", 2, 1_000_000),
+        whole_number(seed, "Seed", 0, 2**31 - 1),
     )
 
 
@@ -139,12 +139,12 @@ def asked_for(
     return Asked(
         protocol=Protocol(
             str(text or "").strip(),
-            whole(window, "Window", 2, 1_000_000),
-            whole(limit, "The limit", 0, 2**31 - 1),
+            whole_number(window, "Window", 2, 1_000_000),
+            whole_number(limit, "The limit", 0, 2**31 - 1),
         ),
         prompts=tuple(lines),
-        new_tokens=whole(length, "The answer length", 1, 4096),
+        new_tokens=whole_number(length, "The answer length", 1, 4096),
         temperature=float(heat),
-        seed=whole(seed, "Seed", 0, 2**31 - 1),
+        seed=whole_number(seed, "Seed", 0, 2**31 - 1),
         offline=offline,
     )

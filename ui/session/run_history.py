@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from slimllm.core.errors import Refusal
+from slimllm.core.types import Analysis
 from slimllm.models.loading import Pruned
 from ui.facts.command_line import rules_of
+from ui.facts.comparison import Answer
 from ui.facts.plan_changes import told_change
 from ui.facts.run_maps import portrait_of
 from ui.facts.runs import Run, best_name
+from ui.session.loaded import Loaded
 from ui.session.run_store import Shelf
-
-if TYPE_CHECKING:
-    from ui.session.session import Session
 
 PRESENT = 0  # stands for the plan of the Tune tab, where a run's number is asked for
 
@@ -35,6 +35,11 @@ class Archive:
     def find(self, number: int | None) -> Run | None:
         """The run of this number, if there is one."""
         return next((run for run in self.runs if run.number == number), None)
+
+    @property
+    def chosen_run(self) -> Run | None:
+        """The run that is looked at."""
+        return self.find(self.chosen)
 
     def add(self, run: Run) -> None:
         """Takes a new run and chooses it."""
@@ -83,10 +88,17 @@ class Archive:
             self.choose(run.number)
 
 
-def remembered(session: Session, run: Run, models: Mapping[str, Pruned]) -> Run:
+def complete_run(
+    run: Run,
+    models: Mapping[str, Pruned],
+    *,
+    parent: Run | None,
+    analysis: Analysis | None,
+    loaded: Loaded | None,
+    answers: Sequence[Answer],
+) -> Run:
     """A new run with all that is to be known of it after a restart, when its analysis and its models are
     gone; what is tuned only takes over what is known of the run it came from."""
-    analysis, parent = session.made_from(run.plan), session.archive.find(run.parent)
     if run.tunings and parent:
         known = {
             name: getattr(parent, name)
@@ -98,13 +110,13 @@ def remembered(session: Session, run: Run, models: Mapping[str, Pruned]) -> Run:
         run,
         told=told_change(parent.plan, run.plan) if parent else "",
         rules=rules_of(analysis, run.plan) if analysis else "",
-        dtype=session.loaded.dtype if session.loaded else "",
-        as_source=bool(session.loaded and session.loaded.subject.files),
-        answers=given_answers(session),
+        dtype=loaded.dtype if loaded else "",
+        as_source=bool(loaded and loaded.subject.files),
+        answers=answer_texts(answers),
         portrait=portrait_of(analysis, run.plan, best.layers) if analysis and best else None,
     )
 
 
-def given_answers(session: Session) -> tuple[tuple[str, dict[str, str]], ...]:
+def answer_texts(answers: Sequence[Answer]) -> tuple[tuple[str, dict[str, str]], ...]:
     """The prompts and answers that the Compare tab shows."""
-    return tuple((answer.prompt, dict(answer.texts)) for answer in session.answers)
+    return tuple((answer.prompt, dict(answer.texts)) for answer in answers)

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from slimllm.core.errors import Refusal
 from slimllm.files import atomic_write, file_limits
-from slimllm.files.paths import ELSEWHERE, home
+from slimllm.files.paths import ELSEWHERE, home_folder
 from ui.facts.runs import Run, run_from_dict, run_to_dict
 
 log = logging.getLogger(__name__)
 
-REMEDY = f"free space or {ELSEWHERE}"
-LARGEST = 256 * file_limits.MIB  # of a run or of presets: 3 MiB, of 80 layers
+RUN_REMEDY = f"free space or {ELSEWHERE}"
+LARGEST_RUN = 256 * file_limits.MIB  # of a run or of presets: 3 MiB, of 80 layers
 KEPT_DELETED = 20  # so many deleted runs can be brought back
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)  # of damaged files
 
@@ -27,7 +27,7 @@ class Shelf:
     """Reads and writes the runs of one browser, whose id cannot be read off the folder's name."""
 
     def __init__(self, owner: str):
-        self.folder = home() / "history" / hashlib.sha256(owner.encode()).hexdigest()[:24]
+        self.folder = home_folder() / "history" / hashlib.sha256(owner.encode()).hexdigest()[:24]
         self.aside = self.folder / "deleted"
         self._lock = threading.Lock()
 
@@ -39,15 +39,15 @@ class Shelf:
         text = json.dumps(run_to_dict(run), indent=1)
         with self._lock:
             atomic_write.write_text(
-                self.file(run.number), text, f"{run.name} could not be kept on disk", REMEDY
+                self.file(run.number), text, f"{run.name} could not be kept on disk", RUN_REMEDY
             )
 
     def runs(self) -> tuple[list[Run], list[Path]]:
         """(the runs, oldest first; the files that cannot be read)."""
         found, damaged = [], []
-        for number, file in sorted(numbered(self.folder).items()):
+        for number, file in sorted(numbered_files(self.folder).items()):
             try:
-                run = read(file)
+                run = read_run(file)
                 if run.number != number:
                     raise ValueError("another number")
                 found.append(run)
@@ -58,16 +58,19 @@ class Shelf:
 
     def next_number(self) -> int:
         """A number that no run has or had, so that nothing on the shelf is ever written over."""
-        return max((*numbered(self.folder), *numbered(self.aside)), default=0) + 1
+        return max((*numbered_files(self.folder), *numbered_files(self.aside)), default=0) + 1
 
     def deleted(self) -> list[int]:
         """The numbers of the runs that can be brought back, the latest deleted last."""
-        files = numbered(self.aside)
+        files = numbered_files(self.aside)
         return sorted(files, key=lambda number: files[number].stat().st_mtime_ns)
 
     def delete(self, number: int) -> None:
         """Lays a run aside; the oldest of those that were laid aside give way."""
-        with atomic_write.told(f"Run {number} could not be deleted", REMEDY), self._lock:
+        with (
+            atomic_write.translate_write_failures(f"Run {number} could not be deleted", RUN_REMEDY),
+            self._lock,
+        ):
             self.aside.mkdir(parents=True, exist_ok=True)
             os.utime(self.file(number))
             os.replace(self.file(number), self.aside / self.file(number).name)
@@ -78,7 +81,7 @@ class Shelf:
         """Takes a deleted run back; a `Refusal` where it is gone or damaged."""
         laid = self.aside / self.file(number).name
         try:
-            run = read(laid)
+            run = read_run(laid)
             with self._lock:
                 os.replace(laid, self.file(number))
         except UNREADABLE as failure:
@@ -86,12 +89,12 @@ class Shelf:
         return run
 
 
-def read(file: Path) -> Run:
+def read_run(file: Path) -> Run:
     """The run in a file; one of UNREADABLE where it is damaged."""
-    return run_from_dict(json.loads(file_limits.read_text(file, f"'{file}'", "prune again", LARGEST)))
+    return run_from_dict(json.loads(file_limits.read_text(file, f"'{file}'", "prune again", LARGEST_RUN)))
 
 
-def numbered(folder: Path) -> dict[int, Path]:
+def numbered_files(folder: Path) -> dict[int, Path]:
     """The files of runs in a folder by number."""
     matches = ((re.fullmatch(r"run-(\d{4,9})\.json", file.name), file) for file in folder.glob("run-*.json"))
     return {int(match[1]): file for match, file in matches if match}

@@ -14,25 +14,26 @@ from typing import Any
 from slimllm.core.errors import Refusal
 from slimllm.core.fingerprints import is_other
 from slimllm.core.types import Analysis, Calibration, LayerAnalysis, Plan
-from slimllm.methods.method_table import settings
+from slimllm.methods.method_table import fill_options
 from slimllm.models.loading import Pruned, Subject
+from slimllm.planning.forecast import fill_forecast
 from slimllm.planning.locks import Locks
 from slimllm.planning.pins import keep_locked
-from slimllm.planning.plan_making import check_plan, told
-from ui.facts.combinations import Source, comparable, source_of
+from slimllm.planning.plan_making import check_plan
+from ui.facts.combinations import Source, are_comparable, source_of
 from ui.facts.comparison import Answer, Comparison
 from ui.facts.runs import Entry, Run
 from ui.facts.selection import Picked
+from ui.jobs.worker import Job, Worker
 from ui.look.formatting import method_title
 from ui.session import presets
 from ui.session.crash_recovery import Diary, page_folder
 from ui.session.finetuning_state import Polished
-from ui.session.jobs import Job, Worker
 from ui.session.loaded import Loaded
 from ui.session.notes import tell_after
-from ui.session.plan_history import PlanHistory, Step, same_rules, tell_kept
+from ui.session.plan_history import PlanHistory, PlanStep, same_rules, tell_kept
 from ui.session.preview import Preview
-from ui.session.run_history import Archive, remembered
+from ui.session.run_history import Archive, complete_run
 
 KEPT_WEIGHTS = 2  # pruned models stay in memory for the latest runs only
 KEPT_ANALYSES = 16  # a few megabytes each
@@ -69,7 +70,7 @@ class Session:
         # what the faders' facts were made of last, and they
         self.bank: tuple[Analysis, tuple[object, ...], str] | None = None
         self.preview = Preview()
-        self.presets: dict[str, Plan] = presets.read(id)
+        self.presets: dict[str, Plan] = presets.read_presets(id)
         self.comparison: Comparison | None = None
         self.pending: Comparison | None = None
         self.answers: list[Answer] = []
@@ -183,7 +184,7 @@ class Session:
         with self.lock:
             self.analysis, self.partial = analysis, list(analysis.layers)
             self.made = (analysis.method, analysis.calibration)
-            if self.second is not None and not comparable(self.second, analysis):
+            if self.second is not None and not are_comparable(self.second, analysis):
                 self.second = None
             self.mark("layers", "detail", "bank", "controls", "second")
 
@@ -198,7 +199,7 @@ class Session:
         self, method: str, options: Mapping[str, Any], calibration: Calibration
     ) -> Analysis | None:
         """The analysis by a method with these options, the others as usual, if it is remembered."""
-        return self.analyses.get((method, tuple(sorted(settings(method, options).items())), calibration))
+        return self.analyses.get((method, tuple(sorted(fill_options(method, options).items())), calibration))
 
     def lay_over(self, second: Analysis | None) -> None:
         """Lays a second analysis over the maps, or takes it away."""
@@ -280,7 +281,7 @@ class Session:
                 locked = self.locked
                 plan = keep_locked(self.known, plan, self.locks) if locked else plan
             self.author = self.author if plan == self.present else ""
-            self.history.push_step(Step(plan, locked), gesture)
+            self.history.push_step(PlanStep(plan, locked), gesture)
             self.mark("plan", "locks")
 
     def take_plan(self, plan: Plan) -> str:
@@ -288,7 +289,7 @@ class Session:
         is for another model. Returns which locked layers kept their widths, as `tell_kept` has it."""
         check_plan(plan, self.known.shape)
         self.suit(plan)
-        self.push(told(self.known, plan))
+        self.push(fill_forecast(self.known, plan))
         self.mark("controls", "bank")
         return tell_kept(plan, self.plan)
 
@@ -321,7 +322,9 @@ class Session:
             for number in sorted(self.weights)[:-KEPT_WEIGHTS]:
                 del self.weights[number]
             self.parent = run.number
-            self.archive.add(remembered(self, run, models))
+            parent, analysis = self.archive.find(run.parent), self.made_from(run.plan)
+            known = {"parent": parent, "analysis": analysis, "loaded": self.loaded, "answers": self.answers}
+            self.archive.add(complete_run(run, models, **known))
 
     def run(self, number: int | None) -> Run:
         run = self.archive.find(number)

@@ -8,9 +8,9 @@ from typing import Any
 import gradio as gr
 
 from slimllm.core.shapes import Shape
-from slimllm.export.model_inspection import attention_words, parts_of
-from ui.look.formatting import count, note, safe, share, size
-from ui.page.elements import intro, job_line, lead, start_and_stop
+from slimllm.export.model_inspection import attention_words, model_parts
+from ui.look.formatting import escape_html, format_bytes, format_count, format_share, note_html
+from ui.page.elements import add_intro, add_lead, job_line, start_and_stop
 from ui.page.screen import Screen
 from ui.session.forms import Form
 from ui.session.loaded import Loaded
@@ -29,7 +29,7 @@ PARTS = (
 
 def build(screen: Screen, model: str, press: Callable[[Session, str], None]) -> None:
     """The components and events of the tab."""
-    intro(
+    add_intro(
         screen,
         "load",
         PURPOSE,
@@ -47,18 +47,20 @@ def build(screen: Screen, model: str, press: Callable[[Session, str], None]) -> 
             "Load", variant="primary", elem_id="load-button", scale=0, min_width=120, interactive=False
         )
         stop = gr.Button("Stop", elem_id="load-stop", scale=0, min_width=90, interactive=False)
-        lead(screen, "load", lambda s: ("Next: analyse it", "analyse") if s.loaded and not s.busy else None)
+        add_lead(
+            screen, "load", lambda s: ("Next: analyse it", "analyse") if s.loaded and not s.busy else None
+        )
         job_line(screen, "load", "load-progress")
     card = gr.HTML(elem_id="load-card", padding=False)
     screen.show(card, draw_card, "subject")
     asked = Form("load", lambda s: (s.loaded.subject.source if s.loaded else model,))
     screen.keep([name], "load", asked.values, asked.enter)
-    start_and_stop(screen, "load", button, stop, lambda _: True, dress)
+    start_and_stop(screen, "load", button, stop, lambda _: True, dress_load)
     screen.on(button.click, "load", press, name)
     screen.on(name.submit, "load", press, name)
 
 
-def dress(session: Session) -> dict[str, Any]:
+def dress_load(session: Session) -> dict[str, Any]:
     """The load button's label and weight: the main thing to press only until a model is there."""
     if session.loaded:
         return {"value": "Load another", "variant": "secondary"}
@@ -79,32 +81,38 @@ def draw_card(session: Session) -> str:
             "seconds.</p></div>"
         )
     shape = session.loaded.subject.shape
-    facts = "".join(f"<div><dt>{safe(k)}</dt><dd>{safe(v)}</dd></div>" for k, v in facts_of(session.loaded))
-    notes = "".join(note("info", words) for words in session.loaded.subject.notes)
+    facts = "".join(
+        f"<div><dt>{escape_html(k)}</dt><dd>{escape_html(v)}</dd></div>"
+        for k, v in model_facts(session.loaded)
+    )
+    notes = "".join(note_html("info", words) for words in session.loaded.subject.notes)
     return (
-        f'<div class="card"><h3>{safe(session.loaded.subject.source)}</h3><dl class="facts">{facts}</dl>'
+        f'<div class="card"><h3>{escape_html(session.loaded.subject.source)}</h3>'
+        f'<dl class="facts">{facts}</dl>'
         f"{parts_bar(shape)}{notes}"
-        f'<div class="pair"><div><h4>What can be pruned</h4><ul>{items(prunable(session.loaded))}</ul></div>'
-        f"<div><h4>What can be taken away</h4><ul>{items(exports(session.loaded))}</ul></div></div></div>"
+        f'<div class="pair"><div><h4>What can be pruned</h4>'
+        f"<ul>{list_items(prunable_items(session.loaded))}</ul></div>"
+        "<div><h4>What can be taken "
+        f"away</h4><ul>{list_items(export_items(session.loaded))}</ul></div></div></div>"
     )
 
 
-def items(sentences: list[str]) -> str:
-    return "".join(f"<li>{safe(text)}</li>" for text in sentences)
+def list_items(sentences: list[str]) -> str:
+    return "".join(f"<li>{escape_html(text)}</li>" for text in sentences)
 
 
-def facts_of(loaded: Loaded) -> list[tuple[str, str]]:
+def model_facts(loaded: Loaded) -> list[tuple[str, str]]:
     """Label and value of every fact on the card."""
     shape, subject = loaded.subject.shape, loaded.subject
     groups = f"{shape.heads} in {shape.groups} KV groups" if shape.groups != shape.heads else f"{shape.heads}"
     return [
         ("Family", shape.family),
-        ("Parameters", count(shape.parameters)),
+        ("Parameters", format_count(shape.parameters)),
         ("Layers", f"{len(shape.layers)}"),
         ("Heads per layer", groups),
         ("Channels per layer", f"{shape.channels:,}"),
         ("Longest text", f"{shape.max_length:,} tokens"),
-        ("Memory", size(shape.parameters * subject.dtype.itemsize)),
+        ("Memory", format_bytes(shape.parameters * subject.dtype.itemsize)),
         ("Runs on", f"{loaded.device}, {loaded.dtype}"),
         ("Reads about", f"{loaded.rates.reading:,.0f} tokens/s"),
     ]
@@ -112,16 +120,16 @@ def facts_of(loaded: Loaded) -> list[tuple[str, str]]:
 
 def parts_bar(shape: Shape) -> str:
     """The parameters by part as a bar with its legend."""
-    found = parts_of(shape)
+    found = model_parts(shape)
     heads = "heads stay, and can become narrower" if shape.layers[0].whole else "heads can be removed"
     bar = "".join(
         f'<span class="part {key}" style="width:{100 * found[key] / shape.parameters:.2f}%" '
-        f'title="{safe(label)}"></span>'
+        f'title="{escape_html(label)}"></span>'
         for key, label, _ in PARTS
     )
     legend = "".join(
-        f'<li><span class="part {key}"></span><b>{label}</b> <span class="amount">{count(found[key])} '
-        f"({share(found[key] / shape.parameters)})</span><small>{why.format(heads=heads)}</small></li>"
+        f'<li><span class="part {key}"></span><b>{label}</b> <span class="amount">{format_count(found[key])} '
+        f"({format_share(found[key] / shape.parameters)})</span><small>{why.format(heads=heads)}</small></li>"
         for key, label, why in PARTS
     )
     return (
@@ -130,7 +138,7 @@ def parts_bar(shape: Shape) -> str:
     )
 
 
-def prunable(loaded: Loaded) -> list[str]:
+def prunable_items(loaded: Loaded) -> list[str]:
     """What can go, in which steps."""
     shape = loaded.subject.shape
     layer = shape.layers[0]
@@ -147,11 +155,13 @@ def prunable(loaded: Loaded) -> list[str]:
             )
     said.append(f"MLP channels one by one: {shape.channels:,} steps per layer.")
     parts = ("mlp",) if layer.whole else ("attention", "mlp")
-    removable = sum(parts_of(shape)[part] for part in parts)
-    said.append(f"Together up to {share(removable / shape.parameters, 0)} of all parameters are in reach.")
+    removable = sum(model_parts(shape)[part] for part in parts)
+    said.append(
+        f"Together up to {format_share(removable / shape.parameters, 0)} of all parameters are in reach."
+    )
     return said
 
 
-def exports(loaded: Loaded) -> list[str]:
+def export_items(loaded: Loaded) -> list[str]:
     """Which checkpoints a pruned version can become."""
     return [*loaded.outlook, "In every case the plan, as a small JSON file."]

@@ -19,12 +19,12 @@ from slimllm.core.fingerprints import hash_tokens
 from slimllm.core.types import NOTE, LayerReport, Plan, Progress
 from slimllm.evaluation import evaluate
 from slimllm.models.loading import Subject
-from slimllm.planning import plan_making
-from ui.facts.combinations import possible, recoveries_for
+from slimllm.planning import forecast, plan_making
+from ui.facts.combinations import possible_keys, recoveries_for
 from ui.facts.runs import LABELS, Asked, Column, Protocol, Run, best_name
-from ui.session.jobs import Job, Steps
+from ui.jobs.worker import Job, Steps
 from ui.session.registry import Registry
-from ui.session.run_history import given_answers
+from ui.session.run_history import answer_texts
 from ui.session.session import Answer, Comparison, Session
 
 
@@ -41,7 +41,7 @@ def start_compare(registry: Registry, session: Session, asked: Asked) -> Job:
         earlier, session.answers, done = session.answers, [], False
         session.mark("table", "answers")
         try:
-            yield from numbered(compare_stages(session, subject, pending, asked))
+            yield from number_stages(compare_stages(session, subject, pending, asked))
             done = True
             return pending
         finally:
@@ -75,7 +75,7 @@ def best_reports(comparison: Comparison) -> tuple[LayerReport, ...]:
 Stage = tuple[str, Callable[[], Generator[Progress, None, Any]]]
 
 
-def numbered(stages: Sequence[Stage]) -> Steps:
+def number_stages(stages: Sequence[Stage]) -> Steps:
     """Runs stages one after the other; each step says which of how many it belongs to."""
     for number, (title, run) in enumerate(stages, 1):
         with contextlib.closing(run()) as steps:
@@ -91,35 +91,39 @@ def compare_stages(session: Session, subject: Subject, pending: Comparison, aske
     """All stages of a comparison, in the order in which they are shown."""
     plan, bare = pending.plan, dataclasses.replace(pending.plan, recovery="none")
     if plan.recovery != "none" and session.analysis is not None:
-        bare = plan_making.told(session.analysis, bare)
+        bare = forecast.fill_forecast(session.analysis, bare)
     known = session.made_from(plan)
     plans = {"pruned": bare} if plan.recovery == "none" else {"pruned": bare, "recovered": plan}
-    if plan.recovery != "none" and "none" not in possible(recoveries_for(plan.method)):
+    if plan.recovery != "none" and "none" not in possible_keys(recoveries_for(plan.method)):
         del plans["pruned"]  # the method cannot do without
-    stages: list[Stage] = [(LABELS["dense"], partial(measure, session, "dense", subject, pending, asked))]
+    stages: list[Stage] = [
+        (LABELS["dense"], partial(measure_column, session, "dense", subject, pending, asked))
+    ]
     for name, wanted in plans.items():
 
         def prune(name: str = name, wanted: Plan = wanted) -> Steps:
-            text = texts.text(wanted.calibration.text, offline=asked.offline)
-            pending.models[name] = yield from pipeline.prune(subject, wanted, text, known)
+            text = texts.find_text(wanted.calibration.text, offline=asked.offline)
+            pending.models[name] = yield from pipeline.prune_model(subject, wanted, text, known)
             pending.reports[name] = pending.models[name].layers
 
         def gauge(name: str = name) -> Steps:
-            yield from measure(session, name, pending.models[name].subject, pending, asked)
+            yield from measure_column(session, name, pending.models[name].subject, pending, asked)
 
         stages += [(f"{LABELS[name]}: pruning", prune), (LABELS[name], gauge)]
-    stages.append(("Speed", lambda: race(session, subject, pending)))
+    stages.append(("Speed", lambda: race_models(session, subject, pending)))
     if asked.prompts:
-        stages.append(("Answers", lambda: answer(session, subjects(subject, pending), asked)))
+        stages.append(
+            ("Answers", lambda: answer_prompts(session, compared_subjects(subject, pending), asked))
+        )
     return stages
 
 
-def subjects(dense: Subject, comparison: Comparison) -> dict[str, Subject]:
+def compared_subjects(dense: Subject, comparison: Comparison) -> dict[str, Subject]:
     """The models of a comparison by column."""
     return {"dense": dense, **{name: pruned.subject for name, pruned in comparison.models.items()}}
 
 
-def measure(session: Session, name: str, subject: Subject, pending: Comparison, asked: Asked) -> Steps:
+def measure_column(session: Session, name: str, subject: Subject, pending: Comparison, asked: Asked) -> Steps:
     """Fills one column: sizes at once, then perplexity, which for the dense model is measured only once."""
     reports, column = pending.reports.get(name), size_of(subject)
     if reports:
@@ -135,11 +139,11 @@ def measure(session: Session, name: str, subject: Subject, pending: Comparison, 
         tokens_per_second=known_speed.tokens_per_second,
         writing_rounds=known_speed.writing_rounds,
     )
-    put(session, pending, name, column)
+    put_column(session, pending, name, column)
     known = known_dense(session, pending.protocol) if name == "dense" else None
     if known is None or known.perplexity is None:
-        known = yield from measured(subject, pending.protocol, asked.offline)
-    put(
+        known = yield from measured_column(subject, pending.protocol, asked.offline)
+    put_column(
         session,
         pending,
         name,
@@ -155,17 +159,17 @@ def known_speeds(session: Session, pending: Comparison) -> Mapping[str, Column]:
     return last.columns
 
 
-def race(session: Session, dense: Subject, pending: Comparison) -> Steps:
+def race_models(session: Session, dense: Subject, pending: Comparison) -> Steps:
     """Measures how fast all models write, round by round in turns, so that a busy moment slows all of them
     alike."""
     found = yield from evaluate.measure_in_turns(
         {
-            name: evaluate.speed(subject, length=64, new_tokens=16)
-            for name, subject in subjects(dense, pending).items()
+            name: evaluate.measure_speed(subject, length=64, new_tokens=16)
+            for name, subject in compared_subjects(dense, pending).items()
         }
     )
     for name, speed in found.items():
-        put(session, pending, name, with_speed(pending.columns[name], speed))
+        put_column(session, pending, name, with_speed(pending.columns[name], speed))
 
 
 def with_speed(column: Column, speed: evaluate.Speed) -> Column:
@@ -175,7 +179,7 @@ def with_speed(column: Column, speed: evaluate.Speed) -> Column:
     )
 
 
-def put(session: Session, pending: Comparison, name: str, column: Column) -> None:
+def put_column(session: Session, pending: Comparison, name: str, column: Column) -> None:
     pending.columns[name] = column
     session.mark("table")
 
@@ -204,14 +208,14 @@ def with_tokens(protocol: Protocol, subject: Subject, offline: bool) -> Protocol
 
 def read_tokens(protocol: Protocol, subject: Subject, offline: bool) -> Tensor:
     """The token ids (n,) that are measured on."""
-    text = texts.text(protocol.text, offline=offline)
+    text = texts.find_text(protocol.text, offline=offline)
     return texts.evaluation_tokens(text, subject.tokenizer, limit=protocol.limit or None)
 
 
-def measured(subject: Subject, protocol: Protocol, offline: bool) -> Generator[Progress, None, Column]:
+def measured_column(subject: Subject, protocol: Protocol, offline: bool) -> Generator[Progress, None, Column]:
     """A column with a model's sizes and its perplexity."""
     ids = read_tokens(protocol, subject, offline)
-    found = yield from evaluate.perplexity(subject, ids, protocol.window)
+    found = yield from evaluate.measure_perplexity(subject, ids, protocol.window)
     return dataclasses.replace(
         size_of(subject), perplexity=found.perplexity, tokens=found.tokens, losses=found.losses
     )
@@ -219,16 +223,16 @@ def measured(subject: Subject, protocol: Protocol, offline: bool) -> Generator[P
 
 def start_measure(registry: Registry, session: Session, asked: Asked) -> Job:
     """The job that measures the models of the present comparison again, on another text or window."""
-    subject, last = session.subject, compared(session)
+    subject, last = session.subject, present_comparison(session)
     asked = asked.begun(subject.beginning.words)
 
     def steps(_: Job) -> Steps:
         protocol = with_tokens(asked.protocol, subject, asked.offline)
         pending = session.pending = dataclasses.replace(last, protocol=protocol, columns={})
         try:
-            who = subjects(subject, last)
-            yield from numbered(
-                [(LABELS[n], partial(measure, session, n, who[n], pending, asked)) for n in who]
+            who = compared_subjects(subject, last)
+            yield from number_stages(
+                [(LABELS[n], partial(measure_column, session, n, who[n], pending, asked)) for n in who]
             )
             return pending
         finally:
@@ -243,7 +247,7 @@ def start_measure(registry: Registry, session: Session, asked: Asked) -> Job:
     return session.begin(registry.worker, Job("compare", "Measuring", steps, on_done=on_done))
 
 
-def compared(session: Session) -> Comparison:
+def present_comparison(session: Session) -> Comparison:
     """The present comparison; a `Refusal` where nothing has been pruned yet."""
     if session.comparison is None:
         raise Refusal("Nothing has been pruned yet; press Prune and compare first.")
@@ -252,26 +256,28 @@ def compared(session: Session) -> Comparison:
 
 def start_answers(registry: Registry, session: Session, asked: Asked) -> Job:
     """The job that lets all models of the present comparison continue the prompts."""
-    subject, last = session.subject, compared(session)
+    subject, last = session.subject, present_comparison(session)
     if not asked.prompts:
         raise Refusal("There is no prompt; write one per line.")
 
     def steps(_: Job) -> Steps:
-        yield from numbered([("Answers", lambda: answer(session, subjects(subject, last), asked))])
+        yield from number_stages(
+            [("Answers", lambda: answer_prompts(session, compared_subjects(subject, last), asked))]
+        )
 
     def on_done(_: None) -> None:
-        session.archive.amend(last.run, answers=given_answers(session))
+        session.archive.amend(last.run, answers=answer_texts(session.answers))
 
     return session.begin(registry.worker, Job("compare", "Answering", steps, on_done=on_done))
 
 
-def answer(session: Session, who: dict[str, Subject], asked: Asked) -> Steps:
+def answer_prompts(session: Session, who: dict[str, Subject], asked: Asked) -> Steps:
     """Lets all models continue every prompt with the same seed, a token of each in turn; the session's
     answers grow side by side."""
     session.answers = [Answer(prompt) for prompt in asked.prompts]
     total, most = len(asked.prompts), asked.new_tokens
     for place, answer in enumerate(session.answers):
-        writing = {name: pieces(subject, answer.prompt, asked) for name, subject in who.items()}
+        writing = {name: answer_pieces(subject, answer.prompt, asked) for name, subject in who.items()}
         answer.texts = dict.fromkeys(writing, "")
         written = 0
         while writing:
@@ -291,7 +297,7 @@ def answer(session: Session, who: dict[str, Subject], asked: Asked) -> Steps:
         session.mark("answers")
 
 
-def pieces(subject: Subject, prompt: str, asked: Asked) -> Iterator[str]:
-    return evaluate.generate(
+def answer_pieces(subject: Subject, prompt: str, asked: Asked) -> Iterator[str]:
+    return evaluate.generate_text(
         subject, prompt, max_new_tokens=asked.new_tokens, temperature=asked.temperature, seed=asked.seed
     )

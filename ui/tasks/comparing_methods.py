@@ -15,12 +15,12 @@ from slimllm.models.loading import Subject
 from slimllm.planning import plan_making
 from ui.facts.combinations import for_ratio
 from ui.facts.runs import Asked, Budget, Column, Entry
+from ui.jobs.worker import Job, Result, Steps, retold, sentence
 from ui.look.formatting import method_title
-from ui.session.jobs import Job, Result, Steps, retold, sentence
 from ui.session.registry import Registry
 from ui.session.session import Session
-from ui.tasks.comparing import known_dense, measured, with_tokens
-from ui.tasks.work import is_current, scored
+from ui.tasks.comparing import known_dense, measured_column, with_tokens
+from ui.tasks.work import is_current, score_layers
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,22 +54,24 @@ def start_methods(registry: Registry, session: Session, methods: Sequence[str], 
     def steps(_: Job) -> Steps:
         protocol = with_tokens(asked.protocol, subject, asked.offline)
         budget = replace(budget_of(plan, analysis, asked), protocol=protocol)
-        dense = yield from led("Dense model", "0", dense_column(session, subject, budget, asked))
+        dense = yield from lead_steps("Dense model", "0", dense_column(session, subject, budget, asked))
         contest = Contest(session, subject, plan, analysis, budget, dense, asked.offline)
         total = len(methods)
-        yield from one("", "Your plan", "p", contest)
+        yield from try_entry("", "Your plan", "p", contest)
         for number, name in enumerate(methods, 1):
-            yield from one(name, f"Method {number} of {total} · {method_title(name)}", str(number), contest)
+            yield from try_entry(
+                name, f"Method {number} of {total} · {method_title(name)}", str(number), contest
+            )
 
     job = Job("methods", "Comparing methods", steps, left="what was finished is in the table")
     return session.begin(registry.worker, job)
 
 
-def one(name: str, title: str, stage: str, contest: Contest) -> Steps:
+def try_entry(name: str, title: str, stage: str, contest: Contest) -> Steps:
     """One entry, kept in the session; what cannot be done becomes an entry with the sentence that says
     why."""
     try:
-        entry = yield from led(title, stage, attempt(name, contest))
+        entry = yield from lead_steps(title, stage, attempt_method(name, contest))
     except Exception as failure:
         entry = Entry(
             name or contest.present.method,
@@ -81,7 +83,7 @@ def one(name: str, title: str, stage: str, contest: Contest) -> Steps:
     contest.session.put_entry(entry)
 
 
-def led(
+def lead_steps(
     title: str, stage: str, steps: Generator[Progress, None, Result]
 ) -> Generator[Progress, None, Result]:
     """The steps, each saying what it belongs to."""
@@ -90,7 +92,7 @@ def led(
     )
 
 
-def attempt(name: str, contest: Contest) -> Generator[Progress, None, Entry]:
+def attempt_method(name: str, contest: Contest) -> Generator[Progress, None, Entry]:
     """Scores, plans, prunes and measures by one method; the present plan where there is no name."""
     session, subject, budget = contest.session, contest.subject, contest.budget
     if name:
@@ -109,9 +111,9 @@ def attempt(name: str, contest: Contest) -> Generator[Progress, None, Entry]:
     known = next((e for e in session.entries if e.plan == plan and e.budget == budget and e.column), None)
     if known is not None:
         return of(column=known.column, seconds=known.seconds)
-    text = texts.text(plan.calibration.text, offline=contest.offline)
-    pruned = yield from pipeline.prune(subject, plan, text, analysis)
-    column = yield from measured(pruned.subject, budget.protocol, contest.offline)
+    text = texts.find_text(plan.calibration.text, offline=contest.offline)
+    pruned = yield from pipeline.prune_model(subject, plan, text, analysis)
+    column = yield from measured_column(pruned.subject, budget.protocol, contest.offline)
     return of(column=column, seconds=analysis.seconds + pruned.seconds)
 
 
@@ -120,7 +122,9 @@ def analysis_by(name: str, contest: Contest) -> Generator[Progress, None, Analys
     options, session = for_ratio(name, contest.budget.ratio), contest.session
     known = session.analysis_by(name, options, contest.budget.calibration)
     if known is None or not is_current(known, contest.subject, contest.offline):
-        known = yield from scored(contest.subject, contest.budget.calibration, name, options, contest.offline)
+        known = yield from score_layers(
+            contest.subject, contest.budget.calibration, name, options, contest.offline
+        )
         session.keep_analysis(known)
     return known
 
@@ -135,4 +139,4 @@ def dense_column(
     known = known_dense(session, budget.protocol)
     if known is not None and known.perplexity is not None:
         return known
-    return (yield from measured(subject, budget.protocol, asked.offline))
+    return (yield from measured_column(subject, budget.protocol, asked.offline))

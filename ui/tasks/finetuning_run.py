@@ -13,13 +13,22 @@ from slimllm.models.loading import Pruned, Subject
 from slimllm.pruning import finetuning
 from slimllm.pruning.finetuning import Tuning
 from ui.facts.runs import Protocol, Run
-from ui.look.formatting import change
-from ui.session.finetuning_state import BATCH, LENGTH, Measured, Polished, Wish, better, lessons, told
-from ui.session.jobs import Job, Steps
+from ui.jobs.worker import Job, Steps
+from ui.look.formatting import format_change
+from ui.session.finetuning_state import (
+    BATCH,
+    LENGTH,
+    Measured,
+    Polished,
+    Wish,
+    lineage_words,
+    reads_better,
+    tuning_of,
+)
 from ui.session.registry import Registry
 from ui.session.session import Session
-from ui.tasks.comparing import measured, size_of
-from ui.tasks.comparing_methods import led
+from ui.tasks.comparing import measured_column, size_of
+from ui.tasks.comparing_methods import lead_steps
 from ui.tasks.model_remaking import lesson_tokens, weights_of
 
 TIMES_FORWARD = 5.0  # a step of learning takes about as long as reading its tokens so many times
@@ -27,25 +36,31 @@ TIMES_FORWARD = 5.0  # a step of learning takes about as long as reading its tok
 
 def start_polish(registry: Registry, session: Session, number: int | None, wish: Wish, offline: bool) -> Job:
     """The job that tunes the chosen run's model on a text and measures it before and after."""
-    run, text = session.run(number), texts.text(wish.text, offline=offline)
+    run, text = session.run(number), texts.find_text(wish.text, offline=offline)
 
     def steps(job: Job) -> Steps:
         shown, done = Polished(run.number, wish), False
-        shown.measured = [Measured(protocol) for protocol in protocols(run, wish)]
+        shown.measured = [Measured(protocol) for protocol in measuring_protocols(run, wish)]
         earlier, session.polished = session.polished, shown
         session.mark("polish")
         try:
             job.say(f"Opening the model of {run.name}.")
-            pruned = yield from led("The model as it is", "1", weights_of(session, run, offline))
+            pruned = yield from lead_steps("The model as it is", "1", weights_of(session, run, offline))
             begins_with = pruned.subject.beginning.words
             shown.measured = [Measured(row.protocol.begun(begins_with)) for row in shown.measured]
-            wanted = lessons(wish, learnable(text, pruned.subject, wish), pruned.subject.shape.max_length)
-            yield from led(
-                "Step 1 of 3 · Before", "2", readings(session, shown, pruned.subject, run, offline)
+            wanted = tuning_of(
+                wish, learnable_tokens(text, pruned.subject, wish), pruned.subject.shape.max_length
+            )
+            yield from lead_steps(
+                "Step 1 of 3 · Before", "2", read_protocols(session, shown, pruned.subject, run, offline)
             )
             tokens = lesson_tokens(text, pruned.subject, wanted)
-            tuned = yield from led("Step 2 of 3 · Learning", "3", finetuning.tune(pruned, tokens, wanted))
-            yield from led("Step 3 of 3 · After", "4", readings(session, shown, tuned.subject, None, offline))
+            tuned = yield from lead_steps(
+                "Step 2 of 3 · Learning", "3", finetuning.finetune_model(pruned, tokens, wanted)
+            )
+            yield from lead_steps(
+                "Step 3 of 3 · After", "4", read_protocols(session, shown, tuned.subject, None, offline)
+            )
             done = True
             return tuned, wanted, shown
         finally:
@@ -63,25 +78,29 @@ def start_polish(registry: Registry, session: Session, number: int | None, wish:
         made = tuned_run(session, run, wanted, shown, tuned.subject)
         shown.made = made.number
         session.add_run(made, {"tuned": tuned})
-        session.say("history", verdict(run, made, shown), "good" if better(shown.measured[0]) else "info")
+        session.say(
+            "history",
+            finetuning_verdict(run, made, shown),
+            "good" if reads_better(shown.measured[0]) else "info",
+        )
         session.mark("polish")
 
     return session.begin(registry.worker, Job("polish", "Fine-tuning", steps, on_progress, on_done))
 
 
-def protocols(run: Run, wish: Wish) -> list[Protocol]:
+def measuring_protocols(run: Run, wish: Wish) -> list[Protocol]:
     """How it is measured: as the run was, and on the learned text if that is another one."""
     own = dataclasses.replace(run.protocol, text=wish.text, tokens="")
     return [run.protocol] if own.is_like(run.protocol) else [run.protocol, own]
 
 
-def learnable(text: texts.Text, subject: Subject, wish: Wish) -> int:
+def learnable_tokens(text: texts.Text, subject: Subject, wish: Wish) -> int:
     """How many tokens the text has to learn from, as far as they matter."""
     limit = wish.steps * BATCH * LENGTH
-    return len(texts.tokens(text.part("calibration"), subject.tokenizer, limit=limit))
+    return len(texts.tokenize_documents(text.part("calibration"), subject.tokenizer, limit=limit))
 
 
-def readings(
+def read_protocols(
     session: Session, shown: Polished, subject: Subject, known: Run | None, offline: bool
 ) -> Generator[Progress, None, None]:
     """Measures the model in every way that is shown: before, where the run it is of is known and may know
@@ -89,7 +108,7 @@ def readings(
     for place, row in enumerate(shown.measured):
         value = known.best.perplexity if known is not None and known.protocol == row.protocol else None
         if value is None:
-            value = (yield from measured(subject, row.protocol, offline)).perplexity
+            value = (yield from measured_column(subject, row.protocol, offline)).perplexity
         before, after = (value, row.after) if known is not None else (row.before, value)
         shown.measured[place] = Measured(row.protocol, before, after)
         session.mark("polish")
@@ -105,14 +124,18 @@ def tuned_run(session: Session, run: Run, wanted: Tuning, shown: Polished, subje
         protocol=shown.measured[0].protocol,
         columns={**run.columns, "tuned": tuned},
         parent=run.number,
-        told=told(shown.wish),
+        told=lineage_words(shown.wish),
         tunings=(*run.tunings, wanted),
     )
 
 
-def verdict(run: Run, made: Run, shown: Polished) -> str:
+def finetuning_verdict(run: Run, made: Run, shown: Polished) -> str:
     """What came of it, in a sentence."""
     first = shown.measured[0]
-    moved = change(first.after or 0.0, first.before or 0.0)
-    words = f"{made.name} is {run.name}, {told(shown.wish)}: perplexity {moved}."
-    return words if better(first) else f"{words} It reads no better; a smaller rate or another text may help."
+    moved = format_change(first.after or 0.0, first.before or 0.0)
+    words = f"{made.name} is {run.name}, {lineage_words(shown.wish)}: perplexity {moved}."
+    return (
+        words
+        if reads_better(first)
+        else f"{words} It reads no better; a smaller rate or another text may help."
+    )

@@ -11,21 +11,21 @@ from collections.abc import Mapping
 import torch
 
 from slimllm.calibration import texts
-from slimllm.calibration.documents import legible
+from slimllm.calibration.documents import replace_surrogates
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Progress
 from slimllm.evaluation import evaluate
 from slimllm.evaluation.significance import paired_difference
 from slimllm.models.loading import Subject
-from ui.facts.findings import Passage, excerpt, pieces_of
+from ui.facts.findings import Passage, find_excerpt, pieces_of
 from ui.facts.runs import LABELS, best_name
-from ui.session.jobs import Job, Steps, retold
+from ui.jobs.worker import Job, Steps, retold
 from ui.session.registry import Registry
 from ui.session.session import Comparison, Session
-from ui.tasks.comparing import compared, subjects, with_speed
+from ui.tasks.comparing import compared_subjects, present_comparison, with_speed
 
 PASSAGE = 160  # tokens of a passage that is taken from a text
-OWN, LONGEST = 400, 8000  # tokens and letters of the user's own passage at most
+MOST_OWN_TOKENS, LONGEST_PASSAGE = 400, 8000  # tokens and letters of the user's own passage at most
 SEARCHED = 12  # passages among which the worst is found
 Made = Mapping[str, Subject]
 
@@ -38,22 +38,23 @@ def start_passage(
 ) -> Job:
     """The job that lets all models read one passage: the user's own, else the next one of a text's evaluation
     part, or with `search` the one of several whose loss rose most."""
-    subject, last = session.subject, compared(session)
-    who, own, findings = subjects(subject, last), own.strip(), last.findings
+    subject, last = session.subject, present_comparison(session)
+    who, own, findings = compared_subjects(subject, last), own.strip(), last.findings
 
     def steps(job: Job) -> Steps:
         if own:
             found = [("your own words", own_ids(subject, own))]
         else:
             job.say(f"Opening {text}.")
-            documents = texts.text(text, offline=offline).part("evaluation")
+            documents = texts.find_text(text, offline=offline).part("evaluation")
             numbers = range(SEARCHED) if search else [findings.next_passage]
             found = [
-                (f"{text}, passage {n + 1}", passage_ids(subject, excerpt(documents, n))) for n in numbers
+                (f"{text}, passage {n + 1}", passage_ids(subject, find_excerpt(documents, n)))
+                for n in numbers
             ]
         best: Passage | None = None
         for place, (source, ids) in enumerate(found):
-            made = yield from read(who, source, ids, place, len(found))
+            made = yield from read_passage(who, source, ids, place, len(found))
             if best is None or mean_rise(made, last) > mean_rise(best, last):
                 best = made
         return best
@@ -72,21 +73,25 @@ def start_passage(
 
 def own_ids(subject: Subject, text: str) -> torch.Tensor:
     """The tokens of the user's own passage; a `Refusal` where they are too many or too few."""
-    if len(text) > LONGEST:
-        raise Refusal(f"The passage has {len(text):,} letters; use one of at most {LONGEST:,}.")
-    ids = subject.tokenizer(legible(text), add_special_tokens=False, return_tensors="pt").input_ids[0].long()
-    if len(ids) > OWN:
-        raise Refusal(f"The passage has {len(ids):,} tokens; use one of at most {OWN}.")
+    if len(text) > LONGEST_PASSAGE:
+        raise Refusal(f"The passage has {len(text):,} letters; use one of at most {LONGEST_PASSAGE:,}.")
+    ids = (
+        subject.tokenizer(replace_surrogates(text), add_special_tokens=False, return_tensors="pt")
+        .input_ids[0]
+        .long()
+    )
+    if len(ids) > MOST_OWN_TOKENS:
+        raise Refusal(f"The passage has {len(ids):,} tokens; use one of at most {MOST_OWN_TOKENS}.")
     return ids
 
 
 def passage_ids(subject: Subject, text: str) -> torch.Tensor:
     """The first tokens of a text, as many as can be read and shown."""
     room = subject.shape.max_length - len(subject.beginning.ids)
-    return texts.tokens([text], subject.tokenizer, limit=min(PASSAGE, room))
+    return texts.tokenize_documents([text], subject.tokenizer, limit=min(PASSAGE, room))
 
 
-def read(who: Made, source: str, ids: torch.Tensor, place: int, total: int) -> Steps:
+def read_passage(who: Made, source: str, ids: torch.Tensor, place: int, total: int) -> Steps:
     """Lets every model read one passage."""
     made, models = {}, len(who)
     for index, (name, subject) in enumerate(who.items()):
@@ -111,9 +116,9 @@ def mean_rise(passage: Passage, comparison: Comparison) -> float:
 def start_topics(registry: Registry, session: Session, limit: int) -> Job:
     """The job that measures all models on every topic of the encyclopedia, `limit` tokens of each; what is
     measured stays when it is stopped."""
-    subject, last = session.subject, compared(session)
-    who, findings, window = subjects(subject, last), last.findings, last.protocol.window
-    names = texts.topics()
+    subject, last = session.subject, present_comparison(session)
+    who, findings, window = compared_subjects(subject, last), last.findings, last.protocol.window
+    names = texts.list_topics()
     if limit < window:
         raise Refusal(
             f"{limit:,} tokens of each topic do not fill one window of {window:,}; ask for more, or measure "
@@ -125,7 +130,7 @@ def start_topics(registry: Registry, session: Session, limit: int) -> Job:
         session.mark("topics")
         try:
             for place, topic in enumerate(names):
-                text = texts.text(f"encyclopedia/{topic}")
+                text = texts.find_text(f"encyclopedia/{topic}")
                 ids = texts.evaluation_tokens(text, subject.tokenizer, limit=limit)
                 if len(ids) < window:
                     findings.too_short[topic] = len(ids)
@@ -134,8 +139,8 @@ def start_topics(registry: Registry, session: Session, limit: int) -> Job:
                 losses: dict[str, tuple[float, ...]] = {}
                 for name, model in who.items():
                     said = f"Topic {place + 1} of {len(names)} · {topic} · {LABELS[name]}"
-                    measured = evaluate.perplexity(model, ids, window)
-                    found = yield from silently(measured, place, len(names), said)
+                    measured = evaluate.measure_perplexity(model, ids, window)
+                    found = yield from merge_steps(measured, place, len(names), said)
                     findings.topics.setdefault(topic, {})[name] = found.perplexity
                     findings.counts[topic] = found.tokens
                     losses[name] = found.losses
@@ -150,7 +155,7 @@ def start_topics(registry: Registry, session: Session, limit: int) -> Job:
     return session.begin(registry.worker, job)
 
 
-def silently(steps: Steps, place: int, total: int, words: str) -> Steps:
+def merge_steps(steps: Steps, place: int, total: int, words: str) -> Steps:
     """The steps of one measurement, told as one of a series."""
     return retold(steps, lambda _: Progress("topics", place, total, words))
 
@@ -161,15 +166,15 @@ def silently(steps: Steps, place: int, total: int, words: str) -> Steps:
 def start_pace(registry: Registry, session: Session, length: int, new_tokens: int, rounds: int) -> Job:
     """The job that measures how fast all models read and write, in turns; the table takes over the writing
     speed."""
-    subject, last = session.subject, compared(session)
+    subject, last = session.subject, present_comparison(session)
     room = subject.shape.max_length - new_tokens
     if length > room:
         raise Refusal(f"This model has room for a prompt of {room:,} tokens beside {new_tokens:,} new ones.")
-    who = subjects(subject, last)
+    who = compared_subjects(subject, last)
 
     def steps(_: Job) -> Steps:
         running = {
-            name: evaluate.speed(model, length=length, new_tokens=new_tokens, repeats=rounds)
+            name: evaluate.measure_speed(model, length=length, new_tokens=new_tokens, repeats=rounds)
             for name, model in who.items()
         }
         total = len(who) * (rounds + 1)

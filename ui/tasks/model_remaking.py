@@ -26,11 +26,11 @@ def weights_of(session: Session, run: Run, offline: bool) -> Generator[Progress,
     if held is not None:
         return held
     subject = subject_of(session, run.plan, offline)
-    text = texts.text(run.plan.calibration.text, offline=offline)
-    pruned = yield from pipeline.prune(subject, run.plan, text, session.made_from(run.plan))
+    text = texts.find_text(run.plan.calibration.text, offline=offline)
+    pruned = yield from pipeline.prune_model(subject, run.plan, text, session.made_from(run.plan))
     for wanted in run.tunings:
-        tokens = lesson_tokens(texts.text(wanted.text, offline=offline), pruned.subject, wanted)
-        pruned = yield from finetuning.tune(pruned, tokens, wanted)
+        tokens = lesson_tokens(texts.find_text(wanted.text, offline=offline), pruned.subject, wanted)
+        pruned = yield from finetuning.finetune_model(pruned, tokens, wanted)
     return pruned
 
 
@@ -52,6 +52,6 @@ def subject_of(session: Session, plan: Plan, offline: bool) -> Subject:
     if mine is not None and is_made_for(plan, mine.subject):
         plan_making.check_plan(plan, mine.subject.shape)
         return mine.subject
-    subject = export_reading.load(plan.model, offline=offline)
+    subject = export_reading.load_export(plan.model, offline=offline)
     plan_making.check_plan(plan, subject.shape)
     return subject

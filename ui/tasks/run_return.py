@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from slimllm.core.types import NOTE, Analysis, Progress
-from slimllm.planning import plan_making
-from ui.session.jobs import Job, Steps
+from slimllm.planning import forecast, plan_making
+from ui.jobs.worker import Job, Steps
 from ui.session.loaded import Loaded
 from ui.session.registry import Registry
 from ui.session.session import Session
@@ -29,7 +29,7 @@ def start_restore(
             yield Progress(NOTE, 0, 0, f"The weights of '{plan.model}' have changed since {run.name}.")
         yield Progress("load", 1, 1, "Loaded.")
         job.say(f"Reading {plan.calibration.text} again.")
-        analysis = yield from work.scored(
+        analysis = yield from work.score_layers(
             loaded.subject, plan.calibration, plan.method, dict(plan.options), offline
         )
         return loaded, analysis
@@ -37,7 +37,7 @@ def start_restore(
     def on_done(found: tuple[Loaded, Analysis]) -> None:
         loaded, analysis = found
         session.set_loaded(loaded)
-        session.set_analysis(analysis, plan_making.told(analysis, plan))
+        session.set_analysis(analysis, forecast.fill_forecast(analysis, plan))
         session.mark("controls", "bank")
         session.parent = run.number
         for page in ("history", "tune"):

@@ -25,14 +25,14 @@ from slimllm.evaluation import evaluate
 from slimllm.export import checkpoint, export_reading, formats, model_inspection
 from slimllm.files import atomic_write
 from slimllm.files import paths as paths_module
-from slimllm.files.paths import home
+from slimllm.files.paths import home_folder
 from slimllm.models.loading import Subject
 from slimllm.planning import plan_making
 from slimllm.pruning import finetuning
-from ui.facts.combinations import carried
+from ui.facts.combinations import carry_choices
 from ui.facts.estimates import measure_rates
+from ui.jobs.worker import Job, Steps
 from ui.look.formatting import method_title
-from ui.session.jobs import Job, Steps
 from ui.session.loaded import Loaded
 from ui.session.registry import Registry, has_changed
 from ui.session.requests import text_title
@@ -68,12 +68,16 @@ def open_model(registry: Registry, job: Job, source: str, device: str, dtype: st
         if again:
             words = f"The files of '{source}' have changed since they were loaded, so they are read again."
             job.note(Progress(NOTE, 0, 0, words))
-        subject = export_reading.load(source, device=device, dtype=dtype, offline=offline, say=job.heed)
+        subject = export_reading.load_export(
+            source, device=device, dtype=dtype, offline=offline, say=job.heed
+        )
         job.say("Measuring how fast it reads.")
-        found = pipeline.finish(evaluate.speed(subject, length=128, new_tokens=1, repeats=2))
+        found = pipeline.finish_job(evaluate.measure_speed(subject, length=128, new_tokens=1, repeats=2))
         kind = str(subject.dtype).removeprefix("torch.")
         rates = measure_rates(subject, found.prefill_tokens_per_second)
-        return Loaded(subject, rates, str(subject.device), kind, tuple(model_inspection.outlook(subject)))
+        return Loaded(
+            subject, rates, str(subject.device), kind, tuple(model_inspection.export_outlook(subject))
+        )
 
     return registry.models.take(source, device, dtype, make)
 
@@ -100,7 +104,7 @@ def start_analyse(
         job.say(f"Reading {calibration.samples * calibration.length:,} tokens of {calibration.text}.")
         done = False
         try:
-            found = yield from scored(subject, calibration, method, options, offline)
+            found = yield from score_layers(subject, calibration, method, options, offline)
             done = True
             return found
         finally:
@@ -126,7 +130,7 @@ def start_analyse(
     return session.begin(registry.worker, Job("analyse", "Analysis", steps, on_progress, on_done))
 
 
-def scored(
+def score_layers(
     subject: Subject, calibration: Calibration, method: str, options: Mapping[str, Any] | None, offline: bool
 ) -> Generator[Progress, None, Analysis]:
     """The scores of all layers; moments that are on disk already are not collected again."""
@@ -135,10 +139,10 @@ def scored(
             f"The files of '{subject.source}' have changed since it was loaded; load it again to use them."
         )
         yield Progress(NOTE, 0, 0, words)
-    text = texts.text(calibration.text, offline=offline)
+    text = texts.find_text(calibration.text, offline=offline)
     folder = moments_folder(subject, calibration)
     return (
-        yield from pipeline.analyse(
+        yield from pipeline.analyse_model(
             subject, text, calibration, method_name=method, options=options, folder=folder
         )
     )
@@ -148,7 +152,7 @@ def is_current(analysis: Analysis, subject: Subject, offline: bool) -> bool:
     """Whether an analysis is of the words that its text has now; only files change."""
     asked = analysis.calibration
     with contextlib.suppress(Refusal):  # a text that is gone says nothing
-        text = texts.text(asked.text, offline=offline)
+        text = texts.find_text(asked.text, offline=offline)
         if not text.parts_differ:
             tokens = texts.calibration_tokens(
                 text, subject.tokenizer, asked, max_length=subject.shape.max_length
@@ -170,7 +174,7 @@ def start_second(
 
     def steps(job: Job) -> Steps:
         job.say(f"Scoring with {method_title(method)} on {text_title(calibration.text)}.")
-        return (yield from scored(subject, calibration, method, options, offline))
+        return (yield from score_layers(subject, calibration, method, options, offline))
 
     def on_done(analysis: Analysis) -> None:
         session.keep_analysis(analysis)
@@ -183,7 +187,7 @@ def first_plan(session: Session, analysis: Analysis) -> tuple[Plan, str]:
     """A plan to start from, with what was chosen for the present one as far as it combines, else a fifth
     smaller; and what had to be given up."""
     present = session.present
-    recovery, allocation, said = carried(present, analysis.method)
+    recovery, allocation, said = carry_choices(present, analysis.method)
     wish = present.ratio_requested if present else START_RATIO
     for ratio in (wish, START_RATIO, 0.1):
         try:
@@ -211,12 +215,15 @@ def moments_folder(subject: Subject, calibration: Calibration) -> Path | None:
         return None
     key = json.dumps([subject.source, str(subject.dtype), shape.widths, dataclasses.asdict(calibration)])
     name = hashlib.sha256(key.encode()).hexdigest()[:16]
-    root = home() / "moments"
+    root = home_folder() / "moments"
     own = MomentStore(root / name)
     stores = (path for name in atomic_write.names_in(root) if holds_moments(path := root / name))
     for other in oldest_first(stores)[:-1]:
         if other not in (own.folder, own.begun.folder):
-            with contextlib.suppress(OSError), atomic_write.held(other):  # unless another program is at it
+            with (
+                contextlib.suppress(OSError),
+                atomic_write.hold_folder(other),
+            ):  # unless another program is at it
                 shutil.rmtree(other, ignore_errors=True)
     return own.folder
 
@@ -233,7 +240,7 @@ def oldest_first(paths: Iterable[Path]) -> list[Path]:
 # Export -----------------------------------------------------------------------------------------------------
 
 
-def packed(folder: Path, into: Path) -> dict[str, str]:
+def pack_export(folder: Path, into: Path) -> dict[str, str]:
     """The path of the zip of an exported folder as `zip`, or as `unpacked` why there is none; the one before
     it gives way."""
     for old in into.glob("*.zip"):
@@ -255,8 +262,8 @@ def packed(folder: Path, into: Path) -> dict[str, str]:
 def exports_folder(session: Session) -> Path:
     """Where exports of a session go; on a server for others under a name that nobody else can guess, for what
     is there may be opened by whoever knows the name."""
-    root = home() / "exports"
-    return root if paths_module.roots() is None else root / session.archive.shelf.folder.name
+    root = home_folder() / "exports"
+    return root if paths_module.allowed_roots() is None else root / session.archive.shelf.folder.name
 
 
 def start_export(registry: Registry, session: Session, number: int | None, tier: str, offline: bool) -> Job:
@@ -272,10 +279,10 @@ def start_export(registry: Registry, session: Session, number: int | None, tier:
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")  # nobody else's export has the same name
         folder = exports_folder(session) / f"{slug}-run{run.number}-{stamp}"
         job.say("Choosing how to store it.", "export")
-        notes = [finetuning.words(wanted) for wanted in run.tunings]
-        export = yield from checkpoint.export(pruned, folder, wanted=tier, card_notes=notes)
+        notes = [finetuning.finetuning_words(wanted) for wanted in run.tunings]
+        export = yield from checkpoint.export_checkpoint(pruned, folder, wanted=tier, card_notes=notes)
         yield Progress("pack", 1, 1, "Packing a zip for download.")
-        return {**dataclasses.asdict(export), **packed(folder, session.folder)}
+        return {**dataclasses.asdict(export), **pack_export(folder, session.folder)}
 
     def on_done(export: dict[str, Any]) -> None:
         session.archive.amend(run.number, exported=export)

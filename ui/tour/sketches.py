@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from ui.look.formatting import safe
+from ui.look.formatting import escape_html
 
 WIDE, HIGH = 480, 200  # units of the drawing
 SHADES = 7  # colours of the sequential scale
@@ -14,35 +14,35 @@ MOST_COLUMNS, MOST_ROWS = 48, 12
 Kept = Sequence[float]  # share that stays of each layer
 
 
-def drawing(body: str, label: str) -> str:
+def svg_drawing(body: str, label: str) -> str:
     """An SVG of our size; a screen reader says the label."""
     return (
-        f'<svg class="sketch" viewBox="0 0 {WIDE} {HIGH}" role="img" aria-label="{safe(label)}">'
+        f'<svg class="sketch" viewBox="0 0 {WIDE} {HIGH}" role="img" aria-label="{escape_html(label)}">'
         '<defs><pattern id="gone" width="6" height="6" patternUnits="userSpaceOnUse" '
         'patternTransform="rotate(45)"><rect class="hole" width="6" height="6"/>'
         f'<line class="stripe" y2="6"/></pattern></defs>{body}</svg>'
     )
 
 
-def box(x: float, y: float, width: float, height: float, kind: str, round: float = 2) -> str:
+def svg_box(x: float, y: float, width: float, height: float, kind: str, round: float = 2) -> str:
     return (
         f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{max(0.0, width):.1f}" '
         f'height="{max(0.0, height):.1f}" rx="{round:g}"/>'
     )
 
 
-def words(x: float, y: float, text: str, kind: str = "", anchor: str = "middle") -> str:
-    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{safe(text)}</text>'
+def svg_words(x: float, y: float, text: str, kind: str = "", anchor: str = "middle") -> str:
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape_html(text)}</text>'
 
 
-def columns(count: int, left: float = 0, right: float = WIDE) -> tuple[list[float], float]:
+def split_columns(count: int, left: float = 0, right: float = WIDE) -> tuple[list[float], float]:
     """The left edges of so many columns, and the width of each."""
     pitch = (right - left) / max(1, count)
     gap = min(4.0, 0.25 * pitch)
     return [left + i * pitch for i in range(count)], pitch - gap
 
 
-def thin(values: Sequence[float], most: int) -> list[float]:
+def thin_values(values: Sequence[float], most: int) -> list[float]:
     """At most so many values: means of neighbours where there are more."""
     if len(values) <= most:
         return list(values)
@@ -50,78 +50,82 @@ def thin(values: Sequence[float], most: int) -> list[float]:
     return [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(edges)]
 
 
-def stack(layers: int, label: str) -> str:
+def layer_stack(layers: int, label: str) -> str:
     """The model as a row of layers with a word going in and one coming out; pale where its size is not known
     yet."""
     left, right = 84.0, WIDE - 84.0
-    places, width = columns(min(layers or 16, MOST_COLUMNS), left, right)
-    bars = "".join(box(x, 40, width, 120, "k5" if layers else "k2") for x in places)
-    ends = words(36, 106, "… the") + words(WIDE - 38, 106, "cat", "strong")
+    places, width = split_columns(min(layers or 16, MOST_COLUMNS), left, right)
+    bars = "".join(svg_box(x, 40, width, 120, "k5" if layers else "k2") for x in places)
+    ends = svg_words(36, 106, "… the") + svg_words(WIDE - 38, 106, "cat", "strong")
     arrows = "".join(f'<path class="arrow" d="M{x} 101h12m-5-5 5 5-5 5"/>' for x in (66, WIDE - 78))
-    count = words(WIDE / 2, 188, f"{layers} layers", "quiet") if layers else ""
-    return drawing(bars + ends + arrows + count, label)
+    count = svg_words(WIDE / 2, 188, f"{layers} layers", "quiet") if layers else ""
+    return svg_drawing(bars + ends + arrows + count, label)
 
 
-def squares(rows: Sequence[Sequence[float] | None], label: str) -> str:
+def head_squares(rows: Sequence[Sequence[float] | None], label: str) -> str:
     """A column per layer, a square per head, coloured by its share (0 to 1) of the layer's best; layers that
     are still to come are empty."""
     tall = max((min(len(row), MOST_ROWS) for row in rows if row), default=MOST_ROWS)
-    places, width = columns(len(rows))
+    places, width = split_columns(len(rows))
     pitch = (HIGH - 24) / tall
     body = ""
     for x, row in zip(places, rows, strict=True):
-        cells = [None] * tall if row is None else thin(row, MOST_ROWS)
+        cells = [None] * tall if row is None else thin_values(row, MOST_ROWS)
         for i, value in enumerate(cells):
-            body += box(x, i * pitch, width, pitch - min(3.0, 0.25 * pitch), shade(value))
-    return drawing(body + ends_of(len(rows)), label)
+            body += svg_box(x, i * pitch, width, pitch - min(3.0, 0.25 * pitch), share_class(value))
+    return svg_drawing(body + ends_of(len(rows)), label)
 
 
-def shade(value: float | None) -> str:
+def share_class(value: float | None) -> str:
     """The class of a share from 0 to 1."""
     return "k0" if value is None else f"k{1 + min(SHADES - 1, int(SHADES * max(0.0, value)))}"
 
 
 def ends_of(count: int, y: float = HIGH - 6) -> str:
     """The numbers of the first and the last layer."""
-    return words(0, y, "layer 0", "quiet", "start") + words(WIDE - 4, y, f"layer {count - 1}", "quiet", "end")
+    return svg_words(0, y, "layer 0", "quiet", "start") + svg_words(
+        WIDE - 4, y, f"layer {count - 1}", "quiet", "end"
+    )
 
 
-def bars(kept: Kept, label: str) -> str:
+def kept_bars(kept: Kept, label: str) -> str:
     """A bar per layer: what stays is full, what goes is striped, from the top."""
-    places, width = columns(len(kept))
+    places, width = split_columns(len(kept))
     tall = HIGH - 24
     body = ""
     for x, share in zip(places, kept, strict=True):
         cut = tall * (1 - min(max(share, 0.0), 1.0))
-        body += box(x, 0, width, cut, "gone") + box(x, cut, width, tall - cut, "k5")
-    return drawing(body + ends_of(len(kept)), label)
+        body += svg_box(x, 0, width, cut, "gone") + svg_box(x, cut, width, tall - cut, "k5")
+    return svg_drawing(body + ends_of(len(kept)), label)
 
 
-def cuts(heads: Sequence[Sequence[bool]], channels: Kept, label: str) -> str:
+def cut_columns(heads: Sequence[Sequence[bool]], channels: Kept, label: str) -> str:
     """A column per layer: its heads as squares, crossed where cut, and below a bar of its channels."""
     tall = max((min(len(row), MOST_ROWS) for row in heads), default=1)
-    places, width = columns(len(heads))
+    places, width = split_columns(len(heads))
     split, end = 112.0, HIGH - 24.0
     pitch = split / tall
     body = ""
     for x, row, share in zip(places, heads, channels, strict=True):
-        for i, kept in enumerate(thin([float(k) for k in row], MOST_ROWS)):
-            body += cell(x, i * pitch, width, pitch - min(3.0, 0.25 * pitch), kept >= 0.5)
+        for i, kept in enumerate(thin_values([float(k) for k in row], MOST_ROWS)):
+            body += cut_cell(x, i * pitch, width, pitch - min(3.0, 0.25 * pitch), kept >= 0.5)
         high = end - split - 8
         cut = high * (1 - share)
-        body += box(x, split + 8, width, cut, "gone") + box(x, split + 8 + cut, width, high - cut, "k5")
-    return drawing(body + ends_of(len(heads)), label)
+        body += svg_box(x, split + 8, width, cut, "gone") + svg_box(
+            x, split + 8 + cut, width, high - cut, "k5"
+        )
+    return svg_drawing(body + ends_of(len(heads)), label)
 
 
-def cell(x: float, y: float, width: float, height: float, kept: bool) -> str:
+def cut_cell(x: float, y: float, width: float, height: float, kept: bool) -> str:
     if kept:
-        return box(x, y, width, height, "k5")
+        return svg_box(x, y, width, height, "k5")
     right, low = f"{width - 4:.1f}", f"{height - 4:.1f}"
     cross = f"M{x + 2:.1f} {y + 2:.1f}l{right} {low}m0 -{low}l-{right} {low}"
-    return box(x, y, width, height, "hole") + f'<path class="cross" d="{cross}"/>'
+    return svg_box(x, y, width, height, "hole") + f'<path class="cross" d="{cross}"/>'
 
 
-def scales(rows: Sequence[tuple[str, float, float, str, str]], label: str) -> str:
+def before_after_bars(rows: Sequence[tuple[str, float, float, str, str]], label: str) -> str:
     """(title, before, after, before in words, after in words) as pairs of bars: what was cut off, or was
     added, is striped."""
     left, right = 72.0, WIDE - 128.0
@@ -129,16 +133,16 @@ def scales(rows: Sequence[tuple[str, float, float, str, str]], label: str) -> st
     for i, (title, before, after, before_said, after_said) in enumerate(rows):
         top = 4 + i * HIGH / len(rows)
         unit = (right - left) / max(before, after, 1e-12)
-        body += words(0, top + 14, title, "strong", "start")
+        body += svg_words(0, top + 14, title, "strong", "start")
         for j, (name, value, said) in enumerate(
             (("before", before, before_said), ("now", after, after_said))
         ):
             y = top + 26 + 28 * j
-            body += words(0, y + 14, name, "quiet", "start")
+            body += svg_words(0, y + 14, name, "quiet", "start")
             length, other = unit * value, unit * (before if j else value)
             full = min(length, other)
-            body += box(left, y, full, 20, "k5" if j else "k3")
+            body += svg_box(left, y, full, 20, "k5" if j else "k3")
             if j:
-                body += box(left + full, y, abs(other - length), 20, "gone" if length < other else "lost")
-            body += words(left + max(length, other) + 8, y + 15, said, "", "start")
-    return drawing(body, label)
+                body += svg_box(left + full, y, abs(other - length), 20, "gone" if length < other else "lost")
+            body += svg_words(left + max(length, other) + 8, y + 15, said, "", "start")
+    return svg_drawing(body, label)

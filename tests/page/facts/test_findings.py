@@ -21,10 +21,10 @@ from slimllm.planning import plan_making
 from tests.support.bos_gemma import BOS, begun_tokenizer
 from tests.support.tiny_models import tiny_subject
 from ui.facts.estimates import Rates
-from ui.facts.findings import Findings, Guess, Passage, Piece, excerpt, pieces_of
+from ui.facts.findings import Findings, Guess, Passage, Piece, find_excerpt, pieces_of
 from ui.facts.runs import Asked, Protocol
 from ui.html import answer_columns, coloured_passage, report, tables, topics_table
-from ui.session.jobs import Job
+from ui.jobs.worker import Job
 from ui.session.loaded import Loaded
 from ui.session.registry import Registry
 from ui.session.requests import MEASURE, PLACE, PROMPTS
@@ -59,14 +59,14 @@ def test_rise_is_the_difference_of_losses() -> None:
 
 
 def test_excerpts_go_round_and_begin_with_a_word() -> None:
-    assert [excerpt(["one", " ", "two"], n) for n in range(3)] == ["one", "two", "one"]
+    assert [find_excerpt(["one", " ", "two"], n) for n in range(3)] == ["one", "two", "one"]
     long = " ".join(f"word{i}" for i in range(600))
-    first, second = excerpt([long], 0), excerpt([long], 1)
+    first, second = find_excerpt([long], 0), find_excerpt([long], 1)
     assert long.startswith(first)
     assert second.startswith("word")
     assert long[len(first) :].strip().startswith(second)
-    assert excerpt(["x" * 2000], 1) == "x" * 900
-    assert excerpt([], 3) == ""
+    assert find_excerpt(["x" * 2000], 1) == "x" * 900
+    assert find_excerpt([], 3) == ""
 
 
 def shown(*rises: float) -> Passage:
@@ -90,7 +90,7 @@ def test_passage_is_coloured_by_rise_and_escaped() -> None:
         'aria-selected="false" aria-label="line break" data-i="1">↵\n</span>'
         in coloured_passage.token_html(gap, "pruned", 1, False)
     )
-    assert "no worse" in coloured_passage.summary(shown(-0.1, 0.0), "pruned")
+    assert "no worse" in coloured_passage.passage_summary(shown(-0.1, 0.0), "pruned")
     assert "nothing to judge" in coloured_passage.passage_html(Passage("own", (Piece("a", {}),)), "pruned")
     assert "no longer be foreseen" in coloured_passage.passage_html(shown(math.inf), "pruned")
 
@@ -102,7 +102,7 @@ def test_topics_are_sorted_by_change() -> None:
         "Sports & Games": {"dense": 10.0, "pruned": 12.0, "recovered": 9.0},
         "Unfinished": {"dense": 10.0},
     }
-    assert next(topic for topic, _ in topics_table.ranked(topics)) == "Physics"
+    assert next(topic for topic, _ in topics_table.rank_topics(topics)) == "Physics"
     sure, unsure = (
         {topic: {"recovered": error} for topic in topics if topic != "Unfinished"} for error in (0.05, 0.3)
     )
@@ -141,9 +141,9 @@ def test_words_that_the_dense_model_did_not_write_are_marked() -> None:
     assert answer_columns.marked_html("a new", "a b c", whole=False) == "a new", (
         "it may still become the same"
     )
-    assert answer_columns.agreement("a b", "a b") == "Word for word the same."
-    assert answer_columns.agreement("a b x", "a b c") == "The same for the first 2 words."
-    assert answer_columns.agreement("x", "a") == "Different from the first word on."
+    assert answer_columns.agreement_words("a b", "a b") == "Word for word the same."
+    assert answer_columns.agreement_words("a b x", "a b c") == "The same for the first 2 words."
+    assert answer_columns.agreement_words("x", "a") == "Different from the first word on."
     html = answer_columns.answer_html(0, Answer("<p>", {"dense": "a", "pruned": ""}))
     assert "&lt;p&gt;" in html
     assert "recovered" not in html
@@ -153,13 +153,13 @@ def test_our_prompts_are_added_and_taken_away() -> None:
     session = Registry().open(None)
     MEASURE.enter(session, {PLACE: "mine"})
     values = MEASURE.values(session)
-    answers_panel.toggle(session, prompt=PROMPTS[0])
+    answers_panel.toggle_prompt(session, prompt=PROMPTS[0])
     assert MEASURE.values(session)[PLACE] == f"mine\n{PROMPTS[0]}"
-    answers_panel.toggle(session, prompt=PROMPTS[0])
+    answers_panel.toggle_prompt(session, prompt=PROMPTS[0])
     assert MEASURE.values(session) == values
     MEASURE.enter(session, {PLACE: "a\nb\nc\nd"})
     with pytest.raises(Refusal, match="room for 4"):
-        answers_panel.toggle(session, prompt=PROMPTS[0])
+        answers_panel.toggle_prompt(session, prompt=PROMPTS[0])
 
 
 # On tiny models ---------------------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ def compared(page: Path) -> tuple[Registry, Session]:
 def compared_begun(page: Path) -> tuple[Registry, Session]:
     """The same with a tokenizer that puts <bos> in front of every text."""
     return compared_with(
-        loading.subject("begun", tiny_subject(vocab_size=257).model, begun_tokenizer()), page
+        loading.make_subject("begun", tiny_subject(vocab_size=257).model, begun_tokenizer()), page
     )
 
 
@@ -188,10 +188,10 @@ def compared_with(subject: Subject, page: Path) -> tuple[Registry, Session]:
     registry = Registry()
     session = registry.open(None)
     session.set_loaded(Loaded(subject, Rates(1000.0), "cpu", "float32"))
-    analysis = pipeline.analyse(
-        subject, texts.text(str(page)), Calibration(str(page), 4, 32), method_name="magnitude"
+    analysis = pipeline.analyse_model(
+        subject, texts.find_text(str(page)), Calibration(str(page), 4, 32), method_name="magnitude"
     )
-    found = analysis if hasattr(analysis, "layers") else pipeline.finish(analysis)
+    found = analysis if hasattr(analysis, "layers") else pipeline.finish_job(analysis)
     session.set_analysis(found, plan_making.make_plan(found, 0.4, recovery="bias", align=1))
     asked = Asked(Protocol(str(page), 32, 256), ("A model", "The gates"), 4)
     assert finished(comparing.start_compare(registry, session, asked)).state == "done"
@@ -233,8 +233,8 @@ def test_topics_are_measured_one_by_one_and_stay_when_stopped(
         for i in range(40)
     }
     articles |= {name: {**row, "extract": "x"} for name, row in articles.items() if row["topic"] == "Short"}
-    monkeypatch.setattr(texts, "articles", lambda: articles)
-    assert topics_panel.missing() == ""
+    monkeypatch.setattr(texts, "read_articles", lambda: articles)
+    assert topics_panel.missing_kit() == ""
     job = finished(model_probes.start_topics(registry, session, 100))
     findings = session.comparison.findings  # type: ignore[union-attr]
     assert job.state == "done"
@@ -243,7 +243,7 @@ def test_topics_are_measured_one_by_one_and_stay_when_stopped(
     assert findings.counts == {"Arts": 93, "Physics": 93}
     assert set(findings.spreads["Arts"]) == {"dense", "pruned", "recovered"}
     left_out = "Not measured, because shorter than one window of 32 tokens: Short (24 tokens)."
-    assert left_out in topics_panel.draw(session)
+    assert left_out in topics_panel.draw_topics(session)
     assert left_out in topics_table.topics_html(Registry().open(session.id).runs[0].found)  # type: ignore[arg-type]
     assert left_out in topics_table.topics_html(Findings(too_short={"Short": 24}, window=32)), "if all are"
     with pytest.raises(Refusal, match="31 tokens of each topic do not fill one window of 32"):
@@ -259,7 +259,7 @@ def test_everything_begins_as_the_tokenizer_begins_texts(
     assert run.columns["dense"].tokens == 31 * (256 // 31)
     said = "in windows of 32 tokens that do not overlap and begin with &lt;bos&gt;, as the tokenizer begins"
     assert said in tables.table_of(dict(run.columns), run.protocol, "bias")
-    assert said in report.page(run)
+    assert said in report.report_page(run)
     finished(model_probes.start_passage(registry, session, "My own", str(page), True))
     findings = session.comparison.findings  # type: ignore[union-attr]
     assert findings.passage is not None
@@ -271,11 +271,11 @@ def test_everything_begins_as_the_tokenizer_begins_texts(
     assert "The models read &lt;bos&gt; first, as their tokenizer begins a text" in shown
     assert Registry().open(session.id).runs[0].found == findings.found()
     rows = [{"topic": "Arts", "extract": "Arts is a word. " * 8}] * 40
-    monkeypatch.setattr(texts, "articles", lambda: {f"a{i}": row for i, row in enumerate(rows)})
+    monkeypatch.setattr(texts, "read_articles", lambda: {f"a{i}": row for i, row in enumerate(rows)})
     finished(model_probes.start_topics(registry, session, 100))
     assert findings.counts == {"Arts": 93}
-    assert "tokens that do not overlap and begin with &lt;bos&gt;" in topics_panel.draw(session)
-    plan_preview.start(registry, session)
+    assert "tokens that do not overlap and begin with &lt;bos&gt;" in topics_panel.draw_topics(session)
+    plan_preview.start_preview(registry, session)
     assert session.preview.job is not None
     assert session.preview.job.finished.wait(20)
     assert (session.preview.rows[:, 0] == BOS).all()
@@ -288,8 +288,8 @@ def test_topics_without_the_encyclopedia_say_so(
     def gone() -> dict[str, dict[str, str]]:
         raise Refusal("The starter kit is not installed.")
 
-    monkeypatch.setattr(texts, "articles", gone)
-    assert "starter kit" in topics_panel.missing()
+    monkeypatch.setattr(texts, "read_articles", gone)
+    assert "starter kit" in topics_panel.missing_kit()
     with pytest.raises(Refusal, match="starter kit"):
         model_probes.start_topics(*compared, 100)
 
@@ -314,9 +314,9 @@ def test_speed_is_measured_in_turns_and_goes_into_the_table(compared: tuple[Regi
 def test_answers_grow_side_by_side(compared: tuple[Registry, Session]) -> None:
     _, session = compared
     assert [answer.done for answer in session.answers] == [True, True]
-    who = comparing.subjects(session.subject, session.comparison)  # type: ignore[arg-type]
+    who = comparing.compared_subjects(session.subject, session.comparison)  # type: ignore[arg-type]
     asked = dataclasses.replace(Asked(), prompts=("A model",), new_tokens=6)
-    steps = comparing.answer(session, who, asked)
+    steps = comparing.answer_prompts(session, who, asked)
     for _ in range(3):
         next(steps)
     assert session.answers[0].done is False

@@ -35,7 +35,7 @@ def said(unit: Unit, before: list[list[int]], after: list[list[int]], width: int
     site = dataclasses.replace(analysis.layers[0].attention[unit], ranking=ranking)
     plan = make_plan(analysis, 0.3, unit=unit)
     plan = dataclasses.replace(plan, heads=(width, *plan.heads[1:]))
-    return head_swaps.told(site, analysis.shape.layers[0], unit, 0, plan)
+    return head_swaps.describe_swaps(site, analysis.shape.layers[0], unit, 0, plan)
 
 
 GROUPS = [[], [0, 1], [0, 1, 2, 3], list(range(6))]
@@ -63,7 +63,7 @@ def test_nothing_cut_nothing_kept_and_no_search_have_words_of_their_own() -> Non
     assert "drops this layer whole" in said("kv-group", GROUPS, GROUPS, 0)
     analysis = synthetic_analysis(layers=2, heads=6, groups=3, head_size=8, channels=96)
     site = analysis.layers[0].attention["kv-group"]
-    assert "does not search" in head_swaps.told(site, analysis.shape.layers[0], "kv-group", 0, None)
+    assert "does not search" in head_swaps.describe_swaps(site, analysis.shape.layers[0], "kv-group", 0, None)
 
 
 def test_the_search_itself_tells_what_it_started_from() -> None:

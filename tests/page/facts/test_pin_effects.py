@@ -10,7 +10,7 @@ import torch
 from slimllm.core.shapes import Grouping
 from slimllm.core.types import Analysis, Pin, Plan
 from slimllm.methods.scores import rank_heads
-from slimllm.planning.pins import pin
+from slimllm.planning.pins import pin_units
 from slimllm.planning.plan_making import make_plan
 from tests.support.made_up_analyses import synthetic_analysis
 from ui.facts.pin_effects import find_effects, tell_effects
@@ -40,7 +40,7 @@ def kept_heads(small: Analysis, plan: Plan) -> set[int]:
 
 
 def test_a_forced_out_head_takes_its_group_along(small: Analysis, plan: Plan) -> None:
-    forced = pin(small, plan, "force", [Pin(LAYER, "attention", 3)])
+    forced = pin_units(small, plan, "force", [Pin(LAYER, "attention", 3)])
     found = find_effects(forced, small.shape.layers[LAYER], LAYER)
     assert found.going == (4, 5)
     assert not kept_heads(small, forced) & {3, 4, 5}
@@ -49,8 +49,8 @@ def test_a_forced_out_head_takes_its_group_along(small: Analysis, plan: Plan) ->
 
 
 def test_a_protected_head_keeps_its_group_also_against_a_forced_one(small: Analysis, plan: Plan) -> None:
-    held = pin(small, plan, "protect", [Pin(LAYER, "attention", 3)])
-    both = pin(small, held, "force", [Pin(LAYER, "attention", 4)])
+    held = pin_units(small, plan, "protect", [Pin(LAYER, "attention", 3)])
+    both = pin_units(small, held, "force", [Pin(LAYER, "attention", 4)])
     found = find_effects(both, small.shape.layers[LAYER], LAYER)
     assert (found.going, found.staying, found.in_vain) == ((), (5,), (4,))
     assert kept_heads(small, both) >= {3, 4, 5}
@@ -61,9 +61,9 @@ def test_a_protected_head_keeps_its_group_also_against_a_forced_one(small: Analy
 
 def test_many_layers_are_counted_and_the_last_group_is_told(small: Analysis, plan: Plan) -> None:
     spots = [Pin(layer, "attention", 0, 4) for layer in (1, 2, 3)]
-    said = tell_effects(pin(small, plan, "force", spots), small.shape)
+    said = tell_effects(pin_units(small, plan, "force", spots), small.shape)
     assert said == "6 more heads in 3 layers go too, because they belong to the same KV groups."
-    everything = pin(small, plan, "force", [Pin(LAYER, "attention", 0, 9)])
+    everything = pin_units(small, plan, "force", [Pin(LAYER, "attention", 0, 9)])
     assert everything.heads[LAYER] == 3
     said = tell_effects(everything, small.shape)
     assert said == "Layer 2: attention keeps at least one KV group unless the whole layer is forced out."
@@ -77,5 +77,5 @@ def test_single_heads_go_from_every_group_alike(small: Analysis, plan: Plan) -> 
 
 def test_no_pins_no_words(small: Analysis, plan: Plan) -> None:
     assert tell_effects(plan, small.shape) == ""
-    channels = pin(small, plan, "force", [Pin(LAYER, "mlp", 3, 9)])
+    channels = pin_units(small, plan, "force", [Pin(LAYER, "mlp", 3, 9)])
     assert tell_effects(channels, small.shape) == ""

@@ -32,7 +32,7 @@ def columns(recovered: float, pruned: float = 40.0) -> dict[str, Column]:
 
 def verdict_of(made: Mapping[str, Column], **changes: Any) -> tuple[str, str]:
     """The verdict on a run of a plan with these changes."""
-    return verdicts.sentences(made, dataclasses.replace(PLAN, **changes))
+    return verdicts.verdict_sentences(made, dataclasses.replace(PLAN, **changes))
 
 
 def timed(dense: Sequence[float], recovered: Sequence[float]) -> dict[str, Column]:
@@ -68,7 +68,7 @@ def planned() -> Session:
     ],
 )
 def test_grades_follow_the_worsening(worse: float, kind: str, words: str) -> None:
-    found = verdicts.grade(worse)
+    found = verdicts.grade_of(worse)
     assert found.kind == kind
     assert words in found.words
 
@@ -112,7 +112,7 @@ def test_recovery_that_made_the_model_worse_is_told_with_the_reason_and_the_next
     assert found[0].recovery == "regression"
     assert found[1].samples == 128
     enough = dataclasses.replace(few, calibration=Calibration(samples=64, length=256))
-    assert "too little" not in verdicts.sentences(columns(40.2, 31.6), enough)[1]
+    assert "too little" not in verdicts.verdict_sentences(columns(40.2, 31.6), enough)[1]
     plain = verdicts.next_steps(dataclasses.replace(few, recovery="regression"), 1.01, harmed=True)
     assert plain[0].label == "Prune without recovery"
     assert not any("bolder" in step.label for step in plain)
@@ -180,8 +180,8 @@ def test_figures_of_the_last_run_are_still_there_after_a_restart(planned: Sessio
     run = Run(3, "2026-01-01T12:00:00", planned.plan, Protocol(), columns(13.0), errors=((0.1, 0.2),) * 4)
     planned.archive.runs = [run]
     assert "This is Run 3" in outcome.draw_verdict(planned)
-    assert "40.00" in outcome.draw_table(planned)
-    assert "Layer 0 lost most" in outcome.draw_words(planned)
+    assert "40.00" in outcome.draw_columns(planned)
+    assert "Layer 0 lost most" in outcome.draw_layer_words(planned)
     assert outcome.steps_for(planned) == ()
     planned.comparison = Comparison(planned.plan, columns=columns(90.0, 100.0))
     assert "This is Run 3" not in outcome.draw_verdict(planned)

@@ -19,7 +19,7 @@ from slimllm.planning.plan_making import make_plan
 from tests.support.made_up_analyses import synthetic_analysis
 from tests.support.made_up_runs import family, run_of
 from tests.support.serving import by_columns, without_layers
-from ui.charts.chart_style import ticks
+from ui.charts.chart_style import round_ticks
 from ui.facts.findings import Found, Guess, Passage, Piece
 from ui.facts.run_maps import Grid
 from ui.facts.runs import Run
@@ -61,7 +61,7 @@ class Outline(HTMLParser):
 
 
 def test_the_report_is_whole_small_and_needs_nothing_else(run: Run) -> None:
-    text = report.page(run)
+    text = report.report_page(run)
     outline = Outline(text)
     assert outline.open == []
     assert [name for name in outline.ids if name in SECTIONS] == list(SECTIONS)
@@ -86,7 +86,7 @@ def test_the_report_is_whole_small_and_needs_nothing_else(run: Run) -> None:
 
 def test_the_report_of_a_large_model_is_small_too() -> None:
     large = synthetic_analysis(layers=80, heads=64, groups=8, head_size=128, channels=28_672)
-    assert len(report.page(run_of(large, make_plan(large, 0.2)))) < LIMIT / 4
+    assert len(report.report_page(run_of(large, make_plan(large, 0.2)))) < LIMIT / 4
 
 
 def test_what_models_and_people_write_stays_text(run: Run) -> None:
@@ -97,7 +97,7 @@ def test_what_models_and_people_write_stays_text(run: Run) -> None:
     passage = Passage(evil, (Piece("The", {}), Piece(evil, guesses)))
     found = Found(passage, {evil: {"dense": 2.0, "pruned": math.inf}}, {evil: 9}, 128)
     run = dataclasses.replace(run, plan=plan, note=evil, told=evil, answers=answers, found=found)
-    text = report.page(dataclasses.replace(run, parent=1))
+    text = report.report_page(dataclasses.replace(run, parent=1))
     assert evil not in text
     assert text.count("<script>") == 1
     assert Outline(text).open == []
@@ -105,23 +105,23 @@ def test_what_models_and_people_write_stays_text(run: Run) -> None:
 
 def test_a_run_without_maps_errors_and_answers_has_a_report(run: Run) -> None:
     bare = dataclasses.replace(run, portrait=None, errors=(), answers=(), found=None)
-    text = report.page(bare)
+    text = report.report_page(bare)
     assert not {"passage", "topics"} & set(Outline(text).ids)
     assert "maps of this run were not kept" in text
     assert "No prompts were answered" in text
     broken = dataclasses.replace(run, errors=((math.inf, math.nan),) * 30)
-    assert Outline(report.page(broken)).open == []
+    assert Outline(report.report_page(broken)).open == []
 
 
 def test_other_units_and_dropped_layers_are_reported() -> None:
     made = by_columns(synthetic_analysis(layers=6, heads=6, groups=3, head_size=8, channels=96))
     plan = make_plan(made, 0.2, align=1)
-    text = report.page(run_of(made, plan))
+    text = report.report_page(run_of(made, plan))
     assert "Value columns of the attention" in text
     assert "in each head" in text
     whole = synthetic_analysis(layers=6, channels=96)
     gone = without_layers(make_plan(whole, 0.2), 2)
-    assert "dropped whole" in report.page(dataclasses.replace(run_of(whole, gone), rules=""))
+    assert "dropped whole" in report.report_page(dataclasses.replace(run_of(whole, gone), rules=""))
 
 
 def pixels(address: str) -> np.ndarray:
@@ -136,7 +136,7 @@ def pixels(address: str) -> np.ndarray:
 
 def test_the_map_has_a_colour_for_every_shade_and_fate() -> None:
     grid = Grid(2, 3, 6, bytes([0, 100, 200, 0, 100, 200]), bytes([200, 200, 200, 0, 0, 100]))
-    shown = pixels(svg.png(svg.colours_of(grid)))
+    shown = pixels(svg.png_address(svg.colours_of(grid)))
     assert shown.shape == (2, 3, 3)
     assert shown[0, 2].tolist() == [0x0B, 0x54, 0x4F], "kept, and matters most"
     assert shown[1, 0].tolist() == [0xF7, 0xEC, 0xDD], "removed, and matters least"
@@ -153,11 +153,11 @@ def test_the_map_has_a_colour_for_every_shade_and_fate() -> None:
     [(0, 1, (0, 1, 0.25)), (0, 8.7, (0, 10, 2.5)), (-0.2, 1, (-0.5, 1, 0.5)), (0, 0, (0, 0.25, 0.25))],
 )
 def test_axes_end_at_round_numbers(low: float, high: float, wanted: tuple[float, float, float]) -> None:
-    assert svg.nice(low, high) == pytest.approx(wanted)
+    assert svg.nice_range(low, high) == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize(("n", "most"), [(1, 10), (9, 12), (30, 16), (80, 10), (1536, 12), (28_672, 12)])
 def test_ticks_are_round_and_not_too_many(n: int, most: int) -> None:
-    found = ticks(n, most)
+    found = round_ticks(n, most)
     assert found[0] == 0
     assert min(n, most) / 3 <= len(found) <= most

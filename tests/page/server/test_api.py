@@ -22,14 +22,14 @@ from gradio_client.exceptions import AppError
 
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Calibration
-from slimllm.methods.method_table import METHODS, Option, settings
+from slimllm.methods.method_table import METHODS, Option, fill_options
 from slimllm.methods.recovery import RECOVERIES
 from slimllm.planning import plan_making
 from slimllm.planning.allocation import ALLOCATIONS
 from slimllm.planning.plan_json import save_plan
 from tests.support.made_up_analyses import synthetic_analysis
 from tests.support.serving import by_columns, columns_analysis, text_of
-from ui.app import Settings, check, launch_options
+from ui.app import Settings, check_settings, launch_options
 from ui.facts import combinations
 from ui.facts.runs import Budget, Column, Entry, Protocol, Run
 from ui.html import report, tables
@@ -127,7 +127,7 @@ def test_port_in_use_is_refused() -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         with pytest.raises(Refusal, match="Port"):
-            check(Settings(port=other.getsockname()[1]))
+            check_settings(Settings(port=other.getsockname()[1]))
 
 
 def test_everything_that_calls_out_is_off() -> None:
@@ -193,7 +193,7 @@ def columns(perplexity: float) -> dict[str, Column]:
     ],
 )
 def test_verdict_says_what_the_figures_mean(planned: Session, perplexity: float, words: str) -> None:
-    assert words in tables.verdict(Comparison(planned.plan, columns=columns(perplexity)))
+    assert words in tables.verdict_html(Comparison(planned.plan, columns=columns(perplexity)))
 
 
 def test_table_tells_units_protocol_and_changes() -> None:
@@ -225,8 +225,8 @@ def dropping() -> Session:
 
 def test_every_method_offers_what_combines_and_says_why_the_rest_does_not() -> None:
     for name, row in METHODS.items():
-        recoveries = combinations.possible(combinations.recoveries_for(name))
-        allocations = combinations.possible(combinations.allocations_for(name))
+        recoveries = combinations.possible_keys(combinations.recoveries_for(name))
+        allocations = combinations.possible_keys(combinations.allocations_for(name))
         assert [c.key for c in combinations.recoveries_for(name)] == list(RECOVERIES)
         assert [c.key for c in combinations.allocations_for(name)] == list(ALLOCATIONS)
         assert row.recovery in recoveries
@@ -249,22 +249,22 @@ def test_units_that_a_method_cannot_cut_stay_with_the_reason() -> None:
 
 def test_what_no_longer_combines_falls_back_and_says_so(planned: Session) -> None:
     plan = dataclasses.replace(planned.plan, recovery="least-squares", allocation="error")
-    recovery, allocation, said = combinations.carried(plan, "block-influence")
+    recovery, allocation, said = combinations.carry_choices(plan, "block-influence")
     assert (recovery, allocation) == (None, None)
     assert said.count("instead") == 2
-    assert combinations.carried(plan, "wanda-sp") == ("least-squares", "error", "")
-    assert combinations.carried(planned.plan, "wanda-sp") == (None, None, ""), "defaults are no choice"
+    assert combinations.carry_choices(plan, "wanda-sp") == ("least-squares", "error", "")
+    assert combinations.carry_choices(planned.plan, "wanda-sp") == (None, None, ""), "defaults are no choice"
 
 
 def test_an_option_out_of_range_is_refused_by_its_name() -> None:
     number = Option("sharp_ness", 3, "How sharp.", 1, 9)
-    assert combinations.checked(number, 9.0) == 9
+    assert combinations.check_option(number, 9.0) == 9
     for bad in (10, 2.5, None, True):
         with pytest.raises(Refusal, match="Sharp ness must be"):
-            combinations.checked(number, bad)
+            combinations.check_option(number, bad)
     values = [option.default for _, option in combinations.all_options()]
     for name in METHODS:
-        assert combinations.options_of(name, values) == settings(name, {})
+        assert combinations.options_of(name, values) == fill_options(name, {})
 
 
 def test_a_plan_that_drops_layers_is_told_drawn_and_moved() -> None:
@@ -284,7 +284,7 @@ def test_a_plan_that_drops_layers_is_told_drawn_and_moved() -> None:
     tune_tab.move_faders(session, value, False)
     assert (session.plan.heads[gone[0]], session.plan.channels[gone[0]]) == (9, 96)
     run = Run(1, "2026-01-01T12:00:00", dropping().plan, Protocol(), columns(13.0))
-    assert "dropped whole" in report.page(run)
+    assert "dropped whole" in report.report_page(run)
     assert "dropped whole" in history_tab.about_run(run)
 
 
@@ -309,9 +309,9 @@ def test_a_second_method_is_laid_over_and_taken_away(planned: Session) -> None:
     assert overlay.draw_chart(planned) is None
     second = dataclasses.replace(synthetic_analysis(layers=4, channels=256, seed=1), method="wanda-sp")
     planned.keep_analysis(second)
-    overlay.choose(planned, {0: "wanda-sp", 1: ""})
+    overlay.choose_overlay(planned, {0: "wanda-sp", 1: ""})
     assert planned.second is second
-    assert "SlimLLM and Wanda-sp agree on" in overlay.draw_words(planned)
+    assert "SlimLLM and Wanda-sp agree on" in overlay.draw_agreement_words(planned)
     for figure in (overlay.heads_picture(planned), overlay.channels_picture(planned, True)):
         assert [trace.name for trace in figure.data[1:]][1:3] == ["only by SlimLLM", "only by Wanda-sp"]
     overlay.choose_colours(planned, {0: "difference"})
@@ -323,7 +323,7 @@ def test_a_second_method_is_laid_over_and_taken_away(planned: Session) -> None:
     for name, text in (("slimllm", ""), ("", ""), ("", "encyclopedia")):
         with pytest.raises(Refusal, match="Choose a second"):
             overlay.Press(True)(planned, name, text)
-    overlay.choose(planned, {0: "", 1: ""})
+    overlay.choose_overlay(planned, {0: "", 1: ""})
     assert planned.second is None
 
 
@@ -332,11 +332,11 @@ def test_a_second_text_is_laid_over_by_the_same_method(planned: Session) -> None
     other = synthetic_analysis(layers=4, channels=256, seed=2)
     other = dataclasses.replace(other, calibration=dataclasses.replace(other.calibration, text=text))
     planned.keep_analysis(other)
-    overlay.choose(planned, {0: "", 1: text})
+    overlay.choose_overlay(planned, {0: "", 1: text})
     assert planned.second is other
-    assert "and “poems.txt” agree on" in overlay.draw_words(planned)
+    assert "and “poems.txt” agree on" in overlay.draw_agreement_words(planned)
     assert "only by “poems.txt”" in [trace.name for trace in overlay.heads_picture(planned).data]
-    assert overlay.chosen(planned) == ["", text]
+    assert overlay.chosen_overlay(planned) == ["", text]
     both = dataclasses.replace(other, method="wanda-sp")
     assert overlay.names_of(planned.known, both)[1] == "Wanda-sp on “poems.txt”"
     planned.show_analysis(both)
@@ -352,7 +352,7 @@ def entry(planned: Session, method: str, perplexity: float, **more: Any) -> Entr
 
 
 def test_the_table_of_methods_is_sorted_escaped_and_leads_to_tune(planned: Session) -> None:
-    assert "appear here" in methods_panel.draw_table(planned)
+    assert "appear here" in methods_panel.draw_entries(planned)
     assert methods_panel.draw_scatter(planned) is None
     planned.put_entry(entry(planned, "magnitude", 30.0))
     planned.put_entry(entry(planned, "slimllm", 12.0))
@@ -360,7 +360,7 @@ def test_the_table_of_methods_is_sorted_escaped_and_leads_to_tune(planned: Sessi
     refused = Entry("random", planned.entries[0].budget, Column(100, 200, 10.0), refusal="No <b>luck</b>.")
     planned.put_entry(refused)
     planned.put_entry(entry(planned, "magnitude", 29.0))
-    html = methods_panel.draw_table(planned)
+    html = methods_panel.draw_entries(planned)
     assert html.index("Dense") < html.index("SlimLLM") < html.index("Magnitude") < html.index("No &lt;b&gt;")
     assert (html.count("Magnitude</th>"), html.count("To Tune"), html.count("29.00")) == (1, 3, 1)
     assert f"{math.log(2.9):.3f}" in html
@@ -368,7 +368,7 @@ def test_the_table_of_methods_is_sorted_escaped_and_leads_to_tune(planned: Sessi
     row = next(i for i, e in enumerate(planned.entries) if e.method == "magnitude")
 
     def pressed(data: Any) -> Any:
-        return methods_panel.take(planned, types.SimpleNamespace(_data=data))  # type: ignore[arg-type]
+        return methods_panel.take_plan(planned, types.SimpleNamespace(_data=data))  # type: ignore[arg-type]
 
     assert pressed({"row": row}) == "tune"
     for bad in ({"row": 99}, {"row": "x"}, {}, {"row": -1}):
@@ -376,5 +376,5 @@ def test_the_table_of_methods_is_sorted_escaped_and_leads_to_tune(planned: Sessi
             pressed(bad)
     other = dataclasses.replace(entry(planned, "random", 50.0).budget, ratio=0.4)
     planned.put_entry(dataclasses.replace(entry(planned, "random", 50.0), budget=other))
-    assert "40.0 % of the layers" in methods_panel.draw_table(planned)
+    assert "40.0 % of the layers" in methods_panel.draw_entries(planned)
     assert len(methods_panel.draw_scatter(planned).layout.annotations) == 1

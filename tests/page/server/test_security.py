@@ -31,7 +31,7 @@ from slimllm.models import loading, sources
 from tests.support.forged_events import Forger
 from tests.support.serving import served
 from tests.support.tiny_models import PAGE, tiny_model, tiny_tokenizer
-from ui.app import Settings, check, declare_roots, launch_options
+from ui.app import Settings, check_settings, declare_roots, launch_options
 from ui.server import access
 from ui.server.address import Address
 from ui.server.request_limits import Turned
@@ -130,7 +130,7 @@ def test_security_only_this_machine_can_connect(tiny_folder: Path, monkeypatch: 
 )
 def test_security_nobody_else_is_served_without_a_password(settings: Settings, words: str) -> None:
     with pytest.raises(Refusal, match=words):
-        check(settings)
+        check_settings(settings)
     assert launch_options(Settings())["server_name"] == "127.0.0.1"
 
 
@@ -324,26 +324,30 @@ def test_security_only_what_is_really_inside_of_a_root_is_opened(
 ) -> None:
     made = linked(tmp_path)
     root, outside = made["root"], made["outside"]
-    assert model_inspection.card(str(root / "out")).supported, "on one's own machine all may be opened"
+    assert model_inspection.inspect_model(str(root / "out")).supported, (
+        "on one's own machine all may be opened"
+    )
     monkeypatch.setenv(paths.ROOTS, "")
-    paths.declare([root])
+    paths.declare_roots([root])
     for name in ("model", "in"):
-        assert model_inspection.card(str(root / name)).supported
-        assert loading.load(str(root / name), dtype="float32").shape.hidden == 48
+        assert model_inspection.inspect_model(str(root / name)).supported
+        assert loading.load_model(str(root / name), dtype="float32").shape.hidden == 48
     for name in ("page.txt", "in.txt"):
-        assert texts.text(str(root / name)).part("evaluation")
+        assert texts.find_text(str(root / name)).part("evaluation")
     for inside, missing in ((root / "out", root / "none"), (outside / "model", outside / "none")):
-        said = refusal(lambda inside=inside: loading.load(str(inside)))
+        said = refusal(lambda inside=inside: loading.load_model(str(inside)))
         assert said.replace(str(inside), "X") == refusal(
-            lambda missing=missing: loading.load(str(missing))
+            lambda missing=missing: loading.load_model(str(missing))
         ).replace(str(missing), "X"), "what is outside looks like what is missing"
     for name in ("out.txt", "../outside/page.txt", "circle.txt"):
-        assert "There is no file" in refusal(lambda name=name: texts.text(str(root / name)))
-    assert "There is no file" in refusal(lambda: loading.load(str(root / "out.gguf")))
-    assert "There is no file" in refusal(lambda: loading.load(str(outside / "x.gguf")))
-    assert "model.safetensors" in refusal(lambda: loading.load(str(root / "mixed")))
+        assert "There is no file" in refusal(lambda name=name: texts.find_text(str(root / name)))
+    assert "There is no file" in refusal(lambda: loading.load_model(str(root / "out.gguf")))
+    assert "There is no file" in refusal(lambda: loading.load_model(str(outside / "x.gguf")))
+    assert "model.safetensors" in refusal(lambda: loading.load_model(str(root / "mixed")))
     monkeypatch.chdir(tmp_path)
-    assert "There is no folder" in refusal(lambda: loading.load("outside/model")), "it is no hub id either"
+    assert "There is no folder" in refusal(lambda: loading.load_model("outside/model")), (
+        "it is no hub id either"
+    )
 
 
 def test_security_the_page_keeps_to_the_roots(
@@ -363,7 +367,7 @@ def test_security_a_server_for_others_opens_nothing_unasked(
     monkeypatch.setenv(paths.ROOTS, "x")
     monkeypatch.delenv(paths.ROOTS)
     declare_roots(Settings())
-    assert paths.roots() is None
+    assert paths.allowed_roots() is None
     mine = tmp_path / "page.txt"
     mine.write_text(PAGE)
     declare_roots(Settings(listen=True, auth=("me", PASSWORD), model=str(tiny_folder)))
@@ -461,15 +465,15 @@ def test_security_no_pickle_is_opened(tmp_path: Path) -> None:
     for name in ("pytorch_model.bin", "model.pt", "model.pth", "model.ckpt"):
         folder = whole(tmp_path / name)
         (folder / name).write_bytes(bomb)
-        assert loading.load(str(folder), dtype="float32").shape.hidden == 48, "safetensors are taken"
+        assert loading.load_model(str(folder), dtype="float32").shape.hidden == 48, "safetensors are taken"
         (folder / "model.safetensors").unlink()
-        assert "pickled weights" in refusal(lambda folder=folder: loading.load(str(folder)))
+        assert "pickled weights" in refusal(lambda folder=folder: loading.load_model(str(folder)))
     disguised = whole(tmp_path / "disguised")
     (disguised / "model.safetensors").write_bytes(bomb)
-    assert "cannot be loaded" in refusal(lambda: loading.load(str(disguised)))
+    assert "cannot be loaded" in refusal(lambda: loading.load_model(str(disguised)))
     for name in ("training_args.bin", "adapter_model.bin", "tokenizer.pkl"):
         (whole(tmp_path / "extra") / name).write_bytes(bomb)
-    loading.load(str(tmp_path / "extra"), dtype="float32")
+    loading.load_model(str(tmp_path / "extra"), dtype="float32")
     assert not mark.exists()
 
 
@@ -487,9 +491,9 @@ def test_security_no_code_of_a_checkpoint_is_run(tmp_path: Path) -> None:
         (folder / "tokenizer_config.json").write_text(json.dumps(words))
         for name in ("evil.py", "modeling_slim.py"):
             (folder / name).write_text(code)
-    assert loading.load(str(tmp_path / "llama"), dtype="float32").shape.hidden == 48
-    assert "supported families" in refusal(lambda: loading.load(str(tmp_path / "stranger")))
-    assert not model_inspection.card(str(tmp_path / "stranger")).supported
+    assert loading.load_model(str(tmp_path / "llama"), dtype="float32").shape.hidden == 48
+    assert "supported families" in refusal(lambda: loading.load_model(str(tmp_path / "stranger")))
+    assert not model_inspection.inspect_model(str(tmp_path / "stranger")).supported
     assert not mark.exists()
 
 
@@ -593,7 +597,7 @@ def test_security_tokens_are_in_no_log_history_or_report(
     def failing(*_: Any, **__: Any) -> None:
         raise RuntimeError(f"401 for {TOKEN}")
 
-    monkeypatch.setattr(loading, "load", failing)
+    monkeypatch.setattr(loading, "load_model", failing)
     assert "hf_…" in forger.raise_event("load-button", "click", "anything")
     said = capsys.readouterr()
     assert TOKEN not in caplog.text + said.out + said.err

@@ -15,7 +15,7 @@ from slimllm.planning import plan_making
 from slimllm.pruning import finetuning
 from slimllm.pruning.finetuning import Tuning
 from tests.support.made_up_analyses import synthetic_analysis
-from ui.charts import layer_charts
+from ui.charts import training_charts
 from ui.facts.runs import Column, Protocol, Run, run_from_dict, run_to_dict
 from ui.session.finetuning_state import (
     BATCH,
@@ -23,35 +23,35 @@ from ui.session.finetuning_state import (
     Measured,
     Polished,
     Wish,
-    better,
-    lessons,
+    lineage_words,
+    reads_better,
     table_of,
-    told,
+    tuning_of,
     wish_of,
 )
 from ui.session.session import Session
 from ui.tabs.history import finetuning_panel
-from ui.tasks.finetuning_run import protocols
+from ui.tasks.finetuning_run import measuring_protocols
 
 
 @pytest.mark.parametrize("steps", [1, 7, 12, 100, 101])
 @pytest.mark.parametrize("batches", [1, 3, 50, 1000])
 def test_a_tuning_takes_exactly_the_wished_steps_and_reads_what_there_is(steps: int, batches: int) -> None:
     tokens = batches * BATCH * LENGTH + 17
-    wanted = lessons(Wish("some", steps), tokens, 512)
-    assert finetuning.steps(wanted.samples, wanted) == steps
+    wanted = tuning_of(Wish("some", steps), tokens, 512)
+    assert finetuning.count_steps(wanted.samples, wanted) == steps
     assert wanted.samples * wanted.length <= tokens
     if batches >= steps:
         assert wanted.epochs == 1
 
 
 def test_a_model_that_reads_little_at_once_gets_short_pieces() -> None:
-    assert lessons(Wish(steps=3), 10_000, 40).length == 40
+    assert tuning_of(Wish(steps=3), 10_000, 40).length == 40
 
 
 def test_a_text_shorter_than_one_step_is_refused() -> None:
     with pytest.raises(Refusal, match="choose a longer text"):
-        lessons(Wish("short"), BATCH * LENGTH - 1, 512)
+        tuning_of(Wish("short"), BATCH * LENGTH - 1, 512)
 
 
 @pytest.mark.parametrize(
@@ -77,8 +77,8 @@ def test_what_cannot_be_tuned_is_one_sentence(asked: tuple[Any, ...], words: str
 def test_without_peft_the_panel_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     session = Session("someone-without-peft")
-    assert "pip install -r requirements-tune.txt" in finetuning_panel.draw_about(session)
-    assert not finetuning_panel.able(session)
+    assert "pip install -r requirements-tune.txt" in finetuning_panel.draw_tuning_words(session)
+    assert not finetuning_panel.can_finetune(session)
     with pytest.raises(Refusal, match=r"pip install -r requirements-tune\.txt"):
         wish_of("encyclopedia", 100, 1e-3)
 
@@ -98,7 +98,7 @@ def tuned_run() -> Run:
         Protocol(),
         columns,
         parent=1,
-        told=told(Wish(steps=12)),
+        told=lineage_words(Wish(steps=12)),
         tunings=(Tuning(samples=48, epochs=1), Tuning(text="a.txt", rate=5e-4)),
     )
 
@@ -122,8 +122,8 @@ def test_a_run_kept_before_there_was_tuning_is_still_read() -> None:
 
 def test_it_is_measured_as_the_run_was_and_on_what_it_learns() -> None:
     run = tuned_run()
-    assert protocols(run, Wish("encyclopedia")) == [Protocol()]
-    assert [one.text for one in protocols(run, Wish("own.txt"))] == ["encyclopedia", "own.txt"]
+    assert measuring_protocols(run, Wish("encyclopedia")) == [Protocol()]
+    assert [one.text for one in measuring_protocols(run, Wish("own.txt"))] == ["encyclopedia", "own.txt"]
 
 
 def test_the_table_fills_up_and_is_harmless() -> None:
@@ -135,15 +135,15 @@ def test_the_table_fills_up_and_is_harmless() -> None:
     assert "measured on what it learned" in table
     shown.measured = [Measured(Protocol(), 20.0, 15.0)]
     assert "−25.0 %" in table_of(shown, False)
-    assert better(shown.measured[0])
-    assert not better(row)
-    assert not better(Measured(Protocol(), 20.0, math.inf))
+    assert reads_better(shown.measured[0])
+    assert not reads_better(row)
+    assert not reads_better(Measured(Protocol(), 20.0, math.inf))
 
 
 def test_the_loss_curve_is_as_long_as_the_training_will_be_and_smooths_it() -> None:
-    figure = layer_charts.loss_chart([4.0, 2.0, 3.0], 20)
+    figure = training_charts.loss_chart([4.0, 2.0, 3.0], 20)
     raw, mean = figure.data
     assert list(raw.y) == [4.0, 2.0, 3.0]
     assert list(mean.y) == [4.0, 3.0, 2.5]
     assert tuple(figure.layout.xaxis.range) == (1, 20)
-    assert len(layer_charts.loss_chart([1.0] * 5000, 5000).data[0].x) <= 450
+    assert len(training_charts.loss_chart([1.0] * 5000, 5000).data[0].x) <= 450

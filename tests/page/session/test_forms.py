@@ -13,9 +13,9 @@ import torch
 from slimllm.core.errors import Refusal
 from slimllm.planning import plan_making
 from tests.support.made_up_analyses import synthetic_analysis
-from ui.app import Settings, build
+from ui.app import Settings, build_page
 from ui.page import notice
-from ui.page.fast_blocks import LEFT
+from ui.page.fast_blocks import LEAVE_ALONE
 from ui.page.notice import CHANGED, Told
 from ui.page.screen import Screen
 from ui.page.views import Event
@@ -41,7 +41,7 @@ class Page:
         """Draws an answer."""
         shown = [part for view in self.screen._views(tabs or self.screen._all) for part in view.components]
         for component, update in zip(shown, updates, strict=True):
-            if update != LEFT:
+            if update != LEAVE_ALONE:
                 self.shows[component] = value_of(update)
         self.notice = notice if isinstance(notice, Told) else self.notice
         self.timers = (timer, soon)
@@ -152,7 +152,7 @@ def test_a_page_that_the_server_does_not_know_is_told_so(made: tuple[Screen, Eve
     screen, event, _ = made
     for answer in (screen._looked()("", {}), screen._do("", {}, screen._all, event, [0, "one", 2])):
         assert answer[0].gone
-        assert all(update == LEFT for update in answer[1:])
+        assert all(update == LEAVE_ALONE for update in answer[1:])
 
 
 def test_shown_tells_what_a_person_entered() -> None:
@@ -243,7 +243,7 @@ def screen_of_the_app() -> Screen:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Screen, "wire", caught)
-        build(Settings())
+        build_page(Settings())
     return found[0]
 
 

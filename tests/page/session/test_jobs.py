@@ -22,8 +22,8 @@ from tests.support.made_up_analyses import synthetic_analysis
 from tests.support.tiny_models import tiny_subject
 from ui.facts.estimates import Rates
 from ui.facts.runs import Asked, Column, Protocol, Run
+from ui.jobs.worker import Job, Worker, sentence
 from ui.page.elements import progress_line
-from ui.session.jobs import Job, Worker, sentence
 from ui.session.loaded import Loaded
 from ui.session.registry import Registry
 from ui.session.session import Session
@@ -335,8 +335,8 @@ def ready(page: Path) -> tuple[Session, Asked]:
     session, model = Registry().open(None), tiny_subject()
     session.set_loaded(Loaded(model, Rates(1000.0), "cpu", "float32"))
     calibration = Calibration(str(page), 4, 32)
-    made = pipeline.analyse(model, texts.text(str(page)), calibration)
-    analysis = pipeline.finish(made)
+    made = pipeline.analyse_model(model, texts.find_text(str(page)), calibration)
+    analysis = pipeline.finish_job(made)
     session.set_analysis(analysis, plan_making.make_plan(analysis, 0.3, align=1))
     return session, Asked(Protocol(str(page), 32, 128), offline=True)
 
@@ -345,14 +345,14 @@ def test_every_method_becomes_a_row_and_refusals_say_why(
     ready: tuple[Session, Asked], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session, asked = ready
-    honest = comparing_methods.scored
+    honest = comparing_methods.score_layers
 
     def moody(subject: Any, calibration: Any, name: str, *rest: Any) -> Any:
         if name == "random":
             raise Refusal("Not today.")
         return honest(subject, calibration, name, *rest)
 
-    monkeypatch.setattr(comparing_methods, "scored", moody)
+    monkeypatch.setattr(comparing_methods, "score_layers", moody)
     seen: list[str] = []
     names = ["slimllm", "random", "block-influence"]
     job = comparing_methods.start_methods(Registry(), session, names, asked)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ui.session.jobs import Job, Worker
-from ui.session.notes import outdate
+from ui.jobs.worker import Job, Worker
+from ui.session.notes import outdate_note
 from ui.session.registry import Registry
 from ui.session.session import Session
 
@@ -19,9 +19,9 @@ def test_a_complaint_goes_with_the_next_act_and_news_stays_muted(session: Sessio
     session.say("tune", "This is the plan of run 3.", "good")
     session.say("analyse", "The text has no words.", "bad")
     for page in ("tune", "analyse", "compare"):
-        outdate(session, page)
+        outdate_note(session, page)
     assert session.notes == {"tune": ("old", "This is the plan of run 3.")}
-    outdate(session, "tune")
+    outdate_note(session, "tune")
     assert session.notes == {"tune": ("old", "This is the plan of run 3.")}
 
 

@@ -8,12 +8,12 @@ import pytest
 
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Pin
-from slimllm.planning import plan_making
+from slimllm.planning import forecast, plan_making
 from tests.support.made_up_analyses import synthetic_analysis
 from ui.look.formatting import same_width
-from ui.page.faders import bank, figures, value_of
+from ui.page.faders import bank_json, forecast_figures, value_of
 from ui.session import presets
-from ui.session.plan_history import PlanHistory, Step
+from ui.session.plan_history import PlanHistory, PlanStep
 from ui.session.registry import Registry
 from ui.session.run_store import Shelf
 from ui.session.session import Session
@@ -30,7 +30,7 @@ def planned() -> Session:
 
 @pytest.mark.parametrize("preset", presets.OURS, ids=lambda p: p.name)
 def test_each_of_ours_makes_a_plan(planned: Session, preset: presets.Preset) -> None:
-    preset_row.take(planned, f"ours {preset.name}")
+    preset_row.take_preset(planned, f"ours {preset.name}")
     assert planned.plan.ratio_achieved == pytest.approx(preset.ratio, abs=0.02)
     assert same_width(planned.plan) == preset.same
     assert preset_row.present_key(planned) == f"ours {preset.name}"
@@ -47,10 +47,10 @@ def test_a_kept_plan_comes_back_after_a_restart(planned: Session) -> None:
     again = Registry().open("a-browser-of-its-own-0001")
     assert again.presets == {"My <b>cut</b>": mine}
     again.set_analysis(planned.known, plan_making.make_plan(planned.known, 0.5))
-    preset_row.take(again, "mine My <b>cut</b>")
+    preset_row.take_preset(again, "mine My <b>cut</b>")
     assert again.plan.channels == mine.channels
     preset_row.forget_preset(again, "mine My <b>cut</b>")
-    assert again.presets == presets.read(again.id) == {}
+    assert again.presets == presets.read_presets(again.id) == {}
     assert again.plan.channels == mine.channels
     assert Registry().open("b-browser-of-its-own-0002").presets == {}
 
@@ -60,7 +60,7 @@ def test_a_preset_for_another_model_gives_its_rules(planned: Session) -> None:
     other = synthetic_analysis(layers=6, channels=512)
     planned.forget_analysis()
     planned.set_analysis(other, plan_making.make_plan(other, 0.5))
-    preset_row.take(planned, "mine Fifth")
+    preset_row.take_preset(planned, "mine Fifth")
     assert planned.plan.ratio_requested == 0.2
     assert len(planned.plan.heads) == 6
     assert "another model" in planned.notes["tune"][1]
@@ -78,56 +78,56 @@ def test_improper_names_are_refused(planned: Session, name: str | None) -> None:
 def test_a_spoilt_file_loses_only_the_presets(planned: Session, text: str) -> None:
     preset_row.keep_plan(planned, "Mine")
     (Shelf(planned.id).folder / presets.FILE).write_text(text)
-    assert presets.read(planned.id) == {}
+    assert presets.read_presets(planned.id) == {}
 
 
 def test_what_is_not_there_is_refused_and_nothing_changes(planned: Session) -> None:
     before = planned.plan
     for key in ("mine nobody", "ours nobody", "rubbish"):
         with pytest.raises(Refusal, match="not there"):
-            preset_row.take(planned, key)
+            preset_row.take_preset(planned, key)
     assert planned.plan == before
 
 
 def test_equal_widths_say_what_they_cost(planned: Session) -> None:
-    said = width_switches.draw(planned)
+    said = width_switches.draw_cost(planned)
     assert "with it" in said
     analysis, plan = planned.known, planned.plan
     equal = plan_making.make_plan(analysis, plan.ratio_achieved, same_width=True)
-    cost = plan_making.forecast(analysis, equal).total_error
+    cost = forecast.forecast_plan(analysis, equal).total_error
     assert f"{100 * cost:.1f} %" in said
-    assert cost > plan_making.forecast(analysis, plan).total_error
+    assert cost > forecast.forecast_plan(analysis, plan).total_error
     planned.push(plan_making.make_plan(analysis, 0.2, same_width=True))
-    assert "a width of its own" in width_switches.draw(planned)
+    assert "a width of its own" in width_switches.draw_cost(planned)
     planned.push(plan_making.make_plan(analysis, 0.0))
-    assert "no difference" in width_switches.draw(planned)
+    assert "no difference" in width_switches.draw_cost(planned)
 
 
 def test_a_double_click_goes_back_to_the_latest_rules(planned: Session) -> None:
     rules = planned.plan
-    assert tune_tab.automatic(planned) == rules
+    assert tune_tab.automatic_plan(planned) == rules
     value = value_of(rules)
     value["channels"][1] = 64
     tune_tab.move_faders(planned, value, False)
-    assert tune_tab.automatic(planned) == rules
+    assert tune_tab.automatic_plan(planned) == rules
     only = dataclasses.replace(rules, allocation="hand")
     planned.history = PlanHistory()
-    planned.history.push_step(Step(only))
-    assert tune_tab.automatic(planned) is None
+    planned.history.push_step(PlanStep(only))
+    assert tune_tab.automatic_plan(planned) is None
 
 
 def test_the_bank_is_told_exact_figures_pins_and_the_soloist(planned: Session) -> None:
     analysis = planned.known
     pins = (Pin(1, "mlp", 3), Pin(1, "mlp", 4), Pin(2, "attention", 0))
     plan = plan_making.make_plan(analysis, 0.2, protected=pins, forced=(Pin(1, "mlp", 9),))
-    view = plan_making.forecast(analysis, plan)
+    view = forecast.forecast_plan(analysis, plan)
     told = value_of(plan, exact=view, automatic=plan, solo="mlp")
     assert told["exact"]["parameters"] == view.parameters
     assert len(told["exact"]["errors"]) == 4
     assert told["auto"]["channels"] == list(plan.channels)
     assert told["solo"] == "mlp"
-    assert figures(view)["error"] == view.total_error
-    assert '"pins":{"attention":[0,0],"mlp":[2,1]}' in bank(analysis, plan)
+    assert forecast_figures(view)["error"] == view.total_error
+    assert '"pins":{"attention":[0,0],"mlp":[2,1]}' in bank_json(analysis, plan)
 
 
 def test_solo_takes_only_the_two_sites(planned: Session) -> None:

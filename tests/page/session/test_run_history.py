@@ -20,26 +20,26 @@ from slimllm.cli import commands, main, terminal
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Analysis, Calibration, Pin, Plan
 from slimllm.planning.plan_json import plan_text, read_plan
-from slimllm.planning.plan_making import adjust, make_plan
+from slimllm.planning.plan_making import adjust_plan, make_plan
 from slimllm.pruning.finetuning import Tuning
 from tests.support.made_up_analyses import synthetic_analysis
 from tests.support.made_up_runs import family, reports_of, run_of
 from tests.support.serving import by_columns, without_layers
 from tests.support.tiny_models import tiny_subject
-from ui.charts import layer_charts
-from ui.charts.chart_style import payload
+from ui.charts import result_charts
+from ui.charts.chart_style import payload_bytes
 from ui.charts.plan_difference_map import difference_chart
 from ui.facts.command_line import command_line, plan_name, rules_of
-from ui.facts.plan_changes import summary, told_change, whole
+from ui.facts.plan_changes import summarise_changes, told_change, uncut_plan
 from ui.facts.run_maps import CELLS, portrait_of
 from ui.facts.runs import Protocol, Run, run_from_dict, run_to_dict
 from ui.html import runs_table
 from ui.look import formatting
 from ui.session.registry import Registry
-from ui.session.run_history import Archive, remembered
+from ui.session.run_history import Archive, complete_run
 from ui.session.run_store import KEPT_DELETED, Shelf
 from ui.session.session import Session
-from ui.tabs.history import downloads, history_tab
+from ui.tabs.history import downloads, history_tab, plan_difference
 
 OWNER = "a" * 24
 
@@ -165,7 +165,7 @@ def test_a_change_to_a_deleted_run_is_dropped(session: Session) -> None:
 
 def moved(plan: Plan, analysis: Analysis, **channels: int) -> Plan:
     changes = {int(layer[1:]): (plan.heads[int(layer[1:])], kept) for layer, kept in channels.items()}
-    return adjust(analysis, plan, changes)
+    return adjust_plan(analysis, plan, changes)
 
 
 def test_what_changed_is_told(analysis: Analysis) -> None:
@@ -179,7 +179,7 @@ def test_what_changed_is_told(analysis: Analysis) -> None:
     )
     many = moved(plan, analysis, l1=plan.channels[1] - 8, l2=120, l3=200)
     assert told_change(plan, many) == "3 layers changed, most layer 2"
-    heads = adjust(analysis, plan, {2: (3, plan.channels[2])})
+    heads = adjust_plan(analysis, plan, {2: (3, plan.channels[2])})
     assert told_change(plan, heads).startswith(f"layer 2 keeps {plan.heads[2] - 3} fewer heads")
     assert told_change(plan, make_plan(analysis, 0.3)) == "20.0 % → 30.0 %"
     other = make_plan(analysis, 0.2, recovery="bias", allocation="error")
@@ -196,21 +196,21 @@ def test_what_changed_is_told(analysis: Analysis) -> None:
 def test_two_plans_are_summed_up(analysis: Analysis) -> None:
     plan = make_plan(analysis, 0.2)
     names = ("Run 1", "Run 2")
-    assert "same number of heads and channels" in summary(plan, plan, names)
+    assert "same number of heads and channels" in summarise_changes(plan, plan, names)
     more = moved(plan, analysis, l3=plan.channels[3] + 16)
-    assert summary(plan, more, names) == "Run 2 keeps 16 more channels than Run 1; 1 layer differs."
-    assert "different models" in summary(plan, make_plan(synthetic_analysis(layers=3), 0.2), names)
+    assert summarise_changes(plan, more, names) == "Run 2 keeps 16 more channels than Run 1; 1 layer differs."
+    assert "different models" in summarise_changes(plan, make_plan(synthetic_analysis(layers=3), 0.2), names)
     columns = make_plan(by_columns(analysis), 0.2, align=1)
-    assert "only their channels compare" in summary(plan, columns, names)
-    dense = whole(plan)
-    assert summary(dense, plan, ("Dense", "Run 1")).startswith("Run 1 keeps ")
+    assert "only their channels compare" in summarise_changes(plan, columns, names)
+    dense = uncut_plan(plan)
+    assert summarise_changes(dense, plan, ("Dense", "Run 1")).startswith("Run 1 keeps ")
 
 
 def test_the_table_says_all_and_escapes_what_people_write(session: Session) -> None:
     archive = session.archive
     archive.amend(2, pinned=True, note="<script>alert(1)</script>")
     archive.choose(3)
-    html = history_tab.draw_table(session)
+    html = history_tab.draw_runs(session)
     assert [html.index(f">Run {n}</button>") for n in (2, 4, 3, 1)] == sorted(
         html.index(f">Run {n}</button>") for n in (1, 2, 3, 4)
     ), "pinned first, then the newest"
@@ -221,7 +221,7 @@ def test_the_table_says_all_and_escapes_what_people_write(session: Session) -> N
     assert '<tr data-run="3" aria-current="true">' in html
     strange = dataclasses.replace(session.run(1), plan=dataclasses.replace(session.run(1).plan, model="<b>"))
     assert "<b>" not in history_tab.about_run(strange)
-    assert formatting.when("nonsense <b>")[:8] == "nonsense"
+    assert formatting.format_time("nonsense <b>")[:8] == "nonsense"
     assert runs_table.deleted_line([]) == runs_table.damaged_line([]) == ""
 
 
@@ -244,39 +244,39 @@ def test_only_runs_measured_alike_are_in_one_picture(session: Session) -> None:
 
 
 def test_two_plans_are_drawn_beside_each_other(session: Session, analysis: Analysis) -> None:
-    old, new, names = history_tab.pair(session) or pytest.fail("no pair")
+    old, new, names = plan_difference.plan_pair(session) or pytest.fail("no pair")
     assert names == ("Run 3", "Run 4")
     figure = difference_chart(old, new, names)
-    assert payload(figure) < 30_000
+    assert payload_bytes(figure) < 30_000
     gains = [trace for trace in figure.data if trace.type == "bar" and len(trace.x)]
     assert [(list(trace.x), trace.name) for trace in gains] == [([3], "more kept")]
-    history_tab.lay_beside(session, {0: history_tab.DENSE})
-    assert history_tab.pair(session)[2] == ("Dense", "Run 4")
-    assert session.archive.against == history_tab.DENSE
+    plan_difference.lay_beside(session, {0: plan_difference.DENSE})
+    assert plan_difference.plan_pair(session)[2] == ("Dense", "Run 4")
+    assert session.archive.against == plan_difference.DENSE
     columns = make_plan(by_columns(analysis), 0.2, align=1)
     mixed = difference_chart(old, columns, ("a", "<b>b</b>"))
     assert [len(trace.x) for trace in mixed.data if trace.yaxis == "y"] == [0, 0]
     assert "<b>" not in mixed.layout.title.text
     large = synthetic_analysis(layers=80, heads=64, groups=8, head_size=128, channels=28_672)
     plans = [make_plan(large, ratio) for ratio in (0.2, 0.3)]
-    assert payload(difference_chart(*plans, ("a", "b"))) < 30_000
+    assert payload_bytes(difference_chart(*plans, ("a", "b"))) < 30_000
 
 
 def test_a_plan_that_moves_in_tune_draws_the_comparison_only_where_it_is_in_it(
     session: Session, analysis: Analysis
 ) -> None:
-    for against, moves in ((history_tab.DENSE, False), (history_tab.PRESENT, True)):
+    for against, moves in ((plan_difference.DENSE, False), (run_history.PRESENT, True)):
         session.push(make_plan(analysis, 0.1))
-        history_tab.lay_beside(session, {0: against})
-        before = history_tab.pair_token(session)
+        plan_difference.lay_beside(session, {0: against})
+        before = plan_difference.pair_token(session)
         session.push(make_plan(analysis, 0.15))
-        assert (history_tab.pair_token(session) != before) is moves
+        assert (plan_difference.pair_token(session) != before) is moves
 
 
 def test_labels_of_the_scatter_do_not_lie_on_each_other() -> None:
     rows = [{"name": f"Run {i}", "parameters": 100e6, "perplexity": 20 + i / 1000} for i in range(5)]
     rows.append({"name": "Run 9", "parameters": 120e6, "perplexity": 15.0})
-    figure = layer_charts.history_chart(rows, None, 2)
+    figure = result_charts.history_chart(rows, None, 2)
     shown = [text for trace in figure.data[:2] for text in trace.text if text]
     assert sorted(shown) == ["Run 2", "Run 9"]
 
@@ -314,7 +314,7 @@ def parsed(run: Run) -> Any:
     """The run's command line, as the program would read it."""
     words = shlex.split(command_line(run))
     assert words[:4] == ["python", "-m", "slimllm", "prune"]
-    return main.parser().parse_args(words[3:])
+    return main.build_parser().parse_args(words[3:])
 
 
 CHOICES: list[dict[str, Any]] = [
@@ -330,8 +330,10 @@ def test_the_command_line_leads_to_the_same_plan(text_file: Path, rules: dict[st
     subject = tiny_subject()
     read = Calibration(str(text_file), 4, 32, 7)
     options = {"greedy": False}
-    made = pipeline.finish(
-        pipeline.analyse(subject, texts.text(read.text), read, method_name="slimllm", options=options)
+    made = pipeline.finish_job(
+        pipeline.analyse_model(
+            subject, texts.find_text(read.text), read, method_name="slimllm", options=options
+        )
     )
     plan = make_plan(made, 0.3, **rules)
     run = run_of(made, plan, rules=rules_of(made, plan), dtype="float32")
@@ -349,7 +351,7 @@ def test_a_plan_by_hand_is_repeated_from_its_file(
     assert run.rules == ""
     given = parsed(run)
     assert (str(given.plan), given.ratio) == (plan_name(run), None)
-    _, file, *_ = downloads.draw(session)
+    _, file, *_ = downloads.draw_downloads(session)
     assert Path(file.value["path"]).name == plan_name(run)
     assert read_plan(Path(file.value["path"])) == run.plan
     pinned = make_plan(analysis, 0.2, forced=(Pin(1, "mlp", 0),))
@@ -370,11 +372,12 @@ def test_a_tuned_run_is_repeated_in_two_steps(session: Session) -> None:
     tuned = dataclasses.replace(
         session.run(1), number=5, parent=1, tunings=(wanted,), told="fine-tuned", portrait=None, answers=()
     )
-    kept = remembered(session, tuned, {})
+    known = {"analysis": None, "loaded": None, "answers": ()}
+    kept = complete_run(tuned, {}, parent=session.run(1), **known)
     assert (kept.portrait, kept.told) == (session.run(1).portrait, "fine-tuned")
     first, second = (shlex.split(line) for line in command_line(kept).splitlines())
     assert first[-2:] == ["--out", "out/run5-step1"]
-    given = main.parser().parse_args(second[3:])
+    given = main.build_parser().parse_args(second[3:])
     assert (given.model, given.text, given.samples, str(given.out)) == (
         "out/run5-step1",
         "my notes.txt",

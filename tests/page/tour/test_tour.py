@@ -17,7 +17,7 @@ from ui.facts.runs import Column
 from ui.session.loaded import Loaded
 from ui.session.session import Answer, Comparison, Session
 from ui.tour import sketches, story
-from ui.tour.story import STEPS, Step
+from ui.tour.story import STEPS, TourStep
 from ui.tour.tour import Guide
 
 FACTS = {
@@ -64,7 +64,7 @@ def sentences() -> Iterator[str]:
     """Every sentence that the tour can say."""
     for step in STEPS:
         for stage in ("before", "during", "after"):
-            for said in story.said(step, stage, FACTS):
+            for said in story.step_sentences(step, stage, FACTS):
                 yield from split(said)
         yield from split(step.picture)
     for said in (*story.SPREAD_PLANNED, *story.SPREAD_CUT):
@@ -102,7 +102,7 @@ def test_one_picture_per_idea_on_the_tabs_in_order() -> None:
     ("factor", "word"), [(1.0, "almost"), (1.3, "bit worse"), (2.0, "price"), (9e9, "hurt")]
 )
 def test_verdict_grows_with_the_loss(factor: float, word: str) -> None:
-    assert word in story.verdict(factor)
+    assert word in story.verdict_words(factor)
 
 
 def shapes(svg: str, kind: str) -> int:
@@ -111,22 +111,22 @@ def shapes(svg: str, kind: str) -> int:
 
 
 def test_pictures_show_the_numbers() -> None:
-    assert shapes(sketches.stack(30, "a <label> & more"), "k5") == 30
-    half = sketches.squares([[1.0, 0.0], None], "x")
+    assert shapes(sketches.layer_stack(30, "a <label> & more"), "k5") == 30
+    half = sketches.head_squares([[1.0, 0.0], None], "x")
     assert (shapes(half, "k7"), shapes(half, "k1"), shapes(half, "k0")) == (1, 1, 2)
-    bars = xml.fromstring(sketches.bars([1.0, 0.25], "x"))
+    bars = xml.fromstring(sketches.kept_bars([1.0, 0.25], "x"))
     tall = [float(r.get("height", 0)) for r in bars.iter() if r.get("class") == "k5"]
     assert tall[1] == pytest.approx(tall[0] / 4, abs=0.1)
-    cut = sketches.cuts([[True, False, False]], [0.5], "x")
+    cut = sketches.cut_columns([[True, False, False]], [0.5], "x")
     assert shapes(cut, "cross") == 2
-    pair = sketches.scales([("Size", 100, 80, "100", "80"), ("Doubt", 19, 28, "19", "28")], "x")
+    pair = sketches.before_after_bars([("Size", 100, 80, "100", "80"), ("Doubt", 19, 28, "19", "28")], "x")
     assert (shapes(pair, "gone"), shapes(pair, "lost")) == (1, 1)
 
 
 def test_large_models_are_drawn_with_few_shapes() -> None:
-    many = sketches.squares([[0.5] * 64] * 80, "x")
+    many = sketches.head_squares([[0.5] * 64] * 80, "x")
     assert many.count("<rect") <= 80 * sketches.MOST_ROWS + 1
-    assert sketches.thin([1, 2, 3, 4], 2) == [1.5, 3.5]
+    assert sketches.thin_values([1, 2, 3, 4], 2) == [1.5, 3.5]
 
 
 # The card ---------------------------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ def travelled(recovery: str = "regression") -> Session:
 
 @pytest.mark.parametrize("recovery", ["regression", "none"])
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
-def test_card_is_filled_in_and_still_easy(step: Step, recovery: str) -> None:
+def test_card_is_filled_in_and_still_easy(step: TourStep, recovery: str) -> None:
     session, guide = travelled(recovery), Guide(lambda _: None)
     session.tour = STEPS.index(step)
     assert guide.stage(session, step) == "after"

@@ -10,8 +10,8 @@ import gradio as gr
 import pytest
 
 from slimllm.core.types import Progress
+from ui.jobs.worker import Job
 from ui.page.fast_blocks import Page as Blocks
-from ui.session.jobs import Job
 
 
 @dataclass(frozen=True)

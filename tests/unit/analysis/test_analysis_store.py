@@ -19,8 +19,8 @@ from tests.support.tiny_models import tiny_subject
 
 def test_an_analysis_comes_back_whole(tmp_path: Path, page: Path) -> None:
     subject = tiny_subject("gemma3_text")
-    text = texts.text(str(page))
-    made = pipeline.finish(pipeline.analyse(subject, text, Calibration(str(page), 4, 32)))
+    text = texts.find_text(str(page))
+    made = pipeline.finish_job(pipeline.analyse_model(subject, text, Calibration(str(page), 4, 32)))
     file = analysis_store.save_analysis(made, tmp_path / "a")
     back = analysis_store.open_analysis(tmp_path / "a")
     assert file.is_file()
@@ -46,7 +46,9 @@ def test_an_analysis_comes_back_whole(tmp_path: Path, page: Path) -> None:
 @pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "format", "earlier", "tensors"])
 def test_bad_input_analysis_is_refused(damage: str, tmp_path: Path, page: Path) -> None:
     subject = tiny_subject("llama")
-    made = pipeline.finish(pipeline.analyse(subject, texts.text(str(page)), Calibration(str(page), 4, 32)))
+    made = pipeline.finish_job(
+        pipeline.analyse_model(subject, texts.find_text(str(page)), Calibration(str(page), 4, 32))
+    )
     analysis_store.save_analysis(made, tmp_path)
     head = tmp_path / "analysis.json"
     if damage == "missing":
@@ -56,9 +58,9 @@ def test_bad_input_analysis_is_refused(damage: str, tmp_path: Path, page: Path) 
     elif damage == "truncated":
         head.write_text(head.read_text()[:100])
     elif damage == "format":
-        head.write_text(head.read_text().replace(f'"format": {analysis_store.FORMAT}', '"format": 99'))
+        head.write_text(head.read_text().replace(f'"format": {analysis_store.STORE_FORMAT}', '"format": 99'))
     elif damage == "earlier":
-        head.write_text(head.read_text().replace(f'"format": {analysis_store.FORMAT}', '"format": 1'))
+        head.write_text(head.read_text().replace(f'"format": {analysis_store.STORE_FORMAT}', '"format": 1'))
     else:
         next(tmp_path.glob("analysis-*.safetensors")).write_bytes(b"none")
     said = "by an earlier version, which told errors on the text" if damage == "earlier" else "no readable"
@@ -69,15 +71,15 @@ def test_bad_input_analysis_is_refused(damage: str, tmp_path: Path, page: Path) 
 def test_moments_by_an_earlier_version_are_read_again_and_told(tmp_path: Path, page: Path) -> None:
     calibration, said = Calibration(str(page), 6, 32), []
     for _ in range(3):
-        job = pipeline.analyse(
-            tiny_subject("llama"), texts.text(str(page)), calibration, folder=tmp_path / "m"
+        job = pipeline.analyse_model(
+            tiny_subject("llama"), texts.find_text(str(page)), calibration, folder=tmp_path / "m"
         )
         steps: list[str] = []
-        pipeline.finish(job, lambda step, steps=steps: steps.append(step.words))  # type: ignore[misc]
+        pipeline.finish_job(job, lambda step, steps=steps: steps.append(step.words))  # type: ignore[misc]
         said.append(steps[0])
         if len(said) == 1:
             key = tmp_path / "m/moments.json"
-            key.write_text(key.read_text().replace(f'"format": {analysis_store.FORMAT}', '"format": 1'))
+            key.write_text(key.read_text().replace(f'"format": {analysis_store.STORE_FORMAT}', '"format": 1'))
     assert "scored" in said[0]
     assert "by another version of this program, so the text is read again" in said[1]
     assert "used again" in said[2]

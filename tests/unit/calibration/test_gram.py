@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from slimllm.calibration.gram import Gram, bands, bfloat16_products
+from slimllm.calibration.gram import Gram, bfloat16_products, split_bands
 
 
 @pytest.mark.parametrize("columns", [1, 63, 64, 65, 300, 576])
@@ -26,7 +26,7 @@ def test_oracle_gram_is_the_naive_sum(columns: int, dtype: torch.dtype, weighted
 
 @pytest.mark.parametrize("columns", [1, 64, 257, 1536])
 def test_bands_cover_every_row_once(columns: int) -> None:
-    assert [row for start, end in bands(columns) for row in range(start, end)] == list(range(columns))
+    assert [row for start, end in split_bands(columns) for row in range(start, end)] == list(range(columns))
 
 
 def test_the_setting_of_products_is_put_back_even_after_a_failure() -> None:

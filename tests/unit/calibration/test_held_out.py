@@ -16,14 +16,14 @@ from slimllm import pipeline
 from slimllm.calibration import moments as streaming
 from slimllm.calibration import texts
 from slimllm.core import held_out
-from slimllm.core.held_out import HeldOut, HeldOutReader, choose_held_out, joined
+from slimllm.core.held_out import HeldOut, HeldOutReader, choose_held_out, join_held_out
 from slimllm.core.shapes import Grouping
 from slimllm.core.types import Analysis, Calibration, Drift, Moments
 from slimllm.methods.recovery import RECOVERIES
 from slimllm.models import loading
-from slimllm.models.families import part
+from slimllm.models.families import linear_of
 from slimllm.models.loading import Subject
-from slimllm.planning import plan_making
+from slimllm.planning import forecast, plan_making
 from tests.support.tiny_models import tiny_subject
 
 CALIBRATION = Calibration(samples=6, length=32)
@@ -32,17 +32,19 @@ HELD = choose_held_out(6, 32)
 
 @pytest.fixture
 def text(page: Path) -> texts.Text:
-    return texts.text(str(page))
+    return texts.find_text(str(page))
 
 
 def analysis_of(subject: Subject, text: texts.Text, method: str) -> Analysis:
-    return pipeline.finish(pipeline.analyse(subject, text, CALIBRATION, method_name=method))
+    return pipeline.finish_job(pipeline.analyse_model(subject, text, CALIBRATION, method_name=method))
 
 
 def caught(subject: Subject, index: int, reader: str, tokens: Tensor) -> Tensor:
     """What a reader reads at every token (S, T, d), in float64."""
     found: list[Tensor] = []
-    handle = part(subject.layers[index], reader).register_forward_pre_hook(lambda _, x: found.append(x[0]))
+    handle = linear_of(subject.layers[index], reader).register_forward_pre_hook(
+        lambda _, x: found.append(x[0])
+    )
     with torch.inference_mode():
         subject.model(input_ids=tokens, use_cache=False)
     handle.remove()
@@ -74,12 +76,12 @@ def naive(x: Tensor, weight: Tensor, kept: Tensor, recovery: str, weights: Tenso
 def test_some_tokens_are_held_out_and_more_are_left(samples: int, length: int) -> None:
     held = choose_held_out(samples, length)
     assert held.shape == (samples, length)
-    assert 1 <= held.sum() <= held_out.MOST
+    assert 1 <= held.sum() <= held_out.MOST_HELD_OUT
     assert held.sum() <= max(1, held.numel() // 2)
-    if samples > 1 and length <= held_out.MOST:
+    if samples > 1 and length <= held_out.MOST_HELD_OUT:
         assert all(row.all() or not row.any() for row in held)  # no sample on both sides
     if samples >= 5:
-        assert held.sum() <= samples * length // held_out.SHARE
+        assert held.sum() <= samples * length // held_out.HELD_OUT_SHARE
 
 
 def test_samples_held_out_are_spread_over_all() -> None:
@@ -102,7 +104,7 @@ def test_oracle_fitted_moments_are_those_of_the_other_tokens() -> None:
 
     everything = torch.ones(40, dtype=torch.bool)
     parts = [HeldOut(x[i : i + 1], weights[i : i + 1], e[i : i + 1]) for i in held.nonzero().flatten()]
-    whole = dataclasses.replace(moments_of(x, weights), drift=drift(everything), held=joined(parts))
+    whole = dataclasses.replace(moments_of(x, weights), drift=drift(everything), held=join_held_out(parts))
     found, expected = whole.fitted, moments_of(x[~held], weights[~held])
     assert found.tokens == expected.tokens
     assert found.held is None
@@ -118,8 +120,8 @@ def test_oracle_fitted_moments_are_those_of_the_other_tokens() -> None:
 def test_holding_out_changes_no_moment(weighted: bool) -> None:
     """The weights are fitted to all tokens, in the same order of summation as ever."""
     subject, tokens = tiny_subject("llama"), torch.arange(96).view(6, 16) % 60
-    one, two = (streaming.embed(subject, tokens, held) for held in (None, choose_held_out(6, 16)))
-    mine, theirs = (streaming.collect(subject, stream, 0, weighted) for stream in (one, two))
+    one, two = (streaming.embed_tokens(subject, tokens, held) for held in (None, choose_held_out(6, 16)))
+    mine, theirs = (streaming.collect_moments(subject, stream, 0, weighted) for stream in (one, two))
     assert mine.mlp.held is None
     assert theirs.mlp.held is not None
     assert len(theirs.mlp.held.inputs) == 16
@@ -144,7 +146,7 @@ def test_oracle_curves_are_the_errors_on_samples_held_out(method: str, text: tex
         shape, family = subject.shape.layers[index], subject.family
         weights = 1 / hidden[index + 1].float().square().sum(-1) if method == "best" else None
         x = caught(subject, index, family.attention.reader, tokens)
-        weight = part(subject.layers[index], family.attention.reader).weight.double()
+        weight = linear_of(subject.layers[index], family.attention.reader).weight.double()
         for unit, site in layer.attention.items():
             grouping = Grouping(shape.heads, shape.groups, unit, shape.values)
             widest, steps = shape.widest(unit), shape.steps(unit)
@@ -154,7 +156,7 @@ def test_oracle_curves_are_the_errors_on_samples_held_out(method: str, text: tex
                     exact = naive(x, weight, kept, name, weights)
                     assert float(curve[step]) == pytest.approx(exact, rel=1e-3, abs=1e-5), (unit, step, name)
         x = caught(subject, index, family.mlp.reader, tokens)
-        weight = part(subject.layers[index], family.mlp.reader).weight.double()
+        weight = linear_of(subject.layers[index], family.mlp.reader).weight.double()
         for width in (0, 1, shape.channels // 2, shape.channels - 1, shape.channels):
             for name, curve in layer.mlp.error.items():
                 exact = naive(x, weight, layer.mlp.ranking.kept(width), name, weights)
@@ -168,13 +170,17 @@ def test_the_forecast_orders_recoveries_as_other_text_does(samples: int, better:
     dice, page = random.Random(0), tmp_path / "words.txt"
     words = ["".join(dice.choices(string.ascii_lowercase, k=dice.randint(2, 8))) for _ in range(300)]
     page.write_text(" ".join(dice.choices(words, k=8000)))
-    subject, text, calibration = tiny_subject("llama"), texts.text(str(page)), Calibration("", samples, 32)
-    analysis = pipeline.finish(pipeline.analyse(subject, text, calibration))
+    subject, text, calibration = (
+        tiny_subject("llama"),
+        texts.find_text(str(page)),
+        Calibration("", samples, 32),
+    )
+    analysis = pipeline.finish_job(pipeline.analyse_model(subject, text, calibration))
     learned = texts.calibration_tokens(text, subject.tokenizer, calibration, max_length=512)
     fresh = texts.evaluation_tokens(text, subject.tokenizer, limit=4096).view(-1, 32)
     reader = subject.family.mlp.reader
     for index, layer in enumerate(analysis.layers[:2]):
-        weight = part(subject.layers[index], reader).weight.double()
+        weight = linear_of(subject.layers[index], reader).weight.double()
         kept = layer.mlp.ranking.kept(76)  # of 96
         seen, unseen = (caught(subject, index, reader, t).flatten(0, 1) for t in (learned, fresh))
         errors: dict[str, tuple[float, float, float]] = {}
@@ -196,11 +202,11 @@ def test_the_forecast_orders_recoveries_as_other_text_does(samples: int, better:
 @pytest.mark.slow
 def test_the_forecast_of_the_starter_orders_recoveries_as_perplexity_does() -> None:
     """From 12 × 128 tokens, at 20 %: perplexity 35.3 with regression, 51.0 with least squares."""
-    subject, text = loading.load("smollm2", offline=True), texts.text("encyclopedia")
+    subject, text = loading.load_model("smollm2", offline=True), texts.find_text("encyclopedia")
     names, calibration = ("regression", "least-squares"), Calibration(samples=12, length=128)
-    analysis = pipeline.finish(pipeline.analyse(subject, text, calibration, recoveries=names))
+    analysis = pipeline.finish_job(pipeline.analyse_model(subject, text, calibration, recoveries=names))
     errors = [
-        plan_making.forecast(analysis, plan_making.make_plan(analysis, 0.2, recovery=name)).total_error
+        forecast.forecast_plan(analysis, plan_making.make_plan(analysis, 0.2, recovery=name)).total_error
         for name in names
     ]
     assert errors[0] < 0.8 * errors[1]
@@ -214,13 +220,16 @@ def test_oracle_measured_error_is_that_of_a_fit_that_has_not_seen_the_tokens(
     subject = tiny_subject("gemma2")
     plan = plan_making.make_plan(analysis_of(subject, text, "slimllm"), 0.3, recovery=recovery, align=1)
     plan = dataclasses.replace(plan, heads=(6, 6, 6), channels=(96, 96, 40))
-    pruned = pipeline.finish(pipeline.prune(subject, plan, text))
+    pruned = pipeline.finish_job(pipeline.prune_model(subject, plan, text))
     tokens = texts.calibration_tokens(text, subject.tokenizer, CALIBRATION, max_length=512)
     readers, energy = (subject.family.mlp.reader, subject.family.attention.reader), []
     for reader in readers:  # what reaches the last layer is dense, as it is the only one that is cut
-        x, weight = caught(subject, 2, reader, tokens), part(subject.layers[2], reader).weight.double()
+        x, weight = caught(subject, 2, reader, tokens), linear_of(subject.layers[2], reader).weight.double()
         energy.append(float((x @ weight.T).square().sum()))
-    x, weight = caught(subject, 2, readers[0], tokens), part(subject.layers[2], readers[0]).weight.double()
+    x, weight = (
+        caught(subject, 2, readers[0], tokens),
+        linear_of(subject.layers[2], readers[0]).weight.double(),
+    )
     exact = naive(x, weight, torch.tensor(pruned.layers[2].kept_channels), recovery)
     measured = pruned.layers[2].error_measured
     assert measured == pytest.approx(exact * energy[0] / sum(energy), rel=1e-3)

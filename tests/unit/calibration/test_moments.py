@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from slimllm.calibration import moments
-from slimllm.models.families import part
+from slimllm.models.families import linear_of
 from slimllm.models.loading import Subject
 from tests.support.tiny_models import tiny_subject
 
@@ -24,7 +24,7 @@ def activations(subject: Subject, names: dict[str, str]) -> dict[tuple[int, str]
             def keep(_: object, inputs: tuple[torch.Tensor, ...], place: tuple[int, str] = (i, key)) -> None:
                 found[place] = inputs[0].flatten(0, -2).double()
 
-            handles.append(part(layer, name).register_forward_pre_hook(keep))
+            handles.append(linear_of(layer, name).register_forward_pre_hook(keep))
     with torch.inference_mode():
         subject.model(input_ids=TOKENS, use_cache=False)
     for handle in handles:
@@ -33,9 +33,9 @@ def activations(subject: Subject, names: dict[str, str]) -> dict[tuple[int, str]
 
 
 def test_replay_layer_by_layer_equals_the_models_own_forward(any_subject: Subject) -> None:
-    stream = moments.embed(any_subject, TOKENS)
+    stream = moments.embed_tokens(any_subject, TOKENS)
     for index, layer in enumerate(any_subject.layers):
-        moments.advance(layer, stream, index)
+        moments.advance_stream(layer, stream, index)
     seen: list[torch.Tensor] = []
     handle = any_subject.layers[-1].register_forward_hook(
         lambda _, __, output: seen.append(output[0] if isinstance(output, tuple) else output)
@@ -54,9 +54,9 @@ def test_oracle_moments_equal_those_of_the_activations(any_subject: Subject) -> 
         "input": next(iter(family.mlp.writers)),
     }
     naive = activations(any_subject, names)
-    stream = moments.embed(any_subject, TOKENS)
+    stream = moments.embed_tokens(any_subject, TOKENS)
     for index in range(3):
-        found = moments.collect(any_subject, stream, index)
+        found = moments.collect_moments(any_subject, stream, index)
         for key, got in (("attention", found.attention), ("mlp", found.mlp)):
             x = naive[index, key]
             assert got.tokens == len(x) == TOKENS.numel()
@@ -78,27 +78,30 @@ def test_oracle_layer_cosine_is_the_mean_over_tokens() -> None:
         subject.model(input_ids=TOKENS, use_cache=False)
     for handle in handles:
         handle.remove()
-    stream = moments.embed(subject, TOKENS)
+    stream = moments.embed_tokens(subject, TOKENS)
     for index, (before, after) in enumerate(pairs):
         a, b = before.double().flatten(0, 1), after.double().flatten(0, 1)
         naive = ((a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))).mean()
-        assert moments.collect(subject, stream, index).cosine == pytest.approx(float(naive), abs=1e-6)
+        assert moments.collect_moments(subject, stream, index).cosine == pytest.approx(float(naive), abs=1e-6)
 
 
 @pytest.mark.parametrize("tokens_per_batch", [33, 99, 10_000])
 def test_the_batch_size_does_not_matter(tokens_per_batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     subject = tiny_subject("gemma3_text")
     monkeypatch.setattr(moments, "TOKENS_PER_BATCH", tokens_per_batch)
-    stream = moments.embed(subject, TOKENS)
-    found = moments.collect(subject, stream, 0)
+    stream = moments.embed_tokens(subject, TOKENS)
+    found = moments.collect_moments(subject, stream, 0)
     whole = activations(subject, {"mlp": subject.family.mlp.reader})[0, "mlp"]
     torch.testing.assert_close(found.mlp.gram.double(), whole.T @ whole / len(whole), atol=1e-4, rtol=1e-4)
 
 
 def test_two_halves_add_up_to_the_whole() -> None:
     subject = tiny_subject("qwen2")
-    halves = [moments.collect(subject, moments.embed(subject, part_), 0) for part_ in TOKENS.split([3, 4])]
-    whole = moments.collect(subject, moments.embed(subject, TOKENS), 0)
+    halves = [
+        moments.collect_moments(subject, moments.embed_tokens(subject, part_), 0)
+        for part_ in TOKENS.split([3, 4])
+    ]
+    whole = moments.collect_moments(subject, moments.embed_tokens(subject, TOKENS), 0)
     both = halves[0] + halves[1]
     assert both.mlp.tokens == whole.mlp.tokens
     torch.testing.assert_close(both.mlp.gram, whole.mlp.gram, atol=1e-5, rtol=1e-4)
@@ -108,8 +111,8 @@ def test_two_halves_add_up_to_the_whole() -> None:
 
 
 def test_no_hook_is_left_behind(any_subject: Subject) -> None:
-    stream = moments.embed(any_subject, TOKENS)
-    moments.collect(any_subject, stream, 0)
+    stream = moments.embed_tokens(any_subject, TOKENS)
+    moments.collect_moments(any_subject, stream, 0)
     for module in any_subject.model.modules():
         assert not module._forward_pre_hooks
         assert not module._forward_hooks

@@ -25,29 +25,29 @@ def sample(source: texts.Text, **changes: Any) -> torch.Tensor:
 
 
 def test_the_encyclopedias_parts_are_disjoint_and_whole() -> None:
-    source = texts.text("encyclopedia")
+    source = texts.find_text("encyclopedia")
     calibration, evaluation = set(source.part("calibration")), set(source.part("evaluation"))
     assert not calibration & evaluation
     assert 7000 < len(calibration) < 9000
     assert 1500 < len(evaluation) < 2600
-    assert len(texts.topics()) == 12
+    assert len(texts.list_topics()) == 12
 
 
 def test_a_topic_is_part_of_the_encyclopedia() -> None:
-    topic = texts.text("encyclopedia/Mathematics").part("evaluation")
+    topic = texts.find_text("encyclopedia/Mathematics").part("evaluation")
     assert topic
-    assert set(topic) < set(texts.text("encyclopedia").part("evaluation"))
+    assert set(topic) < set(texts.find_text("encyclopedia").part("evaluation"))
 
 
 def test_samples_are_seeded() -> None:
-    source = texts.text("encyclopedia/Mathematics")
+    source = texts.find_text("encyclopedia/Mathematics")
     assert torch.equal(sample(source), sample(source))
     assert not torch.equal(sample(source), sample(source, seed=1))
     assert sample(source).shape == (4, 16)
 
 
 def test_crops_of_one_long_document_are_seeded_and_differ(page: Path) -> None:
-    source = texts.text(str(page))
+    source = texts.find_text(str(page))
     crops = sample(source)
     assert torch.equal(crops, sample(source))
     assert not torch.equal(crops, sample(source, seed=3))
@@ -71,13 +71,13 @@ def write(path: Path, rows: list[str | None]) -> Path:
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
 def test_rows_of_a_file_are_documents(name: str, tmp_path: Path) -> None:
-    found = texts.text(str(write(tmp_path / name, ["one", "two", ""]))).part("evaluation")
+    found = texts.find_text(str(write(tmp_path / name, ["one", "two", ""]))).part("evaluation")
     assert list(found) == ["one", "two"]
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
 def test_rows_are_documents_unless_they_are_blank(name: str, tmp_path: Path) -> None:
-    found = texts.text(str(write(tmp_path / name, ROWS))).part("evaluation")
+    found = texts.find_text(str(write(tmp_path / name, ROWS))).part("evaluation")
     assert list(found) == DOCUMENTS
     assert (len(found), found[-1], found[1:3]) == (5, "last", DOCUMENTS[1:3])
     assert list(documents.in_order(found, [4, 0, 2, 1, 3], 2)) == [DOCUMENTS[i] for i in (4, 0, 2, 1, 3)]
@@ -89,11 +89,11 @@ def test_lines_may_end_in_any_way(line_end: str, mark: str, tmp_path: Path) -> N
     lines = [json.dumps({"text": row}) for row in ("one", "two", "three")]
     file = tmp_path / "x.jsonl"
     file.write_bytes((mark + line_end.join(["", *lines, ""])).encode())
-    found = texts.text(str(file)).part("evaluation")
+    found = texts.find_text(str(file)).part("evaluation")
     assert [found[place] for place in range(len(found))] == list(found) == ["one", "two", "three"]
     plain = tmp_path / "x.txt"
     plain.write_bytes((mark + line_end.join(["one", "two"])).encode())
-    assert list(texts.text(str(plain)).part("evaluation")) == ["one\ntwo"]
+    assert list(texts.find_text(str(plain)).part("evaluation")) == ["one\ntwo"]
 
 
 def test_the_same_rows_by_the_hub_and_by_a_file_give_the_same_tokens(
@@ -102,8 +102,8 @@ def test_the_same_rows_by_the_hub_and_by_a_file_give_the_same_tokens(
     rows = [f"{row or ''} {i}" * (i % 7) for i in range(90) for row in ROWS]
     files = [write(tmp_path / name, [*ROWS, *rows]) for name in ("rows.parquet", "rows.jsonl")]
     monkeypatch.setattr(texts, "fetched_data", lambda *_: files[0])
-    held = texts.Text("held", lambda _: list(texts.text(str(files[0])).part("evaluation")))
-    sources = [texts.text("wikitext2"), *(texts.text(str(file)) for file in files), held]
+    held = texts.Text("held", lambda _: list(texts.find_text(str(files[0])).part("evaluation")))
+    sources = [texts.find_text("wikitext2"), *(texts.find_text(str(file)) for file in files), held]
     tokenizer = tiny_tokenizer()
     whole = [texts.evaluation_tokens(source, tokenizer) for source in sources]
     some = [texts.evaluation_tokens(source, tokenizer, limit=777) for source in sources]
@@ -125,7 +125,7 @@ def test_bad_input_rows_further_on_are_refused_when_they_are_reached(
     rows: str, words: str, tmp_path: Path
 ) -> None:
     (tmp_path / "x.jsonl").write_text(rows)
-    source = texts.text(str(tmp_path / "x.jsonl"))
+    source = texts.find_text(str(tmp_path / "x.jsonl"))
     with pytest.raises(Refusal, match=words):
         texts.evaluation_tokens(source, tiny_tokenizer())
     with pytest.raises(Refusal, match=words):
@@ -154,9 +154,9 @@ def test_the_work_is_bounded_by_what_is_asked_for(name: str, tmp_path: Path) -> 
         (tmp_path / name).write_text("".join(f"{i} {row}" for i in range(300)))
     else:
         write(tmp_path / name, [f"{i} {row}" for i in range(300)])
-    source = texts.text(str(tmp_path / name))
+    source = texts.find_text(str(tmp_path / name))
     size = 300 * len(row)
-    assert size > texts.SMALL
+    assert size > texts.SMALL_DOCUMENT
     tokenizer = Counting()
     ids = texts.evaluation_tokens(source, tokenizer, limit=2048)
     assert tiny_tokenizer().decode(ids).startswith(f"0 {row}"[:2000])
@@ -176,7 +176,7 @@ def test_the_work_is_bounded_by_what_is_asked_for(name: str, tmp_path: Path) -> 
 def test_places_all_over_a_long_document_are_drawn(tmp_path: Path) -> None:
     file = tmp_path / "x.txt"
     file.write_text("".join(f"{i:07d}é " for i in range(400_000)), encoding="utf-8")
-    rows = sample(texts.text(str(file)), samples=40, length=20)
+    rows = sample(texts.find_text(str(file)), samples=40, length=20)
     numbers = [int(n) for row in rows for n in re.findall(r"(\d{7})", tiny_tokenizer().decode(row))]
     assert min(numbers) < 40_000
     assert max(numbers) > 360_000
@@ -185,18 +185,18 @@ def test_places_all_over_a_long_document_are_drawn(tmp_path: Path) -> None:
 
 def test_a_long_document_of_few_tokens_is_read_whole(tmp_path: Path) -> None:
     file = tmp_path / "x.txt"
-    file.write_text(" " * texts.SMALL + PAGE)
+    file.write_text(" " * texts.SMALL_DOCUMENT + PAGE)
     made = tiny_tokenizer()
     made.backend_tokenizer.normalizer = normalizers.Strip()
     wanted = Calibration(str(file), 4, 16)
-    rows = texts.calibration_tokens(texts.text(str(file)), made, wanted, max_length=512)
+    rows = texts.calibration_tokens(texts.find_text(str(file)), made, wanted, max_length=512)
     assert rows.shape == (4, 16)
 
 
 def test_documents_are_joined_by_blank_lines() -> None:
-    ids = texts.tokens(["ab", "c"], tiny_tokenizer())
+    ids = texts.tokenize_documents(["ab", "c"], tiny_tokenizer())
     assert tiny_tokenizer().decode(ids) == "ab\n\nc\n\n"
-    assert len(texts.tokens(["ab", "c"], tiny_tokenizer(), limit=3)) == 3
+    assert len(texts.tokenize_documents(["ab", "c"], tiny_tokenizer(), limit=3)) == 3
 
 
 def test_the_page_is_long_enough_for_the_tests() -> None:

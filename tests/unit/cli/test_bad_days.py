@@ -37,15 +37,15 @@ from slimllm.core.errors import Refusal
 from slimllm.core.memory import status_mib
 from slimllm.core.types import Analysis, Calibration, Progress
 from slimllm.files import atomic_write
-from slimllm.models.loading import load
-from slimllm.planning import plan_json, plan_making
+from slimllm.models.loading import load_model
+from slimllm.planning import forecast, plan_json, plan_making
 from tests.support.made_up_analyses import synthetic_analysis
 from tests.support.made_up_runs import family
 from tests.support.serving import free_port
 from tests.support.tiny_models import PAGE, tiny_model, tiny_tokenizer
 from ui.facts.runs import Asked, Protocol
+from ui.jobs.worker import Job
 from ui.session import presets
-from ui.session.jobs import Job
 from ui.session.registry import Registry
 from ui.session.run_store import Shelf
 from ui.session.session import Session
@@ -133,10 +133,10 @@ class Bench:
         return [*words, "--samples", samples, "--length", LENGTH]
 
     def analysed(self, seed: int, folder: Path | None = None) -> Analysis:
-        subject = load(str(self.model), device="cpu", dtype="float32")
+        subject = load_model(str(self.model), device="cpu", dtype="float32")
         calibration = Calibration(str(self.text), SAMPLES, LENGTH, seed)
-        return pipeline.finish(
-            pipeline.analyse(subject, texts.text(str(self.text)), calibration, folder=folder)
+        return pipeline.finish_job(
+            pipeline.analyse_model(subject, texts.find_text(str(self.text)), calibration, folder=folder)
         )
 
 
@@ -183,11 +183,11 @@ def test_bad_day_kill_during_analyse(bench: Bench, tmp_path: Path) -> None:
 
 def test_bad_day_kill_during_prune_and_export(bench: Bench, tmp_path: Path) -> None:
     """The same command is killed at three moments, each time found by the next one, and then let be."""
-    small, text = tmp_path / "small", texts.text(str(bench.text))
-    subject = load(str(bench.model), device="cpu", dtype="float32")
+    small, text = tmp_path / "small", texts.find_text(str(bench.text))
+    subject = load_model(str(bench.model), device="cpu", dtype="float32")
     plan = plan_making.make_plan(bench.analysis, 0.1)
-    earlier = pipeline.finish(pipeline.prune(subject, plan, text))
-    with contextlib.closing(work.checkpoint.export(earlier, small)) as job:
+    earlier = pipeline.finish_job(pipeline.prune_model(subject, plan, text))
+    with contextlib.closing(work.checkpoint.export_checkpoint(earlier, small)) as job:
         for _ in job:
             pass
     before = contents(small)
@@ -223,12 +223,12 @@ def test_bad_day_kill_between_two_renames(tmp_path: Path) -> None:
     (tmp_path / ".small.4567cdef.begun").mkdir()
     os.utime(tmp_path / ".small.4567cdef.begun", (1, 1))
     said: list[str] = []
-    atomic_write.mended(tmp_path / "small", said.append)
+    atomic_write.mend_leftovers(tmp_path / "small", said.append)
     assert len(said) == 1
     assert [p.name for p in tmp_path.iterdir()] == ["small"]
     with atomic_write.replace_folder(tmp_path / "small", "It failed", spendable=Path.is_dir) as made:
         (made / "new").touch()
-        atomic_write.mended(tmp_path / "*", said.append)
+        atomic_write.mend_leftovers(tmp_path / "*", said.append)
         assert made.is_dir(), "what somebody is writing is left alone"
     assert len(said) == 1
     assert [str(p.relative_to(tmp_path)) for p in sorted(tmp_path.rglob("*"))] == ["small", "small/new"]
@@ -375,7 +375,7 @@ def test_bad_day_disk_full_during_export(
     free: float, bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Too little for the weights, which is said before they are written; and just not enough for the rest."""
-    weights = 4 * plan_making.forecast(bench.analysis, plan_json.read_plan(bench.plan)).parameters
+    weights = 4 * forecast.forecast_plan(bench.analysis, plan_json.read_plan(bench.plan)).parameters
     with mounted(tmp_path / "disk", "-t", "tmpfs", "-o", "size=8m", "tmpfs") as disk:
         fill(disk, int(free * weights) // 4096 * 4096 if free < 1 else weights + 60_000)
         before = contents(disk)
@@ -414,15 +414,15 @@ def test_bad_day_disk_full_during_history_report_and_zip(
         session.archive.add(second)
     assert [run.number for run in session.runs] == [1, 2], "it is still there, and can be tried once more"
     with pytest.raises(Refusal, match=r"The preset could not be kept on disk \(No space left"):
-        presets.save(session.id, {"mine": first.plan})
+        presets.write_presets(session.id, {"mine": first.plan})
     assert contents(small_disk) == before
     session.folder = small_disk / "page"
     session.folder.mkdir()
-    drawn = downloads.draw(session)
+    drawn = downloads.draw_downloads(session)
     assert "The report cannot be written (No space left on device); free space" in drawn[-1]
     (tmp_path / "export").mkdir()
     (tmp_path / "export/weights").write_bytes(os.urandom(100_000))
-    packed = work.packed(tmp_path / "export", session.folder)
+    packed = work.pack_export(tmp_path / "export", session.folder)
     assert re.search(
         r"The zip .* could not be packed \(.*No space left.*; free space for it", packed["unpacked"]
     )
@@ -430,7 +430,7 @@ def test_bad_day_disk_full_during_history_report_and_zip(
     (small_disk / "filler").unlink()
     session.archive.amend(2, note="kept after all")
     assert [run.number for run in Registry().open(OWNER).runs] == [1, 2]
-    assert downloads.draw(session)[-1] == ""
+    assert downloads.draw_downloads(session)[-1] == ""
     assert (session.folder / "report-run2.html").is_file()
 
 
@@ -633,18 +633,18 @@ def test_bad_day_two_sessions_at_once_share_nothing(tiny_folder: Path, bench: Be
 
 def test_bad_day_moments_that_are_read_are_not_cleared_away(tiny_folder: Path, page: Path) -> None:
     """Two programs with one home: the one that changes its text keeps the other's moments while it reads."""
-    subject, text = load(str(tiny_folder)), texts.text(str(page))
+    subject, text = load_model(str(tiny_folder)), texts.find_text(str(page))
     mine, other, third = (Calibration(str(page), samples, 32) for samples in (2, 3, 4))
     folders = [work.moments_folder(subject, each) for each in (mine, other)]
     for calibration, folder in zip((mine, other), folders, strict=True):
-        pipeline.finish(pipeline.analyse(subject, text, calibration, folder=folder))
+        pipeline.finish_job(pipeline.analyse_model(subject, text, calibration, folder=folder))
     os.utime(folders[0], (1, 1))
-    reading = pipeline.analyse(subject, text, mine, folder=folders[0])
+    reading = pipeline.analyse_model(subject, text, mine, folder=folders[0])
     while next(reading).done < 1:
         pass
     work.moments_folder(subject, third)
     assert folders[0].is_dir()
-    assert pipeline.finish(reading).tokens == 64
+    assert pipeline.finish_job(reading).tokens == 64
     work.moments_folder(subject, third)
     assert not folders[0].exists()
     assert folders[1].is_dir()

@@ -32,7 +32,7 @@ from tests.support.made_up_analyses import synthetic_analysis
 from tests.support.tiny_models import tiny_config, tiny_model, tiny_tokenizer
 from tests.unit.planning.test_plan_json import PLAN, changed
 from ui.facts.estimates import Rates
-from ui.page.faders import checked
+from ui.page.faders import check_value
 from ui.session.loaded import Loaded
 from ui.tabs.tune import plan_file
 
@@ -96,7 +96,7 @@ def model(make: Callable[[Path], object], **how: str) -> Provoke:
     def provoke(world: World) -> str:
         source, before = str(make(world.folder)), snapshot(world.folder)
         with pytest.raises(Refusal) as caught:
-            loading.load(source, offline=True, **how)
+            loading.load_model(source, offline=True, **how)
         assert snapshot(world.folder) == before
         return str(caught.value)
 
@@ -111,7 +111,7 @@ def good(**how: str) -> Provoke:
 def text(make: Callable[[Path], object]) -> Provoke:
     def provoke(world: World) -> str:
         with pytest.raises(Refusal) as caught:
-            texts.text(str(make(world.folder)), offline=True).part("evaluation")
+            texts.find_text(str(make(world.folder)), offline=True).part("evaluation")
         return str(caught.value)
 
     return provoke
@@ -121,7 +121,7 @@ def sample(**changes: int) -> Provoke:
     def provoke(world: World) -> str:
         wanted = Calibration(text=str(world.page), **{"samples": 4, "length": 16, **changes})
         with pytest.raises(Refusal) as caught:
-            texts.calibration_tokens(texts.text(wanted.text), tiny_tokenizer(), wanted, max_length=512)
+            texts.calibration_tokens(texts.find_text(wanted.text), tiny_tokenizer(), wanted, max_length=512)
         return str(caught.value)
 
     return provoke
@@ -140,7 +140,7 @@ def plan(content: str) -> Provoke:
 def faders(payload: Any) -> Provoke:
     def provoke(_: World) -> str:
         with pytest.raises(gr.Error) as caught:
-            checked(payload, None)
+            check_value(payload, None)
         return str(caught.value).strip("'\"")
 
     return provoke
@@ -627,7 +627,7 @@ def forger(address: str) -> Forger:
     """A stranger's session, in which a model is loaded and planned."""
     made = Forger(address)
     loaded = Loaded(
-        loading.subject("tiny", tiny_model("llama"), tiny_tokenizer()), Rates(1000.0), "cpu", "float32"
+        loading.make_subject("tiny", tiny_model("llama"), tiny_tokenizer()), Rates(1000.0), "cpu", "float32"
     )
     made.session.set_loaded(loaded)
     analysis = synthetic_analysis(layers=3, heads=6, groups=3, head_size=8, channels=96)

@@ -204,7 +204,9 @@ def test_interrupted_training_of_gates_says_that_the_dense_model_is_unchanged(
 def test_choices_that_do_not_fit_are_refused_before_the_model_is_read(
     wrong: str, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(commands.reloaded, "load", lambda *_, **__: pytest.fail("the model was read"))
+    monkeypatch.setattr(
+        commands.export_reading, "load_export", lambda *_, **__: pytest.fail("the model was read")
+    )
     line = f"prune --model somewhere --ratio 0.2 {wrong} --out {tmp_path / 'out'}"
     assert main.main(line.split()) == 2
     assert word in capsys.readouterr().err

@@ -22,7 +22,7 @@ from slimllm.core.errors import Refusal
 from slimllm.core.types import Analysis, Calibration, Pin, Plan
 from slimllm.export import checkpoint, export_reading
 from slimllm.models import loading
-from slimllm.planning import plan_json, plan_making
+from slimllm.planning import forecast, plan_json, plan_making
 from tests.page.session.test_presets import planned  # noqa: F401 – a fixture
 from tests.support.tiny_models import tiny_subject
 from ui.session.session import Session
@@ -34,7 +34,7 @@ READING = "--samples 4 --length 32 --dtype float32"
 def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exports skip the fresh process, which other tests pay for."""
     monkeypatch.setattr(checkpoint, "reload_elsewhere", lambda *_, **__: [None])
-    monkeypatch.setattr(checkpoint, "compare", lambda *_: 0.0)
+    monkeypatch.setattr(checkpoint, "compare_reload", lambda *_: 0.0)
 
 
 def refusal(capsys: pytest.CaptureFixture[str], line: str) -> str:
@@ -163,7 +163,7 @@ def test_an_option_that_cannot_be_met_is_refused_before_a_model_is_read(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for owner, name in ((commands.reloaded, "load"), (commands.store, "open_analysis")):
+    for owner, name in ((commands.export_reading, "load_export"), (commands.analysis_store, "open_analysis")):
         monkeypatch.setattr(owner, name, lambda *_, **__: pytest.fail("something was read"))
     line, words = WRONG[case]
     said = refusal(capsys, line.format(model=tiny_folder, page=page, new=tmp_path / "new"))
@@ -189,7 +189,7 @@ def test_what_this_model_cannot_give_is_refused_before_it_is_analysed(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pipeline, "analyse", lambda *_, **__: pytest.fail("it was analysed"))
+    monkeypatch.setattr(pipeline, "analyse_model", lambda *_, **__: pytest.fail("it was analysed"))
     line = f"prune --model {tiny_folder} --text {page} {READING} {wrong} --out {tmp_path / 'new'}"
     assert NEVER[wrong] in refusal(capsys, line)
 
@@ -197,7 +197,9 @@ def test_what_this_model_cannot_give_is_refused_before_it_is_analysed(
 def test_the_second_of_two_models_is_looked_for_before_the_first_is_measured(
     tiny_folder: Path, page: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commands.reloaded, "load", lambda *_, **__: pytest.fail("a model was read"))
+    monkeypatch.setattr(
+        commands.export_reading, "load_export", lambda *_, **__: pytest.fail("a model was read")
+    )
     said = refusal(capsys, f"compare --model {tiny_folder} --model ./nowhere --text {page}")
     assert "no folder './nowhere'" in said
 
@@ -209,7 +211,7 @@ def test_the_second_of_two_models_is_looked_for_before_the_first_is_measured(
 def analysis(tmp_path_factory: pytest.TempPathFactory) -> Analysis:
     file = tmp_path_factory.mktemp("texts") / "page.txt"
     file.write_text("A model is a long chain of layers. Every layer reads a stream of numbers. " * 60)
-    return slimllm.analyse(tiny_subject(), texts.text(str(file)), Calibration(str(file), 4, 32))
+    return slimllm.analyse(tiny_subject(), texts.find_text(str(file)), Calibration(str(file), 4, 32))
 
 
 @pytest.fixture
@@ -246,7 +248,9 @@ def test_an_option_that_contradicts_the_plan_is_refused(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(commands.reloaded, "load", lambda *_, **__: pytest.fail("the model was read"))
+    monkeypatch.setattr(
+        commands.export_reading, "load_export", lambda *_, **__: pytest.fail("the model was read")
+    )
     said = refusal(capsys, f"prune --model {tiny_folder} --plan {plan[0]} {option} --out {tmp_path / 'new'}")
     assert f"{option.split()[0]} says {OTHERWISE[option]}; leave the option out" in said
 
@@ -389,7 +393,7 @@ def test_plans_of_the_program_fit_together(analysis: Analysis) -> None:
                     analysis, ratio, unit=unit, align=align, protected=pins, forced=gone
                 )
                 plan_making.check_plan(made, analysis.shape)
-                moved = plan_making.adjust(analysis, made, {0: (2, 3), 2: (6, 96)})
+                moved = plan_making.adjust_plan(analysis, made, {0: (2, 3), 2: (6, 96)})
                 plan_making.check_plan(moved, analysis.shape)
 
 
@@ -401,7 +405,7 @@ def test_the_page_computes_the_figures_of_a_plan_anew(planned: Session) -> None:
     planned.take_plan(plan_json.plan_from_text(json.dumps(data)))
     now = planned.plan
     assert now.channels[1] == before.channels[1] // 2
-    assert now == plan_making.told(planned.known, now)
+    assert now == forecast.fill_forecast(planned.known, now)
     assert now.ratio_achieved > before.ratio_achieved
 
 
@@ -418,7 +422,7 @@ def test_an_export_whose_plan_was_changed_tells_nothing_any_more(
 ) -> None:
     folder = tmp_path / "small"
     slimllm.save(slimllm.prune(tiny_subject(), plan_making.make_plan(analysis, 0.3)), folder)
-    subject = loading.load(str(folder), device="cpu", dtype="float32")
+    subject = loading.load_model(str(folder), device="cpu", dtype="float32")
     assert export_reading.as_pruned(subject).plan.ratio_achieved > 0.29
     change, words = CHANGED[case]
     edit(folder / "plan.json", change)

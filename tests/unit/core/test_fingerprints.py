@@ -25,16 +25,16 @@ from slimllm.core.errors import Refusal
 from slimllm.core.fingerprints import hash_files, hash_tensors, hash_tokens
 from slimllm.core.types import NOTE, Analysis, Calibration, Progress
 from slimllm.models import loading, offload_loading, sources
-from slimllm.models.layer_offload import opened
+from slimllm.models.layer_offload import open_layer
 from slimllm.models.loading import Subject
-from slimllm.planning import plan_json, plan_making
+from slimllm.planning import forecast, plan_json
 from tests.support.tiny_models import PAGE, tiny_model, tiny_subject, tiny_tokenizer
 from ui.facts.runs import Asked, Protocol
-from ui.session.jobs import Job
+from ui.jobs.worker import Job
 from ui.session.registry import Registry
 from ui.session.session import Session
 from ui.tasks import comparing, comparing_methods, work
-from ui.tasks.plan_preview import windows
+from ui.tasks.plan_preview import preview_windows
 from ui.tasks.run_return import start_restore
 
 OTHER = PAGE[::-1] * 12
@@ -58,15 +58,15 @@ def change_weights(place: Path, seed: int = 5) -> None:
 
 
 def load(source: str | Path) -> Subject:
-    return loading.load(str(source), dtype="float32", device="cpu")
+    return loading.load_model(str(source), dtype="float32", device="cpu")
 
 
 def analysed(subject: Subject, page: Path, folder: Path | None) -> tuple[Analysis, list[str]]:
     """The analysis, and what was told meanwhile."""
     told: list[Progress] = []
     asked = Calibration(str(page), 4, 32)
-    job = pipeline.analyse(subject, texts.text(str(page)), asked, folder=folder)
-    return pipeline.finish(job, told.append), [step.words for step in told if step.stage == NOTE]
+    job = pipeline.analyse_model(subject, texts.find_text(str(page)), asked, folder=folder)
+    return pipeline.finish_job(job, told.append), [step.words for step in told if step.stage == NOTE]
 
 
 def scores(analysis: Analysis) -> list[list[float]]:
@@ -116,8 +116,8 @@ def test_a_pruned_model_in_memory_is_not_the_one_it_came_from(page: Path, tmp_pa
     subject = load(model_folder(tmp_path / "model"))
     analysis, _ = analysed(subject, page, tmp_path / "m")
     plan = dataclasses.replace(api.plan(analysis, 0.3), heads=(6,) * 3, channels=(96,) * 3)
-    pruned = pipeline.finish(
-        pipeline.prune(subject, plan_making.told(analysis, plan), texts.text(str(page)))
+    pruned = pipeline.finish_job(
+        pipeline.prune_model(subject, forecast.fill_forecast(analysis, plan), texts.find_text(str(page)))
     ).subject
     assert pruned.read_from is subject.read_from
     assert pruned.fingerprint != subject.fingerprint
@@ -157,7 +157,7 @@ def test_weights_that_change_under_a_lent_model_are_refused(
     with monkeypatch.context() as patch:
         patch.setattr(offload_loading, "available_mib", lambda _: 0.1)
         subject = load(place)
-    with opened(subject.layers[0]):
+    with open_layer(subject.layers[0]):
         pass
     change_weights(place)
     with pytest.raises(Refusal, match="have changed since they were loaded; load the model again"):
@@ -169,7 +169,7 @@ def test_weights_that_change_under_a_lent_model_are_refused(
 
 def notes_of_pruning(subject: Subject, plan: Any, page: Path) -> list[str]:
     told: list[Progress] = []
-    pipeline.finish(pipeline.prune(subject, plan, texts.text(str(page))), told.append)
+    pipeline.finish_job(pipeline.prune_model(subject, plan, texts.find_text(str(page))), told.append)
     return [step.words for step in told if step.stage == NOTE]
 
 
@@ -201,15 +201,15 @@ def test_a_plan_of_an_earlier_version_is_read(page: Path) -> None:
 
 
 def test_a_method_that_learned_from_another_text_learns_again(page: Path) -> None:
-    subject, text = tiny_subject(), texts.text(str(page))
+    subject, text = tiny_subject(), texts.find_text(str(page))
     asked = Calibration(str(page), 4, 32)
-    known = pipeline.finish(pipeline.analyse(subject, text, asked, method_name="llm-pruner"))
+    known = pipeline.finish_job(pipeline.analyse_model(subject, text, asked, method_name="llm-pruner"))
     plan = api.plan(known, 0.3)
     stages: list[Progress] = []
-    pipeline.finish(pipeline.prune(subject, plan, text, known), stages.append)
+    pipeline.finish_job(pipeline.prune_model(subject, plan, text, known), stages.append)
     assert "gradients" not in {step.stage for step in stages}
     page.write_text(OTHER)
-    pipeline.finish(pipeline.prune(subject, plan, texts.text(str(page)), known), stages.append)
+    pipeline.finish_job(pipeline.prune_model(subject, plan, texts.find_text(str(page)), known), stages.append)
     assert "gradients" in {step.stage for step in stages}
 
 
@@ -232,7 +232,7 @@ def test_the_plan_command_says_that_weights_have_changed(page: Path, tmp_path: P
             same_width=False,
             named={},
         )
-        commands.plan(given, Report())  # type: ignore[arg-type]
+        commands.run_plan(given, Report())  # type: ignore[arg-type]
 
     analysis_store.save_analysis(analysed(load(place), page, None)[0], tmp_path / "a")
     plan()
@@ -311,14 +311,14 @@ def test_samples_of_large_tensors_in_memory(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_gguf_that_was_changed_in_place_is_converted_again(tmp_path: Path) -> None:
     file = tmp_path / "x.gguf"
     file.write_bytes(b"GGUF" + bytes(1000))
-    before, state = sources.conversion(file), file.stat()
+    before, state = sources.conversion_folder(file), file.stat()
     file.write_bytes(b"GGUF" + bytes(999) + b"\1")
     os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
-    assert sources.conversion(file) != before
+    assert sources.conversion_folder(file) != before
     moved = shutil.copy(file, tmp_path / "sub.gguf")
     assert (
-        sources.conversion(Path(moved)).name.partition("-")[2]
-        == sources.conversion(file).name.partition("-")[2]
+        sources.conversion_folder(Path(moved)).name.partition("-")[2]
+        == sources.conversion_folder(file).name.partition("-")[2]
     )
 
 
@@ -327,9 +327,9 @@ def test_a_conversion_by_an_earlier_version_is_not_used(
 ) -> None:
     file = tmp_path / "x.gguf"
     file.write_bytes(b"GGUF" + bytes(1000))
-    before = sources.conversion(file)
+    before = sources.conversion_folder(file)
     monkeypatch.setattr(sources, "CONVERSION", sources.CONVERSION + 1)
-    assert sources.conversion(file) != before
+    assert sources.conversion_folder(file) != before
 
 
 # The page ---------------------------------------------------------------------------------------------------
@@ -392,7 +392,7 @@ def test_figures_of_the_dense_model_are_those_of_the_text_as_it_is(
     assert first == again
     page.write_text(OTHER)
     changed = dense()
-    afresh = pipeline.finish(comparing.measured(session.subject, asked.protocol, True)).perplexity
+    afresh = pipeline.finish_job(comparing.measured_column(session.subject, asked.protocol, True)).perplexity
     assert changed == afresh != first
     assert f"The text '{page}' has changed since the plan was made from it." in session.notes["compare"][1]
     one, _, other = session.runs[-3:]
@@ -421,11 +421,11 @@ def test_a_preview_reads_the_text_as_it_was_analysed(
     here: tuple[Registry, Session, Path], page: Path
 ) -> None:
     registry, session, _ = here
-    before = windows(session.subject, session.known, session.preview, 1000.0)
-    assert windows(session.subject, session.known, session.preview, 1000.0) is before
+    before = preview_windows(session.subject, session.known, session.preview, 1000.0)
+    assert preview_windows(session.subject, session.known, session.preview, 1000.0) is before
     page.write_text(OTHER)
     finished(work.start_analyse(registry, session, Calibration(str(page), 4, 32), "slimllm", True))
-    after = windows(session.subject, session.known, session.preview, 1000.0)
+    after = preview_windows(session.subject, session.known, session.preview, 1000.0)
     assert hash_tokens(after) != hash_tokens(before)
 
 

@@ -18,7 +18,7 @@ TOKENS = torch.randint(0, 250, (200,), generator=torch.Generator().manual_seed(4
 
 
 def test_oracle_perplexity_is_the_summed_loss_over_predicted_tokens(any_subject: Subject) -> None:
-    found = pipeline.finish(evaluate.perplexity(any_subject, TOKENS, 32))
+    found = pipeline.finish_job(evaluate.measure_perplexity(any_subject, TOKENS, 32))
     total = 0.0
     for start in range(0, 192, 32):
         window = TOKENS[start : start + 32][None]
@@ -41,7 +41,7 @@ def test_oracle_token_losses_are_those_of_every_token_alone(any_subject: Subject
         )
         assert float(found.certainty[place - 1]) == pytest.approx(float(before.max()), rel=1e-3)
         assert int(found.likeliest[place - 1]) == int(before.argmax())
-    whole = pipeline.finish(evaluate.perplexity(any_subject, ids, 24))
+    whole = pipeline.finish_job(evaluate.measure_perplexity(any_subject, ids, 24))
     assert float(found.losses.mean()) == pytest.approx(whole.nll, rel=1e-4)
 
 
@@ -69,18 +69,18 @@ def test_bad_input_passages_are_refused(length: int, words: str) -> None:
 )
 def test_bad_input_windows_are_refused(tokens: int, window: int, words: str) -> None:
     with pytest.raises(Refusal, match=words):
-        pipeline.finish(evaluate.perplexity(tiny_subject(), TOKENS[:tokens], window))
+        pipeline.finish_job(evaluate.measure_perplexity(tiny_subject(), TOKENS[:tokens], window))
 
 
 def test_a_ruined_model_has_a_perplexity_too() -> None:
     subject = tiny_subject()
     subject.model.lm_head.weight.data.mul_(1e6)
-    assert pipeline.finish(evaluate.perplexity(subject, TOKENS, 32)).perplexity == math.inf
+    assert pipeline.finish_job(evaluate.measure_perplexity(subject, TOKENS, 32)).perplexity == math.inf
 
 
 def test_generation_with_and_without_cache_is_the_same(any_subject: Subject) -> None:
-    one = "".join(evaluate.generate(any_subject, "The heads", max_new_tokens=20))
-    other = "".join(evaluate.generate(any_subject, "The heads", max_new_tokens=20, use_cache=False))
+    one = "".join(evaluate.generate_text(any_subject, "The heads", max_new_tokens=20))
+    other = "".join(evaluate.generate_text(any_subject, "The heads", max_new_tokens=20, use_cache=False))
     assert one == other
 
 
@@ -89,14 +89,16 @@ def test_generation_equals_that_of_transformers() -> None:
     ids = subject.tokenizer("The heads", return_tensors="pt").input_ids
     whole = subject.model.generate(input_ids=ids, max_new_tokens=20, do_sample=False)[0, ids.shape[1] :]
     expected = subject.tokenizer.decode(whole, skip_special_tokens=True)
-    assert "".join(evaluate.generate(subject, "The heads", max_new_tokens=20)) == expected.rstrip("\ufffd")
+    assert "".join(evaluate.generate_text(subject, "The heads", max_new_tokens=20)) == expected.rstrip(
+        "\ufffd"
+    )
 
 
 def test_sampling_is_seeded() -> None:
     subject = tiny_subject()
 
     def write(seed: int) -> str:
-        return "".join(evaluate.generate(subject, "A", max_new_tokens=30, temperature=1.5, seed=seed))
+        return "".join(evaluate.generate_text(subject, "A", max_new_tokens=30, temperature=1.5, seed=seed))
 
     assert write(1) == write(1)
     assert write(1) != write(2)
@@ -114,7 +116,7 @@ def test_sampling_is_seeded() -> None:
 )
 def test_bad_input_generation_is_refused(prompt: str, changes: dict[str, float], words: str) -> None:
     with pytest.raises(Refusal, match=words):
-        list(evaluate.generate(tiny_subject(), prompt, **changes))  # type: ignore[arg-type]
+        list(evaluate.generate_text(tiny_subject(), prompt, **changes))  # type: ignore[arg-type]
 
 
 def test_generation_stops_where_the_model_can_read_no_more() -> None:
@@ -124,7 +126,7 @@ def test_generation_stops_where_the_model_can_read_no_more() -> None:
 
 
 def test_speed_is_measured() -> None:
-    found = pipeline.finish(evaluate.speed(tiny_subject(), length=16, new_tokens=4, repeats=2))
+    found = pipeline.finish_job(evaluate.measure_speed(tiny_subject(), length=16, new_tokens=4, repeats=2))
     assert found.prefill_tokens_per_second > 0
     assert found.decode_tokens_per_second > 0
 

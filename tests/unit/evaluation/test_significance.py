@@ -18,9 +18,9 @@ from slimllm.evaluation import evaluate
 from slimllm.evaluation.significance import (
     EXACT,
     FEWEST,
-    PARTS,
+    LOSS_PARTS,
     SURE,
-    differ,
+    losses_differ,
     paired_difference,
     part_means,
     rank_test,
@@ -102,27 +102,27 @@ def test_oracle_paired_difference() -> None:
     assert paired_difference(one, other[:2]) is None
     assert paired_difference((1.0,), (2.0,)) is None
     assert paired_difference(one, (1.0, 2.0, math.inf)) is None
-    assert differ(one, other) is False
-    assert differ(one, tuple(v + 1 + i / 100 for i, v in enumerate(one))) is True
-    assert differ((), ()) is None
+    assert losses_differ(one, other) is False
+    assert losses_differ(one, tuple(v + 1 + i / 100 for i, v in enumerate(one))) is True
+    assert losses_differ((), ()) is None
 
 
-@pytest.mark.parametrize("count", [1, 5, PARTS, PARTS + 1, 1000])
+@pytest.mark.parametrize("count", [1, 5, LOSS_PARTS, LOSS_PARTS + 1, 1000])
 def test_parts_are_equal_stretches_of_all_losses(count: int) -> None:
     losses = [float(i) for i in range(count)]
     found = part_means(losses)
-    size = math.ceil(count / PARTS)
-    assert len(found) == count // size <= PARTS
+    size = math.ceil(count / LOSS_PARTS)
+    assert len(found) == count // size <= LOSS_PARTS
     assert found[0] == sum(losses[:size]) / size
 
 
 def test_oracle_losses_of_stretches_have_the_mean_loss(page: Path) -> None:
     subject = tiny_subject("llama")
-    ids = texts.evaluation_tokens(texts.text(str(page)), subject.tokenizer, limit=40 * 16)
-    found = pipeline.finish(evaluate.perplexity(subject, ids, 16))
+    ids = texts.evaluation_tokens(texts.find_text(str(page)), subject.tokenizer, limit=40 * 16)
+    found = pipeline.finish_job(evaluate.measure_perplexity(subject, ids, 16))
     assert len(found.losses) == found.windows == 40
     assert sum(found.losses) / 40 == pytest.approx(found.nll, rel=1e-6)
-    first = pipeline.finish(evaluate.perplexity(subject, ids[:16], 16))
+    first = pipeline.finish_job(evaluate.measure_perplexity(subject, ids[:16], 16))
     assert found.losses[0] == pytest.approx(first.nll, rel=1e-6)
 
 
@@ -135,6 +135,8 @@ def test_models_take_their_rounds_in_turns() -> None:
             yield step
         return evaluate.Speed((1.0,), (2.0,), 1, 1)
 
-    found = pipeline.finish(evaluate.measure_in_turns({name: rounds(name) for name in ("dense", "pruned")}))
+    found = pipeline.finish_job(
+        evaluate.measure_in_turns({name: rounds(name) for name in ("dense", "pruned")})
+    )
     assert order == [(name, step) for step in range(3) for name in ("dense", "pruned")]
     assert list(found) == ["dense", "pruned"]

@@ -75,20 +75,20 @@ def test_sweep_of_a_folder_that_is_not_yet_held_lets_its_maker_make_another(tmp_
         folder = tmp_path / next(names)
         folder.mkdir()
         if not gone:
-            gone.append(atomic_write.removed(folder))
+            gone.append(atomic_write.remove_unheld(folder))
         return folder
 
     with atomic_write.made_and_held(make) as folder:
         assert gone == [True]
         assert folder.name == "two"
-        assert not atomic_write.removed(folder), "now it is held"
+        assert not atomic_write.remove_unheld(folder), "now it is held"
     taken = tmp_path / "three"
     taken.mkdir()
     handle = os.open(taken, os.O_RDONLY)
     taken.rename(tmp_path / "old")
     taken.mkdir()
     os.close(handle)
-    with atomic_write.held(taken), pytest.raises(BlockingIOError), atomic_write.held(taken):
+    with atomic_write.hold_folder(taken), pytest.raises(BlockingIOError), atomic_write.hold_folder(taken):
         pass
 
 
@@ -100,7 +100,7 @@ def test_sweep_of_moments_that_are_begun_lets_them_begin_again(
     def made_and_swept(self: Path, *given: object, **named: object) -> None:
         mkdir(self, *given, **named)  # type: ignore[arg-type]
         if not swept and self.name.endswith(".unfinished"):
-            swept.append(atomic_write.removed(self))
+            swept.append(atomic_write.remove_unheld(self))
 
     monkeypatch.setattr(Path, "mkdir", made_and_swept)
     store = MomentStore(tmp_path / "moments")

@@ -29,9 +29,9 @@ from slimllm.evaluation import evaluate
 from slimllm.export import model_inspection
 from slimllm.methods.recovery import RECOVERIES
 from slimllm.models import loading
-from slimllm.planning import plan_json, plan_making
+from slimllm.planning import forecast, plan_json
 from slimllm.planning.allocation import ALLOCATIONS
-from slimllm.planning.plan_making import adjust, check_plan, make_plan
+from slimllm.planning.plan_making import adjust_plan, check_plan, make_plan
 from tests.support.forged_events import Forger
 from tests.support.made_up_analyses import synthetic_analysis
 from tests.support.tiny_models import PAGE, tiny_model, tiny_tokenizer
@@ -158,7 +158,7 @@ def use(plan: Plan) -> None:
     json.dumps(plan_json.plan_to_dict(plan), allow_nan=False).encode()
     with contextlib.suppress(Refusal):
         check_plan(plan, FITTING.shape)
-        plan_making.forecast(FITTING, plan)
+        forecast.forecast_plan(FITTING, plan)
 
 
 @given(damaged_json(WHOLE))
@@ -269,7 +269,7 @@ def test_bad_input_any_move_by_hand_is_a_plan_that_survives_or_a_refusal(
 ) -> None:
     plan = make_plan(FITTING, ratio)
     try:
-        moved = adjust(FITTING, plan, changes, hold=hold, locked=sorted(locked))
+        moved = adjust_plan(FITTING, plan, changes, hold=hold, locked=sorted(locked))
     except Refusal:
         return
     assert plan_json.plan_from_text(plan_json.plan_text(moved)) == moved
@@ -299,7 +299,7 @@ def test_bad_input_fuzz_of_texts(folder: Path, name: str, whole: bytes, data: st
     file = folder / name
     file.write_bytes(data.draw(damaged_bytes(whole) | st.binary(max_size=200)))
     with contextlib.suppress(Refusal):
-        ids = texts.tokens(texts.text(str(file)).part("evaluation"), tiny_tokenizer())
+        ids = texts.tokenize_documents(texts.find_text(str(file)).part("evaluation"), tiny_tokenizer())
         assert ids.dtype == torch.int64
 
 
@@ -317,10 +317,10 @@ def whole_model(folder: Path) -> dict[str, bytes]:
 def opened(source: Path) -> None:
     """Opens a model as the page does, and lets it read and write."""
     with contextlib.suppress(Refusal):
-        subject = loading.load(str(source), device="cpu", dtype="float32", offline=True)
-        ids = texts.tokens([PAGE], subject.tokenizer, limit=32)
-        pipeline.finish(evaluate.perplexity(subject, ids, 16))
-    model_inspection.card(str(source), offline=True)
+        subject = loading.load_model(str(source), device="cpu", dtype="float32", offline=True)
+        ids = texts.tokenize_documents([PAGE], subject.tokenizer, limit=32)
+        pipeline.finish_job(evaluate.measure_perplexity(subject, ids, 16))
+    model_inspection.inspect_model(str(source), offline=True)
 
 
 @pytest.mark.parametrize(
@@ -440,7 +440,7 @@ def test_bad_input_every_event_of_the_page_takes_junk(address: str, caplog: pyte
     forger = Forger(address)
     session = forger.session
     loaded = Loaded(
-        loading.subject("tiny", tiny_model("llama"), tiny_tokenizer()), Rates(1000.0), "cpu", "float32"
+        loading.make_subject("tiny", tiny_model("llama"), tiny_tokenizer()), Rates(1000.0), "cpu", "float32"
     )
     session.set_loaded(loaded)
     session.set_analysis(FITTING, make_plan(FITTING, 0.2))

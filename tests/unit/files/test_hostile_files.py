@@ -33,7 +33,7 @@ from slimllm.core.types import Calibration
 from slimllm.files import file_limits, row_limits, weight_headers
 from slimllm.models import loading
 from slimllm.planning import plan_json, plan_making
-from slimllm.tokenizers.tokenizer_guard import Backend, guarded
+from slimllm.tokenizers.tokenizer_guard import Backend, guard_tokenizer
 from slimllm.tokenizers.tokenizer_rules import unknown_parts
 from tests.support import hostile_files
 from tests.support.forged_events import Forger
@@ -71,10 +71,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run, rare = "a" * 30_000 + "x" * 30_000, "ʒ" * 3000
     for name, words in (("page", PAGE * 12), ("run", PAGE + run + PAGE), ("rare", PAGE * 3 + rare + PAGE)):
         (folder / f"{name}.txt").write_text(words, encoding="utf-8")
-    subject = loading.load(str(folder), device="cpu", dtype="float32", offline=True)
+    subject = loading.load_model(str(folder), device="cpu", dtype="float32", offline=True)
     text = str(folder / "page.txt")
     wanted = Calibration(text=text, samples=4, length=32)
-    analysis = pipeline.finish(pipeline.analyse(subject, texts.text(text), wanted))
+    analysis = pipeline.finish_job(pipeline.analyse_model(subject, texts.find_text(text), wanted))
     analysis_store.save_analysis(analysis, folder / "analysis")
     plan_json.save_plan(plan_making.make_plan(analysis, 0.2), folder / "plan.json")
     return folder
@@ -229,7 +229,7 @@ def test_hostile_known_tokenizers_are_read_here(copy: Path) -> None:
     assert not unknown_parts({"normalizer": pieces, "decoder": ends, "model": {"type": "BPE"}})
     assert not isinstance(loading.read_tokenizer(copy, "x")._tokenizer, Backend)
     bare = tiny_tokenizer()
-    assert guarded(bare, "x") is bare
+    assert guard_tokenizer(bare, "x") is bare
 
 
 def test_hostile_tokenizer_that_was_tried_is_known_again(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,7 +324,7 @@ def test_hostile_headers_of_proper_files_say_what_they_hold(copy: Path) -> None:
 def test_hostile_generation_settings(settings: dict[str, Any], proper: bool, copy: Path) -> None:
     hostile_files.edited("generation_config.json", **settings)(copy)
     with contextlib.nullcontext() if proper else pytest.raises(Refusal, match=r"no token|no such number"):
-        loading.load(str(copy), device="cpu", dtype="float32", offline=True)
+        loading.load_model(str(copy), device="cpu", dtype="float32", offline=True)
 
 
 # No exception of a library ----------------------------------------------------------------------------------
@@ -341,7 +341,7 @@ def panic(*_: Any, **__: Any) -> Any:
 def test_hostile_panic_is_a_sentence_of_the_command_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(commands, "methods", panic)
+    monkeypatch.setattr(commands, "run_methods", panic)
     assert main.main(["methods"]) == 2
     said = capsys.readouterr().err.strip()
     assert len(said.splitlines()) == 1
@@ -391,7 +391,7 @@ def test_hostile_files_and_panics_leave_the_page_alive(
     with pytest.raises(AppError, match="PanicException"):
         client.predict(api_name="/load", model="x")
     monkeypatch.undo()
-    monkeypatch.setattr("slimllm.export.export_reading.load", panic)
+    monkeypatch.setattr("slimllm.export.export_reading.load_export", panic)
     assert "PanicException" in forger.raise_event("load-button", "click", "x")
     assert urllib.request.urlopen(address, timeout=10).status == 200
 

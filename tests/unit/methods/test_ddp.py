@@ -16,8 +16,8 @@ from torch import Tensor
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Progress, UnitScores
 from slimllm.methods import ddp
-from slimllm.methods.ddp import Training, train
-from slimllm.models.families import part
+from slimllm.methods.ddp import Training, train_gates
+from slimllm.models.families import linear_of
 from slimllm.models.loading import Subject
 from tests.support.tiny_models import PAGE, tiny_subject
 
@@ -43,7 +43,7 @@ def run(
     subject: Subject, training: Training, unit: Any = "query-head", tokens: Tensor | None = None
 ) -> tuple[list[Progress], tuple[UnitScores, ...]]:
     """All progress of a training, and its result."""
-    job = train(subject, page_tokens(subject) if tokens is None else tokens, training, unit)
+    job = train_gates(subject, page_tokens(subject) if tokens is None else tokens, training, unit)
     seen: list[Progress] = []
     while True:
         try:
@@ -68,7 +68,10 @@ def scaled(subject: Subject, found: list[UnitScores]) -> Any:
     """A copy of the model whose readers' columns are multiplied by the gates, column by column."""
     model = copy.deepcopy(subject.model)
     for layer, gate in zip(model.get_submodule(subject.family.layers), found, strict=True):
-        attention, mlp = part(layer, subject.family.attention.reader), part(layer, subject.family.mlp.reader)
+        attention, mlp = (
+            linear_of(layer, subject.family.attention.reader),
+            linear_of(layer, subject.family.mlp.reader),
+        )
         size = attention.in_features // len(gate.heads)
         for head, value in enumerate(gate.heads.tolist()):
             attention.weight[:, head * size : (head + 1) * size] *= value
@@ -91,15 +94,15 @@ def test_oracle_retention_is_the_clamped_stretched_sigmoid(mu: float) -> None:
     for m in values:
         sigmoid = 1 / (1 + math.exp(-math.log(11) * (m - mu) / mu))
         wanted.append(min(max(1.2 * sigmoid - 0.1, 0.0), 1.0))
-    found = ddp.retention(torch.tensor(values, dtype=torch.float64), mu)
+    found = ddp.gate_retention(torch.tensor(values, dtype=torch.float64), mu)
     torch.testing.assert_close(found, torch.tensor(wanted, dtype=torch.float64), rtol=0, atol=1e-12)
-    nothing, half, whole = ddp.retention(torch.tensor([0, mu, 2 * mu], dtype=torch.float64), mu).tolist()
+    nothing, half, whole = ddp.gate_retention(torch.tensor([0, mu, 2 * mu], dtype=torch.float64), mu).tolist()
     assert (nothing, half, whole) == pytest.approx((0, 0.5, 1), abs=1e-12)
 
 
 def test_oracle_a_fully_kept_gate_still_feels_the_slope_of_the_curve() -> None:
     m, mu = torch.tensor([1.0], dtype=torch.float64, requires_grad=True), 0.4
-    kept = ddp.retention(m, mu)
+    kept = ddp.gate_retention(m, mu)
     assert kept.item() == 1  # beyond 2μ, where a plain clamp has no slope
     (slope,) = torch.autograd.grad(kept.sum(), m)
 
@@ -117,7 +120,7 @@ def test_oracle_straight_through_has_the_hard_values_and_the_soft_gradient() -> 
 
 
 def test_oracle_mu_falls_from_a_half_to_a_tenth_by_the_square_root() -> None:
-    found = [ddp.anneal(step, 8) for step in range(9)]
+    found = [ddp.anneal_mu(step, 8) for step in range(9)]
     assert found == pytest.approx([0.5 - 0.4 * (step / 8) ** 0.5 for step in range(9)])
     assert (found[0], found[2], found[8]) == pytest.approx((0.5, 0.3, 0.1))
 
@@ -127,18 +130,18 @@ def test_oracle_penalty_is_the_lagrangian_term_by_term() -> None:
     excess = (1 - sum(kept) / 5) - target
     undecided = sum(s * (1 - s) for s in kept) / 5
     wanted = one * excess + two * excess**2 + three * undecided
-    found = ddp.penalty(torch.tensor(kept), target, torch.tensor([one, two, three]))
+    found = ddp.sparsity_penalty(torch.tensor(kept), target, torch.tensor([one, two, three]))
     assert found.item() == pytest.approx(wanted, rel=1e-6)
 
 
 def test_the_rate_warms_up_and_then_falls_to_almost_nothing() -> None:
-    rates = [ddp.pace(step, 100, 0.1) for step in range(100)]
+    rates = [ddp.learning_rate_share(step, 100, 0.1) for step in range(100)]
     assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
     assert rates[10] == max(rates) == 1
     assert all(a > b for a, b in itertools.pairwise(rates[10:]))
     assert rates[55] == pytest.approx(0.5)
     assert 0 < rates[-1] < 0.001
-    assert ddp.pace(0, 1, 0.1) == 1
+    assert ddp.learning_rate_share(0, 1, 0.1) == 1
 
 
 def test_a_shorter_training_hurries_but_never_leaps() -> None:
@@ -158,7 +161,7 @@ def test_oracle_gating_a_reader_is_scaling_its_columns(any_subject: Subject) -> 
     with torch.no_grad():
         wanted = scaled(any_subject, found)(input_ids=tokens, use_cache=False).logits
         dense = any_subject.model(input_ids=tokens, use_cache=False).logits
-        with ddp.gated(any_subject, found):
+        with ddp.gate_readers(any_subject, found):
             ours = any_subject.model(input_ids=tokens, use_cache=False).logits
     torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-4)
     assert (ours - dense).abs().max() > 0.1
@@ -168,7 +171,7 @@ def test_oracle_gating_a_reader_is_scaling_its_columns(any_subject: Subject) -> 
 def test_oracle_losses_are_those_of_the_scaled_model_summed_token_by_token() -> None:
     subject = tiny_subject()
     found, tokens = random_gates(subject), page_tokens(subject, 2)
-    ce, kl = ddp.losses(subject, tokens, found)
+    ce, kl = ddp.gated_losses(subject, tokens, found)
     with torch.no_grad():
         ours = scaled(subject, found)(input_ids=tokens, use_cache=False).logits.double().softmax(-1)
         dense = subject.model(input_ids=tokens, use_cache=False).logits.double().softmax(-1)
@@ -191,7 +194,7 @@ def test_oracle_gradients_of_the_latents_are_finite_differences(unit: Any) -> No
     trainer = ddp.Trainer(subject, Training(0.3), unit)
 
     def loss() -> Tensor:
-        return sum(ddp.losses(subject, tokens, trainer.gates()))  # type: ignore[return-value]
+        return sum(ddp.gated_losses(subject, tokens, trainer.gates()))  # type: ignore[return-value]
 
     found = torch.autograd.grad(loss(), [trainer.heads, trainer.channels])
     with torch.no_grad():
@@ -216,7 +219,7 @@ def test_stopping_half_way_leaves_the_dense_model_bit_for_bit_as_it_was() -> Non
     tokens = page_tokens(subject)
     with torch.no_grad():
         logits = subject.model(input_ids=tokens[:2]).logits
-    job = train(subject, tokens, Training(0.3, steps=20, lr_gate=0.5), "kv-group")
+    job = train_gates(subject, tokens, Training(0.3, steps=20, lr_gate=0.5), "kv-group")
     for _ in range(5):
         next(job)
         assert hooks(subject) == 0
@@ -263,7 +266,7 @@ def test_training_finds_the_units_that_do_nothing() -> None:
     dead_channels, dead_heads = [], []
     with torch.no_grad():
         for layer in subject.layers:
-            attention, mlp = part(layer, "self_attn.o_proj"), part(layer, "mlp.down_proj")
+            attention, mlp = linear_of(layer, "self_attn.o_proj"), linear_of(layer, "mlp.down_proj")
             channels = torch.randperm(96, generator=random)[:48]
             heads = torch.randperm(6, generator=random)[:3]
             mlp.weight[:, channels] *= 1e-3
@@ -381,12 +384,12 @@ def test_progress_can_be_drawn() -> None:
 
 def test_every_sample_is_seen_before_any_comes_again() -> None:
     tokens = torch.arange(10).view(5, 2)
-    taken = ddp.batches(tokens, 2, torch.Generator().manual_seed(0))
+    taken = ddp.sample_batches(tokens, 2, torch.Generator().manual_seed(0))
     first = torch.cat([next(taken) for _ in range(5)])
     assert first.shape == (10, 2)
     assert sorted(first[:5, 0].tolist()) == sorted(first[5:, 0].tolist()) == [0, 2, 4, 6, 8]
     assert first[:5].tolist() != first[5:].tolist()
-    assert len(next(ddp.batches(tokens, 12, torch.Generator()))) == 12
+    assert len(next(ddp.sample_batches(tokens, 12, torch.Generator()))) == 12
 
 
 @pytest.mark.parametrize(
@@ -408,7 +411,7 @@ def test_what_cannot_be_trained_is_refused(training: Training, tokens: Tensor, w
 def test_a_training_that_diverges_is_refused() -> None:
     subject = tiny_subject()
     with torch.no_grad():
-        part(subject.layers[0], "mlp.down_proj").weight[0, 0] = math.nan
+        linear_of(subject.layers[0], "mlp.down_proj").weight[0, 0] = math.nan
     with pytest.raises(Refusal, match="diverged at step 1"):
         run(subject, Training(0.3, steps=2))
 

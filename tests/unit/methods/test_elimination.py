@@ -24,8 +24,8 @@ from slimllm.methods.elimination import (
     damped_error,
     eliminate_channels,
     eliminate_heads,
-    remove,
-    whole,
+    remove_inputs,
+    start_elimination,
 )
 from slimllm.methods.recovery import least_squares
 
@@ -163,7 +163,7 @@ def test_batches_shrink_with_what_is_left() -> None:
 
 def test_judging_anew_differs_from_sorting_once_and_lowers_the_error() -> None:
     weight, gram = case(36, seed=30)
-    once = column_errors(whole(weight, gram)).argsort(descending=True)
+    once = column_errors(start_elimination(weight, gram)).argsort(descending=True)
     again = eliminate_channels(weight, gram).order
     before, after = (naive_error(weight, damp(gram), order[:12].tolist()) for order in (once, again))
     assert set(once[:12].tolist()) != set(again[:12].tolist())
@@ -195,9 +195,9 @@ def test_oracle_compensation_is_ridge_least_squares_towards_the_old_weights() ->
     """After any removals the weights are those of one fit on activations with the ridge as further rows."""
     x, weight = activations(20, seed=2), normal(OUTPUTS, 20, seed=5)
     gram = x.T @ x / len(x)
-    left = whole(weight, gram)
+    left = start_elimination(weight, gram)
     for lost in ([3, 4, 11], [0], [2, 9, 10, 13]):
-        left = remove(left, torch.tensor(lost))
+        left = remove_inputs(left, torch.tensor(lost))
     kept = left.alive.tolist()
     assert len(kept) == 12
     root = (1e-2 * gram.diagonal().mean()).sqrt()
@@ -219,9 +219,9 @@ def test_compensation_holds_on_an_ill_conditioned_gram() -> None:
     twin = torch.cat((torch.arange(d), torch.arange(4)))
     gram, weight = gram[twin][:, twin], normal(OUTPUTS, d + 4, seed=7)
     for damping, tolerance in ((1e-2, 1e-11), (1e-6, 1e-7)):
-        left = whole(weight, gram, damping)
+        left = start_elimination(weight, gram, damping)
         for _ in range(100):
-            left = remove(left, torch.tensor([len(left.alive) // 3]))
+            left = remove_inputs(left, torch.tensor([len(left.alive) // 3]))
         exact = best_weights(weight, damp(gram, damping), left.alive.tolist())[:, left.alive]
         assert (left.weight - exact).norm() < tolerance * exact.norm()
 
@@ -236,7 +236,10 @@ def test_no_damping_counts_as_the_least_that_updates_can_bear() -> None:
 def test_a_gram_that_is_lopsided_by_rounding_counts_as_its_mean_with_its_mirror() -> None:
     weight, gram = case(12, seed=9)
     lopsided = gram + 0.01 * normal(12, 12, seed=10).triu(1)
-    found, straight = whole(weight, lopsided), whole(weight, (lopsided + lopsided.T) / 2)
+    found, straight = (
+        start_elimination(weight, lopsided),
+        start_elimination(weight, (lopsided + lopsided.T) / 2),
+    )
     assert torch.equal(found.inverse, straight.inverse)
 
 
@@ -271,7 +274,7 @@ def test_exact_and_cholesky_choices_differ_somewhere() -> None:
 
 def test_oracle_errors_of_blocks_are_the_true_rise_of_the_damped_error() -> None:
     weight, gram = case(18, seed=60)
-    left = whole(weight, gram)
+    left = start_elimination(weight, gram)
     for lost in ([1, 2], [0, 7, 8]):  # from the dense reader, and from one that has lost something
         kept = left.alive.tolist()
         base = naive_error(weight, damp(gram), kept)
@@ -279,7 +282,7 @@ def test_oracle_errors_of_blocks_are_the_true_rise_of_the_damped_error() -> None
             rest = [j for i, j in enumerate(kept) if i not in block]
             rise = naive_error(weight, damp(gram), rest) - base
             assert float(damped_error(left, torch.tensor(block))) == pytest.approx(rise, rel=1e-8)
-        left = remove(left, torch.tensor(lost))
+        left = remove_inputs(left, torch.tensor(lost))
     single = torch.stack([damped_error(left, torch.tensor([j])) for j in range(len(left.alive))])
     torch.testing.assert_close(column_errors(left), single)
 
@@ -289,7 +292,7 @@ def test_grouped_cholesky_is_never_above_the_exact_error_of_orthogonal_columns()
     for seed in range(10):
         _, gram = case(12, seed)
         weight = torch.linalg.qr(normal(12, 12, seed=seed + 3)).Q * normal(12, seed=seed + 4)
-        left, block = whole(weight, gram), torch.arange(3, 8)
+        left, block = start_elimination(weight, gram), torch.arange(3, 8)
         grouped, exact = float(cholesky_error(left, block)), float(damped_error(left, block))
         assert grouped <= exact * (1 + 1e-12)
         strictly += grouped < exact * 0.99
@@ -301,7 +304,7 @@ def test_grouped_cholesky_is_never_above_the_exact_error_of_orthogonal_columns()
 def test_grouped_cholesky_can_be_above_the_exact_error_of_columns_that_are_alike() -> None:
     """The inequality is no law: losing x₁ + r·x₂ costs less than its parts where x₁ and x₂ cancel."""
     gram = torch.tensor([[1.0, -0.9], [-0.9, 1.0]], dtype=torch.float64)
-    left = whole(torch.tensor([[1.0, 0.9]]), gram)
+    left = start_elimination(torch.tensor([[1.0, 0.9]]), gram)
     both = torch.tensor([0, 1])
     assert float(cholesky_error(left, both)) > 2 * float(damped_error(left, both))
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from slimllm.core.types import Moments
-from slimllm.methods.scores import fluctuation, fluctuation_heads
+from slimllm.methods.scores import fluctuation_heads, fluctuation_scores
 
 TOKENS, OUTPUTS, HEADS, SIZE = 40, 5, 4, 3
 
@@ -37,7 +37,7 @@ def naive_channel(x: Tensor, weight: Tensor, j: int) -> float:
 def test_oracle_fluctuation_of_channels() -> None:
     x, weight = case(seed=0)
     expected = [naive_channel(x, weight, j) for j in range(x.shape[1])]
-    found = fluctuation(moments_of(x), weight)
+    found = fluctuation_scores(moments_of(x), weight)
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
 
 
@@ -55,7 +55,7 @@ def test_one_loud_input_outweighs_a_louder_sum() -> None:
     """Why the squares matter: by plain sums the other head would win."""
     x = torch.tensor([[-1.0], [1.0]]).double() * torch.tensor([3.0, 0.1, 2.0, 2.0]).double().sqrt()
     moments, weight = moments_of(x), torch.ones(1, 4, dtype=torch.float64)
-    sums = fluctuation(moments, weight).view(2, 2).sum(1)
+    sums = fluctuation_scores(moments, weight).view(2, 2).sum(1)
     assert sums[1] > sums[0]
     heads = fluctuation_heads(moments, weight, 2)
     torch.testing.assert_close(heads, torch.tensor([(9 + 0.01) / 2, 4.0], dtype=torch.float64))
@@ -68,7 +68,7 @@ def test_a_constant_input_counts_nothing_however_large(value: float, dtype: torc
     x, weight = case(seed=20)
     x[:, 4] = value
     weight[:, 4] *= 100
-    found = fluctuation(moments_of(x.to(dtype)), weight.to(dtype))
+    found = fluctuation_scores(moments_of(x.to(dtype)), weight.to(dtype))
     assert float(found[4]) == 0
     assert (found[torch.arange(12) != 4] > 0).all()
 
@@ -76,4 +76,6 @@ def test_a_constant_input_counts_nothing_however_large(value: float, dtype: torc
 def test_a_shift_of_the_input_changes_nothing() -> None:
     """Constants are put back by the bias that FLAP adds, so they must not count."""
     x, weight = case(seed=30)
-    torch.testing.assert_close(fluctuation(moments_of(x), weight), fluctuation(moments_of(x + 2), weight))
+    torch.testing.assert_close(
+        fluctuation_scores(moments_of(x), weight), fluctuation_scores(moments_of(x + 2), weight)
+    )

@@ -17,9 +17,9 @@ from slimllm.calibration import texts
 from slimllm.core.types import Calibration, Drift, Moments
 from slimllm.methods import recovery
 from slimllm.methods.recovery import GUIDANCE, GUIDED_DAMPING, RECOVERIES, Dense
-from slimllm.models.families import part
+from slimllm.models.families import linear_of
 from slimllm.models.loading import Subject
-from slimllm.planning import plan_making
+from slimllm.planning import forecast, plan_making
 from slimllm.pruning.layer_pruning import Work
 from tests.support.tiny_models import FAMILY_CONFIGS, MORE_CONFIGS, tiny_subject
 
@@ -30,7 +30,7 @@ FOLLOWED = [name for name in (*FAMILY_CONFIGS, *MORE_CONFIGS) if tiny_subject(na
 
 @pytest.fixture
 def text(page: Path) -> texts.Text:
-    return texts.text(str(page))
+    return texts.find_text(str(page))
 
 
 def caught(subject: Subject, name: str, index: int, what: str = "input") -> Tensor:
@@ -53,9 +53,9 @@ def caught(subject: Subject, name: str, index: int, what: str = "input") -> Tens
 
 
 def test_oracle_weighted_moments_count_tokens_by_the_residual_behind_the_layer(any_subject: Subject) -> None:
-    stream = streaming.embed(any_subject, TOKENS)
+    stream = streaming.embed_tokens(any_subject, TOKENS)
     for index in range(2):
-        found = streaming.collect(any_subject, stream, index, weighted=True)
+        found = streaming.collect_moments(any_subject, stream, index, weighted=True)
         weights = 1 / caught(any_subject, "", index, "output").square().sum(1)
         for got, name in (
             (found.attention, any_subject.family.attention.reader),
@@ -73,10 +73,10 @@ def test_oracle_weighted_moments_count_tokens_by_the_residual_behind_the_layer(a
 def test_weighted_halves_add_up_to_the_whole() -> None:
     subject = tiny_subject("llama")
     halves = [
-        streaming.collect(subject, streaming.embed(subject, half), 0, weighted=True)
+        streaming.collect_moments(subject, streaming.embed_tokens(subject, half), 0, weighted=True)
         for half in TOKENS.split([2, 3])
     ]
-    whole = streaming.collect(subject, streaming.embed(subject, TOKENS), 0, weighted=True)
+    whole = streaming.collect_moments(subject, streaming.embed_tokens(subject, TOKENS), 0, weighted=True)
     both = halves[0] + halves[1]
     torch.testing.assert_close(both.mlp.gram, whole.mlp.gram, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(both.mlp_input_sq, whole.mlp_input_sq, atol=1e-6, rtol=1e-4)
@@ -89,23 +89,23 @@ def test_weighted_halves_add_up_to_the_whole() -> None:
 @pytest.mark.parametrize("family", FOLLOWED)
 def test_oracle_drift_is_what_the_pruned_stream_lacks_behind_each_site(family: str) -> None:
     dense, other = tiny_subject(family), tiny_subject(family, seed=9)
-    stream, guide = streaming.embed(other, TOKENS), streaming.embed(dense, TOKENS)
+    stream, guide = streaming.embed_tokens(other, TOKENS), streaming.embed_tokens(dense, TOKENS)
     between = dense.family.between
     for index in range(2):
-        goals = streaming.lead(dense.layers[index], guide, index, between)
+        goals = streaming.lead_streams(dense.layers[index], guide, index, between)
         for goal, site, where in (
             (goals[0], dense.family.attention, between),
             (goals[1], dense.family.mlp, ""),
         ):
             wanted = {site.reader: streaming.Accumulator(goal=goal)}
-            found = streaming.watch(other.layers[index], stream, index, wanted)[site.reader].moments
+            found = streaming.watch_linears(other.layers[index], stream, index, wanted)[site.reader].moments
             side = "input" if where else "output"
             lack = caught(dense, where, index, side) - caught(other, where, index, side)
             x = caught(other, site.reader, index)
             assert found.drift is not None
             torch.testing.assert_close(found.drift.mean.double(), lack.mean(0), atol=1e-4, rtol=1e-3)
             torch.testing.assert_close(found.drift.cross.double(), lack.T @ x / len(x), atol=1e-4, rtol=1e-3)
-        streaming.advance(other.layers[index], stream, index)
+        streaming.advance_stream(other.layers[index], stream, index)
 
 
 @pytest.mark.parametrize("family", FOLLOWED)
@@ -132,7 +132,7 @@ def test_oracle_guided_is_the_ridge_fit_towards_the_moved_target(kept: list[int]
     weight = torch.randn(4, 7, generator=random, dtype=torch.float64)
     drift = Drift(e.mean(0), e.T @ x / len(x))
     moments = Moments(x.mean(0), x.T @ x / len(x), len(x), drift=drift)
-    found = recovery.guided(weight, moments, torch.tensor(kept))
+    found = recovery.guided_refit(weight, moments, torch.tensor(kept))
     whole = len(kept) == 7
     target = x @ weight.T + GUIDANCE * e
     inputs = x[:, kept]
@@ -156,7 +156,7 @@ def test_guided_without_drift_is_least_squares_with_its_ridge() -> None:
     x = torch.randn(60, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     weight = torch.randn(3, 5, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     moments, kept = Moments(x.mean(0), x.T @ x / 60, 60), torch.tensor([0, 1, 4])
-    one = recovery.guided(weight, moments, kept)
+    one = recovery.guided_refit(weight, moments, kept)
     two = recovery.least_squares(weight, moments, kept, damping=GUIDED_DAMPING)
     assert torch.equal(one.weight, two.weight)
 
@@ -164,13 +164,13 @@ def test_guided_without_drift_is_least_squares_with_its_ridge() -> None:
 def test_guided_pruning_ends_nearer_to_the_dense_stream(text: texts.Text) -> None:
     """What the guide is for, on the calibration text itself."""
     subject = tiny_subject("llama")
-    analysis = pipeline.finish(pipeline.analyse(subject, text, CALIBRATION))
+    analysis = pipeline.finish_job(pipeline.analyse_model(subject, text, CALIBRATION))
     tokens = texts.calibration_tokens(text, subject.tokenizer, CALIBRATION, max_length=512)
     distance = {}
     for name in ("least-squares", "guided"):
         plan = plan_making.make_plan(analysis, 0.3, recovery=name, align=1, allocation="uniform")
-        pruned = pipeline.finish(pipeline.prune(subject, plan, text)).subject
-        assert pruned.shape.parameters == plan_making.forecast(analysis, plan).parameters
+        pruned = pipeline.finish_job(pipeline.prune_model(subject, plan, text)).subject
+        assert pruned.shape.parameters == forecast.forecast_plan(analysis, plan).parameters
         with torch.inference_mode():
             both = [m.model.model(input_ids=tokens, use_cache=False)[0] for m in (subject, pruned)]
         distance[name] = float((both[0] - both[1]).square().mean())
@@ -179,14 +179,14 @@ def test_guided_pruning_ends_nearer_to_the_dense_stream(text: texts.Text) -> Non
 
 def test_nothing_is_refitted_before_the_first_cut(text: texts.Text) -> None:
     subject = tiny_subject("llama")
-    analysis = pipeline.finish(pipeline.analyse(subject, text, CALIBRATION))
+    analysis = pipeline.finish_job(pipeline.analyse_model(subject, text, CALIBRATION))
     plan = plan_making.make_plan(analysis, 0.3, recovery="guided", align=1)
     plan = dataclasses.replace(plan, heads=(6, 6, 6), channels=(96, 48, 96))
-    pruned = pipeline.finish(pipeline.prune(subject, plan, text)).subject
+    pruned = pipeline.finish_job(pipeline.prune_model(subject, plan, text)).subject
     for index, (attention, mlp) in enumerate([(True, True), (True, False), (False, False)]):
         for same, site in ((attention, subject.family.attention), (mlp, subject.family.mlp)):
-            before = part(subject.layers[index], site.reader).weight
-            after = part(pruned.layers[index], site.reader).weight
+            before = linear_of(subject.layers[index], site.reader).weight
+            after = linear_of(pruned.layers[index], site.reader).weight
             assert (before.shape == after.shape and torch.equal(before, after)) is same
 
 
@@ -194,11 +194,14 @@ def test_nothing_is_refitted_before_the_first_cut(text: texts.Text) -> None:
 def test_where_the_stream_cannot_be_followed_guided_still_prunes(family: str, text: texts.Text) -> None:
     subject = tiny_subject(family)
     plan = plan_making.make_plan(
-        pipeline.finish(pipeline.analyse(subject, text, CALIBRATION)), 0.3, recovery="guided", align=1
+        pipeline.finish_job(pipeline.analyse_model(subject, text, CALIBRATION)),
+        0.3,
+        recovery="guided",
+        align=1,
     )
-    pruned = pipeline.finish(pipeline.prune(subject, plan, text)).subject
+    pruned = pipeline.finish_job(pipeline.prune_model(subject, plan, text)).subject
     assert pruned.shape.decoder < subject.shape.decoder
-    assert Work(subject, pruned, plan, streaming.embed(subject, TOKENS)).goals(1) == (None, None)
+    assert Work(subject, pruned, plan, streaming.embed_tokens(subject, TOKENS)).goals(1) == (None, None)
 
 
 # Sensitivity -----------------------------------------------------------------------------------------------
@@ -207,17 +210,17 @@ def test_where_the_stream_cannot_be_followed_guided_still_prunes(family: str, te
 def test_oracle_sensitivity_is_the_kl_of_a_model_with_one_damaged_site(any_subject: Subject) -> None:
     """The naive way: write the refitted reader, zeros for what is cut, into a copy of the model."""
     subject = any_subject
-    probe = sensitivity.probe(subject, TOKENS)
-    stream = streaming.embed(subject, TOKENS)
+    probe = sensitivity.start_probe(subject, TOKENS)
+    stream = streaming.embed_tokens(subject, TOKENS)
     with torch.inference_mode():
         dense = torch.log_softmax(subject.model(input_ids=TOKENS, use_cache=False).logits.double(), -1)
     for index in range(2):
-        moments = streaming.collect(subject, stream, index)
+        moments = streaming.collect_moments(subject, stream, index)
         for site, found in (
             (subject.family.attention, moments.attention),
             (subject.family.mlp, moments.mlp),
         ):
-            reader = part(subject.layers[index], site.reader)
+            reader = linear_of(subject.layers[index], site.reader)
             kept = torch.arange(0, reader.in_features, 2)
             got = probe.damage(index, site.reader, found, kept)
             weight, bias = reader.weight, reader.bias
@@ -237,13 +240,13 @@ def test_oracle_sensitivity_is_the_kl_of_a_model_with_one_damaged_site(any_subje
             damaged = torch.log_softmax(logits, -1)
             naive = float((dense.exp() * (dense - damaged)).sum()) / TOKENS.numel()
             assert got * size == pytest.approx(naive, rel=2e-2, abs=1e-6)
-        streaming.advance(subject.layers[index], probe.stream, index)
+        streaming.advance_stream(subject.layers[index], probe.stream, index)
 
 
 def test_probing_leaves_the_model_as_it_was(text: texts.Text) -> None:
     subject = tiny_subject("gemma3_text")
     before = {name: value.clone() for name, value in subject.model.state_dict().items()}
-    analysis = pipeline.finish(pipeline.analyse(subject, text, CALIBRATION, method_name="best"))
+    analysis = pipeline.finish_job(pipeline.analyse_model(subject, text, CALIBRATION, method_name="best"))
     assert all(layer.sensitivity["mlp"] >= 0 for layer in analysis.layers)
     assert any(layer.sensitivity["mlp"] > 0 for layer in analysis.layers)
     for name, value in subject.model.state_dict().items():

@@ -19,12 +19,12 @@ from slimllm.core.shapes import Grouping, LayerShape
 from slimllm.core.types import Analysis, Calibration, Moments
 from slimllm.evaluation import evaluate
 from slimllm.export import checkpoint
-from slimllm.methods.method_table import METHODS, settings
+from slimllm.methods.method_table import METHODS, fill_options
 from slimllm.methods.rankings import HeadSite
 from slimllm.methods.recovery import RECOVERIES
 from slimllm.models import loading
 from slimllm.models.loading import Subject
-from slimllm.planning import plan_json, plan_making
+from slimllm.planning import forecast, plan_json, plan_making, rules
 from slimllm.planning.allocation import ALLOCATIONS, step_scores
 from tests.support.tiny_models import FAMILY_CONFIGS, tiny_subject
 
@@ -34,12 +34,12 @@ QUICK = {"ddp": {"steps": 3, "target": 0.3}}
 
 @pytest.fixture
 def text(page: Path) -> texts.Text:
-    return texts.text(str(page))
+    return texts.find_text(str(page))
 
 
 def analysis_of(subject: Subject, text: texts.Text, name: str) -> Analysis:
-    job = pipeline.analyse(subject, text, CALIBRATION, method_name=name, options=QUICK.get(name))
-    return pipeline.finish(job)
+    job = pipeline.analyse_model(subject, text, CALIBRATION, method_name=name, options=QUICK.get(name))
+    return pipeline.finish_job(job)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -51,11 +51,13 @@ def test_every_method_prunes_with_every_recovery_and_unit_it_offers(name: str, t
     for recovery in METHODS[name].recoveries or RECOVERIES:
         for unit in analysis.layers[0].attention:
             plan = plan_making.make_plan(analysis, 0.3, recovery=recovery, unit=unit, align=1)
-            pruned = pipeline.finish(pipeline.prune(subject, plan, text, analysis))
+            pruned = pipeline.finish_job(pipeline.prune_model(subject, plan, text, analysis))
             shape = pruned.subject.shape
-            assert shape.parameters == plan_making.forecast(analysis, plan).parameters
+            assert shape.parameters == forecast.forecast_plan(analysis, plan).parameters
             assert shape.parameters == sum(p.numel() for p in pruned.subject.model.parameters())
-            assert math.isfinite(pipeline.finish(evaluate.perplexity(pruned.subject, ids, 32)).perplexity)
+            assert math.isfinite(
+                pipeline.finish_job(evaluate.measure_perplexity(pruned.subject, ids, 32)).perplexity
+            )
             assert plan_json.plan_from_text(plan_json.plan_text(plan)) == plan
     assert all(torch.equal(dense[key], value) for key, value in subject.model.state_dict().items())
 
@@ -66,7 +68,7 @@ def test_a_plan_alone_prunes_to_the_same_bits_as_with_its_analysis(name: str, te
     analysis = analysis_of(subject, text, name)
     plan = plan_making.make_plan(analysis, 0.3, align=1)
     one, two = (
-        pipeline.finish(pipeline.prune(subject, plan, text, known)).subject.model.state_dict()
+        pipeline.finish_job(pipeline.prune_model(subject, plan, text, known)).subject.model.state_dict()
         for known in (analysis, None)
     )
     assert one.keys() == two.keys()
@@ -80,7 +82,7 @@ def test_every_method_meets_its_budget(name: str, text: texts.Text) -> None:
     step = max(layer.dense for layer in subject.shape.layers) if name == "block-influence" else 200
     for ratio in (0.2, 0.4):
         plan = plan_making.make_plan(analysis, ratio, align=1)
-        left = plan_making.decoder_parameters(subject.shape, plan)
+        left = forecast.decoder_parameters(subject.shape, plan)
         assert abs(left - (1 - ratio) * subject.shape.decoder) <= step or name == "slimllm-published"
 
 
@@ -96,23 +98,23 @@ def test_dropped_layers_are_those_of_highest_cosine_and_the_rest_is_a_stock_mode
     plan = plan_making.make_plan(analysis, 0.34)
     gone = [index for index, heads in enumerate(plan.heads) if not heads]
     assert gone == [max(range(3), key=lambda i: analysis.cosine[i])]
-    pruned = pipeline.finish(pipeline.prune(subject, plan, text))
+    pruned = pipeline.finish_job(pipeline.prune_model(subject, plan, text))
     ids = texts.evaluation_tokens(text, subject.tokenizer, limit=40)[None]
     with torch.inference_mode():
         skipped = without_layers(subject, gone, ids)
         logits = pruned.subject.model(input_ids=ids, use_cache=False).logits
     assert torch.allclose(logits, skipped, atol=1e-5)
     assert pruned.subject.model.config.num_hidden_layers == 2
-    assert plan_making.forecast(analysis, plan).parameters == pruned.subject.shape.parameters
+    assert forecast.forecast_plan(analysis, plan).parameters == pruned.subject.shape.parameters
     if family not in ("llama", "gemma3_text"):  # a fresh process takes seconds
         return
-    told = pipeline.finish(checkpoint.export(pruned, tmp_path / "out"))
+    told = pipeline.finish_job(checkpoint.export_checkpoint(pruned, tmp_path / "out"))
     assert told.verified
     assert told.tier == "native"
-    again = loading.load(str(tmp_path / "out"), device="cpu", dtype="float32")
-    assert again.shape.parameters == plan_making.forecast(analysis, plan).parameters
-    whole = "".join(evaluate.generate(again, "A model", max_new_tokens=6))
-    assert whole == "".join(evaluate.generate(again, "A model", max_new_tokens=6, use_cache=False))
+    again = loading.load_model(str(tmp_path / "out"), device="cpu", dtype="float32")
+    assert again.shape.parameters == forecast.forecast_plan(analysis, plan).parameters
+    whole = "".join(evaluate.generate_text(again, "A model", max_new_tokens=6))
+    assert whole == "".join(evaluate.generate_text(again, "A model", max_new_tokens=6, use_cache=False))
 
 
 def without_layers(subject: Subject, gone: list[int], ids: torch.Tensor) -> torch.Tensor:
@@ -232,18 +234,18 @@ def test_what_does_not_combine_is_refused_with_the_reason(text: texts.Text) -> N
 
 def test_every_row_combines_with_its_own_defaults() -> None:
     for name, row in METHODS.items():
-        assert plan_making.hindrance(name, row.recovery, row.allocation) == ""
+        assert rules.combination_hindrance(name, row.recovery, row.allocation) == ""
     for allocation in ALLOCATIONS:
         assert all(method in METHODS for method in ALLOCATIONS[allocation].methods)
 
 
 def test_options_of_the_wrong_kind_or_range_are_refused() -> None:
-    assert settings("ddp", {"steps": 20}) == {"steps": 20, "target": 0.2}
+    assert fill_options("ddp", {"steps": 20}) == {"steps": 20, "target": 0.2}
     for given in ({"steps": 0}, {"steps": 1.5}, {"steps": True}, {"target": "x"}, {"target": 2}, {"pace": 1}):
         with pytest.raises(Refusal, match="Method 'ddp' has no option"):
-            settings("ddp", given)
+            fill_options("ddp", given)
     with pytest.raises(Refusal, match="greedy"):
-        settings("slimllm", {"greedy": 1})
+        fill_options("slimllm", {"greedy": 1})
 
 
 @pytest.mark.parametrize(

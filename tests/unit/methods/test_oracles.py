@@ -44,7 +44,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def text(page: Path) -> texts.Text:
-    return texts.text(str(page))
+    return texts.find_text(str(page))
 
 
 @pytest.fixture
@@ -314,7 +314,9 @@ NAIVE: dict[str, Callable[[Seen], tuple[Tensor, Tensor]]] = {
 
 def analysed(subject: Subject, text: texts.Text, name: str) -> Analysis:
     options = GATES if name == "ddp" else None
-    return pipeline.finish(pipeline.analyse(subject, text, CALIBRATION, method_name=name, options=options))
+    return pipeline.finish_job(
+        pipeline.analyse_model(subject, text, CALIBRATION, method_name=name, options=options)
+    )
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -389,7 +391,7 @@ def test_oracle_of_unit_cut_is_unit_silenced(
     kind = "auto" if unit == "channels" else unit
     plan = plan_making.make_plan(analysis, 0.2, recovery="none", unit=kind, align=1)
     plan = dataclasses.replace(plan, heads=heads, channels=channels, allocation="hand")
-    pruned = pipeline.finish(pipeline.prune(subject, plan, text, analysis))
+    pruned = pipeline.finish_job(pipeline.prune_model(subject, plan, text, analysis))
     ids = texts.evaluation_tokens(text, subject.tokenizer, limit=60)[None]
     expected = masked(subject, plan, pruned, ids)
     with torch.inference_mode():

@@ -14,7 +14,7 @@ from slimllm import pipeline
 from slimllm.calibration import texts
 from slimllm.core.types import Calibration, Plan, Ranking
 from slimllm.methods.method_table import METHODS
-from slimllm.models.families import part
+from slimllm.models.families import linear_of
 from slimllm.models.loading import Subject
 from slimllm.planning import plan_making
 from tests.support.tiny_models import tiny_subject
@@ -38,7 +38,7 @@ def text(tmp_path: Path) -> texts.Text:
     file = tmp_path / "characters.txt"
     letters = torch.randint(33, 127, (2000,), generator=torch.Generator().manual_seed(0))
     file.write_text("".join(map(chr, letters.tolist())), encoding="utf-8")
-    return texts.text(str(file))
+    return texts.find_text(str(file))
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def rankings(monkeypatch: pytest.MonkeyPatch) -> list[Ranking]:
 
 
 def plan_of(subject: Subject, text: texts.Text, unit: str, ratio: float) -> Plan:
-    analysis = pipeline.finish(pipeline.analyse(subject, text, CALIBRATION))
+    analysis = pipeline.finish_job(pipeline.analyse_model(subject, text, CALIBRATION))
     return plan_making.make_plan(
         analysis, ratio, unit=unit, recovery="regression", allocation="uniform", align=1
     )
@@ -86,7 +86,7 @@ def test_oracle_pruning_by_slimllm(
     subject = tiny_subject(family, **changes)
     plan = plan_of(subject, text, unit, ratio)
     rankings.clear()
-    ours = pipeline.finish(pipeline.prune(subject, plan, text))
+    ours = pipeline.finish_job(pipeline.prune_model(subject, plan, text))
     masked, naive = reference.prune(subject, plan, calibration_tokens(subject, text))
     expected = list(naive)
     sites = [site for layer in expected for site in (layer.attention, layer.mlp) if site is not None]
@@ -112,7 +112,7 @@ def check_site(
     name: str,
 ) -> None:
     """The units kept, and the reader's weight and bias, are the reference's."""
-    reader, before = part(pruned.layers[index], name), part(dense.layers[index], name)
+    reader, before = linear_of(pruned.layers[index], name), linear_of(dense.layers[index], name)
     if found is None:
         assert torch.equal(reader.weight, before.weight)
         return
@@ -131,7 +131,10 @@ def test_the_search_swaps_here_at_all(text: texts.Text, rankings: list[Ranking])
         plan = plan_of(subject, text, "query-head", 0.5)
         plain = dataclasses.replace(plan, options=(("greedy", False), ("keep_lowest", False)))
         kept = [
-            [report.kept_heads for report in pipeline.finish(pipeline.prune(subject, each, text)).layers]
+            [
+                report.kept_heads
+                for report in pipeline.finish_job(pipeline.prune_model(subject, each, text)).layers
+            ]
             for each in (plan, plain)
         ]
         _, naive = reference.prune(subject, plan, calibration_tokens(subject, text))

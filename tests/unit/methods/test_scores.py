@@ -14,7 +14,7 @@ from torch import Tensor
 from slimllm.core.shapes import Grouping, LayerShape
 from slimllm.core.types import Moments, Pin, Ranking
 from slimllm.methods import scores
-from slimllm.methods.method_table import METHODS, settings
+from slimllm.methods.method_table import METHODS, fill_options
 from slimllm.methods.rankings import ChannelSite, HeadSite
 from slimllm.planning.budget import bounds_of
 
@@ -65,14 +65,14 @@ def channel_case(seed: int) -> tuple[Tensor, Tensor, list[Tensor], Tensor]:
 
 def head_ranking(name: str, x: Tensor, weight: Tensor, grouping: Grouping, **options: bool) -> Ranking:
     site = HeadSite(weight, moments_of(x), grouping, learned=normal(grouping.heads, seed=21).abs())
-    return METHODS[name].heads(site, settings(name, options))
+    return METHODS[name].heads(site, fill_options(name, options))
 
 
 def channel_ranking(name: str, seed: int, pinned: Tensor | None = None, **options: bool) -> Ranking:
     x, down, writers, inner = channel_case(seed)
     learned = normal(16, seed=22).abs()
     site = ChannelSite(down, moments_of(inner), writers, x.square().mean(0), pinned, learned=learned)
-    return METHODS[name].channels(site, settings(name, options))
+    return METHODS[name].channels(site, fill_options(name, options))
 
 
 def unit_outputs(x: Tensor, weight: Tensor, grouping: Grouping, per_head: bool = False) -> Tensor:
@@ -172,7 +172,7 @@ def test_oracle_similarity_of_any_subset() -> None:
     for code in range(2**5):
         kept = torch.tensor([bool(code >> h & 1) for h in range(5)])
         naive = naive_similarity(outputs, kept.nonzero().flatten().tolist())
-        assert float(scores.similarity(cov, kept)) == pytest.approx(naive, abs=1e-9)
+        assert float(scores.kept_similarity(cov, kept)) == pytest.approx(naive, abs=1e-9)
 
 
 @pytest.mark.parametrize("grouping", GROUPINGS, ids=named)
@@ -257,17 +257,19 @@ def test_oracle_wanda_and_magnitude_channel_scores() -> None:
 def test_keep_lowest_keeps_the_lowest_one_percent_and_cuts_the_next() -> None:
     values = normal(300, seed=8)
     ascending = values.argsort().tolist()
-    found = scores.rank(values, keep_lowest=0.01)
+    found = scores.rank_inputs(values, keep_lowest=0.01)
     for width in (3, 4, 150, 299, 300):
         assert found.kept(width).tolist() == sorted(ascending[:3] + ascending[300 - (width - 3) :])
 
 
 def test_keep_lowest_is_off_in_the_paper_preset_and_on_in_the_published_one() -> None:
-    assert not settings("slimllm", {})["keep_lowest"]
-    assert settings("slimllm-published", {})["keep_lowest"]
+    assert not fill_options("slimllm", {})["keep_lowest"]
+    assert fill_options("slimllm-published", {})["keep_lowest"]
     down, inner, x = normal(4, 200, seed=1), activations(50, 200, seed=2), activations(50, 4, seed=3)
     site = ChannelSite(down, moments_of(inner), [normal(200, 4, seed=4)], x.square().mean(0))
-    plain, published = (METHODS[n].channels(site, settings(n, {})) for n in ("slimllm", "slimllm-published"))
+    plain, published = (
+        METHODS[n].channels(site, fill_options(n, {})) for n in ("slimllm", "slimllm-published")
+    )
     assert plain.order[-2:].tolist() == published.order[:2].tolist()
     assert plain.order[:-2].tolist() == published.order[2:].tolist()
 
@@ -287,7 +289,9 @@ def test_oracle_constant_output_counts_zero_in_pearson(value: float) -> None:
     for kept in ([0], [1], [0, 1], [0, 2], [1, 2, 3], [0, 1, 2, 3]):
         mask = torch.zeros(4, dtype=torch.bool)
         mask[kept] = True
-        assert float(scores.similarity(cov, mask)) == pytest.approx(naive_similarity(outputs, kept), abs=1e-7)
+        assert float(scores.kept_similarity(cov, mask)) == pytest.approx(
+            naive_similarity(outputs, kept), abs=1e-7
+        )
 
 
 def broken(x: Tensor, kind: str) -> Tensor:
@@ -322,8 +326,8 @@ def test_broken_inputs_give_finite_scores_and_complete_orders(
         learned=torch.ones(24),
     )
     found = (
-        METHODS[name].heads(site, settings(name, {})),
-        METHODS[name].channels(channels, settings(name, {})),
+        METHODS[name].heads(site, fill_options(name, {})),
+        METHODS[name].channels(channels, fill_options(name, {})),
     )
     for ranking, n in zip(found, (8, 24), strict=True):
         assert torch.isfinite(ranking.scores).all()
@@ -349,7 +353,7 @@ def test_permuting_units_permutes_scores_and_kept_sets(name: str) -> None:
     site = ChannelSite(
         down[:, mix], moments_of(inner[:, mix]), [w[mix] for w in writers], mlp.square().mean(0)
     )
-    mixed, straight = METHODS[name].channels(site, settings(name, {})), channel_ranking(name, seed=12)
+    mixed, straight = METHODS[name].channels(site, fill_options(name, {})), channel_ranking(name, seed=12)
     torch.testing.assert_close(mixed.scores, straight.scores[mix])
     assert mix[mixed.order].tolist() == straight.order.tolist()
 
@@ -388,7 +392,7 @@ def test_pinned_heads_are_honoured_at_every_feasible_width(name: str, grouping: 
     bounds = bounds_of(layer, 0, grouping.unit, 1, protected, forced)
     learned = normal(grouping.heads, seed=21).abs()
     site = HeadSite(weight, moments_of(x), grouping, pinned, learned=learned)
-    found = METHODS[name].heads(site, settings(name, {}))
+    found = METHODS[name].heads(site, fill_options(name, {}))
     assert len(bounds.heads) == grouping.steps - 1
     for width in bounds.heads:
         kept = found.kept(width).tolist()
@@ -413,7 +417,7 @@ def test_pinned_channels_are_honoured_at_every_feasible_width(name: str) -> None
 
 def test_chance_is_seeded_and_leaves_the_global_generator_alone() -> None:
     state = torch.random.get_rng_state()
-    first, again, other = (scores.chance(50, seed) for seed in (3, 3, 4))
+    first, again, other = (scores.random_scores(50, seed) for seed in (3, 3, 4))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert torch.equal(state, torch.random.get_rng_state())

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Moments
-from slimllm.methods.recovery import cut
-from slimllm.methods.taylor import gradients, taylor
-from slimllm.models.families import part
-from slimllm.models.loading import Subject, subject
-from slimllm.models.shared_copy import skeleton
+from slimllm.methods.recovery import cut_columns
+from slimllm.methods.taylor import loss_gradients, taylor_scores
+from slimllm.models.families import linear_of
+from slimllm.models.loading import Subject, make_subject
+from slimllm.models.shared_copy import share_model
 from slimllm.pruning.surgery import slice_attention, slice_mlp
 from tests.support.tiny_models import tiny_model, tiny_subject, tiny_tokenizer
 
@@ -89,7 +89,7 @@ def naive_scores(found: Subject, tokens: Tensor, index: int) -> tuple[list[float
 
 def test_oracle_taylor_of_every_family(any_subject: Subject) -> None:
     tokens = some_tokens()
-    found = taylor(any_subject, tokens)
+    found = taylor_scores(any_subject, tokens)
     assert len(found) == 3
     for index in (0, 2):
         heads, channels = naive_scores(any_subject, tokens, index)
@@ -99,7 +99,7 @@ def test_oracle_taylor_of_every_family(any_subject: Subject) -> None:
 
 def test_oracle_gradients_are_finite_differences_of_the_mean_loss() -> None:
     found, tokens, step = tiny_subject("llama"), some_tokens(), 3e-3
-    products = gradients(found, tokens)
+    products = loss_gradients(found, tokens)
     for name in ("model.layers.1.self_attn.k_proj.weight", "model.layers.0.mlp.down_proj.weight"):
         weight, grad = products[name]
         row, column = divmod(int(grad.abs().argmax()), grad.shape[1])  # where rounding hides the least
@@ -116,14 +116,14 @@ def test_oracle_gradients_are_finite_differences_of_the_mean_loss() -> None:
 def test_only_decoder_linears_get_gradients() -> None:
     found = tiny_subject("llama")
     linears = [n for n, m in found.model.model.layers.named_modules() if isinstance(m, torch.nn.Linear)]
-    assert sorted(gradients(found, some_tokens())) == sorted(f"model.layers.{n}.weight" for n in linears)
+    assert sorted(loss_gradients(found, some_tokens())) == sorted(f"model.layers.{n}.weight" for n in linears)
 
 
 def test_taylor_leaves_the_model_bit_for_bit_as_it_was(any_subject: Subject) -> None:
     model: Any = any_subject.model
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     same = dict(model.named_parameters())
-    taylor(any_subject, some_tokens(1, 6))
+    taylor_scores(any_subject, some_tokens(1, 6))
     assert dict(model.named_parameters()).keys() == same.keys()
     for name, parameter in model.named_parameters():
         assert parameter is same[name]
@@ -138,7 +138,7 @@ def test_taylor_leaves_the_model_bit_for_bit_as_it_was(any_subject: Subject) -> 
 def test_the_shared_modules_never_hold_other_parameters_while_gradients_run() -> None:
     """Other threads may use the dense model at the same time, and two runs must not restore each other's."""
     found = tiny_subject("llama")
-    watched = part(found.layers[1], "mlp.down_proj")
+    watched = linear_of(found.layers[1], "mlp.down_proj")
     own, seen = watched.weight, []
 
     def peek(*_: Any) -> None:
@@ -146,7 +146,7 @@ def test_the_shared_modules_never_hold_other_parameters_while_gradients_run() ->
 
     handle = torch.nn.modules.module.register_module_forward_pre_hook(peek)
     try:
-        gradients(found, some_tokens(1, 6))
+        loss_gradients(found, some_tokens(1, 6))
     finally:
         handle.remove()
     assert seen
@@ -155,7 +155,7 @@ def test_the_shared_modules_never_hold_other_parameters_while_gradients_run() ->
 
 def test_taylor_is_the_mean_over_samples_not_their_sum() -> None:
     found, tokens = tiny_subject("llama"), some_tokens(1)
-    once, thrice = taylor(found, tokens), taylor(found, tokens.repeat(3, 1))
+    once, thrice = taylor_scores(found, tokens), taylor_scores(found, tokens.repeat(3, 1))
     for a, b in zip(once, thrice, strict=True):
         torch.testing.assert_close(a.heads, b.heads)
         torch.testing.assert_close(a.channels, b.channels)
@@ -164,9 +164,9 @@ def test_taylor_is_the_mean_over_samples_not_their_sum() -> None:
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
 def test_taylor_works_where_gradients_are_switched_off(context: Any) -> None:
     found = tiny_subject("llama")
-    expected = taylor(found, some_tokens())
+    expected = taylor_scores(found, some_tokens())
     with context():
-        scores = taylor(found, some_tokens())
+        scores = taylor_scores(found, some_tokens())
         assert not torch.is_grad_enabled()
     for a, b in zip(scores, expected, strict=True):
         assert torch.equal(a.heads, b.heads)
@@ -175,8 +175,8 @@ def test_taylor_works_where_gradients_are_switched_off(context: Any) -> None:
 
 def test_taylor_of_a_bfloat16_model_is_float32_and_close() -> None:
     tokens = some_tokens()
-    exact = taylor(tiny_subject("llama"), tokens)
-    rough = taylor(subject("tiny", tiny_model("llama").bfloat16(), tiny_tokenizer()), tokens)
+    exact = taylor_scores(tiny_subject("llama"), tokens)
+    rough = taylor_scores(make_subject("tiny", tiny_model("llama").bfloat16(), tiny_tokenizer()), tokens)
     for a, b in zip(exact, rough, strict=True):
         assert b.heads.dtype == b.channels.dtype == torch.float32
         torch.testing.assert_close(b.heads, a.heads, rtol=0.1, atol=1e-3)
@@ -186,15 +186,15 @@ def test_taylor_of_a_bfloat16_model_is_float32_and_close() -> None:
 def test_oracle_taylor_of_a_model_that_is_already_pruned() -> None:
     """Widths differ from layer to layer: each layer is scored by its own."""
     dense = tiny_subject("llama")
-    model = skeleton(dense.model)
+    model = share_model(dense.model)
     layer, shape = model.model.layers[1], dense.shape.layers[1]
     heads, channels = torch.tensor([0, 3, 4]), torch.arange(10, 50)
     columns = (heads[:, None] * SIZE + torch.arange(SIZE)).flatten()
-    o, down = (part(dense.layers[1], name).weight for name in ("self_attn.o_proj", "mlp.down_proj"))
-    slice_attention(layer, dense.family, shape, SIZE, heads, cut(o, NOTHING, columns))
-    slice_mlp(layer, dense.family, shape, channels, cut(down, NOTHING, channels))
-    narrow = subject("narrow", model, dense.tokenizer)
-    found, products = taylor(narrow, some_tokens()), naive_products(narrow, some_tokens())
+    o, down = (linear_of(dense.layers[1], name).weight for name in ("self_attn.o_proj", "mlp.down_proj"))
+    slice_attention(layer, dense.family, shape, SIZE, heads, cut_columns(o, NOTHING, columns))
+    slice_mlp(layer, dense.family, shape, channels, cut_columns(down, NOTHING, channels))
+    narrow = make_subject("narrow", model, dense.tokenizer)
+    found, products = taylor_scores(narrow, some_tokens()), naive_products(narrow, some_tokens())
     assert [len(layer.heads) for layer in found] == [6, 3, 6]
     assert [len(layer.channels) for layer in found] == [96, 40, 96]
     start = "model.layers.1."
@@ -209,4 +209,4 @@ def test_gradients_that_are_not_finite_are_refused_in_a_sentence() -> None:
     with torch.no_grad():
         model.model.layers[1].mlp.down_proj.weight[0, 0] = torch.nan
     with pytest.raises(Refusal, match=r"not finite.*--dtype float32"):
-        taylor(subject("tiny", model, tiny_tokenizer()), some_tokens(1, 6))
+        taylor_scores(make_subject("tiny", model, tiny_tokenizer()), some_tokens(1, 6))

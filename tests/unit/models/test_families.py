@@ -23,7 +23,7 @@ from slimllm.evaluation import evaluate
 from slimllm.export import checkpoint, formats, verification
 from slimllm.methods.recovery import RECOVERIES
 from slimllm.models import loading as loading_module
-from slimllm.models.families import FAMILIES, narrows_values, part, shape_of
+from slimllm.models.families import FAMILIES, linear_of, narrows_values, shape_of
 from slimllm.models.loading import Pruned, Subject
 from slimllm.planning import plan_making
 from tests.support.tiny_models import (
@@ -110,7 +110,7 @@ def plan_of(subject: Subject, unit: str, recovery: str = "none", *, equal: bool 
 
 
 def prune(subject: Subject, plan: Plan) -> Pruned:
-    return pipeline.finish(pipeline.prune(subject, plan, TEXT))
+    return pipeline.finish_job(pipeline.prune_model(subject, plan, TEXT))
 
 
 def silenced(dense: Subject, pruned: Pruned) -> Any:
@@ -130,7 +130,7 @@ def silenced(dense: Subject, pruned: Pruned) -> Any:
             (dense.family.attention, inputs),
             (dense.family.mlp, torch.tensor(report.kept_channels)),
         ):
-            reader, left = part(old, site.reader), part(new, site.reader)
+            reader, left = linear_of(old, site.reader), linear_of(new, site.reader)
             weight = torch.zeros_like(reader.weight)
             weight[:, kept] = left.weight.data
             reader.weight.data = weight
@@ -192,8 +192,8 @@ def test_families_whose_heads_stay_are_planned_so(name: str) -> None:
     """OLMo 2 normalises queries over all heads: a plan takes channels, value columns or whole layers."""
     subject = tiny_subject("olmo2")
     options = {"steps": 2, "target": 0.2} if name == "ddp" else {}
-    job = pipeline.analyse(subject, TEXT, CALIBRATION, method_name=name, options=options)
-    plan = plan_making.make_plan(pipeline.finish(job), 0.3, align=1)
+    job = pipeline.analyse_model(subject, TEXT, CALIBRATION, method_name=name, options=options)
+    plan = plan_making.make_plan(pipeline.finish_job(job), 0.3, align=1)
     columns = plan.unit == "value-column"
     assert all(0 < h < 8 if columns else h in (0, 6) for h in plan.heads)
     assert 0.25 < plan.ratio_achieved < 0.4
@@ -214,8 +214,8 @@ NO_PLAIN = "different widths|no place for|no stock class|refuses|another shape|n
 def stored(pruned: Pruned, tier: str, folder: Path) -> Subject:
     """What this program reads of the pruned model, stored as `tier`."""
     folder.mkdir()
-    checkpoint.write(formats.choose(pruned, tier), pruned, folder)
-    return loading_module.load(str(folder), device="cpu", dtype="float32")
+    checkpoint.write_checkpoint(formats.choose_format(pruned, tier), pruned, folder)
+    return loading_module.load_model(str(folder), device="cpu", dtype="float32")
 
 
 def check_stored(pruned: Pruned, tier: str, folder: Path) -> None:
@@ -253,7 +253,7 @@ def test_families_export_of_equal_widths(variant: str, recovery: str, tmp_path: 
     dense = subject_of(variant)
     unit = units_of(dense)[0]
     pruned = prune(dense, plan_of(dense, unit, recovery, equal=True))
-    form = formats.choose(pruned)
+    form = formats.choose_format(pruned)
     folder = tmp_path / form.tier
     check_stored(pruned, form.tier, folder)
     fewer = unit != "value-column" and pruned.plan.heads[0] < dense.shape.heads
@@ -261,7 +261,7 @@ def test_families_export_of_equal_widths(variant: str, recovery: str, tmp_path: 
         assert form.tier in ("native", "twin")
     for tier in ("native", "twin") if form.tier == "shim" else ():
         with pytest.raises(Refusal, match=NO_PLAIN):
-            formats.choose(pruned, tier)
+            formats.choose_format(pruned, tier)
 
 
 # Models as people have them ---------------------------------------------------------------------------------
@@ -279,16 +279,16 @@ def saved(
 
 def whole_way(source: str, out: Path, unit: str = "auto", **loading: Any) -> Subject:
     """Loads, analyses, plans, prunes, stores and loads again; the result computes what was pruned."""
-    subject = loading_module.load(source, device="cpu", offline=True, **{"dtype": "float32", **loading})
-    analysis = pipeline.finish(pipeline.analyse(subject, TEXT, CALIBRATION))
+    subject = loading_module.load_model(source, device="cpu", offline=True, **{"dtype": "float32", **loading})
+    analysis = pipeline.finish_job(pipeline.analyse_model(subject, TEXT, CALIBRATION))
     plan = plan_making.make_plan(analysis, 0.3, align=1, unit=unit)
-    pruned = pipeline.finish(pipeline.prune(subject, plan, TEXT))
+    pruned = pipeline.finish_job(pipeline.prune_model(subject, plan, TEXT))
     out.mkdir()
-    checkpoint.write(formats.choose(pruned), pruned, out)
-    again = loading_module.load(str(out), device="cpu", dtype=loading.get("dtype", "float32"))
+    checkpoint.write_checkpoint(formats.choose_format(pruned), pruned, out)
+    again = loading_module.load_model(str(out), device="cpu", dtype=loading.get("dtype", "float32"))
     torch.testing.assert_close(logits(again.model), logits(pruned.subject.model), atol=1e-4, rtol=1e-4)
     assert again.shape.decoder < 0.75 * subject.shape.decoder
-    found = pipeline.finish(evaluate.perplexity(again, TOKENS.flatten(), window=20))
+    found = pipeline.finish_job(evaluate.measure_perplexity(again, TOKENS.flatten(), window=20))
     assert 0 < found.perplexity < float("inf")
     words, count, _ = evaluate.timed_generation(again, "As ever", max_new_tokens=5, temperature=0.0, seed=0)
     assert count <= 5
@@ -315,7 +315,7 @@ def test_families_with_unusual_heads(family: str, changes: dict[str, Any], unit:
 def test_families_weights_of_every_dtype(kind: str, tmp_path: Path) -> None:
     source = saved(tmp_path / "m", dtype=getattr(torch, kind))
     whole_way(source, tmp_path / "out")
-    assert loading_module.load(source, device="cpu", dtype=kind).dtype == getattr(torch, kind)
+    assert loading_module.load_model(source, device="cpu", dtype=kind).dtype == getattr(torch, kind)
 
 
 @pytest.mark.parametrize("kind", ["bfloat16", "float16"])
@@ -387,9 +387,9 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Prune
     for name, (family, recovery, equal) in ELSEWHERE.items():
         dense = tiny_subject(family)
         pruned = prune(dense, plan_of(dense, "kv-group", recovery, equal=equal))
-        form = formats.choose(pruned, name.partition("-")[0])
+        form = formats.choose_format(pruned, name.partition("-")[0])
         (root / name).mkdir()
-        checkpoint.write(form, pruned, root / name)
+        checkpoint.write_checkpoint(form, pruned, root / name)
         done[name] = pruned, form.tier
     found = verification.reload_elsewhere([root / name for name in done])
     return {name: (*pair, reload) for (name, pair), reload in zip(done.items(), found, strict=True)}
@@ -401,4 +401,4 @@ def test_families_export_read_elsewhere(
 ) -> None:
     pruned, tier, reload = elsewhere[name]
     assert tier == name.partition("-")[0]
-    assert verification.compare(pruned.subject, reload) <= 1e-4
+    assert verification.compare_reload(pruned.subject, reload) <= 1e-4

@@ -25,7 +25,7 @@ from slimllm.core.errors import Refusal
 from slimllm.models import hub_download, loading, offload_loading
 from slimllm.models.layer_offload import is_lent
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
-from ui.session.jobs import Job
+from ui.jobs.worker import Job
 from ui.session.registry import Registry
 from ui.tasks import work
 
@@ -110,8 +110,8 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 def test_a_hub_model_is_fetched_once_and_is_the_same_offline(fake: Hub) -> None:
     said: list[str] = []
-    subject = loading.load(NAME, dtype="float32", device="cpu", say=said.append)
-    local = loading.load(str(fake.folder), dtype="float32", device="cpu")
+    subject = loading.load_model(NAME, dtype="float32", device="cpu", say=said.append)
+    local = loading.load_model(str(fake.folder), dtype="float32", device="cpu")
     ids = torch.arange(30)[None]
     with torch.inference_mode():
         assert torch.equal(subject.model(ids).logits, local.model(ids).logits)
@@ -123,8 +123,8 @@ def test_a_hub_model_is_fetched_once_and_is_the_same_offline(fake: Hub) -> None:
     assert not fake.sent["pytorch_model.bin"]
     assert not fake.sent["consolidated.safetensors"]
     fake.sent.clear()
-    loading.load(NAME, dtype="float32", device="cpu")
-    loading.load(NAME, dtype="float32", device="cpu", offline=True)
+    loading.load_model(NAME, dtype="float32", device="cpu")
+    loading.load_model(NAME, dtype="float32", device="cpu", offline=True)
     assert not any(name in fake.sent for name in shards)
 
 
@@ -156,9 +156,9 @@ def test_a_fetch_is_told_and_can_be_stopped_in_the_middle(fake: Hub, monkeypatch
 
 @pytest.mark.usefixtures("fake")
 def test_a_hub_model_larger_than_the_memory_is_read_layer_by_layer(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = loading.load(NAME, dtype="float32", device="cpu")
+    whole = loading.load_model(NAME, dtype="float32", device="cpu")
     monkeypatch.setattr(offload_loading, "available_mib", lambda _: 0.1)
-    lent = loading.load(NAME, dtype="float32", device="cpu")
+    lent = loading.load_model(NAME, dtype="float32", device="cpu")
     assert is_lent(lent.model)
     ids = torch.arange(30)[None]
     with torch.inference_mode():
@@ -169,7 +169,7 @@ def test_no_weight_is_fetched_of_what_is_refused(fake: Hub) -> None:
     config = json.loads((fake.folder / "config.json").read_text())
     (fake.folder / "config.json").write_text(json.dumps({**config, "model_type": "mixtral"}))
     with pytest.raises(Refusal, match="mixtral"):
-        loading.load(NAME)
+        loading.load_model(NAME)
     assert not any(name.endswith(".safetensors") for name in fake.sent)
 
 
@@ -185,13 +185,13 @@ def test_what_a_repository_lacks_is_one_sentence(fake: Hub, gone: str, words: st
     for file in fake.folder.glob(gone):
         file.unlink()
     with pytest.raises(Refusal, match=words):
-        loading.load(NAME)
+        loading.load_model(NAME)
 
 
 @pytest.mark.usefixtures("fake")
 def test_another_name_is_one_sentence() -> None:
     with pytest.raises(Refusal, match="'ann/other' was not found locally or on the model hub"):
-        loading.load("ann/other")
+        loading.load_model("ann/other")
 
 
 def test_a_text_is_fetched_once_and_read_as_a_file_is(fake: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,15 +201,17 @@ def test_a_text_is_fetched_once_and_read_as_a_file_is(fake: Hub, monkeypatch: py
     source = texts.HubSet(NAME, {"calibration": "data/0.parquet", "evaluation": "data/none.parquet"})
     monkeypatch.setitem(texts.HUB_SETS, "wikitext2", source)
     for offline in (False, True):
-        found = texts.text("wikitext2", offline=offline).part("calibration")
-        assert list(found) == list(texts.text(str(fake.folder / "data" / "0.parquet")).part("calibration"))
+        found = texts.find_text("wikitext2", offline=offline).part("calibration")
+        assert list(found) == list(
+            texts.find_text(str(fake.folder / "data" / "0.parquet")).part("calibration")
+        )
         assert list(found) == ["one", "two \n"]
     assert fake.sent["0.parquet"] == 1
     with pytest.raises(Refusal, match="could not be fetched from the model hub; connect"):
-        texts.text("wikitext2").part("evaluation")
+        texts.find_text("wikitext2").part("evaluation")
 
 
 def test_a_gated_repository_is_told_with_the_remedy(fake: Hub) -> None:
     fake.gated = True
     with pytest.raises(Refusal, match=r"open only to those whom its owner lets in.*'hf auth login'"):
-        loading.load(NAME)
+        loading.load_model(NAME)

@@ -21,11 +21,11 @@ from slimllm.core.errors import Refusal
 from slimllm.core.types import Calibration
 from slimllm.evaluation import evaluate
 from slimllm.export.export_reading import as_pruned
-from slimllm.files.paths import home
+from slimllm.files.paths import home_folder
 from slimllm.models import loading, offload_loading, weight_reading
-from slimllm.models.layer_offload import OnDisk, is_lent, opened
+from slimllm.models.layer_offload import OnDisk, is_lent, open_layer
 from slimllm.models.loading import Subject
-from slimllm.pruning.finetuning import Tuning, tune
+from slimllm.pruning.finetuning import Tuning, finetune_model
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
 
 WANTED = Calibration(samples=6, length=32)
@@ -45,7 +45,7 @@ def borrowed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Subject:
     """The checkpoint as a machine with too little memory for it loads it."""
     with monkeypatch.context() as patch:
         patch.setattr(offload_loading, "available_mib", lambda _: 0.1)
-        found = loading.load(str(folder), dtype="float32", device="cpu")
+        found = loading.load_model(str(folder), dtype="float32", device="cpu")
     assert is_lent(found.model)
     return found
 
@@ -58,7 +58,10 @@ def resident(subject: Subject) -> int:
 def test_a_borrowed_model_computes_what_the_whole_one_does(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, lent = loading.load(str(folder), dtype="float32", device="cpu"), borrowed(folder, monkeypatch)
+    whole, lent = (
+        loading.load_model(str(folder), dtype="float32", device="cpu"),
+        borrowed(folder, monkeypatch),
+    )
     assert lent.shape == whole.shape
     ids = torch.arange(40)[None] * 7 % 256
     mask = torch.ones_like(ids)
@@ -76,11 +79,14 @@ def test_a_borrowed_model_is_analysed_and_pruned_to_the_same_bytes(
     place = tmp_path / "llama"
     tiny_model("llama").save_pretrained(place)
     tiny_tokenizer().save_pretrained(place)
-    text, pruned, plans = texts.text(str(page)), [], []
-    for subject in (loading.load(str(place), dtype="float32", device="cpu"), borrowed(place, monkeypatch)):
-        analysis = pipeline.finish(pipeline.analyse(subject, text, WANTED, method_name=method))
+    text, pruned, plans = texts.find_text(str(page)), [], []
+    for subject in (
+        loading.load_model(str(place), dtype="float32", device="cpu"),
+        borrowed(place, monkeypatch),
+    ):
+        analysis = pipeline.finish_job(pipeline.analyse_model(subject, text, WANTED, method_name=method))
         plans.append(slimllm.plan(analysis, ratio=0.35))
-        pruned.append(pipeline.finish(pipeline.prune(subject, plans[-1], text, analysis)))
+        pruned.append(pipeline.finish_job(pipeline.prune_model(subject, plans[-1], text, analysis)))
         assert resident(subject) in (0, len(subject.layers))
     assert plans[0].heads == plans[1].heads
     assert plans[0].channels == plans[1].channels
@@ -88,16 +94,16 @@ def test_a_borrowed_model_is_analysed_and_pruned_to_the_same_bytes(
     assert resident(lent) == 0
     assert lent.shape == whole.shape
     for mine, other in zip(lent.layers, whole.layers, strict=True):
-        with opened(mine):
+        with open_layer(mine):
             assert {n: p.tolist() for n, p in mine.named_parameters()} == {
                 n: p.tolist() for n, p in other.named_parameters()
             }
 
 
 def pruned_from_disk(folder: Path, page: Path, monkeypatch: pytest.MonkeyPatch) -> loading.Pruned:
-    subject, text = borrowed(folder, monkeypatch), texts.text(str(page))
-    analysis = pipeline.finish(pipeline.analyse(subject, text, WANTED))
-    return pipeline.finish(pipeline.prune(subject, slimllm.plan(analysis, ratio=0.3), text))
+    subject, text = borrowed(folder, monkeypatch), texts.find_text(str(page))
+    analysis = pipeline.finish_job(pipeline.analyse_model(subject, text, WANTED))
+    return pipeline.finish_job(pipeline.prune_model(subject, slimllm.plan(analysis, ratio=0.3), text))
 
 
 def test_export_of_a_borrowed_model_is_verified_and_loads_whole(
@@ -107,7 +113,7 @@ def test_export_of_a_borrowed_model_is_verified_and_loads_whole(
     slimllm.save(pruned, tmp_path / "small")
     files = sorted(file.name for file in (tmp_path / "small").glob("*.safetensors"))
     assert files == [f"model-{n:05d}-of-00004.safetensors" for n in range(1, 5)]
-    again = loading.load(str(tmp_path / "small"), dtype="float32", device="cpu")
+    again = loading.load_model(str(tmp_path / "small"), dtype="float32", device="cpu")
     ids = torch.arange(30)[None]
     with torch.inference_mode():
         torch.testing.assert_close(again.model(ids).logits, pruned.subject.model(ids).logits)
@@ -126,7 +132,8 @@ def test_a_borrowed_export_can_be_borrowed_again(
     again = borrowed(tmp_path / "small", monkeypatch)
     tokens = torch.arange(256)
     first, second = (
-        pipeline.finish(evaluate.perplexity(subject, tokens, 32)).nll for subject in (pruned.subject, again)
+        pipeline.finish_job(evaluate.measure_perplexity(subject, tokens, 32)).nll
+        for subject in (pruned.subject, again)
     )
     assert first == pytest.approx(second, abs=1e-6)
 
@@ -135,10 +142,10 @@ def test_pruned_layers_leave_the_disk_with_their_model(
     tiny_folder: Path, page: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pruned = pruned_from_disk(tiny_folder, page, monkeypatch)
-    assert len(list(home().glob(".pruned.*/*.safetensors"))) == 3
+    assert len(list(home_folder().glob(".pruned.*/*.safetensors"))) == 3
     del pruned
     gc.collect()
-    assert not list(home().glob(".pruned*"))
+    assert not list(home_folder().glob(".pruned*"))
 
 
 def test_a_forward_that_fails_leaves_no_layer_in_memory(
@@ -158,7 +165,7 @@ def test_a_checkpoint_that_vanished_is_one_sentence(tmp_path: Path, monkeypatch:
     lent = borrowed(place, monkeypatch)
     for file in place.glob("*.safetensors"):
         file.unlink()
-    with pytest.raises(Refusal, match="cannot be read any more"), opened(lent.layers[0]):
+    with pytest.raises(Refusal, match="cannot be read any more"), open_layer(lent.layers[0]):
         pass
 
 
@@ -168,7 +175,9 @@ def test_methods_that_learn_are_refused_on_a_borrowed_model(
 ) -> None:
     lent = borrowed(tiny_folder, monkeypatch)
     with pytest.raises(Refusal, match="needs all weights in memory"):
-        pipeline.finish(pipeline.analyse(lent, texts.text(str(page)), WANTED, method_name=method))
+        pipeline.finish_job(
+            pipeline.analyse_model(lent, texts.find_text(str(page)), WANTED, method_name=method)
+        )
 
 
 def test_fine_tuning_is_refused_on_a_borrowed_model(
@@ -177,14 +186,14 @@ def test_fine_tuning_is_refused_on_a_borrowed_model(
     pytest.importorskip("peft")
     lent = as_pruned(borrowed(tiny_folder, monkeypatch))
     with pytest.raises(Refusal, match="Fine-tuning needs all weights in memory"):
-        pipeline.finish(tune(lent, torch.zeros(2, 8, dtype=torch.int64), Tuning()))
+        pipeline.finish_job(finetune_model(lent, torch.zeros(2, 8, dtype=torch.int64), Tuning()))
 
 
 def test_the_next_layer_is_read_ahead_where_there_is_a_reader(
     tiny_folder: Path, page: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a CUDA device: the same figures, each layer read once per pass, none left over."""
-    whole, plain = loading.load(str(tiny_folder), dtype="float32", device="cpu"), OnDisk.read
+    whole, plain = loading.load_model(str(tiny_folder), dtype="float32", device="cpu"), OnDisk.read
     read: list[tuple[str, bool]] = []
 
     def seen(self: OnDisk) -> dict[str, torch.Tensor]:
@@ -194,7 +203,7 @@ def test_the_next_layer_is_read_ahead_where_there_is_a_reader(
 
     monkeypatch.setattr(OnDisk, "read", seen)
     with ThreadPoolExecutor(1) as pool:
-        monkeypatch.setattr(offload_loading, "reader", lambda _: pool)
+        monkeypatch.setattr(offload_loading, "read_ahead_executor", lambda _: pool)
         lent = borrowed(tiny_folder, monkeypatch)
         read.clear()
         ids = torch.arange(40)[None]
@@ -202,10 +211,10 @@ def test_the_next_layer_is_read_ahead_where_there_is_a_reader(
             assert torch.equal(lent.model(ids).logits, whole.model(ids).logits)
         assert read == [("0", False), ("1", True), ("2", True)]
         assert resident(lent) == 0
-        text = texts.text(str(page))
-        analysis = pipeline.finish(pipeline.analyse(lent, text, WANTED, method_name="best"))
+        text = texts.find_text(str(page))
+        analysis = pipeline.finish_job(pipeline.analyse_model(lent, text, WANTED, method_name="best"))
         plan = slimllm.plan(analysis, ratio=0.3)
-        pruned = [pipeline.finish(pipeline.prune(subject, plan, text)) for subject in (lent, whole)]
+        pruned = [pipeline.finish_job(pipeline.prune_model(subject, plan, text)) for subject in (lent, whole)]
         with torch.inference_mode():
             one, other = (p.subject.model(ids).logits for p in pruned)
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
@@ -233,7 +242,7 @@ def test_where_a_model_goes(
 
 def test_a_spread_model_answers_as_the_whole_one(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Spread over what there is here, which is one processor."""
-    whole = loading.load(str(tiny_folder), dtype="float32", device="cpu")
+    whole = loading.load_model(str(tiny_folder), dtype="float32", device="cpu")
     given, plain = {}, transformers.AutoModelForCausalLM.from_pretrained
 
     def seen(*args: Any, **how: Any) -> Any:
@@ -242,10 +251,12 @@ def test_a_spread_model_answers_as_the_whole_one(tiny_folder: Path, monkeypatch:
 
     monkeypatch.setattr(weight_reading, "place_of", lambda *_: "spread")
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", seen)
-    subject = loading.load(str(tiny_folder), dtype="float32", device="cpu", spread=True)
+    subject = loading.load_model(str(tiny_folder), dtype="float32", device="cpu", spread=True)
     assert given["device_map"] == "auto"
     tokens = torch.arange(200)
-    one, other = (pipeline.finish(evaluate.perplexity(s, tokens, 32)).nll for s in (subject, whole))
+    one, other = (
+        pipeline.finish_job(evaluate.measure_perplexity(s, tokens, 32)).nll for s in (subject, whole)
+    )
     assert one == other
 
 

@@ -190,7 +190,7 @@ def folder(tmp_path: Path, tiny_folder: Path) -> Path:
 def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exports skip the fresh process, which other tests pay for."""
     monkeypatch.setattr(checkpoint, "reload_elsewhere", lambda *_, **__: [None])
-    monkeypatch.setattr(checkpoint, "compare", lambda *_: 0.0)
+    monkeypatch.setattr(checkpoint, "compare_reload", lambda *_: 0.0)
 
 
 @pytest.mark.parametrize("case", FINE)
@@ -198,19 +198,21 @@ def test_what_the_card_calls_fine_goes_all_the_way(
     case: str, folder: Path, tiny_folder: Path, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     FINE[case](folder)
-    assert model_inspection.card(str(folder)).supported
+    assert model_inspection.inspect_model(str(folder)).supported
     reading = ["--model", folder, "--text", page, "--samples", 4, "--length", 32]
     assert main.main([*map(str, ["analyse", *reading, "--out", tmp_path / "A"])]) == 0
     assert main.main([*map(str, ["prune", *reading, "--ratio", 0.3, "--out", tmp_path / "small"])]) == 0
-    assert model_inspection.card(str(tmp_path / "small")).supported
+    assert model_inspection.inspect_model(str(tmp_path / "small")).supported
     for place in (folder, tmp_path / "small"):
         assert main.main(["generate", "--model", str(place), "--prompt", HELLO, "--max-new-tokens", "4"]) == 0
-    plain, odd = (loading.load(str(place), device="cpu", dtype="float32") for place in (tiny_folder, folder))
+    plain, odd = (
+        loading.load_model(str(place), device="cpu", dtype="float32") for place in (tiny_folder, folder)
+    )
     ids = plain.tokenizer(HELLO, return_tensors="pt").input_ids
     assert torch.equal(odd.model(ids).logits, plain.model(ids).logits)
     monkeypatch.setattr(offload_loading, "too_large", lambda *_: True)
     if case != "without the prefix of its names":  # which is told to need a larger memory
-        lent = loading.load(str(folder), device="cpu", dtype="float32")
+        lent = loading.load_model(str(folder), device="cpu", dtype="float32")
         assert torch.allclose(lent.model(ids).logits, plain.model(ids).logits, atol=1e-5)
 
 
@@ -220,11 +222,11 @@ def test_what_the_card_refuses_every_command_refuses_with_the_same_sentence(
 ) -> None:
     change, words = REFUSED[case]
     change(folder)
-    found = model_inspection.card(str(folder))
+    found = model_inspection.inspect_model(str(folder))
     assert not found.supported
     assert "\n" not in found.reason
     with pytest.raises(Refusal, match=words) as told:
-        loading.load(str(folder), device="cpu")
+        loading.load_model(str(folder), device="cpu")
     assert str(told.value) == found.reason
     out = tmp_path / "new"
     for line in (
@@ -241,12 +243,12 @@ def test_what_the_card_refuses_every_command_refuses_with_the_same_sentence(
 
 def test_a_token_for_pictures_is_refused_where_a_text_has_it(folder: Path, tmp_path: Path) -> None:
     add_tokens(folder, special=True, key="image_token")
-    subject = loading.load(str(folder), device="cpu", dtype="float32")
+    subject = loading.load_model(str(folder), device="cpu", dtype="float32")
     (tmp_path / "page.txt").write_text("See <one> here. " * 50)
-    ids = texts.evaluation_tokens(texts.text(str(tmp_path / "page.txt")), subject.tokenizer)
+    ids = texts.evaluation_tokens(texts.find_text(str(tmp_path / "page.txt")), subject.tokenizer)
     for read in (
-        lambda: next(evaluate.perplexity(subject, ids, 16)),
-        lambda: next(evaluate.generate(subject, "See <one>")),
+        lambda: next(evaluate.measure_perplexity(subject, ids, 16)),
+        lambda: next(evaluate.generate_text(subject, "See <one>")),
     ):
         with pytest.raises(Refusal, match="holds '<one>', a token that this model has no row for"):
             read()

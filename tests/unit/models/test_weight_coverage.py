@@ -45,7 +45,7 @@ def folder_of(
 
 
 def whole(place: Path, say: Callable[[str], object] = str) -> Subject:
-    return loading.load(str(place), dtype="float32", device="cpu", say=say)
+    return loading.load_model(str(place), dtype="float32", device="cpu", say=say)
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def lent(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Subject]:
 
 def perplexity(subject: Subject, window: int = 64) -> float:
     ids = IDS.repeat(12)[: max(2 * window, 200)]
-    return pipeline.finish(evaluate.perplexity(subject, ids, window)).perplexity
+    return pipeline.finish_job(evaluate.measure_perplexity(subject, ids, window)).perplexity
 
 
 # An output matrix of its own --------------------------------------------------------------------------------
@@ -80,7 +80,7 @@ def test_an_own_head_is_used_however_it_is_loaded(tmp_path: Path, lent: Callable
     one, other = whole(place, said.append), lent(place)
     assert perplexity(one) == pytest.approx(perplexity(other), rel=1e-6)
     tied = tiny_model("llama", tie_word_embeddings=True)
-    assert perplexity(one) != pytest.approx(perplexity(loading.subject("tied", tied, None)), rel=1e-2)
+    assert perplexity(one) != pytest.approx(perplexity(loading.make_subject("tied", tied, None)), rel=1e-2)
     for subject in (one, other):
         assert torch.equal(
             subject.model.lm_head.weight, load_file(place / "model.safetensors")["lm_head.weight"]
@@ -88,7 +88,7 @@ def test_an_own_head_is_used_however_it_is_loaded(tmp_path: Path, lent: Callable
         assert not subject.model.config.tie_word_embeddings
     assert [words for words in said if "another one (lm_head.weight)" in words] == list(one.notes)
     assert one.shape == other.shape
-    assert model_inspection.card(str(place)).parameters["all"] == one.shape.parameters
+    assert model_inspection.inspect_model(str(place)).parameters["all"] == one.shape.parameters
 
 
 def test_a_head_that_is_the_embedding_stays_tied(tmp_path: Path, lent: Callable[..., Subject]) -> None:
@@ -107,7 +107,7 @@ def test_an_export_says_what_it_holds(tier: str, tmp_path: Path) -> None:
     subject = whole(folder_of(tmp_path, own_head, tie_word_embeddings=True))
     made = prune(subject, (equal(4) if tier == "native" else by_groups)(subject), bias=False)
     (tmp_path / "out").mkdir()
-    checkpoint.write(formats.choose(made, tier), made, tmp_path / "out")
+    checkpoint.write_checkpoint(formats.choose_format(made, tier), made, tmp_path / "out")
     assert json.loads((tmp_path / "out" / "config.json").read_text())["tie_word_embeddings"] is False
     assert perplexity(whole(tmp_path / "out")) == pytest.approx(perplexity(made.subject), rel=1e-4)
 
@@ -115,9 +115,9 @@ def test_an_export_says_what_it_holds(tier: str, tmp_path: Path) -> None:
 def test_a_model_that_was_untied_in_memory_is_stored_so(tmp_path: Path) -> None:
     model = tiny_model("llama", tie_word_embeddings=True)
     model.lm_head.weight = torch.nn.Parameter(torch.randn(256, 48))
-    subject = loading.subject("mine", model, tiny_tokenizer())
+    subject = loading.make_subject("mine", model, tiny_tokenizer())
     made = prune(subject, equal(4)(subject), bias=False)
-    checkpoint.write(formats.choose(made), made, tmp_path)
+    checkpoint.write_checkpoint(formats.choose_format(made), made, tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["tie_word_embeddings"] is False
     assert perplexity(whole(tmp_path)) == pytest.approx(perplexity(made.subject), rel=1e-4)
 
@@ -137,7 +137,7 @@ def loaded_in_every_way(place: Path, lent: Callable[..., Subject]) -> list[str]:
             said.append(list(load(place).notes))
         except Refusal as refusal:
             said.append([str(refusal)])
-    found = model_inspection.card(str(place))
+    found = model_inspection.inspect_model(str(place))
     said.append([found.reason or found.notes] if found.reason or found.notes else [])
     assert said[0] == said[1] == said[2]
     return said[0]
@@ -173,7 +173,7 @@ def test_a_missing_tensor_is_refused(name: str, tmp_path: Path, lent: Callable[.
     for load in (whole, lent):
         with pytest.raises(Refusal, match=name):
             load(place)
-    assert name in model_inspection.card(str(place)).reason
+    assert name in model_inspection.inspect_model(str(place)).reason
 
 
 def test_weights_that_are_codes_are_refused(tmp_path: Path, lent: Callable[..., Subject]) -> None:
@@ -188,7 +188,9 @@ def test_tensors_of_other_sizes_are_refused(tmp_path: Path, lent: Callable[..., 
     for load in (whole, lent):
         with pytest.raises(Refusal, match=key):
             load(place)
-    assert "[96, 48], and the weight files give it [80, 48]" in model_inspection.card(str(place)).reason
+    assert (
+        "[96, 48], and the weight files give it [80, 48]" in model_inspection.inspect_model(str(place)).reason
+    )
 
 
 # GGUF -------------------------------------------------------------------------------------------------------
@@ -203,7 +205,7 @@ def exported(root: Path, turn: dict[str, Any]) -> Path:
     made = prune(subject, equal(4)(subject), bias=False)
     folder = root / "packed"
     folder.mkdir()
-    checkpoint.write(formats.choose(made, "gguf"), made, folder)
+    checkpoint.write_checkpoint(formats.choose_format(made, "gguf"), made, folder)
     (folder / model_card.FACTS).write_text("{}")
     return folder
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from slimllm.core.errors import Refusal
 from slimllm.core.shapes import Unit
 from slimllm.core.types import Analysis, Pin, Plan
-from slimllm.planning.attention_share import attention_share, rebalanced
-from slimllm.planning.plan_making import decoder_parameters, forecast, make_plan
+from slimllm.planning.attention_share import attention_share, rebalance_plan
+from slimllm.planning.forecast import decoder_parameters, forecast_plan
+from slimllm.planning.plan_making import make_plan
 from tests.support.made_up_analyses import synthetic_analysis
 
 ANALYSIS = synthetic_analysis(12, 16, 4, 16, 800)
@@ -47,7 +48,7 @@ def test_the_share_is_what_heads_take_away(unit: Unit) -> None:
 @given(share=st.floats(0, 1), ratio=st.floats(0.05, 0.6), unit=st.sampled_from(UNITS))
 def test_the_size_stays_and_the_share_is_met(share: float, ratio: float, unit: Unit) -> None:
     plan = plan_of(ratio, unit)
-    moved = rebalanced(ANALYSIS, plan, share)
+    moved = rebalance_plan(ANALYSIS, plan, share)
     before, after = (decoder_parameters(ANALYSIS.shape, p) for p in (plan, moved))
     layer = ANALYSIS.shape.layers[0]
     assert before - 8 * layer.channel_cost - 2 * ANALYSIS.shape.hidden < after <= before
@@ -68,13 +69,13 @@ def test_the_size_stays_and_the_share_is_met(share: float, ratio: float, unit: U
 
 def test_the_heads_that_go_first_are_those_that_cost_least() -> None:
     energies = [layer.attention[UNITS[0]].energy for layer in ANALYSIS.layers]
-    whole = rebalanced(ANALYSIS, plan_of(0.2), 0.0)
+    whole = rebalance_plan(ANALYSIS, plan_of(0.2), 0.0)
     assert set(whole.heads) == {16}
-    calm = rebalanced(ANALYSIS, whole, 0.4)
+    calm = rebalance_plan(ANALYSIS, whole, 0.4)
 
     def harm(heads: Sequence[int]) -> float:
         other = dataclasses.replace(calm, heads=tuple(heads))
-        errors = forecast(ANALYSIS, other).attention_error
+        errors = forecast_plan(ANALYSIS, other).attention_error
         return sum(energy * error for energy, error in zip(energies, errors, strict=True))
 
     draw = random.Random(0)
@@ -87,7 +88,7 @@ def test_locked_dropped_and_pinned_layers_stay() -> None:
     forced = (Pin(3, "attention", 0, 16), Pin(3, "mlp", 0, 800))
     protected = (Pin(5, "attention", 0, 16),)
     plan = plan_of(0.4, protected=protected, forced=forced)
-    moved = rebalanced(ANALYSIS, plan, 0.9, locked=[7])
+    moved = rebalance_plan(ANALYSIS, plan, 0.9, locked=[7])
     assert (moved.heads[3], moved.channels[3]) == (0, 0)
     assert (moved.heads[7], moved.channels[7]) == (plan.heads[7], plan.channels[7])
     assert moved.heads[5] == 16
@@ -97,7 +98,7 @@ def test_locked_dropped_and_pinned_layers_stay() -> None:
 def test_layers_that_the_plan_leaves_whole_stay_whole() -> None:
     plan = make_plan(ANALYSIS, 0.2, allocation="cosine", recovery="regression")
     whole = [i for i in range(12) if (plan.heads[i], plan.channels[i]) == (16, 800)]
-    moved = rebalanced(ANALYSIS, plan, 0.9)
+    moved = rebalance_plan(ANALYSIS, plan, 0.9)
     assert {0, 11} <= set(whole)
     assert [(moved.heads[i], moved.channels[i]) for i in whole] == [(16, 800)] * len(whole)
     assert sum(moved.heads) < sum(plan.heads)
@@ -106,4 +107,4 @@ def test_layers_that_the_plan_leaves_whole_stay_whole() -> None:
 @pytest.mark.parametrize("share", [-0.1, 1.1, math.nan, math.inf])
 def test_a_share_that_is_none_is_refused(share: float) -> None:
     with pytest.raises(Refusal, match="from 0 to 1"):
-        rebalanced(ANALYSIS, plan_of(0.2), share)
+        rebalance_plan(ANALYSIS, plan_of(0.2), share)

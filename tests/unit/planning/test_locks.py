@@ -52,9 +52,9 @@ CHANGES: dict[str, Callable[[Session], object]] = {
     "allocation": lambda s: tune_tab.change_rules(s, {2: "logarithmic"}),
     "align": lambda s: tune_tab.change_rules(s, {0: 0.4, 4: 64}),
     "count": lambda s: tune_tab.change_rules(s, {0: 0.02, 5: "all"}),
-    "preset": lambda s: preset_row.take(s, "ours Half"),
-    "own preset": lambda s: preset_row.take(s, "mine half"),
-    "balance": lambda s: share_slider.move(s, 80),
+    "preset": lambda s: preset_row.take_preset(s, "ours Half"),
+    "own preset": lambda s: preset_row.take_preset(s, "mine half"),
+    "balance": lambda s: share_slider.move_share(s, 80),
     "whole plan": lambda s: s.take_plan(plan_making.make_plan(s.known, 0.6)),
     "new analysis": lambda s: s.set_analysis(s.known, plan_making.make_plan(s.known, 0.6)),
     "stale faders": lambda s: tune_tab.move_faders(
@@ -90,7 +90,7 @@ def test_what_a_lock_forbids_is_said(planned: Session) -> None:
         tune_tab.change_rules(planned, {0: 0.8, 6: True})
     whole = pins.whole_layer(planned.known.shape, 1)
     with pytest.raises(Refusal, match=r"Layer 1 is locked at .* unlock it first"):
-        planned.push(pins.pin(planned.known, planned.plan, "force", whole, planned.locks))
+        planned.push(pins.pin_units(planned.known, planned.plan, "force", whole, planned.locks))
     assert planned.plan == before
     said = planned.take_plan(plan_making.make_plan(planned.known, 0.6))
     assert said == " Layer 1 is locked and kept as before."

@@ -19,9 +19,11 @@ from slimllm.core.errors import Refusal
 from slimllm.core.shapes import LayerShape, Shape, SiteName, Unit
 from slimllm.core.types import Analysis, Calibration, LayerAnalysis, Pin, Plan, Ranking, SiteAnalysis
 from slimllm.methods.recovery import RECOVERIES
-from slimllm.planning.allocation import ALLOCATIONS, cosine_weights, fill
+from slimllm.planning.allocation import ALLOCATIONS, cosine_weights, fill_ratios
 from slimllm.planning.budget import MAX_RATIO
-from slimllm.planning.plan_making import adjust, check_plan, doubt, forecast, make_plan
+from slimllm.planning.forecast import forecast_plan
+from slimllm.planning.plan_making import adjust_plan, check_plan, make_plan
+from slimllm.planning.rules import text_doubt
 
 ANYONES = [name for name, row in ALLOCATIONS.items() if not row.methods]
 CLIPPED = [name for name in ANYONES if name != "cosine-unclipped"]
@@ -306,7 +308,7 @@ def test_cosine_allocation_is_the_paper_formula_where_nothing_clips(
     naive = naive_cosine_ratios(cosines, ratio, m, alpha)
     assert max(naive) < 0.95
     size = analysis.shape.layers[0].dense
-    found = fill(cosine_weights(analysis, ratio), [size] * 32, ratio * 32 * size, 0.95)
+    found = fill_ratios(cosine_weights(analysis, ratio), [size] * 32, ratio * 32 * size, 0.95)
     assert found == pytest.approx(naive, rel=1e-9)
     plan = make_plan(analysis, ratio, allocation="cosine", recovery="none", align=1)
     for heads, channels, expected in zip(plan.heads, plan.channels, naive, strict=True):
@@ -389,7 +391,7 @@ def test_allocation_by_error_lowers_the_error_that_the_forecast_shows(energies: 
     for tops in ((0.9, 0.3), (0.3, 0.9)):
         case = with_curves(analysis, [tops] * 8)
         by_error, uniform = (
-            forecast(case, make_plan(case, 0.3, allocation=a, align=1)).total_error
+            forecast_plan(case, make_plan(case, 0.3, allocation=a, align=1)).total_error
             for a in ("error", "uniform")
         )
         assert by_error <= uniform * 1.02
@@ -411,7 +413,7 @@ def test_adjusting_without_hold_changes_only_the_named_layers(
         assume(False)
     index = data.draw(st.integers(0, len(plan.heads) - 1))
     wanted = data.draw(st.tuples(st.integers(0, dense.heads + 3), st.integers(0, dense.channels + 40)))
-    after = adjust(analysis, plan, {index: wanted})
+    after = adjust_plan(analysis, plan, {index: wanted})
     for i in range(len(plan.heads)):
         if i != index:
             assert (after.heads[i], after.channels[i]) == (plan.heads[i], plan.channels[i])
@@ -422,7 +424,7 @@ def test_adjusting_without_hold_changes_only_the_named_layers(
     assert after.channels[index] in grid
     assert after.channels[index] == max((c for c in grid if c <= wanted[1]), default=low_channels)
     assert after.allocation == "hand"
-    assert after.ratio_achieved == pytest.approx(forecast(analysis, after).ratio)
+    assert after.ratio_achieved == pytest.approx(forecast_plan(analysis, after).ratio)
 
 
 @given(sizes(layers=6), choices(), st.floats(0.05, 0.6), st.data())
@@ -440,14 +442,14 @@ def test_adjusting_with_hold_keeps_the_total_and_the_locked_layers(
     wanted = data.draw(st.tuples(st.integers(0, dense.heads), st.integers(0, dense.channels)))
     locked = data.draw(st.sets(st.integers(0, n - 1)))
     others = [i for i in range(n) if i != index and i not in locked]
-    free = adjust(analysis, plan, {index: wanted})
+    free = adjust_plan(analysis, plan, {index: wanted})
     lowest = [floor_of(analysis, plan.unit, align)[1] if i in others else free.channels[i] for i in range(n)]
     before = decoder_of(analysis, plan)
     if by_hand(analysis, free.heads, lowest, plan.unit, plan.recovery) > before:
         with pytest.raises(Refusal, match=r"^[^\n]+$"):
-            adjust(analysis, plan, {index: wanted}, hold=True, locked=locked)
+            adjust_plan(analysis, plan, {index: wanted}, hold=True, locked=locked)
         return
-    after = adjust(analysis, plan, {index: wanted}, hold=True, locked=locked)
+    after = adjust_plan(analysis, plan, {index: wanted}, hold=True, locked=locked)
     assert after.heads == free.heads
     assert after.channels[index] == free.channels[index]
     for i in locked - {index}:
@@ -487,7 +489,7 @@ def test_pins_bound_the_kept_counts(unit: str, ratio: float) -> None:
     for allocation in ANYONES:
         plan = make_plan(analysis, ratio, allocation=allocation, unit=unit, **PINS)
         assert_pins_bound(plan)
-        assert_pins_bound(adjust(analysis, plan, {1: (12, 1), 2: (1, 96), 3: (12, 96), 4: (12, 96)}))
+        assert_pins_bound(adjust_plan(analysis, plan, {1: (12, 1), 2: (1, 96), 3: (12, 96), 4: (12, 96)}))
 
 
 @pytest.mark.parametrize("unit", ["kv-group", "query-head"])
@@ -510,7 +512,7 @@ def test_forecast_is_the_sum_by_hand(size: dict[str, Any], choice: dict[str, Any
             plan = make_plan(analysis, ratio, unit=unit, **choice)
         except Refusal:
             continue
-        view, shape, kept = forecast(analysis, plan), analysis.shape, decoder_of(analysis, plan)
+        view, shape, kept = forecast_plan(analysis, plan), analysis.shape, decoder_of(analysis, plan)
         base = dense_of(analysis) + (shape.outside if choice["count"] == "all" else 0)
         assert (view.decoder_parameters, view.parameters) == (kept, kept + shape.outside)
         assert view.ratio == plan.ratio_achieved == pytest.approx((dense_of(analysis) - kept) / base)
@@ -534,11 +536,11 @@ def test_biases_are_counted_only_for_cut_readers(recovery: str, bias: bool) -> N
     analysis = synthetic_analysis(4, bias=bias)
     hidden, layer = analysis.shape.hidden, analysis.shape.layers[0]
     plan = make_plan(analysis, 0, recovery=recovery)
-    after = adjust(analysis, plan, {0: (6, 96), 1: (8, 88), 2: (6, 88)})  # attention; MLP; both; neither
+    after = adjust_plan(analysis, plan, {0: (6, 96), 1: (8, 88), 2: (6, 88)})  # attention; MLP; both; neither
     assert after.heads == (6, 8, 6, 8)
     saved = 2 * (2 * layer.head_cost + layer.group_cost) + 16 * layer.channel_cost
     added = 4 * hidden if recovery in BIASED and not bias else 0
-    assert forecast(analysis, after).decoder_parameters == analysis.shape.decoder - saved + added
+    assert forecast_plan(analysis, after).decoder_parameters == analysis.shape.decoder - saved + added
 
 
 # Refusals --------------------------------------------------------------------------------------------------
@@ -624,5 +626,5 @@ def test_least_squares_from_less_than_eight_tokens_per_channel_is_doubted(
     recovery: str, tokens: int, doubtful: bool
 ) -> None:
     shape = synthetic_analysis(3, 8, 8, 4, 400).shape
-    said = doubt(shape, recovery, tokens)
+    said = text_doubt(shape, recovery, tokens)
     assert ("400 channels" in said and f"only {tokens:,} tokens" in said) == bool(said) == doubtful

@@ -24,9 +24,9 @@ from slimllm.core.types import Calibration, LayerReport, Progress, Repair
 from slimllm.evaluation import evaluate
 from slimllm.export import checkpoint, export_reading
 from slimllm.models import loading
-from slimllm.models.families import layer_shape, narrows_values, part, shape_of
+from slimllm.models.families import layer_shape, linear_of, narrows_values, shape_of
 from slimllm.models.loading import Pruned, Subject
-from slimllm.models.shared_copy import skeleton
+from slimllm.models.shared_copy import share_model
 from slimllm.planning import plan_making
 from slimllm.planning.plan_json import read_plan
 from slimllm.pruning import finetuning
@@ -50,17 +50,17 @@ def one_thread() -> Iterator[None]:
 
 def pieces(samples: int = 8, length: int = 32) -> Tensor:
     """Tokens (samples, length) of a page that says the same over and over."""
-    ids = texts.tokens([PAGE * 20], tiny_tokenizer())
+    ids = texts.tokenize_documents([PAGE * 20], tiny_tokenizer())
     return ids[: samples * length].view(samples, length)
 
 
 def pruned(dense: Subject, page: Path) -> Pruned:
     """A subject pruned for real, so that its layers have different widths and new biases."""
-    text = texts.text(str(page))
+    text = texts.find_text(str(page))
     calibration = Calibration(str(page), 4, 32)
-    analysis = pipeline.finish(pipeline.analyse(dense, text, calibration))
+    analysis = pipeline.finish_job(pipeline.analyse_model(dense, text, calibration))
     plan = plan_making.make_plan(analysis, 0.3, align=1)
-    made = pipeline.finish(pipeline.prune(dense, plan, text))
+    made = pipeline.finish_job(pipeline.prune_model(dense, plan, text))
     assert len(set(made.subject.shape.widths)) > 1
     return made
 
@@ -81,7 +81,7 @@ def logits(model: Any, ids: Tensor) -> Tensor:
 
 def losses(job: Any) -> tuple[Pruned, list[float]]:
     found: list[Progress] = []
-    return pipeline.finish(job, found.append), [step.result for step in found]
+    return pipeline.finish_job(job, found.append), [step.result for step in found]
 
 
 # Learning ---------------------------------------------------------------------------------------------------
@@ -89,8 +89,8 @@ def losses(job: Any) -> tuple[Pruned, list[float]]:
 
 def test_the_loss_falls_and_the_merged_model_has_learned(page: Path) -> None:
     given = pruned(tiny_subject(), page)
-    done, found = losses(finetuning.tune(given, pieces(), FAST))
-    assert len(found) == finetuning.steps(8, FAST) == 12
+    done, found = losses(finetuning.finetune_model(given, pieces(), FAST))
+    assert len(found) == finetuning.count_steps(8, FAST) == 12
     assert found[-1] < found[0] - 1
     count = pieces().numel() - len(pieces())
     before, after = (evaluate.window_loss(p.subject, pieces()) / count for p in (given, done))
@@ -100,7 +100,9 @@ def test_the_loss_falls_and_the_merged_model_has_learned(page: Path) -> None:
 
 
 def test_progress_says_step_and_loss(page: Path) -> None:
-    found = list(finetuning.tune(pruned(tiny_subject(), page), pieces(), dataclasses.replace(FAST, epochs=1)))
+    found = list(
+        finetuning.finetune_model(pruned(tiny_subject(), page), pieces(), dataclasses.replace(FAST, epochs=1))
+    )
     assert [(p.stage, p.done, p.total) for p in found] == [("tune", 1, 2), ("tune", 2, 2)]
     assert [p.words for p in found] == [f"Step {p.done} of 2 · loss {p.result:.3f}" for p in found]
 
@@ -110,11 +112,11 @@ def test_a_loss_is_the_mean_over_all_predicted_tokens(page: Path, monkeypatch: p
     expected = evaluate.window_loss(given.subject, pieces()) / (8 * 31)
     for at_once in (1, 96, 10_000):  # however a step's pieces are spread over passes
         monkeypatch.setattr(finetuning, "TOKENS_PER_PASS", at_once)
-        job = finetuning.tune(given, pieces(), dataclasses.replace(FAST, batch=8))
+        job = finetuning.finetune_model(given, pieces(), dataclasses.replace(FAST, batch=8))
         first, second = next(job).result, next(job).result
         assert math.isclose(first, expected, rel_tol=1e-5)
         monkeypatch.setattr(finetuning, "TOKENS_PER_PASS", 10_000)
-        again = finetuning.tune(given, pieces(), dataclasses.replace(FAST, batch=8))
+        again = finetuning.finetune_model(given, pieces(), dataclasses.replace(FAST, batch=8))
         next(again)
         assert math.isclose(second, next(again).result, rel_tol=1e-4)
 
@@ -127,7 +129,7 @@ def test_a_step_knows_nothing_of_the_pieces_before_it() -> None:
         learned = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.SGD(learned, lr=0.0)
         for rows in steps:
-            finetuning.learn(model, optimizer, rows)
+            finetuning.training_step(model, optimizer, rows)
         return [p.grad for p in learned if p.grad is not None]
 
     assert len(gradients(second)) == 3 * 7 * 2
@@ -137,23 +139,27 @@ def test_a_step_knows_nothing_of_the_pieces_before_it() -> None:
 def test_the_same_seed_gives_the_same_bytes_and_no_other_does(page: Path) -> None:
     given = pruned(tiny_subject(), page)
     torch.manual_seed(1)
-    first = pipeline.finish(finetuning.tune(given, pieces(), FAST)).subject.model
+    first = pipeline.finish_job(finetuning.finetune_model(given, pieces(), FAST)).subject.model
     torch.manual_seed(2)
-    assert same(pipeline.finish(finetuning.tune(given, pieces(), FAST)).subject.model, state(first))
+    assert same(
+        pipeline.finish_job(finetuning.finetune_model(given, pieces(), FAST)).subject.model, state(first)
+    )
     other = dataclasses.replace(FAST, seed=1)
-    assert not same(pipeline.finish(finetuning.tune(given, pieces(), other)).subject.model, state(first))
+    assert not same(
+        pipeline.finish_job(finetuning.finetune_model(given, pieces(), other)).subject.model, state(first)
+    )
 
 
 def test_the_global_generator_is_left_alone(page: Path) -> None:
     given = pruned(tiny_subject(), page)
     before = torch.get_rng_state()
-    pipeline.finish(finetuning.tune(given, pieces(), FAST))
+    pipeline.finish_job(finetuning.finetune_model(given, pieces(), FAST))
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_every_epoch_reads_every_piece_once_in_another_order() -> None:
     tokens = torch.arange(10)[:, None].repeat(1, 4)
-    rows = list(finetuning.batches(tokens, dataclasses.replace(FAST, epochs=2, batch=4)))
+    rows = list(finetuning.training_batches(tokens, dataclasses.replace(FAST, epochs=2, batch=4)))
     assert [len(some) for some in rows] == [4, 4, 2] * 2
     first, second = (torch.cat(rows[i : i + 3])[:, 0].tolist() for i in (0, 3))
     assert sorted(first) == sorted(second) == list(range(10))
@@ -162,7 +168,7 @@ def test_every_epoch_reads_every_piece_once_in_another_order() -> None:
 
 @pytest.mark.parametrize("total", [1, 2, 9, 100])
 def test_the_pace_rises_to_one_and_falls_but_never_to_nothing(total: int) -> None:
-    found = [finetuning.pace(index, total) for index in range(total)]
+    found = [finetuning.learning_rate_share(index, total) for index in range(total)]
     assert max(found) == 1
     assert min(found) > 0
     top = found.index(1)
@@ -182,7 +188,7 @@ def test_nothing_given_changes_even_when_closed_half_way(page: Path, taken: int 
     flags = [[p.requires_grad for p in m.parameters()] for m in (dense.model, given.subject.model)]
     before, slim = state(dense.model), state(given.subject.model)
     config = given.subject.model.config.to_dict()
-    job = finetuning.tune(given, pieces(), FAST)
+    job = finetuning.finetune_model(given, pieces(), FAST)
     for _ in itertools.islice(job, taken):
         pass
     job.close()
@@ -203,7 +209,7 @@ def assert_plain(model: Any) -> None:
 
 def test_untouched_weights_are_shared_and_tuned_ones_are_not(page: Path) -> None:
     given = pruned(tiny_subject(), page)
-    done = pipeline.finish(finetuning.tune(given, pieces(), FAST))
+    done = pipeline.finish_job(finetuning.finetune_model(given, pieces(), FAST))
     names = {f"{n}.weight" for n in finetuning.linear_names(given.subject.family, len(given.subject.layers))}
     assert len(names) == 3 * 7
     theirs = dict(given.subject.model.named_parameters())
@@ -220,7 +226,7 @@ def test_untouched_weights_are_shared_and_tuned_ones_are_not(page: Path) -> None
 
 def scrambled(subject: Subject, size: float) -> Any:
     """An adapted model whose B, which start from zero, are random."""
-    model = finetuning.adapted(subject, FAST)
+    model = finetuning.add_adapters(subject, FAST)
     dice = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -236,7 +242,7 @@ def test_merged_equals_base_plus_adapter_in_every_family(any_subject: Subject) -
     learned = [n.removeprefix("base_model.model.") for n, p in model.named_parameters() if p.requires_grad]
     trained = {name.partition(".lora_")[0] for name in learned}
     assert trained == set(names)
-    done = finetuning.merged(any_subject, model)
+    done = finetuning.merge_adapters(any_subject, model)
     ids = pieces(2, 24)
     dense, adapter = logits(any_subject.model, ids), logits(model, ids)
     assert (adapter - dense).abs().max() > 0.1
@@ -250,32 +256,32 @@ def test_merged_equals_base_plus_adapter_in_every_family(any_subject: Subject) -
 
 def test_bfloat16_stays_bfloat16_and_is_learned_in_float32(page: Path) -> None:
     dense = tiny_subject()
-    half = pruned(loading.subject("half", dense.model.to(torch.bfloat16), dense.tokenizer), page)
+    half = pruned(loading.make_subject("half", dense.model.to(torch.bfloat16), dense.tokenizer), page)
     model = scrambled(half.subject, 0.3)
     kinds = {p.requires_grad: p.dtype for p in model.parameters()}
     assert kinds == {True: torch.float32, False: torch.bfloat16}
-    done = finetuning.merged(half.subject, model)
+    done = finetuning.merge_adapters(half.subject, model)
     assert {p.dtype for p in done.parameters()} == {torch.bfloat16}
     name = finetuning.linear_names(half.subject.family, 1)[0]
     lora, weight = model.base_model.model.get_submodule(name), half.subject.model.get_submodule(name).weight
     exact = weight.double() + lora.get_delta_weight("default").double()
     off = (done.get_submodule(name).weight.double() - exact).abs()
     assert (off <= exact.abs() * 2.0**-8).all()  # rounded once
-    tuned, found = losses(finetuning.tune(half, pieces(), FAST))
+    tuned, found = losses(finetuning.finetune_model(half, pieces(), FAST))
     assert found[-1] < found[0] - 0.5
     assert {p.dtype for p in tuned.subject.model.parameters()} == {torch.bfloat16}
 
 
 def narrowed(subject: Subject) -> Subject:
     """The subject with other values of every group gone, 5 of 8 kept in the first layer, 3 in the last."""
-    slim = dataclasses.replace(subject, model=skeleton(subject.model))
+    slim = dataclasses.replace(subject, model=share_model(subject.model))
     size, family = subject.shape.head_size, subject.family
     for layer, count in ((slim.layers[0], 5), (slim.layers[-1], 3)):
         shape = layer_shape(layer, family)
         kept = torch.stack([(torch.arange(count) + g).sort().values for g in range(shape.groups)]) % size
         kept, heads = kept.sort(1).values, torch.arange(shape.heads)
         inputs = (heads[:, None] * size + kept[heads // (shape.heads // shape.groups)]).flatten()
-        weight = part(layer, family.attention.reader).weight[:, inputs]
+        weight = linear_of(layer, family.attention.reader).weight[:, inputs]
         slice_values(layer, family, shape, size, kept, Repair(weight))
     return dataclasses.replace(slim, shape=shape_of(slim.model, family))
 
@@ -286,11 +292,13 @@ def test_narrow_values_learn_nothing_where_they_are_gone(
     if not narrows_values(any_subject.family):
         pytest.skip("its values are no block of their own")
     slim, trained = narrowed(any_subject), []
-    merge, before = finetuning.merged, state(slim.model)
-    monkeypatch.setattr(finetuning, "merged", lambda *given: (trained.append(given[1]), merge(*given))[1])
+    merge, before = finetuning.merge_adapters, state(slim.model)
+    monkeypatch.setattr(
+        finetuning, "merge_adapters", lambda *given: (trained.append(given[1]), merge(*given))[1]
+    )
     report = LayerReport(6, 96, (), (), 0.0, 0.0)
     given = Pruned(slim, export_reading.as_pruned(any_subject).plan, (report,) * 3, 0.0, 0.0)
-    done, found = losses(finetuning.tune(given, pieces(), FAST))
+    done, found = losses(finetuning.finetune_model(given, pieces(), FAST))
     assert found[-1] < found[0] - 0.5
     assert same(slim.model, before)
     assert done.subject.shape.parameters == slim.shape.parameters
@@ -307,7 +315,7 @@ def test_narrow_values_learn_nothing_where_they_are_gone(
 
 
 def test_a_dense_model_is_something_pruned_that_keeps_everything(tiny_folder: Path) -> None:
-    subject = loading.load(str(tiny_folder), dtype="float32")
+    subject = loading.load_model(str(tiny_folder), dtype="float32")
     found = export_reading.as_pruned(subject)
     assert found.subject is subject
     assert (found.plan.heads, found.plan.channels) == ((6, 6, 6), (96, 96, 96))
@@ -322,8 +330,8 @@ def unproven(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def export(given: Pruned, folder: Path, tier: str) -> None:
         with monkeypatch.context() as patch:
             patch.setattr(checkpoint, "reload_elsewhere", lambda *_, **__: [None])
-            patch.setattr(checkpoint, "compare", lambda *_: 0.0)
-            assert pipeline.finish(checkpoint.export(given, folder, wanted=tier)).tier == tier
+            patch.setattr(checkpoint, "compare_reload", lambda *_: 0.0)
+            assert pipeline.finish_job(checkpoint.export_checkpoint(given, folder, wanted=tier)).tier == tier
 
     return export
 
@@ -334,7 +342,7 @@ def test_an_export_is_opened_with_its_plan_and_its_true_widths(
 ) -> None:
     given = pruned(tiny_subject(), page)
     unproven(given, tmp_path / "out", tier)
-    found = export_reading.as_pruned(loading.load(str(tmp_path / "out"), dtype="float32"))
+    found = export_reading.as_pruned(loading.load_model(str(tmp_path / "out"), dtype="float32"))
     assert found.plan == given.plan
     assert found.layers == given.layers
     assert found.subject.shape.widths == given.subject.shape.widths
@@ -346,23 +354,23 @@ def test_a_tuned_export_is_exported_verified_and_reloads(
     tmp_path: Path, page: Path, tier: str, unproven: Callable[..., None]
 ) -> None:
     unproven(pruned(tiny_subject(), page), tmp_path / "out", tier)
-    found = export_reading.as_pruned(loading.load(str(tmp_path / "out"), dtype="float32"))
-    done = pipeline.finish(finetuning.tune(found, pieces(), FAST))
-    made = pipeline.finish(checkpoint.export(done, tmp_path / "tuned", wanted=tier))
+    found = export_reading.as_pruned(loading.load_model(str(tmp_path / "out"), dtype="float32"))
+    done = pipeline.finish_job(finetuning.finetune_model(found, pieces(), FAST))
+    made = pipeline.finish_job(checkpoint.export_checkpoint(done, tmp_path / "tuned", wanted=tier))
     assert made.verified
     assert made.tier == tier
-    again = loading.load(str(tmp_path / "tuned"), dtype="float32")
+    again = loading.load_model(str(tmp_path / "tuned"), dtype="float32")
     torch.testing.assert_close(logits(again.model, pieces()), logits(done.subject.model, pieces()))
 
 
 def test_zero_heads_inside_a_group_are_cut_away_too() -> None:
     subject = tiny_subject()
-    model = skeleton(subject.model)
+    model = share_model(subject.model)
     for layer in model.model.layers:
         weight = layer.self_attn.o_proj.weight.detach().clone()
         weight[:, [*range(8, 16), *range(24, 32), *range(32, 40)]] = 0  # heads 1, 3 and 4
         layer.self_attn.o_proj.weight = nn.Parameter(weight, requires_grad=False)
-    found = export_reading.unpadded(loading.subject("zeros", model, subject.tokenizer))
+    found = export_reading.remove_padding(loading.make_subject("zeros", model, subject.tokenizer))
     assert found.shape.widths == ((3, 3, 96),) * 3
     torch.testing.assert_close(logits(found.model, pieces()), logits(model, pieces()))
 
@@ -372,7 +380,7 @@ def test_padded_values_are_cut_away_again(tmp_path: Path, unproven: Callable[...
     plan = export_reading.as_pruned(slim).plan
     report = LayerReport(6, 96, (), (), 0.0, 0.0)
     unproven(Pruned(slim, plan, (report,) * 3, 0.0, 0.0), tmp_path / "out", "padded")
-    loaded = loading.load(str(tmp_path / "out"), dtype="float32")
+    loaded = loading.load_model(str(tmp_path / "out"), dtype="float32")
     assert loaded.shape.parameters > slim.shape.parameters
     found = export_reading.as_pruned(loaded).subject
     assert found.shape == slim.shape
@@ -381,7 +389,7 @@ def test_padded_values_are_cut_away_again(tmp_path: Path, unproven: Callable[...
 
 def test_a_broken_export_is_one_sentence(tmp_path: Path, page: Path, unproven: Callable[..., None]) -> None:
     unproven(pruned(tiny_subject(), page), tmp_path / "out", "shim")
-    subject = loading.load(str(tmp_path / "out"), dtype="float32")
+    subject = loading.load_model(str(tmp_path / "out"), dtype="float32")
     for text in ("{", "[]", '{"layers": [{}]}', '{"layers": 3}', "\x00"):
         (tmp_path / "out" / "slimllm.json").write_text(text)
         with pytest.raises(Refusal, match=r"slimllm\.json.*export the model again"):
@@ -409,7 +417,7 @@ def test_the_command_tunes_what_prune_exported(
     unproven: Callable[..., None],
 ) -> None:
     small, out = tmp_path / "small", tmp_path / "tuned"
-    unproven(pruned(loading.load(str(tiny_folder), dtype="float32"), page), small, "shim")
+    unproven(pruned(loading.load_model(str(tiny_folder), dtype="float32"), page), small, "shim")
     more = ["--epochs", 3, "--batch", 3, "--rank", 4, "--rate", 0.01]
     status, found, err = call(capsys, "tune", "--model", small, "--text", page, *LITTLE, *more, "--out", out)
     assert status == 0, err
@@ -507,7 +515,7 @@ def test_without_peft_it_says_how_to_install_it_before_any_work(
         importlib.util, "find_spec", lambda name, *more: None if name == "peft" else find(name, *more)
     )
     with pytest.raises(Refusal, match=r"pip install -r requirements-tune\.txt"):
-        next(finetuning.tune(given, pieces(), FAST))
+        next(finetuning.finetune_model(given, pieces(), FAST))
     status, _, err = call(capsys, "tune", "--model", "./nowhere", "--text", page, "--out", tmp_path / "new")
     assert status == 2
     assert (

@@ -11,10 +11,10 @@ from torch import Tensor
 from slimllm import analyse, prune
 from slimllm.calibration import texts
 from slimllm.core.types import Analysis, Calibration, Pin, Plan
-from slimllm.models.layer_offload import Lent, OnDisk, lend
+from slimllm.models.layer_offload import Lent, OnDisk, offload_layer
 from slimllm.models.loading import Subject
 from slimllm.planning import plan_making
-from slimllm.pruning.masking import masked, masks_of
+from slimllm.pruning.masking import mask_units, masks_of
 from tests.support.tiny_models import PAGE, tiny_subject
 
 TEXT = texts.Text("page", lambda _: [PAGE * 4], parts_differ=False)
@@ -37,7 +37,7 @@ def logits(subject: Subject) -> Tensor:
 def same_as_sliced(subject: Subject, analysis: Analysis, plan: Plan) -> None:
     """Compares with the model pruned by this plan, by a method that judges both by the dense model."""
     sliced = prune(subject, plan, TEXT).subject
-    ours = logits(masked(subject, masks_of(analysis, plan)))
+    ours = logits(mask_units(subject, masks_of(analysis, plan)))
     assert not torch.allclose(ours, logits(subject), atol=1e-2)
     torch.testing.assert_close(ours, logits(sliced), atol=2e-4, rtol=2e-4)
 
@@ -96,8 +96,8 @@ def test_one_site_alone() -> None:
     analysis = analysed(subject, "magnitude")
     plan = plan_making.make_plan(analysis, 0.4, recovery="none")
     alone = dataclasses.replace(plan, channels=tuple(layer.channels for layer in subject.shape.layers))
-    ours = logits(masked(subject, masks_of(analysis, plan, ("attention",))))
-    assert torch.equal(ours, logits(masked(subject, masks_of(analysis, alone))))
+    ours = logits(mask_units(subject, masks_of(analysis, plan, ("attention",))))
+    assert torch.equal(ours, logits(mask_units(subject, masks_of(analysis, alone))))
     assert [mask.mlp for mask in masks_of(analysis, plan, ("attention",))] == [None] * 3
 
 
@@ -119,15 +119,15 @@ def test_a_model_whose_layers_are_lent_is_masked_all_the_same() -> None:
     row: list[Lent] = []
     for layer in borrowed.layers:
         held = {name: tensor.detach().clone() for name, tensor in layer.named_parameters()}
-        lend(layer, Held(held), row)
-    assert torch.equal(logits(masked(borrowed, masks)), logits(masked(whole, masks)))
+        offload_layer(layer, Held(held), row)
+    assert torch.equal(logits(mask_units(borrowed, masks)), logits(mask_units(whole, masks)))
 
 
 def test_the_dense_model_is_not_touched() -> None:
     subject = tiny_subject()
     before, weights = logits(subject), {k: v.clone() for k, v in subject.model.state_dict().items()}
     analysis = analysed(subject, "slimllm")
-    preview = masked(subject, masks_of(analysis, plan_making.make_plan(analysis, 0.5)))
+    preview = mask_units(subject, masks_of(analysis, plan_making.make_plan(analysis, 0.5)))
     assert torch.equal(logits(subject), before), "also while a preview is there"
     assert not torch.equal(logits(preview), before)
     assert all(torch.equal(v, weights[k]) for k, v in subject.model.state_dict().items())

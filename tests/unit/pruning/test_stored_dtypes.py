@@ -20,7 +20,7 @@ from slimllm.core.types import Calibration
 from slimllm.export import checkpoint
 from slimllm.models import loading, offload_loading
 from slimllm.models.loading import Pruned, Subject
-from slimllm.planning import plan_making
+from slimllm.planning import forecast, plan_making
 from slimllm.pruning import stored_dtypes
 from tests.export.test_gguf import worded
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
@@ -55,11 +55,11 @@ def brain(monkeypatch: pytest.MonkeyPatch) -> None:
 def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exports that skip the fresh process."""
     monkeypatch.setattr(checkpoint, "reload_elsewhere", lambda *_, **__: [None])
-    monkeypatch.setattr(checkpoint, "compare", lambda *_: 0.0)
+    monkeypatch.setattr(checkpoint, "compare_reload", lambda *_: 0.0)
 
 
 def pruned_to(subject: Subject, page: Path, ratio: float, **choices: object) -> Pruned:
-    text, asked = texts.text(str(page)), Calibration(str(page), 4, 32)
+    text, asked = texts.find_text(str(page)), Calibration(str(page), 4, 32)
     found = slimllm.analyse(subject, text, asked, method=str(choices.pop("method", "magnitude")))
     plan = plan_making.make_plan(found, ratio, align=1, **choices)  # type: ignore[arg-type]
     return slimllm.prune(subject, plan, text)
@@ -77,7 +77,7 @@ def test_nothing_removed_is_the_source_to_the_last_bit(
     """By the command line; two of the cases with the fresh process."""
     if (kind, lent) not in (("mixed", False), ("float32", True)):
         monkeypatch.setattr(checkpoint, "reload_elsewhere", lambda *_, **__: [None])
-        monkeypatch.setattr(checkpoint, "compare", lambda *_: 0.0)
+        monkeypatch.setattr(checkpoint, "compare_reload", lambda *_: 0.0)
     source = folder_of(tmp_path, kind)
     if lent:
         monkeypatch.setattr(offload_loading, "too_large", lambda *_: True)
@@ -101,7 +101,7 @@ def test_what_is_only_sliced_is_sliced_from_the_source(
     kind: str, family: str, tmp_path: Path, page: Path
 ) -> None:
     source = folder_of(tmp_path, kind, family)
-    subject = loading.load(str(source), device="cpu")
+    subject = loading.load_model(str(source), device="cpu")
     assert subject.dtype == BRAIN
     pruned = pruned_to(subject, page, 0.3, recovery="none")
     slimllm.save(pruned, tmp_path / "out")
@@ -139,7 +139,7 @@ def test_what_a_recovery_changed_is_stored_as_it_was_computed(
 ) -> None:
     """In the source's dtype, and all else as in the source."""
     source = folder_of(tmp_path, "float32")
-    subject = loading.load(str(source), device="cpu")
+    subject = loading.load_model(str(source), device="cpu")
     pruned = pruned_to(subject, page, 0.34, method=method, **choices)
     slimllm.save(pruned, tmp_path / "out")
     made = load_file(tmp_path / "out/model.safetensors")
@@ -161,7 +161,7 @@ def test_what_a_recovery_changed_is_stored_as_it_was_computed(
 def test_a_dtype_that_is_asked_for_is_stored(tmp_path: Path, page: Path) -> None:
     source = folder_of(tmp_path, "mixed")
     for name, dtype in (("float32", FULL), ("float16", HALF), ("bfloat16", BRAIN)):
-        subject = loading.load(str(source), device="cpu", dtype=name)
+        subject = loading.load_model(str(source), device="cpu", dtype=name)
         slimllm.save(pruned_to(subject, page, 0.2), tmp_path / name)
         made = load_file(tmp_path / name / "model.safetensors")
         assert {tensor.dtype for tensor in made.values()} == {dtype}
@@ -171,11 +171,11 @@ def test_a_dtype_that_is_asked_for_is_stored(tmp_path: Path, page: Path) -> None
 @pytest.mark.usefixtures("trusting")
 @pytest.mark.parametrize("kind", SOURCES)
 def test_sizes_that_are_told_are_those_of_the_file(kind: str, tmp_path: Path, page: Path) -> None:
-    subject = loading.load(str(folder_of(tmp_path, kind)), device="cpu")
-    found = slimllm.analyse(subject, texts.text(str(page)), Calibration(str(page), 4, 32))
+    subject = loading.load_model(str(folder_of(tmp_path, kind)), device="cpu")
+    found = slimllm.analyse(subject, texts.find_text(str(page)), Calibration(str(page), 4, 32))
     plan = plan_making.make_plan(found, 0.0, recovery="none")
-    done = slimllm.save(slimllm.prune(subject, plan, texts.text(str(page))), tmp_path / "out")
-    told = plan_making.forecast(found, plan).bytes
+    done = slimllm.save(slimllm.prune(subject, plan, texts.find_text(str(page))), tmp_path / "out")
+    told = forecast.forecast_plan(found, plan).bytes
     header = 8 + int.from_bytes((tmp_path / "out/model.safetensors").read_bytes()[:8], "little")
     assert told == pytest.approx(done.bytes - header, abs=2)
 
@@ -198,7 +198,7 @@ def test_a_gguf_of_floats_keeps_them_and_one_of_quantised_weights_is_as_computed
     slimllm.save(whole, tmp_path / "packed", wanted="gguf")
     (tmp_path / "alone").mkdir()
     file = Path(shutil.copy(tmp_path / "packed/model.gguf", tmp_path / "alone/small.gguf"))
-    again = loading.load(str(file), device="cpu")
+    again = loading.load_model(str(file), device="cpu")
     assert again.dtype == BRAIN
     slimllm.save(pruned_to(again, page, 0.0, recovery="none"), tmp_path / "out")
     given, made = subject.model.state_dict(), load_file(tmp_path / "out/model.safetensors")
@@ -208,4 +208,4 @@ def test_a_gguf_of_floats_keeps_them_and_one_of_quantised_weights_is_as_computed
     place = content.index(b"general.file_type") + len(b"general.file_type") + 4
     content[place] = 7  # as if it were quantised
     file.write_bytes(content)
-    assert loading.load(str(file), device="cpu").files == {}
+    assert loading.load_model(str(file), device="cpu").files == {}

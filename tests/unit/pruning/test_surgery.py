@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from slimllm.core.types import Moments
-from slimllm.methods.recovery import cut
-from slimllm.models.families import part, shape_of
+from slimllm.methods.recovery import cut_columns
+from slimllm.models.families import linear_of, shape_of
 from slimllm.models.loading import Subject
-from slimllm.models.shared_copy import skeleton
+from slimllm.models.shared_copy import share_model
 from slimllm.pruning.surgery import slice_attention, slice_mlp
 from tests.support.tiny_models import FAMILY_CONFIGS, tiny_subject
 
@@ -36,7 +36,7 @@ def masked(subject: Subject, heads: list[torch.Tensor]) -> Any:
             (family.attention.reader, (kept_heads[:, None] * size + torch.arange(size)).flatten()),
             (family.mlp.reader, kept_channels),
         ):
-            weight = part(layer, name).weight.data
+            weight = linear_of(layer, name).weight.data
             silent = torch.ones(weight.shape[1], dtype=torch.bool)
             silent[kept] = False
             weight[:, silent] = 0
@@ -45,17 +45,17 @@ def masked(subject: Subject, heads: list[torch.Tensor]) -> Any:
 
 def sliced(subject: Subject, heads: list[torch.Tensor]) -> Any:
     """The model with those units cut out."""
-    model = skeleton(subject.model)
+    model = share_model(subject.model)
     family, size = subject.family, subject.shape.head_size
     layers = model.get_submodule(family.layers)
     for layer, shape, kept_heads, kept_channels in zip(
         layers, subject.shape.layers, heads, CHANNELS, strict=True
     ):
         if len(kept_heads) < shape.heads:
-            weight = part(layer, family.attention.reader).weight
-            repair = cut(weight, NOTHING, (kept_heads[:, None] * size + torch.arange(size)).flatten())
+            weight = linear_of(layer, family.attention.reader).weight
+            repair = cut_columns(weight, NOTHING, (kept_heads[:, None] * size + torch.arange(size)).flatten())
             slice_attention(layer, family, shape, size, kept_heads, repair)
-        repair = cut(part(layer, family.mlp.reader).weight, NOTHING, kept_channels)
+        repair = cut_columns(linear_of(layer, family.mlp.reader).weight, NOTHING, kept_channels)
         slice_mlp(layer, family, shape, kept_channels, repair)
     return model
 
@@ -126,7 +126,7 @@ def test_sliced_tensors_are_smaller_contiguous_and_own_their_memory(any_subject:
     assert shape.decoder < any_subject.shape.decoder
     assert shape.widths[0][2] == len(CHANNELS[0])
     for layer in model.get_submodule(any_subject.family.layers)[:2]:
-        reader = part(layer, any_subject.family.mlp.reader)
+        reader = linear_of(layer, any_subject.family.mlp.reader)
         assert reader.weight.is_contiguous()
         assert reader.weight.untyped_storage().nbytes() == reader.weight.numel() * 4
         assert reader.weight.shape == (reader.out_features, reader.in_features)

@@ -23,10 +23,10 @@ from slimllm.export import checkpoint, formats, verification
 from slimllm.export.formats import Form
 from slimllm.export.transformers_versions import with_older_keys
 from slimllm.models import loading
-from slimllm.models.families import FAMILIES, family_of, narrows_values, part, shape_of, value_writer
+from slimllm.models.families import FAMILIES, family_of, linear_of, narrows_values, shape_of, value_writer
 from slimllm.models.loading import Pruned, Subject
 from slimllm.models.modeling_slim import Placed, Selected, Widened
-from slimllm.models.shared_copy import skeleton
+from slimllm.models.shared_copy import share_model
 from slimllm.pruning.surgery import slice_attention, slice_mlp, slice_values
 from tests.support.exports_on_disk import Stored, stored
 from tests.support.tiny_models import FAMILY_CONFIGS, tiny_subject
@@ -75,7 +75,7 @@ def masked(subject: Subject, kept: list[Tensor], bias: bool = False) -> Any:
     for layer, columns, extra in zip(
         model.get_submodule(subject.family.layers), kept, biases(subject), strict=True
     ):
-        reader = part(layer, subject.family.attention.reader)
+        reader = linear_of(layer, subject.family.attention.reader)
         deaf = torch.ones(reader.in_features, dtype=torch.bool)
         deaf[inputs_of(columns, reader.in_features // SIZE)] = False
         reader.weight.data[:, deaf] = 0
@@ -86,11 +86,11 @@ def masked(subject: Subject, kept: list[Tensor], bias: bool = False) -> Any:
 
 def narrowed(subject: Subject, kept: list[Tensor], bias: bool = False) -> Subject:
     """The subject without all value columns but the kept ones."""
-    slim = dataclasses.replace(subject, model=skeleton(subject.model))
+    slim = dataclasses.replace(subject, model=share_model(subject.model))
     for layer, shape, columns, extra in zip(
         slim.layers, subject.shape.layers, kept, biases(subject), strict=True
     ):
-        weight = part(layer, subject.family.attention.reader).weight
+        weight = linear_of(layer, subject.family.attention.reader).weight
         repair = Repair(weight[:, inputs_of(columns, shape.heads)], extra if bias else None)
         slice_values(layer, subject.family, shape, SIZE, columns, repair)
     return dataclasses.replace(slim, shape=shape_of(slim.model, slim.family))
@@ -129,13 +129,18 @@ def test_narrowed_equals_masked(name: str, attention: str) -> None:
     kept = choices(subject)
     slim = narrowed(subject, kept, bias=True)
     assert_same(masked(subject, kept, bias=True), slim.model)
-    reader = part(slim.layers[0], subject.family.attention.reader)
+    reader = linear_of(slim.layers[0], subject.family.attention.reader)
     assert reader.weight.shape == (subject.shape.hidden, subject.shape.heads * 5)
-    writer = part(slim.layers[0], value_writer(subject.family))
+    writer = linear_of(slim.layers[0], value_writer(subject.family))
     lost = subject.shape.groups * (SIZE - 5)
-    assert writer.weight.shape[0] == part(subject.layers[0], value_writer(subject.family)).out_features - lost
+    assert (
+        writer.weight.shape[0]
+        == linear_of(subject.layers[0], value_writer(subject.family)).out_features - lost
+    )
     assert (type(writer), type(reader)) == (Widened, Selected)
-    assert not isinstance(part(slim.layers[1], value_writer(subject.family)), Placed)  # it keeps all columns
+    assert not isinstance(
+        linear_of(slim.layers[1], value_writer(subject.family)), Placed
+    )  # it keeps all columns
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -198,7 +203,7 @@ def test_a_narrowed_layer_can_lose_more_columns_and_then_heads(name: str) -> Non
         ]
         each = shape.heads // shape.groups
         columns = [h * 6 + j for h in range(shape.heads) for j in again[h // each].tolist()]
-        repair = Repair(part(layer, family.attention.reader).weight[:, columns])
+        repair = Repair(linear_of(layer, family.attention.reader).weight[:, columns])
         slice_values(layer, family, shape, SIZE, again, repair)
     twice = [columns.gather(1, again) for columns in first]
     assert_same(masked(subject, twice), slim.model)
@@ -209,8 +214,8 @@ def test_a_narrowed_layer_can_lose_more_columns_and_then_heads(name: str) -> Non
     for layer, deaf, shape in zip(
         slim.layers, one.get_submodule(family.layers), slim.shape.layers, strict=True
     ):
-        part(deaf, family.attention.reader).weight.data[:, : each * SIZE] = 0
-        repair = Repair(part(layer, family.attention.reader).weight[:, 3 * each :], torch.zeros(hidden))
+        linear_of(deaf, family.attention.reader).weight.data[:, : each * SIZE] = 0
+        repair = Repair(linear_of(layer, family.attention.reader).weight[:, 3 * each :], torch.zeros(hidden))
         slice_attention(layer, family, shape, SIZE, heads, repair)
     assert_same(one, slim.model)
     after = shape_of(slim.model, family)
@@ -222,7 +227,7 @@ def test_a_linear_picks_its_own_part_of_what_has_the_shape_of_the_whole() -> Non
     subject = build("phi3")
     slim = narrowed(subject, choices(subject))
     for name in (value_writer(subject.family), subject.family.attention.reader):
-        whole, linear = part(subject.layers[0], name), part(slim.layers[0], name)
+        whole, linear = linear_of(subject.layers[0], name), linear_of(slim.layers[0], name)
         assert isinstance(linear, Placed)
         assert (linear.in_features, linear.out_features) == (whole.in_features, whole.out_features)
         assert torch.equal(linear.own(whole.weight), linear.weight)
@@ -240,16 +245,16 @@ def test_every_family_can_have_narrow_values() -> None:
 
 def prune(subject: Subject, *, kept: tuple[int, ...] = KEPT, bias: bool = False, cut: bool = True) -> Pruned:
     """The subject with narrow values, and with `cut` layers of different widths besides."""
-    family, slim = subject.family, dataclasses.replace(subject, model=skeleton(subject.model))
+    family, slim = subject.family, dataclasses.replace(subject, model=share_model(subject.model))
     if cut:
         layer, shape = slim.layers[2], subject.shape.layers[2]
         each = shape.heads // shape.groups
         heads = torch.arange(each if shape.groups > 1 else 0, shape.heads)
         inputs = (heads[:, None] * SIZE + torch.arange(SIZE)).flatten()
-        repair = Repair(part(layer, family.attention.reader).weight[:, inputs])
+        repair = Repair(linear_of(layer, family.attention.reader).weight[:, inputs])
         slice_attention(layer, family, shape, SIZE, heads, repair)
         channels = torch.arange(3, 60)
-        repair = Repair(part(layer, family.mlp.reader).weight[:, channels])
+        repair = Repair(linear_of(layer, family.mlp.reader).weight[:, channels])
         slice_mlp(layer, family, shape, channels, repair)
         slim = dataclasses.replace(slim, shape=shape_of(slim.model, family))
     done = narrowed(slim, choices(slim, kept), bias)
@@ -303,7 +308,7 @@ def test_what_is_read_elsewhere_is_what_was_pruned(shelf: dict[str, Stored], nam
     case, stored = CASES[name], shelf[name]
     config = json.loads((stored.folder / "config.json").read_text())
     assert (stored.form.tier, config["architectures"]) == (case.tier, [f"{case.stored_as}ForCausalLM"])
-    difference = verification.compare(stored.pruned.subject, stored.reload)
+    difference = verification.compare_reload(stored.pruned.subject, stored.reload)
     assert difference <= (1e-4 if case.tier == "padded" else 1e-6)
     tensors = load_file(stored.folder / "model.safetensors")
     floats = sum(tensor.numel() for tensor in tensors.values() if tensor.is_floating_point())
@@ -319,8 +324,8 @@ def test_what_is_read_elsewhere_is_what_was_pruned(shelf: dict[str, Stored], nam
 @pytest.mark.parametrize("name", CASES)
 def test_it_is_read_here_without_running_its_code(shelf: dict[str, Stored], name: str) -> None:
     stored, case = shelf[name], CASES[name]
-    subject = loading.load(str(stored.folder), device="cpu", dtype="float32")
-    assert verification.compare(subject, stored.reload) <= 1e-6
+    subject = loading.load_model(str(stored.folder), device="cpu", dtype="float32")
+    assert verification.compare_reload(subject, stored.reload) <= 1e-6
     if case.tier == "shim":
         assert subject.shape == stored.pruned.subject.shape
         assert_same(stored.pruned.subject.model, subject.model)
@@ -331,9 +336,9 @@ def test_it_is_read_here_without_running_its_code(shelf: dict[str, Stored], name
 @pytest.mark.parametrize("name", SHIMS)
 def test_a_second_round_changes_nothing(shelf: dict[str, Stored], name: str, tmp_path: Path) -> None:
     stored = shelf[name]
-    subject = loading.load(str(stored.folder), device="cpu", dtype="float32")
+    subject = loading.load_model(str(stored.folder), device="cpu", dtype="float32")
     same = dataclasses.replace(stored.pruned, subject=subject)
-    checkpoint.write(formats.choose(same), same, tmp_path)
+    checkpoint.write_checkpoint(formats.choose_format(same), same, tmp_path)
     for second in (stored.second, tmp_path):  # by plain transformers, by this program
         for file in ("model.safetensors", "modeling_slim.py"):
             assert (second / file).read_bytes() == (stored.folder / file).read_bytes()
@@ -362,11 +367,11 @@ def test_padding_puts_columns_back_where_they_were(shelf: dict[str, Stored]) -> 
 def test_half_precision_leaves_the_places_whole(tmp_path: Path) -> None:
     subject = tiny_subject("llama", hidden_size=64, num_attention_heads=64, num_key_value_heads=64)
     pruned = prune(subject, cut=False, kept=(7, 7, 7))
-    checkpoint.write(formats.choose(pruned), pruned, tmp_path)
+    checkpoint.write_checkpoint(formats.choose_format(pruned), pruned, tmp_path)
     for dtype in ("bfloat16", "float16"):
-        loaded = loading.load(str(tmp_path), device="cpu", dtype=dtype)
+        loaded = loading.load_model(str(tmp_path), device="cpu", dtype=dtype)
         for mine, theirs in zip(pruned.subject.layers, loaded.layers, strict=True):
-            one, other = (part(layer, "self_attn.o_proj") for layer in (mine, theirs))
+            one, other = (linear_of(layer, "self_attn.o_proj") for layer in (mine, theirs))
             assert isinstance(one, Placed)
             assert isinstance(other, Placed)
             assert (loaded.dtype, other.places.dtype) == (other.weight.dtype, torch.int64)
@@ -377,7 +382,7 @@ def test_half_precision_leaves_the_places_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize("tier", ["shim", "padded"])
 def test_an_export_is_verified_and_loads_as_a_subject(tier: str, tmp_path: Path) -> None:
     pruned = prune(tiny_subject("qwen2", dtype=torch.bfloat16))
-    done = list(checkpoint.export(pruned, tmp_path / "small", wanted=tier))[-1].result
+    done = list(checkpoint.export_checkpoint(pruned, tmp_path / "small", wanted=tier))[-1].result
     assert (done.tier, done.verified) == (tier, True)
     assert done.max_logit_difference <= 1e-4
     subject = slimllm.load(str(tmp_path / "small"), device="cpu")
@@ -388,16 +393,16 @@ def test_an_export_is_verified_and_loads_as_a_subject(tier: str, tmp_path: Path)
 def test_a_stock_class_is_refused(tier: str) -> None:
     pruned = prune(tiny_subject(), cut=False, kept=(4, 4, 4))
     with pytest.raises(Refusal, match=r"values narrower than heads .*; use --export auto, shim or padded"):
-        formats.choose(pruned, tier)
+        formats.choose_format(pruned, tier)
 
 
 def test_a_checkpoint_without_its_places_is_no_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole: Callable[[Form], dict[str, Tensor]] = checkpoint.stored
+    whole: Callable[[Form], dict[str, Tensor]] = checkpoint.stored_tensors
     lost = "model.layers.2.self_attn.o_proj.places"
     monkeypatch.setattr(
-        checkpoint, "stored", lambda form: {k: v for k, v in whole(form).items() if k != lost}
+        checkpoint, "stored_tensors", lambda form: {k: v for k, v in whole(form).items() if k != lost}
     )
     with pytest.raises(Refusal, match=r"does not load in a fresh process .*o_proj\.places"):
         slimllm.save(prune(tiny_subject()), tmp_path / "small")

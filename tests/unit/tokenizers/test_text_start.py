@@ -24,7 +24,7 @@ from slimllm.export import checkpoint, model_card, verification
 from slimllm.models import loading
 from slimllm.models.loading import Pruned, Subject
 from slimllm.pruning import finetuning
-from slimllm.tokenizers.text_start import Beginning, begin, cut_windows, find_beginning
+from slimllm.tokenizers.text_start import Beginning, begin_ids, cut_windows, find_beginning
 from tests.support.bos_gemma import BOS, LEARNED, SENTENCE, begun_subject, begun_tokenizer
 from tests.support.tiny_models import tiny_subject, tiny_tokenizer
 
@@ -80,9 +80,9 @@ def test_a_beginning_is_what_the_tokenizer_puts_in_front(tokenizer: Any, expecte
 
 def test_nothing_is_begun_twice() -> None:
     ids = torch.tensor([5, 6])
-    assert begin(ids, BEGUN).tolist() == [BOS, 5, 6]
-    assert begin(begin(ids, BEGUN), BEGUN).tolist() == [BOS, 5, 6]
-    assert begin(ids, Beginning()).tolist() == [5, 6]
+    assert begin_ids(ids, BEGUN).tolist() == [BOS, 5, 6]
+    assert begin_ids(begin_ids(ids, BEGUN), BEGUN).tolist() == [BOS, 5, 6]
+    assert begin_ids(ids, Beginning()).tolist() == [5, 6]
     written = torch.tensor([BOS, 1, 2, 3, BOS, 4, 5])  # a text that holds the token itself
     assert cut_windows(written, 3, BEGUN).tolist() == [[BOS, 1, 2], [BOS, 3, BOS], [BOS, 4, 5]]
 
@@ -104,10 +104,10 @@ def test_windows_hold_the_text_in_order(ids: list[int], length: int, front: tupl
 @pytest.mark.parametrize("template", ["<bos> $A", "<bos> <two> $A"])
 def test_oracle_perplexity_counts_all_but_the_beginning(template: str) -> None:
     tokenizer = begun_tokenizer(template, "<two>")
-    subject = loading.subject("x", tiny_subject(vocab_size=258).model, tokenizer)
+    subject = loading.make_subject("x", tiny_subject(vocab_size=258).model, tokenizer)
     front = list(find_beginning(tokenizer).ids)
     tokens = torch.randint(0, 250, (100,), generator=torch.Generator().manual_seed(4))
-    found = pipeline.finish(evaluate.perplexity(subject, tokens, 16))
+    found = pipeline.finish_job(evaluate.measure_perplexity(subject, tokens, 16))
     total, count, room = 0.0, 0, 16 - len(front)
     for start in range(0, 100 - room + 1, room):
         window = [*front, *tokens[start : start + room].tolist()]
@@ -119,7 +119,7 @@ def test_oracle_perplexity_counts_all_but_the_beginning(template: str) -> None:
     assert (found.tokens, found.windows) == (count, 100 // room)
     assert found.nll == pytest.approx(total / count, rel=1e-4)
     with pytest.raises(Refusal, match=f"use {len(front) + 1} to"):
-        pipeline.finish(evaluate.perplexity(subject, tokens, len(front) if len(front) > 1 else 1))
+        pipeline.finish_job(evaluate.measure_perplexity(subject, tokens, len(front) if len(front) > 1 else 1))
 
 
 def test_a_model_that_relies_on_its_beginning_is_measured_with_it(
@@ -127,8 +127,8 @@ def test_a_model_that_relies_on_its_beginning_is_measured_with_it(
 ) -> None:
     assert main.main(["evaluate", "--model", folder, "--text", page, "--window", "24", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
-    ids = texts.evaluation_tokens(texts.text(page), subject.tokenizer)
-    before = pipeline.finish(evaluate.perplexity(without(subject), ids, 24))
+    ids = texts.evaluation_tokens(texts.find_text(page), subject.tokenizer)
+    before = pipeline.finish_job(evaluate.measure_perplexity(without(subject), ids, 24))
     assert answer["perplexity"] < 4 < 60 < before.perplexity
     assert (answer["begins_with"], answer["window"]) == ("<bos>", 24)
     assert answer["tokens"] == 23 * answer["windows"] == 23 * (len(ids) // 23)
@@ -138,17 +138,17 @@ def test_a_model_that_relies_on_its_beginning_is_measured_with_it(
 
 def test_a_model_that_relies_on_its_beginning_continues_as_it_learned(subject: Subject) -> None:
     for prompt in ("The", "<bos>The"):  # as a chat template would begin it
-        assert "".join(evaluate.generate(subject, prompt, max_new_tokens=19)) == LEARNED
-    assert "".join(evaluate.generate(without(subject), "The", max_new_tokens=19)) != LEARNED
+        assert "".join(evaluate.generate_text(subject, prompt, max_new_tokens=19)) == LEARNED
+    assert "".join(evaluate.generate_text(without(subject), "The", max_new_tokens=19)) != LEARNED
 
 
 def test_speed_is_measured_behind_the_beginning(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[list[int]] = []
-    step = evaluate.step
+    step = evaluate.next_logits
     monkeypatch.setattr(
-        evaluate, "step", lambda s, ids, *rest: read.append(ids[0].tolist()) or step(s, ids, *rest)
+        evaluate, "next_logits", lambda s, ids, *rest: read.append(ids[0].tolist()) or step(s, ids, *rest)
     )
-    pipeline.finish(evaluate.speed(subject, length=5, new_tokens=1, repeats=1))
+    pipeline.finish_job(evaluate.measure_speed(subject, length=5, new_tokens=1, repeats=1))
     assert read[0] == [BOS, 0, 1, 2, 3]
 
 
@@ -185,7 +185,9 @@ def test_tuning_learns_all_but_the_beginning(subject: Subject, page: str) -> Non
     analysis = slimllm.analyse(subject, slimllm.text(page), WANTED)
     pruned = slimllm.prune(subject, slimllm.plan(analysis, 0.2), slimllm.text(page))
     rows = texts.calibration_tokens(slimllm.text(page), subject.tokenizer, WANTED, max_length=512)
-    steps = list(finetuning.tune(pruned, rows, finetuning.Tuning(samples=6, length=24, epochs=1, batch=6)))
+    steps = list(
+        finetuning.finetune_model(pruned, rows, finetuning.Tuning(samples=6, length=24, epochs=1, batch=6))
+    )
     expected = evaluate.window_loss(pruned.subject, rows) / (6 * 23)
     assert steps[0].result == pytest.approx(expected, rel=1e-3)
 
@@ -202,12 +204,12 @@ def exported(
 
     def keep(subject: Subject, reload: verification.Reload) -> float:
         found.append(reload)
-        return verification.compare(subject, reload)
+        return verification.compare_reload(subject, reload)
 
     analysis = slimllm.analyse(subject, slimllm.text(page), WANTED)
     pruned = slimllm.prune(subject, slimllm.plan(analysis, 0.1), slimllm.text(page))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoint, "compare", keep)
+        patch.setattr(checkpoint, "compare_reload", keep)
         slimllm.save(pruned, place)
     return pruned, place, found[0]
 
@@ -218,13 +220,15 @@ def test_an_export_begins_texts_as_before_and_says_so(
     pruned, place, _ = exported
     again = slimllm.load(str(place), dtype="float32")
     assert again.beginning == BEGUN
-    ids = texts.evaluation_tokens(texts.text(page), again.tokenizer)
-    before = pipeline.finish(evaluate.perplexity(pruned.subject, ids, 24))
-    after = pipeline.finish(evaluate.perplexity(again, ids, 24))
+    ids = texts.evaluation_tokens(texts.find_text(page), again.tokenizer)
+    before = pipeline.finish_job(evaluate.measure_perplexity(pruned.subject, ids, 24))
+    after = pipeline.finish_job(evaluate.measure_perplexity(again, ids, 24))
     assert after.nll == pytest.approx(before.nll, rel=1e-4)
     assert "**Texts** begin with `<bos>`" in (place / "README.md").read_text()
     assert json.loads((place / "slimllm.json").read_text())["begins_with"] == "<bos>"
-    assert model_card.begun("") == [], "nothing is said of a model whose texts begin with themselves"
+    assert model_card.text_start_line("") == [], (
+        "nothing is said of a model whose texts begin with themselves"
+    )
 
 
 def test_the_fresh_process_reads_what_begins_rightly(

@@ -149,7 +149,7 @@ def test_few_letters_are_read_for_few_tokens() -> None:
 
 def test_sections_of_the_encyclopedia_have_the_tokens_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    documents, tokenizer = texts.encyclopedia("evaluation")[:512], KINDS["gpt-2"]()
+    documents, tokenizer = texts.encyclopedia_part("evaluation")[:512], KINDS["gpt-2"]()
     expected = [i for n in (0, 256) for i in whole("\n\n".join([*documents[n : n + 256], ""]), tokenizer)]
-    assert texts.tokens(documents, tokenizer).tolist() == expected
-    assert texts.tokens(documents, tokenizer, limit=999).tolist() == expected[:999]
+    assert texts.tokenize_documents(documents, tokenizer).tolist() == expected
+    assert texts.tokenize_documents(documents, tokenizer, limit=999).tolist() == expected[:999]

@@ -9,11 +9,11 @@ import gradio as gr
 
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Calibration
-from slimllm.methods.method_table import METHODS, Option, method
-from slimllm.planning import plan_making
+from slimllm.methods.method_table import METHODS, Option, find_method
+from slimllm.planning import rules
 from ui.facts import estimates
 from ui.facts.combinations import all_options, label_of, options_of
-from ui.look.formatting import duration, note, safe, size
+from ui.look.formatting import escape_html, format_bytes, format_duration, note_html
 from ui.page.inputs import Number
 from ui.page.screen import Screen
 from ui.session.requests import ANALYSE, FIRST, FIXED, calibration_of, text_choices
@@ -22,7 +22,7 @@ from ui.session.session import Session
 DEFAULT = Calibration()
 
 
-def controls(screen: Screen) -> tuple[Any, ...]:
+def build_controls(screen: Screen) -> tuple[Any, ...]:
     """The text and how much of it, the method, and all options, of which the method's own are shown."""
     with gr.Row(elem_classes="controls"):
         text = gr.Dropdown(
@@ -57,7 +57,7 @@ def controls(screen: Screen) -> tuple[Any, ...]:
     words = gr.HTML(elem_id="analyse-method-words", padding=False)
     with gr.Row(elem_classes="controls method-options"):
         options = [option_box(name, option) for name, option in all_options()]
-    screen.show(words, draw_words, "preflight")
+    screen.show(words, draw_method_words, "preflight")
     if options:
         screen.show(options, draw_options, "preflight")
     return text, samples, length, seed, chosen, *options
@@ -84,11 +84,11 @@ def chosen_method(session: Session) -> str:
     return name if name in METHODS else FIRST
 
 
-def draw_words(session: Session) -> str:
+def draw_method_words(session: Session) -> str:
     """The chosen method in a plain sentence."""
-    row = method(chosen_method(session))
-    source = f" <span>{safe(row.paper)}</span>" if row.paper else ""
-    return f'<p class="method-words">{safe(row.words)}{source}</p>'
+    row = find_method(chosen_method(session))
+    source = f" <span>{escape_html(row.paper)}</span>" if row.paper else ""
+    return f'<p class="method-words">{escape_html(row.words)}{source}</p>'
 
 
 def draw_options(session: Session) -> list[Any]:
@@ -113,20 +113,23 @@ def draw_preflight(session: Session) -> str:
                 f"This model reads at most {session.loaded.subject.shape.max_length:,} tokens at once."
             )
     except Refusal as refusal:
-        return note("bad", str(refusal))
+        return note_html("bad", str(refusal))
     subject, tokens = session.loaded.subject, estimates.analysis_tokens(calibration)
     seconds = estimates.analysis_seconds(subject, session.loaded.rates, calibration, name, options)
     memory = estimates.analysis_bytes(subject, calibration)
-    said = f"Reads {tokens:,} tokens. About {duration(seconds)} and {size(memory)} of extra memory."
+    said = (
+        f"Reads {tokens:,} tokens. About {format_duration(seconds)} and {format_bytes(memory)} of extra "
+        "memory."
+    )
     if extra := longest_part(name, options):
         said += f" {extra}"
-    doubt = plan_making.doubt(session.loaded.subject.shape, method(name).recovery, tokens)
-    return note("quiet", said) + (note("info", doubt) if doubt else "")
+    doubt = rules.text_doubt(session.loaded.subject.shape, find_method(name).recovery, tokens)
+    return note_html("quiet", said) + (note_html("info", doubt) if doubt else "")
 
 
 def longest_part(name: str, options: dict[str, Any]) -> str:
     """What a method does beside reading the text, in one sentence; empty where it does no more."""
-    row = method(name)
+    row = find_method(name)
     if row.probes:
         return "Most of that goes into damaging every layer in turn, to see how far the output moves."
     if row.learns == "gates":

@@ -7,20 +7,20 @@ from typing import Any, Literal
 
 import gradio as gr
 
-from slimllm.planning import plan_making
+from slimllm.planning import forecast
 from slimllm.planning.allocation import implied_ratios
-from ui.charts import layer_charts, pin_marks
-from ui.charts.chart_style import subtitled
+from ui.charts import channels_map, heads_map, layer_charts, pin_marks, training_charts
+from ui.charts.chart_style import add_subtitle
 from ui.facts.combinations import options_of
 from ui.facts.selection import Picked
-from ui.page.elements import intro, job_line, lead, start_and_stop
+from ui.page.elements import add_intro, add_lead, job_line, start_and_stop
 from ui.page.plotview import PlotView
 from ui.page.screen import Screen
 from ui.session.registry import REGISTRY
 from ui.session.requests import ANALYSE, FIXED, calibration_of, made_words
 from ui.session.session import Session
 from ui.tabs.analyse import layer_detail, overlay, pin_bar
-from ui.tabs.analyse.analyse_settings import controls, draw_preflight
+from ui.tabs.analyse.analyse_settings import build_controls, draw_preflight
 from ui.tasks import work
 
 PURPOSE = "Let the model read a text while we watch which of its parts matter."
@@ -30,28 +30,28 @@ ZOOMS = [("all layers", "all"), ("one layer, every channel", "one")]
 
 def build(screen: Screen, offline: bool) -> None:
     """The components and events of the tab."""
-    intro(screen, "analyse", PURPOSE, lambda s: "" if s.loaded else "It needs a model first.")
+    add_intro(screen, "analyse", PURPOSE, lambda s: "" if s.loaded else "It needs a model first.")
     with gr.Row(elem_classes="next"):
-        lead(screen, "analyse-missing", lambda s: None if s.loaded else ("Go to Load", "load"))
-    asked = controls(screen)
+        add_lead(screen, "analyse-missing", lambda s: None if s.loaded else ("Go to Load", "load"))
+    asked = build_controls(screen)
     preflight = gr.HTML(elem_id="analyse-preflight", padding=False)
     with gr.Row(elem_classes="bar"):
         button = gr.Button(
             "Analyse", variant="primary", elem_id="analyse-button", scale=0, min_width=130, interactive=False
         )
         stop = gr.Button("Stop", elem_id="analyse-stop", scale=0, min_width=90, interactive=False)
-        lead(screen, "analyse", onward)
+        add_lead(screen, "analyse", next_step)
         job_line(screen, "analyse", "analyse-progress", beside="second")
     screen.keep(asked, "analyse", ANALYSE.values, ANALYSE.enter)
     screen.show(preflight, draw_preflight, "subject", "preflight")
-    start_and_stop(screen, "analyse", button, stop, lambda s: s.loaded is not None, dress)
+    start_and_stop(screen, "analyse", button, stop, lambda s: s.loaded is not None, dress_analyse)
     screen.on(button.click, "analyse", Press(offline), *asked)
-    training(screen)
-    maps(screen, offline)
+    build_training(screen)
+    build_maps(screen, offline)
     layer_detail.build(screen)
 
 
-def training(screen: Screen) -> None:
+def build_training(screen: Screen) -> None:
     """The loss curve of a method that trains, shown only once there is one."""
     with gr.Column(visible=False, elem_id="analyse-training-panel") as panel:
         curve = PlotView(
@@ -69,10 +69,10 @@ def training(screen: Screen) -> None:
 
 
 def draw_training(session: Session) -> Any:
-    return layer_charts.training_chart(session.training) if session.training else None
+    return training_charts.training_chart(session.training) if session.training else None
 
 
-def maps(screen: Screen, offline: bool) -> None:
+def build_maps(screen: Screen, offline: bool) -> None:
     """The three pictures of the whole model, with a second method over them; a click on a layer opens it."""
     layers = PlotView(
         height=260,
@@ -80,7 +80,7 @@ def maps(screen: Screen, offline: bool) -> None:
         placeholder="How little each layer changes its input: a layer that changes little can lose more.",
         elem_id="analyse-layers",
     )
-    overlay.chooser(screen, offline)
+    overlay.build_chooser(screen, offline)
     with gr.Row(equal_height=False, elem_classes="maps"):
         heads = PlotView(
             height=420,
@@ -99,18 +99,20 @@ def maps(screen: Screen, offline: bool) -> None:
     with gr.Row(elem_classes="map-choices"):
         order = choice_of(ORDERS, "Channels are", "analyse-order")
         zoom = choice_of(ZOOMS, "The map of channels shows", "analyse-zoom")
-    pin_bar.bar(screen)
-    overlay.agreement(screen)
+    pin_bar.build_bar(screen)
+    overlay.build_agreement(screen)
     screen.show(layers, draw_layers, token=map_token("layers", "look"), pace=1.0)
     screen.show(heads, draw_heads, token=map_token("layers", "overlay", "second", "look"), pace=1.0)
     parts = ("layers", "order", "overlay", "second", "look")
-    screen.show(channels, draw_channels, token=lambda s: (map_token(*parts)(s), pin_bar.zoomed(s)), pace=1.0)
+    screen.show(
+        channels, draw_channels, token=lambda s: (map_token(*parts)(s), pin_bar.zoomed_layer(s)), pace=1.0
+    )
     screen.keep([order, zoom], "analyse", lambda s: [pin_bar.order_of(s), pin_bar.zoom_of(s)], choose_order)
     screen.on(layers.click, "analyse", click_bar, click=True, mode="always_last")
     screen.on(heads.click, "analyse", ClickMap("heads"), click=True, mode="multiple")
     screen.on(channels.click, "analyse", ClickMap("channels"), click=True, mode="multiple")
-    pin_bar.listen(screen, heads, "heads")
-    pin_bar.listen(screen, channels, "channels")
+    pin_bar.listen_to_map(screen, heads, "heads")
+    pin_bar.listen_to_map(screen, channels, "channels")
 
 
 def choice_of(choices: list[tuple[str, str]], label: str, elem_id: str) -> gr.Radio:
@@ -129,12 +131,12 @@ def map_token(*parts: str) -> Callable[[Session], Any]:
     return lambda session: (
         session.born,
         *(session.serial[part] for part in parts),
-        pin_bar.held(session),
-        failure(session),
+        pin_bar.held_pins(session),
+        failure_words(session),
     )
 
 
-def onward(session: Session) -> tuple[str, str] | None:
+def next_step(session: Session) -> tuple[str, str] | None:
     """The way to the next tab, once the analysis is there."""
     return ("Next: choose how small", "tune") if session.analysis and not session.busy else None
 
@@ -152,18 +154,18 @@ class Press:
         work.start_analyse(REGISTRY, session, calibration, name, self.offline, options)
 
 
-def dress(session: Session) -> dict[str, Any]:
+def dress_analyse(session: Session) -> dict[str, Any]:
     if session.analysis:
         return {"value": "Analyse again", "variant": "secondary"}
     return {"value": "Analyse", "variant": "primary"}
 
 
-def missing(session: Session) -> str | None:
+def missing_words(session: Session) -> str | None:
     """What stands in a picture's place while there is nothing to draw, where an analysis failed."""
-    return f"Nothing to draw yet. {failure(session)}" if failure(session) else None
+    return f"Nothing to draw yet. {failure_words(session)}" if failure_words(session) else None
 
 
-def failure(session: Session) -> str:
+def failure_words(session: Session) -> str:
     """Why the latest analysis failed; empty where it did not."""
     job = session.job
     return job.error if job is not None and (job.kind, job.state) == ("analyse", "failed") else ""
@@ -171,44 +173,42 @@ def failure(session: Session) -> str:
 
 def draw_layers(session: Session) -> Any:
     if session.loaded is None or not session.partial:
-        return missing(session)
+        return missing_words(session)
     shape, plan = session.subject.shape, session.present
     implied: Sequence[float] = ()
-    if session.analysis is None or plan is None or overlay.filling(session):
+    if session.analysis is None or plan is None or overlay.is_filling(session):
         plan = None
     else:
-        implied = implied_ratios(
-            session.analysis, shape.decoder - plan_making.decoder_parameters(shape, plan)
-        )
+        implied = implied_ratios(session.analysis, shape.decoder - forecast.decoder_parameters(shape, plan))
     chart = layer_charts.layer_chart(session.partial, len(session.partial), plan, shape, implied)
-    return subtitled(chart, made_words(*session.made)) if session.made else chart
+    return add_subtitle(chart, made_words(*session.made)) if session.made else chart
 
 
 def draw_heads(session: Session) -> Any:
     if session.loaded is None or not session.partial:
-        return missing(session)
+        return missing_words(session)
     shape, plan = session.subject.shape, session.present
     laid = overlay.heads_picture(session)
     if laid is None:
         layers = overlay.shown_layers(session)
-        laid = layer_charts.heads_map(layers, len(layers), shape)
-    laid = subtitled(laid, overlay.made_of(session))
+        laid = heads_map.heads_map(layers, len(layers), shape)
+    laid = add_subtitle(laid, overlay.made_of(session))
     columns = any(layer and "value-column" in layer.attention for layer in session.partial)
     return laid if columns else pin_marks.on_heads(laid, plan, session.subject.shape)
 
 
 def draw_channels(session: Session) -> Any:
     if session.loaded is None or not session.partial:
-        return missing(session)
-    order, by_rank, only = pin_bar.order_of(session), pin_bar.by_rank(session), pin_bar.zoomed(session)
+        return missing_words(session)
+    order, by_rank, only = pin_bar.order_of(session), pin_bar.by_rank(session), pin_bar.zoomed_layer(session)
     layers, plan = overlay.shown_layers(session), session.present
     if only is not None and (found := layers[only]) is not None:
-        every = subtitled(layer_charts.every_channel(found, only, order), overlay.made_of(session))
+        every = add_subtitle(channels_map.every_channel(found, only, order), overlay.made_of(session))
         return pin_marks.on_channels(every, plan, layers, by_rank, only)
     laid = None if order == "sum" else overlay.channels_picture(session, by_rank)
     if laid is None:
-        laid = layer_charts.channels_map(layers, len(layers), session.subject.shape, order=order)
-    laid = subtitled(laid, overlay.made_of(session))
+        laid = channels_map.channels_map(layers, len(layers), session.subject.shape, order=order)
+    laid = add_subtitle(laid, overlay.made_of(session))
     return pin_marks.on_channels(laid, plan, layers, by_rank)
 
 
@@ -222,7 +222,7 @@ def choose_order(session: Session, entered: dict[int, Any]) -> None:
 
 def click_bar(session: Session, event: gr.EventData) -> None:
     """Opens and chooses the layer of a clicked bar."""
-    if open_layer(session, event._data.get("x")) and session.detail is not None:
+    if show_layer(session, event._data.get("x")) and session.detail is not None:
         session.picked = Picked("layers", (session.detail, session.detail))
 
 
@@ -233,17 +233,17 @@ class ClickMap:
         self.what = what
 
     def __call__(self, session: Session, event: gr.EventData) -> None:
-        pin_bar.choose(session, self.what, event._data.get("cell"))
+        pin_bar.choose_event(session, self.what, event._data.get("cell"))
 
 
-def look(session: Session) -> None:
+def show_tab(session: Session) -> None:
     """On coming back to the tab: the present plan is drawn into the detail, once instead of at every move."""
     if session.wishes.get("look") != (session.present,):
         session.wishes["look"] = (session.present,)
         session.mark("look")
 
 
-def open_layer(session: Session, where: Any) -> bool:
+def show_layer(session: Session, where: Any) -> bool:
     """Shows one layer in the detail, if there is one by that number; says whether there is."""
     try:
         index = round(float(where))

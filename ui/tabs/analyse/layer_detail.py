@@ -7,9 +7,9 @@ from typing import Any
 import gradio as gr
 
 from slimllm.core.types import LayerAnalysis
-from ui.charts import layer_charts, layer_detail_charts
+from ui.charts import layer_detail_charts
 from ui.facts import head_swaps
-from ui.look.formatting import dropped, figure, note, safe, share, unit_words
+from ui.look.formatting import escape_html, format_figure, format_share, is_dropped, note_html, unit_words
 from ui.page.plotview import PlotView
 from ui.page.screen import Screen
 from ui.session.session import Session
@@ -42,7 +42,7 @@ def build(screen: Screen) -> None:
                 elem_id="analyse-spectrum",
             )
             story = gr.HTML(padding=False, elem_id="analyse-swaps")
-    screen.show(about, draw_about, *EVERY, pace=1.0)
+    screen.show(about, draw_layer_words, *EVERY, pace=1.0)
     screen.show(curves, draw_curves, *EVERY, pace=2.0)
     screen.show(scores, draw_scores, *EVERY, pace=2.0)
     screen.show(spectrum, draw_spectrum, "detail", "layers", pace=2.0)
@@ -60,11 +60,11 @@ def chosen_layer(session: Session) -> tuple[int, LayerAnalysis] | None:
     return None if layer is None else (index, layer)
 
 
-def draw_about(session: Session) -> str:
+def draw_layer_words(session: Session) -> str:
     """A few words on one layer."""
     found = chosen_layer(session)
     if found is None:
-        return note("quiet", "Click on a layer in any of the pictures to look inside it.")
+        return note_html("quiet", "Click on a layer in any of the pictures to look inside it.")
     return about_layer(session, *found)
 
 
@@ -73,7 +73,7 @@ def draw_curves(session: Session) -> Any:
     found = chosen_layer(session)
     if found is None:
         return None
-    return layer_charts.error_curves(found[1], found[0], session.present, session.subject.shape)
+    return layer_detail_charts.error_curves(found[1], found[0], session.present, session.subject.shape)
 
 
 def draw_scores(session: Session) -> Any:
@@ -81,13 +81,13 @@ def draw_scores(session: Session) -> Any:
     found = chosen_layer(session)
     if found is None:
         return None
-    return layer_charts.score_chart(found[1], found[0], session.present, session.subject.shape)
+    return layer_detail_charts.score_chart(found[1], found[0], session.present, session.subject.shape)
 
 
 def draw_spectrum(session: Session) -> Any:
     """The principal directions of one layer's output."""
     found = chosen_layer(session)
-    return None if found is None else layer_charts.spectrum_chart(found[1], found[0])
+    return None if found is None else layer_detail_charts.spectrum_chart(found[1], found[0])
 
 
 def draw_story(session: Session) -> str:
@@ -98,11 +98,13 @@ def draw_story(session: Session) -> str:
     index, layer = found
     plan = session.present
     unit = layer_detail_charts.unit_of(layer, plan)
-    said = head_swaps.told(layer.attention[unit], session.subject.shape.layers[index], unit, index, plan)
+    said = head_swaps.describe_swaps(
+        layer.attention[unit], session.subject.shape.layers[index], unit, index, plan
+    )
     parts = [("Heads and the company they keep", said)]
     if layer.mlp.spectrum is not None:
         shares = layer_detail_charts.spectrum_shares(layer.mlp.spectrum.double().numpy())
-        needed, all = layer_detail_charts.directions(shares, 0.9), len(shares)
+        needed, all = layer_detail_charts.count_directions(shares, 0.9), len(shares)
         parts.append(
             (
                 "How many ways the MLP writes",
@@ -111,7 +113,7 @@ def draw_story(session: Session) -> str:
                 "each other.",
             )
         )
-    return "".join(f"<h4>{safe(title)}</h4><p>{safe(words)}</p>" for title, words in parts)
+    return "".join(f"<h4>{escape_html(title)}</h4><p>{escape_html(words)}</p>" for title, words in parts)
 
 
 def about_layer(session: Session, index: int, layer: LayerAnalysis) -> str:
@@ -125,23 +127,24 @@ def about_layer(session: Session, index: int, layer: LayerAnalysis) -> str:
     scores = layer.mlp.ranking.scores.sort(descending=True).values.clamp(min=0)
     needed = int((scores.cumsum(0) < 0.8 * scores.sum()).sum()) + 1
     sentences = [
-        f"Input and output point {figure(layer.cosine)} the same way (1 would mean that it changes nothing): "
+        f"Input and output point {format_figure(layer.cosine)} the same way (1 would mean that it changes "
+        "nothing): "
         f"number {place} of {len(cosines)} in how little it changes.",
-        f"{share(needed / widths.channels, 0)} of its {widths.channels:,} channels carry 80 % of the "
+        f"{format_share(needed / widths.channels, 0)} of its {widths.channels:,} channels carry 80 % of the "
         "importance.",
-        f"Half of its channels gone would leave an error of {share(half)} in what its MLP writes "
+        f"Half of its channels gone would leave an error of {format_share(half)} in what its MLP writes "
         f"(with recovery {recovery}).",
-        kept_words(session, index),
+        kept_units_words(session, index),
     ]
-    return f"<h3>Layer {index}</h3><p>{' '.join(safe(s) for s in sentences if s)}</p>"
+    return f"<h3>Layer {index}</h3><p>{' '.join(escape_html(s) for s in sentences if s)}</p>"
 
 
-def kept_words(session: Session, index: int) -> str:
+def kept_units_words(session: Session, index: int) -> str:
     """What the present plan keeps of a layer, as a sentence."""
     plan = session.present
     if plan is None:
         return ""
-    if dropped(plan, index):
+    if is_dropped(plan, index):
         return "The plan drops it whole."
     layer = session.subject.shape.layers[index]
     return (

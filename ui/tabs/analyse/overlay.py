@@ -10,13 +10,13 @@ import gradio as gr
 
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Analysis, Plan
-from slimllm.methods.method_table import METHODS, settings
+from slimllm.methods.method_table import METHODS, fill_options
 from ui.charts.agreement_map import agreement_chart, channels_agreement, heads_agreement
 from ui.charts.chart_style import Layers
 from ui.charts.rank_difference_map import channels_difference, heads_difference
 from ui.facts import agreement as numbers
 from ui.facts.combinations import Source, for_ratio, source_of
-from ui.look.formatting import method_title, note, unit_words
+from ui.look.formatting import method_title, note_html, unit_words
 from ui.page.elements import job_line, start_and_stop
 from ui.page.plotview import PlotView
 from ui.page.screen import Screen
@@ -34,7 +34,7 @@ COLOURS = {
 }
 
 
-def chooser(screen: Screen, offline: bool) -> None:
+def build_chooser(screen: Screen, offline: bool) -> None:
     """The second method and text, the button that scores by them, and whose colours the maps wear."""
     with gr.Row(elem_classes="bar second"):
         second = gr.Dropdown(
@@ -69,7 +69,7 @@ def chooser(screen: Screen, offline: bool) -> None:
         elem_classes="inline-choice",
         visible=False,
     )
-    screen.keep([second, text], "analyse", chosen, choose)
+    screen.keep([second, text], "analyse", chosen_overlay, choose_overlay)
     screen.keep(
         [colours], "analyse", lambda s: [colours_of(s)], choose_colours, draw=draw_colours, parts=["second"]
     )
@@ -77,7 +77,7 @@ def chooser(screen: Screen, offline: bool) -> None:
     screen.on(button.click, "analyse", Press(offline), second, text)
 
 
-def agreement(screen: Screen) -> None:
+def build_agreement(screen: Screen) -> None:
     """What the agreement means in words, and the rank correlation of every layer."""
     words = gr.HTML(elem_id="analyse-agreement-words", padding=False)
     chart = PlotView(
@@ -88,7 +88,7 @@ def agreement(screen: Screen) -> None:
         folds=True,
         elem_id="analyse-agreement",
     )
-    screen.show(words, draw_words, "second", "layers", "look")
+    screen.show(words, draw_agreement_words, "second", "layers", "look")
     screen.show(chart, draw_chart, "second", "layers", "look", pace=1.0)
 
 
@@ -117,7 +117,7 @@ def wanted_of(session: Session, name: str, text: str) -> Source | None:
     method, options, calibration = source_of(first)
     if name:
         ratio = session.plan.ratio_requested if session.plans else work.START_RATIO
-        method, options = name, tuple(sorted(settings(name, for_ratio(name, ratio)).items()))
+        method, options = name, tuple(sorted(fill_options(name, for_ratio(name, ratio)).items()))
     if str(text or "").strip():
         calibration = dataclasses.replace(calibration, text=str(text).strip())
     wanted = (method, options, calibration)
@@ -131,9 +131,9 @@ def known_second(session: Session, wanted: Source) -> Analysis | None:
     return session.analyses.get(wanted) or next((a for a in fits if a is not session.analysis), None)
 
 
-def choose(session: Session, entered: dict[int, Any]) -> None:
+def choose_overlay(session: Session, entered: dict[int, Any]) -> None:
     """Takes away what was laid over, or lays over what is known already."""
-    name, text = (entered.get(place, old) for place, old in enumerate(chosen(session)))
+    name, text = (entered.get(place, old) for place, old in enumerate(chosen_overlay(session)))
     session.wishes["second"] = (name, text)
     if session.analysis is None:
         return
@@ -150,7 +150,7 @@ def choose_colours(session: Session, entered: dict[int, Any]) -> None:
     session.mark("overlay")
 
 
-def pair(session: Session) -> tuple[Analysis, Analysis, Plan] | None:
+def overlay_pair(session: Session) -> tuple[Analysis, Analysis, Plan] | None:
     """Both analyses and the plan at whose widths they are compared, once there are all three."""
     if session.analysis is None or session.second is None or not session.plans:
         return None
@@ -172,7 +172,7 @@ def colours_of(session: Session) -> str:
 
 def shown_layers(session: Session) -> Layers:
     """The layers whose importance the maps show: the first method's, or the second's if asked for."""
-    if session.second is not None and not filling(session) and colours_of(session) == "second":
+    if session.second is not None and not is_filling(session) and colours_of(session) == "second":
         return session.second.layers
     return session.partial
 
@@ -180,7 +180,7 @@ def shown_layers(session: Session) -> Layers:
 def heads_picture(session: Session) -> Any:
     """Who keeps which heads, or how far they rank apart; None where the map shows importance, or where heads
     cannot be compared."""
-    found = laid(session)
+    found = laid_pair(session)
     if found is None:
         return None
     first, second, plan = found
@@ -194,7 +194,7 @@ def heads_picture(session: Session) -> Any:
 
 def channels_picture(session: Session, ordered: bool) -> Any:
     """Who keeps which channels, or how far they rank apart; None where the map shows importance."""
-    found = laid(session)
+    found = laid_pair(session)
     if found is None:
         return None
     first, second, plan = found
@@ -209,30 +209,34 @@ def made_of(session: Session) -> str:
     if session.made is None:
         return ""
     shown, second = made_words(*session.made), session.second
-    if second is None or filling(session) or colours_of(session) == "first":
+    if second is None or is_filling(session) or colours_of(session) == "first":
         return shown
     other = made_words(second.method, second.calibration)
     return other if colours_of(session) == "second" else f"{shown}; against {other}"
 
 
-def laid(session: Session) -> tuple[Analysis, Analysis, Plan] | None:
+def laid_pair(session: Session) -> tuple[Analysis, Analysis, Plan] | None:
     """The pair, if the maps are to show both and no analysis is filling them."""
-    return None if filling(session) or colours_of(session) not in ("both", "difference") else pair(session)
+    return (
+        None
+        if is_filling(session) or colours_of(session) not in ("both", "difference")
+        else overlay_pair(session)
+    )
 
 
-def filling(session: Session) -> bool:
+def is_filling(session: Session) -> bool:
     """Whether an analysis is under way, whose layers the maps show as they come."""
     return session.analysis is None or session.partial[0] is not session.analysis.layers[0]
 
 
-def chosen(session: Session) -> list[Any]:
+def chosen_overlay(session: Session) -> list[Any]:
     """The second method and text as this session last left them."""
     return list(session.wishes.get("second", (SAME, SAME)))
 
 
 def draw_colours(session: Session) -> list[Any]:
     """The choice of colours, with the names of both sides, once there are two."""
-    found = pair(session)
+    found = overlay_pair(session)
     if found is None:
         return [gr.Radio(visible=False)]
     one, other = names_of(found[0], found[1])
@@ -241,24 +245,26 @@ def draw_colours(session: Session) -> list[Any]:
     return [gr.Radio(choices=choices, value=colours_of(session), visible=True)]
 
 
-def draw_words(session: Session) -> str:
+def draw_agreement_words(session: Session) -> str:
     """The agreement in plain words."""
-    found = pair(session)
+    found = overlay_pair(session)
     if found is None:
         return ""
     first, second, plan = found
     unit = numbers.common_unit(first, second, plan)
     units = None if unit is None else unit_words(unit)
-    said = numbers.sentence(names_of(first, second), numbers.agreement(first, second, plan), units)
-    return note("info", said)
+    said = numbers.agreement_sentence(
+        names_of(first, second), numbers.compare_analyses(first, second, plan), units
+    )
+    return note_html("info", said)
 
 
 def draw_chart(session: Session) -> Any:
     """The rank agreement of every layer."""
-    found = pair(session)
+    found = overlay_pair(session)
     if found is None:
         return None
     first, second, plan = found
     unit = numbers.common_unit(first, second, plan)
-    layers = numbers.agreement(first, second, plan)
+    layers = numbers.compare_analyses(first, second, plan)
     return agreement_chart(layers, names_of(first, second), unit_words(unit or ""))

@@ -8,10 +8,10 @@ from typing import Any, Literal, cast
 import gradio as gr
 
 from slimllm.core.errors import Refusal
-from slimllm.planning.pins import Mark, pin
+from slimllm.planning.pins import Mark, pin_units
 from ui.charts.channels_map import ORDERS, Order
 from ui.facts import pin_effects, selection
-from ui.look.formatting import note, safe
+from ui.look.formatting import escape_html, note_html
 from ui.page.plotview import PlotView
 from ui.page.screen import Screen
 from ui.session.session import Session
@@ -28,7 +28,7 @@ EMPTY = (
 )
 
 
-def bar(screen: Screen) -> None:
+def build_bar(screen: Screen) -> None:
     """What is chosen, and what can be done with it."""
     with gr.Row(elem_id="analyse-pins", elem_classes="bar pins"):
         said = gr.HTML(elem_id="analyse-picked", padding=False)
@@ -40,26 +40,26 @@ def bar(screen: Screen) -> None:
             "Whole layer (L)", elem_id="analyse-whole", scale=0, min_width=110, size="sm", interactive=False
         )
         undo = gr.Button("Undo", elem_id="analyse-undo", scale=0, min_width=70, size="sm", interactive=False)
-    screen.show(said, draw_said, token=token)
-    screen.show([*buttons, layer, undo], draw_buttons, token=token)
+    screen.show(said, draw_said, token=bar_token)
+    screen.show([*buttons, layer, undo], draw_buttons, token=bar_token)
     for button, (_, _, mark) in zip(buttons, MARKS, strict=True):
-        screen.on(button.click, "analyse", pressed(mark), mode="multiple")
-    screen.on(layer.click, "analyse", widen, mode="multiple")
+        screen.on(button.click, "analyse", press_handler(mark), mode="multiple")
+    screen.on(layer.click, "analyse", widen_to_layers, mode="multiple")
     screen.on(undo.click, "analyse", undo_step, mode="multiple")
 
 
-def listen(screen: Screen, view: PlotView, what: Literal["heads", "channels"]) -> None:
+def listen_to_map(screen: Screen, view: PlotView, what: Literal["heads", "channels"]) -> None:
     """Takes what is chosen on a map, and the letters pressed there."""
-    screen.on(view.pick, "analyse", chooser(what), click=True, mode="multiple")
-    screen.on(view.pin, "analyse", lettered(what), click=True, mode="multiple")
+    screen.on(view.pick, "analyse", pick_handler(what), click=True, mode="multiple")
+    screen.on(view.pin, "analyse", letter_handler(what), click=True, mode="multiple")
 
 
-def token(session: Session) -> Any:
+def bar_token(session: Session) -> Any:
     """What the bar depends on: the choice, the scores, and the plan's pins, from wherever they changed."""
-    return (session.born, session.picked, session.serial["layers"], session.cursor > 0, held(session))
+    return (session.born, session.picked, session.serial["layers"], session.cursor > 0, held_pins(session))
 
 
-def held(session: Session) -> Any:
+def held_pins(session: Session) -> Any:
     """The present plan's pins."""
     plan = session.present
     return None if plan is None else (plan.protected, plan.forced)
@@ -76,20 +76,20 @@ def by_rank(session: Session) -> bool:
     return order_of(session) != "place"
 
 
-def chooser(what: Literal["heads", "channels"]) -> Callable[[Session, gr.EventData], None]:
+def pick_handler(what: Literal["heads", "channels"]) -> Callable[[Session, gr.EventData], None]:
     def act(session: Session, event: gr.EventData) -> None:
-        choose(session, what, event._data)
+        choose_event(session, what, event._data)
 
     return act
 
 
-def choose(session: Session, what: Literal["heads", "channels"], where: Any) -> bool:
+def choose_event(session: Session, what: Literal["heads", "channels"], where: Any) -> bool:
     """Makes what an event covers the choice, and opens its layer; says whether it covers anything."""
     if session.loaded is None or not session.partial or not isinstance(where, Mapping):
         return False
     unit = next((u for x in session.partial if x for u in x.attention), None)
-    layer = zoomed(session) if what == "channels" else None
-    found = selection.picked(
+    layer = zoomed_layer(session) if what == "channels" else None
+    found = selection.pick_units(
         session.subject.shape, what, where, what == "channels" and by_rank(session), layer
     )
     if found is None:
@@ -106,41 +106,41 @@ def zoom_of(session: Session) -> str:
     return "one" if session.wishes.get("zoom") == ("one",) else "all"
 
 
-def zoomed(session: Session) -> int | None:
+def zoomed_layer(session: Session) -> int | None:
     """The one layer that the map of channels shows, if it is zoomed to one."""
     found = chosen_layer(session) if zoom_of(session) == "one" else None
     return None if found is None else found[0]
 
 
-def lettered(what: Literal["heads", "channels"]) -> Callable[[Session, gr.EventData], None]:
+def letter_handler(what: Literal["heads", "channels"]) -> Callable[[Session, gr.EventData], None]:
     def act(session: Session, event: gr.EventData) -> None:
         mark = event._data.get("mark")
-        if not choose(session, what, event._data):
+        if not choose_event(session, what, event._data):
             return
         if mark == "layer":
-            widen(session)
+            widen_to_layers(session)
         elif mark in ("protect", "force", "clear"):
-            apply(session, cast(Mark, mark))
+            apply_mark(session, cast(Mark, mark))
 
     return act
 
 
-def pressed(mark: Mark) -> Callable[[Session], None]:
-    return lambda session: apply(session, mark)
+def press_handler(mark: Mark) -> Callable[[Session], None]:
+    return lambda session: apply_mark(session, mark)
 
 
-def apply(session: Session, mark: Mark) -> None:
+def apply_mark(session: Session, mark: Mark) -> None:
     """Protects, forces out or releases what is chosen: one step of undo."""
     if session.picked is None:
         raise Refusal("Choose heads, channels or a layer on a map first.")
     if not session.plans:
         raise Refusal("There is no plan yet that could keep this; wait until the model is analysed.")
-    spots = selection.spots(session.picked, session.subject.shape, shown_layers(session))
-    session.push(pin(session.known, session.plan, mark, spots, session.locks))
-    redraw(session)
+    spots = selection.picked_pins(session.picked, session.subject.shape, shown_layers(session))
+    session.push(pin_units(session.known, session.plan, mark, spots, session.locks))
+    redraw_plan(session)
 
 
-def widen(session: Session) -> None:
+def widen_to_layers(session: Session) -> None:
     """Chooses all of the layers in which something is chosen."""
     if session.picked is not None:
         session.picked = session.picked.whole()
@@ -149,10 +149,10 @@ def widen(session: Session) -> None:
 def undo_step(session: Session) -> None:
     """One plan back."""
     session.step(-1)
-    redraw(session)
+    redraw_plan(session)
 
 
-def redraw(session: Session) -> None:
+def redraw_plan(session: Session) -> None:
     """Draws the plan into the pictures of this tab, and into the faders and rules of the next."""
     session.wishes["look"] = (session.present,)
     session.mark("look", "bank", "controls")
@@ -162,16 +162,16 @@ def draw_said(session: Session) -> str:
     """What is chosen, what the plan says of it, and all that is held."""
     plan = session.present
     if session.picked is None or session.loaded is None or not session.partial:
-        said = note("quiet", EMPTY)
+        said = note_html("quiet", EMPTY)
     else:
         shape = session.subject.shape
-        words = selection.told(session.picked, shape, shown_layers(session), plan)
-        said = f"<p>{safe(words)}</p>"
+        words = selection.describe_pick(session.picked, shape, shown_layers(session), plan)
+        said = f"<p>{escape_html(words)}</p>"
     rest = ""
     if plan is not None and session.loaded is not None:
         effects = pin_effects.tell_effects(plan, session.subject.shape)
-        rest = " ".join(words for words in (selection.summary(plan), effects) if words)
-    return said + (f'<p class="quiet">{safe(rest)}</p>' if rest else "")
+        rest = " ".join(words for words in (selection.summarise_pins(plan), effects) if words)
+    return said + (f'<p class="quiet">{escape_html(rest)}</p>' if rest else "")
 
 
 def draw_buttons(session: Session) -> list[Any]:

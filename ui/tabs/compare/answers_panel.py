@@ -9,8 +9,8 @@ import gradio as gr
 
 from slimllm.core.errors import Refusal
 from ui.html.answer_columns import answer_html
-from ui.look.formatting import note
-from ui.page.elements import heading
+from ui.look.formatting import note_html
+from ui.page.elements import add_heading
 from ui.page.inputs import Number
 from ui.page.screen import Screen
 from ui.session.requests import MEASURE, MOST_PROMPTS, PLACE, PROMPTS, USUAL
@@ -25,7 +25,7 @@ EMPTY = "The answers appear here side by side, word by word as they are written.
 
 def build(screen: Screen) -> tuple[Any, ...]:
     """The controls: prompts, length, temperature, seed."""
-    heading(screen, "answers", "Let them write", PURPOSE)
+    add_heading(screen, "answers", "Let them write", PURPOSE)
     with gr.Row(elem_classes="controls"):
         prompts = gr.Textbox(
             USUAL[PLACE],
@@ -55,17 +55,17 @@ def build_ours(screen: Screen) -> None:
     with gr.Row(elem_classes="bar chips", elem_id="compare-ours"):
         for place, prompt in enumerate(PROMPTS):
             button = gr.Button(prompt, size="sm", scale=0, min_width=60, elem_id=f"compare-ours-{place}")
-            screen.on(button.click, "answers", partial(toggle, prompt=prompt), mode="multiple")
+            screen.on(button.click, "answers", partial(toggle_prompt, prompt=prompt), mode="multiple")
 
 
 def build_answers(screen: Screen) -> None:
     """The answers."""
     with gr.Column(elem_id="compare-generations"):
         shown = gr.HTML(elem_id="compare-answers", padding=False)
-    screen.show(shown, draw, "answers", pace=0.4)
+    screen.show(shown, draw_answers, "answers", pace=0.4)
 
 
-def toggle(session: Session, *, prompt: str) -> None:
+def toggle_prompt(session: Session, *, prompt: str) -> None:
     """Adds a prompt, or takes it away where it is there already."""
     written = str(MEASURE.values(session)[PLACE] or "")
     lines = [line.strip() for line in written.splitlines() if line.strip()]
@@ -78,10 +78,10 @@ def toggle(session: Session, *, prompt: str) -> None:
     MEASURE.enter(session, {PLACE: "\n".join(lines)})
 
 
-def draw(session: Session) -> str:
+def draw_answers(session: Session) -> str:
     """The answers so far."""
     if not session.answers:
-        return note("quiet", EMPTY)
+        return note_html("quiet", EMPTY)
     return "".join(answer_html(place, answer) for place, answer in enumerate(session.answers))
 
 

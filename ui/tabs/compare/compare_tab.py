@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from ui.page.elements import intro, job_line, lead, start_and_stop
+from ui.page.elements import add_intro, add_lead, job_line, start_and_stop
 from ui.page.inputs import Number
 from ui.page.screen import Screen
 from ui.session.registry import REGISTRY
@@ -21,9 +21,9 @@ PURPOSE = "Cut the model by your plan, and see what that cost and what it saved.
 
 def build(screen: Screen, offline: bool) -> None:
     """The components and events of the tab."""
-    intro(screen, "compare", PURPOSE, lambda s: "" if s.plans else "It needs a plan first.")
+    add_intro(screen, "compare", PURPOSE, lambda s: "" if s.plans else "It needs a plan first.")
     with gr.Row(elem_classes="next"):
-        lead(screen, "compare-missing", missing)
+        add_lead(screen, "compare-missing", missing_step)
     with gr.Row(elem_classes="bar"):
         button = gr.Button(
             "Prune and compare",
@@ -34,7 +34,7 @@ def build(screen: Screen, offline: bool) -> None:
             interactive=False,
         )
         stop = gr.Button("Stop", elem_id="compare-stop", scale=0, min_width=90, interactive=False)
-        lead(screen, "compare", onward)
+        add_lead(screen, "compare", next_step)
         job_line(screen, "compare", "compare-progress", beside=("methods", "passage", "topics", "pace"))
     outcome.build(screen, offline)
     measured = measure_box()
@@ -54,7 +54,7 @@ def build(screen: Screen, offline: bool) -> None:
     speed_panel.build(screen)
     methods_panel.build(screen, offline, asked)
     screen.keep(asked, "compare", MEASURE.values, MEASURE.enter)
-    start_and_stop(screen, "compare", button, stop, lambda s: bool(s.plans), dress)
+    start_and_stop(screen, "compare", button, stop, lambda s: bool(s.plans), dress_compare)
     screen.show([again, answers], draw_again, token=lambda s: bool(s.comparison) and not s.busy)
     screen.on(button.click, "compare", Press(comparing.start_compare, offline), *asked)
     screen.on(again.click, "compare", Press(comparing.start_measure, offline), *asked)
@@ -74,22 +74,22 @@ def measure_box() -> tuple[Any, ...]:
             scale=3,
             min_width=230,
         )
-        window = number(USUAL[1], "Window", "tokens read at once", "window")
-        limit = number(USUAL[2], "At most", "tokens; 0 for all", "limit")
+        window = number_box(USUAL[1], "Window", "tokens read at once", "window")
+        limit = number_box(USUAL[2], "At most", "tokens; 0 for all", "limit")
     return text, window, limit
 
 
-def number(value: int, label: str, info: str, name: str) -> Number:
+def number_box(value: int, label: str, info: str, name: str) -> Number:
     return Number(value, label=label, info=info, precision=0, elem_id=f"compare-{name}", min_width=120)
 
 
-def onward(session: Session) -> tuple[str, str] | None:
+def next_step(session: Session) -> tuple[str, str] | None:
     """The way to the next tab, once the present plan has been carried out."""
     done = session.comparison and not session.busy and not outcome.tell_outdated(session)
     return ("Next: keep or export it", "history") if done else None
 
 
-def missing(session: Session) -> tuple[str, str] | None:
+def missing_step(session: Session) -> tuple[str, str] | None:
     """The way to what this tab lacks."""
     if session.loaded is None:
         return "Go to Load", "load"
@@ -108,7 +108,7 @@ class Press:
         self.start(REGISTRY, session, found)
 
 
-def dress(session: Session) -> dict[str, Any]:
+def dress_compare(session: Session) -> dict[str, Any]:
     if session.comparison and not session.busy and session.plans and session.comparison.plan == session.plan:
         return {"value": "Prune again", "variant": "secondary"}
     return {"value": "Prune and compare", "variant": "primary"}

@@ -9,12 +9,19 @@ import gradio as gr
 
 from slimllm.core.errors import Refusal
 from slimllm.methods.method_table import METHODS
-from ui.charts import layer_charts
+from ui.charts import result_charts
 from ui.facts import estimates
 from ui.facts.combinations import for_ratio
 from ui.facts.runs import Asked, Budget, Entry
-from ui.html.tables import latest, methods_table
-from ui.look.formatting import change, duration, figure, method_title, note, share
+from ui.html.tables import latest_entries, methods_table
+from ui.look.formatting import (
+    format_change,
+    format_duration,
+    format_figure,
+    format_share,
+    method_title,
+    note_html,
+)
 from ui.page.elements import job_line, start_and_stop
 from ui.page.inputs import CheckboxGroup
 from ui.page.plotview import PlotView
@@ -62,13 +69,13 @@ def build(screen: Screen, offline: bool, asked: tuple[Any, ...]) -> None:
         placeholder="Every method becomes a point: further down is better, the dense model is the reference.",
         elem_id="compare-methods-scatter",
     )
-    screen.keep([methods], "compare", lambda s: [chosen(s)], choose)
-    screen.show(about, draw_about, "plan", "methods")
-    screen.show(table, draw_table, "entries")
+    screen.keep([methods], "compare", lambda s: [chosen_methods(s)], choose_methods)
+    screen.show(about, draw_budget, "plan", "methods")
+    screen.show(table, draw_entries, "entries")
     screen.show(scatter, draw_scatter, "entries")
     start_and_stop(screen, "methods", button, stop, lambda s: bool(s.plans))
     screen.on(button.click, "compare", Press(offline), methods, *asked)
-    screen.on(table.take, "compare", take, click=True)
+    screen.on(table.take, "compare", take_plan, click=True)
 
 
 class Press:
@@ -79,25 +86,25 @@ class Press:
 
     def __call__(self, session: Session, methods: Any, *values: Any) -> None:
         found = asked_for(*values, offline=self.offline)
-        named = [name for name in METHODS if name in known(methods)]
+        named = [name for name in METHODS if name in known_methods(methods)]
         MEASURE.fill(session, values)
         session.wishes["methods"] = (named,)
         start_methods(REGISTRY, session, named, found)
 
 
-def known(methods: Any) -> list[str]:
+def known_methods(methods: Any) -> list[str]:
     """The methods among what the browser says is ticked, in its order."""
     ticked = methods if isinstance(methods, list) else []
     return [name for name in dict.fromkeys(map(str, ticked)) if name in METHODS]
 
 
-def choose(session: Session, entered: dict[int, Any]) -> None:
+def choose_methods(session: Session, entered: dict[int, Any]) -> None:
     """Keeps which methods are chosen, and says what they will take."""
-    session.wishes["methods"] = (known(entered[0]),)
+    session.wishes["methods"] = (known_methods(entered[0]),)
     session.mark("methods")
 
 
-def take(session: Session, event: gr.EventData) -> str:
+def take_plan(session: Session, event: gr.EventData) -> str:
     """Makes the plan of a row the present one and leads to Tune."""
     row = event._data.get("row")
     entry = session.entries[row] if isinstance(row, int) and 0 <= row < len(session.entries) else None
@@ -113,30 +120,31 @@ def name_of(entry: Entry) -> str:
     return f"your plan ({title})" if entry.present else title
 
 
-def chosen(session: Session) -> list[str]:
+def chosen_methods(session: Session) -> list[str]:
     found: Any = session.wishes.get("methods", (QUICK,))[0]
     return list(found)
 
 
-def draw_about(session: Session) -> str:
+def draw_budget(session: Session) -> str:
     """What is about to be compared, and what takes long."""
     said = "<h3>Several methods on one budget</h3>"
     if not session.plans or session.analysis is None:
-        return said + note("quiet", "The budget is that of your plan, so this needs a plan first.")
+        return said + note_html("quiet", "The budget is that of your plan, so this needs a plan first.")
     budget = budget_of(session.plan, session.analysis, Asked())
     of = "all parameters" if budget.count == "all" else "the layers"
     words = (
-        f"Every method removes {share(budget.ratio)} of {of}, reads the same text, and is measured as set "
+        f"Every method removes {format_share(budget.ratio)} of {of}, reads the same text, and is measured "
+        "as set "
         "above; your plan is measured beside them."
     )
     if session.loaded is not None and (seconds := scoring_seconds(session, session.loaded, budget)):
-        words += f" Scoring those that are not scored yet takes about {duration(seconds)}."
-    return said + note("quiet", words)
+        words += f" Scoring those that are not scored yet takes about {format_duration(seconds)}."
+    return said + note_html("quiet", words)
 
 
 def scoring_seconds(session: Session, loaded: Loaded, budget: Budget) -> float:
     """Seconds that scoring by the chosen methods takes, as far as they have not been scored on this text."""
-    todo = {name: for_ratio(name, budget.ratio) for name in chosen(session)}
+    todo = {name: for_ratio(name, budget.ratio) for name in chosen_methods(session)}
     return sum(
         estimates.analysis_seconds(loaded.subject, loaded.rates, budget.calibration, name, options)
         for name, options in todo.items()
@@ -144,10 +152,10 @@ def scoring_seconds(session: Session, loaded: Loaded, budget: Budget) -> float:
     )
 
 
-def draw_table(session: Session) -> str:
+def draw_entries(session: Session) -> str:
     """The methods tried so far, or what will be here."""
     if not session.entries:
-        return note("info", "The methods you compare appear here, row by row, as they finish.")
+        return note_html("info", "The methods you compare appear here, row by row, as they finish.")
     return methods_table(session.entries)
 
 
@@ -158,20 +166,20 @@ def draw_scatter(session: Session) -> Any:
             "name": name_of(entry)[0].upper() + name_of(entry)[1:],
             "parameters": entry.column.parameters,
             "perplexity": entry.column.perplexity,
-            "words": f"{change(entry.column.perplexity, entry.dense.perplexity or 0.0)} against dense",
+            "words": f"{format_change(entry.column.perplexity, entry.dense.perplexity or 0.0)} against dense",
             "present": entry.present,
         }
-        for entry in latest(session.entries)
+        for entry in latest_entries(session.entries)
         if entry.column is not None and entry.column.perplexity is not None
     ]
     if not rows:
         return None
-    dense = latest(session.entries)[0].dense
-    words = f"perplexity {figure(dense.perplexity or 0.0)}"
+    dense = latest_entries(session.entries)[0].dense
+    words = f"perplexity {format_figure(dense.perplexity or 0.0)}"
     reference = {
         "name": "Dense",
         "parameters": dense.parameters,
         "perplexity": dense.perplexity,
         "words": words,
     }
-    return layer_charts.methods_chart(rows, reference)
+    return result_charts.methods_chart(rows, reference)

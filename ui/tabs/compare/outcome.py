@@ -11,11 +11,19 @@ import gradio as gr
 from slimllm.core.errors import Refusal
 from slimllm.planning import plan_making
 from slimllm.planning.allocation import ALLOCATIONS
-from ui.charts import layer_charts
+from ui.charts import result_charts
 from ui.facts.combinations import all_options
-from ui.facts.verdicts import NextStep, Pairs, best_of, next_steps, on_layers, recovery_effect, worsening
-from ui.html.tables import table_of, verdict
-from ui.look.formatting import method_title, note, safe, share
+from ui.facts.verdicts import (
+    NextStep,
+    Pairs,
+    best_of,
+    next_steps,
+    on_layers,
+    perplexity_ratio,
+    recovery_effect,
+)
+from ui.html.tables import table_of, verdict_html
+from ui.look.formatting import escape_html, format_share, method_title, note_html
 from ui.page.plotview import PlotView
 from ui.page.screen import Screen
 from ui.session.registry import REGISTRY
@@ -23,7 +31,7 @@ from ui.session.requests import ANALYSE, MEASURE, asked_for
 from ui.session.session import Comparison, Session
 from ui.tasks import comparing
 
-MOST_STEPS = 4
+MOST_NEXT_STEPS = 4
 PLACE = "The table of all three models appears here, column by column, while they are measured."
 
 
@@ -33,7 +41,7 @@ def build(screen: Screen, offline: bool) -> None:
     with gr.Row(elem_classes="bar steps", elem_id="compare-steps"):
         buttons = [
             gr.Button("", visible=False, elem_id=f"compare-step-{i}", scale=0, min_width=200)
-            for i in range(MOST_STEPS)
+            for i in range(MOST_NEXT_STEPS)
         ]
     table = gr.HTML(elem_id="compare-table", padding=False)
     errors = PlotView(
@@ -50,14 +58,14 @@ def build(screen: Screen, offline: bool) -> None:
 
     screen.show(said, draw_verdict, token=token)
     screen.show(buttons, draw_steps, token=token)
-    screen.show(table, draw_table, token=token)
+    screen.show(table, draw_columns, token=token)
     screen.show(errors, draw_errors, "table", "runs", pace=2.0)
-    screen.show(words, draw_words, token=token, pace=2.0)
+    screen.show(words, draw_layer_words, token=token, pace=2.0)
     for place, button in enumerate(buttons):
         screen.on(button.click, "compare", partial(go_on, place=place, offline=offline))
 
 
-def shown(session: Session) -> Comparison | None:
+def shown_comparison(session: Session) -> Comparison | None:
     """The comparison being filled, else the present one, else what is left of the last run."""
     found = session.pending or session.comparison
     if found is not None or not session.runs:
@@ -68,7 +76,7 @@ def shown(session: Session) -> Comparison | None:
 
 def errors_of(session: Session) -> Pairs:
     """(predicted, measured) error of every layer of what is shown."""
-    found = shown(session)
+    found = shown_comparison(session)
     if found is None:
         return ()
     if reports := comparing.best_reports(found):
@@ -83,7 +91,7 @@ def tell_outdated(session: Session) -> str:
     if last is None or session.pending is not None or not session.plans:
         return ""
     run = session.archive.find(last.run)
-    whose = f"{run.name} ({share(last.plan.ratio_achieved)} removed)" if run else "an earlier plan"
+    whose = f"{run.name} ({format_share(last.plan.ratio_achieved)} removed)" if run else "an earlier plan"
     if session.busy and session.job is not None and session.job.kind == "compare":
         return f"These results belong to {whose}. New ones replace them as soon as they are measured."
     if last.plan != session.plan:
@@ -98,41 +106,41 @@ def mark_outdated(session: Session, html: str) -> str:
 
 def draw_verdict(session: Session) -> str:
     """The verdict once all is measured; on what is left of an earlier run, that it is one."""
-    found = shown(session)
+    found = shown_comparison(session)
     if found is None:
         return ""
     if session.pending is not None:
-        return note("info", "The verdict comes once all is measured.")
+        return note_html("info", "The verdict comes once all is measured.")
     if session.comparison is not None:
         old = tell_outdated(session)
-        return (note("info", old) if old else "") + mark_outdated(session, verdict(found))
+        return (note_html("info", old) if old else "") + mark_outdated(session, verdict_html(found))
     earlier = (
         f"This is Run {found.run} of {found.plan.model}, from before; its figures were kept, its weights not."
     )
-    return note("info", earlier) + verdict(found)
+    return note_html("info", earlier) + verdict_html(found)
 
 
-def draw_table(session: Session) -> str:
+def draw_columns(session: Session) -> str:
     """The three columns, or what will be here."""
-    found = shown(session)
+    found = shown_comparison(session)
     if found is None:
-        return note("info", PLACE)
+        return note_html("info", PLACE)
     return mark_outdated(session, table_of(found.columns, found.protocol, found.plan.recovery))
 
 
 def draw_errors(session: Session) -> Any:
     """Predicted against measured error, once pruned."""
     errors = errors_of(session)
-    return layer_charts.errors_chart(errors) if errors else None
+    return result_charts.errors_chart(errors) if errors else None
 
 
-def draw_words(session: Session) -> str:
-    found = shown(session)
+def draw_layer_words(session: Session) -> str:
+    found = shown_comparison(session)
     best = best_of(found.columns) if found else None
     said = on_layers(errors_of(session), best is None or best.held_out)
     if old := tell_outdated(session):
         said = f"{said} {old}".strip()
-    return f'<p class="foot">{safe(said)}</p>' if said else ""
+    return f'<p class="foot">{escape_html(said)}</p>' if said else ""
 
 
 def steps_for(session: Session) -> tuple[NextStep, ...]:
@@ -142,21 +150,24 @@ def steps_for(session: Session) -> tuple[NextStep, ...]:
         return ()
     if tell_outdated(session):
         return ()
-    worse = worsening(last.columns)
-    return () if worse is None else next_steps(last.plan, worse, harmed(session))[:MOST_STEPS]
+    worse = perplexity_ratio(last.columns)
+    return () if worse is None else next_steps(last.plan, worse, recovery_harmed(session))[:MOST_NEXT_STEPS]
 
 
-def harmed(session: Session) -> bool:
+def recovery_harmed(session: Session) -> bool:
     """Whether recovery made the model worse."""
     return session.comparison is not None and recovery_effect(session.comparison.columns) == "worse"
 
 
 def draw_steps(session: Session) -> list[Any]:
     """A button per step; the first is the one to press after a bad run."""
-    steps, worse = steps_for(session), worsening(session.comparison.columns) if session.comparison else None
-    bad = (worse is not None and worse >= 1.5) or harmed(session)
+    steps, worse = (
+        steps_for(session),
+        perplexity_ratio(session.comparison.columns) if session.comparison else None,
+    )
+    bad = (worse is not None and worse >= 1.5) or recovery_harmed(session)
     updates = []
-    for place in range(MOST_STEPS):
+    for place in range(MOST_NEXT_STEPS):
         if place < len(steps):
             variant = "primary" if bad and not place else "secondary"
             updates.append(gr.Button(steps[place].label, visible=True, variant=variant))

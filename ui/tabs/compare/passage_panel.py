@@ -8,9 +8,9 @@ import gradio as gr
 
 from ui.facts.runs import LABELS, best_name
 from ui.html.coloured_passage import passage_html
-from ui.look.formatting import note
+from ui.look.formatting import note_html
 from ui.look.theme import SCRIPTS
-from ui.page.elements import heading, job_line, start_and_stop
+from ui.page.elements import add_heading, job_line, start_and_stop
 from ui.page.screen import Screen
 from ui.session.forms import Form
 from ui.session.registry import REGISTRY
@@ -21,13 +21,13 @@ PURPOSE = (
     "Every word of a passage, coloured by how much harder it became to foresee. Point at a word, or go along "
     "with the arrow keys, to see what each model expected instead."
 )
-OWN = Form("passage", lambda _: ("",))
+OWN_PASSAGE = Form("passage", lambda _: ("",))
 EMPTY = "A passage appears here once you ask for one."
 
 
 def build(screen: Screen, offline: bool, text: Any) -> None:
     """The panel; `text` is the control that names the text to measure on."""
-    heading(
+    add_heading(
         screen, "passage", "Where did it break?", PURPOSE, lambda s: "" if s.comparison else "Prune first."
     )
     with gr.Row(elem_classes="controls"):
@@ -65,10 +65,12 @@ def build(screen: Screen, offline: bool, text: Any) -> None:
         padding=False,
         js_on_load=(SCRIPTS / "passage.js").read_text(encoding="utf-8"),
     )
-    screen.show(shown, draw, "passage", "table", "against")
-    screen.keep([own], "passage", OWN.values, OWN.enter)
-    screen.keep([against], "passage", chosen, choose, draw=draw_against, parts=["passage", "table"])
-    start_and_stop(screen, "passage", button, stop, lambda s: s.comparison is not None, dress)
+    screen.show(shown, draw_passage, "passage", "table", "against")
+    screen.keep([own], "passage", OWN_PASSAGE.values, OWN_PASSAGE.enter)
+    screen.keep(
+        [against], "passage", chosen_model, choose_model, draw=draw_against, parts=["passage", "table"]
+    )
+    start_and_stop(screen, "passage", button, stop, lambda s: s.comparison is not None, dress_passage)
     screen.show(
         worst,
         lambda s: gr.Button(interactive=s.comparison is not None and not s.busy),
@@ -91,18 +93,18 @@ class Press:
         )
 
 
-def dress(session: Session) -> dict[str, Any]:
+def dress_passage(session: Session) -> dict[str, Any]:
     seen = session.comparison is not None and session.comparison.findings.next_passage > 0
     return {"value": "Show the next passage" if seen else "Show where it broke"}
 
 
-def choose(session: Session, entered: dict[int, Any]) -> None:
+def choose_model(session: Session, entered: dict[int, Any]) -> None:
     """Colours the passage by another model."""
     session.wishes["against"] = (entered[0],)
     session.mark("against")
 
 
-def chosen(session: Session) -> list[str]:
+def chosen_model(session: Session) -> list[str]:
     """The model that the passage is coloured by; an empty name before anything was compared."""
     models = session.comparison.models if session.comparison else {}
     wish = str(session.wishes.get("against", ("",))[0])
@@ -115,15 +117,15 @@ def draw_against(session: Session) -> list[Any]:
     if last is None or last.findings.passage is None or len(last.models) < 2:
         return [gr.Radio(visible=False)]
     choices = [(LABELS[name], name) for name in last.models]
-    return [gr.Radio(choices=choices, value=chosen(session)[0], visible=True)]
+    return [gr.Radio(choices=choices, value=chosen_model(session)[0], visible=True)]
 
 
-def draw(session: Session) -> str:
+def draw_passage(session: Session) -> str:
     """The passage that was read last."""
     last = session.comparison
     if last is None or last.findings.passage is None:
-        return note("quiet", EMPTY)
-    return passage_html(last.findings.passage, chosen(session)[0])
+        return note_html("quiet", EMPTY)
+    return passage_html(last.findings.passage, chosen_model(session)[0])
 
 
 # Words and HTML ---------------------------------------------------------------------------------------------

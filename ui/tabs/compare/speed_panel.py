@@ -9,15 +9,15 @@ from typing import Any
 import gradio as gr
 
 from slimllm.evaluation.evaluate import Speed
-from slimllm.evaluation.speed_words import compare_speeds, span
+from slimllm.evaluation.speed_words import compare_speeds, rounds_span
 from ui.facts.runs import LABELS, best_name
-from ui.look.formatting import duration, figure, note, safe
-from ui.page.elements import heading, job_line, start_and_stop
+from ui.look.formatting import escape_html, format_duration, format_figure, note_html
+from ui.page.elements import add_heading, job_line, start_and_stop
 from ui.page.inputs import Number
 from ui.page.screen import Screen
 from ui.session.forms import Form
 from ui.session.registry import REGISTRY
-from ui.session.requests import whole
+from ui.session.requests import whole_number
 from ui.session.session import Session
 from ui.tasks import model_probes
 
@@ -32,7 +32,7 @@ PAGE = 700  # tokens of a page, roughly 500 words
 
 def build(screen: Screen) -> None:
     """The panel."""
-    heading(screen, "pace", "How fast is it?", PURPOSE, lambda s: "" if s.comparison else "Prune first.")
+    add_heading(screen, "pace", "How fast is it?", PURPOSE, lambda s: "" if s.comparison else "Prune first.")
     with gr.Row(elem_classes="controls"):
         length, new_tokens, rounds = (
             Number(value, label=label, info=info, precision=0, elem_id=f"compare-pace-{name}", min_width=140)
@@ -49,30 +49,30 @@ def build(screen: Screen) -> None:
         stop = gr.Button("Stop", elem_id="compare-pace-stop", scale=0, min_width=90, interactive=False)
         job_line(screen, "pace", "compare-pace-progress", beside=("compare", "passage", "topics"))
     table = gr.HTML(elem_id="compare-pace", padding=False)
-    screen.show(table, draw, "pace", "table")
+    screen.show(table, draw_speeds, "pace", "table")
     start_and_stop(screen, "pace", button, stop, lambda s: s.comparison is not None)
     screen.keep([length, new_tokens, rounds], "pace", ASKED.values, ASKED.enter)
-    screen.on(button.click, "pace", press, length, new_tokens, rounds)
+    screen.on(button.click, "pace", start_measuring, length, new_tokens, rounds)
 
 
-def press(session: Session, length: Any, new_tokens: Any, rounds: Any) -> None:
+def start_measuring(session: Session, length: Any, new_tokens: Any, rounds: Any) -> None:
     """Starts the measurement."""
     model_probes.start_pace(
         REGISTRY,
         session,
-        whole(length, "The prompt", 1, 1_000_000),
-        whole(new_tokens, "The answer", 1, 4096),
-        whole(rounds, "Rounds", 1, 100),
+        whole_number(length, "The prompt", 1, 1_000_000),
+        whole_number(new_tokens, "The answer", 1, 4096),
+        whole_number(rounds, "Rounds", 1, 100),
     )
 
 
-def draw(session: Session) -> str:
+def draw_speeds(session: Session) -> str:
     """The speeds that were measured last."""
     last = session.comparison
     if last is None or not last.findings.speeds:
-        return note("quiet", EMPTY)
+        return note_html("quiet", EMPTY)
     loaded = session.loaded
-    where = safe(f"on {loaded.device} in {loaded.dtype}") if loaded is not None else ""
+    where = escape_html(f"on {loaded.device} in {loaded.dtype}") if loaded is not None else ""
     return speeds_html(last.findings.speeds, where)
 
 
@@ -88,13 +88,16 @@ def speeds_html(speeds: Mapping[str, Speed], where: str) -> str:
     for title, hint, key, verb in rows:
         rounds = {name: getattr(speeds[name], key) for name in names}
         cells = "".join(
-            f"<td>{figure(statistics.median(rounds[name]), 1)}<small>{span(rounds[name])}</small></td>"
+            f"<td>{format_figure(statistics.median(rounds[name]), 1)}"
+            f"<small>{rounds_span(rounds[name])}</small></td>"
             for name in names
         )
         words = compare_speeds(getattr(dense, key), getattr(best, key), verb)
         head = f'<th scope="row">{title}<small>{hint}</small></th>'
         body += f'<tr>{head}{cells}<td class="meaning">{words}</td></tr>'
-    pages = "".join(f"<td>{duration(PAGE / speeds[name].decode_tokens_per_second)}</td>" for name in names)
+    pages = "".join(
+        f"<td>{format_duration(PAGE / speeds[name].decode_tokens_per_second)}</td>" for name in names
+    )
     body += (
         '<tr><th scope="row">A page of text<small>about 500 words</small></th>'
         f'{pages}<td class="meaning">How long writing one takes.</td></tr>'

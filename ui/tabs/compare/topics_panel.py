@@ -9,13 +9,13 @@ import gradio as gr
 from slimllm.calibration import texts
 from slimllm.core.errors import Refusal
 from ui.html.topics_table import topics_html
-from ui.look.formatting import note
-from ui.page.elements import heading, job_line, start_and_stop
+from ui.look.formatting import note_html
+from ui.page.elements import add_heading, job_line, start_and_stop
 from ui.page.inputs import Number
 from ui.page.screen import Screen
 from ui.session.forms import Form
 from ui.session.registry import REGISTRY
-from ui.session.requests import whole
+from ui.session.requests import whole_number
 from ui.session.session import Session
 from ui.tasks import model_probes
 
@@ -30,8 +30,8 @@ LIMIT = Form("topics", lambda _: (TOKENS,))
 
 def build(screen: Screen) -> None:
     """The panel."""
-    lack = missing()
-    heading(screen, "topics", "What did it forget?", PURPOSE, lambda s: lack or needs(s))
+    lack = missing_kit()
+    add_heading(screen, "topics", "What did it forget?", PURPOSE, lambda s: lack or needed_first(s))
     with gr.Row(elem_classes="bar"):
         button = gr.Button(
             "Measure every topic", elem_id="compare-topics-button", scale=0, min_width=190, interactive=False
@@ -47,35 +47,35 @@ def build(screen: Screen) -> None:
         )
         job_line(screen, "topics", "compare-topics-progress", beside=("compare", "passage", "pace"))
     table = gr.HTML(elem_id="compare-topics", padding=False)
-    screen.show(table, draw, "topics", "table", pace=1.0)
+    screen.show(table, draw_topics, "topics", "table", pace=1.0)
     start_and_stop(screen, "topics", button, stop, lambda s: not lack and s.comparison is not None)
     screen.keep([limit], "topics", LIMIT.values, LIMIT.enter)
-    screen.on(button.click, "topics", press, limit)
+    screen.on(button.click, "topics", start_topics, limit)
 
 
-def missing() -> str:
+def missing_kit() -> str:
     """Why topics cannot be measured here at all: the starter kit is not installed; else empty."""
     try:
-        texts.topics()
+        texts.list_topics()
     except Refusal as refusal:
         return f"The topics come with the encyclopedia. {refusal}"
     return ""
 
 
-def needs(session: Session) -> str:
+def needed_first(session: Session) -> str:
     return "" if session.comparison else "Prune first."
 
 
-def press(session: Session, limit: Any) -> None:
+def start_topics(session: Session, limit: Any) -> None:
     """Starts the measurement."""
-    model_probes.start_topics(REGISTRY, session, whole(limit, "Tokens of each topic", 2, 1_000_000))
+    model_probes.start_topics(REGISTRY, session, whole_number(limit, "Tokens of each topic", 2, 1_000_000))
 
 
-def draw(session: Session) -> str:
+def draw_topics(session: Session) -> str:
     """The topics measured so far."""
     last = session.comparison
     if last is None or not (last.findings.topics or last.findings.too_short):
-        return note("quiet", EMPTY)
+        return note_html("quiet", EMPTY)
     return topics_html(last.findings)
 
 

@@ -14,7 +14,7 @@ from slimllm.files import atomic_write
 from slimllm.planning.plan_json import plan_text
 from ui.facts.command_line import command_line, plan_name
 from ui.html import report
-from ui.look.formatting import note, size
+from ui.look.formatting import format_bytes, note_html
 from ui.page.elements import job_line, start_and_stop
 from ui.page.screen import Screen
 from ui.session.forms import Form
@@ -68,7 +68,7 @@ def build(screen: Screen, number: Any, offline: bool) -> None:
             min_width=300,
         )
     made = gr.HTML(elem_id="history-made", padding=False)
-    screen.show([page, plan, archive, line, made], draw, "runs")
+    screen.show([page, plan, archive, line, made], draw_downloads, "runs")
     start_and_stop(screen, "export", export, stop, lambda s: bool(s.runs))
     screen.keep([tier], "history", TIER.values, TIER.enter)
     screen.on(export.click, "history", Press(offline), number, tier)
@@ -84,19 +84,19 @@ class Press:
         work.start_export(REGISTRY, session, number, tier, self.offline)
 
 
-def draw(session: Session) -> list[Any]:
+def draw_downloads(session: Session) -> list[Any]:
     """Report, plan file, archive, command line and what the last export said, for the chosen run."""
-    run = session.archive.find(session.archive.chosen)
+    run = session.archive.chosen_run
     if run is None:
         off = gr.DownloadButton(interactive=False)
         return [off, off, gr.DownloadButton(visible=False), "", ""]
     page, plan = session.folder / f"report-run{run.number}.html", session.folder / plan_name(run)
     try:
-        atomic_write.write_text(page, report.page(run), "The report cannot be written", ROOM)
+        atomic_write.write_text(page, report.report_page(run), "The report cannot be written", ROOM)
         atomic_write.write_text(plan, plan_text(run.plan), "The plan file cannot be written", ROOM)
     except Refusal as refusal:
         off = gr.DownloadButton(interactive=False)
-        return [off, off, gr.DownloadButton(visible=False), command_line(run), note("bad", str(refusal))]
+        return [off, off, gr.DownloadButton(visible=False), command_line(run), note_html("bad", str(refusal))]
     archive = Path(str((run.exported or {}).get("zip", "")))
     packed = archive.parent == session.folder and archive.is_file()
     return [
@@ -104,7 +104,7 @@ def draw(session: Session) -> list[Any]:
         gr.DownloadButton(value=str(plan), interactive=True),
         gr.DownloadButton(value=str(archive), visible=True) if packed else gr.DownloadButton(visible=False),
         command_line(run),
-        note("good", exported_words(run.exported)) if run.exported else "",
+        note_html("good", exported_words(run.exported)) if run.exported else "",
     ]
 
 
@@ -117,7 +117,7 @@ def exported_words(made: Any) -> str:
         else "It could not be verified."
     )
     words = [
-        f"Exported as {made['tier']}, {size(made['bytes'])}, in {made['folder']}.",
+        f"Exported as {made['tier']}, {format_bytes(made['bytes'])}, in {made['folder']}.",
         made["words"],
         check,
         made.get("unpacked", ""),

@@ -9,21 +9,21 @@ import gradio as gr
 from slimllm.calibration import texts
 from slimllm.core.errors import Refusal
 from slimllm.pruning import finetuning
-from ui.charts import layer_charts
-from ui.look.formatting import duration, note
+from ui.charts import training_charts
+from ui.look.formatting import format_duration, note_html
 from ui.page.elements import job_line, start_and_stop
 from ui.page.inputs import Number
 from ui.page.plotview import PlotView
 from ui.page.screen import Screen
-from ui.session.finetuning_state import BATCH, LENGTH, MOST_STEPS, Wish, table_of, wish_of
+from ui.session.finetuning_state import BATCH, LENGTH, MOST_TRAINING_STEPS, Wish, table_of, wish_of
 from ui.session.forms import Form
 from ui.session.registry import REGISTRY
 from ui.session.requests import text_choices
 from ui.session.session import Session
 from ui.tasks.finetuning_run import TIMES_FORWARD, start_polish
 
-USUAL = Wish()
-WISH = Form("polish", lambda _: (USUAL.text, USUAL.steps, USUAL.rate), ("polish-wish",))
+USUAL_TUNING = Wish()
+WISH = Form("polish", lambda _: (USUAL_TUNING.text, USUAL_TUNING.steps, USUAL_TUNING.rate), ("polish-wish",))
 
 
 def build(screen: Screen, number: Any, offline: bool) -> None:
@@ -31,7 +31,7 @@ def build(screen: Screen, number: Any, offline: bool) -> None:
     page shows."""
     with gr.Accordion("Fine-tune what was pruned", open=False, elem_id="polish"):
         about = gr.HTML(elem_id="polish-about", padding=False)
-        asked = controls()
+        asked = build_controls()
         preflight = gr.HTML(elem_id="polish-preflight", padding=False)
         with gr.Row(elem_classes="bar"):
             button = gr.Button(
@@ -47,22 +47,24 @@ def build(screen: Screen, number: Any, offline: bool) -> None:
                 placeholder="The loss, step by step.",
                 elem_id="polish-curve",
             )
-    screen.show(about, draw_about, "runs")
+    screen.show(about, draw_tuning_words, "runs")
     screen.keep(asked, "history", WISH.values, WISH.enter)
     screen.show(preflight, draw_preflight, "polish-wish", "subject", "runs")
-    screen.show(table, draw_table, "polish")
-    screen.show(panel, lambda s: gr.Column(visible=learning(s)), token=lambda s: (s.born, learning(s)))
+    screen.show(table, draw_readings, "polish")
+    screen.show(
+        panel, lambda s: gr.Column(visible=is_finetuning(s)), token=lambda s: (s.born, is_finetuning(s))
+    )
     screen.show(curve, draw_curve, "polish", pace=1.0)
-    start_and_stop(screen, "polish", button, stop, able)
+    start_and_stop(screen, "polish", button, stop, can_finetune)
     screen.on(button.click, "history", Press(offline), number, *asked)
 
 
-def controls() -> tuple[Any, ...]:
+def build_controls() -> tuple[Any, ...]:
     """The text to learn, the steps, the rate."""
     with gr.Row(elem_classes="controls"):
         text = gr.Dropdown(
             text_choices(),
-            value=USUAL.text,
+            value=USUAL_TUNING.text,
             allow_custom_value=True,
             label="Text to learn",
             info="its calibration part, or the path of a .txt, .jsonl or .parquet file",
@@ -71,17 +73,17 @@ def controls() -> tuple[Any, ...]:
             min_width=230,
         )
         steps = Number(
-            USUAL.steps,
+            USUAL_TUNING.steps,
             label="Steps",
             info=f"{BATCH} pieces of {LENGTH} tokens each",
             precision=0,
             minimum=1,
-            maximum=MOST_STEPS,
+            maximum=MOST_TRAINING_STEPS,
             elem_id="polish-steps",
             min_width=130,
         )
         rate = Number(
-            USUAL.rate,
+            USUAL_TUNING.rate,
             label="Learning rate",
             info="higher learns faster and forgets more",
             elem_id="polish-rate",
@@ -101,51 +103,53 @@ class Press:
         start_polish(REGISTRY, session, number, wish_of(*asked), self.offline)
 
 
-def able(session: Session) -> bool:
-    return bool(session.runs) and not finetuning.missing()
+def can_finetune(session: Session) -> bool:
+    return bool(session.runs) and not finetuning.missing_peft()
 
 
-def learning(session: Session) -> bool:
+def is_finetuning(session: Session) -> bool:
     return session.polished is not None and bool(session.polished.losses)
 
 
-def draw_about(session: Session) -> str:
+def draw_tuning_words(session: Session) -> str:
     """What this does, and to which run."""
-    if lack := finetuning.missing():
-        return note("bad", lack)
-    run = session.archive.find(session.archive.chosen)
+    if lack := finetuning.missing_peft():
+        return note_html("bad", lack)
+    run = session.archive.chosen_run
     words = (
         "The model reads a text again and learns to guess its next words: small matrices beside its weights "
         "are trained (LoRA) and then merged, so nothing becomes larger. "
     )
     if run is None:
-        return note("quiet", words + "It needs a run first: prune a model on the Compare tab.")
-    return note("quiet", words + f"{run.name} stays as it is; what comes of it becomes a run of its own.")
+        return note_html("quiet", words + "It needs a run first: prune a model on the Compare tab.")
+    return note_html(
+        "quiet", words + f"{run.name} stays as it is; what comes of it becomes a run of its own."
+    )
 
 
 def draw_preflight(session: Session) -> str:
     """What the tuning will take, before it starts."""
-    if not able(session):
+    if not can_finetune(session):
         return ""
     try:
         wish = wish_of(*WISH.values(session))
     except Refusal as refusal:
-        return note("bad", str(refusal))
+        return note_html("bad", str(refusal))
     read = wish.steps * BATCH * LENGTH
     words = f"Learns from {read:,} tokens"
     if session.loaded is not None:
         seconds = TIMES_FORWARD * read / max(session.loaded.rates.reading, 1e-9)
-        words += f": roughly {duration(seconds)}, and then it is measured"
-    return note("quiet", f"{words}.")
+        words += f": roughly {format_duration(seconds)}, and then it is measured"
+    return note_html("quiet", f"{words}.")
 
 
-def draw_table(session: Session) -> str:
+def draw_readings(session: Session) -> str:
     """Perplexity before and after, as far as it is known."""
     shown = session.polished
     if shown is None:
         return ""
     try:
-        same = not texts.text(shown.wish.text, offline=True).parts_differ
+        same = not texts.find_text(shown.wish.text, offline=True).parts_differ
     except Refusal:
         same = False
     return table_of(shown, same)
@@ -154,4 +158,4 @@ def draw_table(session: Session) -> str:
 def draw_curve(session: Session) -> Any:
     """The loss so far."""
     shown = session.polished
-    return layer_charts.loss_chart(shown.losses, shown.wish.steps) if shown and shown.losses else None
+    return training_charts.loss_chart(shown.losses, shown.wish.steps) if shown and shown.losses else None

@@ -8,37 +8,48 @@ from typing import Any
 
 import gradio as gr
 
-from slimllm.core.types import Plan
-from ui.charts import layer_charts
-from ui.charts.plan_difference_map import difference_chart
-from ui.facts.plan_changes import summary, whole
+from ui.charts import result_charts
 from ui.facts.runs import Run
 from ui.html.runs_table import PRESS, came_from, damaged_line, deleted_line, runs_table
 from ui.html.tables import table_of
-from ui.look.formatting import change, dropped_layers, method_title, note, safe, share, when
-from ui.page.elements import intro, lead, progress_line
+from ui.look.formatting import (
+    dropped_layers,
+    escape_html,
+    format_change,
+    format_share,
+    format_time,
+    method_title,
+    note_html,
+)
+from ui.page.elements import add_intro, add_lead, progress_line
 from ui.page.inputs import Number
 from ui.page.plotview import PlotView
 from ui.page.screen import Screen
 from ui.session.registry import REGISTRY
-from ui.session.run_history import PRESENT
 from ui.session.session import Session
 from ui.tabs.history import downloads, finetuning_panel, run_findings
+from ui.tabs.history.plan_difference import (
+    beside_run,
+    draw_against,
+    draw_difference,
+    draw_difference_words,
+    lay_beside,
+    pair_token,
+)
 from ui.tasks.model_remaking import is_made_for
 from ui.tasks.run_return import start_restore
 
 PURPOSE = "All you have tried so far, also after a restart: look back, go on from one, take one away."
 EMPTY = "Every comparison becomes a row here, and stays when you close the page."
-DENSE = -1  # stands for the dense model, where a run's number is asked for
 LONGEST_NOTE = 500
 
 
 def build(screen: Screen, device: str, dtype: str, offline: bool) -> None:
     """The components and events of the tab."""
-    intro(screen, "history", PURPOSE, lambda s: "" if s.runs else "It needs a comparison first.")
+    add_intro(screen, "history", PURPOSE, lambda s: "" if s.runs else "It needs a comparison first.")
     with gr.Row(elem_classes="next"):
-        lead(screen, "history", lambda s: None if s.runs else ("Go to Compare", "compare"))
-    overview(screen)
+        add_lead(screen, "history", lambda s: None if s.runs else ("Go to Compare", "compare"))
+    build_overview(screen)
     with gr.Column(elem_id="history-one"):  # hidden by the style sheet while there is no run
         number = looked_at(screen, device, dtype, offline)
         run_findings.build(screen)
@@ -46,7 +57,7 @@ def build(screen: Screen, device: str, dtype: str, offline: bool) -> None:
         finetuning_panel.build(screen, number, offline)
 
 
-def overview(screen: Screen) -> None:
+def build_overview(screen: Screen) -> None:
     """All runs as points and as a table, and what was deleted."""
     damaged = gr.HTML(elem_id="history-damaged", padding=False)
     scatter = PlotView(
@@ -58,10 +69,10 @@ def overview(screen: Screen) -> None:
     others = gr.HTML(elem_id="history-others", padding=False)
     table = gr.HTML(elem_id="history-table", padding=False, js_on_load=PRESS)
     deleted = gr.HTML(elem_id="history-deleted", padding=False, js_on_load=PRESS)
-    screen.show(damaged, lambda s: note("bad", damaged_line([file.name for file in s.archive.damaged])))
+    screen.show(damaged, lambda s: note_html("bad", damaged_line([file.name for file in s.archive.damaged])))
     screen.show(scatter, draw_scatter, "runs")
     screen.show(others, draw_others, "runs")
-    screen.show(table, draw_table, "runs")
+    screen.show(table, draw_runs, "runs")
     screen.show(deleted, lambda s: deleted_line(s.archive.shelf.deleted()), "runs")
     screen.on(scatter.click, "history", choose_point, click=True, mode="always_last")
     screen.on(table.choose, "history", choose_row, click=True, mode="always_last")
@@ -104,13 +115,13 @@ def looked_at(screen: Screen, device: str, dtype: str, offline: bool) -> Number:
         placeholder="Plans of two different models have no layers in common.",
         elem_id="history-difference",
     )
-    screen.show(about, draw_about, "runs")
+    screen.show(about, draw_run_words, "runs")
     screen.show([number, words], draw_note, token=lambda s: (s.born, s.archive.chosen, note_of(s)))
-    screen.show([restore, delete], draw_buttons, token=draw_token)
+    screen.show([restore, delete], draw_run_buttons, token=draw_token)
     screen.show(line, draw_line, token=draw_line)
     parts = ("runs", "controls")
-    screen.keep([against], "history", lambda s: [beside(s)], lay_beside, draw=draw_against, parts=parts)
-    screen.show(said, draw_words, token=pair_token)
+    screen.keep([against], "history", lambda s: [beside_run(s)], lay_beside, draw=draw_against, parts=parts)
+    screen.show(said, draw_difference_words, token=pair_token)
     screen.show(picture, draw_difference, token=pair_token)
     screen.on([words.blur, words.submit], "history", keep_note, number, words)
     screen.on(restore.click, "history", Restore(device, dtype, offline), number)
@@ -121,7 +132,7 @@ def looked_at(screen: Screen, device: str, dtype: str, offline: bool) -> Number:
 # What happens -----------------------------------------------------------------------------------------------
 
 
-def pressed(session: Session, event: gr.EventData) -> int:
+def pressed_run(session: Session, event: gr.EventData) -> int:
     """The run whose row was pressed."""
     number = event._data.get("run")
     return session.run(number if isinstance(number, int) else None).number
@@ -129,19 +140,19 @@ def pressed(session: Session, event: gr.EventData) -> int:
 
 def choose_row(session: Session, event: gr.EventData) -> None:
     """Looks at the run of a row."""
-    session.archive.choose(pressed(session, event))
+    session.archive.choose(pressed_run(session, event))
 
 
 def choose_point(session: Session, event: gr.EventData) -> None:
     """Looks at the run of a point."""
-    runs, place = alike(session), event._data.get("custom")
+    runs, place = comparable_runs(session), event._data.get("custom")
     if isinstance(place, int) and 0 <= place < len(runs):
         session.archive.choose(runs[place].number)
 
 
 def pin_row(session: Session, event: gr.EventData) -> None:
     """Pins the run of a row on top, or no longer."""
-    run = session.run(pressed(session, event))
+    run = session.run(pressed_run(session, event))
     session.archive.amend(run.number, pinned=not run.pinned)
 
 
@@ -163,11 +174,6 @@ def bring_back(session: Session, event: gr.EventData) -> None:
     number = event._data.get("run")
     if isinstance(number, int):
         session.archive.bring_back(number)
-
-
-def lay_beside(session: Session, entered: dict[int, Any]) -> None:
-    """Lays another plan beside that of the chosen run."""
-    session.archive.against = entered[0]
 
 
 class Restore:
@@ -192,13 +198,9 @@ class Restore:
 # What is shown ----------------------------------------------------------------------------------------------
 
 
-def chosen(session: Session) -> Run | None:
-    return session.archive.find(session.archive.chosen)
-
-
-def alike(session: Session) -> list[Run]:
+def comparable_runs(session: Session) -> list[Run]:
     """The runs that can be set against the chosen one: same model, perplexity measured in the same way."""
-    run = chosen(session)
+    run = session.archive.chosen_run
     if run is None:
         return []
     return [one for one in session.runs if one.is_like(run) and one.best.perplexity is not None]
@@ -206,7 +208,7 @@ def alike(session: Session) -> list[Run]:
 
 def draw_scatter(session: Session) -> Any:
     """Size against perplexity of the runs that are like the chosen one."""
-    runs = alike(session)
+    runs = comparable_runs(session)
     if not runs:
         return None
     rows = [
@@ -214,37 +216,37 @@ def draw_scatter(session: Session) -> Any:
             "name": run.name,
             "parameters": run.best.parameters,
             "perplexity": run.best.perplexity,
-            "words": f"{method_title(run.plan.method)}, {share(run.smaller)} smaller, "
-            f"{change(run.best.perplexity or 0.0, run.columns['dense'].perplexity or 0.0)} perplexity",
+            "words": f"{method_title(run.plan.method)}, {format_share(run.smaller)} smaller, "
+            f"{format_change(run.best.perplexity or 0.0, run.columns['dense'].perplexity or 0.0)} perplexity",
         }
         for run in runs
     ]
     dense = runs[-1].columns["dense"]
     reference = {"name": "Dense", "words": "the whole model", **dataclasses.asdict(dense)}
     place = next((i for i, run in enumerate(runs) if run.number == session.archive.chosen), None)
-    return layer_charts.history_chart(rows, reference, place)
+    return result_charts.history_chart(rows, reference, place)
 
 
 def draw_others(session: Session) -> str:
     """Says which runs are not in the picture, and why."""
-    left = len(session.runs) - len(alike(session))
+    left = len(session.runs) - len(comparable_runs(session))
     if not left:
         return ""
     runs = "1 run is" if left == 1 else f"{left} runs are"
-    return note(
+    return note_html(
         "quiet",
         f"{runs} not in the picture: of another model, or measured on another text or in other windows. "
         "Choose one in the table to see those like it.",
     )
 
 
-def draw_table(session: Session) -> str:
+def draw_runs(session: Session) -> str:
     if not session.runs:
-        return f'<div class="nothing">{note("info", EMPTY)}</div>'
+        return f'<div class="nothing">{note_html("info", EMPTY)}</div>'
     return runs_table(session.runs, session.archive.chosen)
 
 
-def draw_buttons(session: Session) -> list[Any]:
+def draw_run_buttons(session: Session) -> list[Any]:
     able = bool(session.runs)
     return [gr.Button(interactive=able and not session.busy), gr.Button(interactive=able)]
 
@@ -262,7 +264,7 @@ def draw_line(session: Session) -> str:
 
 
 def note_of(session: Session) -> str:
-    run = chosen(session)
+    run = session.archive.chosen_run
     return run.note if run else ""
 
 
@@ -270,9 +272,9 @@ def draw_note(session: Session) -> list[Any]:
     return [session.archive.chosen, note_of(session)]
 
 
-def draw_about(session: Session) -> str:
+def draw_run_words(session: Session) -> str:
     """The chosen run in words and figures."""
-    run = chosen(session)
+    run = session.archive.chosen_run
     return about_run(run) if run else ""
 
 
@@ -281,66 +283,15 @@ def about_run(run: Run) -> str:
     plan = run.plan
     of = "all parameters" if plan.count == "all" else "the parameters in its layers"
     said = (
-        f"{plan.model} became {share(run.smaller)} smaller ({share(plan.ratio_achieved)} of {of}) by "
+        f"{plan.model} became {format_share(run.smaller)} smaller ({format_share(plan.ratio_achieved)} of "
+        f"{of}) by "
         f"{method_title(plan.method)} with recovery {plan.recovery}, having read {plan.calibration.text}. "
         f"{dropped_layers(plan)}"
     )
-    origin = f"{when(run.made)}, {came_from(run)}"
+    origin = f"{format_time(run.made)}, {came_from(run)}"
     figures = table_of(dict(run.columns), run.protocol, plan.recovery)
-    return f'<h3 class="run">{run.name}<small>{safe(origin)}</small></h3><p>{safe(said)}</p>{figures}'
+    title = f'<h3 class="run">{run.name}<small>{escape_html(origin)}</small></h3>'
+    return f"{title}<p>{escape_html(said)}</p>{figures}"
 
 
 # Two plans --------------------------------------------------------------------------------------------------
-
-
-def choices(session: Session) -> list[tuple[str, int]]:
-    """What the chosen run's plan can be laid beside."""
-    run = chosen(session)
-    if run is None:
-        return []
-    others = [one for one in reversed(session.runs) if one.number != run.number]
-    found = [(one.name, one.number) for one in others if one.plan.widths == run.plan.widths]
-    present = [("The plan in Tune", PRESENT)] if session.plans else []
-    return [*found, *present, ("The dense model", DENSE)]
-
-
-def beside(session: Session) -> int:
-    """What is laid beside it now: what was asked for, else the run it came from, else the dense model."""
-    run, known = chosen(session), [number for _, number in choices(session)]
-    wanted = (session.archive.against, run.parent if run else None)
-    return next((number for number in wanted if number in known), DENSE)
-
-
-def pair(session: Session) -> tuple[Plan, Plan, tuple[str, str]] | None:
-    """(the other plan, the chosen run's plan, their names); None without a run."""
-    run, number = chosen(session), beside(session)
-    if run is None:
-        return None
-    if number == PRESENT and session.plans:
-        return session.plan, run.plan, ("Tune", run.name)
-    other = session.archive.find(number)
-    if other is None:
-        return whole(run.plan), run.plan, ("Dense", run.name)
-    return other.plan, run.plan, (other.name, run.name)
-
-
-def pair_token(session: Session) -> tuple[Any, ...]:
-    """What the comparison of two plans depends on: the two themselves, so that a plan that changes in Tune
-    draws nothing here unless it is one of them."""
-    return session.born, pair(session)
-
-
-def draw_against(session: Session) -> list[Any]:
-    return [gr.Dropdown(choices=(found := choices(session)), value=beside(session) if found else None)]
-
-
-def draw_words(session: Session) -> str:
-    return note("quiet", summary(*found)) if (found := pair(session)) else ""
-
-
-def draw_difference(session: Session) -> Any:
-    """Both plans as a picture."""
-    found = pair(session)
-    if found is None or found[0].widths != found[1].widths:
-        return None
-    return difference_chart(*found)

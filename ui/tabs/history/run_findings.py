@@ -8,7 +8,7 @@ import gradio as gr
 
 from ui.facts.runs import Run
 from ui.html.answer_columns import answer_html
-from ui.html.coloured_passage import judged, passage_html
+from ui.html.coloured_passage import best_reader, passage_html
 from ui.html.topics_table import topics_html
 from ui.look.theme import SCRIPTS
 from ui.page.screen import Screen
@@ -25,12 +25,12 @@ def build(screen: Screen) -> None:
         js_on_load=(SCRIPTS / "passage.js").read_text(encoding="utf-8"),
     )
     topics = gr.HTML(elem_id="history-topics", padding=False, visible=False)
-    screen.show([answers, passage, topics], draw, "runs")
+    screen.show([answers, passage, topics], draw_findings, "runs")
 
 
-def draw(session: Session) -> list[Any]:
+def draw_findings(session: Session) -> list[Any]:
     """Answers, passage and topics of the chosen run."""
-    run = session.archive.find(session.archive.chosen)
+    run = session.archive.chosen_run
     parts = (answers_html(run), kept_passage_html(run), kept_topics_html(run)) if run else ("", "", "")
     return [gr.HTML(value=part, visible=bool(part)) for part in parts]
 
@@ -50,7 +50,7 @@ def kept_passage_html(run: Run) -> str:
     """The passage that was read last; empty where none was."""
     if run.found is None or run.found.passage is None:
         return ""
-    return f"<h3>Where it broke</h3>{passage_html(run.found.passage, judged(run.found.passage))}"
+    return f"<h3>Where it broke</h3>{passage_html(run.found.passage, best_reader(run.found.passage))}"
 
 
 def kept_topics_html(run: Run) -> str:

@@ -20,7 +20,7 @@ def load_plan(session: Session, path: str | None) -> None:
         return
     file = Path(path)
     try:
-        text = file_limits.read_text(file, "The file", "choose a plan.json", plan_json.LARGEST)
+        text = file_limits.read_text(file, "The file", "choose a plan.json", plan_json.LARGEST_PLAN)
     except (OSError, UnicodeDecodeError):
         raise Refusal("The file is not readable text; choose a plan.json.") from None
     plan = plan_json.plan_from_text(text, "The plan")

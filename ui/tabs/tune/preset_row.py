@@ -6,18 +6,18 @@ from typing import Any
 
 import gradio as gr
 
-from slimllm.planning import plan_making
+from slimllm.planning import forecast
 from ui.page.screen import Screen
 from ui.session import presets
 from ui.session.session import Session
-from ui.tabs.tune.preview_panel import heard
+from ui.tabs.tune.preview_panel import preview_after
 
 
 def build(screen: Screen) -> None:
     """The components and events of the row."""
     with gr.Row(elem_classes="bar", elem_id="tune-presets"):
         chosen = gr.Dropdown(
-            presets.choices({}),
+            presets.preset_choices({}),
             value=None,
             label="Start from a preset",
             info="ours are rules; yours are whole plans",
@@ -37,8 +37,8 @@ def build(screen: Screen) -> None:
         keep = gr.Button("Keep", elem_id="tune-preset-keep", scale=0, min_width=90, interactive=False)
         forget = gr.Button("Forget", elem_id="tune-preset-forget", scale=0, min_width=90, interactive=False)
     screen.show(chosen, draw_choices, "presets", "plan")
-    screen.show([keep, forget], draw_buttons, "presets", "plan")
-    screen.on(chosen.input, "tune", heard(take), chosen, mode="always_last")
+    screen.show([keep, forget], draw_preset_buttons, "presets", "plan")
+    screen.on(chosen.input, "tune", preview_after(take_preset), chosen, mode="always_last")
     screen.on([keep.click, name.submit], "tune", keep_plan, name)
     screen.on(forget.click, "tune", forget_preset, chosen)
 
@@ -51,16 +51,16 @@ def present_key(session: Session) -> str | None:
 
 
 def draw_choices(session: Session) -> Any:
-    return gr.Dropdown(choices=presets.choices(session.presets), value=present_key(session))
+    return gr.Dropdown(choices=presets.preset_choices(session.presets), value=present_key(session))
 
 
-def draw_buttons(session: Session) -> list[Any]:
+def draw_preset_buttons(session: Session) -> list[Any]:
     """Keep needs a plan; Forget one of the user's own."""
     mine = (present_key(session) or "").startswith("mine ")
     return [gr.Button(interactive=bool(session.plans)), gr.Button(interactive=mine)]
 
 
-def take(session: Session, key: Any) -> None:
+def take_preset(session: Session, key: Any) -> None:
     """Makes the plan of a preset the present one; one step of undo."""
     if not key:
         return
@@ -68,7 +68,7 @@ def take(session: Session, key: Any) -> None:
     present = session.present
     plan, said = presets.plan_of(str(key), session.presets, session.known, present, session.locks)
     session.suit(plan)
-    plan = plan_making.told(session.known, plan)
+    plan = forecast.fill_forecast(session.known, plan)
     said += session.take_plan(plan)
     session.wishes["preset"] = (str(key), session.plan)
     if said:
@@ -77,9 +77,9 @@ def take(session: Session, key: Any) -> None:
 
 def keep_plan(session: Session, name: Any) -> None:
     """Keeps the present plan under a name, also on disk."""
-    proper, plan = presets.named(name), session.plan
-    mine = presets.kept(session.presets, proper, plan)
-    presets.save(session.id, mine)
+    proper, plan = presets.preset_name(name), session.plan
+    mine = presets.keep_preset(session.presets, proper, plan)
+    presets.write_presets(session.id, mine)
     session.presets = mine
     session.wishes["preset"] = (f"mine {proper}", plan)
     session.mark("presets")
@@ -92,7 +92,7 @@ def forget_preset(session: Session, key: Any) -> None:
     if name not in session.presets:
         return
     mine = {other: plan for other, plan in session.presets.items() if other != name}
-    presets.save(session.id, mine)
+    presets.write_presets(session.id, mine)
     session.presets = mine
     session.mark("presets")
     session.say("tune", f"“{name}” is forgotten; its plan is still the present one, so Keep brings it back.")

@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from ui.look.formatting import duration, figure, safe
+from ui.look.formatting import escape_html, format_duration, format_figure
 from ui.page.screen import Screen
 from ui.session.preview import FIRST_PROMPT, Heard, Preview
 from ui.session.registry import REGISTRY
@@ -54,53 +54,53 @@ def build(screen: Screen) -> None:
     screen.show(prompt, lambda s: s.preview.prompt, token=lambda s: (s.born, s.preview.prompt))
     screen.keep([auto], "tune", lambda s: [s.preview.auto], set_auto)
     screen.show(button, lambda s: gr.Button(interactive=bool(s.plans)), token=lambda s: bool(s.plans))
-    screen.show(found, draw, token=token)
+    screen.show(found, draw_preview, token=preview_token)
     screen.on(prompt.submit, "tune", hear_prompt, prompt)
     screen.on(prompt.blur, "tune", hear_prompt, prompt)
-    screen.on(button.click, "tune", press, prompt)
+    screen.on(button.click, "tune", start_preview, prompt)
 
 
-def heard(act: Callable[..., Any]) -> Callable[..., Any]:
+def preview_after(act: Callable[..., Any]) -> Callable[..., Any]:
     """The act, and then a preview of the plan that it left."""
 
     @wraps(act)
     def then(session: Session, *values: Any) -> Any:
         answer = act(session, *values)
-        plan_preview.follow(REGISTRY, session)
+        plan_preview.follow_plan(REGISTRY, session)
         return answer
 
     return then
 
 
-def look(session: Session) -> None:
+def show_tab(session: Session) -> None:
     """Previews the plan with which the tab is opened."""
-    plan_preview.follow(REGISTRY, session)
+    plan_preview.follow_plan(REGISTRY, session)
 
 
-def grasp(session: Session) -> None:
+def grasp_fader(session: Session) -> None:
     """A hand takes a fader: what is under way is out of date, and the hand needs the machine."""
-    plan_preview.drop(REGISTRY, session)
+    plan_preview.drop_preview(REGISTRY, session)
 
 
 def hear_prompt(session: Session, prompt: Any) -> None:
     """Goes on from another prompt."""
     if session.plans and str(prompt or "").strip() != session.preview.prompt:
-        press(session, prompt)
+        start_preview(session, prompt)
 
 
-def press(session: Session, prompt: Any) -> None:
+def start_preview(session: Session, prompt: Any) -> None:
     """Previews the present plan, even where it was previewed before."""
     session.preview.prompt = str(prompt or "").strip()[:LONGEST_PROMPT]
-    plan_preview.start(REGISTRY, session)
+    plan_preview.start_preview(REGISTRY, session)
 
 
 def set_auto(session: Session, entered: dict[int, Any]) -> None:
     """Previews after every change, or only on request."""
     session.preview.auto = bool(entered[0])
-    plan_preview.follow(REGISTRY, session)
+    plan_preview.follow_plan(REGISTRY, session)
 
 
-def token(session: Session) -> tuple[Any, ...]:
+def preview_token(session: Session) -> tuple[Any, ...]:
     """What the panel's picture depends on."""
     job, serial = session.preview.job, session.serial
     return (
@@ -111,38 +111,40 @@ def token(session: Session) -> tuple[Any, ...]:
     )
 
 
-def draw(session: Session) -> str:
+def draw_preview(session: Session) -> str:
     """The preview so far, as HTML; model text and prompt are escaped."""
     preview = session.preview
     plan = session.present
     if plan is None:
-        return shell("", '<p class="mp-none">Once there is a plan, this shows what it does to the model.</p>')
+        return preview_shell(
+            "", '<p class="mp-none">Once there is a plan, this shows what it does to the model.</p>'
+        )
     failed = preview.job is not None and preview.job.state == "failed"
     if failed and preview.job is not None:
-        return shell("", f'<p class="mp-none">{safe(preview.job.error)}</p>')
-    said = state(session)
+        return preview_shell("", f'<p class="mp-none">{escape_html(preview.job.error)}</p>')
+    said = preview_state(session)
     if not preview.masked.tokens:
-        return shell(said, loss_block(preview) + text_blocks(preview))
+        return preview_shell(said, loss_block(preview) + text_blocks(preview))
     stale = "" if preview.shows(plan) else " mp-stale"
-    return shell(said, loss_block(preview) + text_blocks(preview), stale)
+    return preview_shell(said, loss_block(preview) + text_blocks(preview), stale)
 
 
-def shell(said: str, body: str, stale: str = "") -> str:
+def preview_shell(said: str, body: str, stale: str = "") -> str:
     """The frame of the panel: it says in every state that this is a preview."""
     return (
         f'<section class="mp-box{stale}" aria-label="Preview without recovery">'
         '<div class="mp-head"><span class="mp-badge">Preview, no recovery</span>'
         "<span>Units are only silenced in the dense model; nothing is cut or mended yet.</span>"
-        f'<span class="mp-state" role="status">{safe(said)}</span></div>'
+        f'<span class="mp-state" role="status">{escape_html(said)}</span></div>'
         f'<div class="mp-body">{body}</div></section>'
     )
 
 
-def state(session: Session) -> str:
+def preview_state(session: Session) -> str:
     """What the preview is doing, in a few words."""
     preview, job = session.preview, session.preview.job
     if job is None or job.state == "stopped" or not preview.asks(session.plan):
-        if not plan_preview.quick(session):
+        if not plan_preview.is_quick(session):
             return "This model reads slowly here: press Preview."
         return "Waiting for your hand." if preview.auto else "The plan has changed: press Preview."
     if job.state == "queued":
@@ -150,7 +152,7 @@ def state(session: Session) -> str:
     if job.state == "running":
         words = {"read": "Reading …", "write": "Writing …"}
         return words.get(job.progress.stage if job.progress else "", "Starting …")
-    return f"done in {duration(max(1.0, job.elapsed))}"
+    return f"done in {format_duration(max(1.0, job.elapsed))}"
 
 
 def loss_block(preview: Preview) -> str:
@@ -159,19 +161,21 @@ def loss_block(preview: Preview) -> str:
     whole = preview.dense.tokens if preview.dense.tokens == preview.dense_loss[1] else 0
     soloist = preview.shown[1] if preview.shown else ""
     alone = f", {ALONE[soloist]}" if soloist else ""
-    number = "–" if mine is None else figure(mine)
+    number = "–" if mine is None else format_figure(mine)
     against, verdict = "", ""
     if mine is not None and dense is not None and preview.masked.tokens == whole:
         ratio = mine / dense
-        against = f"dense {figure(dense)}, {'×' + figure(ratio) if ratio < 1000 else 'far more'}"
+        against = (
+            f"dense {format_figure(dense)}, {'×' + format_figure(ratio) if ratio < 1000 else 'far more'}"
+        )
         verdict = next(words for most, words in VERDICTS if ratio <= most)
     slice_of = f"on {preview.masked.tokens} tokens" if preview.masked.tokens else "on a few windows of text"
     return (
-        f'<div class="mp-loss"><span class="mp-label">Perplexity{safe(alone)}</span>'
+        f'<div class="mp-loss"><span class="mp-label">Perplexity{escape_html(alone)}</span>'
         f'<output class="mp-number">{number}</output>'
-        f'<span class="mp-note">{safe(against) or "&nbsp;"}</span>'
-        f'<span class="mp-note">{safe(slice_of)}, lower is better</span>'
-        f'<p class="mp-verdict">{safe(verdict)}</p></div>'
+        f'<span class="mp-note">{escape_html(against) or "&nbsp;"}</span>'
+        f'<span class="mp-note">{escape_html(slice_of)}, lower is better</span>'
+        f'<p class="mp-verdict">{escape_html(verdict)}</p></div>'
     )
 
 
@@ -187,5 +191,5 @@ def text_blocks(preview: Preview) -> str:
 def text_block(title: str, prompt: str, found: Heard) -> str:
     return (
         f'<div class="mp-text"><span class="mp-label">{title}</span>'
-        f"<p><span>{safe(prompt)}</span>{safe(found.text)}</p></div>"
+        f"<p><span>{escape_html(prompt)}</span>{escape_html(found.text)}</p></div>"
     )

@@ -12,7 +12,7 @@ from slimllm.planning import attention_share
 from ui.page.inputs import Slider
 from ui.page.screen import Screen
 from ui.session.session import Session
-from ui.tabs.tune.preview_panel import heard
+from ui.tabs.tune.preview_panel import preview_after
 
 
 def build(screen: Screen) -> None:
@@ -29,11 +29,11 @@ def build(screen: Screen) -> None:
         buttons=[],
         interactive=False,
     )
-    screen.show(slider, draw, "plan")
-    screen.on(slider.release, "tune", heard(move), slider, mode="always_last")
+    screen.show(slider, draw_slider, "plan")
+    screen.on(slider.release, "tune", preview_after(move_share), slider, mode="always_last")
 
 
-def draw(session: Session) -> Any:
+def draw_slider(session: Session) -> Any:
     """The slider where the present plan has it; there is none where nothing goes."""
     plan = session.present
     if plan is None or session.analysis is None or plan.ratio_achieved <= 0:
@@ -46,11 +46,11 @@ def shown_share(analysis: Analysis, plan: Plan) -> int:
     return round(100 * attention_share.attention_share(analysis.shape, plan))
 
 
-def move(session: Session, wanted: Any) -> None:
+def move_share(session: Session, wanted: Any) -> None:
     """Plans the same size with this share of attention; locked layers stay. A press into the number box says
     the share that is there: it is no answer's business to draw over what is about to be typed."""
     if not isinstance(wanted, int | float):
         raise Refusal("The share of attention is no number; move the slider again.")
     if wanted == shown_share(session.known, session.plan):
         return
-    session.push(attention_share.rebalanced(session.known, session.plan, wanted / 100, session.locked))
+    session.push(attention_share.rebalance_plan(session.known, session.plan, wanted / 100, session.locked))

@@ -11,19 +11,27 @@ import gradio as gr
 
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Analysis, Plan
-from slimllm.methods.method_table import method
-from slimllm.planning import plan_making
+from slimllm.methods.method_table import find_method
+from slimllm.planning import forecast, plan_making
 from ui.facts.combinations import (
     Choice,
     allocations_for,
-    possible,
+    possible_keys,
     recoveries_for,
     units_for,
     words_on_choices,
 )
-from ui.look.formatting import count, dropped, dropped_layers, note, same_width, share, size
-from ui.page.elements import intro, lead
-from ui.page.faders import Faders, bank, value_of
+from ui.look.formatting import (
+    dropped_layers,
+    format_bytes,
+    format_count,
+    format_share,
+    is_dropped,
+    note_html,
+    same_width,
+)
+from ui.page.elements import add_intro, add_lead
+from ui.page.faders import Faders, bank_json, value_of
 from ui.page.inputs import Slider
 from ui.page.menu import Menu, menu_value
 from ui.page.screen import Screen
@@ -32,7 +40,7 @@ from ui.session.requests import FIRST, plan_for
 from ui.session.session import Session
 from ui.tabs.tune import preset_row, preview_panel, share_slider, width_switches
 from ui.tabs.tune.plan_file import draw_file, draw_load, load_plan
-from ui.tabs.tune.preview_panel import heard
+from ui.tabs.tune.preview_panel import preview_after
 from ui.tasks import work
 
 PURPOSE = "Say how much smaller the model should become, and from where to take it."
@@ -43,9 +51,9 @@ HOLD = Form("hold", lambda _: (False,))  # whether other layers give way to one 
 
 def build(screen: Screen) -> None:
     """The components and events of the tab."""
-    intro(screen, "tune", PURPOSE, lambda s: "" if s.analysis else "It needs an analysis first.")
+    add_intro(screen, "tune", PURPOSE, lambda s: "" if s.analysis else "It needs an analysis first.")
     with gr.Row(elem_classes="next"):
-        lead(screen, "tune-missing", missing)
+        add_lead(screen, "tune-missing", missing_step)
     target = Slider(
         0,
         0.9,
@@ -67,7 +75,7 @@ def build(screen: Screen) -> None:
         load = gr.UploadButton(
             "Load plan", file_types=[".json"], elem_id="tune-load", scale=0, min_width=110, interactive=False
         )
-        lead(screen, "tune", lambda s: ("Next: prune and compare", "compare") if s.plans else None)
+        add_lead(screen, "tune", lambda s: ("Next: prune and compare", "compare") if s.plans else None)
         hold = gr.Checkbox(
             False,
             label="Hold the size: other layers give way",
@@ -78,18 +86,18 @@ def build(screen: Screen) -> None:
     faders = Faders(elem_id="tune-faders", label="Kept in every layer")
     preview_panel.build(screen)
     screen.show(summary, draw_summary, "plan")
-    screen.show([undo, redo], draw_steps, token=steps)
+    screen.show([undo, redo], draw_steps, token=step_token)
     screen.show(save, draw_file, "plan", "layers")
     screen.show(load, draw_load, token=lambda session: (session.born, session.analysis is not None))
-    screen.keep(rules, "tune", rules_of, heard(change_rules), draw=draw_rules, parts=["controls"])
+    screen.keep(rules, "tune", rules_of, preview_after(change_rules), draw=draw_rules, parts=["controls"])
     screen.keep([hold], "tune", HOLD.values, HOLD.enter)
     screen.show(faders, partial(draw_faders, faders), "plan", "bank", "locks")
-    screen.on(faders.release, "tune", heard(move_faders), faders, hold, mode="always_last")
-    screen.on(faders.grasp, "preview", preview_panel.grasp)
-    screen.on(faders.solo, "preview", heard(hear_alone), click=True, mode="multiple")
-    screen.on(undo.click, "tune", heard(undo_step), mode="multiple")
-    screen.on(redo.click, "tune", heard(redo_step), mode="multiple")
-    screen.on(load.upload, "tune", heard(load_plan), load)
+    screen.on(faders.release, "tune", preview_after(move_faders), faders, hold, mode="always_last")
+    screen.on(faders.grasp, "preview", preview_panel.grasp_fader)
+    screen.on(faders.solo, "preview", preview_after(hear_alone), click=True, mode="multiple")
+    screen.on(undo.click, "tune", preview_after(undo_step), mode="multiple")
+    screen.on(redo.click, "tune", preview_after(redo_step), mode="multiple")
+    screen.on(load.upload, "tune", preview_after(load_plan), load)
 
 
 def rules_box(screen: Screen) -> tuple[Any, ...]:
@@ -107,7 +115,7 @@ def rules_box(screen: Screen) -> tuple[Any, ...]:
     recoveries, allocations = recoveries_for(FIRST), allocations_for(FIRST)
     units = [Choice("Automatic", "auto")]
     alignments = [(f"multiples of {a}" if a > 1 else "any number", a) for a in ALIGNMENTS]
-    first = method(FIRST)
+    first = find_method(FIRST)
     with gr.Accordion("By which rules", open=False, elem_id="tune-rules"):
         with gr.Row(elem_classes="controls"):
             recovery = menu(recoveries, first.recovery, "Recovery", "how the rest is mended", "recovery")
@@ -120,11 +128,11 @@ def rules_box(screen: Screen) -> tuple[Any, ...]:
             align = choice(alignments, 8, "Channels stay in", "processors work in blocks", "align")
             counted = choice(COUNTS, "decoder", "The dial counts", "what it is a share of", "count")
             share_slider.build(screen)
-    screen.show(said, draw_words, "plan", "layers")
+    screen.show(said, draw_rule_words, "plan", "layers")
     return recovery, allocation, unit, align, counted
 
 
-def missing(session: Session) -> tuple[str, str] | None:
+def missing_step(session: Session) -> tuple[str, str] | None:
     """The way to what this tab lacks."""
     if session.loaded is None:
         return "Go to Load", "load"
@@ -135,12 +143,12 @@ def rules_of(session: Session) -> list[Any]:
     """The dial and the rules as the present plan has them: ratio, recovery, allocation, unit, alignment, what
     is counted, the same width everywhere."""
     if not session.plans or session.analysis is None:
-        first = method(FIRST)
+        first = find_method(FIRST)
         return [work.START_RATIO, first.recovery, first.allocation, "auto", 8, "decoder", False]
     plan, analysis = session.plan, session.analysis
     unit, allocation = session.wishes.get("rules", ("auto", ""))
-    known = possible(allocations_for(analysis.method))
-    wanted = (plan.allocation, str(allocation), method(analysis.method).allocation)
+    known = possible_keys(allocations_for(analysis.method))
+    wanted = (plan.allocation, str(allocation), find_method(analysis.method).allocation)
     first_unit = next(iter(analysis.layers[0].attention))
     return [
         min(max(plan.ratio_requested, 0.0), 0.9),
@@ -192,9 +200,11 @@ def move_faders(session: Session, value: dict[str, Any] | None, hold: bool) -> N
     if len(value["heads"]) != len(plan.heads):
         session.mark("bank")
         return
-    heads = touched(value, "attention", value["heads"], plan.heads)
-    channels = touched(value, "mlp", value["channels"], plan.channels)
-    locks = touched(value, "lock", value["locked"], [i in session.locked for i in range(len(plan.heads))])
+    heads = merge_touched(value, "attention", value["heads"], plan.heads)
+    channels = merge_touched(value, "mlp", value["channels"], plan.channels)
+    locks = merge_touched(
+        value, "lock", value["locked"], [i in session.locked for i in range(len(plan.heads))]
+    )
     locked = frozenset(i for i, lock in enumerate(locks) if lock)
     held = locked & session.locked
     session.mark("plan")
@@ -205,13 +215,13 @@ def move_faders(session: Session, value: dict[str, Any] | None, hold: bool) -> N
         if pair != old and i not in held
     }
     if changes:
-        still = locked | {i for i in range(len(plan.heads)) if dropped(plan, i)}
-        plan = plan_making.adjust(analysis, plan, changes, hold=hold, locked=still)
+        still = locked | {i for i in range(len(plan.heads)) if is_dropped(plan, i)}
+        plan = plan_making.adjust_plan(analysis, plan, changes, hold=hold, locked=still)
         session.push(plan, locked=session.locked & locked)
     session.lock_layers(locked)
 
 
-def touched(value: dict[str, Any], what: str, sent: Sequence[Any], present: Sequence[Any]) -> list[Any]:
+def merge_touched(value: dict[str, Any], what: str, sent: Sequence[Any], present: Sequence[Any]) -> list[Any]:
     """What a hand set on a page, and the present state where it set nothing: the page may show an old
     plan."""
     mine = value.get("touched")
@@ -238,29 +248,31 @@ def redo_step(session: Session) -> None:
 def draw_summary(session: Session) -> str:
     """The plan in one plain sentence."""
     if not session.plans or session.analysis is None:
-        return note("info", "Once the model is analysed, this dial plans the whole pruning.")
+        return note_html("info", "Once the model is analysed, this dial plans the whole pruning.")
     plan, shape = session.plan, session.analysis.shape
-    view = plan_making.forecast(session.analysis, plan)
+    view = forecast.forecast_plan(session.analysis, plan)
     saved = (shape.parameters - view.parameters) * session.analysis.bytes_per_parameter
-    return note(
+    return note_html(
         "info",
-        f"The model becomes {share(1 - view.parameters / shape.parameters)} smaller: "
-        f"{count(view.parameters)} of {count(shape.parameters)} parameters stay, {size(saved)} are saved"
-        f"{'' if plan.count == 'all' else f' ({share(view.ratio)} of what is in the layers)'}. "
+        f"The model becomes {format_share(1 - view.parameters / shape.parameters)} smaller: "
+        f"{format_count(view.parameters)} of {format_count(shape.parameters)} parameters stay, "
+        f"{format_bytes(saved)} are saved"
+        f"{'' if plan.count == 'all' else f' ({format_share(view.ratio)} of what is in the layers)'}. "
         f"{dropped_layers(plan)}{' ' if dropped_layers(plan) else ''}"
-        f"Each layer's output is expected to move by {share(view.total_error)} on average, on text that was "
+        f"Each layer's output is expected to move by {format_share(view.total_error)} on average, on text "
+        "that was "
         "held out.",
     )
 
 
-def steps(session: Session) -> tuple[Any, ...]:
+def step_token(session: Session) -> tuple[Any, ...]:
     """Whether there is a plan to go back to, and one to go forth to."""
     return session.born, session.cursor > 0, session.cursor < len(session.plans) - 1
 
 
 def draw_steps(session: Session) -> list[Any]:
     """Undo and redo, as far as they can do something."""
-    _, back, forth = steps(session)
+    _, back, forth = step_token(session)
     return [gr.Button(interactive=back), gr.Button(interactive=forth)]
 
 
@@ -280,7 +292,7 @@ def draw_rules(session: Session) -> list[Any]:
     ]
 
 
-def draw_words(session: Session) -> str:
+def draw_rule_words(session: Session) -> str:
     """The chosen rules in plain words, and what does not combine with the method."""
     return words_on_choices(session.plan, session.known) if session.plans else ""
 
@@ -293,23 +305,23 @@ def draw_faders(faders: Faders, session: Session) -> Any:
     value = value_of(
         plan,
         [i in session.locked for i in range(len(plan.heads))],
-        automatic=automatic(session),
-        exact=plan_making.forecast(analysis, plan),
+        automatic=automatic_plan(session),
+        exact=forecast.forecast_plan(analysis, plan),
         solo=session.preview.solo,
         turn=session.turn,
     )
-    return gr.update(value=value, **{**faders.props, "bank": facts_of(session, analysis, plan)})
+    return gr.update(value=value, **{**faders.props, "bank": bank_facts_of(session, analysis, plan)})
 
 
-def facts_of(session: Session, analysis: Analysis, plan: Plan) -> str:
+def bank_facts_of(session: Session, analysis: Analysis, plan: Plan) -> str:
     """The bank's facts, made anew (20 ms for 80 layers) only where they are not those of the last plan."""
     made_of = (plan.unit, plan.recovery, plan.align, plan.count, plan.protected, plan.forced)
     if session.bank is None or session.bank[0] is not analysis or session.bank[1] != made_of:
-        session.bank = (analysis, made_of, bank(analysis, plan))
+        session.bank = (analysis, made_of, bank_json(analysis, plan))
     return session.bank[2]
 
 
-def automatic(session: Session) -> Plan | None:
+def automatic_plan(session: Session) -> Plan | None:
     """The plan that the rules alone gave last, which single faders go back to; None where there is none with
     the present unit."""
     for plan in reversed(session.plans[: session.cursor + 1]):

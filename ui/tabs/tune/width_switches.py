@@ -7,8 +7,8 @@ from typing import Any
 import gradio as gr
 
 from slimllm.core.errors import Refusal
-from slimllm.planning import plan_making
-from ui.look.formatting import safe, same_width, share
+from slimllm.planning import forecast, plan_making
+from ui.look.formatting import escape_html, format_share, same_width
 from ui.page.screen import Screen
 from ui.session.session import Session
 
@@ -25,23 +25,23 @@ def build(screen: Screen) -> gr.Checkbox:
             min_width=300,
         )
         cost = gr.HTML(elem_id="tune-same-cost", padding=False)
-    screen.show(cost, draw, token=token, later=True)
+    screen.show(cost, draw_cost, token=cost_token, later=True)
     return same
 
 
-def token(session: Session) -> tuple[Any, ...]:
+def cost_token(session: Session) -> tuple[Any, ...]:
     """What the cost of equal widths depends on."""
     plan = session.present
     return session.born, session.serial["layers"], session.serial["bank"], plan
 
 
-def draw(session: Session) -> str:
+def draw_cost(session: Session) -> str:
     """What equal widths cost, or save where they are chosen: the predicted error with and without."""
     if not session.plans or session.analysis is None:
         return ""
     plan, analysis = session.plan, session.analysis
     if plan.ratio_achieved <= 0:
-        return line("Nothing is cut yet, so it makes no difference.")
+        return cost_line("Nothing is cut yet, so it makes no difference.")
     chosen = same_width(plan)
     try:
         other = plan_making.make_plan(
@@ -57,14 +57,17 @@ def draw(session: Session) -> str:
             locks=session.locks,
         )
     except Refusal as refusal:
-        return line(str(refusal))
-    mine, theirs = (plan_making.forecast(analysis, p).total_error for p in (plan, other))
+        return cost_line(str(refusal))
+    mine, theirs = (forecast.forecast_plan(analysis, p).total_error for p in (plan, other))
     if chosen:
-        return line(
-            f"Predicted error {share(mine)}, against {share(theirs)} where each layer has a width of its own."
+        return cost_line(
+            f"Predicted error {format_share(mine)}, against {format_share(theirs)} where each layer has a "
+            "width of its own."
         )
-    return line(f"At this size: predicted error {share(theirs)} with it, {share(mine)} without.")
+    return cost_line(
+        f"At this size: predicted error {format_share(theirs)} with it, {format_share(mine)} without."
+    )
 
 
-def line(words: str) -> str:
-    return f'<p class="quiet">{safe(words)}</p>'
+def cost_line(words: str) -> str:
+    return f'<p class="quiet">{escape_html(words)}</p>'

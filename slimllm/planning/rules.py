@@ -1,0 +1,105 @@
+"""The rules that a person chooses for a plan, and which of them combine. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import get_args
+
+from slimllm.core.errors import Refusal
+from slimllm.core.shapes import Shape, Unit
+from slimllm.core.types import Analysis, Pin
+from slimllm.methods.method_table import find_method
+from slimllm.methods.recovery import RECOVERIES
+from slimllm.planning.allocation import ALLOCATIONS
+
+TOKENS_PER_CHANNEL = 8  # below that, least squares fits its text so closely that it errs more on others
+
+
+COUNT_KINDS = ("decoder", "all")  # what a ratio is a share of
+
+
+def resolve_unit(analysis: Analysis, unit: str, offered: tuple[Unit, ...] = ()) -> Unit:
+    """The attention unit asked for, among those `offered` (by default those analysed); auto takes the
+    method's first, which has the most steps."""
+    known = offered or tuple(analysis.layers[0].attention)
+    if unit == "auto":
+        return known[0]
+    if unit not in get_args(Unit):
+        raise Refusal(f"Unit '{unit}' is not known; use {', '.join(get_args(Unit))} or auto.")
+    if unit not in known:
+        raise Refusal(
+            f"Unit '{unit}' offers no choice in this model with method '{analysis.method}'; use {known[0]}."
+        )
+    return unit
+
+
+def combination_hindrance(name: str, recovery: str, allocation: str) -> str:
+    """Why this method does not combine with this recovery and allocation, in one sentence; empty where it
+    does."""
+    row = find_method(name)
+    if row.recoveries and recovery not in row.recoveries:
+        return f"{row.title} does not combine with recovery '{recovery}': {row.alone}."
+    if row.allocations and allocation not in row.allocations:
+        return f"{row.title} has an allocation of its own: {', '.join(row.allocations)}."
+    only = ALLOCATIONS[allocation].methods
+    if only and name not in only:
+        return f"Allocation '{allocation}' belongs to {', '.join(only)}; choose another for {row.title}."
+    return ""
+
+
+def check_combination(name: str, allocation: str | None, recovery: str | None) -> tuple[str, str]:
+    """The allocation and the recovery, the method's own where none is wanted; a `Refusal` for what is not
+    known or does not combine."""
+    row = find_method(name)
+    allocation, recovery = allocation or row.allocation, recovery or row.recovery
+    check_known(allocation, ALLOCATIONS)
+    check_known(recovery, RECOVERIES)
+    if reason := combination_hindrance(name, recovery, allocation):
+        raise Refusal(reason)
+    return allocation, recovery
+
+
+def check_known(name: str, table: Collection[str]) -> None:
+    if name not in table:
+        raise Refusal(f"'{name}' is not known; use one of: {', '.join(table)}.")
+
+
+def text_doubt(shape: Shape, recovery: str, tokens: int) -> str:
+    """A warning where a recovery has too little text to learn from, in one sentence; empty where it has
+    enough."""
+    row, inputs = RECOVERIES[recovery], max(layer.channels for layer in shape.layers)
+    if not row.fits or tokens >= TOKENS_PER_CHANNEL * inputs:
+        return ""
+    return (
+        f"{row.title} fits a number to each of {inputs:,} channels and has only {tokens:,} tokens to learn "
+        f"from, {tokens / inputs:.1f} per channel where about {TOKENS_PER_CHANNEL} are needed, so it learns "
+        "much of that text by heart; read more text, or choose recovery regression."
+    )
+
+
+def check_ratio(ratio: float) -> float:
+    if not (isinstance(ratio, int | float) and math.isfinite(ratio) and 0 <= ratio < 1):
+        raise Refusal(
+            f"Ratio {ratio} is not possible; give a share from 0 up to, but not including, 1, such as 0.2."
+        )
+    return float(ratio)
+
+
+def check_pins(shape: Shape, pins: Collection[Pin]) -> None:
+    """Refuses a pin on a layer, head or channel that the model does not have."""
+    for pin in pins:
+        inside = 0 <= pin.layer < len(shape.layers)
+        widths = shape.widths[pin.layer] if inside else (0, 0, 0)
+        most = widths[0 if pin.site == "attention" else 2]
+        if not (pin.count >= 1 and 0 <= pin.index <= most - pin.count):
+            raise Refusal(
+                f"Layer {pin.layer} has no {pin.site} unit {pin.index + pin.count - 1} to protect or force "
+                "out; choose one that the model has."
+            )
+
+
+def check_align(align: int) -> int:
+    if not (isinstance(align, int) and 1 <= align <= 4096):
+        raise Refusal(f"Alignment {align} is not possible; use 1, 8, 16, 32, 64 or 128.")
+    return align

@@ -1,0 +1,68 @@
+"""Names say what a thing does: a function is a verb and an object, and a top-level name has one meaning."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+MOST_SHARED, MOST_SHORT = 15, 0.2
+
+# Names that stand in many modules because they mean the same in each.
+SAME_EVERYWHERE = {
+    "build": "adds a tab's or a panel's components to the page",
+    "log": "a module's logger",
+    "main": "what a program of its own runs",
+    "PURPOSE": "the sentence that a panel begins with",
+    "EMPTY": "what stands in a panel before there is something to show",
+}
+
+
+def trees() -> Iterator[tuple[Path, ast.Module]]:
+    for top in ("slimllm", "ui"):
+        for file in sorted((ROOT / top).rglob("*.py")):
+            yield file, ast.parse(file.read_text(encoding="utf-8"))
+
+
+def defined(tree: ast.Module) -> Iterator[str]:
+    """The names that a module defines at its top."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                yield from (inner.id for inner in ast.walk(target) if isinstance(inner, ast.Name))
+
+
+def is_property(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether it is read like a field, and so is named like one."""
+    return any("property" in ast.unparse(decorator) for decorator in node.decorator_list)
+
+
+def functions() -> Iterator[tuple[Path, str]]:
+    """All functions and methods but those that Python itself calls and those that read like fields."""
+    for file, tree in trees():
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or node.name.startswith("__"):
+                continue
+            if not is_property(node):
+                yield file, node.name
+
+
+def test_a_top_level_name_stands_in_at_most_two_modules() -> None:
+    places: dict[str, list[str]] = {}
+    for file, tree in trees():
+        for name in set(defined(tree)) - set(SAME_EVERYWHERE):
+            places.setdefault(name, []).append(str(file.relative_to(ROOT)))
+    shared = {name: files for name, files in places.items() if len(files) > 2}
+    assert len(shared) < MOST_SHARED, shared
+
+
+def test_names_of_functions_are_a_verb_and_an_object() -> None:
+    short, count = [], 0
+    for file, name in functions():
+        count += 1
+        if "_" not in name.strip("_"):
+            short.append(f"{file.relative_to(ROOT)}: {name}")
+    assert len(short) < MOST_SHORT * count, f"{len(short)} of {count}: {short}"

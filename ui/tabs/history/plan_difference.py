@@ -1,0 +1,78 @@
+"""Two plans beside each other: the chosen run's, and another run's or the dense model's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from slimllm.core.types import Plan
+from ui.charts.plan_difference_map import difference_chart
+from ui.facts.plan_changes import summarise_changes, uncut_plan
+from ui.look.formatting import note_html
+from ui.session.run_history import PRESENT
+from ui.session.session import Session
+
+DENSE = -1  # stands for the dense model, where a run's number is asked for
+
+
+def lay_beside(session: Session, entered: dict[int, Any]) -> None:
+    """Lays another plan beside that of the chosen run."""
+    session.archive.against = entered[0]
+
+
+def difference_choices(session: Session) -> list[tuple[str, int]]:
+    """What the chosen run's plan can be laid beside."""
+    run = session.archive.chosen_run
+    if run is None:
+        return []
+    others = [one for one in reversed(session.runs) if one.number != run.number]
+    found = [(one.name, one.number) for one in others if one.plan.widths == run.plan.widths]
+    present = [("The plan in Tune", PRESENT)] if session.plans else []
+    return [*found, *present, ("The dense model", DENSE)]
+
+
+def beside_run(session: Session) -> int:
+    """What is laid beside it now: what was asked for, else the run it came from, else the dense model."""
+    run, known = session.archive.chosen_run, [number for _, number in difference_choices(session)]
+    wanted = (session.archive.against, run.parent if run else None)
+    return next((number for number in wanted if number in known), DENSE)
+
+
+def plan_pair(session: Session) -> tuple[Plan, Plan, tuple[str, str]] | None:
+    """(the other plan, the chosen run's plan, their names); None without a run."""
+    run, number = session.archive.chosen_run, beside_run(session)
+    if run is None:
+        return None
+    if number == PRESENT and session.plans:
+        return session.plan, run.plan, ("Tune", run.name)
+    other = session.archive.find(number)
+    if other is None:
+        return uncut_plan(run.plan), run.plan, ("Dense", run.name)
+    return other.plan, run.plan, (other.name, run.name)
+
+
+def pair_token(session: Session) -> tuple[Any, ...]:
+    """What the comparison of two plans depends on: the two themselves, so that a plan that changes in Tune
+    draws nothing here unless it is one of them."""
+    return session.born, plan_pair(session)
+
+
+def draw_against(session: Session) -> list[Any]:
+    return [
+        gr.Dropdown(
+            choices=(found := difference_choices(session)), value=beside_run(session) if found else None
+        )
+    ]
+
+
+def draw_difference_words(session: Session) -> str:
+    return note_html("quiet", summarise_changes(*found)) if (found := plan_pair(session)) else ""
+
+
+def draw_difference(session: Session) -> Any:
+    """Both plans as a picture."""
+    found = plan_pair(session)
+    if found is None or found[0].widths != found[1].widths:
+        return None
+    return difference_chart(*found)
