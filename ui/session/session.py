@@ -323,8 +323,12 @@ class Session:
                 del self.weights[number]
             self.parent = run.number
             parent, analysis = self.archive.find(run.parent), self.made_from(run.plan)
-            known = {"parent": parent, "analysis": analysis, "loaded": self.loaded, "answers": self.answers}
-            self.archive.add(complete_run(run, models, **known))
+            answers = self.answers
+            self.archive.add(
+                complete_run(
+                    run, models, parent=parent, analysis=analysis, loaded=self.loaded, answers=answers
+                )
+            )
 
     def run(self, number: int | None) -> Run:
         run = self.archive.find(number)

@@ -36,7 +36,7 @@ from ui.facts.runs import Protocol, Run, run_from_dict, run_to_dict
 from ui.html import runs_table
 from ui.look import formatting
 from ui.session.registry import Registry
-from ui.session.run_history import Archive, complete_run
+from ui.session.run_history import PRESENT, Archive, complete_run
 from ui.session.run_store import KEPT_DELETED, Shelf
 from ui.session.session import Session
 from ui.tabs.history import downloads, history_tab, plan_difference
@@ -265,7 +265,7 @@ def test_two_plans_are_drawn_beside_each_other(session: Session, analysis: Analy
 def test_a_plan_that_moves_in_tune_draws_the_comparison_only_where_it_is_in_it(
     session: Session, analysis: Analysis
 ) -> None:
-    for against, moves in ((plan_difference.DENSE, False), (run_history.PRESENT, True)):
+    for against, moves in ((plan_difference.DENSE, False), (PRESENT, True)):
         session.push(make_plan(analysis, 0.1))
         plan_difference.lay_beside(session, {0: against})
         before = plan_difference.pair_token(session)
