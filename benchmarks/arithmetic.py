@@ -72,7 +72,7 @@ def clocked() -> Iterator[Clock]:
         return wrapper
 
     with (
-        mock.patch.object(streaming, "run", timed("layers", run)),
+        mock.patch.object(streaming, "run_layer", timed("layers", run)),
         mock.patch.object(streaming.Accumulator, "add", timed("moments", add)),
     ):
         yield clock

@@ -28,6 +28,7 @@ from slimllm.export import checkpoint
 from slimllm.models import loading
 from slimllm.models.loading import Pruned, Subject
 from slimllm.planning import plan_making
+from slimllm.planning.rules import PlanRules
 
 TIERS = {
     False: ("shim", "padded", "gguf"),
@@ -93,7 +94,7 @@ def rows(given: argparse.Namespace) -> Iterator[Row]:
     analysis: Analysis = pipeline.finish_job(pipeline.analyse_model(subject, text, wanted))
     with tempfile.TemporaryDirectory(prefix="exports-") as name:
         for same, tiers in TIERS.items():
-            plan = plan_making.make_plan(analysis, given.ratio, same_width=same)
+            plan = plan_making.make_plan(analysis, PlanRules(given.ratio, same_width=same))
             pruned = pipeline.finish_job(pipeline.prune_model(subject, plan, text, analysis))
             yield from exports(pruned, tiers, text, given.tokens, Path(name))
 

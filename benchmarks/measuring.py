@@ -27,6 +27,7 @@ from slimllm.evaluation import evaluate
 from slimllm.files import atomic_write
 from slimllm.models import loading
 from slimllm.planning import plan_making
+from slimllm.planning.rules import PlanRules
 
 
 def say(words: str) -> None:
@@ -141,11 +142,9 @@ def compute(bench: Bench, row: Row, ratio: float) -> dict[str, Any]:
     analysis = analysis_of(bench, row, ratio)
     plan = plan_making.make_plan(
         analysis,
-        ratio,
-        recovery=row.recovery,
-        allocation=row.allocation,
-        unit=given.unit,
-        align=given.align,
+        PlanRules(
+            ratio, recovery=row.recovery, allocation=row.allocation, unit=given.unit, align=given.align
+        ),
     )
     pruned = pipeline.finish_job(pipeline.prune_model(bench.subject, plan, bench.source, analysis))
     return {

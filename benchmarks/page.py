@@ -29,6 +29,7 @@ from benchmarks.stopwatch import Stopwatch, p95
 from slimllm.core.types import Calibration
 from slimllm.models import loading
 from slimllm.planning.plan_making import make_plan
+from slimllm.planning.rules import PlanRules
 from tests.support.made_up_analyses import synthetic_analysis
 from tests.support.serving import chromium, served, spot
 from ui.facts.estimates import Rates
@@ -104,7 +105,7 @@ def made_up(session: Session, model: Model) -> None:
     analysis = dataclasses.replace(made, model=subject.source, shape=subject.shape)
     session.preview.auto = False  # without weights there is nothing to hear
     session.set_loaded(Loaded(subject, Rates(100.0), "cpu", "bfloat16"))
-    session.set_analysis(analysis, make_plan(analysis, 0.3))
+    session.set_analysis(analysis, make_plan(analysis, PlanRules(0.3)))
 
 
 def analysed(session: Session, model: str) -> None:

@@ -22,6 +22,7 @@ from slimllm.core.types import Calibration
 from slimllm.evaluation import evaluate
 from slimllm.models import loading
 from slimllm.planning import plan_making
+from slimllm.planning.rules import PlanRules
 
 
 def measure(subject: loading.Subject, given: argparse.Namespace) -> dict[str, float]:
@@ -63,7 +64,7 @@ def main() -> None:
     for ratio in given.ratios:
         for recovery in given.recoveries:
             plan = plan_making.make_plan(
-                analysis, ratio, recovery=recovery, unit=given.unit, allocation=given.allocation
+                analysis, PlanRules(ratio, recovery=recovery, unit=given.unit, allocation=given.allocation)
             )
             pruned = pipeline.finish_job(pipeline.prune_model(subject, plan, source))
             row = {"ratio": plan.ratio_achieved, "recovery": recovery, **measure(pruned.subject, given)}

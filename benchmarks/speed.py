@@ -15,6 +15,8 @@ import os
 import statistics
 import time
 
+from slimllm.planning.rules import PlanRules
+
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded, as in slimllm/__init__.py
 
 import torch
@@ -63,7 +65,7 @@ def main() -> None:
             subject, lambda: pipeline.finish_job(pipeline.analyse_model(subject, text, wanted))
         )
         rounds["analyse"].append((seconds, memory))
-        plan = plan_making.make_plan(analysis, 0.2)  # type: ignore[arg-type]
+        plan = plan_making.make_plan(analysis, PlanRules(0.2))  # type: ignore[arg-type]
         seconds, memory, _ = timed(
             subject, lambda plan=plan: pipeline.finish_job(pipeline.prune_model(subject, plan, text))
         )

@@ -14,6 +14,7 @@ from slimllm.core.types import Analysis, Calibration, Plan, Progress
 from slimllm.export import checkpoint, export_reading
 from slimllm.models.loading import Pruned, Subject
 from slimllm.planning import plan_making
+from slimllm.planning.rules import PlanRules
 
 __all__ = ["Calibration", "Refusal", "analyse", "load", "plan", "prune", "save", "text"]
 
@@ -47,8 +48,8 @@ def analyse(
 
 @refuse_failures
 def plan(analysis: Analysis, ratio: float, **choices: Any) -> Plan:
-    """A plan that removes `ratio` of the decoder's parameters; choices as in `planning.make_plan`."""
-    return plan_making.make_plan(analysis, ratio, **choices)
+    """Return a plan that removes `ratio` of the decoder's parameters; choices as in `rules.PlanRules`."""
+    return plan_making.make_plan(analysis, PlanRules(ratio, **choices))
 
 
 @refuse_failures

@@ -17,7 +17,7 @@ from slimllm.cli.option_checks import method_options
 from slimllm.core.errors import Refusal
 from slimllm.core.fingerprints import is_other
 from slimllm.core.memory import watch_peak
-from slimllm.core.types import Analysis, Calibration, Plan, Progress
+from slimllm.core.types import Analysis, Calibration, Progress
 from slimllm.evaluation import evaluate as evaluation
 from slimllm.evaluation import speed_words
 from slimllm.export import export_reading
@@ -31,6 +31,7 @@ from slimllm.models.layer_offload import is_lent
 from slimllm.models.loading import Subject
 from slimllm.planning import forecast, plan_json, plan_making, rules
 from slimllm.planning.allocation import ALLOCATIONS
+from slimllm.planning.rules import PlanRules
 
 
 class Report(Protocol):
@@ -93,16 +94,16 @@ def run_analyse(given: Arguments, report: Report) -> dict[str, Any] | None:
     }
 
 
-def make_plan(analysis: Analysis, given: Arguments, *, same_width: bool) -> Plan:
-    return plan_making.make_plan(
-        analysis,
+def rules_from(given: Arguments) -> PlanRules:
+    """Return the rules that the options of a command say."""
+    return PlanRules(
         given.ratio,
         allocation=given.allocation,
         recovery=given.recovery,
         unit=given.unit,
         align=given.align,
         count=given.count,
-        same_width=same_width,
+        same_width=given.same_width,
     )
 
 
@@ -117,7 +118,7 @@ def run_plan(given: Arguments, report: Report) -> dict[str, Any]:
             f"The analysis was made with seed {analysis.calibration.seed} and --seed says {given.seed}; "
             "leave the option out, or analyse again."
         )
-    made = make_plan(analysis, given, same_width=given.same_width)
+    made = plan_making.make_plan(analysis, rules_from(given))
     if doubt := rules.text_doubt(analysis.shape, made.recovery, analysis.tokens):
         report.say(doubt)
     plan_json.save_plan(made, given.out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from slimllm.cli.commands import (
     Report,
     calibration_of,
     load_subject,
-    make_plan,
     measure_perplexity,
+    rules_from,
     run_analysis,
 )
 from slimllm.cli.option_checks import check_against
@@ -103,9 +104,11 @@ def run_prune(given: Arguments, report: Report) -> dict[str, Any]:
         allocation, recovery = rules.check_combination(given.method, given.allocation, given.recovery)
         feasibility.check_feasibility(subject, given, allocation, recovery)
         analysis = run_analysis(subject, given, report, recoveries=[recovery])
-        ready = make_plan(analysis, given, same_width=given.same_width or given.export in ("native", "twin"))
+        wanted = rules_from(given)
+        equal = replace(wanted, same_width=True)
+        ready = plan_making.make_plan(analysis, equal if given.export in ("native", "twin") else wanted)
         if given.export == "gguf" and not dry_run.is_storable(subject, ready, "gguf"):
-            alike = make_plan(analysis, given, same_width=True)
+            alike = plan_making.make_plan(analysis, equal)
             if dry_run.is_storable(subject, alike, "gguf"):
                 report.say("llama.cpp reads this model only if all layers are equally wide, so they will be.")
                 ready = alike

@@ -279,6 +279,7 @@ class Plan:
     ratio_achieved: float = 0.0
     count: Literal["decoder", "all"] = "decoder"
     align: int = 1
+    same_width: bool = False  # every layer was to be equally wide
     protected: tuple[Pin, ...] = ()
     forced: tuple[Pin, ...] = ()
     predicted_error: tuple[float, ...] = ()

@@ -14,7 +14,7 @@ from slimllm.planning.budget import bounds_of, pinned_units
 from slimllm.planning.forecast import fill_forecast
 from slimllm.planning.locks import Locks, hold_locked
 from slimllm.planning.plan_making import adjust_plan, make_plan, problem_of
-from slimllm.planning.rules import check_pins
+from slimllm.planning.rules import check_pins, rules_of_plan
 
 Mark = Literal["protect", "force", "clear"]
 
@@ -72,19 +72,8 @@ def pin_units(
         )
     changed = dataclasses.replace(plan, protected=protected, forced=forced)
     if plan.allocation in ALLOCATIONS and plan.method == analysis.method:
-        return make_plan(
-            analysis,
-            plan.ratio_requested,
-            allocation=plan.allocation,
-            recovery=plan.recovery,
-            unit=plan.unit,
-            align=plan.align,
-            count=plan.count,
-            same_width=same_width(plan),
-            protected=protected,
-            forced=forced,
-            locks=locks,
-        )
+        rules = rules_of_plan(changed)
+        return make_plan(analysis, dataclasses.replace(rules, locks=locks))
     return keep_locked(
         analysis, adjust_plan(analysis, changed, snap_widths(analysis.shape, plan, changed)), locks
     )
@@ -102,7 +91,9 @@ def keep_locked(analysis: Analysis, plan: Plan, locks: Locks | None) -> Plan:
         heads[index], channels[index] = kept
     if (tuple(heads), tuple(channels)) == (plan.heads, plan.channels):
         return plan
-    changed = dataclasses.replace(plan, heads=tuple(heads), channels=tuple(channels), allocation="hand")
+    changed = dataclasses.replace(
+        plan, heads=tuple(heads), channels=tuple(channels), allocation="hand", same_width=False
+    )
     return fill_forecast(analysis, changed)
 
 
@@ -119,11 +110,6 @@ def heads_alone(shape: Shape, forced: Collection[Pin], protected: Collection[Pin
         )
         for pins in (forced, protected)
     )
-
-
-def same_width(plan: Plan) -> bool:
-    """Whether the plan cuts every layer to one width."""
-    return plan.ratio_requested > 0 and len(set(zip(plan.heads, plan.channels, strict=True))) == 1
 
 
 def snap_widths(shape: Shape, before: Plan, after: Plan) -> dict[int, tuple[int, int]]:

@@ -164,6 +164,7 @@ def _checked_plan(data: Mapping[str, Any]) -> Plan:
         ratio_achieved=_share_value(data, "ratio_achieved"),
         count=_one_of(data, "count", ("decoder", "all")),  # type: ignore[arg-type]
         align=_integer_list([data.get("align", 1)], 1, "align", low=1)[0],
+        same_width=_same_width(data, heads, channels),
         protected=_pin_list(data, "protected", widths),
         forced=_pin_list(data, "forced", widths),
         predicted_error=_number_list(data, "predicted_error"),
@@ -171,6 +172,20 @@ def _checked_plan(data: Mapping[str, Any]) -> Plan:
         versions=_word_pairs(_typed_value(data, "versions", dict)),
         fingerprints=_word_pairs(_typed_value({"fingerprints": {}, **data}, "fingerprints", dict)),
     )
+
+
+def _same_width(data: Mapping[str, Any], heads: tuple[int, ...], channels: tuple[int, ...]) -> bool:
+    """Whether all layers were to be equally wide. Plans of versions that did not say so tell by their
+    widths."""
+    if "same_width" in data:
+        return bool(_typed_flag(data, "same_width"))
+    return _share_value(data, "ratio_requested") > 0 and len(set(zip(heads, channels, strict=True))) == 1
+
+
+def _typed_flag(data: Mapping[str, Any], key: str) -> bool:
+    if not isinstance(data[key], bool):
+        raise PlanFault(f"has no proper '{key}'")
+    return data[key]
 
 
 def _check_layer(index: int, dense: tuple[int, ...], kept: tuple[int, int], unit: str) -> None:

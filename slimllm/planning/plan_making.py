@@ -9,7 +9,6 @@ import bisect
 import dataclasses
 from collections.abc import Collection
 from importlib import metadata
-from typing import Literal
 
 from slimllm.core.errors import Refusal
 from slimllm.core.shapes import Shape, Unit
@@ -25,10 +24,11 @@ from slimllm.planning.budget import (
     unreachable_budget,
 )
 from slimllm.planning.forecast import decoder_parameters, fill_forecast
-from slimllm.planning.locks import Locks, hold_locked
+from slimllm.planning.locks import hold_locked
 from slimllm.planning.plan_check import check_lengths, check_pinned
 from slimllm.planning.rules import (
     COUNT_KINDS,
+    PlanRules,
     check_align,
     check_combination,
     check_known,
@@ -39,35 +39,22 @@ from slimllm.planning.rules import (
 )
 
 
-def make_plan(
-    analysis: Analysis,
-    ratio: float,
-    *,
-    allocation: str | None = None,
-    recovery: str | None = None,
-    unit: str = "auto",
-    align: int = 8,
-    count: Literal["decoder", "all"] = "decoder",
-    same_width: bool = False,
-    protected: tuple[Pin, ...] = (),
-    forced: tuple[Pin, ...] = (),
-    locks: Locks | None = None,
-) -> Plan:
-    """Widths that remove `ratio` of the decoder's parameters (or of all, by `count`).
+def make_plan(analysis: Analysis, rules: PlanRules) -> Plan:
+    """Return the widths that the rules lead to, with what they will give.
 
-    `same_width` keeps every layer equally wide, which plain checkpoints need; locked layers keep their
-    widths. Raises `Refusal` for what cannot be met.
+    Raises `Refusal` for what is not possible or cannot be met.
     """
-    shape = analysis.shape
+    shape, ratio = analysis.shape, rules.ratio
     check_ratio(ratio)
-    check_align(align)
-    check_pins(shape, (*protected, *forced))
-    check_known(count, COUNT_KINDS)
-    allocation, recovery = check_combination(analysis.method, allocation, recovery)
-    chosen = resolve_unit(analysis, unit)
-    problem = hold_locked(problem_of(analysis, chosen, recovery, align, protected, forced), locks)
-    budget = shape.decoder - ratio * (shape.parameters if count == "all" else shape.decoder)
-    if same_width:
+    check_align(rules.align)
+    check_pins(shape, (*rules.protected, *rules.forced))
+    check_known(rules.count, COUNT_KINDS)
+    allocation, recovery = check_combination(analysis.method, rules.allocation, rules.recovery)
+    unit = resolve_unit(analysis, rules.unit)
+    free = problem_of(analysis, unit, recovery, rules.align, rules.protected, rules.forced)
+    problem = hold_locked(free, rules.locks)
+    budget = shape.decoder - ratio * (shape.parameters if rules.count == "all" else shape.decoder)
+    if rules.same_width:
         heads, channels = equal_widths(problem, budget)
     elif ratio == 0:
         heads, channels = [max(b.heads) for b in problem.bounds], [b.high for b in problem.bounds]
@@ -84,12 +71,13 @@ def make_plan(
         options=tuple(sorted(fill_options(analysis.method, analysis.options).items())),
         recovery=recovery,
         allocation=allocation,
-        unit=chosen,
+        unit=unit,
         ratio_requested=float(ratio),
-        count=count,
-        align=align,
-        protected=protected,
-        forced=forced,
+        count=rules.count,
+        align=rules.align,
+        same_width=rules.same_width,
+        protected=rules.protected,
+        forced=rules.forced,
         seed=analysis.calibration.seed,
         versions=library_versions(),
         fingerprints=tuple(sorted(analysis.fingerprints.items())),
@@ -185,7 +173,10 @@ def adjust_plan(
             free, heads, [float(fixed.get(i, wanted[i])) for i in range(len(heads))], budget
         )
     return fill_forecast(
-        analysis, dataclasses.replace(plan, heads=tuple(heads), channels=tuple(channels), allocation="hand")
+        analysis,
+        dataclasses.replace(
+            plan, heads=tuple(heads), channels=tuple(channels), allocation="hand", same_width=False
+        ),
     )
 
 

@@ -2,21 +2,66 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Collection
-from typing import get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 from slimllm.core.errors import Refusal
 from slimllm.core.shapes import Shape, Unit
-from slimllm.core.types import Analysis, Pin
+from slimllm.core.types import Analysis, Pin, Plan
 from slimllm.methods.method_table import find_method
 from slimllm.methods.recovery import RECOVERIES
 from slimllm.planning.allocation import ALLOCATIONS
+from slimllm.planning.locks import Locks
 
-TOKENS_PER_CHANNEL = 8  # below that, least squares fits its text so closely that it errs more on others
+# Below that, least squares fits its text so closely that it errs more on others.
+TOKENS_PER_CHANNEL = 8
+Count = Literal["decoder", "all"]  # what a ratio is a share of
+COUNT_KINDS: tuple[Count, ...] = get_args(Count)
 
 
-COUNT_KINDS = ("decoder", "all")  # what a ratio is a share of
+@dataclass(frozen=True)
+class PlanRules:
+    """Everything that a person chooses for a plan; None stands for the method's own choice.
+
+    `ratio` is the share (0 to 1) of parameters to remove, of the decoder or of all by `count`; `unit` is an
+    attention unit or auto; channels are kept in multiples of `align`. `same_width` gives all layers one
+    width. Protected units stay, forced ones go, locked layers keep their widths.
+    """
+
+    ratio: float
+    allocation: str | None = None
+    recovery: str | None = None
+    unit: str = "auto"
+    align: int = 8
+    count: Count = "decoder"
+    same_width: bool = False
+    protected: tuple[Pin, ...] = ()
+    forced: tuple[Pin, ...] = ()
+    locks: Locks | None = None
+
+
+def rules_of_plan(plan: Plan) -> PlanRules:
+    """Return the rules that a plan was made by; one made by hand gives the method's own allocation."""
+    return PlanRules(
+        plan.ratio_requested,
+        allocation=plan.allocation if plan.allocation in ALLOCATIONS else None,
+        recovery=plan.recovery,
+        unit=plan.unit,
+        align=plan.align,
+        count=plan.count,
+        same_width=plan.same_width,
+        protected=plan.protected,
+        forced=plan.forced,
+    )
+
+
+def keep_pins(rules: PlanRules, present: Plan | None, locks: Locks | None) -> PlanRules:
+    """Return the rules with what a person has pinned in the present plan and the layers that are locked."""
+    protected, forced = (present.protected, present.forced) if present else ((), ())
+    return dataclasses.replace(rules, protected=protected, forced=forced, locks=locks)
 
 
 def resolve_unit(analysis: Analysis, unit: str, offered: tuple[Unit, ...] = ()) -> Unit:

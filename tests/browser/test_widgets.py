@@ -17,6 +17,7 @@ import pytest
 from slimllm.core.types import Analysis, Plan
 from slimllm.planning.forecast import forecast_plan
 from slimllm.planning.plan_making import make_plan
+from slimllm.planning.rules import PlanRules
 from tests.support.made_up_analyses import synthetic_analysis
 from tests.support.serving import columns_analysis, drag, fader, shown, spot, without_layers
 from tests.support.visitor import BROWSER, expect
@@ -48,7 +49,7 @@ class App:
 def build(analysis: Analysis, plan: Plan, heard: Heard) -> gr.Blocks:
     """A page with a bank, two maps and buttons that act like the Tune page."""
     other = synthetic_analysis(layers=4, heads=9, groups=3, head_size=8, channels=96, seed=1)
-    other_plan = make_plan(other, 0.01, unit="query-head", count="all", recovery="none", align=1)
+    other_plan = make_plan(other, PlanRules(0.01, unit="query-head", count="all", recovery="none", align=1))
 
     def show(which: Analysis, plan: Plan) -> Any:
         return gr.update(value=value_of(plan), bank=bank_json(which, plan))
@@ -92,7 +93,7 @@ def build(analysis: Analysis, plan: Plan, heard: Heard) -> gr.Blocks:
 def of_columns() -> tuple[Analysis, Plan]:
     """Value columns instead of heads, and one layer dropped whole."""
     analysis = columns_analysis()
-    return analysis, without_layers(make_plan(analysis, 0.3, recovery="regression", align=1), 2)
+    return analysis, without_layers(make_plan(analysis, PlanRules(0.3, recovery="regression", align=1)), 2)
 
 
 def heads(analysis: Analysis) -> Any:
@@ -102,7 +103,7 @@ def heads(analysis: Analysis) -> Any:
 @pytest.fixture(scope="module")
 def app() -> Iterator[App]:
     analysis = synthetic_analysis(layers=LAYERS, heads=16, groups=GROUPS, head_size=8, channels=CHANNELS)
-    plan, heard = make_plan(analysis, 0.2), Heard()
+    plan, heard = make_plan(analysis, PlanRules(0.2)), Heard()
     with shown(build(analysis, plan, heard)) as url:
         yield App(url, analysis, plan, heard)
 
@@ -352,7 +353,7 @@ def test_python_can_set_the_faders_and_change_the_model(visit: Open, app: App) -
     page.locator("#swap").click()
     page.wait_for_function("document.querySelectorAll('#tune-faders [role=slider]').length === 8")
     other = synthetic_analysis(layers=4, heads=9, groups=3, head_size=8, channels=96, seed=1)
-    plan = make_plan(other, 0.01, unit="query-head", count="all", recovery="none", align=1)
+    plan = make_plan(other, PlanRules(0.01, unit="query-head", count="all", recovery="none", align=1))
     same_as_forecast(figures(page), other, plan)
     expect(page.locator("#tune-forecast")).to_contain_text("of the whole model")
     page.mouse.click(*spot(page, "mlp", 2, 0.5))

@@ -10,6 +10,7 @@ from slimllm.core.types import Calibration
 from slimllm.evaluation.evaluate import Speed
 from slimllm.models import loading
 from slimllm.planning import plan_making
+from slimllm.planning.rules import PlanRules
 from tests.support.made_up_analyses import synthetic_analysis
 from tests.support.made_up_runs import family
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
@@ -40,7 +41,7 @@ def poisoned(session: Session) -> str:
     session.set_loaded(loaded)
     session.preview.auto = False
     session.preview.prompt = EVIL
-    plan = plan_making.make_plan(analysis, 0.2)
+    plan = plan_making.make_plan(analysis, PlanRules(0.2))
     session.set_analysis(analysis, plan)
     session.lay_over(dataclasses.replace(analysis, calibration=Calibration(text=f"{EVIL}/b.txt")))
     answers = ((EVIL, {"dense": EVIL, "pruned": EVIL, "recovered": f"{EVIL} and more"}),)

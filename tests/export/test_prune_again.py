@@ -21,6 +21,7 @@ from slimllm.models import loading
 from slimllm.models.families import shape_of
 from slimllm.models.loading import Pruned, Subject
 from slimllm.planning import plan_making
+from slimllm.planning.rules import PlanRules
 from slimllm.pruning import masking
 from tests.export.test_gguf import worded
 from tests.export.test_tiers import by_groups, equal, prune
@@ -69,7 +70,7 @@ def test_an_export_of_any_tier_is_pruned_again(
     subject = slimllm.load(str(tmp_path / "first"), device="cpu", dtype="float32")
     assert subject.shape.widths == given.subject.shape.widths  # padding is left out
     found = analysis_of(subject, text)
-    second = pruned_to(subject, plan_making.make_plan(found, 0.3, align=1), text)
+    second = pruned_to(subject, plan_making.make_plan(found, PlanRules(0.3, align=1)), text)
     done = slimllm.save(second, tmp_path / "second")
     assert done.parameters < 0.9 * given.subject.shape.parameters
     again = loading.load_model(str(tmp_path / "second"), device="cpu", dtype="float32")
@@ -119,7 +120,7 @@ def test_narrow_values_weigh_what_silent_columns_do(method: str, family: str, te
 def test_narrow_values_are_pruned_again(method: str, family: str, text: texts.Text) -> None:
     slim, _ = both(family)
     found = analysis_of(slim, text, method)
-    plan = plan_making.make_plan(found, 0.3, align=1)
+    plan = plan_making.make_plan(found, PlanRules(0.3, align=1))
     done = pruned_to(slim, plan, text).subject
     assert done.shape.parameters < slim.shape.parameters
     assert done.shape == shape_of(done.model, done.family)
@@ -144,7 +145,7 @@ def test_narrow_values_pruned_again_equal_silent_columns_pruned(unit: str, text:
     found = analysis_of(slim, text, method)
     heads = {"kv-group": (4, 6, 2), "query-head": (3, 6, 3), "value-column": (3, 5, 1)}[unit]
     plan = dataclasses.replace(
-        plan_making.make_plan(found, 0.2, align=1),
+        plan_making.make_plan(found, PlanRules(0.2, align=1)),
         heads=heads,
         channels=(60, 96, 40),
         unit=unit,

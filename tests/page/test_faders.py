@@ -12,6 +12,7 @@ import pytest
 from slimllm.core.types import Analysis, Pin
 from slimllm.planning.budget import bounds_of
 from slimllm.planning.plan_making import make_plan
+from slimllm.planning.rules import PlanRules
 from tests.support.made_up_analyses import synthetic_analysis
 from ui.page.faders import Faders, bank_json, channel_grid, check_value, layer_importance, value_of
 
@@ -23,7 +24,10 @@ def analysis() -> Analysis:
 
 def test_the_bank_is_json_and_names_what_is_feasible(analysis: Analysis) -> None:
     plan = make_plan(
-        analysis, 0.2, protected=(Pin(1, "attention", 0), Pin(1, "attention", 7)), forced=(Pin(2, "mlp", 3),)
+        analysis,
+        PlanRules(
+            0.2, protected=(Pin(1, "attention", 0), Pin(1, "attention", 7)), forced=(Pin(2, "mlp", 3),)
+        ),
     )
     told = json.loads(bank_json(analysis, plan))
     assert told["layers"][0]["heads"] == [2, 4, 6, 8]
@@ -35,7 +39,7 @@ def test_the_bank_is_json_and_names_what_is_feasible(analysis: Analysis) -> None
 
 def test_a_large_bank_stays_small() -> None:
     large = synthetic_analysis(layers=80, heads=64, groups=8, head_size=128, channels=28_672)
-    assert len(bank_json(large, make_plan(large, 0.2))) < 150_000
+    assert len(bank_json(large, make_plan(large, PlanRules(0.2)))) < 150_000
 
 
 def test_short_curves_are_sent_whole_and_long_ones_finer_near_both_ends() -> None:
@@ -68,7 +72,7 @@ def test_importance_is_a_rank() -> None:
 
 
 def test_the_value_of_a_plan_passes_unchanged(analysis: Analysis) -> None:
-    plan = make_plan(analysis, 0.2)
+    plan = make_plan(analysis, PlanRules(0.2))
     value = value_of(plan, [True, False, False, False, True])
     with gr.Blocks():
         faders = Faders(value, bank=bank_json(analysis, plan))
@@ -78,7 +82,7 @@ def test_the_value_of_a_plan_passes_unchanged(analysis: Analysis) -> None:
 
 
 def test_what_is_not_feasible_is_clamped(analysis: Analysis) -> None:
-    told = json.loads(bank_json(analysis, make_plan(analysis, 0.2)))
+    told = json.loads(bank_json(analysis, make_plan(analysis, PlanRules(0.2))))
     wild = {"heads": [-5, 999, 3, 4, 8], "channels": [5, 10**9, 50, 8, 96], "locked": [False] * 5}
     assert check_value(wild, told) == {
         "heads": [2, 8, 2, 4, 8],
@@ -88,7 +92,7 @@ def test_what_is_not_feasible_is_clamped(analysis: Analysis) -> None:
 
 
 def test_another_models_faders_are_refused(analysis: Analysis) -> None:
-    told = json.loads(bank_json(analysis, make_plan(analysis, 0.2)))
+    told = json.loads(bank_json(analysis, make_plan(analysis, PlanRules(0.2))))
     with pytest.raises(gr.Error, match="3 layers and the model has 5"):
         check_value({"heads": [1] * 3, "channels": [1] * 3, "locked": [False] * 3}, told)
 
@@ -97,7 +101,10 @@ def test_stretches_and_whole_layers_are_counted_on_the_faders(analysis: Analysis
     layer = analysis.shape.layers[3]
     gone = (Pin(3, "attention", 0, layer.heads), Pin(3, "mlp", 0, layer.channels))
     told = json.loads(
-        bank_json(analysis, make_plan(analysis, 0.3, protected=(Pin(1, "mlp", 4, 20),), forced=gone, align=1))
+        bank_json(
+            analysis,
+            make_plan(analysis, PlanRules(0.3, protected=(Pin(1, "mlp", 4, 20),), forced=gone, align=1)),
+        )
     )
     assert told["layers"][1]["pins"] == {"attention": [0, 0], "mlp": [20, 0]}
     assert told["layers"][3]["pins"] == {"attention": [0, layer.heads], "mlp": [0, layer.channels]}

@@ -10,6 +10,7 @@ import pytest
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Pin
 from slimllm.planning import plan_making
+from slimllm.planning.rules import PlanRules
 from tests.support.made_up_analyses import synthetic_analysis
 from ui.facts.estimates import Rates
 from ui.facts.selection import Picked
@@ -26,7 +27,7 @@ def planned() -> Session:
     made = synthetic_analysis(layers=4, channels=256)
     subject: Any = SimpleNamespace(shape=made.shape)
     session.loaded = Loaded(subject, Rates(1.0), "cpu", "float32")
-    session.set_analysis(made, plan_making.make_plan(made, 0.2))
+    session.set_analysis(made, plan_making.make_plan(made, PlanRules(0.2)))
     return session
 
 

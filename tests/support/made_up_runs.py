@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from slimllm.core.types import Analysis, LayerReport, Plan
 from slimllm.planning.forecast import forecast_plan
 from slimllm.planning.plan_making import adjust_plan, make_plan
+from slimllm.planning.rules import PlanRules
 from tests.support.made_up_analyses import synthetic_analysis
 from ui.facts.command_line import rules_of
 from ui.facts.findings import Found, Guess, Passage, Piece
@@ -80,7 +81,7 @@ def family(analysis: Analysis | None = None, ratios: Sequence[float] = (0.1, 0.2
     made = analysis or synthetic_analysis()
     runs: list[Run] = []
     for number, ratio in enumerate(ratios, 1):
-        plan = make_plan(made, ratio)
+        plan = make_plan(made, PlanRules(ratio))
         told = told_change(runs[-1].plan, plan) if runs else ""
         runs.append(run_of(made, plan, number, parent=number - 1 or None, told=told))
     last = runs[-1].plan

@@ -8,6 +8,7 @@ import shlex
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Analysis, Plan
 from slimllm.planning.plan_making import make_plan
+from slimllm.planning.rules import rules_of_plan
 from slimllm.pruning import finetuning
 from ui.facts.runs import Run
 
@@ -17,23 +18,13 @@ def rules_of(analysis: Analysis, plan: Plan) -> str:
     where it was made by hand or has pins, which the command line does not know."""
     if plan.allocation == "hand" or plan.protected or plan.forced:
         return ""
-    for name in ("free", "same"):
-        try:
-            made = make_plan(
-                analysis,
-                plan.ratio_requested,
-                allocation=plan.allocation,
-                recovery=plan.recovery,
-                unit=plan.unit,
-                align=plan.align,
-                count=plan.count,
-                same_width=name == "same",
-            )
-        except Refusal:
-            continue
-        if dataclasses.replace(made, versions=plan.versions, fingerprints=plan.fingerprints) == plan:
-            return name
-    return ""
+    name = "same" if plan.same_width else "free"
+    try:
+        made = make_plan(analysis, rules_of_plan(plan))
+    except Refusal:
+        return ""
+    same = dataclasses.replace(made, versions=plan.versions, fingerprints=plan.fingerprints) == plan
+    return name if same else ""
 
 
 def plan_name(run: Run) -> str:

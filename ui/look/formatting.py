@@ -72,11 +72,6 @@ def is_dropped(plan: Plan, index: int) -> bool:
     return not plan.heads[index] and not plan.channels[index]
 
 
-def same_width(plan: Plan) -> bool:
-    """Whether a plan gives all layers the same widths, and not their own."""
-    return plan.ratio_requested > 0 and len(set(zip(plan.heads, plan.channels, strict=True))) == 1
-
-
 def dropped_layers(plan: Plan) -> str:
     """The layers that the plan takes out whole, as a sentence; empty where there are none."""
     gone = [i for i in range(len(plan.heads)) if is_dropped(plan, i)]

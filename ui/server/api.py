@@ -24,13 +24,14 @@ from slimllm.core.errors import Refusal
 from slimllm.core.failures import is_failure
 from slimllm.planning import forecast
 from slimllm.planning.plan_json import plan_from_text, plan_to_dict
+from slimllm.planning.plan_making import make_plan
 from ui.facts.runs import Column, Run
 from ui.jobs.visitors import Places
 from ui.jobs.worker import Job, sentence
 from ui.page.events import visitor_of
 from ui.page.inputs import sanitize_value
 from ui.session.registry import REGISTRY
-from ui.session.requests import asked_for, calibration_of, plan_for
+from ui.session.requests import asked_for, calibration_of, rules_from
 from ui.session.session import Session
 from ui.tasks import comparing, work
 
@@ -194,17 +195,11 @@ class Endpoints:
             session.take_plan(read)
         else:
             session.push(
-                plan_for(
+                make_plan(
                     session.known,
-                    None,
-                    ratio,
-                    recovery,
-                    allocation,
-                    unit,
-                    align,
-                    count,
-                    same_width,
-                    session.locks,
+                    rules_from(
+                        None, ratio, recovery, allocation, unit, align, count, same_width, session.locks
+                    ),
                 )
             )
         view = forecast.forecast_plan(session.known, session.plan)

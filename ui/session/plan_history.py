@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from slimllm.core.types import Plan
 from slimllm.planning.locks import Locks, name_layers
-from ui.look.formatting import same_width
 
 KEPT_PLANS = 500
 SAME_GESTURE = 1.0  # seconds within which a moving dial counts as one change
@@ -71,10 +70,6 @@ def tell_kept(wanted: Plan, taken: Plan) -> str:
 
 def same_rules(one: Plan, other: Plan) -> bool:
     """Whether two plans show the same controls: they differ in what hands did to single layers, if at all."""
-    rules = ("ratio_requested", "recovery", "unit", "align", "count", "protected", "forced")
+    rules = ("ratio_requested", "recovery", "unit", "align", "count", "same_width", "protected", "forced")
     alike = one.allocation == other.allocation or "hand" in (one.allocation, other.allocation)
-    return (
-        alike
-        and same_width(one) == same_width(other)
-        and all(getattr(one, rule) == getattr(other, rule) for rule in rules)
-    )
+    return alike and all(getattr(one, rule) == getattr(other, rule) for rule in rules)

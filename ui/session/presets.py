@@ -13,11 +13,10 @@ from pathlib import Path
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Analysis, Plan
 from slimllm.files import atomic_write, file_limits
-from slimllm.planning import plan_making
 from slimllm.planning.locks import Locks
 from slimllm.planning.plan_json import plan_from_text, plan_to_dict
-from ui.look.formatting import same_width
-from ui.session.requests import plan_for
+from slimllm.planning.plan_making import check_plan, make_plan
+from slimllm.planning.rules import PlanRules, keep_pins
 from ui.session.run_store import LARGEST_RUN, RUN_REMEDY, UNREADABLE, Shelf
 
 log = logging.getLogger(__name__)
@@ -31,22 +30,16 @@ class Preset:
     """How much smaller, and by which rules; what is not said is the method's own choice."""
 
     name: str
-    ratio: float
-    align: int = 8
-    same: bool = False
-
-    def plan(self, analysis: Analysis, present: Plan | None, locks: Locks | None) -> Plan:
-        rules = ("auto", "auto", "auto", self.align, "decoder", self.same)
-        return plan_for(analysis, present, self.ratio, *rules, locks)
+    rules: PlanRules
 
 
 OURS = (
-    Preset("Gentle 10 %", 0.1),
-    Preset("Balanced 20 %", 0.2),
-    Preset("Bold 35 %", 0.35),
-    Preset("Half", 0.5),
-    Preset("20 %, standard checkpoint", 0.2, same=True),
-    Preset("20 %, widths that run fast", 0.2, align=64),
+    Preset("Gentle 10 %", PlanRules(0.1)),
+    Preset("Balanced 20 %", PlanRules(0.2)),
+    Preset("Bold 35 %", PlanRules(0.35)),
+    Preset("Half", PlanRules(0.5)),
+    Preset("20 %, standard checkpoint", PlanRules(0.2, same_width=True)),
+    Preset("20 %, widths that run fast", PlanRules(0.2, align=64)),
 )
 
 
@@ -68,15 +61,17 @@ def plan_of(
     kind, _, name = str(key or "").partition(" ")
     ours = next((preset for preset in OURS if kind == "ours" and preset.name == name), None)
     if ours is not None:
-        return ours.plan(analysis, present, locks), ""
+        return make_plan(analysis, keep_pins(ours.rules, present, locks)), ""
     plan = mine.get(name) if kind == "mine" else None
     if plan is None:
         raise Refusal("This preset is not there any more; choose another one.")
     try:
-        plan_making.check_plan(plan, analysis.shape)
+        check_plan(plan, analysis.shape)
     except Refusal:
-        rules = (plan.align, plan.count, same_width(plan))
-        taken = plan_for(analysis, present, plan.ratio_requested, "auto", "auto", "auto", *rules, locks)
+        rules = PlanRules(
+            plan.ratio_requested, align=plan.align, count=plan.count, same_width=plan.same_width
+        )
+        taken = make_plan(analysis, keep_pins(rules, present, locks))
         return taken, f"“{name}” was kept for another model, so its size and rules are taken, not its widths."
     return plan, ""
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from slimllm.calibration import texts
 from slimllm.core.errors import Refusal
-from slimllm.core.types import Analysis, Calibration, Plan
-from slimllm.planning import plan_making
+from slimllm.core.types import Calibration, Plan
 from slimllm.planning.allocation import ALLOCATIONS
 from slimllm.planning.locks import Locks
+from slimllm.planning.rules import PlanRules
 from ui.facts.combinations import all_options
 from ui.facts.runs import Asked, Protocol
 from ui.look.formatting import method_title
@@ -93,8 +93,7 @@ def calibration_of(text: Any, samples: Any, length: Any, seed: Any) -> Calibrati
     )
 
 
-def plan_for(
-    analysis: Analysis,
+def rules_from(
     present: Plan | None,
     ratio: Any,
     recovery: str,
@@ -104,14 +103,13 @@ def plan_for(
     count: Any,
     same: bool,
     locks: Locks | None = None,
-) -> Plan:
-    """The plan that the controls ask for; protected and forced units of the present one stay, and so do the
-    widths of locked layers."""
+) -> PlanRules:
+    """Return the rules that the controls ask for; protected and forced units of the present plan stay, and so
+    do the widths of locked layers. Raises `Refusal` for a ratio that is no number."""
     if isinstance(ratio, bool) or not isinstance(ratio, int | float):
         raise Refusal("The dial needs a number from 0 to 0.9.")
     recovery, allocation, unit, count = map(str, (recovery, allocation, unit, count))
-    return plan_making.make_plan(
-        analysis,
+    return PlanRules(
         float(ratio),
         allocation=allocation if allocation in ALLOCATIONS else None,
         recovery=None if recovery == "auto" else recovery,

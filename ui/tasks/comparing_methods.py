@@ -13,6 +13,7 @@ from slimllm.core.errors import Refusal
 from slimllm.core.types import Analysis, Plan, Progress
 from slimllm.models.loading import Subject
 from slimllm.planning import plan_making
+from slimllm.planning.rules import PlanRules, keep_pins
 from ui.facts.combinations import for_ratio
 from ui.facts.runs import Asked, Budget, Column, Entry
 from ui.jobs.worker import Job, Result, Steps, retold, sentence
@@ -99,11 +100,11 @@ def attempt_method(name: str, contest: Contest) -> Generator[Progress, None, Ent
         analysis = yield from analysis_by(name, contest)
         plan = plan_making.make_plan(
             analysis,
-            budget.ratio,
-            count=contest.present.count,
-            align=contest.present.align,
-            protected=contest.present.protected,
-            forced=contest.present.forced,
+            keep_pins(
+                PlanRules(budget.ratio, count=contest.present.count, align=contest.present.align),
+                contest.present,
+                None,
+            ),
         )
     else:
         plan, analysis = contest.present, session.made_from(contest.present) or contest.analysis

@@ -10,6 +10,7 @@ import json
 import re
 import shutil
 from collections.abc import Generator, Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from slimllm.files import paths as paths_module
 from slimllm.files.paths import home_folder
 from slimllm.models.loading import Subject
 from slimllm.planning import plan_making
+from slimllm.planning.rules import PlanRules
 from slimllm.pruning import finetuning
 from ui.facts.combinations import carry_choices
 from ui.facts.estimates import measure_rates
@@ -188,22 +190,18 @@ def first_plan(session: Session, analysis: Analysis) -> tuple[Plan, str]:
     smaller; and what had to be given up."""
     present = session.present
     recovery, allocation, said = carry_choices(present, analysis.method)
-    wish = present.ratio_requested if present else START_RATIO
-    for ratio in (wish, START_RATIO, 0.1):
-        try:
-            plan = plan_making.make_plan(
-                analysis,
-                ratio,
-                recovery=recovery,
-                allocation=allocation,
-                align=present.align if present else 8,
-                count=present.count if present else "decoder",
-                locks=session.locks,
-            )
-        except Refusal:
-            continue
-        return plan, said
-    return plan_making.make_plan(analysis, 0.0), said
+    wanted = PlanRules(
+        present.ratio_requested if present else START_RATIO,
+        recovery=recovery,
+        allocation=allocation,
+        align=present.align if present else 8,
+        count=present.count if present else "decoder",
+        locks=session.locks,
+    )
+    for ratio in (wanted.ratio, START_RATIO, 0.1):
+        with contextlib.suppress(Refusal):
+            return plan_making.make_plan(analysis, replace(wanted, ratio=ratio)), said
+    return plan_making.make_plan(analysis, PlanRules(0.0)), said
 
 
 def moments_folder(subject: Subject, calibration: Calibration) -> Path | None:

@@ -19,6 +19,7 @@ from slimllm.methods.recovery import RECOVERIES
 from slimllm.planning.allocation import implied_ratios
 from slimllm.planning.budget import layer_cost
 from slimllm.planning.plan_making import make_plan
+from slimllm.planning.rules import PlanRules
 from tests.support.made_up_analyses import synthetic_analysis
 from tests.support.serving import columns_analysis, without_layers
 from ui.charts import (
@@ -51,7 +52,7 @@ def small() -> Analysis:
 
 @pytest.fixture(scope="module")
 def plan(small: Analysis) -> Plan:
-    return make_plan(small, 0.2)
+    return make_plan(small, PlanRules(0.2))
 
 
 def errors(n: int) -> list[tuple[float, float]]:
@@ -79,7 +80,7 @@ METHOD_ROWS = [
 
 def figures(analysis: Analysis) -> dict[str, go.Figure]:
     plan, layers, total, shape = (
-        make_plan(analysis, 0.2),
+        make_plan(analysis, PlanRules(0.2)),
         analysis.layers,
         len(analysis.layers),
         analysis.shape,
@@ -364,7 +365,7 @@ def test_error_curves_show_every_recovery_and_mark_the_plan(small: Analysis, pla
 
 
 def test_error_curves_of_the_other_unit(small: Analysis) -> None:
-    plan = make_plan(small, 0.2, unit="query-head")
+    plan = make_plan(small, PlanRules(0.2, unit="query-head"))
     figure = layer_detail_charts.error_curves(small.layers[0], 0, plan, small.shape)
     assert list(figure.data[0].x) == [0, 3, 6, 9]
     layer_detail_charts.error_curves(small.layers[0], 0, None, small.shape)
@@ -427,7 +428,7 @@ def test_ticks_are_few_and_start_at_zero(n: int, most: int) -> None:
 
 def test_value_columns_are_drawn_where_there_are_no_heads() -> None:
     analysis = columns_analysis()
-    plan = without_layers(make_plan(analysis, 0.3, align=1), 2)
+    plan = without_layers(make_plan(analysis, PlanRules(0.3, align=1)), 2)
     figure = heads_map.heads_map(analysis.layers, 4, analysis.shape)
     (trace,) = sent(figure)["data"]
     scores = torch.stack([x.attention["value-column"].ranking.scores for x in analysis.layers])
@@ -472,7 +473,7 @@ def test_rank_correlation_is_spearmans_also_with_equal_scores(seed: int) -> None
 
 def test_what_both_keep_is_counted_at_the_plans_width(small: Analysis) -> None:
     second = synthetic_analysis(layers=6, heads=9, groups=3, head_size=8, channels=96, seed=1)
-    plan = make_plan(small, 0.3)
+    plan = make_plan(small, PlanRules(0.3))
     found = agreement.compare_analyses(small, second, plan)
     for index, width in enumerate(plan.channels):
         one, other = (set(x.layers[index].mlp.ranking.order[:width].tolist()) for x in (small, second))
@@ -506,7 +507,7 @@ def test_the_difference_is_the_lead_in_places(small: Analysis) -> None:
 
 def test_methods_that_cut_different_units_are_compared_by_channels_alone() -> None:
     first, second = synthetic_analysis(4, 6, 3, 8, 96), columns_analysis()
-    plan = make_plan(first, 0.3)
+    plan = make_plan(first, PlanRules(0.3))
     assert agreement.common_unit(first, second, plan) is None
     found = agreement.compare_analyses(first, second, plan)
     assert all(layer.heads is None and layer.channels is not None for layer in found)

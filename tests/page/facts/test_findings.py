@@ -18,6 +18,7 @@ from slimllm.evaluation.evaluate import Speed, TokenLosses
 from slimllm.models import loading
 from slimllm.models.loading import Subject
 from slimllm.planning import plan_making
+from slimllm.planning.rules import PlanRules
 from tests.support.bos_gemma import BOS, begun_tokenizer
 from tests.support.tiny_models import tiny_subject
 from ui.facts.estimates import Rates
@@ -192,7 +193,7 @@ def compared_with(subject: Subject, page: Path) -> tuple[Registry, Session]:
         subject, texts.find_text(str(page)), Calibration(str(page), 4, 32), method_name="magnitude"
     )
     found = analysis if hasattr(analysis, "layers") else pipeline.finish_job(analysis)
-    session.set_analysis(found, plan_making.make_plan(found, 0.4, recovery="bias", align=1))
+    session.set_analysis(found, plan_making.make_plan(found, PlanRules(0.4, recovery="bias", align=1)))
     asked = Asked(Protocol(str(page), 32, 256), ("A model", "The gates"), 4)
     assert finished(comparing.start_compare(registry, session, asked)).state == "done"
     return registry, session

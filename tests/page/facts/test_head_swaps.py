@@ -10,6 +10,7 @@ from slimllm.core.shapes import Grouping, Unit
 from slimllm.core.types import Analysis, Ranking
 from slimllm.methods.scores import rank_by_pearson
 from slimllm.planning.plan_making import make_plan
+from slimllm.planning.rules import PlanRules
 from tests.support.made_up_analyses import synthetic_analysis
 from ui.facts import head_swaps
 
@@ -33,7 +34,7 @@ def searched(unit: Unit, before: list[list[int]], after: list[list[int]]) -> tup
 def said(unit: Unit, before: list[list[int]], after: list[list[int]], width: int) -> str:
     analysis, ranking = searched(unit, before, after)
     site = dataclasses.replace(analysis.layers[0].attention[unit], ranking=ranking)
-    plan = make_plan(analysis, 0.3, unit=unit)
+    plan = make_plan(analysis, PlanRules(0.3, unit=unit))
     plan = dataclasses.replace(plan, heads=(width, *plan.heads[1:]))
     return head_swaps.describe_swaps(site, analysis.shape.layers[0], unit, 0, plan)
 

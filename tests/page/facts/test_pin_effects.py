@@ -12,6 +12,7 @@ from slimllm.core.types import Analysis, Pin, Plan
 from slimllm.methods.scores import rank_heads
 from slimllm.planning.pins import pin_units
 from slimllm.planning.plan_making import make_plan
+from slimllm.planning.rules import PlanRules
 from tests.support.made_up_analyses import synthetic_analysis
 from ui.facts.pin_effects import find_effects, tell_effects
 
@@ -25,7 +26,7 @@ def small() -> Analysis:
 
 @pytest.fixture(scope="module")
 def plan(small: Analysis) -> Plan:
-    return make_plan(small, 0.2)
+    return make_plan(small, PlanRules(0.2))
 
 
 def kept_heads(small: Analysis, plan: Plan) -> set[int]:

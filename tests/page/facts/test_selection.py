@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from slimllm.core.types import Analysis, Pin, Plan
 from slimllm.planning.pins import pin_units, whole_layer
 from slimllm.planning.plan_making import make_plan
+from slimllm.planning.rules import PlanRules
 from tests.support.made_up_analyses import synthetic_analysis
 from ui.charts import channels_map, heads_map, pin_marks
 from ui.facts import selection
@@ -25,7 +26,7 @@ def small() -> Analysis:
 
 @pytest.fixture(scope="module")
 def plan(small: Analysis) -> Plan:
-    return make_plan(small, 0.2)
+    return make_plan(small, PlanRules(0.2))
 
 
 def test_a_cell_is_the_units_between_its_borders() -> None:

@@ -13,6 +13,7 @@ from slimllm.core.errors import Refusal
 from slimllm.core.types import Calibration, Plan
 from slimllm.methods.method_table import METHODS
 from slimllm.planning import plan_making
+from slimllm.planning.rules import PlanRules
 from tests.support.made_up_analyses import synthetic_analysis
 from ui.facts import verdicts
 from ui.facts.runs import Column, Protocol, Run
@@ -44,14 +45,14 @@ def timed(dense: Sequence[float], recovered: Sequence[float]) -> dict[str, Colum
 
 
 ANALYSIS = synthetic_analysis(layers=4, channels=256)
-PLAN = plan_making.make_plan(ANALYSIS, 0.4, recovery="regression")
+PLAN = plan_making.make_plan(ANALYSIS, PlanRules(0.4, recovery="regression"))
 
 
 @pytest.fixture
 def planned() -> Session:
     session = Registry().open(None)
     analysis = synthetic_analysis(layers=4, channels=256)
-    session.set_analysis(analysis, plan_making.make_plan(analysis, 0.4, recovery="none"))
+    session.set_analysis(analysis, plan_making.make_plan(analysis, PlanRules(0.4, recovery="none")))
     return session
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from slimllm.planning.plan_json import plan_from_text
 from slimllm.planning.plan_making import make_plan
+from slimllm.planning.rules import PlanRules
 from tests.support.made_up_analyses import synthetic_analysis
 from tests.support.made_up_runs import family, run_of
 from tests.support.serving import by_columns, without_layers
@@ -86,7 +87,7 @@ def test_the_report_is_whole_small_and_needs_nothing_else(run: Run) -> None:
 
 def test_the_report_of_a_large_model_is_small_too() -> None:
     large = synthetic_analysis(layers=80, heads=64, groups=8, head_size=128, channels=28_672)
-    assert len(report.report_page(run_of(large, make_plan(large, 0.2)))) < LIMIT / 4
+    assert len(report.report_page(run_of(large, make_plan(large, PlanRules(0.2))))) < LIMIT / 4
 
 
 def test_what_models_and_people_write_stays_text(run: Run) -> None:
@@ -115,12 +116,12 @@ def test_a_run_without_maps_errors_and_answers_has_a_report(run: Run) -> None:
 
 def test_other_units_and_dropped_layers_are_reported() -> None:
     made = by_columns(synthetic_analysis(layers=6, heads=6, groups=3, head_size=8, channels=96))
-    plan = make_plan(made, 0.2, align=1)
+    plan = make_plan(made, PlanRules(0.2, align=1))
     text = report.report_page(run_of(made, plan))
     assert "Value columns of the attention" in text
     assert "in each head" in text
     whole = synthetic_analysis(layers=6, channels=96)
-    gone = without_layers(make_plan(whole, 0.2), 2)
+    gone = without_layers(make_plan(whole, PlanRules(0.2)), 2)
     assert "dropped whole" in report.report_page(dataclasses.replace(run_of(whole, gone), rules=""))
 
 

@@ -52,7 +52,7 @@ def loose(css: str, theirs: set[str]) -> list[str]:
 def test_no_rule_hits_gradio_by_accident() -> None:
     theirs = of_gradio()
     assert {"options", "block", "form"} <= theirs
-    sheets = [theme.ASSETS / name for name in theme.SHEETS] + [PAGES_CSS]
+    sheets = [theme.STYLES / name for name in theme.SHEETS] + [PAGES_CSS]
     found = {sheet.name: loose(sheet.read_text(encoding="utf-8"), theirs) for sheet in sheets}
     assert {name: parts for name, parts in found.items() if parts} == {}
     assert loose(".options:not(:has(.block)) { display: none; }", theirs)

@@ -14,7 +14,7 @@ from ui.look import theme
 from ui.look.theme import GROUNDS, PALETTE, SPACES, TEXTS
 
 SPACED = re.compile(r"(?<![\w-])(?:padding|margin|gap|row-gap|column-gap)(?:-[a-z]+)?:([^;}]*)")
-SHEETS = (*(theme.ASSETS / name for name in theme.SHEETS), PAGES_CSS)
+SHEETS = (*(theme.STYLES / name for name in theme.SHEETS), PAGES_CSS)
 
 
 def luminance(colour: str) -> float:

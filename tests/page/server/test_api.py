@@ -27,6 +27,7 @@ from slimllm.methods.recovery import RECOVERIES
 from slimllm.planning import plan_making
 from slimllm.planning.allocation import ALLOCATIONS
 from slimllm.planning.plan_json import save_plan
+from slimllm.planning.rules import PlanRules
 from tests.support.made_up_analyses import synthetic_analysis
 from tests.support.serving import by_columns, columns_analysis, text_of
 from ui.app import Settings, check_settings, launch_options
@@ -144,7 +145,7 @@ def test_everything_that_calls_out_is_off() -> None:
 def planned() -> Session:
     session = Registry().open(None)
     analysis = synthetic_analysis(layers=4, channels=256)
-    session.set_analysis(analysis, plan_making.make_plan(analysis, 0.2))
+    session.set_analysis(analysis, plan_making.make_plan(analysis, PlanRules(0.2)))
     return session
 
 
@@ -168,7 +169,7 @@ def test_faders_move_a_layer_and_hold_the_size(planned: Session) -> None:
 def test_saved_plan_comes_back(planned: Session, tmp_path: Path) -> None:
     mine = planned.plan
     save_plan(mine, tmp_path / "plan.json")
-    planned.push(plan_making.make_plan(planned.known, 0.5))
+    planned.push(plan_making.make_plan(planned.known, PlanRules(0.5)))
     plan_file.load_plan(planned, str(tmp_path / "plan.json"))
     assert planned.plan == mine
 
@@ -219,7 +220,7 @@ def dropping() -> Session:
     """A session whose method drops whole layers."""
     session = Registry().open(None)
     analysis = dataclasses.replace(synthetic_analysis(layers=6, channels=96), method="block-influence")
-    session.set_analysis(analysis, plan_making.make_plan(analysis, 0.3))
+    session.set_analysis(analysis, plan_making.make_plan(analysis, PlanRules(0.3)))
     return session
 
 
@@ -291,7 +292,7 @@ def test_a_plan_that_drops_layers_is_told_drawn_and_moved() -> None:
 def test_undo_across_methods_brings_the_analysis_of_the_plan_back(planned: Session) -> None:
     first, plan = planned.known, planned.plan
     other = by_columns(first)
-    planned.set_analysis(other, plan_making.make_plan(other, 0.2, align=1))
+    planned.set_analysis(other, plan_making.make_plan(other, PlanRules(0.2, align=1)))
     assert planned.plan.unit == "value-column"
     tune_tab.undo_step(planned)
     assert (planned.known, planned.plan) == (first, plan)

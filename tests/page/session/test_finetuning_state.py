@@ -12,6 +12,7 @@ import pytest
 
 from slimllm.core.errors import Refusal
 from slimllm.planning import plan_making
+from slimllm.planning.rules import PlanRules
 from slimllm.pruning import finetuning
 from slimllm.pruning.finetuning import Tuning
 from tests.support.made_up_analyses import synthetic_analysis
@@ -84,7 +85,7 @@ def test_without_peft_the_panel_says_how_to_install_it(monkeypatch: pytest.Monke
 
 
 def tuned_run() -> Run:
-    plan = plan_making.make_plan(synthetic_analysis(layers=3), 0.2)
+    plan = plan_making.make_plan(synthetic_analysis(layers=3), PlanRules(0.2))
     columns = {
         "dense": Column(100, 200, 10.0),
         "pruned": Column(80, 160, 30.0),

@@ -12,6 +12,7 @@ import torch
 
 from slimllm.core.errors import Refusal
 from slimllm.planning import plan_making
+from slimllm.planning.rules import PlanRules
 from tests.support.made_up_analyses import synthetic_analysis
 from ui.app import Settings, build_page
 from ui.page import notice
@@ -177,7 +178,7 @@ def planned() -> Session:
     session.loaded = types.SimpleNamespace(
         subject=subject, pace=1000.0, device="cpu", dtype="float32", outlook=()
     )
-    session.set_analysis(analysis, plan_making.make_plan(analysis, 0.2))
+    session.set_analysis(analysis, plan_making.make_plan(analysis, PlanRules(0.2)))
     return session
 
 
@@ -217,7 +218,7 @@ def test_the_plan_of_another_page_is_told_once(planned: Session, monkeypatch: py
     assert other.notice.words == ""
     one.look()
     assert one.notice.words == CHANGED
-    planned.push(plan_making.make_plan(planned.known, 0.5))  # as a job does
+    planned.push(plan_making.make_plan(planned.known, PlanRules(0.5)))  # as a job does
     other.look()
     assert other.notice.words == ""
 

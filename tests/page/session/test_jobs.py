@@ -18,6 +18,7 @@ from slimllm.calibration import texts
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Calibration, Plan, Progress
 from slimllm.planning import plan_making
+from slimllm.planning.rules import PlanRules
 from tests.support.made_up_analyses import synthetic_analysis
 from tests.support.tiny_models import tiny_subject
 from ui.facts.estimates import Rates
@@ -67,7 +68,7 @@ def job(start: Callable[[Job], Steps], **more: Any) -> Job:
 
 
 def make_plan() -> Plan:
-    return plan_making.make_plan(synthetic_analysis(layers=4, channels=64), 0.2)
+    return plan_making.make_plan(synthetic_analysis(layers=4, channels=64), PlanRules(0.2))
 
 
 def test_job_runs_to_its_result_and_tells_every_step() -> None:
@@ -252,7 +253,7 @@ def test_two_sessions_share_the_model_and_nothing_else() -> None:
     assert len(made) == 2
     first, second = registry.open(None), registry.open(None)
     analysis = synthetic_analysis(layers=4, channels=64)
-    first.set_analysis(analysis, plan_making.make_plan(analysis, 0.2))
+    first.set_analysis(analysis, plan_making.make_plan(analysis, PlanRules(0.2)))
     assert second.plans == []
     assert second.analysis is None
     gone = weakref.ref(one)
@@ -269,14 +270,14 @@ def planned() -> Session:
     """A session with an analysis and a first plan."""
     session = Registry().open(None)
     analysis = synthetic_analysis(layers=4, channels=64)
-    session.set_analysis(analysis, plan_making.make_plan(analysis, 0.2))
+    session.set_analysis(analysis, plan_making.make_plan(analysis, PlanRules(0.2)))
     return session
 
 
 def test_undo_goes_all_the_way_back_and_redo_forth(planned: Session) -> None:
     plans = [planned.plan]
     for ratio in (0.3, 0.4, 0.5):
-        planned.push(plan_making.make_plan(planned.known, ratio))
+        planned.push(plan_making.make_plan(planned.known, PlanRules(ratio)))
         plans.append(planned.plan)
     for expected in (plans[2], plans[1], plans[0], plans[0]):
         planned.step(-1)
@@ -285,7 +286,7 @@ def test_undo_goes_all_the_way_back_and_redo_forth(planned: Session) -> None:
         planned.step(1)
         assert planned.plan == expected
     planned.step(-1)
-    planned.push(plan_making.make_plan(planned.known, 0.1))
+    planned.push(plan_making.make_plan(planned.known, PlanRules(0.1)))
     planned.step(1)
     assert planned.plan.ratio_requested == 0.1, "a new plan forgets what was undone"
 
@@ -293,7 +294,7 @@ def test_undo_goes_all_the_way_back_and_redo_forth(planned: Session) -> None:
 def test_moving_dial_is_one_step_of_undo(planned: Session) -> None:
     first = planned.plan
     for ratio in (0.25, 0.3, 0.35):
-        planned.push(plan_making.make_plan(planned.known, ratio), "dial")
+        planned.push(plan_making.make_plan(planned.known, PlanRules(ratio)), "dial")
     assert planned.plan.ratio_requested == 0.35
     planned.step(-1)
     assert planned.plan == first
@@ -301,7 +302,7 @@ def test_moving_dial_is_one_step_of_undo(planned: Session) -> None:
 
 def test_plan_for_another_model_is_refused_and_nothing_is_lost(planned: Session) -> None:
     before = planned.plan
-    other = plan_making.make_plan(synthetic_analysis(layers=3, channels=32), 0.2)
+    other = plan_making.make_plan(synthetic_analysis(layers=3, channels=32), PlanRules(0.2))
     with pytest.raises(Refusal, match="another model"):
         planned.take_plan(other)
     assert planned.plan == before
@@ -337,7 +338,7 @@ def ready(page: Path) -> tuple[Session, Asked]:
     calibration = Calibration(str(page), 4, 32)
     made = pipeline.analyse_model(model, texts.find_text(str(page)), calibration)
     analysis = pipeline.finish_job(made)
-    session.set_analysis(analysis, plan_making.make_plan(analysis, 0.3, align=1))
+    session.set_analysis(analysis, plan_making.make_plan(analysis, PlanRules(0.3, align=1)))
     return session, Asked(Protocol(str(page), 32, 128), offline=True)
 
 

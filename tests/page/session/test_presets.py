@@ -9,8 +9,8 @@ import pytest
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Pin
 from slimllm.planning import forecast, plan_making
+from slimllm.planning.rules import PlanRules
 from tests.support.made_up_analyses import synthetic_analysis
-from ui.look.formatting import same_width
 from ui.page.faders import bank_json, forecast_figures, value_of
 from ui.session import presets
 from ui.session.plan_history import PlanHistory, PlanStep
@@ -24,15 +24,15 @@ from ui.tabs.tune import preset_row, tune_tab, width_switches
 def planned() -> Session:
     session = Registry().open("a-browser-of-its-own-0001")
     analysis = synthetic_analysis(layers=4, channels=256)
-    session.set_analysis(analysis, plan_making.make_plan(analysis, 0.2))
+    session.set_analysis(analysis, plan_making.make_plan(analysis, PlanRules(0.2)))
     return session
 
 
 @pytest.mark.parametrize("preset", presets.OURS, ids=lambda p: p.name)
 def test_each_of_ours_makes_a_plan(planned: Session, preset: presets.Preset) -> None:
     preset_row.take_preset(planned, f"ours {preset.name}")
-    assert planned.plan.ratio_achieved == pytest.approx(preset.ratio, abs=0.02)
-    assert same_width(planned.plan) == preset.same
+    assert planned.plan.ratio_achieved == pytest.approx(preset.rules.ratio, abs=0.02)
+    assert planned.plan.same_width == preset.rules.same_width
     assert preset_row.present_key(planned) == f"ours {preset.name}"
     tune_tab.undo_step(planned)
     assert preset_row.present_key(planned) in (None, f"ours {preset.name}")
@@ -46,7 +46,7 @@ def test_a_kept_plan_comes_back_after_a_restart(planned: Session) -> None:
     preset_row.keep_plan(planned, "  My <b>cut</b>  ")
     again = Registry().open("a-browser-of-its-own-0001")
     assert again.presets == {"My <b>cut</b>": mine}
-    again.set_analysis(planned.known, plan_making.make_plan(planned.known, 0.5))
+    again.set_analysis(planned.known, plan_making.make_plan(planned.known, PlanRules(0.5)))
     preset_row.take_preset(again, "mine My <b>cut</b>")
     assert again.plan.channels == mine.channels
     preset_row.forget_preset(again, "mine My <b>cut</b>")
@@ -59,7 +59,7 @@ def test_a_preset_for_another_model_gives_its_rules(planned: Session) -> None:
     preset_row.keep_plan(planned, "Fifth")
     other = synthetic_analysis(layers=6, channels=512)
     planned.forget_analysis()
-    planned.set_analysis(other, plan_making.make_plan(other, 0.5))
+    planned.set_analysis(other, plan_making.make_plan(other, PlanRules(0.5)))
     preset_row.take_preset(planned, "mine Fifth")
     assert planned.plan.ratio_requested == 0.2
     assert len(planned.plan.heads) == 6
@@ -93,13 +93,13 @@ def test_equal_widths_say_what_they_cost(planned: Session) -> None:
     said = width_switches.draw_cost(planned)
     assert "with it" in said
     analysis, plan = planned.known, planned.plan
-    equal = plan_making.make_plan(analysis, plan.ratio_achieved, same_width=True)
+    equal = plan_making.make_plan(analysis, PlanRules(plan.ratio_achieved, same_width=True))
     cost = forecast.forecast_plan(analysis, equal).total_error
     assert f"{100 * cost:.1f} %" in said
     assert cost > forecast.forecast_plan(analysis, plan).total_error
-    planned.push(plan_making.make_plan(analysis, 0.2, same_width=True))
+    planned.push(plan_making.make_plan(analysis, PlanRules(0.2, same_width=True)))
     assert "a width of its own" in width_switches.draw_cost(planned)
-    planned.push(plan_making.make_plan(analysis, 0.0))
+    planned.push(plan_making.make_plan(analysis, PlanRules(0.0)))
     assert "no difference" in width_switches.draw_cost(planned)
 
 
@@ -119,7 +119,7 @@ def test_a_double_click_goes_back_to_the_latest_rules(planned: Session) -> None:
 def test_the_bank_is_told_exact_figures_pins_and_the_soloist(planned: Session) -> None:
     analysis = planned.known
     pins = (Pin(1, "mlp", 3), Pin(1, "mlp", 4), Pin(2, "attention", 0))
-    plan = plan_making.make_plan(analysis, 0.2, protected=pins, forced=(Pin(1, "mlp", 9),))
+    plan = plan_making.make_plan(analysis, PlanRules(0.2, protected=pins, forced=(Pin(1, "mlp", 9),)))
     view = forecast.forecast_plan(analysis, plan)
     told = value_of(plan, exact=view, automatic=plan, solo="mlp")
     assert told["exact"]["parameters"] == view.parameters

@@ -14,6 +14,7 @@ from slimllm.core.errors import Refusal
 from slimllm.core.types import Calibration
 from slimllm.evaluation import evaluate
 from slimllm.planning import plan_making
+from slimllm.planning.rules import PlanRules
 from slimllm.pruning.masking import mask_units, masks_of
 from tests.support.tiny_models import tiny_subject
 from ui.facts.estimates import Rates
@@ -37,7 +38,7 @@ def session(registry: Registry, page: Path) -> Session:
     analysis = pipeline.finish_job(pipeline.analyse_model(subject, texts.find_text(str(page)), calibration))
     made = registry.open(None)
     made.set_loaded(Loaded(subject, Rates(100.0), "cpu", "float32"))
-    made.set_analysis(analysis, plan_making.make_plan(analysis, 0.4))
+    made.set_analysis(analysis, plan_making.make_plan(analysis, PlanRules(0.4)))
     return made
 
 
@@ -69,7 +70,7 @@ def test_the_dense_model_is_asked_once(
     asked: list[int] = []
     loss = evaluate.window_loss
     monkeypatch.setattr(evaluate, "window_loss", lambda *rest: asked.append(1) or loss(*rest))
-    session.push(plan_making.make_plan(session.known, 0.2))
+    session.push(plan_making.make_plan(session.known, PlanRules(0.2)))
     plan_preview.follow_plan(registry, session)
     preview = done(session).preview
     assert len(asked) == len(preview.rows), "one pass, of the masked model"
@@ -77,7 +78,7 @@ def test_the_dense_model_is_asked_once(
 
 
 def test_a_newer_change_replaces_a_preview(registry: Registry, session: Session) -> None:
-    plans = [plan_making.make_plan(session.known, ratio) for ratio in (0.1, 0.2, 0.3)]
+    plans = [plan_making.make_plan(session.known, PlanRules(ratio)) for ratio in (0.1, 0.2, 0.3)]
     jobs = []
     for plan in plans:
         session.push(plan)

@@ -21,6 +21,7 @@ from slimllm.core.errors import Refusal
 from slimllm.core.types import Analysis, Calibration, Pin, Plan
 from slimllm.planning.plan_json import plan_text, read_plan
 from slimllm.planning.plan_making import adjust_plan, make_plan
+from slimllm.planning.rules import PlanRules
 from slimllm.pruning.finetuning import Tuning
 from tests.support.made_up_analyses import synthetic_analysis
 from tests.support.made_up_runs import family, reports_of, run_of
@@ -169,7 +170,7 @@ def moved(plan: Plan, analysis: Analysis, **channels: int) -> Plan:
 
 
 def test_what_changed_is_told(analysis: Analysis) -> None:
-    plan = make_plan(analysis, 0.2)
+    plan = make_plan(analysis, PlanRules(0.2))
     kept = plan.channels[3]
     assert told_change(plan, plan) == "the same plan"
     assert told_change(plan, moved(plan, analysis, l3=kept + 16)) == "layer 3 keeps 6.2 % more channels"
@@ -181,26 +182,28 @@ def test_what_changed_is_told(analysis: Analysis) -> None:
     assert told_change(plan, many) == "3 layers changed, most layer 2"
     heads = adjust_plan(analysis, plan, {2: (3, plan.channels[2])})
     assert told_change(plan, heads).startswith(f"layer 2 keeps {plan.heads[2] - 3} fewer heads")
-    assert told_change(plan, make_plan(analysis, 0.3)) == "20.0 % → 30.0 %"
-    other = make_plan(analysis, 0.2, recovery="bias", allocation="error")
+    assert told_change(plan, make_plan(analysis, PlanRules(0.3))) == "20.0 % → 30.0 %"
+    other = make_plan(analysis, PlanRules(0.2, recovery="bias", allocation="error"))
     assert told_change(plan, other) == "recovery Bias; cut by predicted error"
     assert told_change(plan, without_layers(moved(plan, analysis, l3=kept + 8), 3)) == "layer 3 dropped whole"
     more = dataclasses.replace(plan, calibration=Calibration(samples=8, length=32))
     assert told_change(plan, more) == "reads 8 samples of 32 tokens"
-    pinned = make_plan(analysis, 0.2, protected=(Pin(1, "mlp", 0),))
+    pinned = make_plan(analysis, PlanRules(0.2, protected=(Pin(1, "mlp", 0),)))
     assert "1 unit protected" in told_change(plan, pinned)
-    assert told_change(plan, make_plan(synthetic_analysis(layers=3), 0.2)) == "another model"
-    assert "cuts value columns" in told_change(plan, make_plan(by_columns(analysis), 0.2, align=1))
+    assert told_change(plan, make_plan(synthetic_analysis(layers=3), PlanRules(0.2))) == "another model"
+    assert "cuts value columns" in told_change(plan, make_plan(by_columns(analysis), PlanRules(0.2, align=1)))
 
 
 def test_two_plans_are_summed_up(analysis: Analysis) -> None:
-    plan = make_plan(analysis, 0.2)
+    plan = make_plan(analysis, PlanRules(0.2))
     names = ("Run 1", "Run 2")
     assert "same number of heads and channels" in summarise_changes(plan, plan, names)
     more = moved(plan, analysis, l3=plan.channels[3] + 16)
     assert summarise_changes(plan, more, names) == "Run 2 keeps 16 more channels than Run 1; 1 layer differs."
-    assert "different models" in summarise_changes(plan, make_plan(synthetic_analysis(layers=3), 0.2), names)
-    columns = make_plan(by_columns(analysis), 0.2, align=1)
+    assert "different models" in summarise_changes(
+        plan, make_plan(synthetic_analysis(layers=3), PlanRules(0.2)), names
+    )
+    columns = make_plan(by_columns(analysis), PlanRules(0.2, align=1))
     assert "only their channels compare" in summarise_changes(plan, columns, names)
     dense = uncut_plan(plan)
     assert summarise_changes(dense, plan, ("Dense", "Run 1")).startswith("Run 1 keeps ")
@@ -253,12 +256,12 @@ def test_two_plans_are_drawn_beside_each_other(session: Session, analysis: Analy
     plan_difference.lay_beside(session, {0: plan_difference.DENSE})
     assert plan_difference.plan_pair(session)[2] == ("Dense", "Run 4")
     assert session.archive.against == plan_difference.DENSE
-    columns = make_plan(by_columns(analysis), 0.2, align=1)
+    columns = make_plan(by_columns(analysis), PlanRules(0.2, align=1))
     mixed = difference_chart(old, columns, ("a", "<b>b</b>"))
     assert [len(trace.x) for trace in mixed.data if trace.yaxis == "y"] == [0, 0]
     assert "<b>" not in mixed.layout.title.text
     large = synthetic_analysis(layers=80, heads=64, groups=8, head_size=128, channels=28_672)
-    plans = [make_plan(large, ratio) for ratio in (0.2, 0.3)]
+    plans = [make_plan(large, PlanRules(ratio)) for ratio in (0.2, 0.3)]
     assert payload_bytes(difference_chart(*plans, ("a", "b"))) < 30_000
 
 
@@ -266,10 +269,10 @@ def test_a_plan_that_moves_in_tune_draws_the_comparison_only_where_it_is_in_it(
     session: Session, analysis: Analysis
 ) -> None:
     for against, moves in ((plan_difference.DENSE, False), (PRESENT, True)):
-        session.push(make_plan(analysis, 0.1))
+        session.push(make_plan(analysis, PlanRules(0.1)))
         plan_difference.lay_beside(session, {0: against})
         before = plan_difference.pair_token(session)
-        session.push(make_plan(analysis, 0.15))
+        session.push(make_plan(analysis, PlanRules(0.15)))
         assert (plan_difference.pair_token(session) != before) is moves
 
 
@@ -282,7 +285,7 @@ def test_labels_of_the_scatter_do_not_lie_on_each_other() -> None:
 
 
 def test_a_portrait_keeps_what_the_maps_show(analysis: Analysis) -> None:
-    plan = make_plan(analysis, 0.3)
+    plan = make_plan(analysis, PlanRules(0.3))
     reports = reports_of(analysis, plan)
     portrait = portrait_of(analysis, plan, reports)
     assert portrait is not None
@@ -295,7 +298,9 @@ def test_a_portrait_keeps_what_the_maps_show(analysis: Analysis) -> None:
     assert (channels == 200).sum(axis=1).tolist() == list(plan.channels)
     assert portrait_of(analysis, plan, reports[:2]) is None
     large = synthetic_analysis(layers=4, heads=8, groups=8, head_size=8, channels=5000)
-    wide = portrait_of(large, make_plan(large, 0.2), reports_of(large, make_plan(large, 0.2)))
+    wide = portrait_of(
+        large, make_plan(large, PlanRules(0.2)), reports_of(large, make_plan(large, PlanRules(0.2)))
+    )
     assert wide is not None
     assert wide.mlp.cells == CELLS
 
@@ -335,13 +340,13 @@ def test_the_command_line_leads_to_the_same_plan(text_file: Path, rules: dict[st
             subject, texts.find_text(read.text), read, method_name="slimllm", options=options
         )
     )
-    plan = make_plan(made, 0.3, **rules)
+    plan = make_plan(made, PlanRules(0.3, **rules))
     run = run_of(made, plan, rules=rules_of(made, plan), dtype="float32")
     given = parsed(run)
     assert given.plan is None
     assert given.dtype == "float32"
     again = commands.run_analysis(subject, given, terminal.Report())
-    assert commands.make_plan(again, given, same_width=given.same_width) == plan
+    assert make_plan(again, commands.rules_from(given)) == plan
 
 
 def test_a_plan_by_hand_is_repeated_from_its_file(
@@ -354,7 +359,7 @@ def test_a_plan_by_hand_is_repeated_from_its_file(
     _, file, *_ = downloads.draw_downloads(session)
     assert Path(file.value["path"]).name == plan_name(run)
     assert read_plan(Path(file.value["path"])) == run.plan
-    pinned = make_plan(analysis, 0.2, forced=(Pin(1, "mlp", 0),))
+    pinned = make_plan(analysis, PlanRules(0.2, forced=(Pin(1, "mlp", 0),)))
     assert rules_of(analysis, pinned) == "", "the command line knows no pins"
     (tmp_path / "plan.json").write_text(plan_text(pinned))
     assert read_plan(tmp_path / "plan.json") == pinned

@@ -11,6 +11,7 @@ import pytest
 
 from slimllm.core.types import LayerReport
 from slimllm.planning import plan_making
+from slimllm.planning.rules import PlanRules
 from tests.support.made_up_analyses import synthetic_analysis
 from ui.facts.estimates import Rates
 from ui.facts.runs import Column
@@ -138,7 +139,7 @@ def travelled(recovery: str = "regression") -> Session:
     analysis = synthetic_analysis(layers=6, channels=96)
     subject = SimpleNamespace(shape=analysis.shape, source="synthetic")
     session.loaded = Loaded(subject, Rates(1000.0), "cpu", "float32")  # type: ignore[arg-type]
-    plan = plan_making.make_plan(analysis, 0.2, recovery=recovery)
+    plan = plan_making.make_plan(analysis, PlanRules(0.2, recovery=recovery))
     session.set_analysis(analysis, plan)
     reports = tuple(
         LayerReport(h, c, tuple(range(h)), tuple(range(c)), 0.1, 0.1)
@@ -181,5 +182,5 @@ def test_steps_start_what_is_missing_and_nothing_else() -> None:
     assert begun == ["load", "load"]
     assert guide.onward(done) is None
     assert done.tour is None
-    done.push(plan_making.make_plan(done.known, 0.4))
+    done.push(plan_making.make_plan(done.known, PlanRules(0.4)))
     assert guide.stage(done, STEPS[3]) == "before", "another plan has yet to be carried out"

@@ -14,6 +14,7 @@ from slimllm.core.errors import Refusal
 from slimllm.core.types import Calibration
 from slimllm.files import atomic_write
 from slimllm.planning import plan_making
+from slimllm.planning.rules import PlanRules
 from tests.support.tiny_models import tiny_subject
 
 
@@ -31,8 +32,8 @@ def test_an_analysis_comes_back_whole(tmp_path: Path, page: Path) -> None:
         made.cosine,
     )
     for allocation in ("cosine", "error", "uniform"):
-        one = plan_making.make_plan(made, 0.3, allocation=allocation)
-        assert one == plan_making.make_plan(back, 0.3, allocation=allocation)
+        one = plan_making.make_plan(made, PlanRules(0.3, allocation=allocation))
+        assert one == plan_making.make_plan(back, PlanRules(0.3, allocation=allocation))
     for here, there in zip(made.layers, back.layers, strict=True):
         assert torch.equal(here.mlp.ranking.order, there.mlp.ranking.order)
         assert here.mlp.energy == there.mlp.energy

@@ -24,6 +24,7 @@ from slimllm.models import loading
 from slimllm.models.families import linear_of
 from slimllm.models.loading import Subject
 from slimllm.planning import forecast, plan_making
+from slimllm.planning.rules import PlanRules
 from tests.support.tiny_models import tiny_subject
 
 CALIBRATION = Calibration(samples=6, length=32)
@@ -206,7 +207,9 @@ def test_the_forecast_of_the_starter_orders_recoveries_as_perplexity_does() -> N
     names, calibration = ("regression", "least-squares"), Calibration(samples=12, length=128)
     analysis = pipeline.finish_job(pipeline.analyse_model(subject, text, calibration, recoveries=names))
     errors = [
-        forecast.forecast_plan(analysis, plan_making.make_plan(analysis, 0.2, recovery=name)).total_error
+        forecast.forecast_plan(
+            analysis, plan_making.make_plan(analysis, PlanRules(0.2, recovery=name))
+        ).total_error
         for name in names
     ]
     assert errors[0] < 0.8 * errors[1]
@@ -218,7 +221,9 @@ def test_oracle_measured_error_is_that_of_a_fit_that_has_not_seen_the_tokens(
 ) -> None:
     """The last layer's MLP in the pruned stream, beside a fit on its activations."""
     subject = tiny_subject("gemma2")
-    plan = plan_making.make_plan(analysis_of(subject, text, "slimllm"), 0.3, recovery=recovery, align=1)
+    plan = plan_making.make_plan(
+        analysis_of(subject, text, "slimllm"), PlanRules(0.3, recovery=recovery, align=1)
+    )
     plan = dataclasses.replace(plan, heads=(6, 6, 6), channels=(96, 96, 40))
     pruned = pipeline.finish_job(pipeline.prune_model(subject, plan, text))
     tokens = texts.calibration_tokens(text, subject.tokenizer, CALIBRATION, max_length=512)

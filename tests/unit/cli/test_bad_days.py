@@ -39,6 +39,7 @@ from slimllm.core.types import Analysis, Calibration, Progress
 from slimllm.files import atomic_write
 from slimllm.models.loading import load_model
 from slimllm.planning import forecast, plan_json, plan_making
+from slimllm.planning.rules import PlanRules
 from tests.support.made_up_analyses import synthetic_analysis
 from tests.support.made_up_runs import family
 from tests.support.serving import free_port
@@ -148,7 +149,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     (root / "page.txt").write_text(PAGE * 400, encoding="utf-8")
     made = Bench(root / "tiny", root / "page.txt", root / "plan.json", Analysis.__new__(Analysis))
     made = Bench(made.model, made.text, made.plan, made.analysed(0))
-    plan_json.save_plan(plan_making.make_plan(made.analysis, 0.25), made.plan)
+    plan_json.save_plan(plan_making.make_plan(made.analysis, PlanRules(0.25)), made.plan)
     return made
 
 
@@ -185,7 +186,7 @@ def test_bad_day_kill_during_prune_and_export(bench: Bench, tmp_path: Path) -> N
     """The same command is killed at three moments, each time found by the next one, and then let be."""
     small, text = tmp_path / "small", texts.find_text(str(bench.text))
     subject = load_model(str(bench.model), device="cpu", dtype="float32")
-    plan = plan_making.make_plan(bench.analysis, 0.1)
+    plan = plan_making.make_plan(bench.analysis, PlanRules(0.1))
     earlier = pipeline.finish_job(pipeline.prune_model(subject, plan, text))
     with contextlib.closing(work.checkpoint.export_checkpoint(earlier, small)) as job:
         for _ in job:
@@ -346,7 +347,7 @@ def test_bad_day_disk_full_during_moments(bench: Bench, small_disk: Path, tmp_pa
 def test_bad_day_disk_full_during_analysis_and_plan(
     bench: Bench, small_disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tiny = plan_making.make_plan(bench.analysis, 0.1)
+    tiny = plan_making.make_plan(bench.analysis, PlanRules(0.1))
     plan_json.save_plan(tiny, small_disk / "plan.json")
     small = family_analysis()
     analysis_store.save_analysis(small, small_disk / "a")
@@ -543,7 +544,7 @@ def start_all(registry: Registry, session: Session, model: Path, text: Path, rat
     asked = Asked(Protocol(str(text), 32, 128), offline=True)
 
     def compare() -> Job:
-        session.push(plan_making.make_plan(session.known, ratio, align=1))
+        session.push(plan_making.make_plan(session.known, PlanRules(ratio, align=1)))
         return comparing.start_compare(registry, session, asked)
 
     return [

@@ -27,6 +27,7 @@ from slimllm.core.errors import Refusal
 from slimllm.core.types import Calibration
 from slimllm.models import loading, sources
 from slimllm.planning import plan_json, plan_making
+from slimllm.planning.rules import PlanRules
 from tests.support.forged_events import Forger
 from tests.support.made_up_analyses import synthetic_analysis
 from tests.support.tiny_models import tiny_config, tiny_model, tiny_tokenizer
@@ -631,7 +632,7 @@ def forger(address: str) -> Forger:
     )
     made.session.set_loaded(loaded)
     analysis = synthetic_analysis(layers=3, heads=6, groups=3, head_size=8, channels=96)
-    made.session.set_analysis(analysis, plan_making.make_plan(analysis, 0.2))
+    made.session.set_analysis(analysis, plan_making.make_plan(analysis, PlanRules(0.2)))
     made.session.preview.auto = False
     return made
 

@@ -23,6 +23,7 @@ from slimllm.core.types import Analysis, Calibration, Pin, Plan
 from slimllm.export import checkpoint, export_reading
 from slimllm.models import loading
 from slimllm.planning import forecast, plan_json, plan_making
+from slimllm.planning.rules import PlanRules
 from tests.page.session.test_presets import planned  # noqa: F401 – a fixture
 from tests.support.tiny_models import tiny_subject
 from ui.session.session import Session
@@ -217,7 +218,7 @@ def analysis(tmp_path_factory: pytest.TempPathFactory) -> Analysis:
 @pytest.fixture
 def plan(analysis: Analysis, tmp_path: Path) -> tuple[Path, Plan]:
     """A plan.json, and the plan in it."""
-    made = plan_making.make_plan(analysis, 0.3, align=8)
+    made = plan_making.make_plan(analysis, PlanRules(0.3, align=8))
     plan_json.save_plan(made, tmp_path / "plan.json")
     return tmp_path / "plan.json", made
 
@@ -371,7 +372,7 @@ def test_a_plan_made_by_a_program_is_no_witness_either(
     predicted: tuple[float, ...], analysis: Analysis
 ) -> None:
     plan = dataclasses.replace(
-        plan_making.make_plan(analysis, 0.3), ratio_achieved=0.77, predicted_error=predicted
+        plan_making.make_plan(analysis, PlanRules(0.3)), ratio_achieved=0.77, predicted_error=predicted
     )
     subject = tiny_subject()
     pruned = slimllm.prune(subject, plan)
@@ -390,7 +391,7 @@ def test_plans_of_the_program_fit_together(analysis: Analysis) -> None:
         for unit in ("kv-group", "query-head"):
             for align in (1, 8, 32):
                 made = plan_making.make_plan(
-                    analysis, ratio, unit=unit, align=align, protected=pins, forced=gone
+                    analysis, PlanRules(ratio, unit=unit, align=align, protected=pins, forced=gone)
                 )
                 plan_making.check_plan(made, analysis.shape)
                 moved = plan_making.adjust_plan(analysis, made, {0: (2, 3), 2: (6, 96)})
@@ -421,7 +422,7 @@ def test_an_export_whose_plan_was_changed_tells_nothing_any_more(
     case: str, analysis: Analysis, tmp_path: Path
 ) -> None:
     folder = tmp_path / "small"
-    slimllm.save(slimllm.prune(tiny_subject(), plan_making.make_plan(analysis, 0.3)), folder)
+    slimllm.save(slimllm.prune(tiny_subject(), plan_making.make_plan(analysis, PlanRules(0.3))), folder)
     subject = loading.load_model(str(folder), device="cpu", dtype="float32")
     assert export_reading.as_pruned(subject).plan.ratio_achieved > 0.29
     change, words = CHANGED[case]

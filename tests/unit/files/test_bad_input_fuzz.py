@@ -32,6 +32,7 @@ from slimllm.models import loading
 from slimllm.planning import forecast, plan_json
 from slimllm.planning.allocation import ALLOCATIONS
 from slimllm.planning.plan_making import adjust_plan, check_plan, make_plan
+from slimllm.planning.rules import PlanRules
 from tests.support.forged_events import Forger
 from tests.support.made_up_analyses import synthetic_analysis
 from tests.support.tiny_models import PAGE, tiny_model, tiny_tokenizer
@@ -168,7 +169,9 @@ def test_bad_input_fuzz_of_a_plans_fields(data: Any) -> None:
         use(plan_json.plan_from_text(json.dumps(data)))
 
 
-@given(damaged_json(plan_json.plan_to_dict(make_plan(FITTING, 0.3, protected=(Pin(0, "mlp", 3, 4),)))))
+@given(
+    damaged_json(plan_json.plan_to_dict(make_plan(FITTING, PlanRules(0.3, protected=(Pin(0, "mlp", 3, 4),)))))
+)
 @bounded(300)
 def test_bad_input_fuzz_of_a_plan_that_fits(data: Any) -> None:
     with contextlib.suppress(Refusal):
@@ -228,15 +231,17 @@ def test_bad_input_any_wish_is_a_plan_that_survives_or_a_refusal(
     try:
         plan = make_plan(
             FITTING,
-            ratio,
-            allocation=allocation,
-            recovery=recovery,
-            unit=unit,
-            align=align,
-            count=count,
-            same_width=same,
-            protected=protected,
-            forced=forced,
+            PlanRules(
+                ratio,
+                allocation=allocation,
+                recovery=recovery,
+                unit=unit,
+                align=align,
+                count=count,
+                same_width=same,
+                protected=protected,
+                forced=forced,
+            ),
         )
     except Refusal:
         return
@@ -267,7 +272,7 @@ def test_bad_input_any_wish_is_a_plan_that_survives_or_a_refusal(
 def test_bad_input_any_move_by_hand_is_a_plan_that_survives_or_a_refusal(
     ratio: float, changes: dict[int, tuple[int, int]], hold: bool, locked: set[int]
 ) -> None:
-    plan = make_plan(FITTING, ratio)
+    plan = make_plan(FITTING, PlanRules(ratio))
     try:
         moved = adjust_plan(FITTING, plan, changes, hold=hold, locked=sorted(locked))
     except Refusal:
@@ -423,7 +428,7 @@ def test_bad_input_fuzz_of_an_analysis(folder: Path, data: st.DataObject) -> Non
         body.write_bytes(data.draw(damaged_bytes(tensors[:4000])) + tensors[4000:])
     with contextlib.suppress(Refusal):
         found = analysis_store.open_analysis(place)
-        use(make_plan(found, 0.3, align=1))
+        use(make_plan(found, PlanRules(0.3, align=1)))
 
 
 # The page ---------------------------------------------------------------------------------------------------
@@ -443,7 +448,7 @@ def test_bad_input_every_event_of_the_page_takes_junk(address: str, caplog: pyte
         loading.make_subject("tiny", tiny_model("llama"), tiny_tokenizer()), Rates(1000.0), "cpu", "float32"
     )
     session.set_loaded(loaded)
-    session.set_analysis(FITTING, make_plan(FITTING, 0.2))
+    session.set_analysis(FITTING, make_plan(FITTING, PlanRules(0.2)))
     session.preview.auto = False
     caplog.set_level(logging.ERROR)
     for event in forger.events:

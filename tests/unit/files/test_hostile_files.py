@@ -33,6 +33,7 @@ from slimllm.core.types import Calibration
 from slimllm.files import file_limits, row_limits, weight_headers
 from slimllm.models import loading
 from slimllm.planning import plan_json, plan_making
+from slimllm.planning.rules import PlanRules
 from slimllm.tokenizers.tokenizer_guard import Backend, guard_tokenizer
 from slimllm.tokenizers.tokenizer_rules import unknown_parts
 from tests.support import hostile_files
@@ -76,7 +77,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     wanted = Calibration(text=text, samples=4, length=32)
     analysis = pipeline.finish_job(pipeline.analyse_model(subject, texts.find_text(text), wanted))
     analysis_store.save_analysis(analysis, folder / "analysis")
-    plan_json.save_plan(plan_making.make_plan(analysis, 0.2), folder / "plan.json")
+    plan_json.save_plan(plan_making.make_plan(analysis, PlanRules(0.2)), folder / "plan.json")
     return folder
 
 

@@ -20,6 +20,7 @@ from slimllm.methods.recovery import GUIDANCE, GUIDED_DAMPING, RECOVERIES, Dense
 from slimllm.models.families import linear_of
 from slimllm.models.loading import Subject
 from slimllm.planning import forecast, plan_making
+from slimllm.planning.rules import PlanRules
 from slimllm.pruning.layer_pruning import Work
 from tests.support.tiny_models import FAMILY_CONFIGS, MORE_CONFIGS, tiny_subject
 
@@ -168,7 +169,7 @@ def test_guided_pruning_ends_nearer_to_the_dense_stream(text: texts.Text) -> Non
     tokens = texts.calibration_tokens(text, subject.tokenizer, CALIBRATION, max_length=512)
     distance = {}
     for name in ("least-squares", "guided"):
-        plan = plan_making.make_plan(analysis, 0.3, recovery=name, align=1, allocation="uniform")
+        plan = plan_making.make_plan(analysis, PlanRules(0.3, recovery=name, align=1, allocation="uniform"))
         pruned = pipeline.finish_job(pipeline.prune_model(subject, plan, text)).subject
         assert pruned.shape.parameters == forecast.forecast_plan(analysis, plan).parameters
         with torch.inference_mode():
@@ -180,7 +181,7 @@ def test_guided_pruning_ends_nearer_to_the_dense_stream(text: texts.Text) -> Non
 def test_nothing_is_refitted_before_the_first_cut(text: texts.Text) -> None:
     subject = tiny_subject("llama")
     analysis = pipeline.finish_job(pipeline.analyse_model(subject, text, CALIBRATION))
-    plan = plan_making.make_plan(analysis, 0.3, recovery="guided", align=1)
+    plan = plan_making.make_plan(analysis, PlanRules(0.3, recovery="guided", align=1))
     plan = dataclasses.replace(plan, heads=(6, 6, 6), channels=(96, 48, 96))
     pruned = pipeline.finish_job(pipeline.prune_model(subject, plan, text)).subject
     for index, (attention, mlp) in enumerate([(True, True), (True, False), (False, False)]):
@@ -195,9 +196,7 @@ def test_where_the_stream_cannot_be_followed_guided_still_prunes(family: str, te
     subject = tiny_subject(family)
     plan = plan_making.make_plan(
         pipeline.finish_job(pipeline.analyse_model(subject, text, CALIBRATION)),
-        0.3,
-        recovery="guided",
-        align=1,
+        PlanRules(0.3, recovery="guided", align=1),
     )
     pruned = pipeline.finish_job(pipeline.prune_model(subject, plan, text)).subject
     assert pruned.shape.decoder < subject.shape.decoder

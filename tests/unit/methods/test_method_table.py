@@ -26,6 +26,7 @@ from slimllm.models import loading
 from slimllm.models.loading import Subject
 from slimllm.planning import forecast, plan_json, plan_making, rules
 from slimllm.planning.allocation import ALLOCATIONS, step_scores
+from slimllm.planning.rules import PlanRules
 from tests.support.tiny_models import FAMILY_CONFIGS, tiny_subject
 
 CALIBRATION = Calibration(samples=6, length=32)
@@ -50,7 +51,7 @@ def test_every_method_prunes_with_every_recovery_and_unit_it_offers(name: str, t
     ids = texts.evaluation_tokens(text, subject.tokenizer, limit=300)
     for recovery in METHODS[name].recoveries or RECOVERIES:
         for unit in analysis.layers[0].attention:
-            plan = plan_making.make_plan(analysis, 0.3, recovery=recovery, unit=unit, align=1)
+            plan = plan_making.make_plan(analysis, PlanRules(0.3, recovery=recovery, unit=unit, align=1))
             pruned = pipeline.finish_job(pipeline.prune_model(subject, plan, text, analysis))
             shape = pruned.subject.shape
             assert shape.parameters == forecast.forecast_plan(analysis, plan).parameters
@@ -66,7 +67,7 @@ def test_every_method_prunes_with_every_recovery_and_unit_it_offers(name: str, t
 def test_a_plan_alone_prunes_to_the_same_bits_as_with_its_analysis(name: str, text: texts.Text) -> None:
     subject = tiny_subject("qwen3")
     analysis = analysis_of(subject, text, name)
-    plan = plan_making.make_plan(analysis, 0.3, align=1)
+    plan = plan_making.make_plan(analysis, PlanRules(0.3, align=1))
     one, two = (
         pipeline.finish_job(pipeline.prune_model(subject, plan, text, known)).subject.model.state_dict()
         for known in (analysis, None)
@@ -81,7 +82,7 @@ def test_every_method_meets_its_budget(name: str, text: texts.Text) -> None:
     analysis = analysis_of(subject, text, name)
     step = max(layer.dense for layer in subject.shape.layers) if name == "block-influence" else 200
     for ratio in (0.2, 0.4):
-        plan = plan_making.make_plan(analysis, ratio, align=1)
+        plan = plan_making.make_plan(analysis, PlanRules(ratio, align=1))
         left = forecast.decoder_parameters(subject.shape, plan)
         assert abs(left - (1 - ratio) * subject.shape.decoder) <= step or name == "slimllm-published"
 
@@ -95,7 +96,7 @@ def test_dropped_layers_are_those_of_highest_cosine_and_the_rest_is_a_stock_mode
 ) -> None:
     subject = tiny_subject(family)
     analysis = analysis_of(subject, text, "block-influence")
-    plan = plan_making.make_plan(analysis, 0.34)
+    plan = plan_making.make_plan(analysis, PlanRules(0.34))
     gone = [index for index, heads in enumerate(plan.heads) if not heads]
     assert gone == [max(range(3), key=lambda i: analysis.cosine[i])]
     pruned = pipeline.finish_job(pipeline.prune_model(subject, plan, text))
@@ -182,7 +183,7 @@ def test_fasp_curve_is_the_oracle_error_of_the_kept_columns(recovery: str) -> No
 def test_standing_equals_an_oracle_that_sorts_all_units(text: texts.Text) -> None:
     subject = tiny_subject("llama", num_key_value_heads=6)
     analysis = analysis_of(subject, text, "flap")
-    plan = plan_making.make_plan(analysis, 0.3, align=1, recovery="none")
+    plan = plan_making.make_plan(analysis, PlanRules(0.3, align=1, recovery="none"))
     units = []
     for index, (layer, found) in enumerate(zip(subject.shape.layers, analysis.layers, strict=True)):
         for of_heads, scores, cost in (
@@ -220,16 +221,16 @@ def test_what_does_not_combine_is_refused_with_the_reason(text: texts.Text) -> N
     subject = tiny_subject("llama")
     whole = analysis_of(subject, text, "block-influence")
     with pytest.raises(Refusal, match="nothing is left to repair"):
-        plan_making.make_plan(whole, 0.3, recovery="regression")
+        plan_making.make_plan(whole, PlanRules(0.3, recovery="regression"))
     with pytest.raises(Refusal, match="allocation of its own"):
-        plan_making.make_plan(whole, 0.3, allocation="uniform")
+        plan_making.make_plan(whole, PlanRules(0.3, allocation="uniform"))
     usual = analysis_of(subject, text, "wanda-sp")
     with pytest.raises(Refusal, match="belongs to block-influence"):
-        plan_making.make_plan(usual, 0.3, allocation="whole-layers")
+        plan_making.make_plan(usual, PlanRules(0.3, allocation="whole-layers"))
     with pytest.raises(Refusal, match="value-column"):
-        plan_making.make_plan(usual, 0.3, unit="value-column")
+        plan_making.make_plan(usual, PlanRules(0.3, unit="value-column"))
     with pytest.raises(Refusal, match="query-head"):
-        plan_making.make_plan(analysis_of(subject, text, "fasp"), 0.3, unit="query-head")
+        plan_making.make_plan(analysis_of(subject, text, "fasp"), PlanRules(0.3, unit="query-head"))
 
 
 def test_every_row_combines_with_its_own_defaults() -> None:
@@ -260,7 +261,7 @@ def test_options_of_the_wrong_kind_or_range_are_refused() -> None:
 )
 def test_plans_that_cannot_be_are_refused(changes: dict[str, object], words: str, text: texts.Text) -> None:
     subject = tiny_subject("llama")
-    plan = plan_making.make_plan(analysis_of(subject, text, "magnitude"), 0.2, recovery="none")
+    plan = plan_making.make_plan(analysis_of(subject, text, "magnitude"), PlanRules(0.2, recovery="none"))
     data = {**plan_json.plan_to_dict(plan), **changes}
     with pytest.raises(Refusal, match=words):
         plan_making.check_plan(plan_json.plan_from_text(json.dumps(data)), subject.shape)

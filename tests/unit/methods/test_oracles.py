@@ -24,6 +24,7 @@ from slimllm.core.types import Analysis, Calibration, Plan
 from slimllm.methods.method_table import METHODS
 from slimllm.models.loading import Subject
 from slimllm.planning import plan_making
+from slimllm.planning.rules import PlanRules
 from tests.support.tiny_models import tiny_subject
 from tests.unit.methods import test_elimination
 from tests.unit.methods.test_taylor import naive_scores
@@ -338,7 +339,7 @@ def test_oracle_of_method(
         cosine = torch.cosine_similarity(seen.before, seen.after).mean()
         assert layer.cosine == pytest.approx(float(cosine), abs=1e-5)
     if name == "block-influence":
-        plan = plan_making.make_plan(found, 0.34)
+        plan = plan_making.make_plan(found, PlanRules(0.34))
         dropped = [i for i, heads in enumerate(plan.heads) if not heads]
         assert dropped == [max(range(3), key=lambda i: found.cosine[i])]
 
@@ -389,7 +390,7 @@ def test_oracle_of_unit_cut_is_unit_silenced(
 ) -> None:
     analysis = analysed(subject, text, method)
     kind = "auto" if unit == "channels" else unit
-    plan = plan_making.make_plan(analysis, 0.2, recovery="none", unit=kind, align=1)
+    plan = plan_making.make_plan(analysis, PlanRules(0.2, recovery="none", unit=kind, align=1))
     plan = dataclasses.replace(plan, heads=heads, channels=channels, allocation="hand")
     pruned = pipeline.finish_job(pipeline.prune_model(subject, plan, text, analysis))
     ids = texts.evaluation_tokens(text, subject.tokenizer, limit=60)[None]

@@ -17,6 +17,7 @@ from slimllm.methods.method_table import METHODS
 from slimllm.models.families import linear_of
 from slimllm.models.loading import Subject
 from slimllm.planning import plan_making
+from slimllm.planning.rules import PlanRules
 from tests.support.tiny_models import tiny_subject
 
 CALIBRATION = Calibration(samples=6, length=48)
@@ -62,7 +63,7 @@ def rankings(monkeypatch: pytest.MonkeyPatch) -> list[Ranking]:
 def plan_of(subject: Subject, text: texts.Text, unit: str, ratio: float) -> Plan:
     analysis = pipeline.finish_job(pipeline.analyse_model(subject, text, CALIBRATION))
     return plan_making.make_plan(
-        analysis, ratio, unit=unit, recovery="regression", allocation="uniform", align=1
+        analysis, PlanRules(ratio, unit=unit, recovery="regression", allocation="uniform", align=1)
     )
 
 

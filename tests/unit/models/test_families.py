@@ -26,6 +26,7 @@ from slimllm.models import loading as loading_module
 from slimllm.models.families import FAMILIES, linear_of, narrows_values, shape_of
 from slimllm.models.loading import Pruned, Subject
 from slimllm.planning import plan_making
+from slimllm.planning.rules import PlanRules
 from tests.support.tiny_models import (
     FAMILY_CONFIGS,
     MORE_CONFIGS,
@@ -193,7 +194,7 @@ def test_families_whose_heads_stay_are_planned_so(name: str) -> None:
     subject = tiny_subject("olmo2")
     options = {"steps": 2, "target": 0.2} if name == "ddp" else {}
     job = pipeline.analyse_model(subject, TEXT, CALIBRATION, method_name=name, options=options)
-    plan = plan_making.make_plan(pipeline.finish_job(job), 0.3, align=1)
+    plan = plan_making.make_plan(pipeline.finish_job(job), PlanRules(0.3, align=1))
     columns = plan.unit == "value-column"
     assert all(0 < h < 8 if columns else h in (0, 6) for h in plan.heads)
     assert 0.25 < plan.ratio_achieved < 0.4
@@ -281,7 +282,7 @@ def whole_way(source: str, out: Path, unit: str = "auto", **loading: Any) -> Sub
     """Loads, analyses, plans, prunes, stores and loads again; the result computes what was pruned."""
     subject = loading_module.load_model(source, device="cpu", offline=True, **{"dtype": "float32", **loading})
     analysis = pipeline.finish_job(pipeline.analyse_model(subject, TEXT, CALIBRATION))
-    plan = plan_making.make_plan(analysis, 0.3, align=1, unit=unit)
+    plan = plan_making.make_plan(analysis, PlanRules(0.3, align=1, unit=unit))
     pruned = pipeline.finish_job(pipeline.prune_model(subject, plan, TEXT))
     out.mkdir()
     checkpoint.write_checkpoint(formats.choose_format(pruned), pruned, out)

@@ -17,6 +17,7 @@ from slimllm.core.types import Analysis, Pin, Plan
 from slimllm.planning.attention_share import attention_share, rebalance_plan
 from slimllm.planning.forecast import decoder_parameters, forecast_plan
 from slimllm.planning.plan_making import make_plan
+from slimllm.planning.rules import PlanRules
 from tests.support.made_up_analyses import synthetic_analysis
 
 ANALYSIS = synthetic_analysis(12, 16, 4, 16, 800)
@@ -24,7 +25,9 @@ UNITS = tuple(ANALYSIS.layers[0].attention)
 
 
 def plan_of(ratio: float, unit: str = "auto", **more: object) -> Plan:
-    return make_plan(ANALYSIS, ratio, allocation="uniform", recovery="regression", unit=unit, **more)  # type: ignore[arg-type]
+    return make_plan(
+        ANALYSIS, PlanRules(ratio, allocation="uniform", recovery="regression", unit=unit, **more)
+    )  # type: ignore[arg-type]
 
 
 def naive_share(analysis: Analysis, plan: Plan) -> float:
@@ -96,7 +99,7 @@ def test_locked_dropped_and_pinned_layers_stay() -> None:
 
 
 def test_layers_that_the_plan_leaves_whole_stay_whole() -> None:
-    plan = make_plan(ANALYSIS, 0.2, allocation="cosine", recovery="regression")
+    plan = make_plan(ANALYSIS, PlanRules(0.2, allocation="cosine", recovery="regression"))
     whole = [i for i in range(12) if (plan.heads[i], plan.channels[i]) == (16, 800)]
     moved = rebalance_plan(ANALYSIS, plan, 0.9)
     assert {0, 11} <= set(whole)

@@ -11,6 +11,7 @@ from slimllm.core.errors import Refusal
 from slimllm.core.types import Pin
 from slimllm.planning import pins, plan_making
 from slimllm.planning.locks import Locks
+from slimllm.planning.rules import PlanRules
 from tests.support.made_up_analyses import synthetic_analysis
 from ui.session.registry import Registry
 from ui.session.session import Session
@@ -21,7 +22,7 @@ from ui.tabs.tune import preset_row, share_slider, tune_tab
 def planned() -> Session:
     session = Registry().open(None)
     analysis = synthetic_analysis(layers=4, channels=256)
-    session.set_analysis(analysis, plan_making.make_plan(analysis, 0.2))
+    session.set_analysis(analysis, plan_making.make_plan(analysis, PlanRules(0.2)))
     return session
 
 
@@ -55,8 +56,8 @@ CHANGES: dict[str, Callable[[Session], object]] = {
     "preset": lambda s: preset_row.take_preset(s, "ours Half"),
     "own preset": lambda s: preset_row.take_preset(s, "mine half"),
     "balance": lambda s: share_slider.move_share(s, 80),
-    "whole plan": lambda s: s.take_plan(plan_making.make_plan(s.known, 0.6)),
-    "new analysis": lambda s: s.set_analysis(s.known, plan_making.make_plan(s.known, 0.6)),
+    "whole plan": lambda s: s.take_plan(plan_making.make_plan(s.known, PlanRules(0.6))),
+    "new analysis": lambda s: s.set_analysis(s.known, plan_making.make_plan(s.known, PlanRules(0.6))),
     "stale faders": lambda s: tune_tab.move_faders(
         s, {"heads": [6, 6, 6, 6], "channels": [96, 96, 96, 96], "locked": [False, True, False, False]}, False
     ),
@@ -65,7 +66,7 @@ CHANGES: dict[str, Callable[[Session], object]] = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_lock_holds_against_everything_but_its_own_unlock(planned: Session, change: str) -> None:
-    planned.presets = {"half": plan_making.make_plan(planned.known, 0.5)}
+    planned.presets = {"half": plan_making.make_plan(planned.known, PlanRules(0.5))}
     kept = lock(planned, 1)
     before = planned.plan
     CHANGES[change](planned)
@@ -92,16 +93,16 @@ def test_what_a_lock_forbids_is_said(planned: Session) -> None:
     with pytest.raises(Refusal, match=r"Layer 1 is locked at .* unlock it first"):
         planned.push(pins.pin_units(planned.known, planned.plan, "force", whole, planned.locks))
     assert planned.plan == before
-    said = planned.take_plan(plan_making.make_plan(planned.known, 0.6))
+    said = planned.take_plan(plan_making.make_plan(planned.known, PlanRules(0.6)))
     assert said == " Layer 1 is locked and kept as before."
 
 
 def test_dropping_whole_layers_spares_locked_and_protected_ones(planned: Session) -> None:
     analysis = dataclasses.replace(planned.known, method="block-influence")
-    free = plan_making.make_plan(analysis, 0.5)
+    free = plan_making.make_plan(analysis, PlanRules(0.5))
     gone = [i for i, heads in enumerate(free.heads) if not heads]
-    dense = plan_making.make_plan(analysis, 0.0)
-    locked = plan_making.make_plan(analysis, 0.5, locks=Locks(dense, frozenset(gone[:1])))
+    dense = plan_making.make_plan(analysis, PlanRules(0.0))
+    locked = plan_making.make_plan(analysis, PlanRules(0.5, locks=Locks(dense, frozenset(gone[:1]))))
     assert locked.heads[gone[0]] == dense.heads[gone[0]]
-    protected = plan_making.make_plan(analysis, 0.5, protected=(Pin(gone[0], "attention", 0),))
+    protected = plan_making.make_plan(analysis, PlanRules(0.5, protected=(Pin(gone[0], "attention", 0),)))
     assert protected.heads[gone[0]] == dense.heads[gone[0]]

@@ -14,6 +14,7 @@ from slimllm.core.types import Analysis, Calibration, Pin, Plan
 from slimllm.planning import plan_json, plan_making
 from slimllm.planning.budget import bounds_of, pinned_units
 from slimllm.planning.pins import mark_spots, merge_pins, pin_units, whole_layer
+from slimllm.planning.rules import PlanRules
 from tests.support.made_up_analyses import synthetic_analysis
 from tests.support.serving import columns_analysis
 from tests.support.tiny_models import tiny_subject
@@ -26,7 +27,7 @@ def analysis() -> Analysis:
 
 @pytest.fixture
 def plan(analysis: Analysis) -> Plan:
-    return plan_making.make_plan(analysis, 0.3, align=1)
+    return plan_making.make_plan(analysis, PlanRules(0.3, align=1))
 
 
 def test_neighbours_become_one_pin() -> None:
@@ -81,7 +82,9 @@ def test_a_layer_forced_out_is_dropped_and_comes_back(analysis: Analysis, plan: 
 def test_every_allocation_leaves_out_a_forced_layer(analysis: Analysis, allocation: str) -> None:
     forced = tuple(whole_layer(analysis.shape, 4))
     for ratio in (0.0, 0.15, 0.5):
-        found = plan_making.make_plan(analysis, ratio, allocation=allocation, forced=forced, align=8)
+        found = plan_making.make_plan(
+            analysis, PlanRules(ratio, allocation=allocation, forced=forced, align=8)
+        )
         assert (found.heads[4], found.channels[4]) == (0, 0)
         assert all(
             h and c for i, (h, c) in enumerate(zip(found.heads, found.channels, strict=True)) if i != 4
@@ -97,12 +100,14 @@ def test_what_cannot_be_is_refused_in_a_sentence(analysis: Analysis, plan: Plan)
     with pytest.raises(Refusal, match="no mlp unit 96"):
         pin_units(analysis, plan, "protect", [Pin(0, "mlp", 90, 7)])
     with pytest.raises(Refusal, match="no common width"):
-        plan_making.make_plan(analysis, 0.2, same_width=True, forced=tuple(whole_layer(analysis.shape, 4)))
+        plan_making.make_plan(
+            analysis, PlanRules(0.2, same_width=True, forced=tuple(whole_layer(analysis.shape, 4)))
+        )
 
 
 def test_value_columns_know_whole_layers_only() -> None:
     analysis = columns_analysis()
-    plan = plan_making.make_plan(analysis, 0.2, align=1)
+    plan = plan_making.make_plan(analysis, PlanRules(0.2, align=1))
     with pytest.raises(Refusal, match="single heads"):
         pin_units(analysis, plan, "protect", [Pin(1, "attention", 2)])
     assert pin_units(analysis, plan, "protect", whole_layer(analysis.shape, 1)).heads[1] == 8
@@ -137,7 +142,7 @@ def test_pins_without_a_count_are_read_as_one_unit(plan: Plan) -> None:
 def test_pruning_keeps_what_is_protected_and_cuts_what_is_forced(page: object) -> None:
     subject, text = tiny_subject(), texts.find_text(str(page))
     made = pipeline.finish_job(pipeline.analyse_model(subject, text, Calibration(str(page), 4, 32)))
-    plan = plan_making.make_plan(made, 0.4, align=1)
+    plan = plan_making.make_plan(made, PlanRules(0.4, align=1))
     worst = made.layers[1].mlp.ranking.order[-6:].tolist()
     best = made.layers[1].mlp.ranking.order[:6].tolist()
     plan = pin_units(made, plan, "protect", merge_pins(1, "mlp", worst))

@@ -23,7 +23,7 @@ from slimllm.planning.allocation import ALLOCATIONS, cosine_weights, fill_ratios
 from slimllm.planning.budget import MAX_RATIO
 from slimllm.planning.forecast import forecast_plan
 from slimllm.planning.plan_making import adjust_plan, check_plan, make_plan
-from slimllm.planning.rules import text_doubt
+from slimllm.planning.rules import PlanRules, text_doubt
 
 ANYONES = [name for name, row in ALLOCATIONS.items() if not row.methods]
 CLIPPED = [name for name in ANYONES if name != "cosine-unclipped"]
@@ -197,9 +197,9 @@ def test_every_allocation_meets_its_budget_and_stays_feasible(
         floor = by_hand(analysis, [low_heads] * n, [low_channels] * n, unit, choice["recovery"])
         if floor > budget:
             with pytest.raises(Refusal):
-                make_plan(analysis, ratio, allocation=allocation, unit=unit, **choice)
+                make_plan(analysis, PlanRules(ratio, allocation=allocation, unit=unit, **choice))
             continue
-        plan = make_plan(analysis, ratio, allocation=allocation, unit=unit, **choice)
+        plan = make_plan(analysis, PlanRules(ratio, allocation=allocation, unit=unit, **choice))
         assert decoder_of(analysis, plan) <= budget + 1e-6
         for heads, channels in zip(plan.heads, plan.channels, strict=True):
             assert heads in range(low_heads, dense.heads + 1, low_heads)
@@ -218,7 +218,7 @@ def test_every_allocation_spends_its_budget_to_within_one_channel_step(
     analysis = synthetic_analysis(**size)
     for unit in analysis.shape.units:
         try:
-            plan = make_plan(analysis, ratio, allocation=allocation, unit=unit, **choice)
+            plan = make_plan(analysis, PlanRules(ratio, allocation=allocation, unit=unit, **choice))
         except Refusal:
             continue
         gap = budget_of(analysis, ratio, choice["count"]) - decoder_of(analysis, plan)
@@ -233,7 +233,7 @@ def test_no_layer_ever_grows(
 ) -> None:
     analysis = synthetic_analysis(**size)
     try:
-        plan = make_plan(analysis, ratio, allocation=allocation, **choice)
+        plan = make_plan(analysis, PlanRules(ratio, allocation=allocation, **choice))
     except Refusal:  # a grid this coarse has no step that small
         assume(False)
     for i in range(len(plan.heads)):
@@ -250,7 +250,7 @@ def test_ratio_zero_gives_the_dense_widths(
     allocation: str, size: dict[str, Any], choice: dict[str, Any]
 ) -> None:
     analysis = synthetic_analysis(**size)
-    plan = make_plan(analysis, 0, allocation=allocation, **choice)
+    plan = make_plan(analysis, PlanRules(0, allocation=allocation, **choice))
     assert whole(analysis, plan)
     assert plan.ratio_achieved == 0
     assert set(plan.predicted_error) == {0.0}
@@ -263,7 +263,7 @@ def test_same_width_gives_equal_widths_within_the_budget(
 ) -> None:
     analysis = synthetic_analysis(**size)
     try:
-        plan = make_plan(analysis, ratio, same_width=True, **choice)
+        plan = make_plan(analysis, PlanRules(ratio, same_width=True, **choice))
     except Refusal:
         assume(False)
     assert len(set(plan.heads)) == len(set(plan.channels)) == 1
@@ -282,7 +282,7 @@ def test_same_width_spends_the_budget_where_attention_outweighs_the_mlp() -> Non
     analysis = synthetic_analysis(
         2, 4, 4, 8, 20, hidden=16
     )  # a head step costs more than half of the channels
-    plan = make_plan(analysis, 0.2, same_width=True, recovery="none", align=1)
+    plan = make_plan(analysis, PlanRules(0.2, same_width=True, recovery="none", align=1))
     gap = budget_of(analysis, 0.2, "decoder") - decoder_of(analysis, plan)
     assert 0 <= gap < 2 * one_step(analysis, 1)
 
@@ -310,7 +310,7 @@ def test_cosine_allocation_is_the_paper_formula_where_nothing_clips(
     size = analysis.shape.layers[0].dense
     found = fill_ratios(cosine_weights(analysis, ratio), [size] * 32, ratio * 32 * size, 0.95)
     assert found == pytest.approx(naive, rel=1e-9)
-    plan = make_plan(analysis, ratio, allocation="cosine", recovery="none", align=1)
+    plan = make_plan(analysis, PlanRules(ratio, allocation="cosine", recovery="none", align=1))
     for heads, channels, expected in zip(plan.heads, plan.channels, naive, strict=True):
         single = dataclasses.replace(
             analysis, shape=dataclasses.replace(analysis.shape, layers=analysis.shape.layers[:1])
@@ -324,7 +324,7 @@ def test_cosine_ratios_that_would_exceed_a_layer_are_clipped_and_the_target_is_s
     cosines = [0.1, *[0.2] * 8, 0.99, 0.1]
     analysis = synthetic_analysis(11, 8, 8, 4, 400, cosines=cosines)
     assert max(naive_cosine_ratios(cosines, 0.3, 9, 9.0)) > 1
-    plan = make_plan(analysis, 0.3, allocation="cosine", align=1)
+    plan = make_plan(analysis, PlanRules(0.3, allocation="cosine", align=1))
     assert min(plan.heads) >= 1
     assert min(plan.channels) >= 20
     assert 0.3 <= plan.ratio_achieved < 0.3 + one_step(analysis, 1) / dense_of(analysis)
@@ -332,14 +332,16 @@ def test_cosine_ratios_that_would_exceed_a_layer_are_clipped_and_the_target_is_s
 
 def test_cosine_allocation_leaves_the_first_and_last_layer_whole() -> None:
     analysis = synthetic_analysis(12, cosines=[0.99, *[0.5] * 10, 0.99])
-    plan = make_plan(analysis, 0.3, allocation="cosine")
+    plan = make_plan(analysis, PlanRules(0.3, allocation="cosine"))
     for i in (0, 11):
         assert (plan.heads[i], plan.channels[i]) == (8, 96)
 
 
 def test_uniform_and_rising_allocations_cut_as_their_names_say() -> None:
     analysis = synthetic_analysis(8, 16, 16, 4, 400)
-    uniform, rising = (make_plan(analysis, 0.3, allocation=a, align=1) for a in ("uniform", "logarithmic"))
+    uniform, rising = (
+        make_plan(analysis, PlanRules(0.3, allocation=a, align=1)) for a in ("uniform", "logarithmic")
+    )
     assert max(uniform.heads) == min(uniform.heads)
     assert max(uniform.channels) - min(uniform.channels) <= 1
     assert (rising.heads[0], rising.channels[0]) == (16, 400)
@@ -352,7 +354,8 @@ def test_uniform_and_rising_allocations_cut_as_their_names_say() -> None:
 def test_allocation_by_error_predicts_no_more_error_than_uniform(seed: int, ratio: float, align: int) -> None:
     analysis = synthetic_analysis(8, 16, 16, 4, 192, seed)
     by_error, uniform = (
-        make_plan(analysis, ratio, allocation=a, align=align, recovery="none") for a in ("error", "uniform")
+        make_plan(analysis, PlanRules(ratio, allocation=a, align=align, recovery="none"))
+        for a in ("error", "uniform")
     )
     found, plain = (sum(plan.predicted_error) for plan in (by_error, uniform))
     assert found <= plain
@@ -376,7 +379,7 @@ def with_curves(analysis: Analysis, tops: Sequence[tuple[float, float]]) -> Anal
 
 def test_allocation_by_error_spares_the_layers_that_are_hurt_most() -> None:
     analysis = with_curves(synthetic_analysis(8, 16, 16, 4, 192), [(1.0, 1.0), (0.1, 0.1)] * 4)
-    by_error, uniform = (make_plan(analysis, 0.3, allocation=a) for a in ("error", "uniform"))
+    by_error, uniform = (make_plan(analysis, PlanRules(0.3, allocation=a)) for a in ("error", "uniform"))
     assert min(by_error.heads[::2]) > max(by_error.heads[1::2])
     assert min(by_error.channels[::2]) > max(by_error.channels[1::2])
     assert sum(by_error.predicted_error) < 0.7 * sum(uniform.predicted_error)
@@ -391,7 +394,7 @@ def test_allocation_by_error_lowers_the_error_that_the_forecast_shows(energies: 
     for tops in ((0.9, 0.3), (0.3, 0.9)):
         case = with_curves(analysis, [tops] * 8)
         by_error, uniform = (
-            forecast_plan(case, make_plan(case, 0.3, allocation=a, align=1)).total_error
+            forecast_plan(case, make_plan(case, PlanRules(0.3, allocation=a, align=1))).total_error
             for a in ("error", "uniform")
         )
         assert by_error <= uniform * 1.02
@@ -408,7 +411,7 @@ def test_adjusting_without_hold_changes_only_the_named_layers(
     analysis = synthetic_analysis(**size)
     dense = analysis.shape.layers[0]
     try:
-        plan = make_plan(analysis, ratio, **choice)
+        plan = make_plan(analysis, PlanRules(ratio, **choice))
     except Refusal:
         assume(False)
     index = data.draw(st.integers(0, len(plan.heads) - 1))
@@ -435,7 +438,7 @@ def test_adjusting_with_hold_keeps_the_total_and_the_locked_layers(
     analysis = synthetic_analysis(**size)
     dense, n, align = analysis.shape.layers[0], len(analysis.layers), choice["align"]
     try:
-        plan = make_plan(analysis, ratio, **choice)
+        plan = make_plan(analysis, PlanRules(ratio, **choice))
     except Refusal:
         assume(False)
     index = data.draw(st.integers(0, n - 1))
@@ -487,7 +490,7 @@ def assert_pins_bound(plan: Plan) -> None:
 def test_pins_bound_the_kept_counts(unit: str, ratio: float) -> None:
     analysis = synthetic_analysis(5, 12, 4, 4, 96)
     for allocation in ANYONES:
-        plan = make_plan(analysis, ratio, allocation=allocation, unit=unit, **PINS)
+        plan = make_plan(analysis, PlanRules(ratio, allocation=allocation, unit=unit, **PINS))
         assert_pins_bound(plan)
         assert_pins_bound(adjust_plan(analysis, plan, {1: (12, 1), 2: (1, 96), 3: (12, 96), 4: (12, 96)}))
 
@@ -495,7 +498,9 @@ def test_pins_bound_the_kept_counts(unit: str, ratio: float) -> None:
 @pytest.mark.parametrize("unit", ["kv-group", "query-head"])
 @pytest.mark.parametrize("ratio", [0.0, 0.1, 0.3])
 def test_pins_of_any_layer_bound_a_same_width_plan(unit: str, ratio: float) -> None:
-    plan = make_plan(synthetic_analysis(5, 12, 4, 4, 96), ratio, same_width=True, unit=unit, **PINS)
+    plan = make_plan(
+        synthetic_analysis(5, 12, 4, 4, 96), PlanRules(ratio, same_width=True, unit=unit, **PINS)
+    )
     assert len(set(plan.heads)) == len(set(plan.channels)) == 1
     assert_pins_bound(plan)
 
@@ -509,7 +514,7 @@ def test_forecast_is_the_sum_by_hand(size: dict[str, Any], choice: dict[str, Any
     analysis = synthetic_analysis(**size)
     for unit in analysis.shape.units:
         try:
-            plan = make_plan(analysis, ratio, unit=unit, **choice)
+            plan = make_plan(analysis, PlanRules(ratio, unit=unit, **choice))
         except Refusal:
             continue
         view, shape, kept = forecast_plan(analysis, plan), analysis.shape, decoder_of(analysis, plan)
@@ -535,7 +540,7 @@ def test_forecast_is_the_sum_by_hand(size: dict[str, Any], choice: dict[str, Any
 def test_biases_are_counted_only_for_cut_readers(recovery: str, bias: bool) -> None:
     analysis = synthetic_analysis(4, bias=bias)
     hidden, layer = analysis.shape.hidden, analysis.shape.layers[0]
-    plan = make_plan(analysis, 0, recovery=recovery)
+    plan = make_plan(analysis, PlanRules(0, recovery=recovery))
     after = adjust_plan(analysis, plan, {0: (6, 96), 1: (8, 88), 2: (6, 88)})  # attention; MLP; both; neither
     assert after.heads == (6, 8, 6, 8)
     saved = 2 * (2 * layer.head_cost + layer.group_cost) + 16 * layer.channel_cost
@@ -564,7 +569,7 @@ def test_what_cannot_be_met_is_refused_in_one_sentence_that_names_it(
     choice: dict[str, Any], named: str
 ) -> None:
     with pytest.raises(Refusal) as refusal:
-        make_plan(synthetic_analysis(), **{"ratio": 0.2, **choice})
+        make_plan(synthetic_analysis(), PlanRules(**{"ratio": 0.2, **choice}))
     words = str(refusal.value)
     assert named in words
     assert "\n" not in words
@@ -576,7 +581,7 @@ def test_a_unit_that_offers_no_choice_is_refused_or_leaves_heads_whole(groups: i
     analysis = synthetic_analysis(4, 8, groups)
     assert unit not in analysis.shape.units
     try:
-        plan = make_plan(analysis, 0.2, unit=unit)
+        plan = make_plan(analysis, PlanRules(0.2, unit=unit))
     except Refusal:
         return
     assert set(plan.heads) == {8}
@@ -590,7 +595,7 @@ def test_a_pin_that_names_nothing_is_refused(pin: Pin) -> None:
     for unit in ("kv-group", "query-head"):
         for role in ("protected", "forced"):
             with pytest.raises(Refusal):
-                make_plan(synthetic_analysis(), 0.2, unit=unit, **{role: (pin,)})
+                make_plan(synthetic_analysis(), PlanRules(0.2, unit=unit, **{role: (pin,)}))
 
 
 def test_layers_that_already_differ_cannot_be_given_the_same_width() -> None:
@@ -598,12 +603,12 @@ def test_layers_that_already_differ_cannot_be_given_the_same_width() -> None:
     first, *rest = analysis.shape.layers
     uneven = dataclasses.replace(analysis.shape, layers=(dataclasses.replace(first, channels=64), *rest))
     with pytest.raises(Refusal, match="differ"):
-        make_plan(dataclasses.replace(analysis, shape=uneven), 0.2, same_width=True)
+        make_plan(dataclasses.replace(analysis, shape=uneven), PlanRules(0.2, same_width=True))
 
 
 def test_a_plan_of_another_model_is_refused() -> None:
     analysis = synthetic_analysis()
-    plan = make_plan(analysis, 0.2)
+    plan = make_plan(analysis, PlanRules(0.2))
     check_plan(plan, analysis.shape)  # its own model is accepted
     strangers = [synthetic_analysis(7), synthetic_analysis(channels=104), synthetic_analysis(groups=2)]
     shapes = [stranger.shape for stranger in strangers]

@@ -29,6 +29,7 @@ from slimllm.models.loading import Pruned, Subject
 from slimllm.models.shared_copy import share_model
 from slimllm.planning import plan_making
 from slimllm.planning.plan_json import read_plan
+from slimllm.planning.rules import PlanRules
 from slimllm.pruning import finetuning
 from slimllm.pruning.finetuning import Tuning
 from slimllm.pruning.surgery import slice_values
@@ -59,7 +60,7 @@ def pruned(dense: Subject, page: Path) -> Pruned:
     text = texts.find_text(str(page))
     calibration = Calibration(str(page), 4, 32)
     analysis = pipeline.finish_job(pipeline.analyse_model(dense, text, calibration))
-    plan = plan_making.make_plan(analysis, 0.3, align=1)
+    plan = plan_making.make_plan(analysis, PlanRules(0.3, align=1))
     made = pipeline.finish_job(pipeline.prune_model(dense, plan, text))
     assert len(set(made.subject.shape.widths)) > 1
     return made

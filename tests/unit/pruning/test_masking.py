@@ -14,6 +14,7 @@ from slimllm.core.types import Analysis, Calibration, Pin, Plan
 from slimllm.models.layer_offload import Lent, OnDisk, offload_layer
 from slimllm.models.loading import Subject
 from slimllm.planning import plan_making
+from slimllm.planning.rules import PlanRules
 from slimllm.pruning.masking import mask_units, masks_of
 from tests.support.tiny_models import PAGE, tiny_subject
 
@@ -44,7 +45,7 @@ def same_as_sliced(subject: Subject, analysis: Analysis, plan: Plan) -> None:
 
 def test_masked_equals_sliced_in_every_family(any_subject: Subject) -> None:
     analysis = analysed(any_subject, "magnitude")
-    plan = plan_making.make_plan(analysis, 0.4, recovery="none", align=1)
+    plan = plan_making.make_plan(analysis, PlanRules(0.4, recovery="none", align=1))
     same_as_sliced(any_subject, analysis, plan)
 
 
@@ -57,12 +58,9 @@ def test_pins_are_kept_and_left_out(unit: str) -> None:
     protected = (Pin(1, "mlp", worst), Pin(1, "attention", int(heads.argmin())))
     plan = plan_making.make_plan(
         analysis,
-        0.4,
-        unit=unit,
-        recovery="none",
-        align=1,
-        protected=protected,
-        forced=(Pin(1, "mlp", best),),
+        PlanRules(
+            0.4, unit=unit, recovery="none", align=1, protected=protected, forced=(Pin(1, "mlp", best),)
+        ),
     )
     same_as_sliced(subject, analysis, plan)
     mask = masks_of(analysis, plan)[1].mlp
@@ -73,14 +71,14 @@ def test_pins_are_kept_and_left_out(unit: str) -> None:
 def test_value_columns() -> None:
     subject = tiny_subject("phi")
     analysis = analysed(subject, "fasp")
-    dense = plan_making.make_plan(analysis, 0.0, recovery="none")
+    dense = plan_making.make_plan(analysis, PlanRules(0.0, recovery="none"))
     same_as_sliced(subject, analysis, dataclasses.replace(dense, heads=(5, *dense.heads[1:])))
 
 
 def test_dropped_layers_let_no_bias_out() -> None:
     subject = tiny_subject("phi")
     analysis = analysed(subject, "block-influence")
-    plan = plan_making.make_plan(analysis, 0.35, align=1)
+    plan = plan_making.make_plan(analysis, PlanRules(0.35, align=1))
     assert 0 in plan.heads
     same_as_sliced(subject, analysis, plan)
 
@@ -88,13 +86,13 @@ def test_dropped_layers_let_no_bias_out() -> None:
 def test_trained_gates_multiply_what_they_let_through() -> None:
     subject = tiny_subject()
     analysis = analyse(subject, TEXT, CALIBRATION, method="ddp", options={"steps": 5})
-    same_as_sliced(subject, analysis, plan_making.make_plan(analysis, 0.4, align=1))
+    same_as_sliced(subject, analysis, plan_making.make_plan(analysis, PlanRules(0.4, align=1)))
 
 
 def test_one_site_alone() -> None:
     subject = tiny_subject()
     analysis = analysed(subject, "magnitude")
-    plan = plan_making.make_plan(analysis, 0.4, recovery="none")
+    plan = plan_making.make_plan(analysis, PlanRules(0.4, recovery="none"))
     alone = dataclasses.replace(plan, channels=tuple(layer.channels for layer in subject.shape.layers))
     ours = logits(mask_units(subject, masks_of(analysis, plan, ("attention",))))
     assert torch.equal(ours, logits(mask_units(subject, masks_of(analysis, alone))))
@@ -115,7 +113,7 @@ class Held(OnDisk):
 def test_a_model_whose_layers_are_lent_is_masked_all_the_same() -> None:
     whole, borrowed = tiny_subject(), tiny_subject()
     analysis = analysed(whole, "magnitude")
-    masks = masks_of(analysis, plan_making.make_plan(analysis, 0.4))
+    masks = masks_of(analysis, plan_making.make_plan(analysis, PlanRules(0.4)))
     row: list[Lent] = []
     for layer in borrowed.layers:
         held = {name: tensor.detach().clone() for name, tensor in layer.named_parameters()}
@@ -127,7 +125,7 @@ def test_the_dense_model_is_not_touched() -> None:
     subject = tiny_subject()
     before, weights = logits(subject), {k: v.clone() for k, v in subject.model.state_dict().items()}
     analysis = analysed(subject, "slimllm")
-    preview = mask_units(subject, masks_of(analysis, plan_making.make_plan(analysis, 0.5)))
+    preview = mask_units(subject, masks_of(analysis, plan_making.make_plan(analysis, PlanRules(0.5))))
     assert torch.equal(logits(subject), before), "also while a preview is there"
     assert not torch.equal(logits(preview), before)
     assert all(torch.equal(v, weights[k]) for k, v in subject.model.state_dict().items())

@@ -17,6 +17,7 @@ from slimllm.evaluation import evaluate
 from slimllm.methods.recovery import RECOVERIES
 from slimllm.models.loading import Subject
 from slimllm.planning import forecast, plan_making, rules
+from slimllm.planning.rules import PlanRules
 from tests.support.tiny_models import FAMILY_CONFIGS, tiny_subject
 
 CALIBRATION = Calibration(samples=6, length=32)
@@ -40,7 +41,7 @@ def test_families_analyse_plan_prune(family: str, text: texts.Text) -> None:
     subject = tiny_subject(family)
     analysis = analysis_of(subject, text)
     for unit in subject.shape.units:
-        plan = plan_making.make_plan(analysis, 0.3, unit=unit, align=1, allocation="uniform")
+        plan = plan_making.make_plan(analysis, PlanRules(0.3, unit=unit, align=1, allocation="uniform"))
         pruned = pipeline.finish_job(pipeline.prune_model(subject, plan, text))
         shape = pruned.subject.shape
         assert tuple(layer.heads for layer in shape.layers) == plan.heads
@@ -61,7 +62,7 @@ def test_an_analysis_of_one_recovery_leads_to_the_same_plan(method: str, text: t
     short = analysis_of(subject, text, method_name=method, recoveries=[recovery])
     assert recovery in short.layers[0].mlp.error
     assert len(short.layers[0].mlp.error) < len(RECOVERIES) == len(whole.layers[0].mlp.error)
-    assert plan_making.make_plan(short, 0.3) == plan_making.make_plan(whole, 0.3)
+    assert plan_making.make_plan(short, PlanRules(0.3)) == plan_making.make_plan(whole, PlanRules(0.3))
 
 
 @pytest.mark.parametrize("name", list(RECOVERIES))
@@ -69,7 +70,7 @@ def test_first_layers_forecast_is_what_is_measured(name: str, text: texts.Text) 
     """Where nothing upstream is damaged: the first layer's MLP, its attention left whole."""
     subject = tiny_subject("llama")
     analysis = analysis_of(subject, text)
-    plan = plan_making.make_plan(analysis, 0.3, recovery=name, allocation="uniform", align=1)
+    plan = plan_making.make_plan(analysis, PlanRules(0.3, recovery=name, allocation="uniform", align=1))
     plan = forecast.fill_forecast(analysis, dataclasses.replace(plan, heads=(6, 6, 6)))
     first = next(pipeline.prune_model(subject, plan, text)).result
     assert first.error_measured == pytest.approx(first.error_predicted, rel=1e-3)
@@ -78,7 +79,9 @@ def test_first_layers_forecast_is_what_is_measured(name: str, text: texts.Text) 
 
 def test_ratio_zero_gives_the_dense_model_back_bit_for_bit(any_subject: Subject, text: texts.Text) -> None:
     analysis = analysis_of(any_subject, text)
-    pruned = pipeline.finish_job(pipeline.prune_model(any_subject, plan_making.make_plan(analysis, 0), text))
+    pruned = pipeline.finish_job(
+        pipeline.prune_model(any_subject, plan_making.make_plan(analysis, PlanRules(0)), text)
+    )
     for name, value in pruned.subject.model.state_dict().items():
         assert torch.equal(value, any_subject.model.state_dict()[name])
     assert [layer.error_measured for layer in pruned.layers] == [0.0] * 3
@@ -86,7 +89,9 @@ def test_ratio_zero_gives_the_dense_model_back_bit_for_bit(any_subject: Subject,
 
 def test_same_plan_same_bits(text: texts.Text) -> None:
     subject = tiny_subject("qwen3")
-    plan = plan_making.make_plan(analysis_of(subject, text), 0.25, recovery="least-squares", align=1)
+    plan = plan_making.make_plan(
+        analysis_of(subject, text), PlanRules(0.25, recovery="least-squares", align=1)
+    )
     first, second = (pipeline.finish_job(pipeline.prune_model(subject, plan, text)) for _ in range(2))
     for name, value in first.subject.model.state_dict().items():
         assert torch.equal(value, second.subject.model.state_dict()[name])
@@ -96,7 +101,7 @@ def test_same_plan_same_bits(text: texts.Text) -> None:
 def test_cancelling_after_any_step_leaves_nothing_behind(steps: int, text: texts.Text) -> None:
     subject = tiny_subject("phi3")
     before = weights(subject)
-    plan = plan_making.make_plan(analysis_of(subject, text), 0.3)
+    plan = plan_making.make_plan(analysis_of(subject, text), PlanRules(0.3))
     for job in (
         pipeline.prune_model(subject, plan, text),
         pipeline.analyse_model(subject, text, CALIBRATION),
@@ -164,11 +169,13 @@ def test_pins_are_kept_and_cut(text: texts.Text) -> None:
     highest = int(analysis.layers[1].mlp.ranking.order[0])
     plan = plan_making.make_plan(
         analysis,
-        0.3,
-        allocation="uniform",
-        align=1,
-        protected=(Pin(1, "mlp", lowest), Pin(0, "attention", 5)),
-        forced=(Pin(1, "mlp", highest),),
+        PlanRules(
+            0.3,
+            allocation="uniform",
+            align=1,
+            protected=(Pin(1, "mlp", lowest), Pin(0, "attention", 5)),
+            forced=(Pin(1, "mlp", highest),),
+        ),
     )
     pruned = pipeline.finish_job(pipeline.prune_model(subject, plan, text))
     assert lowest in pruned.layers[1].kept_channels
@@ -178,11 +185,13 @@ def test_pins_are_kept_and_cut(text: texts.Text) -> None:
 
 def test_pruning_what_is_pruned_already(text: texts.Text) -> None:
     subject = tiny_subject("mistral")
-    plan = plan_making.make_plan(analysis_of(subject, text), 0.2, align=1, allocation="logarithmic")
+    plan = plan_making.make_plan(
+        analysis_of(subject, text), PlanRules(0.2, align=1, allocation="logarithmic")
+    )
     once = pipeline.finish_job(pipeline.prune_model(subject, plan, text)).subject
     analysis = analysis_of(once, text)
     twice = pipeline.finish_job(
-        pipeline.prune_model(once, plan_making.make_plan(analysis, 0.2, align=1), text)
+        pipeline.prune_model(once, plan_making.make_plan(analysis, PlanRules(0.2, align=1)), text)
     )
     assert twice.subject.shape.decoder <= 0.8 * once.shape.decoder
     assert once.shape.widths == analysis.shape.widths
@@ -196,6 +205,6 @@ def test_progress_counts_every_layer(text: texts.Text) -> None:
 
 
 def test_a_plan_for_another_model_is_refused(text: texts.Text) -> None:
-    plan: Plan = plan_making.make_plan(analysis_of(tiny_subject("llama"), text), 0.2)
+    plan: Plan = plan_making.make_plan(analysis_of(tiny_subject("llama"), text), PlanRules(0.2))
     with pytest.raises(Refusal, match="another model"):
         pipeline.finish_job(pipeline.prune_model(tiny_subject("mistral"), plan, text))

@@ -21,6 +21,7 @@ from slimllm.export import checkpoint
 from slimllm.models import loading, offload_loading
 from slimllm.models.loading import Pruned, Subject
 from slimllm.planning import forecast, plan_making
+from slimllm.planning.rules import PlanRules
 from slimllm.pruning import stored_dtypes
 from tests.export.test_gguf import worded
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
@@ -61,7 +62,7 @@ def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
 def pruned_to(subject: Subject, page: Path, ratio: float, **choices: object) -> Pruned:
     text, asked = texts.find_text(str(page)), Calibration(str(page), 4, 32)
     found = slimllm.analyse(subject, text, asked, method=str(choices.pop("method", "magnitude")))
-    plan = plan_making.make_plan(found, ratio, align=1, **choices)  # type: ignore[arg-type]
+    plan = plan_making.make_plan(found, PlanRules(ratio, align=1, **choices))  # type: ignore[arg-type]
     return slimllm.prune(subject, plan, text)
 
 
@@ -173,7 +174,7 @@ def test_a_dtype_that_is_asked_for_is_stored(tmp_path: Path, page: Path) -> None
 def test_sizes_that_are_told_are_those_of_the_file(kind: str, tmp_path: Path, page: Path) -> None:
     subject = loading.load_model(str(folder_of(tmp_path, kind)), device="cpu")
     found = slimllm.analyse(subject, texts.find_text(str(page)), Calibration(str(page), 4, 32))
-    plan = plan_making.make_plan(found, 0.0, recovery="none")
+    plan = plan_making.make_plan(found, PlanRules(0.0, recovery="none"))
     done = slimllm.save(slimllm.prune(subject, plan, texts.find_text(str(page))), tmp_path / "out")
     told = forecast.forecast_plan(found, plan).bytes
     header = 8 + int.from_bytes((tmp_path / "out/model.safetensors").read_bytes()[:8], "little")

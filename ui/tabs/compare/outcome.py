@@ -3,6 +3,7 @@ layers."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,7 @@ import gradio as gr
 
 from slimllm.core.errors import Refusal
 from slimllm.planning import plan_making
-from slimllm.planning.allocation import ALLOCATIONS
+from slimllm.planning.rules import rules_of_plan
 from ui.charts import result_charts
 from ui.facts.combinations import all_options
 from ui.facts.verdicts import (
@@ -197,18 +198,14 @@ def go_on(session: Session, *, place: int, offline: bool) -> str | None:
         return "analyse"
     session.suit(plan)
     ratio = plan.ratio_achieved if step.ratio is None else step.ratio
-    made = plan_making.make_plan(
-        session.known,
-        ratio,
-        allocation=plan.allocation if plan.allocation in ALLOCATIONS else None,
+    rules = replace(
+        rules_of_plan(plan),
+        ratio=ratio,
         recovery=step.recovery or plan.recovery,
-        unit=plan.unit,
-        align=plan.align,
-        count=plan.count,
-        protected=plan.protected,
-        forced=plan.forced,
+        same_width=False,
         locks=session.locks,
     )
+    made = plan_making.make_plan(session.known, rules)
     session.take_plan(made)
     comparing.start_compare(REGISTRY, session, asked_for(*MEASURE.values(session), offline=offline))
     return None

@@ -13,6 +13,7 @@ from slimllm.core.errors import Refusal
 from slimllm.core.types import Analysis, Plan
 from slimllm.methods.method_table import find_method
 from slimllm.planning import forecast, plan_making
+from slimllm.planning.plan_making import make_plan
 from ui.facts.combinations import (
     Choice,
     allocations_for,
@@ -28,7 +29,6 @@ from ui.look.formatting import (
     format_share,
     is_dropped,
     note_html,
-    same_width,
 )
 from ui.page.elements import add_intro, add_lead
 from ui.page.faders import Faders, bank_json, value_of
@@ -36,7 +36,7 @@ from ui.page.inputs import Slider
 from ui.page.menu import Menu, menu_value
 from ui.page.screen import Screen
 from ui.session.forms import Form
-from ui.session.requests import FIRST, plan_for
+from ui.session.requests import FIRST, rules_from
 from ui.session.session import Session
 from ui.tabs.tune import preset_row, preview_panel, share_slider, width_switches
 from ui.tabs.tune.plan_file import draw_file, draw_load, load_plan
@@ -157,7 +157,7 @@ def rules_of(session: Session) -> list[Any]:
         "auto" if unit == "auto" and plan.unit == first_unit else plan.unit,
         plan.align,
         plan.count,
-        same_width(plan),
+        plan.same_width,
     ]
 
 
@@ -171,18 +171,8 @@ def change_rules(session: Session, entered: dict[int, Any]) -> None:
     ratio, recovery, allocation, unit, align, counted, equal = (
         entered.get(place, rule) for place, rule in enumerate(rules_of(session))
     )
-    plan = plan_for(
-        session.known,
-        session.present,
-        ratio,
-        recovery,
-        allocation,
-        unit,
-        align,
-        counted,
-        equal,
-        session.locks,
-    )
+    wanted = (ratio, recovery, allocation, unit, align, counted, equal)
+    plan = make_plan(session.known, rules_from(session.present, *wanted, session.locks))
     session.push(plan, "dial" if set(entered) == {0} else "")
     session.wishes["rules"] = (unit, allocation)
     session.mark("bank")

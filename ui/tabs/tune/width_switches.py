@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
 
 from slimllm.core.errors import Refusal
 from slimllm.planning import forecast, plan_making
-from ui.look.formatting import escape_html, format_share, same_width
+from slimllm.planning.rules import rules_of_plan
+from ui.look.formatting import escape_html, format_share
 from ui.page.screen import Screen
 from ui.session.session import Session
 
@@ -42,20 +44,16 @@ def draw_cost(session: Session) -> str:
     plan, analysis = session.plan, session.analysis
     if plan.ratio_achieved <= 0:
         return cost_line("Nothing is cut yet, so it makes no difference.")
-    chosen = same_width(plan)
+    chosen = plan.same_width
+    rules = replace(
+        rules_of_plan(plan),
+        ratio=plan.ratio_requested if chosen else plan.ratio_achieved,
+        allocation=None,
+        same_width=not chosen,
+        locks=session.locks,
+    )
     try:
-        other = plan_making.make_plan(
-            analysis,
-            plan.ratio_requested if chosen else plan.ratio_achieved,
-            recovery=plan.recovery,
-            unit=plan.unit,
-            align=plan.align,
-            count=plan.count,
-            same_width=not chosen,
-            protected=plan.protected,
-            forced=plan.forced,
-            locks=session.locks,
-        )
+        other = plan_making.make_plan(analysis, rules)
     except Refusal as refusal:
         return cost_line(str(refusal))
     mine, theirs = (forecast.forecast_plan(analysis, p).total_error for p in (plan, other))
