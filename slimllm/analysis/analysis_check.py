@@ -6,7 +6,8 @@ from typing import get_args
 
 import torch
 
-from slimllm.core.shapes import Shape, Unit
+from slimllm.core.attention_unit import UNITS, UnitName
+from slimllm.core.shapes import Shape
 from slimllm.core.types import LayerAnalysis, SiteAnalysis
 from slimllm.methods.recovery import RECOVERIES
 
@@ -26,10 +27,10 @@ def check_layers(shape: Shape, layers: tuple[LayerAnalysis, ...]) -> None:
             raise ValueError("no possible units")
         check_site(found.mlp, layer.channels, layer.channels)
         for unit, site in found.attention.items():
-            if unit not in get_args(Unit):
+            if unit not in get_args(UnitName):
                 raise ValueError("an unknown unit")
             columns = layer.groups * layer.values
-            check_site(site, columns if unit == "value-column" else layer.heads, layer.steps(unit))
+            check_site(site, columns if UNITS[unit].narrows_heads else layer.heads, layer.steps(unit))
 
 
 def check_site(site: SiteAnalysis, units: int, steps: int) -> None:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from slimllm.analysis.layer_sites import channel_site, split_held_out, to_float64
+from slimllm.core.attention_unit import UnitName
 from slimllm.core.held_out import HeldOutReader
-from slimllm.core.shapes import Grouping, Shape, Unit
+from slimllm.core.shapes import Grouping, Shape
 from slimllm.core.types import LayerAnalysis, LayerMoments, Moments, Ranking, SiteAnalysis, UnitScores
 from slimllm.methods.method_table import Method
 from slimllm.methods.rankings import HeadSite
@@ -38,7 +39,7 @@ def analyse_layer(
     energy = Dense(weight, moments).energy * moments.weight
     fitted, held = split_held_out(moments)
     reader = HeldOutReader(weight, held)
-    attention: dict[Unit, SiteAnalysis] = {}
+    attention: dict[UnitName, SiteAnalysis] = {}
     for unit in units_of(row, subject.shape):
         grouping = Grouping(shape.heads, shape.groups, unit, shape.values)
         known = learned.heads if learned else None
@@ -60,10 +61,10 @@ def analyse_layer(
     return LayerAnalysis(found.cosine, attention, mlp)
 
 
-def units_of(row: Method, shape: Shape) -> tuple[Unit, ...]:
+def units_of(row: Method, shape: Shape) -> tuple[UnitName, ...]:
     """The attention units that a method offers on this model, the preferred one first."""
-    if "value-column" in row.units:
-        return ("value-column",)
+    if row.narrows_heads:
+        return row.units
     units = tuple(unit for unit in row.units if unit in shape.units) or shape.units
     return units[:1] if row.learns == "gates" else units  # gates are trained for one unit
 
@@ -82,7 +83,7 @@ def head_errors(
     """The error (s+1,) of the recoveries at every step; kept sets are not nested, so each step is
     repaired."""
     size = reader.weight.shape[1] // grouping.heads
-    if grouping.unit == "value-column":
+    if grouping.row.narrows_heads:
         return column_errors(reader, fitted, ranking, grouping, recoveries)
     errors: dict[str, list[float]] = {name: [] for name in recoveries}
     for step in range(grouping.steps):

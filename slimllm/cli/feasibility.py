@@ -6,8 +6,8 @@ import argparse
 
 from slimllm.analysis.layer_analysis import units_of
 from slimllm.cli.option_checks import method_options
+from slimllm.core.attention_unit import UnitName
 from slimllm.core.errors import Refusal
-from slimllm.core.shapes import Unit
 from slimllm.core.types import Analysis, Calibration, Plan
 from slimllm.export import dry_run
 from slimllm.methods.method_table import fill_options, find_method
@@ -50,7 +50,7 @@ def check_feasibility(subject: Subject, given: argparse.Namespace, allocation: s
         dry_run.check_storable(subject, halve_channels(empty, unit, recovery), given.export)
 
 
-def halve_channels(analysis: Analysis, unit: Unit, recovery: str) -> Plan:
+def halve_channels(analysis: Analysis, unit: UnitName, recovery: str) -> Plan:
     """A plan under which every layer loses half of its channels: whatever is pruned is not stored more
     easily."""
     shape = analysis.shape

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from slimllm.calibration import texts
+from slimllm.core.attention_unit import UNITS, UnitName
 from slimllm.core.errors import Refusal
-from slimllm.core.shapes import Unit
 from slimllm.core.types import Calibration, Plan
 from slimllm.methods.method_table import fill_options, find_method
 from slimllm.methods.recovery import RECOVERIES
@@ -62,8 +62,8 @@ def check_scoring(given: Arguments) -> None:
 
 def check_sizing(given: Arguments) -> None:
     rules.check_align(given.align)
-    if given.unit not in ("auto", *get_args(Unit)):
-        raise Refusal(f"Unit '{given.unit}' is not known; use {', '.join(get_args(Unit))} or auto.")
+    if given.unit not in ("auto", *get_args(UnitName)):
+        raise Refusal(f"Unit '{given.unit}' is not known; use {', '.join(get_args(UnitName))} or auto.")
     for name, table in ((given.allocation, ALLOCATIONS), (given.recovery, RECOVERIES)):
         if name is not None:
             rules.check_known(name, table)
@@ -72,8 +72,8 @@ def check_sizing(given: Arguments) -> None:
 def check_choice(given: Arguments) -> None:
     """A method with what it is to be combined with."""
     rules.check_combination(given.method, given.allocation, given.recovery)
-    units = find_method(given.method).units
-    if given.unit != "auto" and (given.unit == "value-column") != ("value-column" in units):
+    narrows = find_method(given.method).narrows_heads
+    if given.unit != "auto" and UNITS[given.unit].narrows_heads != narrows:
         raise Refusal(f"Unit '{given.unit}' does not go with method {given.method}; use auto.")
 
 

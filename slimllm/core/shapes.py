@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-Unit = Literal["kv-group", "query-head", "value-column"]
+from slimllm.core.attention_unit import KV_GROUP, QUERY_HEAD, UNITS, AttentionUnit, UnitName
+
 SiteName = Literal["attention", "mlp"]
 SITES: tuple[SiteName, ...] = ("attention", "mlp")
 
@@ -33,37 +33,33 @@ class LayerShape:
     value_cost: int = 0  # parameters of one value column in all heads: rows of V and columns of O
     whole: bool = False  # no head can go
 
-    def widest(self, unit: Unit) -> int:
-        """The dense width of the attention site: its query heads, or the value columns of each."""
-        return self.values if unit == "value-column" else self.heads
+    def widest(self, unit: UnitName) -> int:
+        """Return the dense width of the attention site: its query heads, or the value columns of each."""
+        return UNITS[unit].widest(self.heads, self.values)
 
-    def steps(self, unit: Unit) -> int:
-        """How many feasible widths above zero the attention site has."""
-        if unit == "value-column":
-            return self.values
-        return self.groups if unit == "kv-group" else self.heads // self.groups
+    def steps(self, unit: UnitName) -> int:
+        """Return how many feasible widths above zero the attention site has."""
+        return UNITS[unit].steps(self.heads, self.groups, self.values)
 
-    def step(self, width: int, unit: Unit) -> int:
-        """The place of a feasible width of the attention site among its steps."""
+    def step(self, width: int, unit: UnitName) -> int:
+        """Return the place of a feasible width of the attention site among its steps."""
         return width * self.steps(unit) // self.widest(unit)
 
-    def heads_kept(self, width: int, unit: Unit) -> int:
-        """Query heads that remain at this width of the attention site."""
-        return (self.heads if width else 0) if unit == "value-column" else width
+    def heads_kept(self, width: int, unit: UnitName) -> int:
+        """Return the query heads that remain at this width of the attention site."""
+        return UNITS[unit].heads_kept(width, self.heads)
 
-    def groups_kept(self, width: int, unit: Unit) -> int:
-        """Key/value groups that remain at this width of the attention site."""
-        if unit == "kv-group":
-            return width * self.groups // self.heads
-        return self.groups if width else 0
+    def groups_kept(self, width: int, unit: UnitName) -> int:
+        """Return the key/value groups that remain at this width of the attention site."""
+        return UNITS[unit].groups_kept(width, self.heads, self.groups)
 
-    def at(self, width: int, channels: int, unit: Unit) -> int:
+    def at(self, width: int, channels: int, unit: UnitName) -> int:
         """Parameters at these widths, without biases that a recovery may add; nothing kept is a layer
         dropped."""
         if not width and not channels:
             return 0
         whole = self.parameters(self.heads_kept(width, unit), self.groups_kept(width, unit), channels)
-        narrowed = (self.values - width) * self.value_cost if unit == "value-column" and width else 0
+        narrowed = (self.values - width) * self.value_cost if UNITS[unit].narrows_heads and width else 0
         return whole - narrowed
 
     def parameters(self, heads: int, groups: int, channels: int) -> int:
@@ -109,11 +105,11 @@ class Shape:
         return max(layer.channels for layer in self.layers)
 
     @property
-    def units(self) -> tuple[Unit, ...]:
+    def units(self) -> tuple[UnitName, ...]:
         """The attention units that offer a choice, the finer one first."""
-        names: tuple[Unit, ...] = ("kv-group", "query-head")
+        names = (KV_GROUP.name, QUERY_HEAD.name)
         steps = {unit: max(layer.steps(unit) for layer in self.layers) for unit in names}
-        return tuple(sorted((u for u in names if steps[u] > 1), key=lambda u: -steps[u])) or ("kv-group",)
+        return tuple(sorted((u for u in names if steps[u] > 1), key=lambda u: -steps[u])) or (KV_GROUP.name,)
 
     @property
     def widths(self) -> tuple[tuple[int, int, int], ...]:
@@ -133,40 +129,31 @@ class Grouping:
 
     heads: int
     groups: int
-    unit: Unit
+    unit: UnitName
     size: int = 1
 
     @property
+    def row(self) -> AttentionUnit:
+        return UNITS[self.unit]
+
+    @property
     def units(self) -> int:
-        if self.unit == "value-column":
-            return self.groups * self.size
-        return self.groups if self.unit == "kv-group" else self.heads
+        return self.row.count(self.heads, self.groups, self.size)
 
     @property
     def pools(self) -> Tensor:
         """The pool (n,) each unit competes in; a feasible choice keeps equally many units of every pool."""
-        if self.unit == "kv-group":
-            return torch.zeros(self.groups, dtype=torch.int64)
-        if self.unit == "value-column":
-            return torch.arange(self.units) // self.size
-        return torch.arange(self.heads) // (self.heads // self.groups)
+        return self.row.pools(self.heads, self.groups, self.size)
 
     @property
     def steps(self) -> int:
-        if self.unit == "value-column":
-            return self.size
-        return self.groups if self.unit == "kv-group" else self.heads // self.groups
+        return self.row.steps(self.heads, self.groups, self.size)
 
     def inputs_of(self, kept: Tensor, size: int) -> Tensor:
-        """The reader's inputs (k,) of the kept heads, or of the kept value columns, ascending; heads have
+        """Return the reader's inputs (m,) of the kept heads or value columns (k,), ascending; a head has
         `size` inputs."""
-        if self.unit != "value-column":
-            return (kept[:, None] * size + torch.arange(size)).flatten()
-        each = self.heads // self.groups
-        head = kept[:, None] // size * each + torch.arange(each)
-        return (head * size + kept[:, None] % size).flatten().sort().values
+        return self.row.inputs_of(kept, size, self.heads // self.groups)
 
     def unit_of_head(self) -> Tensor:
-        """The unit (H,) that each query head belongs to."""
-        heads = torch.arange(self.heads)
-        return heads // (self.heads // self.groups) if self.unit == "kv-group" else heads
+        """Return the unit (H,) that each query head belongs to."""
+        return self.row.unit_of_head(self.heads, self.groups)

@@ -14,9 +14,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from slimllm.core.attention_unit import UnitName
 from slimllm.core.errors import Refusal
 from slimllm.core.held_out import HeldOut
-from slimllm.core.shapes import Shape, SiteName, Unit
+from slimllm.core.shapes import Shape, SiteName
 
 NOTE = "note"  # the stage of what a long job tells and does not count
 MOST_SEED = 2**63
@@ -218,7 +219,7 @@ class LayerAnalysis:
     """
 
     cosine: float
-    attention: Mapping[Unit, SiteAnalysis]
+    attention: Mapping[UnitName, SiteAnalysis]
     mlp: SiteAnalysis
     sensitivity: Mapping[SiteName, float] = field(default_factory=dict)
 
@@ -274,7 +275,7 @@ class Plan:
     options: tuple[tuple[str, Any], ...] = ()
     recovery: str = "regression"
     allocation: str = "cosine"
-    unit: Unit = "kv-group"
+    unit: UnitName = "kv-group"
     ratio_requested: float = 0.0
     ratio_achieved: float = 0.0
     count: Literal["decoder", "all"] = "decoder"

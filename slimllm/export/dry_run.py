@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
+from slimllm.core.attention_unit import KV_GROUP, UNITS, VALUE_COLUMN, UnitName
 from slimllm.core.errors import Refusal
-from slimllm.core.shapes import Grouping, LayerShape, Unit
+from slimllm.core.shapes import Grouping, LayerShape
 from slimllm.core.types import Plan, Repair
 from slimllm.export import formats
 from slimllm.methods.recovery import RECOVERIES
@@ -62,7 +63,7 @@ def shorten_subject(subject: Subject) -> Subject:
     return dataclasses.replace(subject, model=model, shape=shape_of(model, subject.family))
 
 
-def try_widths(subject: Subject, heads: list[int], channels: list[int], unit: Unit, bias: bool) -> Pruned:
+def try_widths(subject: Subject, heads: list[int], channels: list[int], unit: UnitName, bias: bool) -> Pruned:
     """The subject with these widths, and biases as a recovery would add them."""
     slim = dataclasses.replace(subject, model=shared_copy.share_model(subject.model))
     family, size = subject.family, subject.shape.head_size
@@ -91,18 +92,18 @@ def as_pruned(subject: Subject) -> Pruned:
 
 
 def cut_attention(
-    layer: Any, family: Family, shape: LayerShape, size: int, width: int, unit: Unit, repair: Any
+    layer: Any, family: Family, shape: LayerShape, size: int, width: int, unit: UnitName, repair: Any
 ) -> None:
     """Keeps the first units."""
     name = family.attention.reader
-    if unit == "value-column":
+    if UNITS[unit].narrows_heads:
         columns = torch.arange(width).repeat(shape.groups, 1)
         inputs = torch.arange(shape.heads * width)
         surgery.slice_values(layer, family, shape, size, columns, repair(name, inputs))
         return
     each = shape.heads // shape.groups
     left = torch.arange(shape.heads)
-    kept = left[:width] if unit == "kv-group" else left[left % each < width // shape.groups]
+    kept = left[:width] if UNITS[unit].takes_groups else left[left % each < width // shape.groups]
     inputs = Grouping(shape.heads, shape.groups, unit).inputs_of(kept, size)
     surgery.slice_attention(layer, family, shape, size, kept, repair(name, inputs))
 
@@ -123,10 +124,10 @@ def width_steps(subject: Subject) -> Iterator[TriedStep]:
         plain = tuple(h for h in heads if can_be_cut(subject) and stays_plain(short, h, unit))
         yield TriedStep(unit, steps, heads, plain)
     if narrows_values(subject.family):
-        yield TriedStep("value-column", shape.values, (shape.heads,), ())
+        yield TriedStep(VALUE_COLUMN.name, shape.values, (shape.heads,), ())
 
 
-def stays_plain(short: Subject, heads: int, unit: Unit) -> bool:
+def stays_plain(short: Subject, heads: int, unit: UnitName) -> bool:
     """Whether a stock class holds layers that all have this many heads."""
     count, channels = len(short.layers), short.shape.channels
     return (
@@ -150,12 +151,12 @@ def list_ways(subject: Subject) -> Iterator[Way]:
             ("Layers of different width", uneven),
         ):
             yield storage_way(
-                f"{plan}, {words}", try_widths(short, [most] * count, channels, "kv-group", bias)
+                f"{plan}, {words}", try_widths(short, [most] * count, channels, KV_GROUP.name, bias)
             )
     if narrows_values(subject.family):
         narrow = [max(1, subject.shape.head_size // 2)] * count
         yield storage_way(
-            "Value columns (method fasp)", try_widths(short, narrow, alike, "value-column", True)
+            "Value columns (method fasp)", try_widths(short, narrow, alike, VALUE_COLUMN.name, True)
         )
 
 

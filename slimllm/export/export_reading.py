@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slimllm.core.attention_unit import UNITS
 from slimllm.core.errors import Refusal
 from slimllm.core.shapes import Shape
 from slimllm.core.types import LayerReport, Plan, Repair
@@ -73,7 +74,7 @@ def as_pruned(subject: Subject) -> Pruned:
 
 def check_reports(plan: Plan, layers: Sequence[LayerReport], shape: Shape, folder: Path) -> None:
     """Refuses a plan, reports of layers and a model that do not belong together."""
-    columns = plan.unit == "value-column"
+    columns = UNITS[plan.unit].narrows_heads
     left = [pair for pair in zip(plan.heads, plan.channels, strict=True) if any(pair)]
     found = [(layer.values if columns else layer.heads, layer.channels) for layer in shape.layers]
     reported = [(report.heads, report.channels) for report in layers]

@@ -14,6 +14,7 @@ from typing import Any
 
 import transformers
 
+from slimllm.core.attention_unit import UNITS
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Plan
 from slimllm.export.gguf_writer import FILE
@@ -162,7 +163,7 @@ def kept_words(plan: Plan) -> str:
     heads, channels = (sum(row[place] for row in plan.widths) for place in (0, 2))
     attention = (
         f"{sum(plan.heads)} value columns in all heads"
-        if plan.unit == "value-column"
+        if UNITS[plan.unit].narrows_heads
         else f"{sum(plan.heads)} of {heads} attention heads"
     )
     return f"{attention} and {sum(plan.channels):,} of {channels:,} MLP channels"

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from slimllm.core.attention_unit import UNITS
 from slimllm.core.errors import Refusal
 from slimllm.core.shapes import Shape
 from slimllm.export import formats, gguf_writer
@@ -202,11 +203,13 @@ def in_llamacpp(subject: Subject) -> str:
 
 def unit_words(step: TriedStep, heads: int) -> str:
     """One step of attention in a sentence."""
-    if step.unit == "value-column":
+    if UNITS[step.unit].narrows_heads:
         return f"value columns of every head (method fasp): {step.steps} steps per layer"
     each = heads // step.steps
     what = "single heads" if each == 1 else f"{each} heads at a time"
-    kind = "whole KV groups" if step.unit == "kv-group" else "the same number of heads of every KV group"
+    kind = (
+        "whole KV groups" if UNITS[step.unit].takes_groups else "the same number of heads of every KV group"
+    )
     plain = ", ".join(map(str, step.plain_heads)) or "none"
     return (
         f"{kind}, {what}: {step.steps} steps per layer; all layers alike need no code file at {plain} heads"

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slimllm.core.attention_unit import UNITS, UnitName
 from slimllm.core.errors import Refusal
-from slimllm.core.shapes import Grouping, Unit
+from slimllm.core.shapes import Grouping
 from slimllm.core.types import Progress, UnitScores
 from slimllm.models.families import linear_of
 from slimllm.models.loading import Subject
@@ -148,7 +149,7 @@ class Trainer:
     """
 
     @torch.inference_mode(False)
-    def __init__(self, subject: Subject, training: Training, unit: Unit) -> None:
+    def __init__(self, subject: Subject, training: Training, unit: UnitName) -> None:
         layers = subject.shape.layers
         self.subject, self.training = subject, training
         self.random = torch.Generator().manual_seed(training.seed)
@@ -228,9 +229,9 @@ class Trainer:
         return tuple(UnitScores(gate.heads.cpu(), gate.channels.cpu()) for gate in self.gates())
 
 
-def check_training(tokens: Tensor, training: Training, unit: Unit) -> None:
+def check_training(tokens: Tensor, training: Training, unit: UnitName) -> None:
     """Raises `Refusal` for a training that cannot be run."""
-    if unit not in ("kv-group", "query-head"):
+    if UNITS[unit].narrows_heads:
         raise Refusal(
             f"Gates are learned for whole heads, not for unit '{unit}'; use kv-group or query-head."
         )
@@ -256,13 +257,13 @@ def sample_batches(tokens: Tensor, size: int, random: torch.Generator) -> Iterat
 
 
 def train_gates(
-    subject: Subject, tokens: Tensor, training: Training, unit: Unit
+    subject: Subject, tokens: Tensor, training: Training, unit: UnitName
 ) -> Generator[Progress, None, tuple[UnitScores, ...]]:
     """Learned gates m ≥ 0 per layer, heads (H,) and channels (c,), from samples (S, T): the smallest are the
     first to go.
 
-    With the unit "kv-group" the heads of one group share a gate. Every step yields its losses and how much
-    of the heads and channels counts as kept, so that the training can be drawn and stopped. The model is
+    With whole KV groups as units the heads of one group share a gate. Every step yields its losses and how
+    much of the heads and channels counts as kept, so that the training can be drawn and stopped. The model is
     only ever read, and carries hooks only inside a step.
     """
     check_training(tokens, training, unit)

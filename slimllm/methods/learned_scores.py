@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from slimllm.core.shapes import Unit
+from slimllm.core.attention_unit import UnitName
 from slimllm.core.types import Analysis, Progress, UnitScores
 from slimllm.methods import ddp
 from slimllm.methods.method_table import Method
@@ -20,7 +20,7 @@ TAYLOR_LENGTH = 64
 
 
 def learn_scores(
-    subject: Subject, tokens: Tensor, row: Method, options: Mapping[str, Any], unit: Unit, seed: int
+    subject: Subject, tokens: Tensor, row: Method, options: Mapping[str, Any], unit: UnitName, seed: int
 ) -> Generator[Progress, None, tuple[UnitScores, ...] | None]:
     """The worth of every unit by the calibration tokens (S, T), one entry per layer; None where moments
     suffice."""

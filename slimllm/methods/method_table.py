@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from slimllm.core.attention_unit import VALUE_COLUMN, UnitName
 from slimllm.core.errors import Refusal
-from slimllm.core.shapes import Unit
 from slimllm.core.types import Ranking
 from slimllm.methods import rankings
 from slimllm.methods.rankings import ChannelSite, HeadSite
@@ -46,7 +46,7 @@ class Method:
     recovery: str
     allocation: str
     options: tuple[Option, ...] = ()
-    units: tuple[Unit, ...] = ()
+    units: tuple[UnitName, ...] = ()
     recoveries: tuple[str, ...] = ()
     alone: str = ""
     allocations: tuple[str, ...] = ()
@@ -54,6 +54,11 @@ class Method:
     learns: Literal["", "taylor", "gates"] = ""
     weighted: bool = False
     probes: bool = False
+
+    @property
+    def narrows_heads(self) -> bool:
+        """Whether it cuts value columns out of all heads instead of whole heads."""
+        return VALUE_COLUMN.name in self.units
 
 
 GREEDY = Option("greedy", True, "Try swapping removed heads against kept ones, as long as it helps.")

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
-from slimllm.core.shapes import LayerShape, Unit
+from slimllm.core.attention_unit import UNITS, UnitName
+from slimllm.core.shapes import LayerShape
 from slimllm.core.types import Analysis, LayerAnalysis
 from slimllm.planning.budget import MAX_RATIO, Problem, Widths, layer_cost, settle_widths
 
@@ -109,21 +110,21 @@ def by_sensitivity(problem: Problem, budget: float) -> Widths:
     return by_price(problem, budget, probed_prices)
 
 
-def energy_shares(found: LayerAnalysis, unit: Unit) -> tuple[float, float]:
+def energy_shares(found: LayerAnalysis, unit: UnitName) -> tuple[float, float]:
     """What an error in each site counts: its share of the energy of both."""
     energies = found.attention[unit].energy, found.mlp.energy
     total = sum(energies) or 1.0
     return energies[0] / total, energies[1] / total
 
 
-def probed_prices(found: LayerAnalysis, unit: Unit) -> tuple[float, float]:
+def probed_prices(found: LayerAnalysis, unit: UnitName) -> tuple[float, float]:
     """What an error in each site counts: the nats by which it moves the answers."""
     attention, mlp = found.attention[unit].energy, found.mlp.energy
     return attention * found.sensitivity.get("attention", 1.0), mlp * found.sensitivity.get("mlp", 1.0)
 
 
 def by_price(
-    problem: Problem, budget: float, counts: Callable[[LayerAnalysis, Unit], tuple[float, float]]
+    problem: Problem, budget: float, counts: Callable[[LayerAnalysis, UnitName], tuple[float, float]]
 ) -> Widths:
     """One price per parameter for all sites, found by bisection: each takes the width where its error, as it
     counts, and its cost are least together."""
@@ -229,10 +230,10 @@ def by_rank(problem: Problem, budget: float, comparable: Callable[[torch.Tensor]
     return settle_widths(problem, heads, [float(c) for c in channels], budget, range(len(heads)))
 
 
-def step_scores(scores: torch.Tensor, layer: LayerShape, unit: Unit) -> torch.Tensor:
+def step_scores(scores: torch.Tensor, layer: LayerShape, unit: UnitName) -> torch.Tensor:
     """The score (s,) of each step of an attention site, ascending, from its heads' or columns' scores: the
     mean over what goes with the step."""
-    if unit == "kv-group":
+    if UNITS[unit].takes_groups:
         return scores.view(layer.groups, -1).mean(1).sort().values
     return scores.view(layer.groups, -1).sort(1).values.mean(0)
 

@@ -11,8 +11,9 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from slimllm.core.attention_unit import UNITS, UnitName
 from slimllm.core.errors import Refusal
-from slimllm.core.shapes import LayerShape, SiteName, Unit
+from slimllm.core.shapes import LayerShape, SiteName
 from slimllm.core.types import Analysis, Pin
 from slimllm.methods.recovery import RECOVERIES
 
@@ -55,7 +56,7 @@ class Problem:
     """What every allocation is given: the layers, what a width costs, which widths are feasible."""
 
     analysis: Analysis
-    unit: Unit
+    unit: UnitName
     recovery: str
     bounds: tuple[Bounds, ...]
 
@@ -82,7 +83,9 @@ class Problem:
         return sum(self.cost(i, h, c) for i, (h, c) in enumerate(zip(heads, channels, strict=True)))
 
 
-def layer_cost(layer: LayerShape, width: int, channels: int, unit: Unit, recovery: str, hidden: int) -> int:
+def layer_cost(
+    layer: LayerShape, width: int, channels: int, unit: UnitName, recovery: str, hidden: int
+) -> int:
     """Parameters of a layer at these widths, with the biases that the recovery adds to cut readers."""
     added = 0
     if RECOVERIES[recovery].bias and (width or channels):
@@ -98,7 +101,12 @@ def pinned_units(pins: Collection[Pin], layer: int, site: SiteName) -> set[int]:
 
 
 def bounds_of(
-    layer: LayerShape, index: int, unit: Unit, align: int, protected: Collection[Pin], forced: Collection[Pin]
+    layer: LayerShape,
+    index: int,
+    unit: UnitName,
+    align: int,
+    protected: Collection[Pin],
+    forced: Collection[Pin],
 ) -> Bounds:
     """What one layer may keep: at least one step and what is protected, never what is forced out; nothing
     where all of it is. Where a unit is both, it is protected."""
@@ -110,7 +118,7 @@ def bounds_of(
     steps, size = layer.steps(unit), layer.widest(unit) // layer.steps(unit)
     low = max(1, per_pool(layer, unit, kept_heads))
     high = max(low, steps - per_pool(layer, unit, cut_heads))
-    if layer.whole and unit != "value-column":
+    if layer.whole and not UNITS[unit].narrows_heads:
         low = high = steps
     floor = max(1, len(kept_channels), math.ceil(layer.channels * (1 - MAX_RATIO)))
     top = max(layer.channels - len(cut_channels), 1)
@@ -121,14 +129,14 @@ def bounds_of(
     return Bounds(tuple(size * j for j in range(low, high + 1)), floor, top, align, free)
 
 
-def per_pool(layer: LayerShape, unit: Unit, heads: Collection[int]) -> int:
+def per_pool(layer: LayerShape, unit: UnitName, heads: Collection[int]) -> int:
     """The most units that these heads make up in any pool, so the steps they take. Where every head is only
     narrowed, all of them stand for all steps and some of them for none."""
     each = layer.heads // layer.groups
-    if unit == "value-column" or not heads:
+    if UNITS[unit].narrows_heads or not heads:
         return layer.values if len(heads) == layer.heads else 0
     groups = [h // each for h in heads]
-    return len(set(groups)) if unit == "kv-group" else max(map(groups.count, set(groups)))
+    return len(set(groups)) if UNITS[unit].takes_groups else max(map(groups.count, set(groups)))
 
 
 def settle_widths(

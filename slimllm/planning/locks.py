@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from slimllm.core.attention_unit import UNITS, UnitName
 from slimllm.core.errors import Refusal
-from slimllm.core.shapes import Shape, Unit
+from slimllm.core.shapes import Shape
 from slimllm.core.types import Plan
 from slimllm.planning.budget import Problem
 
@@ -19,7 +20,7 @@ class Locks:
     plan: Plan
     layers: frozenset[int]
 
-    def widths(self, shape: Shape, unit: Unit) -> dict[int, tuple[int, int]]:
+    def widths(self, shape: Shape, unit: UnitName) -> dict[int, tuple[int, int]]:
         """{layer: (heads, channels)} of the locked layers, counted in this attention unit.
 
         Raises `Refusal` where a locked width cannot be counted in it: value columns are no heads.
@@ -27,10 +28,10 @@ class Locks:
         found = {}
         for index in sorted(self.layers):
             layer, heads = shape.layers[index], self.plan.heads[index]
-            columns = {unit, self.plan.unit} & {"value-column"}
+            narrowed = UNITS[unit].narrows_heads or UNITS[self.plan.unit].narrows_heads
             if unit != self.plan.unit and heads == layer.widest(self.plan.unit):
                 heads = layer.widest(unit)
-            elif unit != self.plan.unit and heads and columns:
+            elif unit != self.plan.unit and heads and narrowed:
                 raise Refusal(
                     f"Layer {index} is locked and its attention is cut in other units; unlock it to change "
                     "what attention loses."

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Collection, Iterable
 from typing import Literal
 
+from slimllm.core.attention_unit import UNITS
 from slimllm.core.errors import Refusal
 from slimllm.core.shapes import Shape, SiteName
 from slimllm.core.types import Analysis, Pin, Plan
@@ -63,7 +64,7 @@ def pin_units(
     """
     check_pins(analysis.shape, spots)
     protected, forced = mark_spots(plan, mark, spots)
-    if plan.unit == "value-column" and any(
+    if UNITS[plan.unit].narrows_heads and any(
         heads_alone(analysis.shape, forced, protected, spot) for spot in spots
     ):
         raise Refusal(

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
+from slimllm.core.attention_unit import UNITS, UnitName
 from slimllm.core.errors import Refusal
-from slimllm.core.shapes import SITES, Unit
+from slimllm.core.shapes import SITES
 from slimllm.core.typed import parse_dataclass
 from slimllm.core.types import MOST_SEED, Calibration, Pin, Plan, check_seed
 from slimllm.files import atomic_write, file_limits
@@ -133,13 +134,13 @@ def _checked_plan(data: Mapping[str, Any]) -> Plan:
         raise PlanFault("has no layers")
     heads = _integer_list(_list_value(data, "heads"), len(widths), "heads", low=0)
     channels = _integer_list(_list_value(data, "channels"), len(widths), "channels", low=0)
-    unit = _one_of(data, "unit", get_args(Unit))
+    unit = _one_of(data, "unit", get_args(UnitName))
     for i, kept in enumerate(zip(heads, channels, strict=True)):
         _check_layer(i, widths[i], kept, unit)
     if not any(heads):
         raise PlanFault("drops every layer")
     method = _one_of(data, "method", METHODS)
-    if (unit == "value-column") != ("value-column" in METHODS[method].units):
+    if UNITS[unit].narrows_heads != METHODS[method].narrows_heads:
         raise PlanFault(f"cuts {unit} units, which method {method} does not")
     options = data.get("options", {})
     if not isinstance(options, dict):
@@ -198,8 +199,8 @@ def _check_layer(index: int, dense: tuple[int, ...], kept: tuple[int, int], unit
         raise PlanFault(f"keeps {channels} channels in layer {index}, which has only {most}")
     if bool(width) != bool(channels):
         raise PlanFault(f"keeps nothing of one part of layer {index}; a layer is kept or dropped as a whole")
-    step = heads // groups if unit == "kv-group" else groups
-    if unit != "value-column" and (width > heads or width % step):
+    step = UNITS[unit].step_size(heads, groups)
+    if not UNITS[unit].narrows_heads and (width > heads or width % step):
         raise PlanFault(
             f"keeps {width} heads in layer {index}, which must be a multiple of {step} up to {heads}"
         )

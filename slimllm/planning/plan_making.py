@@ -10,8 +10,9 @@ import dataclasses
 from collections.abc import Collection
 from importlib import metadata
 
+from slimllm.core.attention_unit import UNITS, UnitName
 from slimllm.core.errors import Refusal
-from slimllm.core.shapes import Shape, Unit
+from slimllm.core.shapes import Shape
 from slimllm.core.types import Analysis, Pin, Plan
 from slimllm.methods.method_table import fill_options
 from slimllm.planning.allocation import ALLOCATIONS
@@ -87,7 +88,7 @@ def make_plan(analysis: Analysis, rules: PlanRules) -> Plan:
 
 def problem_of(
     analysis: Analysis,
-    unit: Unit,
+    unit: UnitName,
     recovery: str,
     align: int,
     protected: Collection[Pin],
@@ -192,7 +193,7 @@ def check_plan(plan: Plan, shape: Shape) -> None:
             "model."
         )
     for index, (width, layer) in enumerate(zip(plan.heads, shape.layers, strict=True)):
-        if layer.whole and plan.unit != "value-column" and 0 < width < layer.heads:
+        if layer.whole and not UNITS[plan.unit].narrows_heads and 0 < width < layer.heads:
             raise Refusal(
                 f"This plan keeps {width} heads in layer {index}, but single heads of {shape.family} models "
                 "cannot go; keep them all."

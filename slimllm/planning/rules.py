@@ -8,8 +8,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from slimllm.core.attention_unit import UnitName
 from slimllm.core.errors import Refusal
-from slimllm.core.shapes import Shape, Unit
+from slimllm.core.shapes import Shape
 from slimllm.core.types import Analysis, Pin, Plan
 from slimllm.methods.method_table import find_method
 from slimllm.methods.recovery import RECOVERIES
@@ -64,14 +65,14 @@ def keep_pins(rules: PlanRules, present: Plan | None, locks: Locks | None) -> Pl
     return dataclasses.replace(rules, protected=protected, forced=forced, locks=locks)
 
 
-def resolve_unit(analysis: Analysis, unit: str, offered: tuple[Unit, ...] = ()) -> Unit:
+def resolve_unit(analysis: Analysis, unit: str, offered: tuple[UnitName, ...] = ()) -> UnitName:
     """The attention unit asked for, among those `offered` (by default those analysed); auto takes the
     method's first, which has the most steps."""
     known = offered or tuple(analysis.layers[0].attention)
     if unit == "auto":
         return known[0]
-    if unit not in get_args(Unit):
-        raise Refusal(f"Unit '{unit}' is not known; use {', '.join(get_args(Unit))} or auto.")
+    if unit not in get_args(UnitName):
+        raise Refusal(f"Unit '{unit}' is not known; use {', '.join(get_args(UnitName))} or auto.")
     if unit not in known:
         raise Refusal(
             f"Unit '{unit}' offers no choice in this model with method '{analysis.method}'; use {known[0]}."

@@ -123,7 +123,7 @@ def prune_attention(
     weight = to_float64(linear_of(layer, name).weight)
     if not work.cut(index)[0]:
         refit_reader(work, index, name, goal)
-        return torch.arange(grouping.units if plan.unit == "value-column" else shape.heads), None
+        return torch.arange(grouping.units if grouping.row.narrows_heads else shape.heads), None
     if found is None:
         wanted = {name: work.accumulator(goal)}
         watched = streaming.watch_linears(layer, work.stream, index, wanted)
@@ -138,7 +138,7 @@ def prune_attention(
     inputs = grouping.inputs_of(kept, values)
     gain = None if learned is None else learned.repeat_interleave(values)[inputs]
     repair = repair_reader(work, weight, moments, inputs, gain)
-    if plan.unit == "value-column":
+    if grouping.row.narrows_heads:
         surgery.slice_values(layer, family, shape, size, kept.view(shape.groups, -1) % values, repair)
     else:
         slice_attention(layer, family, shape, size, kept, repair)

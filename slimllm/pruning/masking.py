@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slimllm.core.attention_unit import UNITS
 from slimllm.core.shapes import SITES, Grouping
 from slimllm.core.types import Analysis, Plan, Ranking
 from slimllm.methods import scores
@@ -103,7 +104,7 @@ def kept_inputs(analysis: Analysis, plan: Plan, index: int) -> Tensor:
     grouping = Grouping(layer.heads, layer.groups, plan.unit, layer.values)
     ranking: Ranking = analysis.layers[index].attention[plan.unit].ranking
     pins = site_pins(plan, index, "attention", layer.heads)
-    if pins is not None and plan.unit != "value-column":  # such plans keep every head
+    if pins is not None and not UNITS[plan.unit].narrows_heads:
         ranking = scores.rank_heads(ranking.scores, grouping, pinned=pins)
     return grouping.inputs_of(ranking.kept(plan.heads[index], layer.widest(plan.unit)), layer.values)
 

@@ -6,7 +6,8 @@ import math
 
 import torch
 
-from slimllm.core.shapes import Grouping, LayerShape, Shape, Unit
+from slimllm.core.attention_unit import UnitName
+from slimllm.core.shapes import Grouping, LayerShape, Shape
 from slimllm.core.types import Analysis, Calibration, LayerAnalysis, Ranking, SiteAnalysis
 from slimllm.methods.recovery import RECOVERIES
 
@@ -68,7 +69,7 @@ def synthetic_layer(shape: Shape, index: int, random: torch.Generator) -> LayerA
     )
 
 
-def attention_site(layer: LayerShape, unit: Unit, power: float, random: torch.Generator) -> SiteAnalysis:
+def attention_site(layer: LayerShape, unit: UnitName, power: float, random: torch.Generator) -> SiteAnalysis:
     scores = torch.rand(layer.heads, generator=random).pow(2) + 0.02
     grouping = Grouping(layer.heads, layer.groups, unit)
     unit_of, steps = grouping.unit_of_head(), layer.steps(unit)

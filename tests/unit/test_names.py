@@ -66,3 +66,22 @@ def test_names_of_functions_are_a_verb_and_an_object() -> None:
         if "_" not in name.strip("_"):
             short.append(f"{file.relative_to(ROOT)}: {name}")
     assert len(short) < MOST_SHORT * count, f"{len(short)} of {count}: {short}"
+
+
+def test_attention_units_are_told_apart_in_one_module_only() -> None:
+    units = {"kv-group", "query-head", "value-column"}
+    rows = "slimllm/methods"  # say which units a method offers
+    for file, tree in trees():
+        name = file.relative_to(ROOT).as_posix()
+        compared = {
+            inner.value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Compare)
+            for inner in ast.walk(node)
+            if isinstance(inner, ast.Constant)
+        }
+        assert not compared & units, name
+        named = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+        assert name in ("slimllm/core/attention_unit.py", "slimllm/core/types.py") or (
+            name.startswith(rows) or not named & units
+        ), name

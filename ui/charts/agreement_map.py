@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from slimllm.core.types import Analysis, Plan, Unit
+from slimllm.core.attention_unit import UNITS, UnitName
+from slimllm.core.types import Analysis, Plan
 from ui.charts.chart_style import COLOUR, laid_out, layer_axis, plotly_safe, round_ticks, thin_axis
-from ui.charts.heads_map import between_groups, cell_gap
+from ui.charts.heads_map import axis_title, between_groups, cell_gap, units_per_group
 from ui.facts.agreement import LayerAgreement, Shared, sides_of_channels, sides_of_heads
-from ui.look.formatting import unit_words
 
 Names = tuple[str, str]
 CELLS = 8_000  # of a map: each carries a word for the hover
@@ -20,17 +20,17 @@ MOST_CELLS = 384  # cells in a row: more than a screen can show apart
 SHADES = ("accent", "second", "third", "track")  # kept by both, the first, the second, neither
 
 
-def heads_agreement(first: Analysis, second: Analysis, plan: Plan, unit: Unit, names: Names) -> go.Figure:
+def heads_agreement(first: Analysis, second: Analysis, plan: Plan, unit: UnitName, names: Names) -> go.Figure:
     """Layers × heads or value columns by who keeps them. A click gives x = head, y = layer."""
     rows = [sides_of_heads(first, second, plan, i, unit) for i in range(len(first.layers))]
     shape = first.shape
-    each = shape.heads // shape.groups if unit != "value-column" else max(x.values for x in shape.layers)
+    each = units_per_group(shape, unit)
     lines = [g * each - 0.5 for g in range(1, shape.groups)] if each > 1 else []
-    what = "value column" if unit == "value-column" else "head"
+    what = UNITS[unit].noun
     figure = agreement_map(rows, names, what)
     figure.update_layout(shapes=[between_groups(x) for x in lines])
-    title = f"Which {unit_words(unit)} the two methods keep"
-    return title_map(figure, title, "Query head" if what == "head" else "Value column", rows)
+    title = f"Which {UNITS[unit].plural} the two methods keep"
+    return title_map(figure, title, axis_title(unit), rows)
 
 
 def channels_agreement(

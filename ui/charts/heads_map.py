@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from slimllm.core.shapes import Shape, Unit
+from slimllm.core.attention_unit import UNITS, VALUE_COLUMN, UnitName
+from slimllm.core.shapes import Shape
 from slimllm.core.types import LayerAnalysis, SiteAnalysis
 from ui.charts.chart_style import (
     BESIDE_BAR,
@@ -28,16 +29,27 @@ from ui.charts.chart_style import (
 from ui.facts.binning import bin_edges, bin_scores, of_best, padded_scores
 
 
-def first_unit(layers: Layers, shape: Shape) -> Unit:
+def first_unit(layers: Layers, shape: Shape) -> UnitName:
     """The attention unit that the layers were scored by first."""
-    units: list[Unit] = [unit for found in layers if found for unit in found.attention]
+    units: list[UnitName] = [unit for found in layers if found for unit in found.attention]
     return units[0] if units else shape.units[0]
 
 
-def heads_map(layers: Layers, total: int, shape: Shape, *, unit: Unit | None = None) -> go.Figure:
+def units_per_group(shape: Shape, unit: UnitName) -> int:
+    """Return the columns that one KV group has on a map of this unit."""
+    if UNITS[unit].narrows_heads:
+        return max(layer.values for layer in shape.layers)
+    return shape.heads // shape.groups
+
+
+def axis_title(unit: UnitName) -> str:
+    return "Value column" if UNITS[unit].narrows_heads else "Query head"
+
+
+def heads_map(layers: Layers, total: int, shape: Shape, *, unit: UnitName | None = None) -> go.Figure:
     """Layers × heads by score within the layer; KV groups stand apart. A click gives x = head, y = layer."""
     unit = unit or first_unit(layers, shape)
-    if unit == "value-column":
+    if UNITS[unit].narrows_heads:
         return columns_map(layers, total, shape)
     figure = go.Figure()
     for first, run in arrived_stretches(layers):
@@ -73,7 +85,7 @@ def columns_map(layers: Layers, total: int, shape: Shape, *, bins: int = 192) ->
     middles = ((edges[:-1] + edges[1:] - 1) / 2).astype(np.float32)
     figure = go.Figure()
     for first, run in arrived_stretches(layers):
-        scores = np.stack([bin_scores(found.attention["value-column"], edges, False) for found in run])
+        scores = np.stack([bin_scores(found.attention[VALUE_COLUMN.name], edges, False) for found in run])
         figure.add_trace(map_trace(scores, of_best(scores), first, middles, (0, cell_gap(total)[1])))
         figure.data[-1].update(
             hovertemplate="Layer %{y}, around value column %{x:,.0f}<br>"

@@ -9,13 +9,14 @@ from __future__ import annotations
 import numpy as np
 import plotly.graph_objects as go
 
-from slimllm.core.shapes import LayerShape, Shape, Unit
+from slimllm.core.attention_unit import UNITS, UnitName
+from slimllm.core.shapes import LayerShape, Shape
 from slimllm.core.types import LayerAnalysis, Plan, SiteAnalysis
 from slimllm.methods.recovery import RECOVERIES
 from ui.charts.chart_style import COLOUR, laid_out, thin_axis, to_percent
 from ui.charts.side_by_side import Panels
 from ui.facts.agreement import attention_width, kept_units
-from ui.look.formatting import is_dropped, unit_words
+from ui.look.formatting import is_dropped
 
 LINES = {  # recovery: colour and dash, so that neither is needed alone
     "none": (COLOUR["fourth"], "dot"),
@@ -28,7 +29,7 @@ BELOW = {"orientation": "h", "x": 0, "xanchor": "left", "y": -0.3, "yanchor": "t
 POINTS = 192  # points of a curve: more than a chart has pixels to tell apart is waste
 
 
-def unit_of(found: LayerAnalysis, plan: Plan | None) -> Unit:
+def unit_of(found: LayerAnalysis, plan: Plan | None) -> UnitName:
     """The attention unit to look at: the plan's where the layer was scored by it, else the first."""
     return plan.unit if plan is not None and plan.unit in found.attention else next(iter(found.attention))
 
@@ -40,7 +41,7 @@ def error_curves(found: LayerAnalysis, index: int, plan: Plan | None, shape: Sha
     """
     layer = shape.layers[index]
     unit = unit_of(found, plan)
-    units = unit_words(unit)
+    units = UNITS[unit].plural
     titles = (f"Attention {units}", "MLP channels")
     panels = Panels(*titles, title="Predicted error, %", showgrid=True, rangemode="tozero", nticks=6)
     widest = layer.widest(unit)
@@ -129,7 +130,7 @@ def score_chart(found: LayerAnalysis, index: int, plan: Plan | None, shape: Shap
     """How one layer's scores are spread, best first: heads (or value columns) left, channels right, with what
     the plan keeps and where it cuts."""
     unit = unit_of(found, plan)
-    titles = ("Attention " + unit_words(unit), "MLP channels")
+    titles = ("Attention " + UNITS[unit].plural, "MLP channels")
     panels = Panels(*titles, title="Score", showgrid=True, rangemode="tozero", nticks=6)
     head_bars(panels, found.attention[unit], shape.layers[index], unit, index, plan)
     channel_curve(panels, found.mlp, plan.channels[index] if plan is not None else None)
@@ -144,7 +145,7 @@ def score_chart(found: LayerAnalysis, index: int, plan: Plan | None, shape: Shap
 
 
 def head_bars(
-    panels: Panels, site: SiteAnalysis, layer: LayerShape, unit: Unit, index: int, plan: Plan | None
+    panels: Panels, site: SiteAnalysis, layer: LayerShape, unit: UnitName, index: int, plan: Plan | None
 ) -> None:
     """A bar for every head or value column, best first; those that the plan cuts are hollow. (Plotly needs
     four times as long for hatched ones.)"""
@@ -153,7 +154,7 @@ def head_bars(
     width = attention_width(plan, index, layer, unit) if plan is not None else widest
     kept = kept_units(site, width, widest)[order.numpy()]
     values = np.nan_to_num(scores[order].float().numpy())
-    what = "value column" if unit == "value-column" else "head"
+    what = UNITS[unit].noun
     full, hollow = COLOUR["accent"], faint_colour(COLOUR["second"])
     for name, mask, inside, rim in (("kept", kept, full, 0.0), ("cut", ~kept, hollow, 1.5)):
         places = np.flatnonzero(mask)

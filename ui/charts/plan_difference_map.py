@@ -8,16 +8,16 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from slimllm.core.attention_unit import UNITS
 from slimllm.core.types import Plan
 from ui.charts.chart_style import COLOUR, laid_out, plotly_safe, round_ticks, thin_axis
 from ui.facts.plan_changes import same_units
-from ui.look.formatting import unit_words
 
 
 def difference_chart(before: Plan, after: Plan, names: tuple[str, str]) -> go.Figure:
     """Heads above, channels below; of each both plans as steps over the layers, and under them what the
     second keeps more or less. Both plans are for equally wide models."""
-    total, units = len(after.heads), unit_words(after.unit)
+    total, units = len(after.heads), UNITS[after.unit].plural
     figure = make_subplots(
         4, 1, shared_xaxes=True, vertical_spacing=0.05, row_heights=[0.26, 0.14, 0.38, 0.22]
     )

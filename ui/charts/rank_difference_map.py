@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from slimllm.core.shapes import Unit
+from slimllm.core.attention_unit import UNITS, UnitName
 from slimllm.core.types import Analysis, SiteAnalysis
 from ui.charts.agreement_map import Names
 from ui.charts.chart_style import (
@@ -21,10 +21,9 @@ from ui.charts.chart_style import (
     round_ticks,
     thin_axis,
 )
-from ui.charts.heads_map import between_groups, cell_gap
+from ui.charts.heads_map import axis_title, between_groups, cell_gap, units_per_group
 from ui.facts.agreement import mean_ranks
 from ui.facts.binning import bin_edges
-from ui.look.formatting import unit_words
 
 FAR = 50.0  # per cent of all places at which the colours end
 
@@ -35,7 +34,7 @@ def rank_lead(one: SiteAnalysis, other: SiteAnalysis) -> np.ndarray:
     return 100 * (first - second) / max(1, len(first) - 1)
 
 
-def heads_difference(first: Analysis, second: Analysis, unit: Unit, names: Names) -> go.Figure:
+def heads_difference(first: Analysis, second: Analysis, unit: UnitName, names: Names) -> go.Figure:
     """Layers × heads or value columns by their lead in the first analysis. A click gives x = head, y =
     layer."""
     rows = [
@@ -43,10 +42,10 @@ def heads_difference(first: Analysis, second: Analysis, unit: Unit, names: Names
         for one, other in zip(first.layers, second.layers, strict=True)
     ]
     shape = first.shape
-    each = shape.heads // shape.groups if unit != "value-column" else max(x.values for x in shape.layers)
-    what = "value column" if unit == "value-column" else "head"
-    title = f"How differently the two rank the {unit_words(unit)}"
-    label = "Value column" if unit == "value-column" else "Query head"
+    each = units_per_group(shape, unit)
+    what = UNITS[unit].noun
+    title = f"How differently the two rank the {UNITS[unit].plural}"
+    label = axis_title(unit)
     figure = difference_map(rows, max(map(len, rows)), names, what, title, label)
     lines = [g * each - 0.5 for g in range(1, shape.groups)] if each > 1 else []
     return figure.update_layout(shapes=[between_groups(x) for x in lines])

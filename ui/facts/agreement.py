@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from slimllm.core.shapes import LayerShape, Unit
+from slimllm.core.attention_unit import UnitName
+from slimllm.core.shapes import LayerShape
 from slimllm.core.types import Analysis, Plan, SiteAnalysis
 
 BOTH, ONLY_FIRST, ONLY_SECOND, NEITHER = range(4)
@@ -64,7 +65,7 @@ def rank_correlation(one: np.ndarray, other: np.ndarray) -> float | None:
     return float(a @ b) / scale if scale > 0 else None
 
 
-def common_unit(first: Analysis, second: Analysis, plan: Plan) -> Unit | None:
+def common_unit(first: Analysis, second: Analysis, plan: Plan) -> UnitName | None:
     """The attention unit in which both methods can be compared, the plan's if possible; None if there is
     none."""
     one, other = first.layers[0].attention, second.layers[0].attention
@@ -73,7 +74,7 @@ def common_unit(first: Analysis, second: Analysis, plan: Plan) -> Unit | None:
     return next((unit for unit in one if unit in other), None)
 
 
-def attention_width(plan: Plan, index: int, layer: LayerShape, unit: Unit) -> int:
+def attention_width(plan: Plan, index: int, layer: LayerShape, unit: UnitName) -> int:
     """The attention width that the plan leaves, as nearly as this unit allows."""
     if plan.unit == unit:
         return plan.heads[index]
@@ -103,7 +104,7 @@ def sides_of_channels(first: Analysis, second: Analysis, plan: Plan, index: int)
     )
 
 
-def sides_of_heads(first: Analysis, second: Analysis, plan: Plan, index: int, unit: Unit) -> np.ndarray:
+def sides_of_heads(first: Analysis, second: Analysis, plan: Plan, index: int, unit: UnitName) -> np.ndarray:
     """Who keeps each head (H,) or value column (G·e,) of a layer at the plan's width."""
     layer = first.shape.layers[index]
     width, widest = attention_width(plan, index, layer, unit), layer.widest(unit)

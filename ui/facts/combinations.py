@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from slimllm.core.attention_unit import UNITS
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Analysis, Calibration, Plan
 from slimllm.methods.method_table import METHODS, Option, fill_options, find_method
@@ -29,11 +30,6 @@ def possible_keys(choices: Iterable[Choice]) -> list[str]:
 
 
 Source = tuple[str, tuple[tuple[str, Any], ...], Calibration]
-UNITS = {
-    "kv-group": "Whole KV groups",
-    "query-head": "Heads of every group",
-    "value-column": "Value columns of every head",
-}
 
 
 def source_of(made: Analysis | Plan) -> Source:
@@ -77,14 +73,14 @@ def units_for(analysis: Analysis) -> list[Choice]:
     def reason(unit: str) -> str:
         if unit in known:
             return ""
-        if unit == "value-column":
+        if UNITS[unit].narrows_heads:
             return f"only with {' and '.join(r.title for r in METHODS.values() if unit in r.units)}"
         if unit not in analysis.shape.units:
             return "no choice in this model"
-        return f"{row.title} is scored for {UNITS[known[0]].lower()}"
+        return f"{row.title} is scored for {UNITS[known[0]].title.lower()}"
 
     first = sorted(UNITS, key=lambda unit: known.index(unit) if unit in known else len(known))
-    return [Choice("Automatic", "auto"), *(Choice(UNITS[unit], unit, reason(unit)) for unit in first)]
+    return [Choice("Automatic", "auto"), *(Choice(UNITS[unit].title, unit, reason(unit)) for unit in first)]
 
 
 def left_out(name: str) -> list[str]:

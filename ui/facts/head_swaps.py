@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from slimllm.core.shapes import LayerShape, Unit
+from slimllm.core.attention_unit import UNITS, UnitName
+from slimllm.core.shapes import LayerShape
 from slimllm.core.types import Plan, Ranking, SiteAnalysis
 from ui.facts.agreement import attention_width
 
@@ -18,10 +19,10 @@ def exchanged_heads(ranking: Ranking, step: int) -> tuple[Tensor, Tensor]:
     return (after & ~before).nonzero().flatten(), (before & ~after).nonzero().flatten()
 
 
-def name_heads(heads: Tensor, layer: LayerShape, unit: Unit) -> str:
+def name_heads(heads: Tensor, layer: LayerShape, unit: UnitName) -> str:
     """Heads in words; whole KV groups as such."""
     each = layer.heads // layer.groups
-    if unit == "kv-group" and each > 1:
+    if UNITS[unit].takes_groups and each > 1:
         groups = torch.unique(heads // each).tolist()
         return join_words([f"KV group {g} (heads {g * each} to {g * each + each - 1})" for g in groups])
     numbers = [str(h) for h in heads.tolist()]
@@ -32,7 +33,9 @@ def join_words(words: list[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def describe_swaps(site: SiteAnalysis, layer: LayerShape, unit: Unit, index: int, plan: Plan | None) -> str:
+def describe_swaps(
+    site: SiteAnalysis, layer: LayerShape, unit: UnitName, index: int, plan: Plan | None
+) -> str:
     """What the search did at the plan's width and at the others, in plain sentences."""
     ranking = site.ranking
     if ranking.unsearched is None or ranking.subsets is None:
@@ -48,7 +51,7 @@ def describe_swaps(site: SiteAnalysis, layer: LayerShape, unit: Unit, index: int
     return " ".join(said)
 
 
-def at_width(ranking: Ranking, layer: LayerShape, unit: Unit, width: int) -> str:
+def at_width(ranking: Ranking, layer: LayerShape, unit: UnitName, width: int) -> str:
     """What the search did at one width."""
     if width >= layer.heads:
         return "The plan keeps all heads of this layer, so the search has nothing to swap."
@@ -58,7 +61,7 @@ def at_width(ranking: Ranking, layer: LayerShape, unit: Unit, width: int) -> str
     where = f"Where {width} of {layer.heads} heads stay, as in the plan, the search"
     if not len(taken):
         return f"{where} found nothing better than the best by score."
-    higher = "scores" if len(left) == 1 or unit == "kv-group" else "score"
+    higher = "scores" if len(left) == 1 or UNITS[unit].takes_groups else "score"
     return (
         f"{where} keeps {name_heads(taken, layer, unit)} in place of {name_heads(left, layer, unit)}, "
         f"which {higher} "

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from slimllm.core.attention_unit import QUERY_HEAD, UNITS
 from slimllm.core.shapes import LayerShape, Shape
 from slimllm.core.types import Plan
 from slimllm.planning.budget import pinned_units
@@ -27,7 +28,7 @@ def find_effects(plan: Plan, layer: LayerShape, index: int) -> PinEffects:
     """The effects in one layer; none where attention does not lose whole groups, or where the layer goes."""
     each = layer.heads // layer.groups
     protected, forced = (pinned_units(pins, index, "attention") for pins in (plan.protected, plan.forced))
-    if plan.unit != "kv-group" or each == 1 or not plan.heads[index]:
+    if not UNITS[plan.unit].takes_groups or each == 1 or not plan.heads[index]:
         return PinEffects(index)
     saved = {head // each for head in protected}
     gone = {head // each for head in forced} - saved
@@ -45,7 +46,7 @@ def find_effects(plan: Plan, layer: LayerShape, index: int) -> PinEffects:
 
 def tell_effects(plan: Plan, shape: Shape) -> str:
     """What the pins do beyond what they name, in plain sentences; empty where they do nothing more."""
-    if plan.unit == "query-head":
+    if plan.unit == QUERY_HEAD.name:
         return tell_equal_heads(plan, shape)
     found = [find_effects(plan, layer, i) for i, layer in enumerate(shape.layers)]
     said = [
@@ -80,7 +81,7 @@ def tell_last_group(plan: Plan, shape: Shape) -> str:
     layers = [
         i
         for i, layer in enumerate(shape.layers)
-        if plan.unit == "kv-group"
+        if UNITS[plan.unit].takes_groups
         and plan.heads[i]
         and len(pinned_units(plan.forced, i, "attention") - pinned_units(plan.protected, i, "attention"))
         == layer.heads

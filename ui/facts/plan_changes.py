@@ -6,10 +6,11 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from slimllm.core.attention_unit import QUERY_HEAD, UNITS
 from slimllm.core.types import Plan
 from slimllm.methods.recovery import RECOVERIES
 from slimllm.planning.allocation import ALLOCATIONS
-from ui.look.formatting import format_share, method_title, unit_words
+from ui.look.formatting import format_share, method_title
 
 FEW = 2  # so many changed layers are told one by one
 
@@ -33,12 +34,12 @@ class Move:
 def uncut_plan(plan: Plan) -> Plan:
     """The plan that removes nothing, of the same model and in the same units."""
     heads, channels = (tuple(width[i] for width in plan.widths) for i in (0, 2))
-    return dataclasses.replace(plan, heads=heads, channels=channels, unit="query-head")
+    return dataclasses.replace(plan, heads=heads, channels=channels, unit=QUERY_HEAD.name)
 
 
 def same_units(before: Plan, after: Plan) -> bool:
     """Whether the plans count the same units of equally wide models."""
-    columns = [plan.unit == "value-column" for plan in (before, after)]
+    columns = [UNITS[plan.unit].narrows_heads for plan in (before, after)]
     return before.widths == after.widths and columns[0] == columns[1]
 
 
@@ -78,7 +79,7 @@ def changed_rules(before: Plan, after: Plan) -> list[str]:
     if before.recovery != after.recovery:
         said.append(f"recovery {RECOVERIES[after.recovery].title}")
     if before.unit != after.unit:
-        said.append(f"cuts {unit_words(after.unit)}")
+        said.append(f"cuts {UNITS[after.unit].plural}")
     if after.allocation in ALLOCATIONS:
         if before.allocation != after.allocation:
             said.append(f"cut {ALLOCATIONS[after.allocation].title.lower()}")
@@ -111,8 +112,8 @@ def layer_words(move: Move, unit: str) -> str:
         return f"layer {move.layer} dropped whole"
     said = []
     if move.heads[0] != move.heads[1]:
-        each = " per head" if unit == "value-column" else ""
-        said.append(f"{describe_amount(move.heads)} {unit_words(unit)}{each}")
+        each = " per head" if UNITS[unit].narrows_heads else ""
+        said.append(f"{describe_amount(move.heads)} {UNITS[unit].plural}{each}")
     if move.channels[0] != move.channels[1]:
         before, after = move.channels
         part = format_share(abs(after - before) / max(1, move.dense[1]))
@@ -130,7 +131,7 @@ def summarise_changes(before: Plan, after: Plan, names: tuple[str, str]) -> str:
     if before.widths != after.widths:
         return f"{names[0]} and {names[1]} are plans for different models, so their layers do not compare."
     if not same_units(before, after):
-        cut = f"{unit_words(before.unit)} and {unit_words(after.unit)}"
+        cut = f"{UNITS[before.unit].plural} and {UNITS[after.unit].plural}"
         return f"The two plans cut different units ({cut}), so only their channels compare."
     found = list_moves(before, after)
     if not found:
@@ -138,7 +139,7 @@ def summarise_changes(before: Plan, after: Plan, names: tuple[str, str]) -> str:
     totals = [
         (
             describe_amount((sum(m.heads[0] for m in found), sum(m.heads[1] for m in found))),
-            unit_words(after.unit),
+            UNITS[after.unit].plural,
         ),
         (describe_amount((sum(m.channels[0] for m in found), sum(m.channels[1] for m in found))), "channels"),
     ]

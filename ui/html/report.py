@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 
+from slimllm.core.attention_unit import UNITS
 from slimllm.methods.recovery import RECOVERIES
 from slimllm.planning.plan_json import plan_text
 from ui.charts.chart_style import COLOUR
@@ -23,7 +24,6 @@ from ui.look.formatting import (
     format_time,
     is_dropped,
     method_title,
-    unit_words,
 )
 from ui.look.theme import PALETTE, SCRIPTS, STYLES, colour_variables
 from ui.session.session import Comparison
@@ -102,13 +102,13 @@ def maps_section(run: Run) -> str:
     if portrait is None:
         return report_section("maps", "Where it was cut", "<p>The maps of this run were not kept.</p>")
     groups = plan.widths[0][1]
-    unit = "value column" if plan.unit == "value-column" else "head"
+    unit = UNITS[plan.unit].noun
     apart = (
         groups if len({width[1] for width in plan.widths}) == 1 and groups < portrait.attention.units else 0
     )
     body = (
         "<p>Every row is a layer. The darker, the more it matters; what was removed is brown.</p>"
-        f"<h3>{unit_words(plan.unit).capitalize()} of the attention</h3>{key_of('best')}"
+        f"<h3>{UNITS[plan.unit].plural.capitalize()} of the attention</h3>{key_of('best')}"
         f"{map_of(portrait.attention, unit, 'best', apart)}"
         f"<h3>Channels of the MLP</h3>{key_of('median')}{map_of(portrait.mlp, 'channel', 'median')}"
     )
@@ -125,7 +125,7 @@ def layers_section(run: Run) -> str:
         )
     channels = [100 * c / w[2] for c, w in zip(plan.channels, plan.widths, strict=True)]
     kept = [Series("channels kept", channels, "steps", COLOUR["accent"], "{:.1f} %")]
-    if plan.unit != "value-column":
+    if not UNITS[plan.unit].narrows_heads:
         heads = [100 * h / w[0] for h, w in zip(plan.heads, plan.widths, strict=True)]
         kept.append(Series("heads kept", heads, "steps", COLOUR["second"], "{:.1f} %"))
     body += f"<h3>What each layer keeps</h3>{layers_chart(kept, 'Kept, %')}"
@@ -149,13 +149,13 @@ def rows_of(run: Run) -> list[tuple[int, int, int, int, int, str, str]]:
     plan, found = run.plan, []
     for i, (heads, channels, dense) in enumerate(zip(plan.heads, plan.channels, plan.widths, strict=True)):
         errors = [f"{e:.6g}" for e in run.errors[i]] if i < len(run.errors) else ["", ""]
-        whole = 0 if plan.unit == "value-column" else dense[0]
+        whole = 0 if UNITS[plan.unit].narrows_heads else dense[0]
         found.append((i, heads, whole, channels, dense[2], errors[0], errors[1]))
     return found
 
 
 def layers_table(run: Run) -> str:
-    units = unit_words(run.plan.unit).capitalize()
+    units = UNITS[run.plan.unit].plural.capitalize()
     body = ""
     for i, heads, whole, channels, dense, predicted, measured in rows_of(run):
         part = f" of {whole}" if whole else " in each head"

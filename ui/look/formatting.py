@@ -62,11 +62,6 @@ def format_change(after: float, before: float) -> str:
     return f"{'+' if ratio > 0 else '−' if ratio < 0 else '±'}{abs(100 * ratio):.1f} %"
 
 
-def unit_words(unit: str) -> str:
-    """What attention loses, in the plural."""
-    return "value columns" if unit == "value-column" else "heads"
-
-
 def is_dropped(plan: Plan, index: int) -> bool:
     """Whether the plan takes this layer out whole."""
     return not plan.heads[index] and not plan.channels[index]

@@ -177,7 +177,7 @@ class Screen:
         return [view for view in self.views if view.tab in tabs]
 
     def _gone(self, tabs: Collection[str]) -> list[Any]:
-        """The answer to a page that is not known: it shall load once more, unless it is just beginning."""
+        """The answer to a page that is not known: it shall load again, unless it is just beginning."""
         left = [update for view in self._views(tabs) for update in view.left]
         return [notice_of(None), LEAVE_ALONE, LEAVE_ALONE, LEAVE_ALONE, *left]
 
@@ -285,7 +285,8 @@ class Screen:
         """The updates of one view; a view that fails is logged and left as it is, so that the others still
         show."""
         try:
-            return list(view.draw(session))
+            with session.lock:  # a job that ends changes analysis and plan together
+                return list(view.draw(session))
         except Exception:
             log.exception("A part of the page could not be drawn")
             return view.left

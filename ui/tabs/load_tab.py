@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from slimllm.core.attention_unit import UNITS
 from slimllm.core.shapes import Shape
 from slimllm.export.model_inspection import attention_words, model_parts
 from ui.look.formatting import escape_html, format_bytes, format_count, format_share, note_html
@@ -146,7 +147,7 @@ def prunable_items(loaded: Loaded) -> list[str]:
     special = attention_words(loaded.subject)
     said = [special] if special else []
     for unit in () if layer.whole else shape.units:
-        if unit == "kv-group":
+        if UNITS[unit].takes_groups:
             heads = f"groups of {per_group} heads" if per_group > 1 else "single heads"
             said.append(f"Attention in {heads}: {layer.steps(unit)} steps per layer.")
         else:

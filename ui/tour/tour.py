@@ -12,12 +12,13 @@ from typing import Any
 
 import gradio as gr
 
+from slimllm.core.attention_unit import UNITS
 from slimllm.core.types import Calibration
 from slimllm.planning import forecast
 from ui.charts.layer_charts import removed_shares
 from ui.facts.combinations import all_options
 from ui.facts.runs import Asked, Protocol, best_name
-from ui.look.formatting import escape_html, format_count, format_share, note_html, unit_words
+from ui.look.formatting import escape_html, format_count, format_share, note_html
 from ui.page.elements import progress_line
 from ui.page.screen import Screen
 from ui.session.registry import REGISTRY
@@ -196,7 +197,7 @@ def cut_facts(session: Session, comparison: Comparison) -> dict[str, str]:
     channels = sum(layer.channels for layer in shape.layers)
     return {
         "heads": f"{heads - sum(r.heads for r in reports):,}",
-        "all_heads": f"{heads:,} {unit_words(plan.unit)}",
+        "all_heads": f"{heads:,} {UNITS[plan.unit].plural}",
         "channels": f"{channels - sum(r.channels for r in reports):,}",
         "all_channels": f"{channels:,}",
         "spread_cut": spread_words(removed_shares(plan, shape), story.SPREAD_CUT)["spread"],
@@ -263,7 +264,8 @@ def draw_cut(session: Session, label: str) -> str:
         return draw_small(session, label)
     heads, channels = [], []
     for layer, report in zip(session.subject.shape.layers, comparing.best_reports(shown), strict=True):
-        size = layer.groups * layer.values if shown.plan.unit == "value-column" else layer.heads
+        narrowed = UNITS[shown.plan.unit].narrows_heads
+        size = layer.groups * layer.values if narrowed else layer.heads
         kept = set(report.kept_heads)
         heads.append([i in kept for i in range(size)])
         channels.append(report.channels / layer.channels)

@@ -6,7 +6,8 @@ import dataclasses
 
 import torch
 
-from slimllm.core.shapes import Grouping, Unit
+from slimllm.core.attention_unit import UnitName
+from slimllm.core.shapes import Grouping
 from slimllm.core.types import Analysis, Ranking
 from slimllm.methods.scores import rank_by_pearson
 from slimllm.planning.plan_making import make_plan
@@ -15,7 +16,7 @@ from tests.support.made_up_analyses import synthetic_analysis
 from ui.facts import head_swaps
 
 
-def searched(unit: Unit, before: list[list[int]], after: list[list[int]]) -> tuple[Analysis, Ranking]:
+def searched(unit: UnitName, before: list[list[int]], after: list[list[int]]) -> tuple[Analysis, Ranking]:
     """Layer 0 of an analysis of 6 heads in 3 groups whose search turned these kept sets into those."""
     analysis = synthetic_analysis(layers=4, heads=6, groups=3, head_size=8, channels=96)
 
@@ -31,7 +32,7 @@ def searched(unit: Unit, before: list[list[int]], after: list[list[int]]) -> tup
     return analysis, ranking
 
 
-def said(unit: Unit, before: list[list[int]], after: list[list[int]], width: int) -> str:
+def said(unit: UnitName, before: list[list[int]], after: list[list[int]], width: int) -> str:
     analysis, ranking = searched(unit, before, after)
     site = dataclasses.replace(analysis.layers[0].attention[unit], ranking=ranking)
     plan = make_plan(analysis, PlanRules(0.3, unit=unit))

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from slimllm import pipeline
 from slimllm.calibration import texts
-from slimllm.core.shapes import Grouping, Unit
+from slimllm.core.attention_unit import UnitName
+from slimllm.core.shapes import Grouping
 from slimllm.core.types import Analysis, Calibration, Plan
 from slimllm.methods.method_table import METHODS
 from slimllm.models.loading import Subject
@@ -188,7 +189,7 @@ def slimllm(seen: Seen) -> tuple[Tensor, Tensor]:
     return by_similarity(seen), by_directions(seen)
 
 
-def eliminated(seen: Seen, unit: Unit, x: Tensor, exact: bool) -> Tensor:
+def eliminated(seen: Seen, unit: UnitName, x: Tensor, exact: bool) -> Tensor:
     """What each unit costs when its turn comes, shared by its heads."""
     grouping = Grouping(HEADS, GROUPS, unit)
     _, costs = test_elimination.naive_heads(seen.o, x.T @ x, grouping, exact)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from slimllm.core.attention_unit import UnitName
 from slimllm.core.errors import Refusal
-from slimllm.core.shapes import Unit
 from slimllm.core.types import Analysis, Pin, Plan
 from slimllm.planning.attention_share import attention_share, rebalance_plan
 from slimllm.planning.forecast import decoder_parameters, forecast_plan
@@ -41,7 +41,7 @@ def naive_share(analysis: Analysis, plan: Plan) -> float:
 
 
 @pytest.mark.parametrize("unit", UNITS)
-def test_the_share_is_what_heads_take_away(unit: Unit) -> None:
+def test_the_share_is_what_heads_take_away(unit: UnitName) -> None:
     plan = plan_of(0.3, unit)
     assert attention_share(ANALYSIS.shape, plan) == pytest.approx(naive_share(ANALYSIS, plan), rel=1e-12)
     assert attention_share(ANALYSIS.shape, plan_of(0.0)) == 0.0
@@ -49,7 +49,7 @@ def test_the_share_is_what_heads_take_away(unit: Unit) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(share=st.floats(0, 1), ratio=st.floats(0.05, 0.6), unit=st.sampled_from(UNITS))
-def test_the_size_stays_and_the_share_is_met(share: float, ratio: float, unit: Unit) -> None:
+def test_the_size_stays_and_the_share_is_met(share: float, ratio: float, unit: UnitName) -> None:
     plan = plan_of(ratio, unit)
     moved = rebalance_plan(ANALYSIS, plan, share)
     before, after = (decoder_parameters(ANALYSIS.shape, p) for p in (plan, moved))

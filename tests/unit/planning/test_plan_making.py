@@ -15,8 +15,9 @@ import torch
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
+from slimllm.core.attention_unit import UnitName
 from slimllm.core.errors import Refusal
-from slimllm.core.shapes import LayerShape, Shape, SiteName, Unit
+from slimllm.core.shapes import LayerShape, Shape, SiteName
 from slimllm.core.types import Analysis, Calibration, LayerAnalysis, Pin, Plan, Ranking, SiteAnalysis
 from slimllm.methods.recovery import RECOVERIES
 from slimllm.planning.allocation import ALLOCATIONS, cosine_weights, fill_ratios
@@ -130,7 +131,7 @@ def choices() -> st.SearchStrategy[dict[str, Any]]:
 
 
 def by_hand(
-    analysis: Analysis, heads: Sequence[int], channels: Sequence[int], unit: Unit, recovery: str
+    analysis: Analysis, heads: Sequence[int], channels: Sequence[int], unit: UnitName, recovery: str
 ) -> int:
     """Parameters of the decoder, summed over its matrices, norms and biases."""
     hidden, size, total = analysis.shape.hidden, analysis.shape.head_size, 0
@@ -151,12 +152,12 @@ def dense_of(analysis: Analysis) -> int:
     return by_hand(analysis, [s.heads for s in layers], [s.channels for s in layers], "kv-group", "none")
 
 
-def head_step(analysis: Analysis, unit: Unit) -> int:
+def head_step(analysis: Analysis, unit: UnitName) -> int:
     layer = analysis.shape.layers[0]
     return layer.heads // layer.groups if unit == "kv-group" else layer.groups
 
 
-def floor_of(analysis: Analysis, unit: Unit, align: int) -> tuple[int, int]:
+def floor_of(analysis: Analysis, unit: UnitName, align: int) -> tuple[int, int]:
     """The fewest heads and channels a layer may keep: one step; 5 %, on the grid."""
     dense = analysis.shape.layers[0].channels
     return head_step(analysis, unit), min(

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import gradio as gr
 
+from slimllm.core.attention_unit import VALUE_COLUMN
 from slimllm.planning import forecast
 from slimllm.planning.allocation import implied_ratios
 from ui.charts import channels_map, heads_map, layer_charts, pin_marks, training_charts
@@ -193,7 +194,7 @@ def draw_heads(session: Session) -> Any:
         layers = overlay.shown_layers(session)
         laid = heads_map.heads_map(layers, len(layers), shape)
     laid = add_subtitle(laid, overlay.made_of(session))
-    columns = any(layer and "value-column" in layer.attention for layer in session.partial)
+    columns = any(layer and VALUE_COLUMN.name in layer.attention for layer in session.partial)
     return laid if columns else pin_marks.on_heads(laid, plan, session.subject.shape)
 
 

@@ -6,10 +6,11 @@ from typing import Any
 
 import gradio as gr
 
+from slimllm.core.attention_unit import UNITS
 from slimllm.core.types import LayerAnalysis
 from ui.charts import layer_detail_charts
 from ui.facts import head_swaps
-from ui.look.formatting import escape_html, format_figure, format_share, is_dropped, note_html, unit_words
+from ui.look.formatting import escape_html, format_figure, format_share, is_dropped, note_html
 from ui.page.plotview import PlotView
 from ui.page.screen import Screen
 from ui.session.session import Session
@@ -148,6 +149,6 @@ def kept_units_words(session: Session, index: int) -> str:
         return "The plan drops it whole."
     layer = session.subject.shape.layers[index]
     return (
-        f"The plan keeps {plan.heads[index]} of {layer.widest(plan.unit)} {unit_words(plan.unit)} and "
+        f"The plan keeps {plan.heads[index]} of {layer.widest(plan.unit)} {UNITS[plan.unit].plural} and "
         f"{plan.channels[index]:,} of {layer.channels:,} channels."
     )

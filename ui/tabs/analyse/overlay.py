@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from slimllm.core.attention_unit import QUERY_HEAD, UNITS
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Analysis, Plan
 from slimllm.methods.method_table import METHODS, fill_options
@@ -16,7 +17,7 @@ from ui.charts.chart_style import Layers
 from ui.charts.rank_difference_map import channels_difference, heads_difference
 from ui.facts import agreement as numbers
 from ui.facts.combinations import Source, for_ratio, source_of
-from ui.look.formatting import method_title, note_html, unit_words
+from ui.look.formatting import method_title, note_html
 from ui.page.elements import job_line, start_and_stop
 from ui.page.plotview import PlotView
 from ui.page.screen import Screen
@@ -252,7 +253,7 @@ def draw_agreement_words(session: Session) -> str:
         return ""
     first, second, plan = found
     unit = numbers.common_unit(first, second, plan)
-    units = None if unit is None else unit_words(unit)
+    units = None if unit is None else UNITS[unit].plural
     said = numbers.agreement_sentence(
         names_of(first, second), numbers.compare_analyses(first, second, plan), units
     )
@@ -267,4 +268,4 @@ def draw_chart(session: Session) -> Any:
     first, second, plan = found
     unit = numbers.common_unit(first, second, plan)
     layers = numbers.compare_analyses(first, second, plan)
-    return agreement_chart(layers, names_of(first, second), unit_words(unit or ""))
+    return agreement_chart(layers, names_of(first, second), UNITS[unit or QUERY_HEAD.name].plural)

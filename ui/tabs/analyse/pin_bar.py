@@ -7,6 +7,7 @@ from typing import Any, Literal, cast
 
 import gradio as gr
 
+from slimllm.core.attention_unit import UNITS
 from slimllm.core.errors import Refusal
 from slimllm.planning.pins import Mark, pin_units
 from ui.charts.channels_map import ORDERS, Order
@@ -94,7 +95,7 @@ def choose_event(session: Session, what: Literal["heads", "channels"], where: An
     )
     if found is None:
         return False
-    session.picked = found.whole() if what == "heads" and unit == "value-column" else found
+    session.picked = found.whole() if what == "heads" and unit and UNITS[unit].narrows_heads else found
     if session.partial[found.layers[0]] is not None and session.detail != found.layers[0]:
         session.detail = found.layers[0]
         session.mark("detail")
