@@ -10,7 +10,8 @@ import pytest
 from slimllm.planning.forecast import forecast_plan
 from slimllm.planning.plan_making import make_plan
 from slimllm.planning.rules import PlanRules
-from tests.support.made_up_analyses import by_columns, synthetic_analysis
+from tests.support.made_up_analyses import synthetic_analysis
+from tests.support.serving import by_columns
 from ui.page.screen import Screen
 from ui.page.views import View
 from ui.session.registry import Registry

@@ -67,8 +67,7 @@ class Screen:
         pace: float = 0.0,
         later: bool = False,
     ) -> None:
-        """Draws components from the session whenever one of its parts changed; without parts once per page
-        load."""
+        """Draws components whenever one of these parts of the session changed; without parts once."""
         many = isinstance(components, list | tuple)
         shown = tuple(components) if many else (components,)
         stale = token or (lambda session: (session.born, *(session.serial[part] for part in parts)))
