@@ -6,8 +6,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 MARK ?= not slow and not gpu and not network and not soak
 # Test processes, one for each core and at most four; a file of tests stays in one, the long ones (browser) come first.
 WORKERS ?= logical
+NO_NODE := The check of the page's scripts needs Node.js and npm; install them (apt-get install nodejs npm).
 
-.PHONY: run test check fix screens elsewhere clean
+.PHONY: run test check check-scripts node fix screens elsewhere clean
 
 run: .venv/.app
 	@$(BIN)/python app.py $(ARGS)
@@ -19,6 +20,17 @@ check: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	@$(MAKE) --no-print-directory check-scripts
+
+check-scripts: node assets/node_modules/.done
+	npm --prefix assets run --silent check
+
+node:
+	@command -v node >/dev/null && command -v npm >/dev/null || { echo "$(NO_NODE)" >&2; exit 1; }
+
+assets/node_modules/.done: assets/package-lock.json | node
+	@npm --prefix assets ci --silent --no-audit --no-fund
+	@touch $@
 
 fix: .venv/.dev
 	$(BIN)/ruff format .
@@ -53,4 +65,4 @@ screens: .venv/.dev
 	@$(BIN)/python -m tests.support.screens $(ARGS)
 
 clean:
-	rm -rf .venv .elsewhere .pytest_cache .mypy_cache .ruff_cache .hypothesis out screens
+	rm -rf .venv .elsewhere assets/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis out screens

@@ -29,6 +29,7 @@ from ui.page.page_states import MOST_PAGES, PageStates
 from ui.page.screen import Screen
 from ui.server import access, api, delivery
 from ui.server.address import HERE, Address
+from ui.server.module_files import ModuleFiles
 from ui.server.request_limits import MOST_UPLOADED
 from ui.server.responses import Safe
 from ui.session import crash_recovery
@@ -43,6 +44,7 @@ from ui.tour import tour
 SHORTEST = 8  # characters of a password that others may guess at, a few times an hour
 PATIENCE = 3.0  # seconds that a job has to end when the program is interrupted
 PAGES_CSS = theme.STYLES / "pages.css"
+LAYERS = (Safe, delivery.Delivery, ModuleFiles)  # inside of Gradio's own, the outermost first
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def launch_options(settings: Settings) -> dict[str, Any]:
         "max_file_size": MOST_UPLOADED,
         "state_session_capacity": MOST_PAGES,
         "auth_message": access.TOLD,
-        "app_kwargs": {"middleware": [Middleware(Safe), Middleware(delivery.Delivery)], "lifespan": guarded},
+        "app_kwargs": {"middleware": [Middleware(layer) for layer in LAYERS], "lifespan": guarded},
         "theme": theme.build_theme(),
         "css": theme.style_sheet() + PAGES_CSS.read_text(encoding="utf-8"),
         "head": theme.head_scripts(),

@@ -1,33 +1,24 @@
-// Sizes and errors, as slimllm counts them.
+// Sizes and errors, as slimllm counts them (budget.layer_cost, planning.forecast): a test compares the two. Pure.
+/** @import {Bank, Figures, Layer, Site, Sums} from './types' */
 
-/** What a site's units are called; attention may lose value columns instead of heads. */
-function wordsOf(site) {
-  return site === 'attention' && bank.unit === 'value-column' ? COLUMNS : WORDS[site];
-}
+/** @param {number} x @param {number} low @param {number} high */
+export const clamp = (x, low, high) => Math.min(high, Math.max(low, x));
 
-const clamp = (x, low, high) => Math.min(high, Math.max(low, x));
-
-/** The smallest feasible head count and the largest, or the same for channels. */
-function limits(site, layer) {
+/** The smallest feasible head count and the largest, or the same for channels.
+ * @param {Bank} bank @param {Site} site @param {number} layer */
+export function limits(bank, site, layer) {
   const it = bank.layers[layer];
   return site === 'attention' ? [it.heads[0], it.heads[it.heads.length - 1]] : [it.low, it.high];
 }
 
-/** Whether pins, or the layer's own size, leave a fader no other width. */
-function isFixed(site, layer) {
-  const [low, high] = limits(site, layer);
-  return low === high && value[WORDS[site].key][layer] === low;
-}
-
-/** Whether a hand may not move a fader at present. */
-const isShut = (site, layer) => value.locked[layer] || (solo !== '' && solo !== site) || isFixed(site, layer);
-
-function dense(site, layer) {
+/** The units of the whole layer. @param {Bank} bank @param {Site} site @param {number} layer */
+export function dense(bank, site, layer) {
   return bank.layers[layer].dense[site === 'attention' ? 0 : 1];
 }
 
-/** The feasible count nearest to `wanted`. */
-function snap(site, layer, wanted) {
+/** The feasible count nearest to `wanted`.
+ * @param {Bank} bank @param {Site} site @param {number} layer @param {number} wanted */
+export function snap(bank, site, layer, wanted) {
   const it = bank.layers[layer];
   if (site === 'attention') {
     return it.heads.reduce((best, h) => (Math.abs(h - wanted) <= Math.abs(best - wanted) ? h : best));
@@ -38,22 +29,20 @@ function snap(site, layer, wanted) {
   return wanted - down < up - wanted ? down : up;
 }
 
-/** The feasible count `steps` above (or below) the current one. */
-function stepped(site, layer, steps) {
+/** The feasible count so many `steps` above `now`, or below.
+ * @param {Bank} bank @param {Site} site @param {number} layer @param {number} now @param {number} steps */
+export function stepped(bank, site, layer, now, steps) {
   const it = bank.layers[layer];
-  const now = value[WORDS[site].key][layer];
-  if (isDropped(layer) && steps < 0) return 0;
-  if (site === 'attention') {
-    return it.heads[clamp(it.heads.indexOf(now) + steps, 0, it.heads.length - 1)];
-  }
+  if (site === 'attention') return it.heads[clamp(it.heads.indexOf(now) + steps, 0, it.heads.length - 1)];
   const base = steps > 0 ? Math.floor(now / bank.align) : Math.ceil(now / bank.align);
   return clamp((base + steps) * bank.align, it.low, it.high);
 }
 
-/** The place of an attention width among its steps. */
+/** The place of an attention width among its steps. @param {Layer} it @param {number} heads */
 const stepOf = (it, heads) => Math.floor((heads * it.steps) / it.dense[0]);
 
-function layerParameters(layer, heads, channels) {
+/** @param {Bank} bank @param {number} layer @param {number} heads @param {number} channels */
+export function layerParameters(bank, layer, heads, channels) {
   if (!heads && !channels) return 0;
   const it = bank.layers[layer];
   const [base, stepCost, channelCost] = it.cost;
@@ -63,19 +52,20 @@ function layerParameters(layer, heads, channels) {
   return total;
 }
 
-function groupsKept(it, heads) {
+/** @param {Bank} bank @param {Layer} it @param {number} heads */
+function groupsKept(bank, it, heads) {
   if (!heads) return 0;
   return bank.unit === 'kv-group' ? stepOf(it, heads) : it.groups;
 }
 
-function attentionError(layer, heads) {
-  const it = bank.layers[layer];
+/** @param {Layer} it @param {number} heads */
+function attentionError(it, heads) {
   return heads ? it.attention[it.heads.indexOf(heads)] ?? 0 : it.dropped[0];
 }
 
-/** Between the sampled widths on a straight line. */
-function mlpError(layer, channels) {
-  const it = bank.layers[layer];
+/** Between the sampled widths on a straight line.
+ * @param {Bank} bank @param {Layer} it @param {number} channels */
+function mlpError(bank, it, channels) {
   if (!channels) return it.dropped[1];
   const grid = bank.grids[it.grid];
   let low = 0;
@@ -90,31 +80,26 @@ function mlpError(layer, channels) {
   return (1 - share) * it.mlp[low] + share * it.mlp[high];
 }
 
-function layerSums(layer, heads, channels) {
+/** What a layer adds to the forecast at these widths.
+ * @param {Bank} bank @param {number} layer @param {number} heads @param {number} channels */
+export function layerSums(bank, layer, heads, channels) {
   const it = bank.layers[layer];
-  const attention = attentionError(layer, heads);
-  const mlp = mlpError(layer, channels);
+  const attention = attentionError(it, heads);
+  const mlp = mlpError(bank, it, channels);
   const energy = it.energy[0] + it.energy[1];
   return {
-    parameters: layerParameters(layer, heads, channels),
-    groups: groupsKept(it, heads),
+    parameters: layerParameters(bank, layer, heads, channels),
+    groups: groupsKept(bank, it, heads),
     attention,
     mlp,
     joint: energy > 0 ? (it.energy[0] * attention + it.energy[1] * mlp) / energy : 0,
   };
 }
 
-/** A layer's sums as the faders stand; while one site is heard alone the other counts as whole. */
-function sumsOf(layer) {
-  const it = bank.layers[layer];
-  const heads = value.heads[layer];
-  const channels = value.channels[layer];
-  if (!solo || isDropped(layer)) return layerSums(layer, heads, channels);
-  return solo === 'attention' ? layerSums(layer, heads, it.dense[1]) : layerSums(layer, it.dense[0], channels);
-}
-
-/** The whole model's numbers, as planning.forecast gives them. */
-function forecast(layers) {
+/** The whole model's numbers, as planning.forecast gives them.
+ * @param {Bank} bank @param {Sums[]} layers @returns {Figures} */
+export function forecast(bank, layers) {
+  /** @param {(layer: Sums) => number} pick */
   const sum = (pick) => layers.reduce((total, layer) => total + pick(layer), 0);
   const decoder = sum((layer) => layer.parameters);
   const parameters = bank.outside + decoder;

@@ -1,37 +1,33 @@
-// What changes is drawn, counted and told once a frame.
+// What the desk says is drawn.
+/** @import {Desk, Place, Site} from './types' */
 
-/** Writes only what is new: every write makes the browser look at the styles of a whole column again. */
-function say(node, name, now) {
-  if (node.getAttribute(name) !== String(now)) node.setAttribute(name, now);
-}
+import {dense, forecast, layerParameters, layerSums, limits} from './arithmetic.js';
+import {make, say, write} from './elements.js';
+import {SITES, countsOf, isAutomatic, isDropped, isShut, isSilent, leftToCopy, shareOf} from './state.js';
+import {ALONE, FIGURES, IDLE, count, keptWords, percent, pinWords, spoken, stepWords, wayBack, whole, wordsOf} from './words.js';
 
-function write(node, words) {
-  if (node.textContent !== words) node.textContent = words;
-}
-
-function recount(layer) {
-  sums[layer] = sumsOf(layer);
-}
-
-function paintLayer(layer) {
+/** @param {Desk} desk @param {number} layer */
+export function paintLayer(desk, layer) {
+  const {bank, exact, nodes, sums} = desk;
   for (const site of SITES) {
     const node = nodes.faders[site][layer];
-    const kept = value[WORDS[site].key][layer];
+    const kept = countsOf(desk, site)[layer];
     const now = String(kept);
     if (node.getAttribute('aria-valuenow') !== now) {
-      node.style.setProperty('--kept', kept / dense(site, layer));
+      node.style.setProperty('--kept', String(shareOf(desk, site, layer)));
       node.setAttribute('aria-valuenow', now);
     }
-    say(node, 'aria-valuemin', Math.min(kept, limits(site, layer)[0]));
-    say(node, 'aria-valuetext', spoken(site, layer));
-    say(node, 'aria-disabled', isShut(site, layer));
-    node.classList.toggle('fd-dropped', isDropped(layer));
+    say(node, 'aria-valuemin', Math.min(kept, limits(bank, site, layer)[0]));
+    say(node, 'aria-valuetext', spoken(desk, site, layer));
+    say(node, 'aria-disabled', isShut(desk, site, layer));
+    node.classList.toggle('fd-dropped', isDropped(desk, layer));
   }
   const error = exact?.errors[layer] ?? sums[layer].joint;
   say(nodes.errors[layer], 'style', `--error: ${Math.sqrt(Math.min(1, error)).toFixed(4)}`);
 }
 
-function paintLock(layer) {
+/** @param {Desk} desk @param {number} layer */
+export function paintLock({nodes, value}, layer) {
   const locked = value.locked[layer];
   const lock = nodes.locks[layer];
   say(lock, 'aria-pressed', locked);
@@ -40,8 +36,9 @@ function paintLock(layer) {
   for (const site of SITES) nodes.faders[site][layer].classList.toggle('fd-locked', locked);
 }
 
-function paintTotals() {
-  const totals = exact ?? forecast(sums);
+/** @param {Desk} desk */
+export function paintTotals({bank, exact, nodes, sums}) {
+  const totals = exact ?? forecast(bank, sums);
   say(nodes.forecast, 'data-exact', exact !== null);
   for (const figure of FIGURES) {
     const {number} = nodes.figures[figure.key];
@@ -50,106 +47,101 @@ function paintTotals() {
   }
 }
 
-/** Which site is heard alone: said in words, and the other lane dimmed. */
-function paintSolo() {
+/** Which site is heard alone: said in words, and the other lane dimmed. @param {Desk} desk */
+export function paintSolo(desk) {
   for (const site of SITES) {
-    say(nodes.solos[site], 'aria-pressed', solo === site);
-    nodes.lanes[site].classList.toggle('fd-silent', solo !== '' && solo !== site);
+    say(desk.nodes.solos[site], 'aria-pressed', desk.solo === site);
+    desk.nodes.lanes[site].classList.toggle('fd-silent', isSilent(desk, site));
   }
 }
 
-function paintDense() {
-  const all = forecast(bank.layers.map((it, layer) => layerSums(layer, it.dense[0], it.dense[1])));
-  for (const figure of FIGURES) write(nodes.figures[figure.key].of, figure.of(all));
+/** What the figures are a part of. @param {Desk} desk */
+export function paintDense({bank, nodes}) {
+  const all = forecast(bank, bank.layers.map((it, layer) => layerSums(bank, layer, it.dense[0], it.dense[1])));
+  for (const figure of FIGURES) write(nodes.figures[figure.key].of, figure.of(all, bank));
 }
 
-/** The numbers of the fader under the pointer; a hint where there is none. */
-function paintDetail() {
-  const line = nodes.detail;
-  if (!pointed) {
-    write(line, solo ? ALONE[solo] : IDLE);
-    line.classList.add('fd-idle');
+/** The numbers of the fader under the pointer; a hint where there is none. @param {Desk} desk */
+export function paintDetail(desk) {
+  const line = desk.nodes.detail;
+  line.classList.toggle('fd-idle', !desk.pointed);
+  if (!desk.pointed) {
+    write(line, desk.solo ? ALONE[desk.solo] : IDLE);
     return;
   }
-  const {site, layer} = pointed;
-  const words = wordsOf(site);
-  const kept = value[words.key][layer];
-  const [heads, channels] = bank.layers[layer].dense;
-  const without = site === 'attention' ? [heads, value.channels[layer]] : [value.heads[layer], channels];
-  const saved = layerParameters(layer, ...without) - sums[layer].parameters;
-  const all = [heads, channels];
-  const parts = isDropped(layer) ? [
+  const {site, layer} = desk.pointed;
+  const parts = isDropped(desk, layer) ? droppedWords(desk, site, layer) : widthWords(desk, site, layer);
+  const name = make('b', '', {}, `Layer ${layer}, ${wordsOf(desk.bank, site).short}`);
+  line.replaceChildren(name, ...parts.map((words) => make('span', '', {}, words)));
+}
+
+/** @param {Desk} desk @param {Site} site @param {number} layer */
+function droppedWords(desk, site, layer) {
+  const [heads, channels] = desk.bank.layers[layer].dense;
+  return [
     'dropped whole',
-    `predicted error ${percent(sums[layer].joint)}`,
-    `saves ${count(layerParameters(layer, ...all))} parameters`,
-    wayBack(site, layer),
-  ] : [
-    `${whole.format(kept)} of ${whole.format(dense(site, layer))} ${words.unit} kept`,
-    `predicted error ${percent(sums[layer][site])}, whole layer ${percent(sums[layer].joint)}`,
-    `saves ${count(Math.max(0, saved))} parameters`,
+    `predicted error ${percent(desk.sums[layer].joint)}`,
+    `saves ${count(layerParameters(desk.bank, layer, heads, channels))} parameters`,
+    wayBack(desk, site, layer),
+    ...(desk.value.locked[layer] ? ['locked'] : []),
   ];
-  if (value.locked[layer]) parts.push('locked');
-  if (!isDropped(layer)) parts.push(...pinWords(site, layer), ...stepWords(site, layer));
-  line.classList.remove('fd-idle');
-  line.replaceChildren(make('b', '', {}, `Layer ${layer}, ${words.short}`), ...parts.map((t) => make('span', '', {}, t)));
 }
 
-function point(next) {
+/** @param {Desk} desk @param {Site} site @param {number} layer */
+function widthWords(desk, site, layer) {
+  const {bank, sums, value} = desk;
+  const [heads, channels] = bank.layers[layer].dense;
+  const uncut = site === 'attention'
+    ? layerParameters(bank, layer, heads, value.channels[layer])
+    : layerParameters(bank, layer, value.heads[layer], channels);
+  return [
+    keptWords(desk, site, layer),
+    `predicted error ${percent(sums[layer][site])}, whole layer ${percent(sums[layer].joint)}`,
+    `saves ${count(Math.max(0, uncut - sums[layer].parameters))} parameters`,
+    ...(value.locked[layer] ? ['locked'] : []),
+    ...pinWords(bank, site, layer),
+    ...stepWords(bank, site, layer),
+  ];
+}
+
+/** Points at a fader, or at none. @param {Desk} desk @param {Place | null} next */
+export function point(desk, next) {
+  const {nodes, pointed} = desk;
   if (next?.site === pointed?.site && next?.layer === pointed?.layer) return;
-  if (pointed) nodes.numbers[pointed.layer]?.parentElement.classList.remove('fd-pointed');
-  pointed = next;
-  if (pointed) nodes.numbers[pointed.layer].parentElement.classList.add('fd-pointed');
-  paintDetail();
+  if (pointed) nodes.numbers[pointed.layer]?.parentElement?.classList.remove('fd-pointed');
+  desk.pointed = next;
+  if (next) nodes.numbers[next.layer].parentElement?.classList.add('fd-pointed');
+  paintDetail(desk);
 }
 
-/** One frame: everything that moved is drawn, counted and told to the app once, however many events came. */
-function tick() {
-  frame = 0;
-  if (!dirty.size) return;
-  for (const layer of dirty) recount(layer);
-  for (const layer of dirty) paintLayer(layer);
-  dirty.clear();
-  paintTotals();
-  paintDetail();
-  paintTools();
-  send('input');
+/** The tools, as they fit the selected fader. @param {Desk} desk */
+export function paintTools(desk) {
+  const {bank, value} = desk;
+  const {site, layer} = desk.selected;
+  const words = wordsOf(bank, site);
+  const {name, number, of, auto, copy, lock} = desk.nodes.tools;
+  const shut = isShut(desk, site, layer);
+  name.textContent = `Layer ${layer}, ${words.short}`;
+  of.textContent = `of ${whole.format(dense(bank, site, layer))} ${words.unit}`;
+  number.setAttribute('aria-label', `Layer ${layer} ${words.title}: kept, as a number or a percentage`);
+  if (document.activeElement !== number) paintNumber(desk);
+  number.disabled = shut;
+  auto.disabled = shut || !desk.automatic || isAutomatic(desk, site, layer);
+  copy.disabled = isSilent(desk, site) || !leftToCopy(desk, site, layer);
+  lock.textContent = value.locked[layer] ? 'Unlock' : 'Lock';
+  lock.setAttribute('aria-pressed', String(value.locked[layer]));
 }
 
-/** A new object each time: Gradio compares by identity and would not see a change inside the old one. */
-function send(event) {
-  const touched = [...new Set([...fresh, ...sent.flatMap((release) => [...release.touched])])];
-  const copy = {heads: [...value.heads], channels: [...value.channels], locked: [...value.locked], turn, touched};
-  props.value = copy;
-  trigger(event, copy);
+/** The count in the box for it. @param {Desk} desk */
+export function paintNumber(desk) {
+  const {site, layer} = desk.selected;
+  const {number} = desk.nodes.tools;
+  number.value = whole.format(countsOf(desk, site)[layer]);
+  number.removeAttribute('aria-invalid');
 }
 
-function schedule(layer) {
-  dirty.add(layer);
-  if (!changed) trigger('grasp', null);
-  changed = true;
-  exact = null;
-  if (!frame) frame = requestAnimationFrame(tick);
-}
-
-function flush() {
-  if (frame) cancelAnimationFrame(frame);
-  tick();
-}
-
-function release() {
-  flush();
-  if (!changed) return;
-  changed = false;
-  turn = Math.max(turn + 1, Date.now());
-  sent.push({turn, touched: fresh});
-  fresh = new Set();
-  send('release');
-}
-
-/** Releases once more what Python had not heard of: its own answer is what Gradio would send now. */
-function resend() {
-  fresh = new Set([...fresh, ...sent.flatMap(({touched}) => [...touched])]);
-  sent = [];
-  changed = true;
-  release();
+/** Marks the fader that the tools are for; on a touch screen it alone has a handle. @param {Desk} desk */
+export function paintSelected({nodes, root, selected}) {
+  root.querySelector('.fd-chosen')?.classList.remove('fd-chosen');
+  nodes.faders[selected.site][selected.layer]?.classList.add('fd-chosen');
 }

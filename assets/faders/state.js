@@ -1,32 +1,98 @@
-// The fader bank: these files in the order of SCRIPTS in ui/faders.py. Gradio runs them once, when the bank appears, with `element, trigger, props, watch`.
-// Arithmetic mirrors slimllm (budget.layer_cost, planning.forecast); tests compare the two.
-// Text from the model never becomes HTML here: every word is set with textContent.
+// What a bank knows and shows: one desk for each bank on a page.
+/** @import {Bank, Desk, Nodes, Props, Site, Trigger} from './types' */
 
-const root = element.querySelector('.faders');
-const SITES = ['attention', 'mlp'];
-const WORDS = {
-  attention: {title: 'Attention heads', short: 'attention', unit: 'heads', one: 'head', key: 'heads'},
-  mlp: {title: 'MLP channels', short: 'MLP', unit: 'channels', one: 'channel', key: 'channels'},
-};
-const COLUMNS = {...WORDS.attention, title: 'Attention value columns', unit: 'value columns', one: 'value column'};
-const MAX_COLUMN = 52; // px; wider faders look like bars of a chart, not like something to hold
+import {dense, layerSums, limits, snap} from './arithmetic.js';
 
-let text = ''; // the bank as Python sent it, and
-let bank = null; // what it says: see ui/faders.py
-let value = null; // what the faders show
-let nodes = null; // the DOM of the current bank
-let sums = []; // per layer: {parameters, groups, attention, mlp, joint}
-let dirty = new Set(); // layers to repaint in the next frame
-let frame = 0;
-let drag = null;
-let pointed = null; // {site, layer} under the pointer or focused
-let selected = {site: 'mlp', layer: 0}; // the fader that the tools are for: the last one focused
-let automatic = null; // the widths that the rules alone would give
-let solo = ''; // the one site whose cuts count
-let exact = null; // Python's own figures, until something moves
-let tapped = null; // the last press, for a double one
-let finger = null; // a finger put on a fader: {id, x, y}; a tap if it is lifted there, else the page scrolls
-let changed = false; // something moved since the last release, and
-let fresh = new Set(); // what: 'attention 3', 'mlp 3' or 'lock 3'
-let turn = 0; // the number of the last release: rises over all pages of this browser
-let sent = []; // releases that Python has not answered yet: {turn, touched}
+/** @type {Site[]} */
+export const SITES = ['attention', 'mlp'];
+/** @type {{attention: 'heads', mlp: 'channels'}} */
+export const KEYS = {attention: 'heads', mlp: 'channels'}; // where the counts of a site are in a value
+
+/** A desk without a bank.
+ * @param {HTMLElement} root @param {Props} props @param {Trigger} trigger @returns {Desk} */
+export function newDesk(root, props, trigger) {
+  return {
+    root,
+    props,
+    trigger,
+    text: '',
+    bank: /** @type {Bank} */ ({}), // both come with the first bank
+    nodes: /** @type {Nodes} */ ({}),
+    value: {heads: [], channels: [], locked: []},
+    sums: [],
+    dirty: new Set(),
+    frame: 0,
+    drag: null,
+    pointed: null,
+    selected: {site: 'mlp', layer: 0},
+    automatic: null,
+    solo: '',
+    exact: null,
+    tapped: null,
+    finger: null,
+    changed: false,
+    fresh: new Set(),
+    turn: 0,
+    sent: [],
+    journey: 0,
+    answer: 0,
+  };
+}
+
+/** How many units every layer keeps of a site; to be written in. @param {Desk} desk @param {Site} site */
+export const countsOf = (desk, site) => desk.value[KEYS[site]];
+
+/** @param {Desk} desk @param {number} layer */
+export const isDropped = (desk, layer) => !desk.value.heads[layer] && !desk.value.channels[layer];
+
+/** Whether pins, or the layer's own size, leave a fader no other width.
+ * @param {Desk} desk @param {Site} site @param {number} layer */
+export function isFixed(desk, site, layer) {
+  const [low, high] = limits(desk.bank, site, layer);
+  return low === high && countsOf(desk, site)[layer] === low;
+}
+
+/** Whether one site alone counts, and this is the other. @param {Desk} desk @param {Site} site */
+export const isSilent = (desk, site) => desk.solo !== '' && desk.solo !== site;
+
+/** Whether a hand may not move a fader at present.
+ * @param {Desk} desk @param {Site} site @param {number} layer */
+export const isShut = (desk, site, layer) =>
+  desk.value.locked[layer] || isSilent(desk, site) || isFixed(desk, site, layer);
+
+/** The share of its units that a layer keeps. @param {Desk} desk @param {Site} site @param {number} layer */
+export const shareOf = (desk, site, layer) => countsOf(desk, site)[layer] / dense(desk.bank, site, layer);
+
+/** The feasible count nearest to a share.
+ * @param {Desk} desk @param {Site} site @param {number} layer @param {number} share */
+export const countAt = (desk, site, layer, share) =>
+  snap(desk.bank, site, layer, share * dense(desk.bank, site, layer));
+
+/** Whether a fader stands where the rules alone would have it.
+ * @param {Desk} desk @param {Site} site @param {number} layer */
+export function isAutomatic(desk, site, layer) {
+  if (!desk.automatic) return false;
+  const {heads, channels} = desk.automatic;
+  if (!heads[layer] && !channels[layer]) return isDropped(desk, layer);
+  return countsOf(desk, site)[layer] === snap(desk.bank, site, layer, desk.automatic[KEYS[site]][layer]);
+}
+
+/** Whether a layer after this one has another share than a copy would give it.
+ * @param {Desk} desk @param {Site} site @param {number} layer */
+export function leftToCopy(desk, site, layer) {
+  const share = shareOf(desk, site, layer);
+  return countsOf(desk, site).some(
+    (kept, next) => next > layer && !desk.value.locked[next] && kept !== countAt(desk, site, next, share),
+  );
+}
+
+/** Counts a layer as the faders stand; while one site is heard alone the other counts as whole.
+ * @param {Desk} desk @param {number} layer */
+export function recount(desk, layer) {
+  const {bank, solo, value} = desk;
+  const [wholeHeads, wholeChannels] = bank.layers[layer].dense;
+  const both = !solo || isDropped(desk, layer);
+  const heads = both || solo === 'attention' ? value.heads[layer] : wholeHeads;
+  const channels = both || solo === 'mlp' ? value.channels[layer] : wholeChannels;
+  desk.sums[layer] = layerSums(bank, layer, heads, channels);
+}

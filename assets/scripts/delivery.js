@@ -10,6 +10,7 @@
   const PAUSES = [100, 200, 400, 800, 1600, 3200, 6400]; // ms between two tries; after the last one Gradio says that the connection is lost
   const page = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('');
   let number = 0;
+  /** @type {Promise<unknown>} */
   let before = Promise.resolve(); // settles when the request before has its answer
 
   const pause = (ms) => new Promise((done) => setTimeout(done, ms));
@@ -49,7 +50,7 @@
   }
 
   window.fetch = (url, options) => {
-    if (options?.method !== 'POST' || !OURS.test(new URL(url, location.href).pathname)) return ask(url, options);
+    if (options?.method !== 'POST' || !OURS.test(new URL(String(url), location.href).pathname)) return ask(url, options);
     const answer = before.then(() => deliver(url, options));
     before = answer.catch(() => {});
     return answer;

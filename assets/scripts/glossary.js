@@ -53,7 +53,8 @@
     const walker = document.createTreeWalker(panel, NodeFilter.SHOW_TEXT);
     const nodes = [];
     while (walker.nextNode()) {
-      if (!walker.currentNode.parentElement.closest(LEAVE)) nodes.push(walker.currentNode);
+      const node = /** @type {Text} */ (walker.currentNode);
+      if (!node.parentElement?.closest(LEAVE)) nodes.push(node);
     }
     for (const node of nodes) {
       for (const {entry, start, end} of found(node.data, known).reverse()) {
@@ -96,7 +97,9 @@
   }
 
   function markRest() {
-    for (const box of document.querySelectorAll(RATHER_LATER)) {
+    /** @type {NodeListOf<HTMLElement>} */
+    const boxes = document.querySelectorAll(RATHER_LATER);
+    for (const box of boxes) {
       if (box.offsetParent) (box.matches('.plotview') ? markPlot : markLabel)(box);
     }
   }

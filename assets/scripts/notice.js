@@ -1,6 +1,6 @@
 // Gradio runs this once, when the notice appears, with `element, trigger, props, watch`.
 // The tabs of one browser show one session. Each says to the others how often the session has been acted on; one that has seen less looks again.
-const box = element.querySelector('.notice');
+const box = /** @type {HTMLElement} */ (element.querySelector('.notice'));
 const others = new BroadcastChannel('slimllm');
 let known = null; // what this page was told last
 let read = -1; // the notice that was put away: by the number of acts at which it was told

@@ -135,7 +135,8 @@
     }
 
     document.addEventListener('keydown', (event) => {
-      if (plot.offsetParent && !event.target.closest?.(TAKERS)) pin(event);
+      const taker = /** @type {Element} */ (event.target).closest?.(TAKERS);
+      if (plot.offsetParent && !taker) pin(event);
     });
 
     function drop() {
@@ -143,7 +144,7 @@
       place();
     }
 
-    document.addEventListener(PICKED, (event) => event.detail !== plot && span && drop());
+    document.addEventListener(PICKED, (/** @type {any} */ {detail: picked}) => picked !== plot && span && drop());
     return {
       keys,
       place,

@@ -87,12 +87,14 @@
     download(await window.Plotly.toImage(figure, {format: 'png', width, height, scale: 2}), `${name}.png`);
   }
 
+  const WAYS = [{label: 'PNG', what: 'a picture', save: savePicture}, {label: 'CSV', what: 'a table', save: saveTable}];
+
   /** Two quiet buttons for a plot. */
   function buttons(plot, caption) {
     const bar = document.createElement('div');
     bar.className = 'pv-save';
     const name = () => (plain(plot.layout?.title?.text) || caption()).toLowerCase().replace(/[^a-z0-9]+/g, '-').replace(/^-+|-+$/g, '');
-    for (const [label, what, save] of [['PNG', 'a picture', savePicture], ['CSV', 'a table', saveTable]]) {
+    for (const {label, what, save} of WAYS) {
       const button = document.createElement('button');
       button.type = 'button';
       button.textContent = label;

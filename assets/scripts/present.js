@@ -22,24 +22,29 @@
     const tour = document.getElementById(by > 0 ? 'tour-onward' : 'tour-back');
     if (tour) tour.click(); // hidden, but there
     else {
-      const tabs = [...document.querySelectorAll('#tabs [role="tab"]')].filter((tab) => tab.offsetParent);
+      /** @type {NodeListOf<HTMLElement>} */
+      const found = document.querySelectorAll('#tabs [role="tab"]');
+      const tabs = [...found].filter((tab) => tab.offsetParent);
       const at = tabs.findIndex((tab) => tab.getAttribute('aria-selected') === 'true');
       tabs[Math.min(tabs.length - 1, Math.max(0, at + by))]?.click();
     }
     scrollTo(0, 0);
   }
 
+  /** The element that an event happened to; it may also be the document. */
+  const targetOf = (event) => /** @type {Element} */ (event.target);
+
   /** Whether the keys belong to what has the focus. */
-  const typing = ({target, ctrlKey, metaKey, altKey}) => ctrlKey || metaKey || altKey
-    || target.matches?.('input, textarea, select, [contenteditable], [role="slider"], [role="listbox"], .pv-plot');
+  const typing = (event) => event.ctrlKey || event.metaKey || event.altKey
+    || targetOf(event).matches?.('input, textarea, select, [contenteditable], [role="slider"], [role="listbox"], .pv-plot');
 
   document.addEventListener('click', (event) => {
-    if (event.target.closest?.('#present-start')) turn(true);
+    if (targetOf(event).closest?.('#present-start')) turn(true);
   });
   document.addEventListener('keydown', (event) => {
     if (event.key === 'Escape' && on()) turn(false);
     else if (typing(event)) return;
-    else if (on() && event.key in STEPS && !(event.key === ' ' && event.target.matches('button'))) {
+    else if (on() && event.key in STEPS && !(event.key === ' ' && targetOf(event).matches('button'))) {
       event.preventDefault();
       step(STEPS[event.key]);
     } else if (event.shiftKey && event.key.toLowerCase() === 'p') turn(!on());

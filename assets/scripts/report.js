@@ -1,9 +1,11 @@
 // What a map of the report says under the pointer. Without this script the report is complete but silent.
-for (const map of document.querySelectorAll('[data-map]')) {
-  const {rows, cells, units, what, than, shades, kept} = JSON.parse(map.dataset.map);
+/** @type {NodeListOf<HTMLElement>} */
+const maps = document.querySelectorAll('[data-map]');
+const tip = /** @type {HTMLElement} */ (document.getElementById('tip'));
+for (const map of maps) {
+  const {rows, cells, units, what, than, shades, kept} = JSON.parse(map.dataset.map ?? '');
   const [shade, stays] = [shades, kept].map((text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0)));
-  const image = map.querySelector('image');
-  const tip = document.getElementById('tip');
+  const image = /** @type {SVGElement} */ (map.querySelector('image'));
   const share = (part) => `${Math.round(100 * part)} %`;
 
   const words = (row, cell) => {

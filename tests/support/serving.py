@@ -25,6 +25,7 @@ from tests.support.tiny_models import PAGE
 from ui.app import Settings, build_page, launch_options
 from ui.look import theme
 from ui.server.delivery import Delivery
+from ui.server.module_files import ModuleFiles
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or ""
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
@@ -67,7 +68,7 @@ def shown(page: gr.Blocks) -> Iterator[str]:
         theme=theme.build_theme(),
         css=theme.style_sheet(),
         head=theme.head_scripts(),
-        app_kwargs={"middleware": [Middleware(Delivery)]},
+        app_kwargs={"middleware": [Middleware(Delivery), Middleware(ModuleFiles)]},
     )
     try:
         yield url

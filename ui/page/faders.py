@@ -23,14 +23,20 @@ from slimllm.core.shapes import SITES, LayerShape, SiteName
 from slimllm.core.types import Analysis, Forecast, LayerAnalysis, Plan
 from slimllm.methods.recovery import RECOVERIES
 from slimllm.planning.budget import Bounds, bounds_of, pinned_units
-from ui.look.theme import ASSETS
+from ui.look.browser_modules import FADERS, module_address
 
 SAMPLES = 65  # widths at which the longest error curves are sent at least
 WHOLE_GRID = 6000  # numbers in all layers' curves up to which every feasible width is sent instead
 MAX_LAYERS, MAX_COUNT = 1000, 1_000_000
 MAX_TURN = 1 << 53  # the largest whole number of a browser
 
-SCRIPTS = ("state", "arithmetic", "words", "building", "painting", "tools", "hand", "main")
+# The browser's side is a module, assets/faders/main.js.
+MOUNT = f"""
+import(new URL('{module_address(FADERS)}', document.baseURI)).then(
+  ({{mount}}) => mount(element, props, trigger, watch),
+  () => {{ element.textContent = 'The faders did not arrive; reload the page.'; }},
+);
+"""
 
 Value = dict[str, Any]
 
@@ -197,20 +203,16 @@ def round_four(values: Sequence[float]) -> list[float]:
     return [float(f"{max(0.0, x):.4g}") for x in values]
 
 
-def browser_script() -> str:
-    """The browser's side, from its files."""
-    files = [ASSETS / "faders" / f"{name}.js" for name in SCRIPTS]
-    return "\n".join(file.read_text(encoding="utf-8") for file in files)
-
-
 class Faders(gr.HTML):
     """A bank of faders. Value: {"heads": [...], "channels": [...], "locked": [...]}, or None to show
     `placeholder`.
 
     `.input` fires while dragging (at most once a frame), `.release` on pointer-up, key-up and a toggled lock;
-    both carry the value. The readout inside has the id `forecast_id`. The page needs `theme.css()` in
-    `launch`.
+    both carry the value. The readout inside has the id `forecast_id`. The page needs `theme.style_sheet()`
+    and the middleware `ModuleFiles` in `launch`.
     """
+
+    EVENTS = [*gr.HTML.EVENTS, "grasp", "solo"]
 
     def __init__(
         self,
@@ -224,7 +226,7 @@ class Faders(gr.HTML):
         **kwargs: Any,
     ):
         kwargs.setdefault("html_template", '<div class="faders"></div>')
-        kwargs.setdefault("js_on_load", browser_script())
+        kwargs.setdefault("js_on_load", MOUNT)
         kwargs.setdefault("caption", label)
         kwargs.setdefault("apply_default_css", False)
         super().__init__(
@@ -236,7 +238,6 @@ class Faders(gr.HTML):
             forecast_id=forecast_id,
             **kwargs,
         )
-        self.bank = bank  # else Gradio takes the name, quoted in the script, for that of an event
 
     def preprocess(self, payload: Any) -> Value | None:
         """The value, clamped to what is feasible; `gr.Error` in one sentence for what is no set of faders."""

@@ -16,6 +16,7 @@ from starlette.responses import RedirectResponse
 
 from slimllm.core.errors import Refusal
 from ui.jobs.visitors import Allowance, Places, Visitor
+from ui.look.browser_modules import MODULES
 from ui.server.address import Address
 from ui.server.request_limits import (
     LONGEST_HEADERS,
@@ -57,7 +58,7 @@ FREE = (  # before the login, too
 )
 GET = re.compile(
     rf"{FREE}|/(config|app_id|user)|{API}/(info|openapi\.json|user|app_id|login_check|queue/(data|status))"
-    rf"|{API}/(upload_progress|heartbeat/[^/]*|file[=/].*|call/.*)"
+    rf"|{API}/(upload_progress|heartbeat/[^/]*|file[=/].*|call/.*)|/{MODULES}/.*"
 )
 POST = re.compile(rf"/login|{API}/(upload|queue/join|component_server|cancel|reset|(run|api|call)/.*)")
 PAGES = re.compile(rf"{API}/heartbeat/([^/]*)")

@@ -19,6 +19,7 @@ import pytest
 from slimllm.core.errors import Refusal
 from tests.support.reverse_proxies import NGINX, WAYS, Way, nginx, small_proxy
 from tests.support.serving import free_port, served
+from ui.look.browser_modules import FADERS, module_address, read_modules
 from ui.server.address import Address, public_url
 
 HOST, PASSWORD = "slim.example", "open-sesame-open"
@@ -103,6 +104,9 @@ def test_page_behind_a_proxy(
         assert config["root"] == f"http://{HOST}{way.folder}"
         answer = visit.attach(config)
         assert "language model" in json.dumps(answer["data"])
+        script = visit.ask(f"/{module_address(FADERS)}")
+        assert (script.status, script.read()) == (200, read_modules()[module_address(FADERS)])
+        assert "immutable" in script.headers["Cache-Control"]
 
 
 def test_refusals_say_what_to_set(address: str) -> None:

@@ -32,6 +32,7 @@ from tests.support.forged_events import Forger
 from tests.support.serving import served
 from tests.support.tiny_models import PAGE, tiny_model, tiny_tokenizer
 from ui.app import Settings, check_settings, declare_roots, launch_options
+from ui.look.browser_modules import FADERS, module_address
 from ui.server import access
 from ui.server.address import Address
 from ui.server.request_limits import Turned
@@ -160,6 +161,7 @@ def test_security_password_covers_everything_and_is_locked_after_wrong_ones(lock
         "gradio_api/call/load": said,
         "gradio_api/queue/data?session_hash=x": None,
         "gradio_api/file=/etc/passwd": None,
+        module_address(FADERS): None,
     }.items():
         assert ask(f"{locked}{path}", data, Content_Type="application/json")[0] == 401, path
     page = ask(locked)[1].decode()
