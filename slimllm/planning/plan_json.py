@@ -194,9 +194,12 @@ def _fault_of(wrong: WrongPart) -> PlanFault:
     key, *inside = wrong.place
     if key in SHARES:
         return PlanFault(f"has '{key}' {wrong.value!r:.80}, which is no share below 1")
+    if not inside and key != "align":
+        return PlanFault(f"has no proper '{key}'")
     if key in LOWEST and not isinstance(wrong.value, list | dict):
         return _number_fault(str(key), wrong.value)
-    return PlanFault(f"has {wrong.value!r:.80} in '{key}'" if inside else f"has no proper '{key}'")
+    name = f"'{inside[-1]}' " if inside and isinstance(inside[-1], str) else ""
+    return PlanFault(f"has {name}{wrong.value!r:.80} in '{key}'")
 
 
 def _number_fault(key: str, value: Any) -> PlanFault:
@@ -208,7 +211,7 @@ def _object_in(data: Mapping[str, Any], key: str) -> dict[str, Any]:
     """An object inside of the plan, empty where it is missing."""
     found = data.get(key, {})
     if not isinstance(found, dict):
-        raise PlanFault(f"has no proper '{key}', for it is not an object")
+        raise PlanFault(f"has {key} that are not an object")
     return found
 
 
