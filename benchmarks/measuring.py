@@ -20,8 +20,8 @@ from benchmarks.cells import Cells, Row
 from slimllm import pipeline
 from slimllm.analysis import analysis_store
 from slimllm.calibration import texts
-from slimllm.core.answers import to_plain_json
 from slimllm.core.errors import Refusal
+from slimllm.core.json_io import to_plain_json
 from slimllm.core.types import Analysis, Calibration
 from slimllm.evaluation import evaluate
 from slimllm.files import atomic_write

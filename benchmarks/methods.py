@@ -36,8 +36,8 @@ from benchmarks import cells, picture, report
 from benchmarks.cells import Row
 from benchmarks.measuring import Bench, cell_of, prepare, say
 from slimllm.cli.main import quiet_libraries
-from slimllm.core.answers import to_plain_json
 from slimllm.core.errors import Refusal
+from slimllm.core.json_io import to_plain_json
 from slimllm.files import atomic_write
 from slimllm.planning import plan_making
 

@@ -24,7 +24,7 @@ import torch
 from slimllm import pipeline
 from slimllm.calibration import texts
 from slimllm.calibration.moments import TOKENS_PER_BATCH
-from slimllm.core.memory import status_mib, watch_peak
+from slimllm.core.memory import resident_mib, watch_peak
 from slimllm.core.types import Calibration
 from slimllm.models import loading
 from slimllm.planning import plan_making
@@ -32,7 +32,7 @@ from slimllm.planning import plan_making
 
 def timed(subject: loading.Subject, work: object) -> tuple[float, float, object]:
     """(seconds, peak MiB above what was resident before, result)."""
-    before = status_mib("VmRSS")
+    before = resident_mib()
     start, peak = time.perf_counter(), watch_peak(subject.device)
     result = work()  # type: ignore[operator]
     return time.perf_counter() - start, peak() - before, result

@@ -31,8 +31,8 @@ from slimllm.analysis.analysis_files import (
 )
 from slimllm.core.errors import Refusal
 from slimllm.core.held_out import HeldOut
+from slimllm.core.json_io import parse_dataclass
 from slimllm.core.shapes import Shape, SiteName
-from slimllm.core.typed import parse_dataclass
 from slimllm.core.types import (
     Analysis,
     Calibration,
@@ -43,6 +43,7 @@ from slimllm.core.types import (
     SiteAnalysis,
 )
 from slimllm.files import atomic_write, file_limits
+from slimllm.files.file_lock import hold_path
 from slimllm.files.weight_headers import safetensors_tensors
 from slimllm.methods.method_table import fill_options
 
@@ -63,6 +64,11 @@ class MomentStore:
 
     def file(self, index: int) -> Path:
         return self.folder / f"layer_{index:03d}.safetensors"
+
+    @property
+    def files(self) -> list[Path]:
+        """The files of the layers that are there."""
+        return sorted(self.folder.glob("layer_*.safetensors"))
 
     def check(self) -> None:
         """Refuses a folder of other things, whose place moments would take."""
@@ -140,11 +146,22 @@ class MomentStore:
 
     @contextlib.contextmanager
     def read(self) -> Iterator[MomentStore]:
-        """The store, which no other program clears away meanwhile."""
+        """Give the store, which no other program clears away meanwhile. Every reader holds one layer's file,
+        the first that nobody holds, so that as many can read as there are layers."""
         with contextlib.ExitStack() as stack:
-            with contextlib.suppress(OSError):  # a file system without locks
-                stack.enter_context(atomic_write.hold_folder(self.folder, shared=True))
+            for file in self.files:
+                # Another reader's, or on a file system without locks.
+                with contextlib.suppress(OSError):
+                    stack.enter_context(hold_path(file))
+                    break
             yield self
+
+    def remove_unread(self) -> None:
+        """Remove the store unless somebody reads or fills it, or nobody can tell."""
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            for path in (self.folder, *self.files):
+                stack.enter_context(hold_path(path))
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def clear(self, key: dict[str, Any]) -> None:
         """Leaves in the folder only whole layers that were made under `key`."""

@@ -18,9 +18,9 @@ from slimllm.calibration import distributed
 from slimllm.cli import commands, export_commands, option_checks
 from slimllm.cli.credentials import VARIABLE
 from slimllm.cli.terminal import Report, print_answer, show_card
-from slimllm.core.answers import to_plain_json
 from slimllm.core.errors import Refusal, without_tokens
 from slimllm.core.failures import is_failure, sentence_of
+from slimllm.core.json_io import to_plain_json
 from slimllm.core.types import check_seed
 from slimllm.export.formats import FORMS
 from slimllm.files import atomic_write

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any
 
-from slimllm.core.answers import to_plain_json
+from slimllm.core.json_io import to_plain_json
 from slimllm.core.types import NOTE, Progress
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
 import secrets
@@ -25,6 +24,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from slimllm.core.errors import Refusal
+from slimllm.files.file_lock import hold_path
 
 LEFTOVER = re.compile(r"\.(.+)\.[0-9a-f]{8}\.(partial|begun)")
 MARK = "made-by-slimllm"  # the file by which such a folder is known to be ours
@@ -146,7 +146,7 @@ def made_and_held(make: Callable[[], Path], shared_name: bool = False) -> Iterat
         for _ in range(TRIES):
             folder = make()
             try:
-                stack.enter_context(hold_folder(folder))
+                stack.enter_context(hold_path(folder))
             except FileNotFoundError:
                 continue
             except BlockingIOError:
@@ -167,21 +167,6 @@ def scratch_parent(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.begun")
 
 
-@contextlib.contextmanager
-def hold_folder(folder: Path, shared: bool = False) -> Iterator[None]:
-    """Locks a folder meanwhile, alone or among others who only read; `BlockingIOError` where another program
-    holds it, `FileNotFoundError` where it was removed or replaced before it was locked, another `OSError`
-    where the file system has no locks."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        if not os.path.samestat(os.fstat(handle), os.stat(folder)):
-            raise FileNotFoundError(errno.ENOENT, "another one took its place", str(folder))
-        yield
-    finally:
-        os.close(handle)
-
-
 def place_folder(
     made: Path, folder: Path, space: Path, spendable: Callable[[Path], bool], say: Callable[[str], object]
 ) -> None:
@@ -192,7 +177,7 @@ def place_folder(
     old = space / OLD
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # nothing is there, or it is read: it is moved all the same
-            stack.enter_context(hold_folder(folder))
+            stack.enter_context(hold_path(folder))
         with contextlib.suppress(FileNotFoundError):
             folder.rename(old)
             if spendable(old):
@@ -286,7 +271,7 @@ def mend_leftover(left: Path) -> Path | None:
     if not match or left.is_symlink():
         return None
     path = left.with_name(match[1])
-    with contextlib.suppress(OSError), hold_folder(left):
+    with contextlib.suppress(OSError), hold_path(left):
         if is_left(left):
             clear_scratch(left, path)
             return path
@@ -312,7 +297,7 @@ def remove_abandoned() -> int:
 def remove_unheld(folder: Path) -> bool:
     """Whether a folder was there that nobody holds any more; it is gone now."""
     try:
-        with hold_folder(folder):
+        with hold_path(folder):
             shutil.rmtree(folder)
     except OSError:  # somebody is at work there, or it cannot be told
         return False

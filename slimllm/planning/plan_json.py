@@ -6,15 +6,14 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any
 
-from slimllm.core.attention_unit import UNITS, UnitName
+from slimllm.core.attention_unit import UNITS
 from slimllm.core.errors import Refusal
-from slimllm.core.shapes import SITES
-from slimllm.core.typed import parse_dataclass
-from slimllm.core.types import MOST_SEED, Calibration, Pin, Plan, check_seed
+from slimllm.core.json_io import WrongPart, parse_dataclass
+from slimllm.core.types import MOST_SEED, Pin, Plan
 from slimllm.files import atomic_write, file_limits
 from slimllm.files.written_files import FACTS
 from slimllm.methods.method_table import METHODS, fill_options
@@ -23,7 +22,17 @@ from slimllm.planning.allocation import ALLOCATIONS
 
 PLAN_FORMAT, CHECKSUM = 1, "checksum"
 LARGEST_PLAN = file_limits.LARGEST_FILES["plan.json"]
-PlanKind = TypeVar("PlanKind")
+MOST_WHOLE = 2**31  # of a width, an alignment, a number of samples
+SHARES = ("ratio_requested", "ratio_achieved")
+CHOICES: dict[str, Iterable[str]] = {
+    "method": METHODS,
+    "recovery": RECOVERIES,
+    "allocation": (*ALLOCATIONS, "hand"),
+    "unit": UNITS,
+    "count": ("decoder", "all"),
+}
+LOWEST = {"widths": 1, "heads": 0, "channels": 0, "align": 1}  # of the whole numbers in a field
+LATER = ("options", "align", "fingerprints", "same_width")  # which plans of earlier versions lack
 
 
 def plan_to_dict(plan: Plan) -> dict[str, Any]:
@@ -117,76 +126,103 @@ class PlanFault(Exception):
     """What is wrong with a plan, to be completed to a sentence."""
 
 
-def _word_pairs(data: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted((str(key), str(value)) for key, value in data.items()))
-
-
 def _refuse_constant(constant: str) -> float:
     raise ValueError(f"the number {constant}")
 
 
 def _checked_plan(data: Mapping[str, Any]) -> Plan:
-    calibration = _plan_part(Calibration, data.get("calibration"), "calibration")
-    _integer_list([calibration.samples, calibration.length], 2, "calibration", low=1)
-    _seed_value(calibration.seed)
-    widths = tuple(_integer_list(row, 3, "widths", low=1) for row in _list_value(data, "widths"))
-    if not widths:
+    """Read the plan in JSON data: first of which kind its fields are, then whether they fit together."""
+    for key, known in CHOICES.items():
+        if data.get(key) not in tuple(known):
+            raise PlanFault(f"has '{key}' {data.get(key)!r}, which is none of: {', '.join(known)}")
+    plan = _read_fields(data)
+    calibration, layers = plan.calibration, len(plan.widths)
+    _check_whole("calibration", (calibration.samples, calibration.length))
+    _check_whole("align", (plan.align,))
+    if not layers:
         raise PlanFault("has no layers")
-    heads = _integer_list(_list_value(data, "heads"), len(widths), "heads", low=0)
-    channels = _integer_list(_list_value(data, "channels"), len(widths), "channels", low=0)
-    unit = _one_of(data, "unit", get_args(UnitName))
-    for i, kept in enumerate(zip(heads, channels, strict=True)):
-        _check_layer(i, widths[i], kept, unit)
-    if not any(heads):
+    for row in plan.widths:
+        _check_whole("widths", row)
+    for key, kept in (("heads", plan.heads), ("channels", plan.channels)):
+        if len(kept) != layers:
+            raise PlanFault(f"has not {layers} numbers in '{key}'")
+        _check_whole(key, kept)
+    for i, widths in enumerate(zip(plan.heads, plan.channels, strict=True)):
+        _check_layer(i, plan.widths[i], widths, plan.unit)
+    if not any(plan.heads):
         raise PlanFault("drops every layer")
-    method = _one_of(data, "method", METHODS)
-    if UNITS[unit].narrows_heads != METHODS[method].narrows_heads:
-        raise PlanFault(f"cuts {unit} units, which method {method} does not")
-    options = data.get("options", {})
-    if not isinstance(options, dict):
-        raise PlanFault("has options that are not an object")
+    if UNITS[plan.unit].narrows_heads != METHODS[plan.method].narrows_heads:
+        raise PlanFault(f"cuts {plan.unit} units, which method {plan.method} does not")
+    for key in SHARES:
+        if not -1 <= getattr(plan, key) < 1:
+            raise PlanFault(f"has '{key}' {getattr(plan, key)!r}, which is no share below 1")
+    if not all(abs(error) < MOST_SEED for error in plan.predicted_error):
+        raise PlanFault("has in 'predicted_error' what is no number")
+    _check_pins("protected", plan.protected, plan.widths)
+    _check_pins("forced", plan.forced, plan.widths)
+    if "same_width" not in data:  # plans of earlier versions tell by their widths
+        alike = len(set(zip(plan.heads, plan.channels, strict=True))) == 1
+        return dataclasses.replace(plan, same_width=plan.ratio_requested > 0 and alike)
+    return plan
+
+
+def _read_fields(data: Mapping[str, Any]) -> Plan:
+    """Read the fields of a plan, each of the kind that `Plan` declares. What `Plan` does not know is left
+    out."""
+    fields = {field.name: data[field.name] for field in dataclasses.fields(Plan) if field.name in data}
+    for field in dataclasses.fields(Plan):
+        if field.name not in fields and field.name not in LATER:
+            raise PlanFault(f"has no proper '{field.name}'")
+    # A seed may be larger than any other number.
+    seed = fields.pop("seed")
+    if type(seed) is not int:
+        raise PlanFault("has no proper 'seed'")
+    if abs(seed) >= MOST_SEED:
+        raise PlanFault(f"has seed {seed!r:.80}, which is too large")
+    # Objects in the file are sorted pairs in a `Plan`.
     try:
-        options = fill_options(method, options)
+        fields["options"] = sorted(fill_options(data["method"], _object_in(data, "options")).items())
     except Refusal as refusal:
         raise PlanFault(f"has a wrong option: {refusal}") from None
-    return Plan(
-        model=_typed_value(data, "model", str),
-        family=_typed_value(data, "family", str),
-        widths=widths,  # type: ignore[arg-type]
-        heads=heads,
-        channels=channels,
-        calibration=calibration,
-        method=method,
-        options=tuple(sorted(options.items())),
-        recovery=_one_of(data, "recovery", RECOVERIES),
-        allocation=_one_of(data, "allocation", (*ALLOCATIONS, "hand")),
-        unit=unit,  # type: ignore[arg-type]
-        ratio_requested=_share_value(data, "ratio_requested"),
-        ratio_achieved=_share_value(data, "ratio_achieved"),
-        count=_one_of(data, "count", ("decoder", "all")),  # type: ignore[arg-type]
-        align=_integer_list([data.get("align", 1)], 1, "align", low=1)[0],
-        same_width=_same_width(data, heads, channels),
-        protected=_pin_list(data, "protected", widths),
-        forced=_pin_list(data, "forced", widths),
-        predicted_error=_number_list(data, "predicted_error"),
-        seed=_seed_value(_typed_value(data, "seed", int)),
-        versions=_word_pairs(_typed_value(data, "versions", dict)),
-        fingerprints=_word_pairs(_typed_value({"fingerprints": {}, **data}, "fingerprints", dict)),
-    )
+    for key in ("versions", "fingerprints"):
+        fields[key] = sorted((str(name), str(value)) for name, value in _object_in(data, key).items())
+    try:
+        return dataclasses.replace(parse_dataclass(Plan, fields), seed=seed)
+    except WrongPart as wrong:
+        raise _fault_of(wrong) from None
 
 
-def _same_width(data: Mapping[str, Any], heads: tuple[int, ...], channels: tuple[int, ...]) -> bool:
-    """Whether all layers were to be equally wide. Plans of versions that did not say so tell by their
-    widths."""
-    if "same_width" in data:
-        return bool(_typed_flag(data, "same_width"))
-    return _share_value(data, "ratio_requested") > 0 and len(set(zip(heads, channels, strict=True))) == 1
+def _fault_of(wrong: WrongPart) -> PlanFault:
+    """What is wrong with a plan in which a part is of another kind."""
+    key, *inside = wrong.place
+    if key in SHARES:
+        return PlanFault(f"has '{key}' {wrong.value!r:.80}, which is no share below 1")
+    if not inside and key != "align":
+        return PlanFault(f"has no proper '{key}'")
+    if key in LOWEST and not isinstance(wrong.value, list | dict):
+        return _number_fault(str(key), wrong.value)
+    name = f"'{inside[-1]}' " if inside and isinstance(inside[-1], str) else ""
+    return PlanFault(f"has {name}{wrong.value!r:.80} in '{key}'")
 
 
-def _typed_flag(data: Mapping[str, Any], key: str) -> bool:
-    if not isinstance(data[key], bool):
-        raise PlanFault(f"has no proper '{key}'")
-    return data[key]
+def _number_fault(key: str, value: Any) -> PlanFault:
+    low = LOWEST.get(key, 1)
+    return PlanFault(f"has {value!r:.80} in '{key}', where a whole number of at least {low} belongs")
+
+
+def _object_in(data: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """An object inside of the plan, empty where it is missing."""
+    found = data.get(key, {})
+    if not isinstance(found, dict):
+        raise PlanFault(f"has {key} that are not an object")
+    return found
+
+
+def _check_whole(key: str, values: Sequence[int]) -> None:
+    """Raise a `PlanFault` for a whole number that is too small or too large."""
+    for value in values:
+        if not LOWEST.get(key, 1) <= value < MOST_WHOLE:
+            raise _number_fault(key, value)
 
 
 def _check_layer(index: int, dense: tuple[int, ...], kept: tuple[int, int], unit: str) -> None:
@@ -206,69 +242,10 @@ def _check_layer(index: int, dense: tuple[int, ...], kept: tuple[int, int], unit
         )
 
 
-def _typed_value(data: Mapping[str, Any], key: str, kind: type) -> Any:
-    if not isinstance(data.get(key), kind) or isinstance(data.get(key), bool):
-        raise PlanFault(f"has no proper '{key}'")
-    return data[key]
-
-
-def _plan_part(kind: type[PlanKind], inner: Any, key: str) -> PlanKind:
-    """A dataclass inside of the plan."""
-    try:
-        return parse_dataclass(kind, inner)
-    except ValueError:
-        raise PlanFault(f"has {inner!r:.80} in '{key}'") from None
-
-
-def _seed_value(seed: int) -> int:
-    try:
-        return check_seed(seed)
-    except Refusal:
-        raise PlanFault(f"has seed {seed!r:.80}, which is too large") from None
-
-
-def _number_list(data: Mapping[str, Any], key: str) -> tuple[float, ...]:
-    """Numbers that JSON can hold."""
-    found = _list_value(data, key)
-    if not all(type(x) in (int, float) and -MOST_SEED < x < MOST_SEED for x in found):
-        raise PlanFault(f"has in '{key}' what is no number")
-    return tuple(map(float, found))
-
-
-def _list_value(data: Mapping[str, Any], key: str) -> list[Any]:
-    return _typed_value(data, key, list)
-
-
-def _integer_list(values: Any, length: int, key: str, *, low: int) -> tuple[int, ...]:
-    if not isinstance(values, list) or len(values) != length:
-        raise PlanFault(f"has not {length} numbers in '{key}'")
-    for value in values:
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value < 2**31:
-            raise PlanFault(f"has {value!r} in '{key}', where a whole number of at least {low} belongs")
-    return tuple(values)
-
-
-def _one_of(data: Mapping[str, Any], key: str, known: Any) -> str:
-    if not isinstance(data.get(key), str) or data[key] not in known:
-        raise PlanFault(f"has '{key}' {data.get(key)!r}, which is none of: {', '.join(known)}")
-    return data[key]
-
-
-def _share_value(data: Mapping[str, Any], key: str) -> float:
-    value = data.get(key)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not -1 <= value < 1:
-        raise PlanFault(f"has '{key}' {value!r}, which is no share below 1")
-    return float(value)
-
-
-def _pin_list(data: Mapping[str, Any], key: str, widths: tuple[tuple[int, ...], ...]) -> tuple[Pin, ...]:
-    pins = []
-    for row in _list_value(data, key):
-        pin = _plan_part(Pin, row, key)
-        if pin.site not in SITES or not 0 <= pin.layer < len(widths) or pin.count < 1:
-            raise PlanFault(f"has {row!r} in '{key}'")
-        most = widths[pin.layer][0 if pin.site == "attention" else 2]
-        if not 0 <= pin.index <= most - pin.count:
-            raise PlanFault(f"has {row!r} in '{key}'")
-        pins.append(pin)
-    return tuple(pins)
+def _check_pins(key: str, pins: Sequence[Pin], widths: Sequence[tuple[int, int, int]]) -> None:
+    """Raise a `PlanFault` for a pin of what the model does not have."""
+    for pin in pins:
+        known = 0 <= pin.layer < len(widths) and pin.count >= 1
+        most = widths[pin.layer][0 if pin.site == "attention" else 2] if known else 0
+        if not known or not 0 <= pin.index <= most - pin.count:
+            raise PlanFault(f"has {dataclasses.asdict(pin)!r} in '{key}'")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import resource
 import signal
 import socket
 import struct
@@ -48,6 +47,9 @@ def send_frame(channel: socket.socket, data: bytes) -> None:
 def limit_process(size: int, seconds: float) -> None:
     """Limits what one answer may take. The processor's time is for the case that nobody is left to end this
     process."""
+    # Windows lacks it, where this module can be imported all the same.
+    import resource
+
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY + MEMORY_PER_BYTE * size, resource.RLIM_INFINITY))
     used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
     resource.setrlimit(resource.RLIMIT_CPU, (int(used + seconds) + 5, resource.RLIM_INFINITY))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from slimllm.core.fingerprints import is_other
-from slimllm.core.typed import parse_dataclass
+from slimllm.core.json_io import parse_dataclass
 from slimllm.core.types import Calibration, Plan
 from slimllm.planning.plan_json import plan_from_text, plan_to_dict
 from slimllm.pruning.finetuning import Tuning
@@ -216,23 +216,26 @@ def run_to_dict(run: Run) -> dict[str, Any]:
 
 
 def run_from_dict(data: Mapping[str, Any]) -> Run:
-    """The run in JSON data; raises what the data provokes where it is malformed."""
+    """The run in JSON data; raises what the data provokes where it is malformed. Figures of ruined models are
+    not finite."""
     if data["format"] != RUN_FORMAT:
         raise ValueError("another format")
     portrait, found = data.get("portrait"), data.get("found")
     columns = {
-        name: parse_dataclass(Column, data["columns"][name]) for name in LABELS if name in data["columns"]
+        name: parse_dataclass(Column, data["columns"][name], finite=False)
+        for name in LABELS
+        if name in data["columns"]
     }
     if "dense" not in columns or len(columns) < 2:
         raise ValueError("no figures")
     return Run(
         **{name: data[name] for name in PLAIN_FIELDS if name in data},
         plan=plan_from_text(json.dumps(data["plan"])),
-        protocol=Protocol(**data["protocol"]),
+        protocol=parse_dataclass(Protocol, data["protocol"]),
         columns=columns,
         errors=tuple((float(p), float(m)) for p, m in data["errors"]),
-        tunings=tuple(Tuning(**settings) for settings in data.get("tunings", ())),
+        tunings=tuple(parse_dataclass(Tuning, settings) for settings in data.get("tunings", ())),
         answers=tuple((str(prompt), dict(texts)) for prompt, texts in data.get("answers", ())),
         portrait=None if portrait is None else portrait_from_dict(portrait),
-        found=None if found is None else parse_dataclass(Found, found),
+        found=None if found is None else parse_dataclass(Found, found, finite=False),
     )

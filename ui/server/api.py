@@ -19,9 +19,9 @@ import gradio as gr
 from anyio.to_thread import run_sync
 
 from slimllm.cli import option_checks
-from slimllm.core.answers import to_plain_json
 from slimllm.core.errors import Refusal
 from slimllm.core.failures import is_failure
+from slimllm.core.json_io import to_plain_json
 from slimllm.planning import forecast
 from slimllm.planning.plan_json import plan_from_text, plan_to_dict
 from slimllm.planning.plan_making import make_plan

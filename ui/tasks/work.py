@@ -218,11 +218,7 @@ def moments_folder(subject: Subject, calibration: Calibration) -> Path | None:
     stores = (path for name in atomic_write.names_in(root) if holds_moments(path := root / name))
     for other in oldest_first(stores)[:-1]:
         if other not in (own.folder, own.begun.folder):
-            with (
-                contextlib.suppress(OSError),
-                atomic_write.hold_folder(other),
-            ):  # unless another program is at it
-                shutil.rmtree(other, ignore_errors=True)
+            MomentStore(other).remove_unread()
     return own.folder
 
 

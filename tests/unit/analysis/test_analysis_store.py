@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,9 @@ def test_an_analysis_comes_back_whole(tmp_path: Path, page: Path) -> None:
         assert (here.mlp.spectrum.diff() <= 0).all()
 
 
-@pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "format", "earlier", "tensors"])
+@pytest.mark.parametrize(
+    "damage", ["missing", "empty", "truncated", "format", "earlier", "tensors", "nan", "huge"]
+)
 def test_bad_input_analysis_is_refused(damage: str, tmp_path: Path, page: Path) -> None:
     subject = tiny_subject("llama")
     made = pipeline.finish_job(
@@ -60,6 +63,9 @@ def test_bad_input_analysis_is_refused(damage: str, tmp_path: Path, page: Path) 
         head.write_text(head.read_text()[:100])
     elif damage == "format":
         head.write_text(head.read_text().replace(f'"format": {analysis_store.STORE_FORMAT}', '"format": 99'))
+    elif damage in ("nan", "huge"):
+        number = "NaN" if damage == "nan" else str(2**53)
+        head.write_text(re.sub(r'"cosine": [^,]+', f'"cosine": {number}', head.read_text(), count=1))
     elif damage == "earlier":
         head.write_text(head.read_text().replace(f'"format": {analysis_store.STORE_FORMAT}', '"format": 1'))
     else:
@@ -98,3 +104,21 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         atomic_write.replace_file(file, fail)
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_moments_stay_until_the_last_of_their_readers_is_done(tmp_path: Path, page: Path) -> None:
+    text, calibration, folder = texts.find_text(str(page)), Calibration(str(page), 4, 32), tmp_path / "m"
+    pipeline.finish_job(pipeline.analyse_model(tiny_subject("llama"), text, calibration, folder=folder))
+    store, before = analysis_store.MomentStore(folder), sorted(path.name for path in folder.iterdir())
+    with store.read():
+        with store.read(), store.read():
+            store.remove_unread()
+        store.remove_unread()
+        assert sorted(path.name for path in folder.iterdir()) == before, "nothing is left lying, either"
+    with store.filled({"key": 1}) as begun:
+        begun.remove_unread()
+        assert begun.folder.is_dir()
+    store.remove_unread()
+    assert not folder.exists()
+    with store.read():
+        store.remove_unread()

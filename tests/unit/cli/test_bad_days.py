@@ -34,7 +34,7 @@ from slimllm.analysis import analysis_store
 from slimllm.calibration import texts
 from slimllm.cli import main
 from slimllm.core.errors import Refusal
-from slimllm.core.memory import status_mib
+from slimllm.core.memory import resident_mib
 from slimllm.core.types import Analysis, Calibration, Progress
 from slimllm.files import atomic_write
 from slimllm.models.loading import load_model
@@ -577,14 +577,14 @@ def test_bad_day_twenty_cycles_leave_memory_flat(tmp_path: Path, bench: Bench) -
         registry._sessions.pop(session.id).close()
         del session, start
         gc.collect()
-        resident.append(status_mib("VmRSS"))
+        resident.append(resident_mib())
     warm, last = sorted(resident[4:9])[2], sorted(resident[-5:])[2]
     assert abs(last / warm - 1) <= 0.05, resident
 
 
 def test_bad_day_memory_of_a_finished_job_goes_back_to_the_system() -> None:
     """What a thread frees in pieces the C library keeps, until it is told to let go."""
-    registry, before = Registry(), status_mib("VmRSS")
+    registry, before = Registry(), resident_mib()
 
     def steps(_: Job) -> Iterator[Progress]:
         pieces = [torch.ones(25_000) for _ in range(4000)]  # 400 MB, in pieces too small to be mapped alone
@@ -596,7 +596,7 @@ def test_bad_day_memory_of_a_finished_job_goes_back_to_the_system() -> None:
     registry.worker.submit(job)
     done(job)
     time.sleep(0.5)
-    assert status_mib("VmRSS") - before < 100
+    assert resident_mib() - before < 100
 
 
 @pytest.mark.usefixtures("one_thread")

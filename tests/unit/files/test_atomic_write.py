@@ -12,17 +12,18 @@ import pytest
 
 from slimllm.analysis.analysis_store import MomentStore
 from slimllm.files import atomic_write
+from slimllm.files.file_lock import hold_path
 
 ROOT = Path(__file__).parents[3]
 SECONDS = 1.5
 MAKER = f"""
 import shutil, sys, time
 from pathlib import Path
-from slimllm import whole
+from slimllm.files import atomic_write
 root, end = Path(sys.argv[1]), time.monotonic() + {SECONDS}
 made = lost = 0
 while time.monotonic() < end:
-    with whole.temporary() as one, whole.scratch(root / "export") as two:
+    with atomic_write.temporary_folder() as one, atomic_write.scratch_folder(root / "export") as two:
         made += 2
         lost += (not one.is_dir()) + (not two.is_dir())
     (root / "deep" / str(made)).mkdir(parents=True)
@@ -32,11 +33,13 @@ print(made, lost)
 SWEEPER = f"""
 import sys, time
 from pathlib import Path
-from slimllm import whole
+from slimllm.files import atomic_write
 root, end = Path(sys.argv[1]), time.monotonic() + {SECONDS}
 swept = 0
 while time.monotonic() < end:
-    whole.abandoned(), whole.mended_below(root), whole.mended(root / "*", print)
+    atomic_write.remove_abandoned()
+    atomic_write.mended_below(root)
+    atomic_write.mend_leftovers(root / "*", print)
     swept += 1
 print(swept)
 """
@@ -88,7 +91,7 @@ def test_sweep_of_a_folder_that_is_not_yet_held_lets_its_maker_make_another(tmp_
     taken.rename(tmp_path / "old")
     taken.mkdir()
     os.close(handle)
-    with atomic_write.hold_folder(taken), pytest.raises(BlockingIOError), atomic_write.hold_folder(taken):
+    with hold_path(taken), pytest.raises(BlockingIOError), hold_path(taken):
         pass
 
 

@@ -28,7 +28,7 @@ from slimllm.analysis import analysis_store
 from slimllm.calibration import documents, texts
 from slimllm.cli import commands, main
 from slimllm.core.errors import Refusal
-from slimllm.core.memory import status_mib
+from slimllm.core.memory import resident_mib
 from slimllm.core.types import Calibration
 from slimllm.files import file_limits, row_limits, weight_headers
 from slimllm.models import loading
@@ -436,7 +436,7 @@ def test_hostile_repeated_values_are_held_once(tmp_path: Path) -> None:
     hostile_files.bomb(tmp_path)
     found = documents.file_documents(tmp_path / "x.parquet")
     assert len(found) == 100_000
-    before = status_mib("VmRSS")
+    before = resident_mib()
     assert len(next(iter(found))) == 10**6
     assert [len(row) for row in found[99_998:]] == [10**6] * 2
-    assert status_mib("VmRSS") - before < 300
+    assert resident_mib() - before < 300

@@ -16,7 +16,7 @@ import torch
 from slimllm import pipeline
 from slimllm.calibration import texts
 from slimllm.core.errors import Refusal
-from slimllm.core.memory import status_mib, watch_peak
+from slimllm.core.memory import resident_mib, watch_peak
 from slimllm.core.shapes import Grouping
 from slimllm.core.types import Calibration, Plan
 from slimllm.evaluation import evaluate
@@ -337,7 +337,7 @@ def test_families_sharded_weights(tmp_path: Path) -> None:
 def test_families_long_contexts_cost_no_memory(family: str, tmp_path: Path) -> None:
     """131,072 positions: nothing may be as long as what the model could read, let alone its square."""
     source = saved(tmp_path / "m", family, max_position_embeddings=131_072)
-    before, peak = status_mib("VmRSS"), watch_peak(torch.device("cpu"))
+    before, peak = resident_mib(), watch_peak(torch.device("cpu"))
     again = whole_way(source, tmp_path / "out")
     assert again.shape.max_length == 131_072
     assert peak() - before < 150

@@ -1,0 +1,57 @@
+"""Memory is told on every system, also where the kernel has no files that tell it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from slimllm.core import memory
+
+CPU = torch.device("cpu")
+BYTES = 200 * 2**20
+
+
+@pytest.fixture
+def no_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A system without /proc/self."""
+    for name in ("STATUS", "CLEAR", "GROUPS"):
+        monkeypatch.setattr(memory, name, tmp_path / name)
+
+
+def test_a_peak_is_told_after_its_memory_is_free_again() -> None:
+    before, peak = memory.resident_mib(), memory.watch_peak(CPU)
+    taken = torch.ones(BYTES, dtype=torch.uint8)
+    del taken
+    if not memory.high_water_mib():
+        pytest.skip("the system tells no peak")
+    assert 190 < peak() - before < 300
+    assert memory.watch_peak(CPU)() < peak() + 1, "the next measurement begins anew"
+
+
+@pytest.mark.usefixtures("no_files")
+def test_without_a_peak_it_is_what_is_there_at_the_beginning_or_the_end() -> None:
+    before, peak = memory.resident_mib(), memory.watch_peak(CPU)
+    taken = torch.ones(BYTES, dtype=torch.uint8)
+    assert 190 < peak() - before < 300
+    del taken
+    assert peak() >= before > 0
+    assert 0 < memory.available_mib() <= psutil.virtual_memory().total / 2**20
+    memory.give_back()
+
+
+def test_no_group_gives_more_than_the_machine_has() -> None:
+    assert 0 < memory.available_mib() <= psutil.virtual_memory().total / 2**20
+
+
+@pytest.mark.usefixtures("no_files")
+def test_where_no_system_tells_anything_there_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise FileNotFoundError("/proc")
+
+    monkeypatch.setattr(psutil, "Process", fail)
+    monkeypatch.setattr(psutil, "virtual_memory", fail)
+    assert memory.resident_mib() == memory.watch_peak(CPU)() == 0
+    assert memory.available_mib() == float("inf")
