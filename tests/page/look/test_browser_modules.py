@@ -1,4 +1,4 @@
-"""The page's ES modules: one version for all that import each other, and nothing imported that is not there."""
+"""The page's ES modules: one version for all that import each other, and nothing imported that is missing."""
 
 from __future__ import annotations
 
