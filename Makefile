@@ -17,6 +17,7 @@ test: .venv/.dev
 	@$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m "$(MARK)" $(ARGS)
 
 check: .venv/.dev
+	@find ui -name "*.pyi" -delete # Gradio writes them beside its components, and they go out of date
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

@@ -18,6 +18,7 @@ from slimllm.core.types import Analysis, Pin, Plan
 from slimllm.planning.budget import Bounds, bounds_of
 from slimllm.planning.forecast import forecast_plan
 from slimllm.planning.plan_making import make_plan
+from slimllm.planning.rules import PlanRules
 from tests.support.made_up_analyses import synthetic_analysis
 from tests.support.serving import columns_analysis, without_layers
 from ui.page import faders
@@ -40,7 +41,7 @@ pytestmark = pytest.mark.skipif(not NODE, reason="there is no node")
 
 
 def plan_of(analysis: Analysis, ratio: float, **rules: Any) -> Plan:
-    return make_plan(analysis, ratio, **rules)
+    return make_plan(analysis, PlanRules(ratio, **rules))
 
 
 def plans_to_compare() -> dict[str, tuple[Analysis, Plan]]:
