@@ -118,7 +118,7 @@ def run_plan(given: Arguments, report: Report) -> dict[str, Any]:
             f"The analysis was made with seed {analysis.calibration.seed} and --seed says {given.seed}; "
             "leave the option out, or analyse again."
         )
-    made = plan_making.make_plan(analysis, PlanRules(rules_from(given)))
+    made = plan_making.make_plan(analysis, rules_from(given))
     if doubt := rules.text_doubt(analysis.shape, made.recovery, analysis.tokens):
         report.say(doubt)
     plan_json.save_plan(made, given.out)

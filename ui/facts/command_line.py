@@ -8,7 +8,7 @@ import shlex
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Analysis, Plan
 from slimllm.planning.plan_making import make_plan
-from slimllm.planning.rules import PlanRules, rules_of_plan
+from slimllm.planning.rules import rules_of_plan
 from slimllm.pruning import finetuning
 from ui.facts.runs import Run
 
@@ -20,7 +20,7 @@ def rules_of(analysis: Analysis, plan: Plan) -> str:
         return ""
     name = "same" if plan.same_width else "free"
     try:
-        made = make_plan(analysis, PlanRules(rules_of_plan(plan)))
+        made = make_plan(analysis, rules_of_plan(plan))
     except Refusal:
         return ""
     same = dataclasses.replace(made, versions=plan.versions, fingerprints=plan.fingerprints) == plan

@@ -25,7 +25,6 @@ from slimllm.core.json_io import to_plain_json
 from slimllm.planning import forecast
 from slimllm.planning.plan_json import plan_from_text, plan_to_dict
 from slimllm.planning.plan_making import make_plan
-from slimllm.planning.rules import PlanRules
 from ui.facts.runs import Column, Run
 from ui.jobs.visitors import Places
 from ui.jobs.worker import Job, sentence
@@ -198,10 +197,8 @@ class Endpoints:
             session.push(
                 make_plan(
                     session.known,
-                    PlanRules(
-                        rules_from(
-                            None, ratio, recovery, allocation, unit, align, count, same_width, session.locks
-                        )
+                    rules_from(
+                        None, ratio, recovery, allocation, unit, align, count, same_width, session.locks
                     ),
                 )
             )

@@ -61,7 +61,7 @@ def plan_of(
     kind, _, name = str(key or "").partition(" ")
     ours = next((preset for preset in OURS if kind == "ours" and preset.name == name), None)
     if ours is not None:
-        return make_plan(analysis, PlanRules(keep_pins(ours.rules, present, locks))), ""
+        return make_plan(analysis, keep_pins(ours.rules, present, locks)), ""
     plan = mine.get(name) if kind == "mine" else None
     if plan is None:
         raise Refusal("This preset is not there any more; choose another one.")
@@ -71,7 +71,7 @@ def plan_of(
         rules = PlanRules(
             plan.ratio_requested, align=plan.align, count=plan.count, same_width=plan.same_width
         )
-        taken = make_plan(analysis, PlanRules(keep_pins(rules, present, locks)))
+        taken = make_plan(analysis, keep_pins(rules, present, locks))
         return taken, f"“{name}” was kept for another model, so its size and rules are taken, not its widths."
     return plan, ""
 

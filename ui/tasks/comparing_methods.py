@@ -100,12 +100,10 @@ def attempt_method(name: str, contest: Contest) -> Generator[Progress, None, Ent
         analysis = yield from analysis_by(name, contest)
         plan = plan_making.make_plan(
             analysis,
-            PlanRules(
-                keep_pins(
-                    PlanRules(budget.ratio, count=contest.present.count, align=contest.present.align),
-                    contest.present,
-                    None,
-                )
+            keep_pins(
+                PlanRules(budget.ratio, count=contest.present.count, align=contest.present.align),
+                contest.present,
+                None,
             ),
         )
     else:

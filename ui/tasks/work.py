@@ -200,7 +200,7 @@ def first_plan(session: Session, analysis: Analysis) -> tuple[Plan, str]:
     )
     for ratio in (wanted.ratio, START_RATIO, 0.1):
         with contextlib.suppress(Refusal):
-            return plan_making.make_plan(analysis, PlanRules(replace(wanted, ratio=ratio))), said
+            return plan_making.make_plan(analysis, replace(wanted, ratio=ratio)), said
     return plan_making.make_plan(analysis, PlanRules(0.0)), said
 
 

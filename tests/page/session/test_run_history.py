@@ -346,7 +346,7 @@ def test_the_command_line_leads_to_the_same_plan(text_file: Path, rules: dict[st
     assert given.plan is None
     assert given.dtype == "float32"
     again = commands.run_analysis(subject, given, terminal.Report())
-    assert make_plan(again, PlanRules(commands.rules_from(given))) == plan
+    assert make_plan(again, commands.rules_from(given)) == plan
 
 
 def test_a_plan_by_hand_is_repeated_from_its_file(

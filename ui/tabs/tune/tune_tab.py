@@ -14,7 +14,6 @@ from slimllm.core.types import Analysis, Plan
 from slimllm.methods.method_table import find_method
 from slimllm.planning import forecast, plan_making
 from slimllm.planning.plan_making import make_plan
-from slimllm.planning.rules import PlanRules
 from ui.facts.combinations import (
     Choice,
     allocations_for,
@@ -173,7 +172,7 @@ def change_rules(session: Session, entered: dict[int, Any]) -> None:
         entered.get(place, rule) for place, rule in enumerate(rules_of(session))
     )
     wanted = (ratio, recovery, allocation, unit, align, counted, equal)
-    plan = make_plan(session.known, PlanRules(rules_from(session.present, *wanted, session.locks)))
+    plan = make_plan(session.known, rules_from(session.present, *wanted, session.locks))
     session.push(plan, "dial" if set(entered) == {0} else "")
     session.wishes["rules"] = (unit, allocation)
     session.mark("bank")
