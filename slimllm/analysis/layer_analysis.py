@@ -13,8 +13,7 @@ from slimllm.analysis.layer_sites import channel_site, split_held_out, to_float6
 from slimllm.core.held_out import HeldOutReader
 from slimllm.core.shapes import Grouping, Shape, Unit
 from slimllm.core.types import LayerAnalysis, LayerMoments, Moments, Ranking, SiteAnalysis, UnitScores
-from slimllm.methods.method_table import Method
-from slimllm.methods.rankings import HeadSite
+from slimllm.methods.interface import HeadSite, Method
 from slimllm.methods.recovery import RECOVERIES, Dense
 from slimllm.models.families import linear_of
 from slimllm.models.loading import Subject

@@ -9,8 +9,8 @@ from typing import get_args
 from slimllm.core.errors import Refusal
 from slimllm.core.shapes import Shape, Unit
 from slimllm.core.types import Analysis, Pin
-from slimllm.methods.method_table import find_method
 from slimllm.methods.recovery import RECOVERIES
+from slimllm.methods.table import find_method
 from slimllm.planning.allocation import ALLOCATIONS
 
 TOKENS_PER_CHANNEL = 8  # below that, least squares fits its text so closely that it errs more on others

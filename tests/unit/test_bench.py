@@ -14,8 +14,8 @@ import torch
 
 from benchmarks import arithmetic, cells, measuring, methods, report
 from slimllm.core.errors import Refusal
-from slimllm.methods.method_table import METHODS
 from slimllm.methods.recovery import RECOVERIES
+from slimllm.methods.table import METHODS
 
 Run = Callable[..., dict[str, Any]]
 
