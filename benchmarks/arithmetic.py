@@ -36,7 +36,7 @@ from slimllm.calibration import texts
 from slimllm.cli.main import quiet_libraries
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Calibration, Plan
-from slimllm.methods.method_table import fill_options
+from slimllm.methods.table import fill_options
 from slimllm.models import loading
 
 METHOD = "slimllm"

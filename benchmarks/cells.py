@@ -18,8 +18,8 @@ from torch import Tensor
 import slimllm
 from slimllm.core.errors import Refusal
 from slimllm.files import atomic_write
-from slimllm.methods.method_table import METHODS, fill_options, find_method
 from slimllm.methods.recovery import RECOVERIES
+from slimllm.methods.table import METHODS, fill_options, find_method
 from slimllm.models.loading import Subject
 from slimllm.planning.allocation import ALLOCATIONS
 

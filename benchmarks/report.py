@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.cells import BEST, FLOOR, YARDSTICK, row_of
-from slimllm.methods.method_table import METHODS
+from slimllm.methods.table import METHODS
 
 Cell = dict[str, Any]
 EQUAL = 0.002  # sizes count as equal within this share of the decoder parameters

@@ -34,8 +34,8 @@ from slimllm.core.types import (
 from slimllm.files import atomic_write
 from slimllm.files.paths import ELSEWHERE, home_folder
 from slimllm.methods.learned_scores import learn_scores, learned_in
-from slimllm.methods.method_table import fill_options, find_method
 from slimllm.methods.recovery import RECOVERIES
+from slimllm.methods.table import fill_options, find_method
 from slimllm.models.families import shape_of
 from slimllm.models.layer_offload import is_lent, open_layer, put_away
 from slimllm.models.loading import Pruned, Subject

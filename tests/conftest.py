@@ -16,6 +16,7 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):  # they sha
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
 import pytest
+import torch
 
 from slimllm.models.loading import Subject
 from tests.support.tiny_models import FAMILY_CONFIGS, PAGE, tiny_model, tiny_subject, tiny_tokenizer
@@ -50,6 +51,15 @@ def page(tmp_path: Path) -> Path:
     file = tmp_path / "page.txt"
     file.write_text(PAGE * 12, encoding="utf-8")
     return file
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Run a whole file on one thread: small matrices are many times faster so, most on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)

@@ -45,7 +45,7 @@ from slimllm.core.types import (
 from slimllm.files import atomic_write, file_limits
 from slimllm.files.file_lock import hold_path
 from slimllm.files.weight_headers import safetensors_tensors
-from slimllm.methods.method_table import fill_options
+from slimllm.methods.table import fill_options
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,7 @@ from slimllm.core.attention_unit import UnitName
 from slimllm.core.held_out import HeldOutReader
 from slimllm.core.shapes import Grouping, Shape
 from slimllm.core.types import LayerAnalysis, LayerMoments, Moments, Ranking, SiteAnalysis, UnitScores
-from slimllm.methods.method_table import Method
-from slimllm.methods.rankings import HeadSite
+from slimllm.methods.interface import HeadSite, Method
 from slimllm.methods.recovery import RECOVERIES, Dense
 from slimllm.models.families import linear_of
 from slimllm.models.loading import Subject

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from slimllm.core.held_out import HeldOut
 from slimllm.core.types import Moments
-from slimllm.methods.rankings import ChannelSite
+from slimllm.methods.interface import ChannelSite
 from slimllm.models.families import writer_blocks
 from slimllm.models.loading import Subject
 

@@ -23,8 +23,8 @@ from slimllm.evaluation import speed_words
 from slimllm.export import export_reading
 from slimllm.export import model_inspection as cards
 from slimllm.files import atomic_write
-from slimllm.methods.method_table import METHODS
 from slimllm.methods.recovery import RECOVERIES
+from slimllm.methods.table import METHODS
 from slimllm.models import sources
 from slimllm.models.families import FAMILIES
 from slimllm.models.layer_offload import is_lent

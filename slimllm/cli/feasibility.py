@@ -10,7 +10,7 @@ from slimllm.core.attention_unit import UnitName
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Analysis, Calibration, Plan
 from slimllm.export import dry_run
-from slimllm.methods.method_table import fill_options, find_method
+from slimllm.methods.table import fill_options, find_method
 from slimllm.models.loading import Subject
 from slimllm.planning import plan_making, rules
 from slimllm.planning.budget import unreachable_budget

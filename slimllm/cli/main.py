@@ -25,8 +25,8 @@ from slimllm.core.types import check_seed
 from slimllm.export.formats import FORMS
 from slimllm.files import atomic_write
 from slimllm.files.paths import home_folder, path_of
-from slimllm.methods.method_table import METHODS
 from slimllm.methods.recovery import RECOVERIES
+from slimllm.methods.table import METHODS
 from slimllm.planning.allocation import ALLOCATIONS
 from slimllm.pruning.finetuning import Tuning
 from slimllm.pruning.stopping import left_by

@@ -13,8 +13,8 @@ from slimllm.calibration import texts
 from slimllm.core.attention_unit import UNITS, UnitName
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Calibration, Plan
-from slimllm.methods.method_table import fill_options, find_method
 from slimllm.methods.recovery import RECOVERIES
+from slimllm.methods.table import fill_options, find_method
 from slimllm.models import loading
 from slimllm.planning import rules
 from slimllm.planning.allocation import ALLOCATIONS

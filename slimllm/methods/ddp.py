@@ -2,14 +2,15 @@
 weights stay frozen.
 
 A gate m = ReLU(z) multiplies what its unit hands to the reader; a second, steeper curve of the same latent z
-says how far the unit counts as kept, and Lagrange multipliers push the kept share to the target.
+says how far the unit counts as kept, and Lagrange multipliers push the kept share to the target. Heads and
+channels are then ranked by their gates (`ranking.rank_learned_heads` and `rank_learned_channels`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,15 +21,20 @@ from slimllm.core.attention_unit import UNITS, UnitName
 from slimllm.core.errors import Refusal
 from slimllm.core.shapes import Grouping
 from slimllm.core.types import Progress, UnitScores
+from slimllm.methods.interface import Learning, Options
 from slimllm.models.families import linear_of
 from slimllm.models.loading import Subject
 
-STEEPNESS = math.log(11)  # puts the stretched sigmoid exactly on 0 at gate 0, and on 1 at gate 2μ
+# Puts the stretched sigmoid exactly on 0 at gate 0, and on 1 at gate 2μ.
+STEEPNESS = math.log(11)
 MU_FIRST, MU_LAST = 0.5, 0.1
-LOWEST = -0.1  # a latent further below zero would take too long to come back
-SPREAD = 0.01  # of the first latents around 1, the dense model
+# A latent further below zero would take too long to come back.
+LOWEST = -0.1
+# Of the first latents around 1, the dense model.
+SPREAD = 0.01
 PAPER_STEPS = 1000
-MOST_HURRY = 10  # latents that leap by more than 0.2 a step learn nothing on the way
+# Latents that leap by more than 0.2 a step learn nothing on the way.
+MOST_HURRY = 10
 
 
 @dataclass(frozen=True)
@@ -60,8 +66,15 @@ class Training:
         return min(max(1.0, PAPER_STEPS / self.steps), MOST_HURRY)
 
 
+def learn_gates(subject: Subject, tokens: Tensor, options: Options, unit: UnitName, seed: int) -> Learning:
+    """Learn the worth of every unit by training gates on the calibration tokens (S, T)."""
+    training = Training(target=options["target"], steps=options["steps"], seed=seed)
+    yield Progress("gates", 0, training.steps, "The gates begin to train")
+    return (yield from train_gates(subject, tokens, training, unit))
+
+
 def gate_retention(gates: Tensor, mu: float) -> Tensor:
-    """How far each gate (n,) counts as kept, 0 to 1: clamp(1.2 σ(ln 11 (m − μ)/μ) − 0.1, 0, 1).
+    """Tell how far each gate (n,) counts as kept, 0 to 1: clamp(1.2 σ(ln 11 (m − μ)/μ) − 0.1, 0, 1).
 
     The clamp is straight-through: a unit that counts as fully kept still feels the pull to be dropped.
     """
@@ -70,17 +83,17 @@ def gate_retention(gates: Tensor, mu: float) -> Tensor:
 
 
 def straight_through(soft: Tensor, hard: Tensor) -> Tensor:
-    """The values of `hard`, exactly, with the gradient of `soft`."""
+    """Return the values of `hard`, exactly, with the gradient of `soft`."""
     return hard.detach() + (soft - soft.detach())
 
 
 def anneal_mu(step: int, steps: int) -> float:
-    """μ before this step of so many: from 0.5 down to 0.1, fast at first."""
+    """Return μ before this step of so many: from 0.5 down to 0.1, fast at first."""
     return MU_FIRST - (MU_FIRST - MU_LAST) * math.sqrt(step / steps)
 
 
 def learning_rate_share(step: int, steps: int, warmup: float) -> float:
-    """The share of the learning rates at this step: a linear warm-up to 1, then half a cosine towards 0."""
+    """Return the share of the learning rates at this step: a warm-up to 1, then half a cosine towards 0."""
     rising = max(1, round(warmup * steps))
     if step < rising:
         return (step + 1) / rising
@@ -88,7 +101,7 @@ def learning_rate_share(step: int, steps: int, warmup: float) -> float:
 
 
 def sparsity_penalty(kept: Tensor, target: float, multipliers: Tensor) -> Tensor:
-    """λ1 Δ + λ2 Δ² + λ3 mean s(1 − s) for the retention s (n,) of all units of one type and λ (3,).
+    """Return λ1 Δ + λ2 Δ² + λ3 mean s(1 − s) for the retention s (n,) of all units of one type and λ (3,).
 
     Δ = (1 − mean s) − target is how much more than wanted is removed.
     """
@@ -99,13 +112,13 @@ def sparsity_penalty(kept: Tensor, target: float, multipliers: Tensor) -> Tensor
 
 @contextlib.contextmanager
 def gate_readers(subject: Subject, gates: Sequence[UnitScores]) -> Iterator[None]:
-    """While open, every reader's input is multiplied by its layer's gates, heads (H,) and channels (c,)."""
+    """Multiply every reader's input by its layer's gates, heads (H,) and channels (c,), while open."""
     family, handles = subject.family, []
     try:
         for layer, gate in zip(subject.layers, gates, strict=True):
             for name, units in ((family.attention.reader, gate.heads), (family.mlp.reader, gate.channels)):
                 reader = linear_of(layer, name)
-                inputs = units.repeat_interleave(reader.in_features // len(units))
+                inputs = units.repeat_interleave(reader.in_features // len(units))  # (n,) → (d,)
                 handles.append(reader.register_forward_pre_hook(gate_hook(inputs)))
         yield
     finally:
@@ -114,7 +127,7 @@ def gate_readers(subject: Subject, gates: Sequence[UnitScores]) -> Iterator[None
 
 
 def gate_hook(gate: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
-    """A hook that multiplies a linear's input by the gate (d,), in float32 also where the model is not."""
+    """Make a hook that multiplies a linear's input by the gate (d,), in float32 even in other models."""
 
     def multiply(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return ((inputs[0] * gate).to(inputs[0].dtype), *inputs[1:])
@@ -123,19 +136,21 @@ def gate_hook(gate: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[T
 
 
 def log_probabilities(subject: Subject, batch: Tensor) -> Tensor:
-    """log p (b, T, vocab) of the next token after each position, in float32."""
+    """Return log p (b, T, vocab) of the next token after each position, in float32."""
     return subject.model(input_ids=batch, use_cache=False).logits.float().log_softmax(-1)
 
 
 def gated_losses(subject: Subject, batch: Tensor, gates: Sequence[UnitScores]) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of the gated model on the batch (b, T), and KL(dense ‖ gated), both means over tokens
-    behind what texts begin with."""
+    """Return the cross-entropy of the gated model on the batch (b, T), and KL(dense ‖ gated).
+
+    Both are means over the tokens behind what texts begin with.
+    """
     with torch.no_grad():
         dense = log_probabilities(subject, batch)
     with gate_readers(subject, gates):
         ours = log_probabilities(subject, batch)
     first = subject.beginning.predicted_from
-    dense, ours = dense[:, first - 1 :], ours[:, first - 1 :]
+    dense, ours = dense[:, first - 1 :], ours[:, first - 1 :]  # (b, T − first + 1, vocab)
     ce = -ours[:, :-1].gather(-1, batch[:, first:, None]).mean()
     kl = nn.functional.kl_div(ours.flatten(0, 1), dense.flatten(0, 1), reduction="batchmean", log_target=True)
     return ce, kl
@@ -156,8 +171,9 @@ class Trainer:
         self.groupings = [Grouping(layer.heads, layer.groups, unit) for layer in layers]
         self.heads = self.latents([grouping.units for grouping in self.groupings])
         self.channels = self.latents([layer.channels for layer in layers])
-        self.linear = torch.zeros(2, 2, device=subject.device)  # λ1, λ3 of heads and of channels
-        self.square = torch.zeros(2, device=subject.device)  # λ2
+        # λ1 and λ3, then λ2, of heads and of channels.
+        self.linear = torch.zeros(2, 2, device=subject.device)
+        self.square = torch.zeros(2, device=subject.device)
         self.rates = (training.lr_gate, training.lr_lambda, training.lr_square)
         self.learned = [self.heads, self.channels, self.linear, self.square]
         for tensor in self.learned:
@@ -170,22 +186,22 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(groups, weight_decay=0.0)
 
     def latents(self, sizes: Sequence[int]) -> Tensor:
-        """Latents (n,) for all layers' units of one type, nearly all open."""
+        """Draw latents (n,) for all layers' units of one type, nearly all open."""
         return (1 + SPREAD * torch.randn(sum(sizes), generator=self.random)).to(self.subject.device)
 
     def gates(self) -> list[UnitScores]:
-        """The gates m ≥ 0 of every layer, a unit's gate repeated for each of its heads."""
+        """Return the gates m ≥ 0 of every layer; the heads of a unit share its gate."""
         units = [grouping.units for grouping in self.groupings]
         widths = [layer.channels for layer in self.subject.shape.layers]
-        heads = straight_through(self.heads, self.heads.relu()).split(units)
-        channels = straight_through(self.channels, self.channels.relu()).split(widths)
+        heads = straight_through(self.heads, self.heads.relu()).split(units)  # (units,) of each layer
+        channels = straight_through(self.channels, self.channels.relu()).split(widths)  # (c,) of each layer
         return [
             UnitScores(h[grouping.unit_of_head().to(h.device)], c)
             for grouping, h, c in zip(self.groupings, heads, channels, strict=True)
         ]
 
     def kept(self, step: int) -> tuple[Tensor, Tensor]:
-        """Retention of all head units (n,) and of all channels (n,) under the μ of this step."""
+        """Return the retention of all head units (n,) and of all channels (n,) under the μ of this step."""
         mu = anneal_mu(step, self.training.steps)
         return tuple(  # type: ignore[return-value]
             gate_retention(straight_through(z, z.relu()), mu) for z in (self.heads, self.channels)
@@ -194,7 +210,7 @@ class Trainer:
     @torch.inference_mode(False)
     @torch.enable_grad()
     def step(self, number: int, batch: Tensor) -> dict[str, float]:
-        """Learns from one batch (b, T); returns the losses and the mean retentions before it learned."""
+        """Learn from one batch (b, T); return the losses and the mean retentions before it learned."""
         training = self.training
         ce, kl = gated_losses(self.subject, batch.to(self.subject.device, copy=True), self.gates())
         kept = self.kept(number)
@@ -203,7 +219,7 @@ class Trainer:
             for s, line, square in zip(kept, self.linear, self.square, strict=True)
         )
         loss = ce + training.distill * kl + lagrangian
-        # not backward(): a weight that somebody else left trainable must not be given a gradient
+        # Not backward(): a weight that somebody else left trainable must not be given a gradient.
         for tensor, gradient in zip(self.learned, torch.autograd.grad(loss, self.learned), strict=True):
             tensor.grad = gradient
         share = training.hurry * learning_rate_share(number, training.steps, training.warmup)
@@ -225,12 +241,12 @@ class Trainer:
     @torch.inference_mode(False)
     @torch.no_grad()
     def result(self) -> tuple[UnitScores, ...]:
-        """The gates of every layer on the CPU, free of the training."""
+        """Return the gates of every layer on the CPU, free of the training."""
         return tuple(UnitScores(gate.heads.cpu(), gate.channels.cpu()) for gate in self.gates())
 
 
 def check_training(tokens: Tensor, training: Training, unit: UnitName) -> None:
-    """Raises `Refusal` for a training that cannot be run."""
+    """Raise `Refusal` for a training that cannot be run."""
     if UNITS[unit].narrows_heads:
         raise Refusal(
             f"Gates are learned for whole heads, not for unit '{unit}'; use kv-group or query-head."
@@ -247,7 +263,8 @@ def check_training(tokens: Tensor, training: Training, unit: UnitName) -> None:
 
 
 def sample_batches(tokens: Tensor, size: int, random: torch.Generator) -> Iterator[Tensor]:
-    """Batches (size, T) of the samples (S, T) for ever, every sample once before any comes again."""
+    """Yield batches (size, T) of the samples (S, T) for ever, every sample once before any comes again."""
+    # The samples of this round that have not come yet, by index.
     waiting = torch.empty(0, dtype=torch.int64)
     while True:
         while len(waiting) < size:
@@ -256,15 +273,13 @@ def sample_batches(tokens: Tensor, size: int, random: torch.Generator) -> Iterat
         waiting = waiting[size:]
 
 
-def train_gates(
-    subject: Subject, tokens: Tensor, training: Training, unit: UnitName
-) -> Generator[Progress, None, tuple[UnitScores, ...]]:
-    """Learned gates m ≥ 0 per layer, heads (H,) and channels (c,), from samples (S, T): the smallest are the
-    first to go.
+def train_gates(subject: Subject, tokens: Tensor, training: Training, unit: UnitName) -> Learning:
+    """Train gates m ≥ 0 of every layer's heads (H,) and channels (c,) on samples (S, T).
 
-    With whole KV groups as units the heads of one group share a gate. Every step yields its losses and how
-    much of the heads and channels counts as kept, so that the training can be drawn and stopped. The model is
-    only ever read, and carries hooks only inside a step.
+    The smallest are the first to go. With whole KV groups as units the heads of a group share a gate.
+    Every step yields its losses and how much of the heads and channels counts as kept, so that the training can be drawn
+    and stopped. The model is only ever read, and carries hooks only inside a step. Raises `Refusal` for a
+    training that cannot be run or that diverges.
     """
     check_training(tokens, training, unit)
     trainer = Trainer(subject, training, unit)

@@ -1,49 +1,46 @@
-"""What some methods must know beyond moments: gradients of the loss, or gates trained against it."""
+"""What some methods must know beyond moments: learned from the model itself, or read from an analysis."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
-from typing import Any
+from collections.abc import Callable, Generator
 
 from torch import Tensor
 
 from slimllm.core.attention_unit import UnitName
 from slimllm.core.types import Analysis, Progress, UnitScores
-from slimllm.methods import ddp
-from slimllm.methods.method_table import Method
-from slimllm.methods.taylor import taylor_scores
+from slimllm.methods.ddp import learn_gates
+from slimllm.methods.interface import Learning, Method, Options
+from slimllm.methods.taylor import learn_from_gradients
 from slimllm.models.layer_offload import check_resident
 from slimllm.models.loading import Subject
 
-TAYLOR_SAMPLES = 10  # the number and the length of texts of LLM-Pruner
-TAYLOR_LENGTH = 64
+# How methods learn, by `Method.learns`, from calibration tokens (S, T), their options, a unit and a seed.
+LEARNERS: dict[str, Callable[[Subject, Tensor, Options, UnitName, int], Learning]] = {
+    "taylor": learn_from_gradients,
+    "gates": learn_gates,
+}
 
 
 def learn_scores(
-    subject: Subject, tokens: Tensor, row: Method, options: Mapping[str, Any], unit: UnitName, seed: int
+    subject: Subject, tokens: Tensor, row: Method, options: Options, unit: UnitName, seed: int
 ) -> Generator[Progress, None, tuple[UnitScores, ...] | None]:
-    """The worth of every unit by the calibration tokens (S, T), one entry per layer; None where moments
-    suffice."""
-    if row.learns:
-        check_resident(subject.model, f"Method '{row.title}'")
-    if row.learns == "taylor":
-        yield Progress("gradients", 0, 1, "One backward pass for the gradients")
-        return to_float32(taylor_scores(subject, tokens[:TAYLOR_SAMPLES, :TAYLOR_LENGTH]))
-    if row.learns == "gates":
-        training = ddp.Training(target=options["target"], steps=options["steps"], seed=seed)
-        yield Progress("gates", 0, training.steps, "The gates begin to train")
-        return to_float32((yield from ddp.train_gates(subject, tokens, training, unit)))
-    return None
+    """Learn the worth of every unit from the calibration tokens (S, T), one entry per layer.
+
+    None where moments suffice. Raises `Refusal` where the model is too large to be held in memory at once.
+    """
+    if not row.learns:
+        return None
+    check_resident(subject.model, f"Method '{row.title}'")
+    return to_float32((yield from LEARNERS[row.learns](subject, tokens, options, unit, seed)))
 
 
 def to_float32(found: tuple[UnitScores, ...]) -> tuple[UnitScores, ...]:
-    """In the float32 in which an analysis keeps scores, so that learning anew gives the same plan the same
-    bytes."""
+    """Convert to the float32 of stored analyses, so that learning anew gives the same plan the same bytes."""
     return tuple(UnitScores(layer.heads.float().cpu(), layer.channels.float().cpu()) for layer in found)
 
 
 def learned_in(analysis: Analysis, row: Method) -> tuple[UnitScores, ...] | None:
-    """What an analysis by such a method has learned already: its scores."""
+    """Return what an analysis by such a method has learned, its scores; None where moments suffice."""
     if not row.learns:
         return None
     return tuple(

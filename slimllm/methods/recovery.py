@@ -18,17 +18,20 @@ from slimllm.core.errors import Refusal
 from slimllm.core.held_out import HeldOutReader
 from slimllm.core.types import Moments, Repair
 
-GUIDED_DAMPING = 1e-1  # of `guided`, which follows a noisier target
-GUIDANCE = 0.5  # α of `guided`
-BANDS = 8  # of rows, in which half of a symmetric product is computed
-OUTPUTS = 512  # of a reader that are looked at together, so that a curve holds little more than its matrix
-DAMPING = 1e-2  # ridge of the least squares, as a share of the mean variance of the inputs
+# The ridge, as a share of the mean variance of the inputs: of least squares, and of `guided`, whose target is
+# noisier.
+DAMPING, GUIDED_DAMPING = 1e-2, 1e-1
+# α of `guided`.
+GUIDANCE = 0.5
+# Bands of rows in which half of a symmetric product is computed.
+BANDS = 8
+# Outputs of a reader that are looked at together, so that a curve holds little more than its matrix.
+OUTPUTS = 512
 
 
 @dataclass(frozen=True, eq=False)
 class Dense:
-    """A dense reader W (o, d) and the moments of its inputs, with the products that errors of all repairs
-    share."""
+    """A dense reader W (o, d) and the moments of its inputs, with the products that all errors share."""
 
     weight: Tensor
     moments: Moments
@@ -44,35 +47,35 @@ class Dense:
         return float((self.crossing * self.weight).sum())
 
     def squared_error(self, kept: Tensor, repair: Repair) -> float:
-        """E‖W x − W' x_K − b‖² of any repair."""
-        part = repair.weight
+        """Compute E‖W x − W' x_K − b‖² of any repair."""
+        part = repair.weight  # (o, k)
         own = ((part @ square_part(self.moments.gram, kept)) * part).sum()
         error = self.energy - 2 * (self.crossing[:, kept] * part).sum() + own
         if repair.bias is not None:
-            lost = lost_mean(self.weight, part, self.moments, kept)
+            lost = lost_mean(self.weight, part, self.moments, kept)  # (o,)
             error = error - 2 * repair.bias @ lost + repair.bias.square().sum()
         return float(error.clamp_min(0))
 
 
 def cut_columns(weight: Tensor, moments: Moments, kept: Tensor) -> Repair:
-    """The plain columns: nothing is repaired."""
+    """Take the plain columns (o, k): nothing is repaired."""
     return Repair(weight[:, kept])
 
 
 def shift_bias(weight: Tensor, moments: Moments, kept: Tensor) -> Repair:
-    """The plain columns, and the mean of what is lost as bias (FLAP, arXiv 2312.11983)."""
+    """Take the plain columns, and the mean of what is lost as bias (FLAP, arXiv 2312.11983)."""
     return Repair(weight[:, kept], lost_mean(weight, weight[:, kept], moments, kept))
 
 
 def regress_outputs(weight: Tensor, moments: Moments, kept: Tensor) -> Repair:
-    """SlimLLM's recovery: every output is fitted as a·ŷ + b (section 3.5, arXiv 2505.22689).
+    """Fit every output as a·ŷ + b: SlimLLM's recovery (section 3.5, arXiv 2505.22689).
 
     a = cov(y, ŷ) / var(ŷ), or 1 where ŷ does not vary; a scales the row of the weight, b becomes the bias.
     """
-    part = weight[:, kept]
-    crossing = part @ moments.cov[kept]  # (o, d)
-    variance = (crossing[:, kept] * part).sum(1)
-    covariance = (crossing * weight).sum(1)
+    part = weight[:, kept]  # (o, k)
+    crossing = part @ moments.cov[kept]  # (o, k) @ (k, d) → (o, d)
+    variance = (crossing[:, kept] * part).sum(1)  # (o,)
+    covariance = (crossing * weight).sum(1)  # (o,)
     slope = torch.where(
         output_varies(variance, moments, part, kept), covariance / variance, torch.ones_like(variance)
     )
@@ -81,80 +84,81 @@ def regress_outputs(weight: Tensor, moments: Moments, kept: Tensor) -> Repair:
 
 
 def least_squares(weight: Tensor, moments: Moments, kept: Tensor, *, damping: float = DAMPING) -> Repair:
-    """All kept columns and the bias refitted at once; a ridge pulls towards the old weights (after FASP,
-    arXiv 2501.09412).
+    """Refit all kept columns and the bias at once; a ridge pulls towards the old weights.
 
-    W' = W_K + W_P C_PK (C_KK + δI)⁻¹ with C the covariance and δ = damping · mean of its diagonal.
+    W' = W_K + W_P C_PK (C_KK + δI)⁻¹ with P what is lost, C the covariance and δ = damping · mean of its
+    diagonal (after FASP, arXiv 2501.09412). Raises `Refusal` where the moments are not finite.
     """
     cov = moments.cov
-    part = weight[:, kept]
-    lost = complement_indices(kept, weight.shape[1])
+    part = weight[:, kept]  # (o, k)
+    lost = complement_indices(kept, weight.shape[1])  # (p,)
     if len(kept) and len(lost):
-        root = cholesky_factor(add_damping(square_part(cov, kept), ridge_damping(cov, damping)))
-        part = part + torch.cholesky_solve(cov[kept[:, None], lost] @ weight[:, lost].T, root).T
+        root = cholesky_factor(add_damping(square_part(cov, kept), ridge_damping(cov, damping)))  # (k, k)
+        target = cov[kept[:, None], lost] @ weight[:, lost].T  # (k, p) @ (p, o) → (k, o)
+        part = part + torch.cholesky_solve(target, root).T
     return Repair(part, lost_mean(weight, part, moments, kept))
 
 
 def guided_refit(weight: Tensor, moments: Moments, kept: Tensor) -> Repair:
-    """Least squares towards y + α e: half of what the stream lacks beside the dense model's is made up for.
+    """Refit towards y + α e, which makes up for half of what the stream lacks beside the dense model's.
 
     e is what earlier cuts left in the residual stream behind this site (`Moments.drift`). With all of it
     (α = 1) a fit chases what its inputs cannot know and loses on other texts. A reader that keeps all its
     inputs is refitted without a bias, so that it costs no parameter.
     """
-    drift, part = moments.drift, weight[:, kept]
+    drift, part = moments.drift, weight[:, kept]  # (o, k)
     if drift is None:
         return least_squares(weight, moments, kept, damping=GUIDED_DAMPING)
     whole = len(kept) == weight.shape[1]
-    second = moments.gram if whole else moments.cov
-    cross = drift.cross if whole else drift.cross - torch.outer(drift.mean, moments.mean)
-    inner = square_part(second, kept)
-    lost = weight @ second[:, kept] - part @ inner + GUIDANCE * cross[:, kept]
-    change = torch.cholesky_solve(
-        lost.T, cholesky_factor(add_damping(inner, ridge_damping(second, GUIDED_DAMPING)))
-    ).T
-    part = part + change
+    # Without a bias the fit is on moments about zero, with one on those about the mean.
+    second = moments.gram if whole else moments.cov  # (d, d)
+    cross = drift.cross if whole else drift.cross - torch.outer(drift.mean, moments.mean)  # (o, d)
+    inner = square_part(second, kept)  # (k, k)
+    lost = weight @ second[:, kept] - part @ inner + GUIDANCE * cross[:, kept]  # (o, k)
+    root = cholesky_factor(add_damping(inner, ridge_damping(second, GUIDED_DAMPING)))
+    part = part + torch.cholesky_solve(lost.T, root).T
     if whole:
         return Repair(part)
     return Repair(part, lost_mean(weight, part, moments, kept) + GUIDANCE * drift.mean)
 
 
 def guided_curve(reader: HeldOutReader, fitted: Moments, order: Tensor) -> Tensor:
-    """Error (d+1,) of `guided` at every width where nothing upstream is lost."""
+    """Return the error (d+1,) of `guided_refit` at every width where nothing upstream is lost."""
     return least_squares_curve(reader, fitted, order, damping=GUIDED_DAMPING)
 
 
 def cut_curve(reader: HeldOutReader, fitted: Moments, order: Tensor) -> Tensor:
-    """Error (d+1,) of `cut` at every width: corner sums of the energy matrix E[x xᵀ] ⊙ WᵀW."""
+    """Return the error (d+1,) of `cut_columns` at every width: corner sums of E[x xᵀ] ⊙ WᵀW."""
     return error_shares(corner_sums(energy_matrix(reader.weight, reader.inputs, order)), reader)
 
 
 def shift_bias_curve(reader: HeldOutReader, fitted: Moments, order: Tensor) -> Tensor:
-    """Error (d+1,) of `shift_bias` at every width: as `cut_curve`, about the mean that the bias makes up
-    for."""
+    """Return the error (d+1,) of `shift_bias`: as `cut_curve`, about the mean that the bias makes up for."""
     return error_shares(corner_sums(energy_matrix(reader.weight, reader.centred(fitted.mean), order)), reader)
 
 
 def regress_outputs_curve(reader: HeldOutReader, fitted: Moments, order: Tensor) -> Tensor:
-    """Error (d+1,) of `regress_outputs` at every width, by cumulative sums over the order."""
-    w = reader.weight[:, order]
-    slopes = fit_slopes(w, square_part(fitted.cov, order))
-    x = reader.centred(fitted.mean)[:, order]
-    y = reader.outputs - reader.scale * (reader.weight @ fitted.mean)
+    """Return the error (d+1,) of `regress_outputs` at every width, by cumulative sums over the order."""
+    w = reader.weight[:, order]  # (o, d)
+    slopes = fit_slopes(w, square_part(fitted.cov, order))  # (o, d)
+    x = reader.centred(fitted.mean)[:, order]  # (n, d)
+    y = reader.outputs - reader.scale * (reader.weight @ fitted.mean)  # (n, o)
     unseen = Products(w, upper_gram(x), (y.T @ x).mul_(w))
-    error = w.new_zeros(w.shape[1])
+    error = w.new_zeros(w.shape[1])  # (d,), with 1, 2, … d inputs
     for rows in torch.arange(len(w)).split(OUTPUTS):
-        slope, (covariance, variance, _) = slopes[rows], unseen.sums(rows)
+        slope, (covariance, variance, _) = slopes[rows], unseen.sums(rows)  # (r, d) each
+        # E(y − a ŷ)² of some outputs; the covariance with all inputs is E y².
         error += (covariance[:, -1:] - (2 * covariance - slope * variance) * slope).sum(0)
-    error = torch.cat((unseen.crossing.sum()[None], error[:-1], error.new_zeros(1)))
+    # With nothing kept only the bias is left, so all of y about its mean is lost; with all kept nothing is.
+    error = torch.cat((unseen.crossing.sum()[None], error[:-1], error.new_zeros(1)))  # (d+1,)
     return error_shares(error.clamp_min(0), reader)
 
 
 def fit_slopes(weight: Tensor, cov: Tensor) -> Tensor:
-    """The slope (o, d) of every output with the first 1, 2, … d inputs; the covariance is used up."""
+    """Fit the slope (o, d) of every output with the first 1, 2, … d inputs; the covariance is used up."""
     seen, floor = Products(weight, cov, (weight @ cov).mul_(weight)), torch.finfo(weight.dtype).eps
     for rows in torch.arange(len(weight)).split(OUTPUTS):
-        covariance, variance, most = seen.sums(rows)
+        covariance, variance, most = seen.sums(rows)  # (r, d) each
         seen.crossing[rows] = torch.where(
             variance > floor * most, covariance / variance, torch.ones_like(variance)
         )
@@ -162,20 +166,25 @@ def fit_slopes(weight: Tensor, cov: Tensor) -> Tensor:
 
 
 class Products:
-    """Of every output y and its part ŷ that the first inputs leave it: second moments from those of the
-    inputs (d, d), and from `crossing` (o, d), what each input contributes to E[y ŷ]. The matrix is used
-    up."""
+    """Second moments of every output y and of its part ŷ, what the first inputs make of it.
+
+    They come from those of the inputs (d, d), which are used up, and from `crossing` (o, d), what each input
+    contributes to E[y ŷ].
+    """
 
     def __init__(self, weight: Tensor, second: Tensor, crossing: Tensor) -> None:
         self.weight, self.crossing = weight, crossing
-        self.spread = second.diagonal().clone()
-        self.upper = second.triu_(1)
+        self.spread = second.diagonal().clone()  # (d,)
+        self.upper = second.triu_(1)  # (d, d), zero on and below the diagonal
 
     def sums(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """E[y ŷ], E[ŷ²], and the latter as if inputs were uncorrelated, of some outputs with 1, 2, … d
-        inputs: (r, d) each."""
-        some = self.weight[rows]
+        """Return E[y ŷ], E[ŷ²], and the latter as if inputs were uncorrelated, with 1, 2, … d inputs.
+
+        Each is (r, d), for the outputs of these `rows` (r,).
+        """
+        some = self.weight[rows]  # (r, d)
         own = some.square() * self.spread
+        # Input j adds its own square and twice its product with all inputs before it.
         squares = (2 * some * (some @ self.upper) + own).cumsum(1)
         return self.crossing[rows].cumsum(1), squares, own.cumsum(1)
 
@@ -183,33 +192,33 @@ class Products:
 def least_squares_curve(
     reader: HeldOutReader, fitted: Moments, order: Tensor, *, damping: float = DAMPING
 ) -> Tensor:
-    """Error (d+1,) of `least_squares` at every width from one Cholesky factor of the damped covariance, L Lᵀ
-    = C + δI.
+    """Return the error (d+1,) of `least_squares` at every width from one factor L Lᵀ = C + δI.
 
     With Y = W L, the change of weights at width k is D = Y_{k:} L⁻¹_{k:,:}. With Z = L⁻¹ (x − m) at the
     tokens held out, E‖D (x − m)‖² is a corner sum of YᵀY ⊙ E[Z Zᵀ].
     """
-    cov = square_part(fitted.cov, order)
-    root = cholesky_factor(add_damping(cov, ridge_damping(cov, damping)))
-    del cov  # a matrix of 8,192 inputs takes half a gigabyte
-    y = reader.weight[:, order] @ root
-    z = torch.linalg.solve_triangular(root, reader.centred(fitted.mean)[:, order].T, upper=False)
+    cov = square_part(fitted.cov, order)  # (d, d)
+    root = cholesky_factor(add_damping(cov, ridge_damping(cov, damping)))  # (d, d)
+    # A matrix of 8,192 inputs takes half a gigabyte.
+    del cov
+    y = reader.weight[:, order] @ root  # (o, d)
+    z = torch.linalg.solve_triangular(root, reader.centred(fitted.mean)[:, order].T, upper=False)  # (d, n)
     del root
     return error_shares(corner_sums(upper_gram(y).mul_(upper_gram(z.T))), reader)
 
 
 def error_shares(error: Tensor, reader: HeldOutReader) -> Tensor:
-    """The errors (d+1,) as shares of E‖y‖² at the tokens held out."""
+    """Return the errors (d+1,) as shares of E‖y‖² at the tokens held out."""
     return error / max(reader.energy, torch.finfo(error.dtype).tiny)
 
 
 def energy_matrix(weight: Tensor, x: Tensor, order: Tensor) -> Tensor:
-    """XᵀX ⊙ WᵀW (d, d) of rows X (n, d), in the order given, on and above the diagonal."""
+    """Compute XᵀX ⊙ WᵀW (d, d) of rows X (n, d), in the order given, on and above the diagonal."""
     return upper_gram(x[:, order]).mul_(upper_gram(weight[:, order]))
 
 
 def upper_gram(rows: Tensor) -> Tensor:
-    """XᵀX (d, d) of rows X (n, d) on and above the diagonal; what is below it means nothing."""
+    """Compute XᵀX (d, d) of rows X (n, d) on and above the diagonal; what is below it means nothing."""
     found = rows.new_zeros(rows.shape[1], rows.shape[1])
     height = max(1, -(-rows.shape[1] // BANDS))
     for start in range(0, rows.shape[1], height):
@@ -218,29 +227,33 @@ def upper_gram(rows: Tensor) -> Tensor:
 
 
 def lost_mean(weight: Tensor, part: Tensor, moments: Moments, kept: Tensor) -> Tensor:
-    """E[W x − W' x_K] (o,)."""
+    """Return what a repair loses on average, E[W x − W' x_K] (o,)."""
     return weight @ moments.mean - part @ moments.mean[kept]
 
 
 def output_varies(variance: Tensor, moments: Moments, part: Tensor, kept: Tensor) -> Tensor:
-    """Whether each output's variance (o,) is more than rounding."""
-    scale = part.square() @ moments.cov.diagonal()[kept].clamp_min(0)
+    """Tell whether each output's variance (o,) is more than rounding."""
+    scale = part.square() @ moments.cov.diagonal()[kept].clamp_min(0)  # (o, k) @ (k,) → (o,)
     return variance > torch.finfo(variance.dtype).eps * scale
 
 
 def complement_indices(kept: Tensor, n: int) -> Tensor:
+    """Return which of n indices are not among these (k,), ascending: (n − k,)."""
     mask = torch.ones(n, dtype=torch.bool, device=kept.device)
     mask[kept] = False
     return mask.nonzero().flatten()
 
 
 def ridge_damping(cov: Tensor, damping: float) -> Tensor:
-    """δ: a share of the mean variance, never zero, so that dead inputs cannot make the factor fail."""
+    """Return δ, a share of the mean variance; never zero, so that dead inputs cannot make the factor fail."""
     return (damping * cov.diagonal().mean()).clamp_min(torch.finfo(cov.dtype).eps)
 
 
 def cholesky_factor(matrix: Tensor) -> Tensor:
-    """The lower Cholesky factor; the damping is raised tenfold until rounding allows it."""
+    """Return the lower Cholesky factor; the damping is raised tenfold until rounding allows it.
+
+    Raises `Refusal` where the matrix is not finite.
+    """
     if not torch.isfinite(matrix).all():
         raise Refusal(
             "The moments of this layer are not finite, so the model overflows on this text; load it "
@@ -256,35 +269,42 @@ def cholesky_factor(matrix: Tensor) -> Tensor:
 
 
 def corner_sums(matrix: Tensor) -> Tensor:
-    """Sums (d+1,) of the lower right corners matrix[k:, k:] of a symmetric (d, d), of which only the upper
-    half is read, in place of what it held."""
+    """Sum the lower right corners matrix[k:, k:] of a symmetric (d, d): (d+1,).
+
+    Only the upper half is read, and the matrix is used up.
+    """
     diagonal = matrix.diagonal().clone()
-    border = 2 * matrix.triu_(1).sum(1) + diagonal
+    # What row and column k add to the corner that begins there.
+    border = 2 * matrix.triu_(1).sum(1) + diagonal  # (d,)
     return torch.cat((border.flip(0).cumsum(0).flip(0), border.new_zeros(1))).clamp_min(0)
 
 
 def square_part(matrix: Tensor, index: Tensor) -> Tensor:
-    """The rows and columns (k, k) of a matrix that an index (k,) names, as a matrix of its own."""
+    """Copy the rows and columns (k, k) of a matrix (d, d) that an index (k,) names."""
     return matrix[index[:, None], index]
 
 
 def add_damping(matrix: Tensor, delta: Tensor) -> Tensor:
-    """The matrix with δ added to its diagonal, in place."""
+    """Add δ to the diagonal, in place, and return the matrix."""
     matrix.diagonal().add_(delta)
     return matrix
 
 
 @dataclass(frozen=True)
 class Recovery:
-    """A row of the table: what to do, what it will cost, whether it needs a bias, and plain words."""
+    """A row of the table: what to do, what it will cost, whether it needs a bias, and plain words.
+
+    `follows`: whether it also makes up for what earlier cuts left in the stream. `fits`: whether it fits a
+    number to every remaining input, which takes a long text.
+    """
 
     title: str
     repair: Callable[[Tensor, Moments, Tensor], Repair]
     curve: Callable[[HeldOutReader, Moments, Tensor], Tensor]
     bias: bool
     words: str
-    follows: bool = False  # whether it also makes up for what earlier cuts left in the stream
-    fits: bool = False  # whether it fits a number to every remaining input, which takes a long text
+    follows: bool = False
+    fits: bool = False
 
 
 RECOVERIES: dict[str, Recovery] = {

@@ -1,6 +1,7 @@
-"""Importance by gradients of the language-model loss, which moments of single layers cannot tell.
+"""LLM-Pruner: importance by gradients of the loss, which moments of single layers cannot tell.
 
-The subject's model is never touched: gradients flow to views of its weights inside a skeleton of it.
+Heads and channels are then ranked by it (`ranking.rank_learned_heads`, `rank_learned_channels`). The
+subject's model is never touched: gradients flow to views of its weights inside a copy of its modules.
 """
 
 from __future__ import annotations
@@ -10,20 +11,34 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from slimllm.core.attention_unit import UnitName
 from slimllm.core.errors import Refusal
 from slimllm.core.shapes import LayerShape
-from slimllm.core.types import UnitScores
+from slimllm.core.types import Progress, UnitScores
+from slimllm.methods.interface import Learning, Options
 from slimllm.models.families import Family, Site, linear_of
 from slimllm.models.loading import Subject
 from slimllm.models.shared_copy import share_model
 
+# The number of LLM-Pruner's texts, and their tokens.
+TAYLOR_SAMPLES, TAYLOR_LENGTH = 10, 64
+
+
+def learn_from_gradients(
+    subject: Subject, tokens: Tensor, options: Options, unit: UnitName, seed: int
+) -> Learning:
+    """Learn the worth of every unit from the first of the calibration tokens (S, T)."""
+    yield Progress("gradients", 0, 1, "One backward pass for the gradients")
+    return taylor_scores(subject, tokens[:TAYLOR_SAMPLES, :TAYLOR_LENGTH])
+
 
 def taylor_scores(subject: Subject, tokens: Tensor) -> tuple[UnitScores, ...]:
-    """LLM-Pruner's first-order Taylor importance (arXiv 2305.11627, element-wise) on tokens (S, T).
+    """Score every unit by first-order Taylor importance (arXiv 2305.11627, element-wise) on tokens (S, T).
 
     Σ |w · ∂loss/∂w| over all weights of a unit, for every layer its heads (H,) and channels (c,), in float32
     on the CPU. A head has its rows of q, its columns of o and an equal share of the k and v rows it reads; a
-    channel its rows of the writers and its column of the reader. Biases do not count.
+    channel its rows of the writers and its column of the reader. Biases do not count. Raises `Refusal` where
+    a gradient is not finite.
     """
     found = loss_gradients(subject, tokens)
     scores = []
@@ -43,14 +58,16 @@ def taylor_scores(subject: Subject, tokens: Tensor) -> tuple[UnitScores, ...]:
 
 
 def loss_gradients(subject: Subject, tokens: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-    """Every decoder linear's weight and the gradient (float32) of the mean loss over tokens (S, T), by name.
+    """Return every decoder linear's weight and the gradient of the mean loss over tokens (S, T), by name.
 
-    Samples go one by one, so that the activations of one are all that is held beside the gradients.
+    Gradients are in float32. Samples go one by one, so that the activations of one are all that is held
+    beside the gradients.
     """
     first = subject.beginning.predicted_from
-    # a caller's inference_mode must not silence the gradients
+    # A caller's inference_mode must not silence the gradients.
     with torch.inference_mode(False), torch.enable_grad():
-        model = share_model(subject.model)  # functional_call swaps parameters inside the modules it is given
+        # A copy, because functional_call swaps parameters inside the modules that it is given.
+        model = share_model(subject.model)
         views = {
             full_name(subject.family, index, name): linear_of(layer, name).weight.detach().requires_grad_()
             for index, layer in enumerate(subject.layers)
@@ -59,7 +76,8 @@ def loss_gradients(subject: Subject, tokens: Tensor) -> dict[str, tuple[Tensor, 
         total = {name: torch.zeros_like(view, dtype=torch.float32) for name, view in views.items()}
         for sample in tokens.to(subject.device).clone().split(1):
             inputs = {"input_ids": sample, "use_cache": False}
-            logits = torch.func.functional_call(model, views, kwargs=inputs).logits[0, first - 1 : -1]
+            logits = torch.func.functional_call(model, views, kwargs=inputs).logits  # (1, T, vocab)
+            logits = logits[0, first - 1 : -1]  # (predicted tokens, vocab)
             loss = torch.nn.functional.cross_entropy(logits.float(), sample[0, first:])
             grads = torch.autograd.grad(loss, list(views.values()))
             for name, grad in zip(views, grads, strict=True):
@@ -68,23 +86,24 @@ def loss_gradients(subject: Subject, tokens: Tensor) -> dict[str, tuple[Tensor, 
 
 
 def site_linears(family: Family) -> list[str]:
-    """The names, inside a layer, of the linears that write or read a prunable space."""
+    """List the linears, by name inside a layer, that write or read a prunable space."""
     return [name for site in (family.attention, family.mlp) for name in (*site.writers, site.reader)]
 
 
 def full_name(family: Family, index: int, name: str) -> str:
+    """Name the weight of a layer's linear as the whole model does."""
     return f"{family.layers}.{index}.{name}.weight"
 
 
 def layer_scores(products: Mapping[str, Tensor], family: Family, shape: LayerShape, size: int) -> UnitScores:
-    """Sums one layer's |w · g| (rows, columns), by linear, over its heads and channels."""
+    """Sum one layer's |w · g| (rows, columns), by linear, over its heads (H,) and channels (c,)."""
     counts = {"q": shape.heads, "k": shape.groups, "v": shape.groups}
     sizes = {"q": size, "k": size, "v": shape.values}
-    heads = products[family.attention.reader].sum(0).view(shape.heads, -1).sum(1)
+    heads = products[family.attention.reader].sum(0).view(shape.heads, -1).sum(1)  # (o, H·e) → (H,)
     per_group = shape.heads // shape.groups
     for letter, values in sum_written(products, family.attention, counts, sizes):
-        heads += values if letter == "q" else values.repeat_interleave(per_group) / per_group
-    channels = products[family.mlp.reader].sum(0)
+        heads += values if letter == "q" else values.repeat_interleave(per_group) / per_group  # (G,) → (H,)
+    channels = products[family.mlp.reader].sum(0)  # (o, c) → (c,)
     for _, values in sum_written(products, family.mlp, {"c": shape.channels}, {"c": 1}):
         channels += values
     return UnitScores(heads, channels)
@@ -93,11 +112,14 @@ def layer_scores(products: Mapping[str, Tensor], family: Family, shape: LayerSha
 def sum_written(
     products: Mapping[str, Tensor], site: Site, counts: Mapping[str, int], sizes: Mapping[str, int]
 ) -> list[tuple[str, Tensor]]:
-    """Each block stacked in the site's writers: its letter, and the sums (n,) over the rows of its units, of
-    which each has `sizes`."""
+    """Sum over the rows of each unit, for every block that is stacked in the site's writers.
+
+    Returns the block's letter and the sums (n,) of its `counts` units, of which each has `sizes` rows.
+    """
     blocks = []
     for name, letters in site.writers.items():
-        rows = products[name].sum(1).split([counts[letter] * sizes[letter] for letter in letters])
+        lengths = [counts[letter] * sizes[letter] for letter in letters]
+        rows = products[name].sum(1).split(lengths)  # (n · size,) each
         blocks += [
             (letter, row.view(counts[letter], -1).sum(1)) for letter, row in zip(letters, rows, strict=True)
         ]

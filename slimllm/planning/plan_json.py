@@ -16,8 +16,8 @@ from slimllm.core.json_io import WrongPart, parse_dataclass
 from slimllm.core.types import MOST_SEED, Pin, Plan
 from slimllm.files import atomic_write, file_limits
 from slimllm.files.written_files import FACTS
-from slimllm.methods.method_table import METHODS, fill_options
 from slimllm.methods.recovery import RECOVERIES
+from slimllm.methods.table import METHODS, fill_options
 from slimllm.planning.allocation import ALLOCATIONS
 
 PLAN_FORMAT, CHECKSUM = 1, "checksum"

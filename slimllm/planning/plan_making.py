@@ -14,7 +14,7 @@ from slimllm.core.attention_unit import UNITS, UnitName
 from slimllm.core.errors import Refusal
 from slimllm.core.shapes import Shape
 from slimllm.core.types import Analysis, Pin, Plan
-from slimllm.methods.method_table import fill_options
+from slimllm.methods.table import fill_options
 from slimllm.planning.allocation import ALLOCATIONS
 from slimllm.planning.budget import (
     Problem,

@@ -12,8 +12,8 @@ from slimllm.core.attention_unit import UnitName
 from slimllm.core.errors import Refusal
 from slimllm.core.shapes import Shape
 from slimllm.core.types import Analysis, Pin, Plan
-from slimllm.methods.method_table import find_method
 from slimllm.methods.recovery import RECOVERIES
+from slimllm.methods.table import find_method
 from slimllm.planning.allocation import ALLOCATIONS
 from slimllm.planning.locks import Locks
 

@@ -14,9 +14,9 @@ from slimllm.calibration import moments as streaming
 from slimllm.core.held_out import HeldOut, HeldOutReader
 from slimllm.core.shapes import Grouping, SiteName
 from slimllm.core.types import LayerMoments, LayerReport, Moments, Plan, Repair, UnitScores
-from slimllm.methods.method_table import Method, find_method
-from slimllm.methods.rankings import HeadSite
+from slimllm.methods.interface import HeadSite, Method
 from slimllm.methods.recovery import RECOVERIES, Dense
+from slimllm.methods.table import find_method
 from slimllm.models.families import linear_of
 from slimllm.models.loading import Subject
 from slimllm.planning.budget import pinned_units

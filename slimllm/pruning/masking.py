@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from slimllm.core.attention_unit import UNITS
 from slimllm.core.shapes import SITES, Grouping
 from slimllm.core.types import Analysis, Plan, Ranking
-from slimllm.methods import scores
 from slimllm.methods.ddp import gate_hook
 from slimllm.methods.learned_scores import learned_in
-from slimllm.methods.method_table import find_method
+from slimllm.methods.ranking import rank_heads
+from slimllm.methods.table import find_method
 from slimllm.models.families import linear_of
 from slimllm.models.loading import Subject
 from slimllm.models.modeling_slim import Selected
@@ -105,7 +105,7 @@ def kept_inputs(analysis: Analysis, plan: Plan, index: int) -> Tensor:
     ranking: Ranking = analysis.layers[index].attention[plan.unit].ranking
     pins = site_pins(plan, index, "attention", layer.heads)
     if pins is not None and not UNITS[plan.unit].narrows_heads:
-        ranking = scores.rank_heads(ranking.scores, grouping, pinned=pins)
+        ranking = rank_heads(ranking.scores, grouping, pinned=pins)
     return grouping.inputs_of(ranking.kept(plan.heads[index], layer.widest(plan.unit)), layer.values)
 
 

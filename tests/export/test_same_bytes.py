@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 import slimllm
-from slimllm.methods.method_table import METHODS
+from slimllm.methods.table import METHODS
 from tests.support.tiny_models import PAGE
 
 STORE = Path(__file__).with_name("same_bytes.json")

@@ -12,7 +12,7 @@ import pytest
 import slimllm
 from slimllm.core.errors import Refusal
 from slimllm.export import checkpoint, export_reading, formats, verification
-from slimllm.methods.method_table import fill_options
+from slimllm.methods.table import fill_options
 from slimllm.models import loading, modeling_slim
 from slimllm.models.loading import Pruned
 from tests.export.test_gguf import worded

@@ -14,8 +14,8 @@ import torch
 
 from benchmarks import arithmetic, cells, measuring, methods, report
 from slimllm.core.errors import Refusal
-from slimllm.methods.method_table import METHODS
 from slimllm.methods.recovery import RECOVERIES
+from slimllm.methods.table import METHODS
 
 Run = Callable[..., dict[str, Any]]
 
@@ -75,7 +75,7 @@ def test_a_digest_of_source_ignores_words_and_hears_numbers() -> None:
     before = 'def f(x):\n    """One."""\n    return x + 1  # why\n'
     assert cells.bare(before) == cells.bare('def f(x):\n    """Two."""\n\n    return (x + 1)\n')
     assert cells.bare(before) != cells.bare('def f(x):\n    """One."""\n    return x + 2\n')
-    assert {"slimllm.core.types", "slimllm.methods.scores"} <= set(cells.imported_everywhere())
+    assert {"slimllm.core.types", "slimllm.methods.wanda"} <= set(cells.imported_everywhere())
 
 
 def test_a_refusal_is_recorded_and_the_rest_goes_on(run: Run) -> None:

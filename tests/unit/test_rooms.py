@@ -46,9 +46,10 @@ FLOORS: dict[str, list[set[str]]] = {
     ],
 }
 # Rooms that touch no model and no file: numbers and dataclasses in, numbers and dataclasses out.
-PURE = ("core/types", "core/shapes", "core/held_out", "planning", "methods/scores", "methods/recovery")
-PURE += ("methods/rankings", "methods/elimination", "evaluation/significance", "evaluation/speed_words")
+PURE = ("core/types", "core/shapes", "core/held_out", "planning", "methods")
+PURE += ("evaluation/significance", "evaluation/speed_words")
 NOT_PURE = ("planning/plan_json",)  # reads and writes plan files
+NOT_PURE += ("methods/taylor", "methods/ddp", "methods/learned_scores")  # ask the model itself
 # Rooms of the page that know no component of Gradio.
 WITHOUT_GRADIO = ("look/formatting", "look/glossary", "facts", "charts", "jobs", "session", "tasks", "html")
 BELOW_THE_PAGE = ("gradio", "plotly", "ui")
@@ -139,6 +140,8 @@ def test_no_folder_is_crowded() -> None:
 def test_pure_rooms_touch_no_model_and_no_file(file: Path) -> None:
     if not any(is_part(file, f"slimllm/{name}") for name in NOT_PURE):
         assert not packages(file) & {"transformers", "pathlib", "os", "gradio", "random", "safetensors"}
+        assert not [name for name in imports(file) if name.startswith("slimllm.models")]
+        assert not imports(file) & {f"slimllm.{name.replace('/', '.')}" for name in NOT_PURE}
 
 
 def test_the_library_does_not_know_the_page() -> None:

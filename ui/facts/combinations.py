@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from slimllm.core.attention_unit import UNITS
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Analysis, Calibration, Plan
-from slimllm.methods.method_table import METHODS, Option, fill_options, find_method
+from slimllm.methods.interface import Option
 from slimllm.methods.recovery import RECOVERIES
+from slimllm.methods.table import METHODS, fill_options, find_method
 from slimllm.planning.allocation import ALLOCATIONS
 from slimllm.planning.rules import combination_hindrance, text_doubt
 from ui.look.formatting import escape_html

@@ -12,8 +12,8 @@ import torch
 
 from slimllm.analysis import sensitivity
 from slimllm.core.types import Calibration
-from slimllm.methods import ddp, learned_scores
-from slimllm.methods.method_table import find_method
+from slimllm.methods import ddp, taylor
+from slimllm.methods.table import find_method
 from slimllm.models.loading import Subject
 
 SIDE = 512  # of the matrices whose factorisation and product are timed
@@ -70,8 +70,8 @@ def analysis_seconds(
     if row.probes:
         seconds += probing_seconds(len(layers), rates, calibration)
     if row.learns == "taylor":
-        read = min(calibration.samples, learned_scores.TAYLOR_SAMPLES)
-        read *= min(calibration.length, learned_scores.TAYLOR_LENGTH)
+        read = min(calibration.samples, taylor.TAYLOR_SAMPLES)
+        read *= min(calibration.length, taylor.TAYLOR_LENGTH)
         seconds += read * (1 + BACKWARD) / rates.reading
     if row.learns == "gates":
         steps = int(options.get("steps", next(o.default for o in row.options if o.name == "steps")))

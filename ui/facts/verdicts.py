@@ -11,8 +11,8 @@ from typing import Literal
 from slimllm.core.types import Plan
 from slimllm.evaluation.significance import losses_differ
 from slimllm.evaluation.speed_words import compare_speeds
-from slimllm.methods.method_table import METHODS, find_method
 from slimllm.methods.recovery import RECOVERIES
+from slimllm.methods.table import METHODS, find_method
 from slimllm.planning.rules import TOKENS_PER_CHANNEL, combination_hindrance
 from ui.facts.runs import Column, best_name
 from ui.look.formatting import format_bytes, format_figure, format_share

@@ -7,7 +7,7 @@ import math
 from datetime import datetime
 
 from slimllm.core.types import Plan
-from slimllm.methods.method_table import METHODS
+from slimllm.methods.table import METHODS
 
 
 def format_count(number: float) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from slimllm.core.errors import Refusal
 from slimllm.core.fingerprints import is_other
 from slimllm.core.types import Analysis, Calibration, LayerAnalysis, Plan
-from slimllm.methods.method_table import fill_options
+from slimllm.methods.table import fill_options
 from slimllm.models.loading import Pruned, Subject
 from slimllm.planning.forecast import fill_forecast
 from slimllm.planning.locks import Locks

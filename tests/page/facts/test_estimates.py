@@ -9,7 +9,7 @@ import pytest
 from slimllm import pipeline
 from slimllm.calibration import texts
 from slimllm.core.types import Calibration
-from slimllm.methods.method_table import METHODS, fill_options
+from slimllm.methods.table import METHODS, fill_options
 from tests.support.tiny_models import tiny_subject
 from ui.facts.estimates import Rates, analysis_seconds, measure_rates
 

@@ -9,7 +9,7 @@ import torch
 from slimllm.core.attention_unit import UnitName
 from slimllm.core.shapes import Grouping
 from slimllm.core.types import Analysis, Ranking
-from slimllm.methods.scores import rank_by_pearson
+from slimllm.methods.slimllm import rank_by_covariance
 from slimllm.planning.plan_making import make_plan
 from slimllm.planning.rules import PlanRules
 from tests.support.made_up_analyses import synthetic_analysis
@@ -73,7 +73,7 @@ def test_the_search_itself_tells_what_it_started_from() -> None:
     parts = torch.randn(5, 40, 6, generator=random, dtype=torch.float64)
     cov = torch.einsum("ota,otb->oab", parts, parts) / 40
     grouping = Grouping(6, 3, "kv-group")
-    found, plain = (rank_by_pearson(cov, grouping, search=search) for search in (True, False))
+    found, plain = (rank_by_covariance(cov, grouping, search=search) for search in (True, False))
     assert found.unsearched is not None
     assert torch.equal(found.unsearched, plain.subsets)
     assert plain.unsearched is None

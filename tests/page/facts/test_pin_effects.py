@@ -9,7 +9,7 @@ import torch
 
 from slimllm.core.shapes import Grouping
 from slimllm.core.types import Analysis, Pin, Plan
-from slimllm.methods.scores import rank_heads
+from slimllm.methods.ranking import rank_heads
 from slimllm.planning.pins import pin_units
 from slimllm.planning.plan_making import make_plan
 from slimllm.planning.rules import PlanRules

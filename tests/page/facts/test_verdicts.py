@@ -11,7 +11,7 @@ import pytest
 
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Calibration, Plan
-from slimllm.methods.method_table import METHODS
+from slimllm.methods.table import METHODS
 from slimllm.planning import plan_making
 from slimllm.planning.rules import PlanRules
 from tests.support.made_up_analyses import synthetic_analysis

@@ -22,8 +22,9 @@ from gradio_client.exceptions import AppError
 
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Calibration
-from slimllm.methods.method_table import METHODS, Option, fill_options
+from slimllm.methods.interface import Option
 from slimllm.methods.recovery import RECOVERIES
+from slimllm.methods.table import METHODS, fill_options
 from slimllm.planning import plan_making
 from slimllm.planning.allocation import ALLOCATIONS
 from slimllm.planning.plan_json import save_plan

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from slimllm.core.types import Moments
-from slimllm.methods.scores import fluctuation_heads, fluctuation_scores
+from slimllm.methods.flap import fluctuation_heads, fluctuation_scores
 
 TOKENS, OUTPUTS, HEADS, SIZE = 40, 5, 4, 3
 

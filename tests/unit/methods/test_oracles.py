@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,26 +22,19 @@ from slimllm.calibration import texts
 from slimllm.core.attention_unit import UnitName
 from slimllm.core.shapes import Grouping
 from slimllm.core.types import Analysis, Calibration, Plan
-from slimllm.methods.method_table import METHODS
+from slimllm.methods.table import METHODS
 from slimllm.models.loading import Subject
 from slimllm.planning import plan_making
 from slimllm.planning.rules import PlanRules
 from tests.support.tiny_models import tiny_subject
-from tests.unit.methods import test_elimination
+from tests.unit.methods import test_slimgpt
 from tests.unit.methods.test_taylor import naive_scores
 
 HEADS, GROUPS, SIZE, CHANNELS = 6, 3, 8, 104  # so many channels that the lowest 1 % are one
 CALIBRATION = Calibration(samples=6, length=32)
 GATES = {"target": 0.3, "steps": 3}
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny matrices are faster on one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
@@ -192,7 +185,7 @@ def slimllm(seen: Seen) -> tuple[Tensor, Tensor]:
 def eliminated(seen: Seen, unit: UnitName, x: Tensor, exact: bool) -> Tensor:
     """What each unit costs when its turn comes, shared by its heads."""
     grouping = Grouping(HEADS, GROUPS, unit)
-    _, costs = test_elimination.naive_heads(seen.o, x.T @ x, grouping, exact)
+    _, costs = test_slimgpt.naive_heads(seen.o, x.T @ x, grouping, exact)
     members = HEADS // grouping.units
     return torch.tensor([costs[u] / members for u in grouping.unit_of_head().tolist()])
 
@@ -209,7 +202,7 @@ def best(seen: Seen) -> tuple[Tensor, Tensor]:
 
 def slimgpt(seen: Seen) -> tuple[Tensor, Tensor]:
     root = len(seen.heads) ** 0.5
-    gone, costs = test_elimination.naive_channels(
+    gone, costs = test_slimgpt.naive_channels(
         seen.down, seen.channels.T @ seen.channels / len(seen.channels), 8
     )
     channels = torch.zeros(CHANNELS).double()
@@ -325,7 +318,7 @@ def analysed(subject: Subject, text: texts.Text, name: str) -> Analysis:
 def test_oracle_of_method(
     name: str, subject: Subject, text: texts.Text, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(test_elimination, "SIZE", SIZE)
+    monkeypatch.setattr(test_slimgpt, "SIZE", SIZE)
     found = analysed(subject, text, name)
     for seen in look(subject, tokens_of(subject, text))[1:]:
         layer = found.layers[seen.index]

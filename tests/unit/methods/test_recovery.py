@@ -31,14 +31,7 @@ Case = tuple[Tensor, Tensor, Tensor]  # activations (t, d), weight (o, d), order
 INPUTS, OUTPUTS = 12, 5
 HARD = {"sink": 1e-6, "large mean": 1e-6}  # tolerances where float64 itself loses digits; else 1e-9
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Matrices this small are many times faster on one thread, above all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from benchmarks import reference
 from slimllm import pipeline
 from slimllm.calibration import texts
 from slimllm.core.types import Calibration, Plan, Ranking
-from slimllm.methods.method_table import METHODS
+from slimllm.methods.table import METHODS
 from slimllm.models.families import linear_of
 from slimllm.models.loading import Subject
 from slimllm.planning import plan_making
@@ -23,13 +22,7 @@ from tests.support.tiny_models import tiny_subject
 CALIBRATION = Calibration(samples=6, length=48)
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}  # our moments are summed in float32
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

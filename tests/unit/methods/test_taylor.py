@@ -4,7 +4,6 @@ it is."""
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,14 +23,7 @@ from tests.support.tiny_models import tiny_model, tiny_subject, tiny_tokenizer
 HEADS, GROUPS, SIZE, CHANNELS = 6, 3, 8, 96  # of the tiny models
 NOTHING = Moments(torch.zeros(0), torch.zeros(0, 0), 0)
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Matrices this small are many times faster on one thread, above all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def some_tokens(samples: int = 3, length: int = 12) -> Tensor:

@@ -9,7 +9,8 @@ import gradio as gr
 
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Calibration
-from slimllm.methods.method_table import METHODS, Option, find_method
+from slimllm.methods.interface import Option
+from slimllm.methods.table import METHODS, find_method
 from slimllm.planning import rules
 from ui.facts import estimates
 from ui.facts.combinations import all_options, label_of, options_of

@@ -11,7 +11,7 @@ import gradio as gr
 from slimllm.core.attention_unit import QUERY_HEAD, UNITS
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Analysis, Plan
-from slimllm.methods.method_table import METHODS, fill_options
+from slimllm.methods.table import METHODS, fill_options
 from ui.charts.agreement_map import agreement_chart, channels_agreement, heads_agreement
 from ui.charts.chart_style import Layers
 from ui.charts.rank_difference_map import channels_difference, heads_difference

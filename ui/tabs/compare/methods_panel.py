@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from slimllm.core.errors import Refusal
-from slimllm.methods.method_table import METHODS
+from slimllm.methods.table import METHODS
 from ui.charts import result_charts
 from ui.facts import estimates
 from ui.facts.combinations import for_ratio

@@ -11,7 +11,7 @@ import gradio as gr
 
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Analysis, Plan
-from slimllm.methods.method_table import find_method
+from slimllm.methods.table import find_method
 from slimllm.planning import forecast, plan_making
 from slimllm.planning.plan_making import make_plan
 from ui.facts.combinations import (

@@ -11,17 +11,14 @@ import pytest
 import torch
 
 from slimllm import pipeline
-from slimllm.analysis.layer_analysis import head_errors
 from slimllm.calibration import texts
 from slimllm.core.errors import Refusal
-from slimllm.core.held_out import HeldOut, HeldOutReader
-from slimllm.core.shapes import Grouping, LayerShape
-from slimllm.core.types import Analysis, Calibration, Moments
+from slimllm.core.shapes import LayerShape
+from slimllm.core.types import Analysis, Calibration
 from slimllm.evaluation import evaluate
 from slimllm.export import checkpoint
-from slimllm.methods.method_table import METHODS, fill_options
-from slimllm.methods.rankings import HeadSite
 from slimllm.methods.recovery import RECOVERIES
+from slimllm.methods.table import METHODS, fill_options
 from slimllm.models import loading
 from slimllm.models.loading import Subject
 from slimllm.planning import forecast, plan_json, plan_making, rules
@@ -134,50 +131,6 @@ def without_layers(subject: Subject, gone: list[int], ids: torch.Tensor) -> torc
 
 
 # Rankings and allocations of single rows -------------------------------------------------------------------
-
-
-def test_fasp_columns_equal_an_oracle_on_activations() -> None:
-    torch.manual_seed(0)
-    heads, groups, size, outputs = 6, 3, 4, 5
-    x = torch.randn(50, heads * size, dtype=torch.float64)
-    weight = torch.randn(outputs, heads * size, dtype=torch.float64)
-    grouping = Grouping(heads, groups, "value-column", size)
-    moments = Moments(x.mean(0), x.T @ x / len(x), len(x))
-    found = METHODS["fasp"].heads(HeadSite(weight, moments, grouping), {})
-    naive = torch.zeros(groups, size, dtype=torch.float64)
-    for h in range(heads):
-        for j in range(size):
-            column = h * size + j
-            norm = sum(float(v) ** 2 for v in x[:, column]) ** 0.5
-            naive[h // 2, j] += sum(abs(float(w)) for w in weight[:, column]) * norm
-    assert torch.allclose(found.scores, naive.flatten())
-    for width in range(size + 1):
-        kept = found.kept(width, size)
-        best = [sorted(naive[g].argsort(descending=True)[:width].tolist()) for g in range(groups)]
-        assert kept.tolist() == [g * size + j for g in range(groups) for j in best[g]]
-        inputs = grouping.inputs_of(kept, size).tolist()
-        assert inputs == [h * size + j for h in range(heads) for j in best[h // 2]]
-
-
-@pytest.mark.parametrize("recovery", RECOVERIES)
-def test_fasp_curve_is_the_oracle_error_of_the_kept_columns(recovery: str) -> None:
-    torch.manual_seed(1)
-    grouping = Grouping(4, 2, "value-column", 3)
-    x = torch.randn(60, 12, dtype=torch.float64) @ torch.randn(12, 12, dtype=torch.float64) + 1
-    weight = torch.randn(5, 12, dtype=torch.float64)
-    moments = Moments(x.mean(0), x.T @ x / len(x), len(x))
-    ranking = METHODS["fasp"].heads(HeadSite(weight, moments, grouping), {})
-    unseen = torch.randn(20, 12, dtype=torch.float64) + 1
-    reader = HeldOutReader(weight, HeldOut(unseen, torch.ones(len(unseen))))
-    curve = head_errors(reader, moments, ranking, grouping, [recovery])[recovery]
-    assert len(curve) == 4
-    for width in range(4):
-        kept = grouping.inputs_of(ranking.kept(width, 3), 3)
-        repair = RECOVERIES[recovery].repair(weight, moments, kept)
-        y = unseen[:, kept] @ repair.weight.T
-        y = y + (0 if repair.bias is None else repair.bias)
-        naive = ((unseen @ weight.T - y).square().sum() / (unseen @ weight.T).square().sum()).item()
-        assert float(curve[width]) == pytest.approx(naive, rel=1e-4, abs=1e-7)
 
 
 def test_standing_equals_an_oracle_that_sorts_all_units(text: texts.Text) -> None:

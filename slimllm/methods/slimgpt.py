@@ -17,21 +17,29 @@ from torch import Tensor
 
 from slimllm.core.shapes import Grouping
 from slimllm.core.types import Ranking
+from slimllm.methods.interface import ChannelSite, HeadSite, Options
+from slimllm.methods.ranking import unit_pins
 from slimllm.methods.recovery import DAMPING, cholesky_factor, complement_indices, ridge_damping
-from slimllm.methods.scores import unit_pins
 
-LEAST_DAMPING = 1e-8  # updating an inverse loses as many digits as the damping has zeros
-SMALLEST, MOST_PER_ROUND, ROUND_SHARE = (
-    8,
-    1024,
-    16,
-)  # channels that go at once: a sixteenth of what is left, within these
+# Updating an inverse loses as many digits as the damping has zeros.
+LEAST_DAMPING = 1e-8
+# Channels that go at once: a sixteenth of what is left, within these.
+SMALLEST, MOST_PER_ROUND, ROUND_SHARE = 8, 1024, 16
+
+
+def rank_heads_by_elimination(site: HeadSite, options: Options) -> Ranking:
+    """Rank heads by backward elimination with the cost of the grouped Cholesky, as SlimGPT does."""
+    return eliminate_heads(site.weight, site.moments.gram, site.grouping, pinned=site.pinned)
+
+
+def rank_channels_by_elimination(site: ChannelSite, options: Options) -> Ranking:
+    """Rank channels by backward elimination in batches, as SlimGPT does."""
+    return eliminate_channels(site.weight, site.moments.gram, pinned=site.pinned)
 
 
 @dataclass(frozen=True, eq=False)
 class Remainder:
-    """What is left of a reader: the inputs `alive` (k,), their compensated weight (o, k), and (H_KK)⁻¹ (k,
-    k)."""
+    """What is left of a reader: the inputs `alive` (k,), their compensated weight (o, k), (H_KK)⁻¹ (k, k)."""
 
     alive: Tensor
     weight: Tensor
@@ -39,7 +47,10 @@ class Remainder:
 
 
 def start_elimination(weight: Tensor, gram: Tensor, damping: float = DAMPING) -> Remainder:
-    """The dense reader, with nothing removed yet; less damping than `LEAST_DAMPING` counts as that."""
+    """Return the dense reader with nothing removed; less damping than `LEAST_DAMPING` counts as that.
+
+    Raises `Refusal` where the gram is not finite.
+    """
     gram = gram.double()
     gram = (gram + gram.T) / 2
     delta = ridge_damping(gram, max(damping, LEAST_DAMPING))
@@ -49,46 +60,46 @@ def start_elimination(weight: Tensor, gram: Tensor, damping: float = DAMPING) ->
 
 
 def remove_inputs(left: Remainder, lost: Tensor) -> Remainder:
-    """What remains without the inputs at the positions `lost` (p,) of `alive`.
+    """Remove the inputs at the positions `lost` (p,) of `alive` and let the others make up for them.
 
     W_K ← W_K − W_P [(H⁻¹)_PP]⁻¹ (H⁻¹)_PK, and the inverse likewise; both shrink by p.
     """
     stay = complement_indices(lost, len(left.alive))
-    rows = left.inverse[lost]
-    root = cholesky_factor(rows[:, lost])
+    rows = left.inverse[lost]  # (p, k + p)
+    root = cholesky_factor(rows[:, lost])  # (p, p)
     half = torch.linalg.solve_triangular(root, rows[:, stay], upper=False)  # (p, k)
     moved = torch.linalg.solve_triangular(root, left.weight[:, lost].T, upper=False)  # (p, o)
     return Remainder(
         left.alive[stay],
-        torch.addmm(left.weight[:, stay], moved.T, half, alpha=-1),
-        torch.addmm(left.inverse[stay][:, stay], half.T, half, alpha=-1),
+        torch.addmm(left.weight[:, stay], moved.T, half, alpha=-1),  # (o, k)
+        torch.addmm(left.inverse[stay][:, stay], half.T, half, alpha=-1),  # (k, k)
     )
 
 
 def damped_error(left: Remainder, lost: Tensor) -> Tensor:
-    """By how much the damped error rises, exactly, if the inputs at the positions `lost` (p,) go together."""
-    root = cholesky_factor(left.inverse[lost][:, lost])
+    """Tell how much the damped error rises, exactly, if the inputs at positions `lost` (p,) go together."""
+    root = cholesky_factor(left.inverse[lost][:, lost])  # (p, p)
     return torch.linalg.solve_triangular(root, left.weight[:, lost].T, upper=False).square().sum()
 
 
 def cholesky_error(left: Remainder, lost: Tensor) -> Tensor:
-    """SlimGPT's grouped Cholesky: Σ_j ‖W_:j‖² / L_jj² over the positions `lost` (p,), L Lᵀ = (H⁻¹)_PP.
+    """Estimate the same by SlimGPT's grouped Cholesky: Σ_j ‖W_:j‖² / L_jj² over `lost` (p,), L Lᵀ = (H⁻¹)_PP.
 
     It leaves out how the lost columns would make up for each other. Where they are orthogonal it is never
     above `damped_error`; where they are alike it can be.
     """
-    root = cholesky_factor(left.inverse[lost][:, lost])
+    root = cholesky_factor(left.inverse[lost][:, lost])  # (p, p)
     return (left.weight[:, lost].square().sum(0) / root.diagonal().square()).sum()
 
 
 def column_errors(left: Remainder) -> Tensor:
-    """By how much the damped error rises if one input goes (k,): ‖W_:j‖² / (H⁻¹)_jj."""
+    """Tell how much the damped error rises if one input goes (k,): ‖W_:j‖² / (H⁻¹)_jj."""
     floor = torch.finfo(left.inverse.dtype).tiny
     return left.weight.square().sum(0) / left.inverse.diagonal().clamp_min(floor)
 
 
 def batch_size(left: int) -> int:
-    """How many of `left` channels go before the rest is judged anew.
+    """Choose how many of `left` channels go before the rest is judged anew.
 
     SlimGPT's dynamic groups shrink from 1,024 to 8; here they are a sixteenth of what is left within those
     bounds, so that narrow layers are not cut in two or three blows.
@@ -99,7 +110,7 @@ def batch_size(left: int) -> int:
 def eliminate_channels(
     weight: Tensor, gram: Tensor, *, damping: float = DAMPING, pinned: Tensor | None = None
 ) -> Ranking:
-    """SlimGPT's ranking of channels (c,): batch by batch, until nothing is left.
+    """Rank channels (c,) by removing them batch by batch, until nothing is left.
 
     The order is that of elimination, last one first, so the kept sets of all widths are nested. A score is
     the damped error at the time of elimination, raised where one that went earlier cost more. `pinned` (c,):
@@ -108,14 +119,14 @@ def eliminate_channels(
     pins = torch.zeros(weight.shape[1]) if pinned is None else pinned
     left, gone, costs = start_elimination(weight, gram, damping), [], []
     while len(left.alive):
-        errors, turn = column_errors(left), pins[left.alive]
-        candidates = turn == turn.min()
+        errors, turn = column_errors(left), pins[left.alive]  # (k,)
+        candidates = turn == turn.min()  # (k,)
         count = min(batch_size(len(errors)), int(candidates.sum()))
-        lost = cheapest_candidates(errors, candidates, count)
+        lost = cheapest_candidates(errors, candidates, count)  # (p,)
         gone.append(left.alive[lost])
         costs.append(errors[lost])
         left = remove_inputs(left, lost)
-    out = torch.cat(gone) if gone else left.alive
+    out = torch.cat(gone) if gone else left.alive  # (c,), first one out first
     scores = out.new_zeros(len(out), dtype=torch.float64)
     scores[out] = rising_costs(torch.cat(costs), pins[out]) if costs else scores
     return Ranking(scores, out.flip(0))
@@ -130,15 +141,15 @@ def eliminate_heads(
     exact: bool = False,
     pinned: Tensor | None = None,
 ) -> Ranking:
-    """SlimGPT's ranking of heads (H,): unit by unit, until nothing is left.
+    """Rank heads (H,) by removing them unit by unit, until nothing is left.
 
     The cost of a unit is `cholesky_error`, or with `exact` `damped_error`. In every step each pool gives up
     one unit, the cheapest of all pools still to give, and the rest makes up for it before the next; so the
     sets are balanced and nested. A head's score is its share of its unit's cost when that went, raised where
     one of the same pool that went earlier cost more. `pinned` (H,): in its pool −1 goes first, 1 last.
     """
-    unit_of, pools = grouping.unit_of_head(), grouping.pools
-    pins = unit_pins(pinned, unit_of, grouping.units)
+    unit_of, pools = grouping.unit_of_head(), grouping.pools  # (H,), (n,)
+    pins = unit_pins(pinned, unit_of, grouping.units)  # (n,)
     size = weight.shape[1] // grouping.units
     error = damped_error if exact else cholesky_error
     left, units = start_elimination(weight, gram, damping), torch.arange(grouping.units)
@@ -148,43 +159,42 @@ def eliminate_heads(
     for step in reversed(range(grouping.steps)):
         due = torch.ones(int(pools.max()) + 1, dtype=torch.bool)
         while due.any():
-            blocks = torch.arange(len(units) * size).view(-1, size)
-            errors = torch.stack([error(left, block) for block in blocks])
-            lost = cheapest_candidates(errors, due[pools[units]] & next_in_pool(pools[units], pins[units]), 1)
+            blocks = torch.arange(len(units) * size).view(-1, size)  # (units left, inputs of each)
+            errors = torch.stack([error(left, block) for block in blocks])  # (units left,)
+            candidates = due[pools[units]] & next_in_pool(pools[units], pins[units])
+            lost = cheapest_candidates(errors, candidates, 1)  # (1,)
             unit = int(units[lost])
             gone.append(unit)
             costs[unit] = errors[lost]
             subsets[: step + 1, unit] = False
             due[pools[unit]] = False
-            left, units = (
-                remove_inputs(left, blocks[lost].flatten()),
-                units[complement_indices(lost, len(units))],
-            )
-    out = torch.tensor(gone)
+            left = remove_inputs(left, blocks[lost].flatten())
+            units = units[complement_indices(lost, len(units))]
+    out = torch.tensor(gone)  # (n,), first one out first
     costs[out] = rising_costs(costs[out], 3 * pools[out] + pins[out])
-    scores = costs[unit_of] * grouping.units / grouping.heads
+    scores = costs[unit_of] * grouping.units / grouping.heads  # (H,)
     return Ranking(scores, scores.argsort(descending=True, stable=True), subsets[:, unit_of])
 
 
 def next_in_pool(pools: Tensor, pins: Tensor) -> Tensor:
-    """Which units (n,) may go next: in every pool those forced out, else the free, else the protected."""
+    """Choose the units (n,) that may go next: of every pool the forced, else the free, else the protected."""
+    # (pools,): the least pin that is left in each
     first = torch.full((int(pools.max()) + 1,), 2.0).scatter_reduce(0, pools, pins, "amin")
     return pins == first[pools]
 
 
 def cheapest_candidates(errors: Tensor, candidates: Tensor, count: int) -> Tensor:
-    """The positions (count,) of the candidates that cost least, cheapest first; of equals the last goes
-    first."""
+    """Return the positions (count,) of the candidates that cost least, cheapest first; of equals the last."""
     errors = torch.where(candidates, errors, torch.inf)
     return len(errors) - 1 - errors.flip(0).argsort(stable=True)[:count]
 
 
 def rising_costs(costs: Tensor, kinds: Tensor) -> Tensor:
-    """The costs (n,), given in the order of removal, each above those of its kind that went earlier."""
+    """Raise costs (n,), given in the order of removal, each above those of its kind that went earlier."""
     costs = costs.clone()
     for kind in kinds.unique():
         mine = kinds == kind
-        # the factor tells equals apart in their last digits: sorting by the costs gives the order back
+        # The factor tells equals apart in their last digits: sorting by the costs gives the order back.
         rank = torch.arange(int(mine.sum()), dtype=costs.dtype, device=costs.device)
         costs[mine] = costs[mine].cummax(0).values * (1 + rank * torch.finfo(costs.dtype).eps)
     return costs

@@ -6,8 +6,6 @@ be left and take the difference of the errors.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,8 +14,9 @@ from torch import Tensor
 
 from slimllm.core.shapes import Grouping
 from slimllm.core.types import Moments
-from slimllm.methods import elimination
-from slimllm.methods.elimination import (
+from slimllm.methods import slimgpt
+from slimllm.methods.recovery import least_squares
+from slimllm.methods.slimgpt import (
     batch_size,
     cholesky_error,
     column_errors,
@@ -27,20 +26,12 @@ from slimllm.methods.elimination import (
     remove_inputs,
     start_elimination,
 )
-from slimllm.methods.recovery import least_squares
 
 KV = [Grouping(4, 4, "kv-group"), Grouping(8, 4, "kv-group")]
 BALANCED = [Grouping(6, 2, "query-head"), Grouping(9, 3, "query-head")]
 SIZE, OUTPUTS = 3, 5
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Matrices this small are many times faster on one thread, above all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def named(grouping: Grouping) -> str:
@@ -146,7 +137,7 @@ def naive_heads(
 
 @pytest.mark.parametrize("smallest", [1, 8], ids=["one by one", "batches"])
 def test_oracle_channel_elimination(smallest: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(elimination, "SMALLEST", smallest)
+    monkeypatch.setattr(slimgpt, "SMALLEST", smallest)
     for seed in (0, 10, 20):
         weight, gram = case(36, seed)
         gone, costs = naive_channels(weight, gram, smallest)
@@ -228,7 +219,7 @@ def test_compensation_holds_on_an_ill_conditioned_gram() -> None:
 
 def test_no_damping_counts_as_the_least_that_updates_can_bear() -> None:
     weight, gram = case(24, seed=8)
-    none, least = (eliminate_channels(weight, gram, damping=d) for d in (0.0, elimination.LEAST_DAMPING))
+    none, least = (eliminate_channels(weight, gram, damping=d) for d in (0.0, slimgpt.LEAST_DAMPING))
     assert torch.equal(none.scores, least.scores)
     assert not torch.equal(none.scores, eliminate_channels(weight, gram, damping=1e-4).scores)
 
@@ -396,7 +387,7 @@ def test_broken_inputs_give_finite_scores_and_complete_orders(kind: str, damping
 
 
 def test_of_twins_one_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(elimination, "SMALLEST", 1)
+    monkeypatch.setattr(slimgpt, "SMALLEST", 1)
     x, weight = activations(16, seed=82), normal(OUTPUTS, 16, seed=83)
     x[:, 8:] = x[:, :8]
     found = eliminate_channels(weight, x.T @ x / len(x), damping=0.0)

@@ -1,0 +1,45 @@
+"""What needs no text: the size of weights, and chance, the floor that every method must beat. Pure.
+
+Block influence drops whole layers by its allocation, so it takes these rankings too.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from slimllm.core.types import Ranking
+from slimllm.methods.interface import ChannelSite, HeadSite, Options
+from slimllm.methods.ranking import rank_heads, rank_inputs, sum_over_heads
+
+
+def magnitude_scores(weight: Tensor) -> Tensor:
+    """Return ‖W_:j‖ of each input (d,) of a reader (o, d)."""
+    return weight.norm(dim=0)
+
+
+def random_scores(n: int, seed: int) -> Tensor:
+    """Draw seeded uniform scores (n,) without touching the global generator."""
+    return torch.rand(n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def rank_heads_by_magnitude(site: HeadSite, options: Options) -> Ranking:
+    """Rank heads by the size of their columns, summed over their inputs."""
+    values = sum_over_heads(magnitude_scores(site.weight), site.grouping)
+    return rank_heads(values, site.grouping, pinned=site.pinned)
+
+
+def rank_channels_by_magnitude(site: ChannelSite, options: Options) -> Ranking:
+    """Rank channels by the size of their columns."""
+    return rank_inputs(magnitude_scores(site.weight), pinned=site.pinned)
+
+
+def rank_heads_at_random(site: HeadSite, options: Options) -> Ranking:
+    """Rank heads by chance, the same for the same seed."""
+    values = random_scores(site.grouping.heads, site.seed)
+    return rank_heads(values, site.grouping, pinned=site.pinned)
+
+
+def rank_channels_at_random(site: ChannelSite, options: Options) -> Ranking:
+    """Rank channels by chance, the same for the same seed."""
+    return rank_inputs(random_scores(site.weight.shape[1], site.seed), pinned=site.pinned)

@@ -1,0 +1,158 @@
+"""SlimLLM (arXiv 2505.22689): heads by how alike the output stays, channels by its main directions. Pure.
+
+Heads (section 3.2): s(S) is how alike the summed output of the kept heads S is to that of all, by the Pearson
+correlation of every output. A head matters as s(all) − s(all without it), and a greedy search then exchanges
+heads. Channels (section 3.3): what a channel writes counts by its part in the principal directions of the
+output. All of it comes from moments: C (o, n, n) below is the covariance of what n heads or units of
+attention add to each of o outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from slimllm.core.shapes import Grouping
+from slimllm.core.types import Ranking
+from slimllm.methods.interface import ChannelSite, HeadSite, Option, Options
+from slimllm.methods.ranking import PIN, input_norms, kept_subsets, rank_inputs, unit_pins
+
+GREEDY = Option("greedy", True, "Try swapping removed heads against kept ones, as long as it helps.")
+KEEP_LOWEST = Option(
+    "keep_lowest", False, "Keep the 1 % lowest-scoring channels, as the published code does."
+)
+# The share of channels that the published code keeps although they score lowest.
+LOWEST_SHARE = 0.01
+# By how much an exchange must raise the similarity per output, so that rounding exchanges nothing.
+LEAST_GAIN = 1e-9
+
+
+def rank_heads_by_pearson(site: HeadSite, options: Options) -> Ranking:
+    """Rank heads by how much less alike to the whole the output is without them; searches if `greedy`."""
+    cov = head_covariance(site.moments.cov, site.weight, site.grouping.heads)  # (o, H, H)
+    return rank_by_covariance(cov, site.grouping, pinned=site.pinned, search=options["greedy"])
+
+
+def rank_channels_by_pca(site: ChannelSite, options: Options) -> Ranking:
+    """Rank channels by what they write along the main directions of the output, and by their writers.
+
+    I_j = ‖x_j‖ · ‖(W_downᵀ V)_j ⊙ c‖ + Σ_writers ‖W_j ⊙ n‖ with V, λ of the output covariance W_down cov
+    W_downᵀ (`site.principal`), c = sigmoid(|λ| / mean|λ|), and n the norm of each feature of the MLP's input.
+    """
+    values, vectors = site.principal  # (o,), (o, o)
+    size = values.abs()
+    directions = torch.sigmoid(size / size.mean().clamp_min(torch.finfo(size.dtype).tiny))  # (o,)
+    written = ((site.weight.T @ vectors) * directions).norm(dim=1)  # (c, o) → (c,)
+    scores = input_norms(site.moments) * written
+    energy = site.input_sq * site.moments.tokens  # (o,)
+    for writer in site.writers:
+        scores = scores + (writer.square() @ energy).sqrt()  # (c, o) @ (o,) → (c,)
+    lowest = LOWEST_SHARE if options.get("keep_lowest", False) else 0.0
+    return rank_inputs(scores, keep_lowest=lowest, pinned=site.pinned)
+
+
+def rank_by_covariance(
+    cov: Tensor, grouping: Grouping, *, pinned: Tensor | None = None, search: bool = True
+) -> Ranking:
+    """Rank heads from their covariances (o, H, H).
+
+    A score is s(all) − s(all without the head), divided by o. At every feasible width the least important
+    units are cut, then, with `search`, exchanged greedily (`swap_greedily`). `pinned` (H,): 1 protected, −1
+    forced out; pinned units never swap.
+    """
+    everyone = torch.ones(cov.shape[1], dtype=torch.bool)
+    whole = kept_similarity(cov, everyone)
+    losses = [whole - kept_similarity(cov, flip_mask(everyone, [h])) for h in range(len(everyone))]
+    scores = torch.stack(losses) / len(cov)  # (H,)
+    order = scores.argsort(descending=True, stable=True)
+    unit_of = grouping.unit_of_head()  # (H,)
+    units = sum_over_units(cov, unit_of)  # (o, H, H) → (o, n, n)
+    everyone = torch.ones(grouping.units, dtype=torch.bool)
+    unit_scores = torch.stack(
+        [-kept_similarity(units, flip_mask(everyone, [u])) for u in range(grouping.units)]
+    )  # (n,)
+    pins = unit_pins(pinned, unit_of, grouping.units)
+    first = kept_subsets(unit_scores + pins * PIN, grouping)  # (s+1, n)
+    if not search:
+        return Ranking(scores, order, first[:, unit_of])
+    found = torch.stack([swap_greedily(units, row, unit_scores, grouping.pools, pins == 0) for row in first])
+    return Ranking(scores, order, found[:, unit_of], first[:, unit_of])
+
+
+def head_covariance(cov: Tensor, weight: Tensor, heads: int) -> Tensor:
+    """Return the covariance of what heads h and h' add to each output (o, H, H), from cov (d, d) of the
+    inputs and weight (o, d)."""
+    o, d = weight.shape
+    size = d // heads
+    blocks = weight.view(o, heads, size)  # (o, H, e)
+    rows = []
+    for h in range(heads):
+        seen = blocks[:, h] @ cov[h * size : (h + 1) * size]  # (o, e) @ (e, d) → (o, d)
+        rows.append(torch.einsum("oge,oge->og", seen.view_as(blocks), blocks))  # (o, H)
+    return torch.stack(rows, dim=1)  # (o, H, H)
+
+
+def sum_over_units(matrix: Tensor, unit_of: Tensor) -> Tensor:
+    """Sum the last two dimensions of (…, m, m) within units: (…, n, n)."""
+    member = torch.nn.functional.one_hot(unit_of).to(matrix)  # (m, n)
+    return member.T @ matrix @ member
+
+
+def pearson_sum(cross: Tensor, own: Tensor, total: Tensor) -> Tensor:
+    """Sum |cov / √(var · var)| over outputs, the first dimension; a constant output counts 0.
+
+    `cross` are the covariances of the part with the whole, `own` and `total` the variances of both.
+    """
+    product = own.clamp_min(0) * total.clamp_min(0)
+    floor = torch.finfo(product.dtype).tiny
+    return torch.where(product > floor, cross.abs() / product.clamp_min(floor).sqrt(), 0).sum(0)
+
+
+def kept_similarity(cov: Tensor, kept: Tensor) -> Tensor:
+    """Return s(S) of the kept units (n,) bool from unit covariances (o, n, n)."""
+    mask = kept.to(cov)
+    rows = cov @ mask  # (o, n): each unit with the kept sum
+    return pearson_sum(rows.sum(1), rows @ mask, cov.sum((1, 2)))
+
+
+def flip_mask(mask: Tensor, indices: Sequence[int]) -> Tensor:
+    """Return a copy of the mask (n,) with these entries negated."""
+    mask = mask.clone()
+    mask[list(indices)] = ~mask[list(indices)]
+    return mask
+
+
+def swap_greedily(cov: Tensor, kept: Tensor, scores: Tensor, pools: Tensor, free: Tensor) -> Tensor:
+    """Exchange cut units (n,) against kept ones wherever that raises s(S), from covariances (o, n, n).
+
+    Cut units come in turn, least important by `scores` (n,) first, and take the place of the kept one of
+    their pool whose exchange raises s the most. There is one pass, and evicted units do not return. Only
+    `free` units (n,) move.
+    """
+    kept = kept.clone()
+    cut = (~kept & free).nonzero().flatten()
+    total = cov.sum((1, 2))  # (o,)
+    for new in cut[scores[cut].argsort(stable=True)].tolist():
+        old = (kept & free & (pools == pools[new])).nonzero().flatten()  # (k,)
+        if not len(old):
+            continue
+        mask = kept.to(cov)
+        rows = cov @ mask  # (o, n)
+        cross, own, whole = rows.sum(1), rows @ mask, cov.sum(2)  # (o,), (o,), (o, n)
+        # All k exchanges at once.
+        crosses = cross[:, None] - whole[:, old] + whole[:, [new]]  # (o, k)
+        owns = (
+            own[:, None]
+            - 2 * rows[:, old]
+            + cov[:, old, old]
+            + 2 * (rows[:, [new]] - cov[:, old, new])
+            + cov[:, new, new][:, None]
+        )  # (o, k)
+        gains = pearson_sum(crosses, owns, total[:, None]) - pearson_sum(cross, own, total)  # (k,)
+        best = int(gains.argmax())
+        if gains[best] > LEAST_GAIN * len(cov):
+            kept[old[best]] = False
+            kept[new] = True
+    return kept
