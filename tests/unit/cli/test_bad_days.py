@@ -517,11 +517,11 @@ def test_bad_day_interrupted(command: str, interrupted: dict[str, tuple[End, Pat
 
 CAUGHT = """
 import os, signal
-from slimllm.__main__ import leave
+from slimllm.__main__ import end_program
 try:
     exec("os.kill(os.getpid(), signal.SIGINT); import time; time.sleep(10)")
 except KeyboardInterrupt:
-    leave(130)
+    end_program(130)
 """
 
 
