@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import gradio as gr
 
@@ -212,7 +212,7 @@ class Faders(gr.HTML):
     and the middleware `ModuleFiles` in `launch`.
     """
 
-    EVENTS = [*gr.HTML.EVENTS, "grasp", "solo"]
+    EVENTS: ClassVar[list[Any]] = [*gr.HTML.EVENTS, "grasp", "solo"]
 
     def __init__(
         self,
