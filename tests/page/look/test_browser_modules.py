@@ -1,4 +1,4 @@
-"""The page's ES modules: one version for all that import each other, and nothing imported that is missing."""
+"""The page's ES modules: one version for all that import each other, and all that is imported is there."""
 
 from __future__ import annotations
 

@@ -90,6 +90,7 @@ PATHS = [
     "/assets/{n}",
     "/assets/%2e%2e/%2e%2e/x",
     "/svelte/{n}",
+    "/modules/{n}",
     "/theme.css",
     "/manifest.json",
     "/robots.txt",
