@@ -277,9 +277,9 @@ def train_gates(subject: Subject, tokens: Tensor, training: Training, unit: Unit
     """Train gates m ≥ 0 of every layer's heads (H,) and channels (c,) on samples (S, T).
 
     The smallest are the first to go. With whole KV groups as units the heads of a group share a gate.
-    Every step yields its losses and how much of the heads and channels counts as kept, so that the training can be drawn
-    and stopped. The model is only ever read, and carries hooks only inside a step. Raises `Refusal` for a
-    training that cannot be run or that diverges.
+    Every step yields its losses and how much of the heads and channels counts as kept, so that the
+    training can be drawn and stopped. The model is only ever read, and carries hooks only inside a step.
+    Raises `Refusal` for a training that cannot be run or that diverges.
     """
     check_training(tokens, training, unit)
     trainer = Trainer(subject, training, unit)
