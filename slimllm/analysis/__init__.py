@@ -1,0 +1,1 @@
+"""One dense layer after the other, scored; and how analyses are stored."""

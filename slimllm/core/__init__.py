@@ -1,0 +1,1 @@
+"""Data and small rules that everything else uses."""

@@ -1,0 +1,1 @@
+"""Measuring models, and what measured differences mean."""

@@ -1,0 +1,1 @@
+"""Storing pruned models, verified, in a form that other programs read."""

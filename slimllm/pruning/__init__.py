@@ -1,0 +1,1 @@
+"""Changing models: pruning layer by layer, masking, fine-tuning."""

@@ -182,3 +182,9 @@ def test_no_modules_need_each_other() -> None:
     while free := {file for file, needed in left.items() if not needed & set(left)}:
         left = {file: needed for file, needed in left.items() if file not in free}
     assert not left, f"these import each other: {sorted(map(name_of, left))}"
+
+
+def test_the_plan_of_the_house_names_every_file() -> None:
+    plan = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    names = {file.name for file in modules() if file.stem != "__init__"}
+    assert {name for name in names if name not in plan} == set()

@@ -1,0 +1,1 @@
+"""Figures and sentences about analyses, plans and runs."""

@@ -1,0 +1,1 @@
+"""Long jobs, and how much of them a visitor may have."""

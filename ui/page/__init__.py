@@ -1,0 +1,1 @@
+"""The wiring between components and session, and components of our own."""

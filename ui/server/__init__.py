@@ -1,0 +1,1 @@
+"""What stands between a browser and the page: access, limits, delivery, endpoints."""

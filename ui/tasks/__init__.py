@@ -1,0 +1,1 @@
+"""The long jobs of the page."""
