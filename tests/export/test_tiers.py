@@ -340,8 +340,8 @@ def test_an_interrupted_export_leaves_the_old_one(tmp_path: Path, monkeypatch: p
     def fails(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    places = {"place": writing, "sync": writing}
-    for step in ("reload_elsewhere", "write", "describe", "place", "sync"):
+    places = {"place_folder": writing, "sync_path": writing}
+    for step in ("reload_elsewhere", "write_checkpoint", "write_description", "place_folder", "sync_path"):
         with monkeypatch.context() as patch:
             patch.setattr(places.get(step, checkpoint), step, fails)
             with pytest.raises(Refusal, match=r"cannot be written .*No space left"):

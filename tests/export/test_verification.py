@@ -56,7 +56,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Pruned, P
             formats.choose_format(pruned, tier),
         )
         assert form.tier == tier
-        made = slimllm.checkpoint.Export(tier, str(root / tier), *done, True, 0.0, form.words)
+        made = checkpoint.Export(tier, str(root / tier), *done, True, 0.0, form.words)
         checkpoint.write_description(made, pruned, root / tier, "", ())
     found = verification.reload_elsewhere([root / tier for tier in given])
     return {
