@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 import gradio as gr
 from anyio import CapacityLimiter
 from gradio.block_function import BlockFunction
+from gradio.processing_utils import check_all_files_in_cache
 
 from slimllm.core.errors import Refusal, one_line
 from ui.jobs.visitors import Visitor
@@ -49,6 +50,8 @@ class Served(Page):
         processed_input: list[Any],
         iterator: Any = None,
         requests: Any = None,
+        event_id: str | None = None,
+        event_data: gr.EventData | None = None,
         *more: Any,
         **named: Any,
     ) -> dict[str, Any]:
@@ -56,9 +59,12 @@ class Served(Page):
         one."""
         request = requests[0] if isinstance(requests, list) else requests
         self.check_known(request)
+        check_files(event_data)
         function = self.fns[block_fn] if isinstance(block_fn, int) else block_fn
+        if function.fn is None:  # it happens in the browser alone
+            raise gr.Error(STRANGE, print_exception=False)
         call = super().call_function
-        given = (function, processed_input, iterator, requests, *more)
+        given = (function, processed_input, iterator, requests, event_id, event_data, *more)
         try:
             if inspect.iscoroutinefunction(function.fn):  # waits by itself
                 return await call(*given, **named)
@@ -80,6 +86,15 @@ class Served(Page):
         page = request.session_hash if request is not None else None
         if isinstance(states, PageStates) and page in states.gone:
             raise gr.Error(GONE, print_exception=False)
+
+
+def check_files(event: gr.EventData | None) -> None:
+    """Raise one sentence for an event whose data name a file that nobody uploaded; Gradio would raise what
+    ends in a traceback."""
+    try:
+        check_all_files_in_cache(None if event is None else event._data)
+    except Exception:
+        raise gr.Error(STRANGE, print_exception=False) from None
 
 
 def visitor_of(request: gr.Request | None) -> Visitor:

@@ -321,6 +321,26 @@ def test_whatever_a_client_sends_ends_in_a_refusal(
     assert b"200 OK" in page.split(b"\r\n")[0]
 
 
+@pytest.mark.parametrize(
+    "named", [None, {"a": {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}}], ids=["", "file"]
+)
+def test_an_event_that_no_page_sends_is_refused(
+    stranger: Stranger, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], named: Any
+) -> None:
+    """Every event without proper values, also with a file that nobody uploaded in what it says."""
+    config = json.loads(stranger.plain("GET", "/config").partition(b"\r\n\r\n")[2])
+    statuses = set()
+    for each in config["dependencies"]:
+        data: list[Any] = [None] * len(each["inputs"])
+        said = {"fn_index": each["id"], "session_hash": "f0123", "data": data, "event_data": named}
+        body = json.dumps(said).encode()
+        answer = stranger.plain("POST", "/gradio_api/run/predict", body, "application/json")
+        statuses.add(int(answer.split(b" ")[1]))
+    assert max(statuses) < 500
+    captured = capfd.readouterr()
+    check_log(caplog, captured.err + captured.out)
+
+
 @pytest.mark.soak
 def test_whatever_a_client_sends_for_long(
     stranger: Stranger, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
