@@ -122,8 +122,8 @@ def analyse_model(
 def contribute_samples(
     subject: Subject, text: texts.Text, calibration: Calibration, *, method_name: str = "slimllm"
 ) -> None:
-    """What a process that is not the first of several does while that one runs `analyse`: reads its share of
-    the text and adds its moments."""
+    """What a process that is not the first of several does while that one runs `analyse_model`: reads its
+    share of the text and adds its moments."""
     tokens = texts.calibration_tokens(
         text, subject.tokenizer, calibration, max_length=subject.shape.max_length
     )

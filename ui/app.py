@@ -117,7 +117,7 @@ def launch_options(settings: Settings) -> dict[str, Any]:
     from outside."""
 
     @asynccontextmanager
-    async def guarded(app: Any) -> AsyncIterator[None]:
+    async def guard_app(app: Any) -> AsyncIterator[None]:
         app.state_holder = PageStates(app.get_blocks())
         app.middleware_stack = access.Door(app.middleware_stack, settings.address)
         yield
@@ -138,7 +138,7 @@ def launch_options(settings: Settings) -> dict[str, Any]:
         "max_file_size": MOST_UPLOADED,
         "state_session_capacity": MOST_PAGES,
         "auth_message": access.TOLD,
-        "app_kwargs": {"middleware": [Middleware(layer) for layer in LAYERS], "lifespan": guarded},
+        "app_kwargs": {"middleware": [Middleware(layer) for layer in LAYERS], "lifespan": guard_app},
         "theme": theme.build_theme(),
         "css": theme.style_sheet() + PAGES_CSS.read_text(encoding="utf-8"),
         "head": theme.head_scripts(),

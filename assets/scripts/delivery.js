@@ -1,7 +1,7 @@
 // Every event of this page reaches the server once, and its answer reaches the page, however bad the connection is.
 //
 // Gradio posts each event as a request of its own. Here they go one at a time, in the order in which they were made, and carry a number. One that
-// gets no answer is sent again under the same number: the server (ui/delivery.py) then does nothing twice, and tells the answer that it has. So no
+// gets no answer is sent again under the same number: the server (ui/server/delivery.py) then does nothing twice, and tells the answer that it has. So no
 // answer overtakes another, and whoever is asked something knows that every answer before it has arrived.
 (() => {
   const ask = window.fetch.bind(window);

@@ -1,5 +1,5 @@
 // Marks the first use of each word of the field in every panel, and explains it to the pointer, the keyboard and
-// screen readers. The words come as window.slimGlossary; what they mean stands in ui/glossary.py.
+// screen readers. The words come as window.slimGlossary; what they mean stands in ui/look/glossary.py.
 (() => {
   const TEXTS = '.html-container';
   const RATHER_LATER = '[data-testid="block-info"], .fd-label, .plotview';

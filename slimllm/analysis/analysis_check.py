@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 import torch
 
-from slimllm.core.attention_unit import UNITS, UnitName
+from slimllm.core.attention_unit import UNITS
 from slimllm.core.shapes import Shape
 from slimllm.core.types import LayerAnalysis, SiteAnalysis
 from slimllm.methods.recovery import RECOVERIES
@@ -27,7 +25,7 @@ def check_layers(shape: Shape, layers: tuple[LayerAnalysis, ...]) -> None:
             raise ValueError("no possible units")
         check_site(found.mlp, layer.channels, layer.channels)
         for unit, site in found.attention.items():
-            if unit not in get_args(UnitName):
+            if unit not in UNITS:
                 raise ValueError("an unknown unit")
             columns = layer.groups * layer.values
             check_site(site, columns if UNITS[unit].narrows_heads else layer.heads, layer.steps(unit))

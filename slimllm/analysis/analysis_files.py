@@ -35,13 +35,13 @@ def holds_moments(folder: Path) -> bool:
         return False
     begun = has_keys(folder / KEY, {"format", "calibration"})
 
-    def ours(path: Path) -> bool:
+    def is_ours(path: Path) -> bool:
         if path.name == KEY or atomic_write.is_left(path):
             return begun or path.name != KEY
         named = LAYER_FILE.fullmatch(path.name) is not None and path.is_file() and not path.is_symlink()
         return named and begun and (not is_readable(path) or has_tensors(path, "attention.gram", "mlp.gram"))
 
-    return all(map(ours, folder.iterdir()))
+    return all(map(is_ours, folder.iterdir()))
 
 
 def has_tensors(file: Path, *names: str) -> bool:

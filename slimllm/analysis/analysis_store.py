@@ -130,13 +130,13 @@ class MomentStore:
         """Makes the folder of what is being written and keeps other programs away; a `Refusal` where one is
         at it already."""
 
-        def make() -> Path:
+        def make_folder() -> Path:
             made.folder.mkdir(parents=True, exist_ok=True)
             return made.folder
 
         with contextlib.ExitStack() as stack:
             try:
-                stack.enter_context(atomic_write.made_and_held(make, shared_name=True))
+                stack.enter_context(atomic_write.made_and_held(make_folder, shared_name=True))
             except BlockingIOError:
                 raise Refusal(
                     f"Another program is writing the moments in '{self.folder.parent}'; wait for it, or "
@@ -325,15 +325,15 @@ def open_layer_analysis(file: Any, names: list[str], index: int, found: LayerHea
 
 
 def open_site(file: Any, names: list[str], prefix: str, energy: float) -> SiteAnalysis:
-    def some(name: str) -> Tensor | None:
+    def read_optional(name: str) -> Tensor | None:
         return file.get_tensor(f"{prefix}.{name}") if f"{prefix}.{name}" in names else None
 
     ranking = Ranking(
         file.get_tensor(f"{prefix}.scores"),
         file.get_tensor(f"{prefix}.order"),
-        some("subsets"),
-        some("unsearched"),
+        read_optional("subsets"),
+        read_optional("unsearched"),
     )
     start = f"{prefix}.error."
     error = {name.removeprefix(start): file.get_tensor(name) for name in names if name.startswith(start)}
-    return SiteAnalysis(ranking, error, energy, some("spectrum"))
+    return SiteAnalysis(ranking, error, energy, read_optional("spectrum"))

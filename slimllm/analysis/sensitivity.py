@@ -128,11 +128,11 @@ def replaced_reader(reader: nn.Module, weight: Tensor, bias: Tensor | None, kept
     if own is not None:
         shift = own if shift is None else own + shift
 
-    def answer(_: nn.Module, inputs: tuple[Tensor, ...], __: Tensor) -> Tensor:
+    def answer_instead(_: nn.Module, inputs: tuple[Tensor, ...], __: Tensor) -> Tensor:
         read = streaming.read_by(reader, inputs[0])
         return nn.functional.linear(read[..., kept.to(like.device)], new, shift)
 
-    handle = reader.register_forward_hook(answer)
+    handle = reader.register_forward_hook(answer_instead)
     try:
         yield
     finally:

@@ -6,6 +6,7 @@ A .txt is one document. A row of any other format is a document unless it is bla
 
 from __future__ import annotations
 
+import abc
 import codecs
 import contextlib
 import io
@@ -86,7 +87,7 @@ class Held:
         return self.words[place : place + count]
 
 
-class Rows(Sequence[str]):
+class Rows(Sequence[str], abc.ABC):
     """The documents of a file of rows. Of the whole file no more than the places of the documents is kept."""
 
     def __init__(self, path: Path) -> None:
@@ -97,13 +98,13 @@ class Rows(Sequence[str]):
         """Where each document is, from one reading of the file."""
         return array("q", (place for place, _ in self.documents()))
 
+    @abc.abstractmethod
     def documents(self) -> Iterator[tuple[int, str]]:
-        """Every document and where it is."""
-        raise NotImplementedError
+        """Give every document and where it is."""
 
+    @abc.abstractmethod
     def pick(self, numbers: Sequence[int]) -> list[str]:
-        """The documents of these numbers, in this order."""
-        raise NotImplementedError
+        """Return the documents of these numbers, in this order."""
 
     def __len__(self) -> int:
         return len(self.places)

@@ -253,6 +253,6 @@ def samples_within(
 
 
 def evaluation_tokens(source: Text, tokenizer: Any, *, limit: int | None = None) -> Tensor:
-    """Token ids (n,) of the evaluation part, joined by blank lines in order; `evaluate.perplexity` puts what
-    texts begin with in front of every window of them."""
+    """Token ids (n,) of the evaluation part, joined by blank lines in order; `evaluate.measure_perplexity`
+    puts what texts begin with in front of every window of them."""
     return tokenize_documents(source.part("evaluation"), tokenizer, limit=limit)

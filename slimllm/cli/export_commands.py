@@ -162,11 +162,11 @@ def run_tune(given: Arguments, report: Report) -> dict[str, Any]:
     before = measure_perplexity(pruned.subject, other, given, report)
     done: list[Progress] = []
 
-    def follow(step: Progress) -> None:
+    def report_step(step: Progress) -> None:
         done.append(step)
         report.progress(step)
 
-    tuned = pipeline.finish_job(finetuning.finetune_model(pruned, tokens, wanted), follow)
+    tuned = pipeline.finish_job(finetuning.finetune_model(pruned, tokens, wanted), report_step)
     after = measure_perplexity(tuned.subject, other, given, report)
     change = f"{before.perplexity:.2f} before, {after.perplexity:.2f} after tuning"
     cut = f"windows of {after.window} tokens" + (

@@ -117,23 +117,23 @@ def build_parser() -> Parser:
     kinds = top.add_subparsers(dest="command", required=True, parser_class=Parser, metavar="COMMAND")
     top.kinds, groups = kinds, shared_options()
 
-    def command(name: str, words: str, run: Callable[..., dict[str, Any] | None], *shared: str) -> Parser:
+    def add_command(name: str, words: str, run: Callable[..., dict[str, Any] | None], *shared: str) -> Parser:
         parents = [groups[group] for group in ("common", *shared)]
         found: Parser = kinds.add_parser(name, help=words, description=words, parents=parents)
         found.set_defaults(run=run, show=print_answer)
         return found
 
-    analyse = command(
+    analyse = add_command(
         "analyse", "score every head and channel", commands.run_analyse, "model", "reading", "scoring"
     )
     analyse.add_argument("--out", required=True, type=parse_path, metavar="DIR")
 
-    plan = command("plan", "choose widths for a target size", commands.run_plan, "sizing")
+    plan = add_command("plan", "choose widths for a target size", commands.run_plan, "sizing")
     plan.add_argument("--analysis", required=True, type=parse_path, metavar="DIR")
     plan.add_argument("--ratio", required=True, type=float, help="share of parameters to remove, 0 to 1")
     plan.add_argument("--out", required=True, type=parse_path, metavar="plan.json")
 
-    prune = command(
+    prune = add_command(
         "prune",
         "prune and export a checkpoint",
         export_commands.run_prune,
@@ -149,24 +149,28 @@ def build_parser() -> Parser:
     add_target(prune)
 
     add_tune(
-        command("tune", "fine-tune a pruned model, merge and export it", export_commands.run_tune, "model")
+        add_command(
+            "tune", "fine-tune a pruned model, merge and export it", export_commands.run_tune, "model"
+        )
     )
-    command("evaluate", "measure perplexity", commands.run_evaluate, "model", "measuring")
-    generate = command("generate", "continue a prompt", commands.run_generate, "model", "writing")
+    add_command("evaluate", "measure perplexity", commands.run_evaluate, "model", "measuring")
+    generate = add_command("generate", "continue a prompt", commands.run_generate, "model", "writing")
     generate.add_argument("--prompt", required=True)
 
-    compare = command("compare", "several models side by side", commands.run_compare, "measuring", "writing")
+    compare = add_command(
+        "compare", "several models side by side", commands.run_compare, "measuring", "writing"
+    )
     compare.add_argument("--model", required=True, action="append", help="give it once per model")
     compare.add_argument("--prompt", action="append", default=[])
 
-    card = command("card", "what can be done with a model, before any work", commands.run_card)
+    card = add_command("card", "what can be done with a model, before any work", commands.run_card)
     card.add_argument("model", help="smollm2, a hub id, a folder or a .gguf file")
     card.set_defaults(show=show_card)
-    push = command("push", "take an export to a repository of a model hub", export_commands.run_push)
+    push = add_command("push", "take an export to a repository of a model hub", export_commands.run_push)
     push.add_argument("folder", type=parse_path, help="a folder this program exported")
     push.add_argument("repository", help="OWNER/NAME; a new one will be private")
-    command("methods", "list methods, recoveries, allocations and families", commands.run_methods)
-    add_serve(command("serve", "start the app", commands.run_serve))
+    add_command("methods", "list methods, recoveries, allocations and families", commands.run_methods)
+    add_serve(add_command("serve", "start the app", commands.run_serve))
     return top
 
 

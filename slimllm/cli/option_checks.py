@@ -7,10 +7,10 @@ import argparse
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from slimllm.calibration import texts
-from slimllm.core.attention_unit import UNITS, UnitName
+from slimllm.core.attention_unit import UNITS
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Calibration, Plan
 from slimllm.methods.recovery import RECOVERIES
@@ -62,8 +62,8 @@ def check_scoring(given: Arguments) -> None:
 
 def check_sizing(given: Arguments) -> None:
     rules.check_align(given.align)
-    if given.unit not in ("auto", *get_args(UnitName)):
-        raise Refusal(f"Unit '{given.unit}' is not known; use {', '.join(get_args(UnitName))} or auto.")
+    if given.unit not in ("auto", *UNITS):
+        raise Refusal(f"Unit '{given.unit}' is not known; use {', '.join(UNITS)} or auto.")
     for name, table in ((given.allocation, ALLOCATIONS), (given.recovery, RECOVERIES)):
         if name is not None:
             rules.check_known(name, table)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 
 LONGEST_LINE = 900  # characters
-
-
 TOKENS = re.compile(r"\bhf_[A-Za-z0-9]{6,}")
 
 

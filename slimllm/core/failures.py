@@ -50,8 +50,8 @@ def refuse_failures(action: Callable[Given, Answer]) -> Callable[Given, Answer]:
     """The action, which fails with a `Refusal` only."""
 
     @functools.wraps(action)
-    def act(*values: Given.args, **named: Given.kwargs) -> Answer:
+    def act_or_refuse(*values: Given.args, **named: Given.kwargs) -> Answer:
         with as_refusals():
             return action(*values, **named)
 
-    return act
+    return act_or_refuse

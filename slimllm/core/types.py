@@ -19,6 +19,7 @@ from slimllm.core.errors import Refusal
 from slimllm.core.held_out import HeldOut
 from slimllm.core.shapes import Shape, SiteName
 
+Count = Literal["decoder", "all"]  # what a ratio is a share of
 NOTE = "note"  # the stage of what a long job tells and does not count
 MOST_SEED = 2**63
 FLAT = (
@@ -278,7 +279,7 @@ class Plan:
     unit: UnitName = "kv-group"
     ratio_requested: float = 0.0
     ratio_achieved: float = 0.0
-    count: Literal["decoder", "all"] = "decoder"
+    count: Count = "decoder"
     align: int = 1
     same_width: bool = False  # every layer was to be equally wide
     protected: tuple[Pin, ...] = ()

@@ -39,7 +39,7 @@ def export_checkpoint(
     """The export of a pruned model into `folder`: complete, verified, all or nothing.
 
     `recipe` is the command line that repeats it, `card_notes` further lines for the model card. A folder that
-    holds anything but an earlier export, or what the model comes from, is refused; see `targets`.
+    holds anything but an earlier export, or what the model comes from, is refused; see `write_targets`.
     """
     folder, how = check_target(folder, pruned.subject.source), how_of(pruned.subject)
     kept = as_stored(pruned)
@@ -104,7 +104,7 @@ def save_weights(tensors: dict[str, Tensor], subject: Subject, folder: Path) -> 
     count, rest = len(subject.layers) + 1, dict(tensors)
     placed: dict[str, str] = {}
 
-    def save(number: int, some: dict[str, Tensor]) -> None:
+    def save_part(number: int, some: dict[str, Tensor]) -> None:
         file = f"model-{number:05d}-of-{count:05d}.safetensors"
         save_file(some, folder / file, metadata={"format": "pt"})
         placed.update(dict.fromkeys(some, file))
@@ -114,8 +114,8 @@ def save_weights(tensors: dict[str, Tensor], subject: Subject, folder: Path) -> 
         own = {name: rest.pop(name) for name in list(rest) if name.startswith(prefix)}
         with open_layer(layer):
             held = {prefix + name: tensor.detach().contiguous() for name, tensor in layer.named_parameters()}
-            save(index + 1, {**own, **held})
-    save(count, rest)
+            save_part(index + 1, {**own, **held})
+    save_part(count, rest)
     total = sum(tensor.nbytes for tensor in tensors.values())
     where = {"metadata": {"total_size": total}, "weight_map": placed}
     (folder / "model.safetensors.index.json").write_text(json.dumps(where, indent=1), encoding="utf-8")

@@ -69,15 +69,15 @@ def try_widths(subject: Subject, heads: list[int], channels: list[int], unit: Un
     family, size = subject.family, subject.shape.head_size
     for layer, shape, width, count in zip(slim.layers, subject.shape.layers, heads, channels, strict=True):
 
-        def repair(name: str, inputs: torch.Tensor, layer: Any = layer) -> Repair:
+        def empty_repair(name: str, inputs: torch.Tensor, layer: Any = layer) -> Repair:
             weight = linear_of(layer, name).weight[:, inputs]
             return Repair(weight, weight.new_zeros(len(weight)) if bias else None)
 
         if width < shape.widest(unit):
-            cut_attention(layer, family, shape, size, width, unit, repair)
+            cut_attention(layer, family, shape, size, width, unit, empty_repair)
         if count < shape.channels:
             kept = torch.arange(count)
-            surgery.slice_mlp(layer, family, shape, kept, repair(family.mlp.reader, kept))
+            surgery.slice_mlp(layer, family, shape, kept, empty_repair(family.mlp.reader, kept))
     return as_pruned(dataclasses.replace(slim, shape=shape_of(slim.model, family)))
 
 

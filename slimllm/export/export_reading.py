@@ -30,8 +30,8 @@ from slimllm.pruning.surgery import slice_attention, slice_mlp, slice_values
 
 
 def load_export(source: str, *, say: Callable[[str], object] = str, **how: Any) -> Subject:
-    """A subject as `models.load` gives it, but a padded export of ours without its zeros, which would be all
-    that pruning takes away; options as there."""
+    """A subject as `loading.load_model` gives it, but a padded export of ours without its zeros, which would
+    be all that pruning takes away; options as there."""
     subject = loading.load_model(source, say=say, **how)
     try:
         tier, _ = read_facts(Path(subject.source).expanduser() / FACTS)
@@ -88,7 +88,7 @@ def check_reports(plan: Plan, layers: Sequence[LayerReport], shape: Shape, folde
 def read_facts(file: Path) -> tuple[str, tuple[LayerReport, ...]]:
     """(tier, layer reports) of an export's slimllm.json, where unknown errors are null; here they are NaN."""
 
-    def error(value: float | None) -> float:
+    def read_error(value: float | None) -> float:
         return math.nan if value is None else float(value)
 
     try:
@@ -99,8 +99,8 @@ def read_facts(file: Path) -> tuple[str, tuple[LayerReport, ...]]:
                 channels=int(row["channels"]),
                 kept_heads=tuple(map(int, row["kept_heads"])),
                 kept_channels=tuple(map(int, row["kept_channels"])),
-                error_predicted=error(row["error_predicted"]),
-                error_measured=error(row["error_measured"]),
+                error_predicted=read_error(row["error_predicted"]),
+                error_measured=read_error(row["error_measured"]),
             )
             for row in known["layers"]
         ]
@@ -111,7 +111,7 @@ def read_facts(file: Path) -> tuple[str, tuple[LayerReport, ...]]:
 
 def remove_padding(subject: Subject) -> Subject:
     """The subject without the heads, values and channels that its readers multiply by zero: what
-    `padding.pad` filled up."""
+    `padding.pad_state` filled up."""
     slim, family = dataclasses.replace(subject, model=share_model(subject.model)), subject.family
     for layer in slim.layers:
         cut_heads(layer, family, subject.shape.head_size)

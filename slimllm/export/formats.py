@@ -311,7 +311,7 @@ def norm_heads(subject: Subject) -> dict[str, dict[str, list[int]]]:
 
 
 def linear_extent(linear: nn.Linear) -> list[int | bool | str]:
-    """The linear's shape as `modeling_slim.resize` reads it."""
+    """The linear's shape as `modeling_slim.resize_linears` reads it."""
     shape: list[int | bool | str] = [linear.out_features, linear.in_features, linear.bias is not None]
     if isinstance(linear, Placed):
         shape += [type(linear).__name__, len(linear.places)]

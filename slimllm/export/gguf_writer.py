@@ -60,7 +60,7 @@ def llamacpp_hindrance(name: str, config: Any, size: int, tokenizer: Any) -> str
 
 def hindrance_uneven(model: Any) -> str:
     """Why llama.cpp cannot read a model whose layers have widths of their own, one of those that pass
-    `hindrance` at equal widths; empty where it can."""
+    `llamacpp_hindrance` at equal widths; empty where it can."""
     base = model.config.slim["base"]
     if base not in (*TWINS, "MistralForCausalLM"):
         return f"llama.cpp reads layers of different widths only as a Llama, which {base} is not"

@@ -62,7 +62,8 @@ class Card:
 
 
 def inspect_model(source: str, *, offline: bool = False) -> Card:
-    """The card of a model by the same names as `models.load`; nothing is converted, no weight is read."""
+    """The card of a model by the same names as `loading.load_model`; nothing is converted, no weight is
+    read."""
     source = str(source).strip()
     try:
         return describe_model(source, offline)

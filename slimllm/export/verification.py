@@ -159,10 +159,10 @@ def on_cpu(model: Any, exact: bool) -> Any:
     if is_lent(model):
         return model
 
-    def moved(tensor: Tensor) -> Tensor:
+    def move_tensor(tensor: Tensor) -> Tensor:
         return tensor.to("cpu", torch.float32 if exact and tensor.is_floating_point() else tensor.dtype)
 
-    if all(moved(tensor) is tensor for tensor in (*model.parameters(), *model.buffers())):
+    if all(move_tensor(tensor) is tensor for tensor in (*model.parameters(), *model.buffers())):
         return model
-    parameters = {id(t): nn.Parameter(moved(t), requires_grad=False) for t in model.parameters()}
-    return copy.deepcopy(model, memo={**parameters, **{id(t): moved(t) for t in model.buffers()}})
+    parameters = {id(t): nn.Parameter(move_tensor(t), requires_grad=False) for t in model.parameters()}
+    return copy.deepcopy(model, memo={**parameters, **{id(t): move_tensor(t) for t in model.buffers()}})

@@ -112,12 +112,12 @@ def replace_folder(
 def scratch_folder(path: Path) -> Iterator[Path]:
     """A new folder beside a path, held by this program, that is gone afterwards."""
 
-    def make() -> Path:
+    def make_folder() -> Path:
         folder = scratch_parent(path)
         folder.mkdir(parents=True)
         return folder
 
-    with made_and_held(make) as begun:
+    with made_and_held(make_folder) as begun:
         space = begun.with_suffix(".partial")
         (begun / MARK).touch()
         begun.rename(space)  # nobody sees it before it is marked and held
@@ -129,7 +129,8 @@ def scratch_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A temporary folder, held by this program, that is gone afterwards, or by `abandoned` after a kill."""
+    """A temporary folder, held by this program, that is gone afterwards, or by `remove_abandoned` after a
+    kill."""
     with made_and_held(lambda: Path(tempfile.mkdtemp(prefix=TEMPORARY))) as folder:
         try:
             yield folder
@@ -170,7 +171,7 @@ def scratch_parent(path: Path) -> Path:
 def place_folder(
     made: Path, folder: Path, space: Path, spendable: Callable[[Path], bool], say: Callable[[str], object]
 ) -> None:
-    """Moves a complete folder to its place. What was there waits in a `scratch` space meanwhile, out of
+    """Moves a complete folder to its place. What was there waits in a scratch folder meanwhile, out of
     everybody's reach, and is looked at once more there."""
     for path in (*made.rglob("*"), made):
         sync_path(path)

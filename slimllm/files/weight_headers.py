@@ -146,7 +146,7 @@ class Gguf:
         opened.seek(0)
 
     def bytes(self, count: int, most: int, what: str) -> bytes:
-        """The next so many bytes; a `Fault` where that is more than there are, or than there may be."""
+        """The next so many bytes; a `HeaderFault` where that is more than there are, or than there may be."""
         if count > most or self.file.tell() + count > self.size:
             raise HeaderFault(f"{what} should have {count:,} bytes")
         return self.file.read(count)

@@ -129,10 +129,10 @@ def gate_readers(subject: Subject, gates: Sequence[UnitScores]) -> Iterator[None
 def gate_hook(gate: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
     """Make a hook that multiplies a linear's input by the gate (d,), in float32 even in other models."""
 
-    def multiply(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def multiply_inputs(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return ((inputs[0] * gate).to(inputs[0].dtype), *inputs[1:])
 
-    return multiply
+    return multiply_inputs
 
 
 def log_probabilities(subject: Subject, batch: Tensor) -> Tensor:

@@ -18,10 +18,10 @@ from slimllm.core.errors import Refusal
 from slimllm.core.held_out import HeldOutReader
 from slimllm.core.types import Moments, Repair
 
-# The ridge, as a share of the mean variance of the inputs: of least squares, and of `guided`, whose target is
-# noisier.
+# The ridge, as a share of the mean variance of the inputs: of least squares, and of `guided_refit`, whose
+# target is noisier.
 DAMPING, GUIDED_DAMPING = 1e-2, 1e-1
-# α of `guided`.
+# α of `guided_refit`.
 GUIDANCE = 0.5
 # Bands of rows in which half of a symmetric product is computed.
 BANDS = 8

@@ -94,13 +94,15 @@ def check_values(settings: Mapping[str, Any], what: str) -> None:
         ids = settings.get(name)
         for each in ids if isinstance(ids, list) else [ids]:
             if each is not None and (type(each) is not int or not -1 <= each < MOST_ID):
-                raise Refusal(f"{what} says that {name} is {shorten(ids)}, which is no token; {FETCH_AGAIN}.")
+                raise Refusal(
+                    f"{what} says that {name} is {quote_value(ids)}, which is no token; {FETCH_AGAIN}."
+                )
     for name in (*FRACTIONS, *COUNT_FIELDS):
         value = settings.get(name)
         proper = type(value) is int or (type(value) is float and (name in FRACTIONS or value.is_integer()))
         if value is not None and (not proper or abs(value) > MOST_ID):
             raise Refusal(
-                f"{what} says that {name} is {shorten(value)}, which is no such number; {FETCH_AGAIN}."
+                f"{what} says that {name} is {quote_value(value)}, which is no such number; {FETCH_AGAIN}."
             )
 
 
@@ -114,11 +116,11 @@ def check_lengths(settings: Mapping[str, Any], what: str) -> None:
     labels = settings.get("num_labels")
     if labels is not None and (type(labels) is not int or not 0 <= labels <= MOST_LABELS):
         raise Refusal(
-            f"{what} says that num_labels is {shorten(labels)}, which is no such number; {FETCH_AGAIN}."
+            f"{what} says that num_labels is {quote_value(labels)}, which is no such number; {FETCH_AGAIN}."
         )
 
 
-def shorten(value: Any) -> str:
+def quote_value(value: Any) -> str:
     """A value in a few letters."""
     return f"{value!r:.60}"
 

@@ -1,8 +1,8 @@
 """Decoder layers whose weights lie on disk and are in memory only while the layer is used.
 
-A lent layer loads what it needs when its forward begins, or when it is `opened`, and lets go of it after the
-last use. Nothing else has to know: a forward of the whole model, generation and a stream through single
-layers all work, at the price of reading. On a CUDA device the next layer is read meanwhile.
+A lent layer loads what it needs when its forward begins, or when it is opened (`open_layer`), and lets go of
+it after the last use. Nothing else has to know: a forward of the whole model, generation and a stream through
+single layers all work, at the price of reading. On a CUDA device the next layer is read meanwhile.
 """
 
 from __future__ import annotations

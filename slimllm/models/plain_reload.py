@@ -1,5 +1,6 @@
-"""What plain transformers makes of checkpoints: a program of its own, started by `proof` in a fresh process
-that cannot import this package. The job comes as JSON on stdin, the answers go into safetensors files."""
+"""What plain transformers makes of checkpoints: a program of its own, started by `verification` in a fresh
+process that cannot import this package. The job comes as JSON on stdin, the answers go into safetensors
+files."""
 
 import json
 import sys

@@ -258,8 +258,8 @@ def is_own_gguf(file: Path) -> bool:
 
 
 def config_of(place: dict[str, Any], source: str) -> Any:
-    """The config that transformers reads at a place, as `description` gives it; a `Refusal` for a model that
-    cannot be pruned, and what transformers raises."""
+    """The config that transformers reads at a place, as `gguf_arguments` gives it; a `Refusal` for a model
+    that cannot be pruned, and what transformers raises."""
     folder = Path(place["pretrained_model_name_or_path"])
     if "gguf_file" in place:
         stored = gguf_header(folder / place["gguf_file"], source)

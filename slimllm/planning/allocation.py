@@ -78,7 +78,7 @@ def by_ratios(
 ) -> Callable[[Problem, float], Widths]:
     """An allocation that gives heads and channels of a layer the same ratio."""
 
-    def allocate(problem: Problem, budget: float) -> Widths:
+    def allocate_widths(problem: Problem, budget: float) -> Widths:
         sizes = [layer.dense for layer in problem.layers]
         removed = sum(sizes) - budget
         shares = fill_ratios(weights(problem.analysis, removed / sum(sizes)), sizes, removed, cap)
@@ -97,7 +97,7 @@ def by_ratios(
         movable = [i for i, ratio in enumerate(shares) if ratio > 0]
         return settle_widths(problem, heads, channels, budget, movable)
 
-    return allocate
+    return allocate_widths
 
 
 def by_error(problem: Problem, budget: float) -> Widths:
@@ -133,7 +133,7 @@ def by_price(
         for i in range(len(problem.layers))
     ]
 
-    def at(price: float) -> Widths:
+    def widths_at(price: float) -> Widths:
         heads, channels = [], []
         for h, c in curves:
             heads.append(h.cheapest(price))
@@ -141,12 +141,12 @@ def by_price(
         return heads, channels
 
     low, high = 0.0, 1.0
-    while problem.total(*at(high)) > budget and high < 1e6:
+    while problem.total(*widths_at(high)) > budget and high < 1e6:
         high *= 4
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if problem.total(*at(middle)) > budget else (low, middle)
-    heads, channels = at(high)
+        low, high = (middle, high) if problem.total(*widths_at(middle)) > budget else (low, middle)
+    heads, channels = widths_at(high)
     return settle_widths(problem, heads, [float(c) for c in channels], budget, range(len(heads)))
 
 

@@ -13,7 +13,7 @@ from slimllm.core.types import Analysis, Plan
 from slimllm.planning.allocation import probed_prices
 from slimllm.planning.budget import Problem, settle_widths
 from slimllm.planning.forecast import decoder_parameters, fill_forecast
-from slimllm.planning.plan_making import problem_of
+from slimllm.planning.plan_making import problem_of_plan
 
 
 def attention_share(shape: Shape, plan: Plan) -> float:
@@ -33,7 +33,7 @@ def rebalance_plan(analysis: Analysis, plan: Plan, share: float, locked: Collect
     """
     if not (math.isfinite(share) and 0 <= share <= 1):
         raise Refusal(f"A share of {share} is not possible; give one from 0 to 1.")
-    problem = problem_of(analysis, plan.unit, plan.recovery, plan.align, plan.protected, plan.forced)
+    problem = problem_of_plan(analysis, plan)
     present = enumerate(zip(plan.heads, plan.channels, strict=True))
     problem = problem.holding(
         {i: (h, c) for i, (h, c) in present if i in locked or not h or is_uncut(problem, i, h, c)}
@@ -62,31 +62,32 @@ def step_head_counts(problem: Problem, present: Sequence[int], target: float) ->
     steps = [sorted(bounds.heads) for bounds in problem.bounds]
     heads = [bounds.snapped_heads(h) for bounds, h in zip(problem.bounds, present, strict=True)]
 
-    def size(i: int, h: int) -> int:
+    def attention_size(i: int, h: int) -> int:
         return layers[i].at(h, layers[i].channels, unit)
 
-    def error(i: int, h: int) -> float:
+    def attention_error(i: int, h: int) -> float:
         return counts[i] * errors[i][layers[i].step(h, unit)]
 
-    gone = sum(layer.dense - size(i, heads[i]) for i, layer in enumerate(layers))
+    gone = sum(layer.dense - attention_size(i, heads[i]) for i, layer in enumerate(layers))
     way = -1 if gone < target else 1
 
-    def following(i: int) -> tuple[float, int, int] | None:
+    def next_step(i: int) -> tuple[float, int, int] | None:
         """The next step of a layer that way: what an error costs per parameter, the layer, its heads then."""
         place = steps[i].index(heads[i]) + way
         if not 0 <= place < len(steps[i]):
             return None
         h = steps[i][place]
-        return (error(i, h) - error(i, heads[i])) / abs(size(i, h) - size(i, heads[i])), i, h
+        price = attention_error(i, h) - attention_error(i, heads[i])
+        return price / abs(attention_size(i, h) - attention_size(i, heads[i])), i, h
 
-    ahead = [step for i in range(len(layers)) if (step := following(i)) is not None]
+    ahead = [step for i in range(len(layers)) if (step := next_step(i)) is not None]
     heapq.heapify(ahead)
     while ahead:
         _, i, h = heapq.heappop(ahead)
-        left = gone + size(i, heads[i]) - size(i, h)
+        left = gone + attention_size(i, heads[i]) - attention_size(i, h)
         if abs(left - target) > abs(gone - target):
             break
         gone, heads[i] = left, h
-        if (step := following(i)) is not None:
+        if (step := next_step(i)) is not None:
             heapq.heappush(ahead, step)
     return heads

@@ -14,7 +14,7 @@ from slimllm.planning.allocation import ALLOCATIONS
 from slimllm.planning.budget import bounds_of, pinned_units
 from slimllm.planning.forecast import fill_forecast
 from slimllm.planning.locks import Locks, hold_locked
-from slimllm.planning.plan_making import adjust_plan, make_plan, problem_of
+from slimllm.planning.plan_making import adjust_plan, make_plan, problem_of_plan
 from slimllm.planning.rules import check_pins, rules_of_plan
 
 Mark = Literal["protect", "force", "clear"]
@@ -85,7 +85,7 @@ def keep_locked(analysis: Analysis, plan: Plan, locks: Locks | None) -> Plan:
     attention unit do not allow them."""
     if locks is None:
         return plan
-    problem = problem_of(analysis, plan.unit, plan.recovery, plan.align, plan.protected, plan.forced)
+    problem = problem_of_plan(analysis, plan)
     hold_locked(problem, locks)
     heads, channels = list(plan.heads), list(plan.channels)
     for index, kept in locks.widths(analysis.shape, plan.unit).items():

@@ -226,8 +226,8 @@ def _check_whole(key: str, values: Sequence[int]) -> None:
 
 
 def _check_layer(index: int, dense: tuple[int, ...], kept: tuple[int, int], unit: str) -> None:
-    """Raises a `Fault` where a layer cannot be this wide; what depends on the head size is checked beside the
-    model."""
+    """Raise a `PlanFault` where a layer cannot be this wide; what depends on the head size is checked beside
+    the model."""
     (heads, groups, most), (width, channels) = dense, kept
     if heads % groups:
         raise PlanFault(f"says that layer {index} has {heads} heads in {groups} groups, which do not divide")

@@ -1,4 +1,4 @@
-"""Plans: widths for a target, hand changes, forecast. Pure.
+"""Plans: widths for a target, and changes by hand. Pure.
 
 Ratios are removed shares of parameters, counts are kept units.
 """
@@ -102,6 +102,11 @@ def problem_of(
     return Problem(analysis, unit, recovery, bounds)
 
 
+def problem_of_plan(analysis: Analysis, plan: Plan) -> Problem:
+    """Return the problem that a plan is a solution of."""
+    return problem_of(analysis, plan.unit, plan.recovery, plan.align, plan.protected, plan.forced)
+
+
 def equal_widths(problem: Problem, budget: float) -> Widths:
     """One head count and one channel count for all layers: the largest within the budget."""
     if len({(layer.heads, layer.groups, layer.channels) for layer in problem.layers}) > 1:
@@ -123,10 +128,10 @@ def equal_widths(problem: Problem, budget: float) -> Widths:
     widths = sorted({first.low, *range(first.up(first.low), first.high, first.align), first.high})
     for heads in first.heads:
 
-        def cost(channels: int, heads: int = heads) -> int:
+        def total_cost(channels: int, heads: int = heads) -> int:
             return problem.total([heads] * n, [channels] * n)
 
-        place = bisect.bisect_right(widths, budget, key=cost)
+        place = bisect.bisect_right(widths, budget, key=total_cost)
         if place:
             found[heads] = widths[place - 1]
     if not found:
@@ -155,7 +160,7 @@ def adjust_plan(
     With `hold` the channels of the other, unlocked layers give way so that the total stays within what it
     was.
     """
-    problem = problem_of(analysis, plan.unit, plan.recovery, plan.align, plan.protected, plan.forced)
+    problem = problem_of_plan(analysis, plan)
     bounds = problem.bounds
     heads, channels = list(plan.heads), list(plan.channels)
     for index, (h, c) in changes.items():

@@ -6,12 +6,12 @@ import dataclasses
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
-from slimllm.core.attention_unit import UnitName
+from slimllm.core.attention_unit import UNITS, UnitName
 from slimllm.core.errors import Refusal
 from slimllm.core.shapes import Shape
-from slimllm.core.types import Analysis, Pin, Plan
+from slimllm.core.types import Analysis, Count, Pin, Plan
 from slimllm.methods.recovery import RECOVERIES
 from slimllm.methods.table import find_method
 from slimllm.planning.allocation import ALLOCATIONS
@@ -19,7 +19,6 @@ from slimllm.planning.locks import Locks
 
 # Below that, least squares fits its text so closely that it errs more on others.
 TOKENS_PER_CHANNEL = 8
-Count = Literal["decoder", "all"]  # what a ratio is a share of
 COUNT_KINDS: tuple[Count, ...] = get_args(Count)
 
 
@@ -71,8 +70,8 @@ def resolve_unit(analysis: Analysis, unit: str, offered: tuple[UnitName, ...] = 
     known = offered or tuple(analysis.layers[0].attention)
     if unit == "auto":
         return known[0]
-    if unit not in get_args(UnitName):
-        raise Refusal(f"Unit '{unit}' is not known; use {', '.join(get_args(UnitName))} or auto.")
+    if unit not in UNITS:
+        raise Refusal(f"Unit '{unit}' is not known; use {', '.join(UNITS)} or auto.")
     if unit not in known:
         raise Refusal(
             f"Unit '{unit}' offers no choice in this model with method '{analysis.method}'; use {known[0]}."

@@ -104,7 +104,7 @@ def gguf_vocabulary_of(tokenizer: Any, count: int) -> Vocabulary:
     special = {name: getattr(tokenizer, f"{name}_token_id") for name in SPECIAL}
     special = {name: index for name, index in special.items() if index is not None and index < count}
 
-    def kind(index: int) -> int:
+    def kind_of(index: int) -> int:
         if index not in known:
             return TokenType.UNUSED
         if pieces and index == special.get("unk"):
@@ -124,7 +124,7 @@ def gguf_vocabulary_of(tokenizer: Any, count: int) -> Vocabulary:
     return Vocabulary(
         kind=PIECES if pieces else BYTES,
         tokens=tokens,
-        kinds=tuple(int(kind(index)) for index in range(count)),
+        kinds=tuple(int(kind_of(index)) for index in range(count)),
         special=special,
         starts=find_beginning(tokenizer).ids == (tokenizer.bos_token_id,),
         template=template if isinstance(template, str) else "",

@@ -50,7 +50,7 @@ class RuleFault(ValueError):
 
 
 def check_tables(data: Mapping[str, Any]) -> None:
-    """Raises a `Fault` where a table of a tokenizer.json is larger than any, or of no known form."""
+    """Raises a `RuleFault` where a table of a tokenizer.json is larger than any, or of no known form."""
     model, added = data.get("model"), data.get("added_tokens") or []
     if not isinstance(model, Mapping) or not isinstance(added, list):
         raise RuleFault("has no model")
@@ -84,7 +84,7 @@ def vocabulary_words(words: Any) -> Iterator[str]:
 
 
 def check_tokens(found: Mapping[str, Any]) -> None:
-    """Raises a `Fault` where a file of settings beside adds tokens far away or of other types."""
+    """Raises a `RuleFault` where a file of settings beside adds tokens far away or of other types."""
     added = found.get("added_tokens_decoder", {})
     if not isinstance(added, Mapping) or not all(isinstance(row, Mapping) for row in added.values()):
         raise RuleFault("says what no table of added tokens says")

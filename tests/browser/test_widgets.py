@@ -1,6 +1,6 @@
 """The fader bank and the plots in a real browser: what the hand does, what Python hears, what the eye reads.
 
-Run alone: .venv/bin/python -m pytest tests/test_widgets_browser.py -m browser
+Run alone: .venv/bin/python -m pytest tests/browser/test_widgets.py -m browser
 """
 
 from __future__ import annotations

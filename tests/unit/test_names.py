@@ -35,18 +35,11 @@ def defined(tree: ast.Module) -> Iterator[str]:
                 yield from (inner.id for inner in ast.walk(target) if isinstance(inner, ast.Name))
 
 
-def is_property(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    """Whether it is read like a field, and so is named like one."""
-    return any("property" in ast.unparse(decorator) for decorator in node.decorator_list)
-
-
 def functions() -> Iterator[tuple[Path, str]]:
-    """All functions and methods but those that Python itself calls and those that read like fields."""
+    """All functions, methods and properties but those that Python itself calls."""
     for file, tree in trees():
         for node in ast.walk(tree):
-            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or node.name.startswith("__"):
-                continue
-            if not is_property(node):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("__"):
                 yield file, node.name
 
 

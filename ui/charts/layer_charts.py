@@ -17,8 +17,6 @@ from slimllm.core.types import Plan
 from slimllm.planning.budget import layer_cost
 from ui.charts.chart_style import COLOUR, Layers, laid_out, round_ticks, thin_axis, to_percent
 
-# Layers -----------------------------------------------------------------------------------------------------
-
 
 def layer_chart(
     layers: Layers, total: int, plan: Plan | None, shape: Shape, implied: Sequence[float] = ()

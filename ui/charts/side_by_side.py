@@ -17,7 +17,7 @@ class Panels:
     """Attention left (column 1) and MLP right (column 2), a title above each, and y axes of one kind."""
 
     def __init__(self, *titles: str, **up: Any):
-        """`up` is what the y axes are made of; see `axis`."""
+        """`up` is what the y axes are made of; see `chart_style.thin_axis`."""
         self.traces: list[Any] = []
         self.lines: list[dict[str, Any]] = []
         self.axes: dict[str, Any] = {}

@@ -57,21 +57,21 @@ def allocations_for(name: str) -> list[Choice]:
     """All allocations, with the reason where one does not combine with a method."""
     row = find_method(name)
 
-    def reason(key: str) -> str:
+    def reason_against(key: str) -> str:
         if not combination_hindrance(name, row.recovery, key):
             return ""
         if row.allocations:
             return f"{row.title} has its own"
         return f"only with {' and '.join(METHODS[one].title for one in ALLOCATIONS[key].methods)}"
 
-    return [Choice(allocation.title, key, reason(key)) for key, allocation in ALLOCATIONS.items()]
+    return [Choice(allocation.title, key, reason_against(key)) for key, allocation in ALLOCATIONS.items()]
 
 
 def units_for(analysis: Analysis) -> list[Choice]:
     """All units of attention, with the reason where an analysis does not know one."""
     known, row = tuple(analysis.layers[0].attention), METHODS[analysis.method]
 
-    def reason(unit: str) -> str:
+    def reason_against(unit: str) -> str:
         if unit in known:
             return ""
         if UNITS[unit].narrows_heads:
@@ -81,7 +81,10 @@ def units_for(analysis: Analysis) -> list[Choice]:
         return f"{row.title} is scored for {UNITS[known[0]].title.lower()}"
 
     first = sorted(UNITS, key=lambda unit: known.index(unit) if unit in known else len(known))
-    return [Choice("Automatic", "auto"), *(Choice(UNITS[unit].title, unit, reason(unit)) for unit in first)]
+    return [
+        Choice("Automatic", "auto"),
+        *(Choice(UNITS[unit].title, unit, reason_against(unit)) for unit in first),
+    ]
 
 
 def left_out(name: str) -> list[str]:

@@ -33,14 +33,14 @@ def find_effects(plan: Plan, layer: LayerShape, index: int) -> PinEffects:
     saved = {head // each for head in protected}
     gone = {head // each for head in forced} - saved
 
-    def members(groups: set[int]) -> set[int]:
+    def heads_in(groups: set[int]) -> set[int]:
         return {group * each + i for group in groups for i in range(each)}
 
     return PinEffects(
         index,
-        tuple(sorted(members(gone) - forced)),
-        tuple(sorted(members(saved) - protected - forced)),
-        tuple(sorted((members(saved) & forced) - protected)),
+        tuple(sorted(heads_in(gone) - forced)),
+        tuple(sorted(heads_in(saved) - protected - forced)),
+        tuple(sorted((heads_in(saved) & forced) - protected)),
     )
 
 

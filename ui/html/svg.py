@@ -97,11 +97,11 @@ def png_address(pixels: np.ndarray) -> str:
     high, wide, _ = pixels.shape
     raw = b"".join(b"\0" + line.tobytes() for line in pixels)
 
-    def chunk(name: bytes, data: bytes) -> bytes:
+    def png_chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
     head = struct.pack(">IIBBBBB", wide, high, 8, 2, 0, 0, 0)
-    parts = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(raw, 9)) + chunk(b"IEND", b"")
+    parts = png_chunk(b"IHDR", head) + png_chunk(b"IDAT", zlib.compress(raw, 9)) + png_chunk(b"IEND", b"")
     return "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + parts).decode()
 
 
@@ -126,16 +126,17 @@ def layers_chart(series: Sequence[Series], unit: str, high: int = 170) -> str:
     values = [value for one in series for value in one.values if math.isfinite(value)]
     low, top, step = nice_range(min([0.0, *values]), max([0.0, *values]))
 
-    def at(value: float) -> float:
+    def height_at(value: float) -> float:
         inside = min(max(value if math.isfinite(value) else top, low), top)
         return 8 + (high - 8) * (top - inside) / (top - low)
 
     grid = "".join(
-        f'<line class="grid" x1="{LEFT_MARGIN}" x2="{WIDE - RIGHT}" y1="{at(y):.1f}" y2="{at(y):.1f}"/>'
-        f'<text x="{LEFT_MARGIN - 8}" y="{at(y) + 4:.1f}" class="left">{y:g}</text>'
+        f'<line class="grid" x1="{LEFT_MARGIN}" x2="{WIDE - RIGHT}" '
+        f'y1="{height_at(y):.1f}" y2="{height_at(y):.1f}"/>'
+        f'<text x="{LEFT_MARGIN - 8}" y="{height_at(y) + 4:.1f}" class="left">{y:g}</text>'
         for y in np.arange(round(low / step), round(top / step) + 1) * step
     )
-    body = "".join(draw_series(one, wide, at) for one in series)
+    body = "".join(draw_series(one, wide, height_at) for one in series)
     places = "".join(
         f'<text x="{LEFT_MARGIN + (i + 0.5) * wide:.1f}" y="{high + 18}">{i}</text>'
         for i in round_ticks(total, 16)

@@ -1,7 +1,7 @@
 """The words of the field in plain words: one list, as data, for all explanations on the page. Pure.
 
-`assets/glossary.js` marks the first use of each word in every panel; pointing at it or walking onto it shows
-its sentence, and screen readers say it. Every sentence must be easy to read, which a test checks.
+`assets/scripts/glossary.js` marks the first use of each word in every panel; pointing at it or walking onto
+it shows its sentence, and screen readers say it. Every sentence must be easy to read, which a test checks.
 """
 
 from __future__ import annotations

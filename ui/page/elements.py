@@ -8,8 +8,7 @@ from typing import Any
 import gradio as gr
 
 from ui.jobs.worker import Job
-from ui.look import formatting
-from ui.look.formatting import escape_html, format_duration
+from ui.look.formatting import escape_html, format_duration, note_html
 from ui.page.screen import Screen
 from ui.session.registry import REGISTRY
 from ui.session.session import Session
@@ -21,7 +20,7 @@ def job_line(screen: Screen, kind: str, elem_id: str, beside: Collection[str] = 
     page."""
     line = gr.HTML("", elem_id=elem_id, elem_classes="job-line", padding=False)
 
-    def look(session: Session) -> str:
+    def draw_job(session: Session) -> str:
         job = session.job
         if job is None:
             return ""
@@ -31,7 +30,7 @@ def job_line(screen: Screen, kind: str, elem_id: str, beside: Collection[str] = 
             return progress_line(job, REGISTRY.worker.place(job), named=True)
         return progress_line(job, REGISTRY.worker.place(job))
 
-    screen.show(line, look, token=look)
+    screen.show(line, draw_job, token=draw_job)
     return line
 
 
@@ -42,12 +41,12 @@ def add_heading(
     wrong in it."""
     line = gr.HTML(elem_id=f"compare-{name}-intro", elem_classes="panel-head", padding=False)
 
-    def draw(session: Session) -> str:
-        return f"<h3>{formatting.escape_html(title)}</h3>" + opening_html(
+    def draw_heading(session: Session) -> str:
+        return f"<h3>{escape_html(title)}</h3>" + opening_html(
             session, name, "note quiet", purpose, needs(session)
         )
 
-    screen.show(line, draw, token=draw)
+    screen.show(line, draw_heading, token=draw_heading)
 
 
 def add_intro(screen: Screen, page: str, purpose: str, needs: Callable[[Session], str]) -> None:
@@ -55,30 +54,30 @@ def add_intro(screen: Screen, page: str, purpose: str, needs: Callable[[Session]
     wrong."""
     line = gr.HTML("", elem_id=f"{page}-intro", padding=False)
 
-    def draw(session: Session) -> str:
+    def draw_intro(session: Session) -> str:
         return opening_html(session, page, "purpose", purpose, needs(session))
 
-    screen.show(line, draw, token=draw)
+    screen.show(line, draw_intro, token=draw_intro)
 
 
 def opening_html(session: Session, page: str, look: str, purpose: str, lack: str) -> str:
     """What a page or a panel is for and what it still needs; then the note that stands on it."""
-    todo = f' <span class="needs">{formatting.escape_html(lack)}</span>' if lack else ""
-    said = formatting.note_html(*session.notes.get(page, ("info", "")))
-    return f'<p class="{look}">{formatting.escape_html(purpose)}{todo}</p>{said}'
+    todo = f' <span class="needs">{escape_html(lack)}</span>' if lack else ""
+    said = note_html(*session.notes.get(page, ("info", "")))
+    return f'<p class="{look}">{escape_html(purpose)}{todo}</p>{said}'
 
 
 def add_lead(screen: Screen, page: str, step: Callable[[Session], tuple[str, str] | None]) -> gr.Button:
     """The button to another tab: `step` gives its label and tab, or None to hide it."""
     button = gr.Button("", variant="primary", visible=False, elem_id=f"{page}-next", scale=0, min_width=200)
 
-    def draw(session: Session) -> Any:
+    def draw_lead(session: Session) -> Any:
         found = step(session)
         if found is None:
             return gr.Button(visible=False)
         return gr.Button(found[0], visible=True)
 
-    screen.show(button, draw, token=step)
+    screen.show(button, draw_lead, token=step)
     screen.on(button.click, page, lambda session: (step(session) or ("", None))[1])
     return button
 
@@ -103,7 +102,7 @@ def start_and_stop(
     gives the start button's label and variant."""
     token = job_token(kind)
 
-    def draw(session: Session) -> list[Any]:
+    def draw_buttons(session: Session) -> list[Any]:
         busy, mine = token(session)
         return [
             gr.Button(interactive=ready(session) and not busy, **dress(session)),
@@ -112,7 +111,7 @@ def start_and_stop(
 
     screen.show(
         [start, stop],
-        draw,
+        draw_buttons,
         token=lambda s: (*token(s), ready(s), tuple(dress(s).values())),
     )
     screen.on(stop.click, kind, press_stop)

@@ -98,7 +98,7 @@ def check_files(event: gr.EventData | None) -> None:
 
 
 def visitor_of(request: gr.Request | None) -> Visitor:
-    """Who asks, as `door.Door` found out."""
+    """Who asks, as `access.Door` found out."""
     if request is None:
         return Visitor()
     client = getattr(request, "client", None)

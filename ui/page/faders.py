@@ -34,7 +34,7 @@ MAX_TURN = 1 << 53  # the largest whole number of a browser
 MOUNT = f"""
 import(new URL('{module_address(FADERS)}', document.baseURI)).then(
   ({{mount}}) => mount(element, props, trigger, watch),
-  () => {{ element.textContent = 'The faders did not arrive; reload the page.'; }},
+  () => {{ element.textContent = 'The faders could not be loaded; reload the page.'; }},
 );
 """
 

@@ -39,7 +39,7 @@ class PlotView(gr.HTML):
 
     With `folds` an empty one takes little room. Zoom survives updates while `layout.uirevision` stays. Every
     figure can be saved as PNG and as CSV, whose columns `trace.meta` may name (value, text, custom). The page
-    needs `theme.head()` and `theme.css()` in `launch`.
+    needs `theme.head_scripts()` and `theme.style_sheet()` in `launch`.
     """
 
     def __init__(

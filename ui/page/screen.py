@@ -100,12 +100,12 @@ class Screen:
         an answer would overwrite the next letter.
         """
 
-        def told(session: Session, place: int) -> Any:
+        def value_token(session: Session, place: int) -> Any:
             return session.born, values(session)[place], *(session.serial[part] for part in parts)
 
         for place, control in enumerate(controls):
             drawn = partial(lambda session, place: [(draw or values)(session)[place]], place=place)
-            token = partial(told, place=place)
+            token = partial(value_token, place=place)
             self.views.append(View(tab_of(control), (control,), token, drawn, kept=True))
         triggers = [control.input for control in controls]
         inputs = (self.notice, *controls)  # the notice says what the page had heard when this was entered
@@ -181,31 +181,31 @@ class Screen:
         return [notice_of(None), LEAVE_ALONE, LEAVE_ALONE, LEAVE_ALONE, *left]
 
     def _acted(self, event: Event, tabs: Collection[str]) -> Callable[..., list[Any]]:
-        def handle(id: str, seen: dict[Any, Any], *values: Any) -> list[Any]:
+        def answer_event(id: str, seen: dict[Any, Any], *values: Any) -> list[Any]:
             return self._do(id, seen, tabs, event, values)
 
-        return handle
+        return answer_event
 
     def _clicked(self, event: Event, tabs: Collection[str]) -> Callable[..., list[Any]]:
-        def handle(id: str, seen: dict[Any, Any], e: gr.EventData) -> list[Any]:
+        def answer_click(id: str, seen: dict[Any, Any], e: gr.EventData) -> list[Any]:
             e._data = sanitize_value(e._data) if isinstance(e._data, dict) else {}
             return self._do(id, seen, tabs, event, (e,))
 
-        return handle
+        return answer_click
 
     def _looked(self) -> Callable[..., list[Any]]:
-        def handle(id: str, seen: dict[Any, Any]) -> list[Any]:
+        def answer_look(id: str, seen: dict[Any, Any]) -> list[Any]:
             return (
                 self.refresh(REGISTRY.open(id), seen, self._all, look=True) if id else self._gone(self._all)
             )
 
-        return handle
+        return answer_look
 
     def _visited(self, tabs: Collection[str]) -> Callable[..., list[Any]]:
         """Draws buttons and lines of jobs once more when their tab opens: one that opens while an answer
         arrives may have missed it."""
 
-        def handle(id: str, seen: dict[Any, Any]) -> list[Any]:
+        def answer_visit(id: str, seen: dict[Any, Any]) -> list[Any]:
             if not id:
                 return self._gone(tabs)
             seen["open"] = next(tab for tab in tabs if tab != ABOVE)
@@ -214,7 +214,7 @@ class Screen:
                     seen.pop(index, None)
             return self.refresh(REGISTRY.open(id), seen, tabs)
 
-        return handle
+        return answer_visit
 
     def _do(
         self, id: str, seen: dict[Any, Any], tabs: Collection[str], event: Event, values: Sequence[Any]

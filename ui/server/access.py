@@ -212,18 +212,18 @@ class Door:
         whatever Gradio makes of it."""
         parts = Parts(headers.get("content-type", ""))
 
-        def taste(body: bytes) -> None:
+        def check_start(body: bytes) -> None:
             if not self.uploads.bring(visitor, len(body)):
                 raise Turned(429, "Too much was uploaded within an hour; try again later.", Retry_After="600")
             parts(body)
 
-        counted = Counted(receive, MOST_UPLOADED, taste)
+        counted = Counted(receive, MOST_UPLOADED, check_start)
 
-        async def passed(message: Message) -> None:
+        async def pass_on(message: Message) -> None:
             if counted.turned is None:
                 await send(message)
 
-        await self.app(scope, counted, passed)
+        await self.app(scope, counted, pass_on)
         if counted.turned is not None:
             raise counted.turned
 
@@ -235,12 +235,12 @@ class Door:
             raise Turned(429, TOLD, Retry_After=f"{wait:.0f}")
         self.tries.begin(place, now)
 
-        async def heard(message: Message) -> None:
+        async def watch_answer(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] < 400:
                 self.tries.right(place)
             await send(message)
 
-        await self.app(scope, replay_body(body, receive), heard)
+        await self.app(scope, replay_body(body, receive), watch_answer)
 
 
 def headers_of(scope: Scope) -> dict[str, str]:

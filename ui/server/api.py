@@ -65,7 +65,7 @@ def answer_calls(action: Callable[..., Action]) -> Callable[..., Awaitable[dict[
     runs in a thread; between them it waits for a job without one."""
 
     @wraps(action)
-    async def act(request: gr.Request, *values: Any) -> dict[str, Any]:
+    async def answer_call(request: gr.Request, *values: Any) -> dict[str, Any]:
         steps = action(request, *map(sanitize_value, values))
         try:
             with WAITING.place(visitor_of(request)):
@@ -83,8 +83,8 @@ def answer_calls(action: Callable[..., Action]) -> Callable[..., Awaitable[dict[
         finally:
             steps.close()
 
-    act.__annotations__ = {**act.__annotations__, "return": dict[str, Any]}
-    return act
+    answer_call.__annotations__ = {**answer_call.__annotations__, "return": dict[str, Any]}
+    return answer_call
 
 
 def advance_steps(steps: Action) -> tuple[Job | None, dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 A connection may break before a request arrives, while it is carried out, or before its answer is back; the
 page cannot tell which. It numbers its events, has one under way at a time, and sends one again until it is
-answered (`assets/delivery.js`). Here a number that is known is not carried out again. No Gradio.
+answered (`assets/scripts/delivery.js`). Here a number that is known is not carried out again. No Gradio.
 """
 
 from __future__ import annotations

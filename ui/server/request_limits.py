@@ -85,13 +85,13 @@ def replay_body(body: bytes, receive: Receive) -> Receive:
     """Receives a body that has been read already, then what comes after it."""
     told: list[bool] = []
 
-    async def again() -> Message:
+    async def receive_again() -> Message:
         if told:
             return await receive()
         told.append(True)
         return {"type": "http.request", "body": body, "more_body": False}
 
-    return again
+    return receive_again
 
 
 class Parts:

@@ -73,7 +73,7 @@ class Diary:
         """Lets the job write itself down while it runs."""
         start = job.start
 
-        def steps(job: Job) -> Steps:
+        def run_steps(job: Job) -> Steps:
             entry = {
                 "title": job.title,
                 "kind": job.kind,
@@ -87,7 +87,7 @@ class Diary:
                 with contextlib.suppress(OSError):
                     self.file.unlink(missing_ok=True)
 
-        job.start = steps
+        job.start = run_steps
 
     def broken_off(self) -> str:
         """What was going on when the program ended, in words; empty where nothing was. It is told once."""

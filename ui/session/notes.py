@@ -31,11 +31,11 @@ def tell_after(session: Session, job: Job) -> None:
     done, page = job.on_done, PAGES.get(job.kind, job.kind)
     session.notes.pop(page, None)
 
-    def tell(result: Any) -> None:
+    def tell_all(result: Any) -> None:
         before = session.notes.get(page)
         done(result)
         kind, words = after = session.notes.get(page, ("info", ""))
         if job.told:
             session.say(page, " ".join([*job.told, *([words] if after != before else [])]), kind)
 
-    job.on_done = tell
+    job.on_done = tell_all

@@ -4,10 +4,11 @@ through. No Gradio."""
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from slimllm.core.types import Plan
 from slimllm.planning.locks import Locks, name_layers
+from slimllm.planning.rules import rules_of_plan
 
 KEPT_PLANS = 500
 SAME_GESTURE = 1.0  # seconds within which a moving dial counts as one change
@@ -70,6 +71,6 @@ def tell_kept(wanted: Plan, taken: Plan) -> str:
 
 def same_rules(one: Plan, other: Plan) -> bool:
     """Whether two plans show the same controls: they differ in what hands did to single layers, if at all."""
-    rules = ("ratio_requested", "recovery", "unit", "align", "count", "same_width", "protected", "forced")
     alike = one.allocation == other.allocation or "hand" in (one.allocation, other.allocation)
-    return alike and all(getattr(one, rule) == getattr(other, rule) for rule in rules)
+    first, second = (replace(rules_of_plan(plan), allocation=None) for plan in (one, other))
+    return alike and first == second

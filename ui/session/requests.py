@@ -12,7 +12,7 @@ from slimllm.core.errors import Refusal
 from slimllm.core.types import Calibration, Plan
 from slimllm.planning.allocation import ALLOCATIONS
 from slimllm.planning.locks import Locks
-from slimllm.planning.rules import PlanRules
+from slimllm.planning.rules import PlanRules, keep_pins
 from ui.facts.combinations import all_options
 from ui.facts.runs import Asked, Protocol
 from ui.look.formatting import method_title
@@ -109,7 +109,7 @@ def rules_from(
     if isinstance(ratio, bool) or not isinstance(ratio, int | float):
         raise Refusal("The dial needs a number from 0 to 0.9.")
     recovery, allocation, unit, count = map(str, (recovery, allocation, unit, count))
-    return PlanRules(
+    rules = PlanRules(
         float(ratio),
         allocation=allocation if allocation in ALLOCATIONS else None,
         recovery=None if recovery == "auto" else recovery,
@@ -117,10 +117,8 @@ def rules_from(
         align=align,
         count=count,
         same_width=bool(same),
-        protected=present.protected if present else (),
-        forced=present.forced if present else (),
-        locks=locks,
     )
+    return keep_pins(rules, present, locks)
 
 
 def asked_for(

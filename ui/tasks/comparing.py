@@ -35,7 +35,7 @@ def start_compare(registry: Registry, session: Session, asked: Asked) -> Job:
     plan_making.check_plan(plan, subject.shape)
     asked = asked.begun(subject.beginning.words)
 
-    def steps(_: Job) -> Steps:
+    def run_steps(_: Job) -> Steps:
         protocol = with_tokens(asked.protocol, subject, asked.offline)
         pending = session.pending = Comparison(plan, protocol)
         earlier, session.answers, done = session.answers, [], False
@@ -64,7 +64,7 @@ def start_compare(registry: Registry, session: Session, asked: Asked) -> Job:
         session.mark("table")
         session.add_run(run, comparison.models)
 
-    return session.begin(registry.worker, Job("compare", "Pruning and comparing", steps, on_done=on_done))
+    return session.begin(registry.worker, Job("compare", "Pruning and comparing", run_steps, on_done=on_done))
 
 
 def best_reports(comparison: Comparison) -> tuple[LayerReport, ...]:
@@ -101,15 +101,15 @@ def compare_stages(session: Session, subject: Subject, pending: Comparison, aske
     ]
     for name, wanted in plans.items():
 
-        def prune(name: str = name, wanted: Plan = wanted) -> Steps:
+        def prune_stage(name: str = name, wanted: Plan = wanted) -> Steps:
             text = texts.find_text(wanted.calibration.text, offline=asked.offline)
             pending.models[name] = yield from pipeline.prune_model(subject, wanted, text, known)
             pending.reports[name] = pending.models[name].layers
 
-        def gauge(name: str = name) -> Steps:
+        def measure_stage(name: str = name) -> Steps:
             yield from measure_column(session, name, pending.models[name].subject, pending, asked)
 
-        stages += [(f"{LABELS[name]}: pruning", prune), (LABELS[name], gauge)]
+        stages += [(f"{LABELS[name]}: pruning", prune_stage), (LABELS[name], measure_stage)]
     stages.append(("Speed", lambda: race_models(session, subject, pending)))
     if asked.prompts:
         stages.append(
@@ -226,7 +226,7 @@ def start_measure(registry: Registry, session: Session, asked: Asked) -> Job:
     subject, last = session.subject, present_comparison(session)
     asked = asked.begun(subject.beginning.words)
 
-    def steps(_: Job) -> Steps:
+    def run_steps(_: Job) -> Steps:
         protocol = with_tokens(asked.protocol, subject, asked.offline)
         pending = session.pending = dataclasses.replace(last, protocol=protocol, columns={})
         try:
@@ -244,7 +244,7 @@ def start_measure(registry: Registry, session: Session, asked: Asked) -> Job:
         session.archive.amend(comparison.run, protocol=comparison.protocol, columns=dict(comparison.columns))
         session.mark("table")
 
-    return session.begin(registry.worker, Job("compare", "Measuring", steps, on_done=on_done))
+    return session.begin(registry.worker, Job("compare", "Measuring", run_steps, on_done=on_done))
 
 
 def present_comparison(session: Session) -> Comparison:
@@ -260,7 +260,7 @@ def start_answers(registry: Registry, session: Session, asked: Asked) -> Job:
     if not asked.prompts:
         raise Refusal("There is no prompt; write one per line.")
 
-    def steps(_: Job) -> Steps:
+    def run_steps(_: Job) -> Steps:
         yield from number_stages(
             [("Answers", lambda: answer_prompts(session, compared_subjects(subject, last), asked))]
         )
@@ -268,7 +268,7 @@ def start_answers(registry: Registry, session: Session, asked: Asked) -> Job:
     def on_done(_: None) -> None:
         session.archive.amend(last.run, answers=answer_texts(session.answers))
 
-    return session.begin(registry.worker, Job("compare", "Answering", steps, on_done=on_done))
+    return session.begin(registry.worker, Job("compare", "Answering", run_steps, on_done=on_done))
 
 
 def answer_prompts(session: Session, who: dict[str, Subject], asked: Asked) -> Steps:

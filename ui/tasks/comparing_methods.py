@@ -52,7 +52,7 @@ def start_methods(registry: Registry, session: Session, methods: Sequence[str], 
     plan_making.check_plan(plan, subject.shape)
     asked = asked.begun(subject.beginning.words)
 
-    def steps(_: Job) -> Steps:
+    def run_steps(_: Job) -> Steps:
         protocol = with_tokens(asked.protocol, subject, asked.offline)
         budget = replace(budget_of(plan, analysis, asked), protocol=protocol)
         dense = yield from lead_steps("Dense model", "0", dense_column(session, subject, budget, asked))
@@ -64,7 +64,7 @@ def start_methods(registry: Registry, session: Session, methods: Sequence[str], 
                 name, f"Method {number} of {total} · {method_title(name)}", str(number), contest
             )
 
-    job = Job("methods", "Comparing methods", steps, left="what was finished is in the table")
+    job = Job("methods", "Comparing methods", run_steps, left="what was finished is in the table")
     return session.begin(registry.worker, job)
 
 

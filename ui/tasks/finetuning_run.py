@@ -38,7 +38,7 @@ def start_polish(registry: Registry, session: Session, number: int | None, wish:
     """The job that tunes the chosen run's model on a text and measures it before and after."""
     run, text = session.run(number), texts.find_text(wish.text, offline=offline)
 
-    def steps(job: Job) -> Steps:
+    def run_steps(job: Job) -> Steps:
         shown, done = Polished(run.number, wish), False
         shown.measured = [Measured(protocol) for protocol in measuring_protocols(run, wish)]
         earlier, session.polished = session.polished, shown
@@ -85,7 +85,7 @@ def start_polish(registry: Registry, session: Session, number: int | None, wish:
         )
         session.mark("polish")
 
-    return session.begin(registry.worker, Job("polish", "Fine-tuning", steps, on_progress, on_done))
+    return session.begin(registry.worker, Job("polish", "Fine-tuning", run_steps, on_progress, on_done))
 
 
 def measuring_protocols(run: Run, wish: Wish) -> list[Protocol]:

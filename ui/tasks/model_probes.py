@@ -41,7 +41,7 @@ def start_passage(
     subject, last = session.subject, present_comparison(session)
     who, own, findings = compared_subjects(subject, last), own.strip(), last.findings
 
-    def steps(job: Job) -> Steps:
+    def run_steps(job: Job) -> Steps:
         if own:
             found = [("your own words", own_ids(subject, own))]
         else:
@@ -66,7 +66,7 @@ def start_passage(
         session.archive.amend(last.run, found=findings.found())
 
     title = "Looking for the worst passage" if search and not own else "Reading the passage"
-    job = Job("passage", title, steps, on_done=on_done)
+    job = Job("passage", title, run_steps, on_done=on_done)
     job.left = "the passage before it stays"
     return session.begin(registry.worker, job)
 
@@ -125,7 +125,7 @@ def start_topics(registry: Registry, session: Session, limit: int) -> Job:
             "the models with a smaller window first."
         )
 
-    def steps(_: Job) -> Steps:
+    def run_steps(_: Job) -> Steps:
         findings.begin_topics(window, subject.beginning.words)
         session.mark("topics")
         try:
@@ -150,7 +150,7 @@ def start_topics(registry: Registry, session: Session, limit: int) -> Job:
         finally:  # also what was measured until a stop
             session.archive.amend(last.run, found=findings.found())
 
-    job = Job("topics", "Measuring every topic", steps)
+    job = Job("topics", "Measuring every topic", run_steps)
     job.left = "what was measured stays"
     return session.begin(registry.worker, job)
 
@@ -172,7 +172,7 @@ def start_pace(registry: Registry, session: Session, length: int, new_tokens: in
         raise Refusal(f"This model has room for a prompt of {room:,} tokens beside {new_tokens:,} new ones.")
     who = compared_subjects(subject, last)
 
-    def steps(_: Job) -> Steps:
+    def run_steps(_: Job) -> Steps:
         running = {
             name: evaluate.measure_speed(model, length=length, new_tokens=new_tokens, repeats=rounds)
             for name, model in who.items()
@@ -193,4 +193,4 @@ def start_pace(registry: Registry, session: Session, length: int, new_tokens: in
         session.archive.amend(last.run, columns=dict(last.columns))
         session.mark("pace", "table")
 
-    return session.begin(registry.worker, Job("pace", "Measuring speed", steps, on_done=on_done))
+    return session.begin(registry.worker, Job("pace", "Measuring speed", run_steps, on_done=on_done))

@@ -65,7 +65,7 @@ def start_preview(registry: Registry, session: Session) -> Job:
     asked = preview.asked = plan, preview.solo
     prompt, sites = preview.prompt, (preview.solo,) if preview.solo else SITES
 
-    def steps(job: Job) -> Steps:
+    def run_steps(job: Job) -> Steps:
         yield from wait_for_stillness(job)
         rows = preview_windows(subject, analysis, preview, pace)
         dense = Heard(*preview.dense_loss, preview.dense_texts.get(prompt, ""))
@@ -81,7 +81,7 @@ def start_preview(registry: Registry, session: Session) -> Job:
             yield from write_answer(subject, prompt, dense)
             preview.dense_texts[prompt] = dense.text
 
-    job = Job("preview", "Preview", steps, on_progress=lambda _: session.mark("preview"), spare=True)
+    job = Job("preview", "Preview", run_steps, on_progress=lambda _: session.mark("preview"), spare=True)
     preview.job = registry.worker.submit(job)
     session.mark("preview")
     return job

@@ -20,7 +20,7 @@ def start_restore(
     run = session.run(number)
     plan = run.plan
 
-    def steps(job: Job) -> Steps:
+    def run_steps(job: Job) -> Steps:
         loaded = session.loaded
         if loaded is None or not is_made_for(plan, loaded.subject):
             loaded = work.open_model(registry, job, plan.model, device, dtype, offline)
@@ -43,4 +43,6 @@ def start_restore(
         for page in ("history", "tune"):
             session.say(page, f"The plan of {run.name} is in Tune again.", "good")
 
-    return session.begin(registry.worker, Job("restore", f"Going back to {run.name}", steps, on_done=on_done))
+    return session.begin(
+        registry.worker, Job("restore", f"Going back to {run.name}", run_steps, on_done=on_done)
+    )

@@ -54,19 +54,19 @@ def start_load(
     """The job that loads a model, or takes it from another session that has it."""
     source = str(source or "").strip()
 
-    def steps(job: Job) -> Steps:
+    def run_steps(job: Job) -> Steps:
         found = open_model(registry, job, source, device, dtype, offline)
         yield Progress("load", 1, 1, "Loaded.")
         return found
 
-    return session.begin(registry.worker, Job("load", "Loading", steps, on_done=session.set_loaded))
+    return session.begin(registry.worker, Job("load", "Loading", run_steps, on_done=session.set_loaded))
 
 
 def open_model(registry: Registry, job: Job, source: str, device: str, dtype: str, offline: bool) -> Loaded:
     """A model: the one in memory, where some session has it, else read and timed."""
     job.say(f"Opening {source or 'the model'}.")
 
-    def make(again: bool) -> Loaded:
+    def make_model(again: bool) -> Loaded:
         if again:
             words = f"The files of '{source}' have changed since they were loaded, so they are read again."
             job.note(Progress(NOTE, 0, 0, words))
@@ -81,7 +81,7 @@ def open_model(registry: Registry, job: Job, source: str, device: str, dtype: st
             subject, rates, str(subject.device), kind, tuple(model_inspection.export_outlook(subject))
         )
 
-    return registry.models.take(source, device, dtype, make)
+    return registry.models.take(source, device, dtype, make_model)
 
 
 # Analyse ----------------------------------------------------------------------------------------------------
@@ -98,7 +98,7 @@ def start_analyse(
     """The job that scores all layers; the session's partial layers fill up while it runs."""
     subject = session.subject
 
-    def steps(job: Job) -> Steps:
+    def run_steps(job: Job) -> Steps:
         earlier, session.partial = (session.partial, session.made), [None] * len(subject.layers)
         session.made = (method, calibration)
         trained, session.training = session.training, []
@@ -129,7 +129,7 @@ def start_analyse(
             session.say("analyse", said)
             session.say("tune", said)
 
-    return session.begin(registry.worker, Job("analyse", "Analysis", steps, on_progress, on_done))
+    return session.begin(registry.worker, Job("analyse", "Analysis", run_steps, on_progress, on_done))
 
 
 def score_layers(
@@ -174,7 +174,7 @@ def start_second(
     """The job that scores the layers a second time, by another method or from another text."""
     subject = session.subject
 
-    def steps(job: Job) -> Steps:
+    def run_steps(job: Job) -> Steps:
         job.say(f"Scoring with {method_title(method)} on {text_title(calibration.text)}.")
         return (yield from score_layers(subject, calibration, method, options, offline))
 
@@ -182,7 +182,7 @@ def start_second(
         session.keep_analysis(analysis)
         session.lay_over(analysis)
 
-    return session.begin(registry.worker, Job("second", "Second analysis", steps, on_done=on_done))
+    return session.begin(registry.worker, Job("second", "Second analysis", run_steps, on_done=on_done))
 
 
 def first_plan(session: Session, analysis: Analysis) -> tuple[Plan, str]:
@@ -241,12 +241,12 @@ def pack_export(folder: Path, into: Path) -> dict[str, str]:
         old.unlink(missing_ok=True)
     archive = into / f"{folder.name}.zip"
 
-    def write(made: Path) -> None:
+    def write_zip(made: Path) -> None:
         shutil.make_archive(str(made.with_suffix("")), "zip", root_dir=folder.parent, base_dir=folder.name)
 
     try:
         atomic_write.replace_file(
-            archive, write, "The zip for download could not be packed", "free space for it"
+            archive, write_zip, "The zip for download could not be packed", "free space for it"
         )
     except Refusal as refusal:
         return {"unpacked": str(refusal)}
@@ -266,7 +266,7 @@ def start_export(registry: Registry, session: Session, number: int | None, tier:
     run = session.run(number)
     formats.check_wanted(tier)
 
-    def steps(job: Job) -> Steps:
+    def run_steps(job: Job) -> Steps:
         job.say(f"Opening the model of {run.name}.")
         pruned = yield from weights_of(session, run, offline)
         slug = re.sub(r"[^A-Za-z0-9.-]+", "-", Path(run.plan.model).name).strip("-.") or "model"
@@ -281,4 +281,4 @@ def start_export(registry: Registry, session: Session, number: int | None, tier:
     def on_done(export: dict[str, Any]) -> None:
         session.archive.amend(run.number, exported=export)
 
-    return session.begin(registry.worker, Job("export", "Export", steps, on_done=on_done))
+    return session.begin(registry.worker, Job("export", "Export", run_steps, on_done=on_done))

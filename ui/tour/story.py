@@ -1,7 +1,7 @@
 """What the tour says: every step and every sentence as data, for people who never heard of pruning. Pure.
 
 Each sentence must be easy to read: a test counts words and syllables. Names in braces are filled in by
-`said`.
+`step_sentences`.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ TAPPED = """() => { window.tapped = new Promise((done) => {
 QUIET = ("combobox", "select", "number", "text", "word", "token", "focusable")  # the focus is enough
 
 
-class Hand:
+class Hand(abc.ABC):
     """A hand that presses at a place."""
 
     name = ""
@@ -25,32 +26,30 @@ class Hand:
     def __init__(self, page: Any):
         self.page = page
 
-    def hover(self, x: float, y: float) -> None:
-        """Goes to a place without pressing."""
-
+    @abc.abstractmethod
     def press(self, walk: Walk, area: str, control: Control, place: tuple[float, float]) -> str:
-        raise NotImplementedError
+        """Presses a control at a place; what is wrong with it."""
 
+    @abc.abstractmethod
     def take(self, walk: Walk, area: str, control: Control, index: str, chosen: int) -> str:
         """Takes an entry of the list that is open; what is wrong with it."""
-        entry = walk.js("entry", area, control.key, index)
-        if entry is None or not entry["free"]:
-            return f"entry {index} of its list is covered"
-        self.at(entry["x"], entry["y"])
-        return ""
 
-    def at(self, x: float, y: float) -> None:
-        raise NotImplementedError
-
+    @abc.abstractmethod
     def slide(self, walk: Walk, area: str, control: Control) -> None:
         """Moves a fader that a press in its middle has not moved, since it stood there or was only chosen."""
-        raise NotImplementedError
 
 
 class Mouse(Hand):
     """Presses by mouse."""
 
     name = "mouse"
+
+    def take(self, walk: Walk, area: str, control: Control, index: str, chosen: int) -> str:
+        entry = walk.js("entry", area, control.key, index)
+        if entry is None or not entry["free"]:
+            return f"entry {index} of its list is covered"
+        self.at(entry["x"], entry["y"])
+        return ""
 
     def hover(self, x: float, y: float) -> None:
         self.page.mouse.move(x, y)

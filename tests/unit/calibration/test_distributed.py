@@ -63,7 +63,7 @@ def test_fewer_samples_than_processes_are_one_sentence(tiny_folder: Path, page: 
     done = run(*TORCHRUN, *asked, "--out", str(tmp_path / "out"), home=tmp_path / "home")
     assert done.returncode != 0
     assert "1 samples cannot be shared by 2 processes; use more --samples." in done.stderr
-    assert "slimllm/crew.py" not in done.stderr
+    assert "slimllm/calibration/distributed.py" not in done.stderr
 
 
 def test_other_commands_refuse_several_processes(tiny_folder: Path, tmp_path: Path) -> None:

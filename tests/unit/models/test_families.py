@@ -166,7 +166,7 @@ def test_families_pruned_equals_silenced(variant: str, unit: str, recovery: str)
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if VARIANTS[name][0] in MORE_CONFIGS])
 def test_families_pruned_equals_silenced_in_every_way_of_calling(variant: str, attention: str) -> None:
-    """Padded batches, with and without cache. (The older families: tests/test_surgery.py.)"""
+    """Padded batches, with and without cache. (The older families: tests/unit/pruning/test_surgery.py.)"""
     dense = subject_of(variant)
     dense.model.set_attn_implementation(attention)
     unit = units_of(dense)[0]

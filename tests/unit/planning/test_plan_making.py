@@ -106,7 +106,7 @@ def synthetic_analysis(
 
 @st.composite
 def sizes(draw: st.DrawFn, layers: int = 10) -> dict[str, Any]:
-    """Arguments of `synthetic_analysis`, from attention-heavy to MLP-heavy models."""
+    """Arguments of a made-up analysis, from attention-heavy to MLP-heavy models."""
     groups, per = draw(st.integers(1, 4)), draw(st.integers(1, 4))
     return {
         "layers": draw(st.integers(1, layers)),

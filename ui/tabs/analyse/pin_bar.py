@@ -78,10 +78,10 @@ def by_rank(session: Session) -> bool:
 
 
 def pick_handler(what: Literal["heads", "channels"]) -> Callable[[Session, gr.EventData], None]:
-    def act(session: Session, event: gr.EventData) -> None:
+    def pick_event(session: Session, event: gr.EventData) -> None:
         choose_event(session, what, event._data)
 
-    return act
+    return pick_event
 
 
 def choose_event(session: Session, what: Literal["heads", "channels"], where: Any) -> bool:
@@ -114,7 +114,7 @@ def zoomed_layer(session: Session) -> int | None:
 
 
 def letter_handler(what: Literal["heads", "channels"]) -> Callable[[Session, gr.EventData], None]:
-    def act(session: Session, event: gr.EventData) -> None:
+    def mark_event(session: Session, event: gr.EventData) -> None:
         mark = event._data.get("mark")
         if not choose_event(session, what, event._data):
             return
@@ -123,7 +123,7 @@ def letter_handler(what: Literal["heads", "channels"]) -> Callable[[Session, gr.
         elif mark in ("protect", "force", "clear"):
             apply_mark(session, cast(Mark, mark))
 
-    return act
+    return mark_event
 
 
 def press_handler(mark: Mark) -> Callable[[Session], None]:

@@ -83,6 +83,3 @@ def draw_answers(session: Session) -> str:
     if not session.answers:
         return note_html("quiet", EMPTY)
     return "".join(answer_html(place, answer) for place, answer in enumerate(session.answers))
-
-
-# HTML -------------------------------------------------------------------------------------------------------

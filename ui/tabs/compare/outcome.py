@@ -53,15 +53,15 @@ def build(screen: Screen, offline: bool) -> None:
     )
     words = gr.HTML(elem_id="compare-errors-words", padding=False)
 
-    def token(session: Session) -> tuple[Any, ...]:
+    def table_token(session: Session) -> tuple[Any, ...]:
         parts = (session.serial["table"], session.serial["runs"], session.born)
         return (*parts, session.busy, bool(session.plans), tell_outdated(session))
 
-    screen.show(said, draw_verdict, token=token)
-    screen.show(buttons, draw_steps, token=token)
-    screen.show(table, draw_columns, token=token)
+    screen.show(said, draw_verdict, token=table_token)
+    screen.show(buttons, draw_steps, token=table_token)
+    screen.show(table, draw_columns, token=table_token)
     screen.show(errors, draw_errors, "table", "runs", pace=2.0)
-    screen.show(words, draw_layer_words, token=token, pace=2.0)
+    screen.show(words, draw_layer_words, token=table_token, pace=2.0)
     for place, button in enumerate(buttons):
         screen.on(button.click, "compare", partial(go_on, place=place, offline=offline))
 

@@ -126,6 +126,3 @@ def draw_passage(session: Session) -> str:
     if last is None or last.findings.passage is None:
         return note_html("quiet", EMPTY)
     return passage_html(last.findings.passage, chosen_model(session)[0])
-
-
-# Words and HTML ---------------------------------------------------------------------------------------------

@@ -77,6 +77,3 @@ def draw_topics(session: Session) -> str:
     if last is None or not (last.findings.topics or last.findings.too_short):
         return note_html("quiet", EMPTY)
     return topics_html(last.findings)
-
-
-# HTML -------------------------------------------------------------------------------------------------------

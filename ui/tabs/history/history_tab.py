@@ -292,6 +292,3 @@ def about_run(run: Run) -> str:
     figures = table_of(dict(run.columns), run.protocol, plan.recovery)
     title = f'<h3 class="run">{run.name}<small>{escape_html(origin)}</small></h3>'
     return f"{title}<p>{escape_html(said)}</p>{figures}"
-
-
-# Two plans --------------------------------------------------------------------------------------------------

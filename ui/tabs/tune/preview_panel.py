@@ -64,12 +64,12 @@ def preview_after(act: Callable[..., Any]) -> Callable[..., Any]:
     """The act, and then a preview of the plan that it left."""
 
     @wraps(act)
-    def then(session: Session, *values: Any) -> Any:
+    def act_and_preview(session: Session, *values: Any) -> Any:
         answer = act(session, *values)
         plan_preview.follow_plan(REGISTRY, session)
         return answer
 
-    return then
+    return act_and_preview
 
 
 def show_tab(session: Session) -> None:

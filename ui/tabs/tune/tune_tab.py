@@ -103,12 +103,12 @@ def build(screen: Screen) -> None:
 def rules_box(screen: Screen) -> tuple[Any, ...]:
     """The second level, folded away: recovery, allocation, unit, alignment, what is counted."""
 
-    def choice(choices: Any, value: Any, label: str, info: str, name: str) -> gr.Dropdown:
+    def add_choice(choices: Any, value: Any, label: str, info: str, name: str) -> gr.Dropdown:
         return gr.Dropdown(
             choices, value=value, label=label, info=info, elem_id=f"tune-{name}", min_width=190
         )
 
-    def menu(choices: list[Choice], value: str, label: str, info: str, name: str) -> Menu:
+    def add_menu(choices: list[Choice], value: str, label: str, info: str, name: str) -> Menu:
         shown = menu_value(choices, value)
         return Menu(shown, label=label, info=info, elem_id=f"tune-{name}", min_width=190)
 
@@ -118,15 +118,15 @@ def rules_box(screen: Screen) -> tuple[Any, ...]:
     first = find_method(FIRST)
     with gr.Accordion("By which rules", open=False, elem_id="tune-rules"):
         with gr.Row(elem_classes="controls"):
-            recovery = menu(recoveries, first.recovery, "Recovery", "how the rest is mended", "recovery")
-            allocation = menu(
+            recovery = add_menu(recoveries, first.recovery, "Recovery", "how the rest is mended", "recovery")
+            allocation = add_menu(
                 allocations, first.allocation, "Where to cut", "the share of each layer", "allocation"
             )
-            unit = menu(units, "auto", "Attention loses", "the unit that leaves", "unit")
+            unit = add_menu(units, "auto", "Attention loses", "the unit that leaves", "unit")
         said = gr.HTML(elem_id="tune-words", padding=False)
         with gr.Row(elem_classes="controls"):
-            align = choice(alignments, 8, "Channels stay in", "processors work in blocks", "align")
-            counted = choice(COUNTS, "decoder", "The dial counts", "what it is a share of", "count")
+            align = add_choice(alignments, 8, "Channels stay in", "processors work in blocks", "align")
+            counted = add_choice(COUNTS, "decoder", "The dial counts", "what it is a share of", "count")
             share_slider.build(screen)
     screen.show(said, draw_rule_words, "plan", "layers")
     return recovery, allocation, unit, align, counted
