@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,17 +19,10 @@ import slimllm
 from slimllm.methods.table import METHODS
 from tests.support.tiny_models import PAGE
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STORE = Path(__file__).with_name("same_bytes.json")
 STORED: dict[str, str] = json.loads(STORE.read_text()) if STORE.exists() else {}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums in the same order on every machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def hash_tensors(tensors: dict[str, torch.Tensor]) -> str:

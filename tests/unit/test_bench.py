@@ -5,27 +5,20 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from benchmarks import arithmetic, cells, measuring, methods, report
 from slimllm.core.errors import Refusal
 from slimllm.methods.recovery import RECOVERIES
 from slimllm.methods.table import METHODS
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Run = Callable[..., dict[str, Any]]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -554,14 +554,6 @@ def start_all(registry: Registry, session: Session, model: Path, text: Path, rat
     ]
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.usefixtures("one_thread")
 def test_bad_day_twenty_cycles_leave_memory_flat(tmp_path: Path, bench: Bench) -> None:
     """Analyse, prune, discard: the model alone has 41 MB, so a leak of it would show after one cycle."""

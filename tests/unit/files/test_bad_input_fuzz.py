@@ -41,7 +41,10 @@ from ui.facts.estimates import Rates
 from ui.session.loaded import Loaded
 from ui.session.registry import REGISTRY
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of other libraries, about the damage
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore"),  # of other libraries, about the damage
+]
 
 
 def bounded(count: int) -> Callable[[Any], Any]:
@@ -53,15 +56,6 @@ def bounded(count: int) -> Callable[[Any], Any]:
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Matrices this small are many times faster on one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,8 @@ from tests.support.tiny_models import (
     tiny_tokenizer,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CALIBRATION = Calibration(samples=3, length=24)
 TEXT = texts.Text("page", lambda _: [PAGE * 6])
 TOKENS = torch.randint(0, 250, (3, 20), generator=torch.Generator().manual_seed(1))
@@ -63,15 +64,6 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "stablelm-parallel-norms": ("stablelm", {"use_parallel_residual": True}),
     "starcoder2-no-biases": ("starcoder2", {"use_bias": False}),
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tiny models are fastest on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def subject_of(variant: str) -> Subject:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -26,6 +26,8 @@ from slimllm.planning.forecast import forecast_plan
 from slimllm.planning.plan_making import adjust_plan, check_plan, make_plan
 from slimllm.planning.rules import PlanRules, text_doubt
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ANYONES = [name for name, row in ALLOCATIONS.items() if not row.methods]
 CLIPPED = [name for name in ANYONES if name != "cosine-unclipped"]
 quick = settings(
@@ -41,15 +43,6 @@ HEAVY = {
     "hidden": 16,
 }  # mostly attention
 BIASED = {name for name, recovery in RECOVERIES.items() if recovery.bias}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Matrices this small are many times faster on one thread, above all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def decreasing(steps: int, power: float, top: float) -> torch.Tensor:
@@ -68,7 +61,7 @@ def layer_shape(
     )
 
 
-def synthetic_analysis(
+def random_analysis(
     layers: int = 6,
     heads: int = 8,
     groups: int = 4,
@@ -106,7 +99,7 @@ def synthetic_analysis(
 
 @st.composite
 def sizes(draw: st.DrawFn, layers: int = 10) -> dict[str, Any]:
-    """Arguments of a made-up analysis, from attention-heavy to MLP-heavy models."""
+    """Arguments of `random_analysis`, from attention-heavy to MLP-heavy models."""
     groups, per = draw(st.integers(1, 4)), draw(st.integers(1, 4))
     return {
         "layers": draw(st.integers(1, layers)),
@@ -189,7 +182,7 @@ def whole(analysis: Analysis, plan: Plan) -> bool:
 def test_every_allocation_meets_its_budget_and_stays_feasible(
     allocation: str, size: dict[str, Any], choice: dict[str, Any], ratio: float
 ) -> None:
-    analysis = synthetic_analysis(**size)
+    analysis = random_analysis(**size)
     dense, align = analysis.shape.layers[0], choice["align"]
     budget = budget_of(analysis, ratio, choice["count"])
     for unit in analysis.shape.units:
@@ -216,7 +209,7 @@ def test_every_allocation_meets_its_budget_and_stays_feasible(
 def test_every_allocation_spends_its_budget_to_within_one_channel_step(
     allocation: str, size: dict[str, Any], choice: dict[str, Any], ratio: float
 ) -> None:
-    analysis = synthetic_analysis(**size)
+    analysis = random_analysis(**size)
     for unit in analysis.shape.units:
         try:
             plan = make_plan(analysis, PlanRules(ratio, allocation=allocation, unit=unit, **choice))
@@ -232,7 +225,7 @@ def test_every_allocation_spends_its_budget_to_within_one_channel_step(
 def test_no_layer_ever_grows(
     allocation: str, size: dict[str, Any], choice: dict[str, Any], ratio: float
 ) -> None:
-    analysis = synthetic_analysis(**size)
+    analysis = random_analysis(**size)
     try:
         plan = make_plan(analysis, PlanRules(ratio, allocation=allocation, **choice))
     except Refusal:  # a grid this coarse has no step that small
@@ -250,7 +243,7 @@ def test_no_layer_ever_grows(
 def test_ratio_zero_gives_the_dense_widths(
     allocation: str, size: dict[str, Any], choice: dict[str, Any]
 ) -> None:
-    analysis = synthetic_analysis(**size)
+    analysis = random_analysis(**size)
     plan = make_plan(analysis, PlanRules(0, allocation=allocation, **choice))
     assert whole(analysis, plan)
     assert plan.ratio_achieved == 0
@@ -262,7 +255,7 @@ def test_ratio_zero_gives_the_dense_widths(
 def test_same_width_gives_equal_widths_within_the_budget(
     size: dict[str, Any], choice: dict[str, Any], ratio: float
 ) -> None:
-    analysis = synthetic_analysis(**size)
+    analysis = random_analysis(**size)
     try:
         plan = make_plan(analysis, PlanRules(ratio, same_width=True, **choice))
     except Refusal:
@@ -280,9 +273,7 @@ def test_same_width_gives_equal_widths_within_the_budget(
 
 
 def test_same_width_spends_the_budget_where_attention_outweighs_the_mlp() -> None:
-    analysis = synthetic_analysis(
-        2, 4, 4, 8, 20, hidden=16
-    )  # a head step costs more than half of the channels
+    analysis = random_analysis(2, 4, 4, 8, 20, hidden=16)  # a head step costs more than half of the channels
     plan = make_plan(analysis, PlanRules(0.2, same_width=True, recovery="none", align=1))
     gap = budget_of(analysis, 0.2, "decoder") - decoder_of(analysis, plan)
     assert 0 <= gap < 2 * one_step(analysis, 1)
@@ -305,7 +296,7 @@ def test_cosine_allocation_is_the_paper_formula_where_nothing_clips(
     ratio: float, m: int, alpha: float
 ) -> None:
     cosines = [0.9 + 0.03 * math.sin(7 * i) for i in range(32)]
-    analysis = synthetic_analysis(32, 8, 8, 4, 400, cosines=cosines)
+    analysis = random_analysis(32, 8, 8, 4, 400, cosines=cosines)
     naive = naive_cosine_ratios(cosines, ratio, m, alpha)
     assert max(naive) < 0.95
     size = analysis.shape.layers[0].dense
@@ -323,7 +314,7 @@ def test_cosine_allocation_is_the_paper_formula_where_nothing_clips(
 
 def test_cosine_ratios_that_would_exceed_a_layer_are_clipped_and_the_target_is_still_met() -> None:
     cosines = [0.1, *[0.2] * 8, 0.99, 0.1]
-    analysis = synthetic_analysis(11, 8, 8, 4, 400, cosines=cosines)
+    analysis = random_analysis(11, 8, 8, 4, 400, cosines=cosines)
     assert max(naive_cosine_ratios(cosines, 0.3, 9, 9.0)) > 1
     plan = make_plan(analysis, PlanRules(0.3, allocation="cosine", align=1))
     assert min(plan.heads) >= 1
@@ -332,14 +323,14 @@ def test_cosine_ratios_that_would_exceed_a_layer_are_clipped_and_the_target_is_s
 
 
 def test_cosine_allocation_leaves_the_first_and_last_layer_whole() -> None:
-    analysis = synthetic_analysis(12, cosines=[0.99, *[0.5] * 10, 0.99])
+    analysis = random_analysis(12, cosines=[0.99, *[0.5] * 10, 0.99])
     plan = make_plan(analysis, PlanRules(0.3, allocation="cosine"))
     for i in (0, 11):
         assert (plan.heads[i], plan.channels[i]) == (8, 96)
 
 
 def test_uniform_and_rising_allocations_cut_as_their_names_say() -> None:
-    analysis = synthetic_analysis(8, 16, 16, 4, 400)
+    analysis = random_analysis(8, 16, 16, 4, 400)
     uniform, rising = (
         make_plan(analysis, PlanRules(0.3, allocation=a, align=1)) for a in ("uniform", "logarithmic")
     )
@@ -353,7 +344,7 @@ def test_uniform_and_rising_allocations_cut_as_their_names_say() -> None:
 @given(st.integers(0, 200), st.floats(0.05, 0.6), st.sampled_from((1, 8)))
 @quick
 def test_allocation_by_error_predicts_no_more_error_than_uniform(seed: int, ratio: float, align: int) -> None:
-    analysis = synthetic_analysis(8, 16, 16, 4, 192, seed)
+    analysis = random_analysis(8, 16, 16, 4, 192, seed)
     by_error, uniform = (
         make_plan(analysis, PlanRules(ratio, allocation=a, align=align, recovery="none"))
         for a in ("error", "uniform")
@@ -379,7 +370,7 @@ def with_curves(analysis: Analysis, tops: Sequence[tuple[float, float]]) -> Anal
 
 
 def test_allocation_by_error_spares_the_layers_that_are_hurt_most() -> None:
-    analysis = with_curves(synthetic_analysis(8, 16, 16, 4, 192), [(1.0, 1.0), (0.1, 0.1)] * 4)
+    analysis = with_curves(random_analysis(8, 16, 16, 4, 192), [(1.0, 1.0), (0.1, 0.1)] * 4)
     by_error, uniform = (make_plan(analysis, PlanRules(0.3, allocation=a)) for a in ("error", "uniform"))
     assert min(by_error.heads[::2]) > max(by_error.heads[1::2])
     assert min(by_error.channels[::2]) > max(by_error.channels[1::2])
@@ -391,7 +382,7 @@ def test_allocation_by_error_spares_the_layers_that_are_hurt_most() -> None:
 )
 def test_allocation_by_error_lowers_the_error_that_the_forecast_shows(energies: tuple[float, float]) -> None:
     """The forecast weighs both sites of a layer by their energies; the allocation must weigh them alike."""
-    analysis = synthetic_analysis(8, 16, 16, 4, 128, energies=energies)
+    analysis = random_analysis(8, 16, 16, 4, 128, energies=energies)
     for tops in ((0.9, 0.3), (0.3, 0.9)):
         case = with_curves(analysis, [tops] * 8)
         by_error, uniform = (
@@ -409,7 +400,7 @@ def test_allocation_by_error_lowers_the_error_that_the_forecast_shows(energies: 
 def test_adjusting_without_hold_changes_only_the_named_layers(
     size: dict[str, Any], choice: dict[str, Any], ratio: float, data: st.DataObject
 ) -> None:
-    analysis = synthetic_analysis(**size)
+    analysis = random_analysis(**size)
     dense = analysis.shape.layers[0]
     try:
         plan = make_plan(analysis, PlanRules(ratio, **choice))
@@ -436,7 +427,7 @@ def test_adjusting_without_hold_changes_only_the_named_layers(
 def test_adjusting_with_hold_keeps_the_total_and_the_locked_layers(
     size: dict[str, Any], choice: dict[str, Any], ratio: float, data: st.DataObject
 ) -> None:
-    analysis = synthetic_analysis(**size)
+    analysis = random_analysis(**size)
     dense, n, align = analysis.shape.layers[0], len(analysis.layers), choice["align"]
     try:
         plan = make_plan(analysis, PlanRules(ratio, **choice))
@@ -489,7 +480,7 @@ def assert_pins_bound(plan: Plan) -> None:
 @pytest.mark.parametrize("unit", ["kv-group", "query-head"])
 @pytest.mark.parametrize("ratio", [0.0, 0.1, 0.6])
 def test_pins_bound_the_kept_counts(unit: str, ratio: float) -> None:
-    analysis = synthetic_analysis(5, 12, 4, 4, 96)
+    analysis = random_analysis(5, 12, 4, 4, 96)
     for allocation in ANYONES:
         plan = make_plan(analysis, PlanRules(ratio, allocation=allocation, unit=unit, **PINS))
         assert_pins_bound(plan)
@@ -499,9 +490,7 @@ def test_pins_bound_the_kept_counts(unit: str, ratio: float) -> None:
 @pytest.mark.parametrize("unit", ["kv-group", "query-head"])
 @pytest.mark.parametrize("ratio", [0.0, 0.1, 0.3])
 def test_pins_of_any_layer_bound_a_same_width_plan(unit: str, ratio: float) -> None:
-    plan = make_plan(
-        synthetic_analysis(5, 12, 4, 4, 96), PlanRules(ratio, same_width=True, unit=unit, **PINS)
-    )
+    plan = make_plan(random_analysis(5, 12, 4, 4, 96), PlanRules(ratio, same_width=True, unit=unit, **PINS))
     assert len(set(plan.heads)) == len(set(plan.channels)) == 1
     assert_pins_bound(plan)
 
@@ -512,7 +501,7 @@ def test_pins_of_any_layer_bound_a_same_width_plan(unit: str, ratio: float) -> N
 @given(sizes(), choices(), st.floats(0, 0.7))
 @quick
 def test_forecast_is_the_sum_by_hand(size: dict[str, Any], choice: dict[str, Any], ratio: float) -> None:
-    analysis = synthetic_analysis(**size)
+    analysis = random_analysis(**size)
     for unit in analysis.shape.units:
         try:
             plan = make_plan(analysis, PlanRules(ratio, unit=unit, **choice))
@@ -539,7 +528,7 @@ def test_forecast_is_the_sum_by_hand(size: dict[str, Any], choice: dict[str, Any
 @pytest.mark.parametrize("bias", [False, True], ids=["without bias slots", "with bias slots"])
 @pytest.mark.parametrize("recovery", RECOVERIES)
 def test_biases_are_counted_only_for_cut_readers(recovery: str, bias: bool) -> None:
-    analysis = synthetic_analysis(4, bias=bias)
+    analysis = random_analysis(4, bias=bias)
     hidden, layer = analysis.shape.hidden, analysis.shape.layers[0]
     plan = make_plan(analysis, PlanRules(0, recovery=recovery))
     after = adjust_plan(analysis, plan, {0: (6, 96), 1: (8, 88), 2: (6, 88)})  # attention; MLP; both; neither
@@ -570,7 +559,7 @@ def test_what_cannot_be_met_is_refused_in_one_sentence_that_names_it(
     choice: dict[str, Any], named: str
 ) -> None:
     with pytest.raises(Refusal) as refusal:
-        make_plan(synthetic_analysis(), PlanRules(**{"ratio": 0.2, **choice}))
+        make_plan(random_analysis(), PlanRules(**{"ratio": 0.2, **choice}))
     words = str(refusal.value)
     assert named in words
     assert "\n" not in words
@@ -579,7 +568,7 @@ def test_what_cannot_be_met_is_refused_in_one_sentence_that_names_it(
 
 @pytest.mark.parametrize(("groups", "unit"), [(8, "query-head"), (1, "kv-group")], ids=["MHA", "MQA"])
 def test_a_unit_that_offers_no_choice_is_refused_or_leaves_heads_whole(groups: int, unit: str) -> None:
-    analysis = synthetic_analysis(4, 8, groups)
+    analysis = random_analysis(4, 8, groups)
     assert unit not in analysis.shape.units
     try:
         plan = make_plan(analysis, PlanRules(0.2, unit=unit))
@@ -596,11 +585,11 @@ def test_a_pin_that_names_nothing_is_refused(pin: Pin) -> None:
     for unit in ("kv-group", "query-head"):
         for role in ("protected", "forced"):
             with pytest.raises(Refusal):
-                make_plan(synthetic_analysis(), PlanRules(0.2, unit=unit, **{role: (pin,)}))
+                make_plan(random_analysis(), PlanRules(0.2, unit=unit, **{role: (pin,)}))
 
 
 def test_layers_that_already_differ_cannot_be_given_the_same_width() -> None:
-    analysis = synthetic_analysis()
+    analysis = random_analysis()
     first, *rest = analysis.shape.layers
     uneven = dataclasses.replace(analysis.shape, layers=(dataclasses.replace(first, channels=64), *rest))
     with pytest.raises(Refusal, match="differ"):
@@ -608,10 +597,10 @@ def test_layers_that_already_differ_cannot_be_given_the_same_width() -> None:
 
 
 def test_a_plan_of_another_model_is_refused() -> None:
-    analysis = synthetic_analysis()
+    analysis = random_analysis()
     plan = make_plan(analysis, PlanRules(0.2))
     check_plan(plan, analysis.shape)  # its own model is accepted
-    strangers = [synthetic_analysis(7), synthetic_analysis(channels=104), synthetic_analysis(groups=2)]
+    strangers = [random_analysis(7), random_analysis(channels=104), random_analysis(groups=2)]
     shapes = [stranger.shape for stranger in strangers]
     for shape in (*shapes, dataclasses.replace(analysis.shape, family="qwen3")):
         with pytest.raises(Refusal, match=r"^[^\n]+\.$"):
@@ -631,6 +620,6 @@ def test_a_plan_of_another_model_is_refused() -> None:
 def test_least_squares_from_less_than_eight_tokens_per_channel_is_doubted(
     recovery: str, tokens: int, doubtful: bool
 ) -> None:
-    shape = synthetic_analysis(3, 8, 8, 4, 400).shape
+    shape = random_analysis(3, 8, 8, 4, 400).shape
     said = text_doubt(shape, recovery, tokens)
     assert ("400 channels" in said and f"only {tokens:,} tokens" in said) == bool(said) == doubtful

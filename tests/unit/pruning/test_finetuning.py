@@ -8,7 +8,7 @@ import itertools
 import json
 import math
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,18 +35,11 @@ from slimllm.pruning.finetuning import Tuning
 from slimllm.pruning.surgery import slice_values
 from tests.support.tiny_models import PAGE, tiny_subject, tiny_tokenizer
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 pytest.importorskip("peft")
 ROOT = Path(__file__).parents[3]
 FAST = Tuning(samples=8, length=32, epochs=6, batch=4, rank=4, rate=1e-2)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny matrices are slower on two threads, above all beside other work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def pieces(samples: int = 8, length: int = 32) -> Tensor:
