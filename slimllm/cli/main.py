@@ -19,7 +19,7 @@ from slimllm.cli import commands, export_commands, option_checks
 from slimllm.cli.credentials import VARIABLE
 from slimllm.cli.terminal import Report, print_answer, show_card
 from slimllm.core.errors import Refusal, without_tokens
-from slimllm.core.failures import is_failure, sentence_of
+from slimllm.core.failures import is_failure, is_interruption, sentence_of
 from slimllm.core.json_io import to_plain_json
 from slimllm.core.types import check_seed
 from slimllm.export.formats import FORMS
@@ -163,12 +163,7 @@ def build_parser() -> Parser:
     compare.add_argument("--model", required=True, action="append", help="give it once per model")
     compare.add_argument("--prompt", action="append", default=[])
 
-    card = add_command("card", "what can be done with a model, before any work", commands.run_card)
-    card.add_argument("model", help="smollm2, a hub id, a folder or a .gguf file")
-    card.set_defaults(show=show_card)
-    push = add_command("push", "take an export to a repository of a model hub", export_commands.run_push)
-    push.add_argument("folder", type=parse_path, help="a folder this program exported")
-    push.add_argument("repository", help="OWNER/NAME; a new one will be private")
+    add_card_and_push(add_command)
     add_command("methods", "list methods, recoveries, allocations and families", commands.run_methods)
     add_serve(add_command("serve", "start the app", commands.run_serve))
     return top
@@ -180,6 +175,16 @@ def named_in(arguments: Sequence[str] | None) -> dict[str, Any]:
     for each in (top, *top.kinds.choices.values()):
         each.forget_defaults()
     return vars(top.parse_args(arguments))
+
+
+def add_card_and_push(add_command: Callable[..., Parser]) -> None:
+    """Add the commands that take what to work on by its place."""
+    card = add_command("card", "what can be done with a model, before any work", commands.run_card)
+    card.add_argument("model", help="smollm2, a hub id, a folder or a .gguf file")
+    card.set_defaults(show=show_card)
+    push = add_command("push", "take an export to a repository of a model hub", export_commands.run_push)
+    push.add_argument("folder", type=parse_path, help="a folder this program exported")
+    push.add_argument("repository", help="OWNER/NAME; a new one will be private")
 
 
 def add_target(maker: Parser) -> None:
@@ -274,21 +279,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
             given.show(answer)
         if answer.get("supported") is False:
             raise Refusal(answer["reason"])
-    except Refusal as refusal:
-        report.say(f"slimllm: {refusal}")
-        return REFUSED
-    except KeyboardInterrupt:
-        said = left_by(report.step)
-        report.say(f"slimllm: cancelled; {said + ', and ' if said else ''}nothing was left half-written.")
-        return CANCELLED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except BaseException as failure:
-        if not is_failure(failure):
-            raise
-        report.say(f"slimllm: {sentence_of(failure)}; details are in {written_down(failure)}.")
-        return REFUSED
+        return report_end(failure, report)
     return OK
+
+
+def report_end(failure: BaseException, report: Report) -> int:
+    """Say how a command ended that did not reach its end, and return the exit status. Raise what is neither a
+    failure nor an interruption, such as the end of `--help`."""
+    if is_interruption(failure):
+        said = left_by(report.step)
+        report.say(f"slimllm: cancelled; {said + ', and ' if said else ''}nothing was left half-written.")
+        return CANCELLED
+    if isinstance(failure, Refusal):
+        report.say(f"slimllm: {failure}")
+        return REFUSED
+    if not is_failure(failure):
+        raise failure
+    report.say(f"slimllm: {sentence_of(failure)}; details are in {written_down(failure)}.")
+    return REFUSED
 
 
 def written_down(failure: BaseException) -> str:

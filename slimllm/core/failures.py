@@ -21,6 +21,16 @@ def is_failure(raised: BaseException) -> bool:
     return not isinstance(raised, ENDINGS)
 
 
+def is_interruption(raised: BaseException) -> bool:
+    """Return whether a Ctrl-C ended the work. It can come while a library tidies up, which then raises
+    something else, such as an `OSError` about a file that it has closed already: the interruption is in the
+    chain of what it handled."""
+    chain: list[BaseException] = [raised]
+    for each in chain:
+        chain += [one for one in (each.__cause__, each.__context__) if one and one not in chain]
+    return any(isinstance(each, KeyboardInterrupt) for each in chain)
+
+
 def sentence_of(failure: BaseException) -> str:
     """What went wrong, in one sentence."""
     if isinstance(failure, Refusal):

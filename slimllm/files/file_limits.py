@@ -3,6 +3,7 @@ files are opened: a named pipe waits for ever, a device never ends."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -81,13 +82,14 @@ def open_regular(path: Path, what: str, remedy: str) -> BinaryIO:
     """A file opened for reading, for certain a regular one: it is asked again once it is open, and opening
     never waits. Raises `OSError` where it cannot be opened."""
     check_regular(path, what, remedy)
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        size_of(os.fstat(handle), what, remedy)
-        return os.fdopen(handle, "rb")
-    except BaseException:
-        os.close(handle)
-        raise
+    # The file owns its handle from the start: an interruption in between closes it once, not twice.
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(
+            open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+        )
+        size_of(os.fstat(file.fileno()), what, remedy)
+        stack.pop_all()
+        return file
 
 
 def read_bytes(path: Path, what: str, remedy: str, most: int | None = None) -> bytes:

@@ -531,6 +531,67 @@ def test_bad_day_interrupted_within_code_made_of_a_string(tmp_path: Path) -> Non
     assert subprocess.run([sys.executable, "-m", "caught"], cwd=tmp_path, env=env).returncode == 130
 
 
+INTERRUPTED_OFTEN = """
+import pathlib, random, signal, sys, time
+from slimllm.core.failures import is_interruption
+from slimllm.files import file_limits
+from slimllm.files.atomic_write import Unwritten, write_text
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, interrupt)
+place = pathlib.Path(sys.argv[1])
+place.write_text("{}")
+acts = {
+    "read": (lambda: file_limits.read_bytes(place, "x", "y"), 3e-4, (KeyboardInterrupt,)),
+    "write": (lambda: write_text(place, "{}"), 3e-3, (KeyboardInterrupt, Unwritten)),
+}
+for name, (act, longest, expected) in acts.items():
+    seen, end = 0, time.monotonic() + 1.5
+    while time.monotonic() < end:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, longest))
+            while True:
+                act()
+        except BaseException as raised:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            assert isinstance(raised, expected), (name, repr(raised))
+            assert is_interruption(raised), (name, repr(raised))
+            seen += 1
+    assert seen > 20, (name, seen)
+"""
+
+
+def test_bad_day_interrupted_while_a_file_is_opened_or_written(tmp_path: Path) -> None:
+    """A Ctrl-C between the opening of a handle and its owner closed it twice: "Bad file descriptor", status
+    2. Python's own removal of folders still does; what it raises is known for an interruption."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    line = [sys.executable, "-c", INTERRUPTED_OFTEN, str(tmp_path / "config.json")]
+    subprocess.run(line, cwd=tmp_path, env=env, check=True, timeout=PATIENCE)
+
+
+@pytest.mark.parametrize("chained", ["cause", "context", "neither"])
+def test_bad_day_interrupted_in_disguise(
+    chained: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        try:
+            try:
+                raise ValueError if chained == "neither" else KeyboardInterrupt
+            finally:
+                os.close(-1)
+        except OSError as failure:
+            if chained == "cause":
+                raise Refusal("It cannot be written.") from failure
+            raise
+
+    monkeypatch.setattr(main.commands, "run_methods", fail)
+    expected = (2, "Something went wrong: OSError") if chained == "neither" else (130, "cancelled;")
+    assert main.main(["methods"]) == expected[0]
+    assert capsys.readouterr().err.strip().startswith(f"slimllm: {expected[1]}")
+
+
 # Long days, and others at the same time -------------------------------------------------------------------
 
 
