@@ -1,1 +1,1 @@
-"""Dataclasses in, Plotly figures out."""
+"""Plotly figures made from the dataclasses of the library."""

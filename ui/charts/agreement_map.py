@@ -1,4 +1,4 @@
-"""Two methods on one map: who keeps what at the plan's width, and how alike they rank each layer. Pure."""
+"""Compare two methods on one map: which units each keeps, and how alike they rank each layer. Pure."""
 
 from __future__ import annotations
 
@@ -15,13 +15,19 @@ from ui.charts.heads_map import axis_title, between_groups, cell_gap, units_per_
 from ui.facts.agreement import LayerAgreement, Shared, sides_of_channels, sides_of_heads
 
 Names = tuple[str, str]
-CELLS = 8_000  # of a map: each carries a word for the hover
-MOST_CELLS = 384  # cells in a row: more than a screen can show apart
-SHADES = ("accent", "second", "third", "track")  # kept by both, the first, the second, neither
+# Most cells of a map, because each carries a word for the hover.
+CELLS = 8_000
+# Most cells in a row: a screen cannot show more of them apart.
+MOST_CELLS = 384
+# Kept by both, by the first only, by the second only, by neither.
+SHADES = ("accent", "second", "third", "track")
 
 
 def heads_agreement(first: Analysis, second: Analysis, plan: Plan, unit: UnitName, names: Names) -> go.Figure:
-    """Layers × heads or value columns by who keeps them. A click gives x = head, y = layer."""
+    """Return a map of layers × heads (or value columns) that shows which method keeps each.
+
+    A click on the map gives x = head and y = layer.
+    """
     rows = [sides_of_heads(first, second, plan, i, unit) for i in range(len(first.layers))]
     shape = first.shape
     each = units_per_group(shape, unit)
@@ -36,8 +42,11 @@ def heads_agreement(first: Analysis, second: Analysis, plan: Plan, unit: UnitNam
 def channels_agreement(
     first: Analysis, second: Analysis, plan: Plan, names: Names, *, ordered: bool
 ) -> go.Figure:
-    """Layers × channels by who keeps them, in the first method's order or in place. Where there are more
-    channels than cells, each cell shows the one in its middle."""
+    """Return a map of layers × channels that shows which method keeps each.
+
+    The channels stand in the first method's order (`ordered`) or in place. Where there are more channels than
+    cells, each cell shows the channel in its middle.
+    """
     rows = []
     for index, layer in enumerate(first.layers):
         found = sides_of_channels(first, second, plan, index)
@@ -51,6 +60,7 @@ def channels_agreement(
 
 
 def title_map(figure: go.Figure, title: str, label: str, rows: Sequence[np.ndarray]) -> go.Figure:
+    """Return the map `figure` with its title, axes and legend."""
     total, size = len(rows), max(map(len, rows))
     few = {"tickmode": "array", "tickvals": round_ticks(size, 16)} if size <= 40 else {"nticks": 6}
     return laid_out(
@@ -69,13 +79,16 @@ def title_map(figure: go.Figure, title: str, label: str, rows: Sequence[np.ndarr
 
 
 def columns_of(rows: Sequence[np.ndarray]) -> int:
-    """Cells in a row of the map."""
+    """Return the number of cells in a row of the map."""
     return max(1, min(max(map(len, rows)), MOST_CELLS, CELLS // len(rows)))
 
 
 def agreement_map(rows: Sequence[np.ndarray], names: Names, what: str) -> go.Figure:
-    """A map of categories with a legend of its colours; what a narrower layer lacks counts as kept by
-    neither."""
+    """Return a map of the four categories with a legend of their colours.
+
+    `rows` holds an array of codes (n,) for each layer, as `compare_choices` makes them. Units that a narrower
+    layer lacks count as kept by neither method.
+    """
     size, columns = max(map(len, rows)), columns_of(rows)
     places = ((np.arange(columns) + 0.5) * size / columns).astype(np.int64)
     whole = np.full((len(rows), size), 3, dtype=np.uint8)
@@ -99,7 +112,8 @@ def agreement_map(rows: Sequence[np.ndarray], names: Names, what: str) -> go.Fig
             hovertemplate=f"Layer %{{y}}, {what} %{{x:,d}}<br>%{{text}}<extra></extra>",
         )
     )
-    for name, shade in zip(words, SHADES, strict=True):  # the legend: a point outside the map for each colour
+    # A map has no legend of its own, so each colour gets a point outside the axes.
+    for name, shade in zip(words, SHADES, strict=True):
         mark = {"color": COLOUR[shade], "size": 11, "symbol": "square"}
         mark["line"] = {"width": 1, "color": COLOUR["line-strong"]}
         figure.add_scatter(
@@ -110,8 +124,10 @@ def agreement_map(rows: Sequence[np.ndarray], names: Names, what: str) -> go.Fig
 
 
 def agreement_chart(layers: Sequence[LayerAgreement], names: Names, units: str) -> go.Figure:
-    """Rank correlation of two methods in every layer, a line for heads and one for channels. A click gives
-    x = layer."""
+    """Return a chart of the two methods' rank correlation in every layer.
+
+    Heads and channels have a line each. A click gives x = layer.
+    """
     figure = go.Figure()
     lines = (
         (units, "second", "dash", "circle-open", [(x.heads, x.shared_heads) for x in layers]),
@@ -143,6 +159,7 @@ def agreement_chart(layers: Sequence[LayerAgreement], names: Names, units: str) 
 
 
 def choice_words(found: Shared | None, what: str) -> str:
+    """Return how many units both methods keep, in words."""
     if found is None:
         return "the plan leaves nothing to choose here"
     return f"both keep {found.both:,} of {found.kept:,} {what}: {found.share:.0%}"

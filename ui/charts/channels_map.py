@@ -1,7 +1,7 @@
-"""The channels of all layers as a map, and those of one layer each by itself: in place, best first, or adding
-up. Pure.
+"""Draw the channels of all layers as a map, and those of one layer as a curve. Pure.
 
-Shades travel as uint8 and scores as float32 arrays. Layers and channels count from 0, ranks from 1.
+Channels stand in place, best first, or add up from the best. Shades travel as uint8 and scores as float32
+arrays. Layers and channels count from 0, ranks from 1.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ ORDERS: tuple[Order, ...] = ("sorted", "place", "sum")
 def channels_map(
     layers: Layers, total: int, shape: Shape, *, bins: int = 128, order: Order = "sorted"
 ) -> go.Figure:
-    """Layers × binned channels: mean scores best first or in place, or the share the best carry together.
+    """Return a map of layers × binned channels.
 
-    Colours of scores compare with the layer's median on a logarithmic scale: beside the few channels that
-    outshine all others, the best would leave the rest alike. A click gives x = the middle channel (or rank)
-    of the cell and y = layer.
+    The cells show mean scores, best first or in place, or the share of the importance that the best channels
+    carry together. The colours of scores compare with the layer's median on a logarithmic scale: a few
+    channels have far higher scores than all others, and on a linear scale they would make the rest look
+    alike. A click gives x = the middle channel (or rank) of the cell and y = layer.
     """
     figure = go.Figure()
     size = shape.channels
@@ -62,6 +63,7 @@ TITLES = {
 
 
 def order_label(order: Order) -> str:
+    """Return the title of the channel axis."""
     return "Channel" if order == "place" else "Channel rank, best first"
 
 
@@ -73,7 +75,11 @@ def row_of_cells(
     gaps: tuple[int, int],
     order: Order,
 ) -> go.Heatmap:
-    """The cells of consecutive layers, with what the hover says of them."""
+    """Return the cells of consecutive layers, with their text for the hover.
+
+    `edges` (cells + 1,) are the borders of the bins, `middles` (cells,) their middles, and `first` is the
+    number of the first layer. `gaps` are the pixels between cells, horizontally and vertically.
+    """
     if order == "sum":
         shares = np.stack([cumulative_share(found.mlp, edges[-1])[edges[1:] - 1] for found in run])
         trace = map_trace(100 * shares, 200 * shares, first, middles, (0, gaps[1]))
@@ -94,14 +100,15 @@ def row_of_cells(
 
 
 def best_ranks(site: SiteAnalysis, edges: np.ndarray) -> np.ndarray:
-    """The best rank within each stretch of channels."""
+    """Return the best rank (cells,) within each bin of channels."""
     ranks = ranks_of(site, edges[-1])
-    ranks[ranks == 0] = edges[-1]  # what a narrower layer lacks
+    # A rank of 0 marks a channel that a narrower layer lacks.
+    ranks[ranks == 0] = edges[-1]
     return np.minimum.reduceat(ranks, edges[:-1])
 
 
 def cumulative_share(site: SiteAnalysis, size: int) -> np.ndarray:
-    """The share (size,) of the layer's importance that the best channels carry together."""
+    """Return the share (size,) of the layer's importance that the best channels carry together."""
     shares = np.ones(size)
     scores = np.nan_to_num(site.ranking.scores[site.ranking.order].double().numpy()).clip(min=0)
     total = scores.sum()
@@ -110,7 +117,10 @@ def cumulative_share(site: SiteAnalysis, size: int) -> np.ndarray:
 
 
 def every_channel(found: LayerAnalysis, index: int, order: Order) -> go.Figure:
-    """One layer at full resolution: a point for every channel. A click gives x = channel (or rank from 0)."""
+    """Return a chart of one layer with a point for every channel.
+
+    A click gives x = channel (or rank from 0).
+    """
     site = found.mlp
     n = len(site.ranking.scores)
     by = site.ranking.order.numpy()

@@ -1,6 +1,6 @@
-"""What all figures share: layout, axes, colour scales, and their size on the wire.
+"""Define what all figures share: layout, axes, colour scales, and the size of their JSON.
 
-Light colours, which plotview.js swaps for dark ones.
+Figures use the light colours; plotview.js swaps them for the dark ones.
 """
 
 from __future__ import annotations
@@ -21,15 +21,18 @@ COLOUR: dict[str, Any] = PALETTE["light"]
 
 
 def laid_out(figure: go.Figure, *, title: str, key: str, **layout: Any) -> go.Figure:
-    """The figure with our title, margins and transparent ground; the zoom stays as long as `key` does."""
-    # One assignment: `update_layout` takes ten times as long, which is most of a chart's time.
+    """Return the figure with our title, margins and transparent background.
+
+    The zoom stays as long as `key` stays the same.
+    """
+    # One assignment, because `update_layout` takes ten times as long: most of the time that a chart takes.
     present = figure.layout.to_plotly_json() | {"template": {}}
     figure.layout = merge_layouts(present, usual_layout(title, key), layout)
     return figure
 
 
 def add_subtitle(figure: go.Figure, words: str) -> go.Figure:
-    """The figure with a line under its title, and room for it."""
+    """Return the figure with a line under its title, and with room for that line."""
     present = figure.layout.to_plotly_json()
     line = {"text": plotly_safe(words), "font": {"size": 12, "weight": 400, "color": COLOUR["muted"]}}
     room = {"t": present["margin"]["t"] + SUBTITLE}
@@ -38,7 +41,7 @@ def add_subtitle(figure: go.Figure, words: str) -> go.Figure:
 
 
 def usual_layout(title: str, key: str) -> dict[str, Any]:
-    """The layout that all figures begin with."""
+    """Return the layout that all figures start from."""
     return {
         "title": {
             "text": title,
@@ -61,7 +64,7 @@ def usual_layout(title: str, key: str) -> dict[str, Any]:
 
 
 def merge_layouts(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """The mappings laid over each other, those inside them as well; the last one wins."""
+    """Return the mappings merged recursively; where several have a key, the last one wins."""
     found: dict[str, Any] = {}
     for layer in layers:
         for key, value in layer.items():
@@ -73,7 +76,7 @@ def merge_layouts(*layers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def thin_axis(title: str, **more: Any) -> dict[str, Any]:
-    """An axis with thin lines and its unit in the title."""
+    """Return the settings of an axis with thin lines and its unit in the title."""
     return {
         "title": {"text": title, "standoff": 10, "font": {"size": 12, "color": COLOUR["muted"]}},
         "showgrid": False,
@@ -86,7 +89,10 @@ def thin_axis(title: str, **more: Any) -> dict[str, Any]:
 
 
 def layer_axis(total: int) -> dict[str, Any]:
-    """The layers as a vertical axis, the first on top, all of them from the start so that nothing jumps."""
+    """Return a vertical axis of all layers, the first on top.
+
+    The axis has its full length from the start, so that nothing moves when more layers arrive.
+    """
     return thin_axis(
         "Layer",
         range=[total - 0.5, -0.5],
@@ -97,24 +103,24 @@ def layer_axis(total: int) -> dict[str, Any]:
     )
 
 
-# Room for a colour bar from the start, so that a map keeps its place when its first layer arrives.
+# Margins with room for a colour bar, so that a map keeps its place when its first layer arrives.
 BESIDE_BAR = {"l": 64, "r": 92, "t": 52, "b": 52}
 
 
 def round_ticks(n: int, most: int = 10) -> list[int]:
-    """Round positions from 0 to n - 1."""
+    """Return at most `most` round positions from 0 to n - 1."""
     power = 10 ** max(0, math.floor(math.log10(max(1, n) / most)))
     return list(range(0, n, next(s * power for s in (1, 2, 5, 10, 20) if n <= most * s * power)))
 
 
 def colour_scale(name: str) -> list[list[Any]]:
-    """A Plotly colour scale from the palette."""
+    """Return a Plotly colour scale from the palette."""
     colours = COLOUR[name]
     return [[i / (len(colours) - 1), colour] for i, colour in enumerate(colours)]
 
 
 def colour_bar(title: str, texts: Sequence[str], values: Sequence[float]) -> dict[str, Any]:
-    """A thin colour bar with words for ticks."""
+    """Return the settings of a thin colour bar with `texts` as tick labels at `values`."""
     return {
         "title": {"text": title, "side": "right", "font": {"size": 12, "color": COLOUR["muted"]}},
         "thickness": 8,
@@ -129,18 +135,20 @@ def colour_bar(title: str, texts: Sequence[str], values: Sequence[float]) -> dic
 
 
 def plotly_safe(words: Any) -> str:
-    """Words that Plotly will not read as its small HTML."""
+    """Return the words escaped, so that Plotly does not read them as its subset of HTML."""
     return str(words).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def finite_or_none(x: Any) -> bool:
+    """Return whether `x` is a finite number."""
     return isinstance(x, int | float) and math.isfinite(x)
 
 
 def payload_bytes(figure: go.Figure) -> int:
-    """The bytes of the figure's JSON."""
+    """Return the size of the figure's JSON in bytes."""
     return len(figure.to_json().encode())
 
 
 def to_percent(values: Any) -> np.ndarray:
+    """Return shares as per cent in float32."""
     return np.asarray(values, dtype=np.float32) * 100

@@ -1,4 +1,4 @@
-"""Maps of all layers: one row per layer, one cell per head; what the map of channels shares with it. Pure.
+"""Draw maps of all layers, one row per layer and one cell per head, and the parts that maps share. Pure.
 
 Shades travel as uint8 and scores as float32 arrays, which Plotly sends as base64: a list is five times as
 long. Layers, heads and channels count from 0.
@@ -30,24 +30,28 @@ from ui.facts.binning import bin_edges, bin_scores, of_best, padded_scores
 
 
 def first_unit(layers: Layers, shape: Shape) -> UnitName:
-    """The attention unit that the layers were scored by first."""
+    """Return the first attention unit by which the layers were scored."""
     units: list[UnitName] = [unit for found in layers if found for unit in found.attention]
     return units[0] if units else shape.units[0]
 
 
 def units_per_group(shape: Shape, unit: UnitName) -> int:
-    """Return the columns that one KV group has on a map of this unit."""
+    """Return the number of columns that one KV group has on a map of this unit."""
     if UNITS[unit].narrows_heads:
         return max(layer.values for layer in shape.layers)
     return shape.heads // shape.groups
 
 
 def axis_title(unit: UnitName) -> str:
+    """Return the title of an axis of this unit."""
     return "Value column" if UNITS[unit].narrows_heads else "Query head"
 
 
 def heads_map(layers: Layers, total: int, shape: Shape, *, unit: UnitName | None = None) -> go.Figure:
-    """Layers × heads by score within the layer; KV groups stand apart. A click gives x = head, y = layer."""
+    """Return a map of layers × heads by score within the layer, with gaps between KV groups.
+
+    A click gives x = head and y = layer.
+    """
     unit = unit or first_unit(layers, shape)
     if UNITS[unit].narrows_heads:
         return columns_map(layers, total, shape)
@@ -78,7 +82,7 @@ def heads_map(layers: Layers, total: int, shape: Shape, *, unit: UnitName | None
 
 
 def columns_map(layers: Layers, total: int, shape: Shape, *, bins: int = 192) -> go.Figure:
-    """Layers × value columns, group after group, by score within the layer."""
+    """Return a map of layers × value columns, group after group, by score within the layer."""
     each = max(layer.values for layer in shape.layers)
     size = shape.groups * each
     edges = bin_edges(size, bins)
@@ -104,7 +108,7 @@ def columns_map(layers: Layers, total: int, shape: Shape, *, bins: int = 192) ->
 
 
 def between_groups(x: float) -> dict[str, Any]:
-    """A gap in the colour of the surface, so that heads of one KV group are seen as one block."""
+    """Return a line in the colour of the surface, so that the heads of one KV group look like one block."""
     return {
         "type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper",
         "line": {"color": COLOUR["surface"], "width": 4},
@@ -112,7 +116,7 @@ def between_groups(x: float) -> dict[str, Any]:
 
 
 def colour_axis(title: str, marks: Mapping[str, int]) -> dict[str, Any]:
-    """The common colour axis of a map, with words at these values of 0 to 200."""
+    """Return the colour axis that all traces of a map share, with words at these values from 0 to 200."""
     return {
         "colorscale": colour_scale("sequential"),
         "cmin": 0,
@@ -129,8 +133,11 @@ def map_trace(
     gaps: tuple[int, int],
     ranks: np.ndarray | None = None,
 ) -> go.Heatmap:
-    """A map of consecutive layers: shades (0 to 200) in uint8, exact scores in float32 and ranks for the
-    hover."""
+    """Return a heatmap of consecutive layers, the first of which has the number `first`.
+
+    `shades` (layers, cells) are 0 to 200 and travel as uint8. `scores` (layers, cells) in float32 and `ranks`
+    (layers, cells), if any, are for the hover. `x` (cells,) are the places on the horizontal axis.
+    """
     return go.Heatmap(
         z=np.round(shades).astype(np.uint8),
         x=x,
@@ -145,7 +152,7 @@ def map_trace(
 
 
 def ranks_of(site: SiteAnalysis, size: int) -> np.ndarray:
-    """The rank (size,) from 1 up of each unit of a site; 0 for what a narrower layer lacks."""
+    """Return the rank (size,) of each unit of a site, from 1; 0 for units that a narrower layer lacks."""
     ranks = np.zeros(size, dtype=np.int64)
     order = site.ranking.order.numpy()
     ranks[order] = np.arange(1, len(order) + 1)
@@ -153,12 +160,12 @@ def ranks_of(site: SiteAnalysis, size: int) -> np.ndarray:
 
 
 def cell_gap(cells: int) -> tuple[int, int]:
-    """Pixels between cells: none where cells are only a few pixels wide themselves."""
+    """Return the pixels between cells: none where the cells themselves are only a few pixels wide."""
     return (1, 1) if cells <= 40 else (0, 0)
 
 
 def arrived_stretches(layers: Layers) -> Iterator[tuple[int, list[LayerAnalysis]]]:
-    """The stretches of layers that have arrived, each with the number of its first layer."""
+    """Yield the runs of consecutive layers that have arrived, each with the number of its first layer."""
     run: list[LayerAnalysis] = []
     for i, found in enumerate([*layers, None]):
         if found is not None:

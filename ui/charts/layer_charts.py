@@ -1,7 +1,7 @@
-"""Figures of all layers side by side. Pure: no model, no session.
+"""Draw figures of all layers side by side. Pure: no model, no session.
 
 Numbers travel as float32 arrays, which Plotly sends as base64: a list is five times as long. Layers, heads
-and channels count from 0. Ratios are removed shares, errors relative squared errors, both in per cent.
+and channels count from 0. Ratios are removed shares, errors are relative squared errors, both in per cent.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from ui.charts.chart_style import COLOUR, Layers, laid_out, round_ticks, thin_ax
 def layer_chart(
     layers: Layers, total: int, plan: Plan | None, shape: Shape, implied: Sequence[float] = ()
 ) -> go.Figure:
-    """Bars of each layer's input/output cosine; with a plan, a line of the share it removes of each layer,
-    and the share that the cosine alone would imply (`implied`).
+    """Return bars of each layer's input/output cosine, and lines of the share that the plan removes.
 
-    A click gives x = layer.
+    One line shows the share of each layer that the plan removes, the other the share that the cosine alone
+    would imply (`implied`). A click gives x = layer.
     """
     present = [i for i, found in enumerate(layers) if found is not None]
     cosines = np.array([found.cosine for found in layers if found is not None], dtype=np.float32)
@@ -53,7 +53,8 @@ def layer_chart(
             "Layer", range=[-0.6, total - 0.4], tickmode="array", tickvals=round_ticks(total, 16)
         ),
         "yaxis": thin_axis("Cosine", range=[low, 1.0], showgrid=True, dtick=0.25),
-        # both zeros at the same height; its room is there from the start, so that nothing moves later
+        # Both axes have their zero at the same height. The axis has its room from the start, so that nothing
+        # moves when a plan arrives.
         "yaxis2": thin_axis(
             "Removed, %", overlaying="y", side="right", range=[top * low, top], dtick=top / 4
         ),
@@ -65,7 +66,7 @@ def layer_chart(
 
 
 def share_line(shares: Sequence[float], name: str, colour: str, dash: str, words: str) -> go.Scatter:
-    """A stepped line of shares in per cent, one for each layer, on the right axis."""
+    """Return a stepped line of shares, one for each layer, in per cent on the right axis."""
     return go.Scatter(
         x=np.arange(len(shares), dtype=np.int16),
         y=to_percent(shares),
@@ -79,7 +80,7 @@ def share_line(shares: Sequence[float], name: str, colour: str, dash: str, words
 
 
 def removed_shares(plan: Plan, shape: Shape) -> list[float]:
-    """The share of each layer's parameters that the plan removes."""
+    """Return the share of each layer's parameters that the plan removes."""
     return [
         1 - layer_cost(layer, h, c, plan.unit, plan.recovery, shape.hidden) / layer.dense
         for layer, h, c in zip(shape.layers, plan.heads, plan.channels, strict=True)

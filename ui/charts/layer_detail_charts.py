@@ -1,5 +1,4 @@
-"""Figures of one layer: what every width costs, how its scores are spread, in how many directions its MLP
-writes. Pure.
+"""Draw figures of one layer: the error at every width, the scores, the spectrum of its MLP. Pure.
 
 Errors are relative squared errors in per cent; heads, channels and layers count from 0.
 """
@@ -18,7 +17,8 @@ from ui.charts.side_by_side import Panels
 from ui.facts.agreement import attention_width, kept_units
 from ui.look.formatting import is_dropped
 
-LINES = {  # recovery: colour and dash, so that neither is needed alone
+# Colour and dash of each recovery, so that a reader can tell the lines apart by either.
+LINES = {
     "none": (COLOUR["fourth"], "dot"),
     "bias": (COLOUR["second"], "dash"),
     "regression": (COLOUR["accent"], "solid"),
@@ -26,18 +26,19 @@ LINES = {  # recovery: colour and dash, so that neither is needed alone
     "guided": (COLOUR["ink"], "longdash"),
 }
 BELOW = {"orientation": "h", "x": 0, "xanchor": "left", "y": -0.3, "yanchor": "top", "font": {"size": 12}}
-POINTS = 192  # points of a curve: more than a chart has pixels to tell apart is waste
+# Most points of a curve: a chart has not enough pixels to show more of them apart.
+POINTS = 192
 
 
 def unit_of(found: LayerAnalysis, plan: Plan | None) -> UnitName:
-    """The attention unit to look at: the plan's where the layer was scored by it, else the first."""
+    """Return the attention unit to show: the plan's where the layer was scored by it, else the first one."""
     return plan.unit if plan is not None and plan.unit in found.attention else next(iter(found.attention))
 
 
 def error_curves(found: LayerAnalysis, index: int, plan: Plan | None, shape: Shape) -> go.Figure:
-    """Predicted error of one layer at every width, a line per recovery: attention left, MLP right.
+    """Return the predicted error of one layer at every width: attention on the left, MLP on the right.
 
-    The widths of the plan are marked.
+    Each recovery has a line. The widths of the plan are marked.
     """
     layer = shape.layers[index]
     unit = unit_of(found, plan)
@@ -84,6 +85,7 @@ def error_curves(found: LayerAnalysis, index: int, plan: Plan | None, shape: Sha
 def error_curve(
     widths: np.ndarray, values: np.ndarray, name: str, colour: str, dash: str, what: str, column: int
 ) -> go.Scatter:
+    """Return the line of one recovery: the predicted errors (n,) at these widths (n,), drawn in per cent."""
     few = len(widths) <= 24
     return go.Scatter(
         x=widths.astype(np.int32),
@@ -102,7 +104,10 @@ def error_curve(
 def mark_plan(
     panels: Panels, column: int, width: int, site: SiteAnalysis, plan: Plan, places: float, what: str
 ) -> None:
-    """A thin line and a ring where the plan stands."""
+    """Add a thin line and a ring at the plan's width to a panel.
+
+    `places` is the number of entries of the error curve per unit of width.
+    """
     error = 100 * float(site.error[plan.recovery][round(width * places)])
     panels.upright(column, width)
     panels.add(
@@ -122,13 +127,15 @@ def mark_plan(
 
 
 def thin_widths(n: int) -> np.ndarray:
-    """At most 193 widths from 0 to n."""
+    """Return at most 193 widths from 0 to n, evenly spaced."""
     return np.unique(np.round(np.linspace(0, n, min(n, POINTS) + 1)).astype(np.int64))
 
 
 def score_chart(found: LayerAnalysis, index: int, plan: Plan | None, shape: Shape) -> go.Figure:
-    """How one layer's scores are spread, best first: heads (or value columns) left, channels right, with what
-    the plan keeps and where it cuts."""
+    """Return how one layer's scores are spread, best first, and what the plan keeps and cuts.
+
+    Heads (or value columns) stand on the left, channels on the right.
+    """
     unit = unit_of(found, plan)
     titles = ("Attention " + UNITS[unit].plural, "MLP channels")
     panels = Panels(*titles, title="Score", showgrid=True, rangemode="tozero", nticks=6)
@@ -147,8 +154,10 @@ def score_chart(found: LayerAnalysis, index: int, plan: Plan | None, shape: Shap
 def head_bars(
     panels: Panels, site: SiteAnalysis, layer: LayerShape, unit: UnitName, index: int, plan: Plan | None
 ) -> None:
-    """A bar for every head or value column, best first; those that the plan cuts are hollow. (Plotly needs
-    four times as long for hatched ones.)"""
+    """Add a bar for every head or value column, best first; those that the plan cuts are hollow.
+
+    Hatched bars would take Plotly four times as long.
+    """
     scores, order = site.ranking.scores, site.ranking.order
     widest = layer.widest(unit)
     width = attention_width(plan, index, layer, unit) if plan is not None else widest
@@ -182,7 +191,7 @@ def head_bars(
 
 
 def channel_curve(panels: Panels, site: SiteAnalysis, kept: int | None) -> None:
-    """The scores of the channels in the order in which they are kept, with the plan's cut."""
+    """Add the scores of the channels, best first, and the place where the plan cuts."""
     scores = np.nan_to_num(site.ranking.scores[site.ranking.order].float().numpy())
     n = len(scores)
     cut = n if kept is None else kept
@@ -209,8 +218,10 @@ def channel_curve(panels: Panels, site: SiteAnalysis, kept: int | None) -> None:
 
 
 def spectrum_chart(found: LayerAnalysis, index: int) -> go.Figure | None:
-    """The PCA spectrum of what one layer's MLP writes: the share of the variance that its first k principal
-    directions carry. None where it is not known."""
+    """Return the PCA spectrum of the output of one layer's MLP, or None where it is not known.
+
+    The curve shows the share of the variance that the first k principal directions carry.
+    """
     if found.mlp.spectrum is None:
         return None
     shares = spectrum_shares(found.mlp.spectrum.double().numpy())
@@ -252,18 +263,17 @@ def spectrum_chart(found: LayerAnalysis, index: int) -> go.Figure | None:
 
 
 def spectrum_shares(variances: np.ndarray) -> np.ndarray:
-    """The share (o,) of all variance that the first directions carry together; all at once where there is
-    none."""
+    """Return the share (o,) of the variance that the first directions carry together; ones where it is 0."""
     total = variances.sum()
     return np.cumsum(variances) / total if total > 0 else np.ones(len(variances))
 
 
 def count_directions(shares: np.ndarray, goal: float) -> int:
-    """How many directions carry this share."""
+    """Return how many directions carry the share `goal` of the variance."""
     return int(np.searchsorted(shares, goal - 1e-9)) + 1
 
 
 def faint_colour(colour: str) -> str:
-    """The colour as a wash that suits a light and a dark ground."""
+    """Return the colour with 16 % opacity, which suits a light and a dark background."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},0.16)"

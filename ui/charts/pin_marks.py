@@ -1,4 +1,4 @@
-"""What the plan's owner protects and forces out, drawn on the maps. Pure."""
+"""Draw on the maps which units the plan protects and forces out. Pure."""
 
 from __future__ import annotations
 
@@ -14,22 +14,26 @@ from slimllm.planning.pins import merge_pins
 from ui.charts.chart_style import COLOUR, Layers
 from ui.facts.pin_effects import find_effects
 
-PIN_KINDS = (  # name, colour, sign, dash: told apart without colour as well
+# Name, colour, sign and dash, so that a reader can tell the kinds apart without colour.
+PIN_KINDS = (
     ("protected", "ink", "●", "solid"),
     ("forced out", "second", "×", "dot"),
 )
 PinKind = tuple[str, str, str, str]
 
 
-FOLLOWING = (  # heads that follow others of their KV group
+# Heads that follow others of their KV group: name, colour and sign.
+FOLLOWING = (
     ("goes with its KV group", "second", "–"),
     ("stays with its KV group", "ink", "+"),
 )
 
 
 def on_heads(figure: go.Figure, plan: Plan | None, shape: Shape) -> go.Figure:
-    """The map of heads with a sign on every head that is protected or forced out, or follows others of its
-    KV group."""
+    """Return the map of heads with a sign on every head that the pins of the plan affect.
+
+    These are the heads that are protected or forced out, and the heads that follow others of their KV group.
+    """
     for pins, (name, colour, sign, _) in held_pins(plan):
         spots = [
             (unit, pin.layer)
@@ -50,7 +54,7 @@ def on_heads(figure: go.Figure, plan: Plan | None, shape: Shape) -> go.Figure:
 
 
 def pin_signs(spots: Sequence[tuple[int, int]], name: str, colour: str, sign: str) -> go.Scatter:
-    """One sign in each of these cells, on a disc that keeps it readable on any shade."""
+    """Return a sign in each of these (head, layer) cells, on a disc that keeps it readable on any shade."""
     return go.Scatter(
         x=np.array([x for x, _ in spots], dtype=np.int16),
         y=np.array([y for _, y in spots], dtype=np.int16),
@@ -73,8 +77,11 @@ def pin_signs(spots: Sequence[tuple[int, int]], name: str, colour: str, sign: st
 def on_channels(
     figure: go.Figure, plan: Plan | None, layers: Layers, by_rank: bool, only: int | None = None
 ) -> go.Figure:
-    """The map of channels with a line through every stretch that is protected or forced out, in the map's
-    order; below the scores where `only` one layer is shown."""
+    """Return the map of channels with a line through every stretch that is protected or forced out.
+
+    The stretches follow the order of the map. Where the map shows `only` one layer, the lines stand below the
+    scores.
+    """
     for pins, kind in held_pins(plan):
         mine = [pin for pin in pins if pin.site == "mlp" and only in (None, pin.layer)]
         pieces = list(pinned_runs(mine, layers, by_rank))
@@ -84,7 +91,7 @@ def on_channels(
 
 
 def pinned_runs(pins: Sequence[Pin], layers: Layers, by_rank: bool) -> Iterator[tuple[int, int, int]]:
-    """(layer, first, last) of every pinned stretch of channels along the axis."""
+    """Yield (layer, first, last) of every pinned stretch of channels along the axis."""
     for index in sorted({pin.layer for pin in pins}):
         units = pinned_units(pins, index, "mlp")
         found = layers[index] if index < len(layers) else None
@@ -98,7 +105,7 @@ def pinned_runs(pins: Sequence[Pin], layers: Layers, by_rank: bool) -> Iterator[
 
 
 def draw_lines(figure: go.Figure, pieces: Sequence[tuple[int, int, int]], kind: PinKind) -> None:
-    """A line through each piece (height, first, last), with a light edge so that it shows on dark shades."""
+    """Draw a line through each (height, first, last), with a light edge so that it shows on dark shades."""
     name, colour, _, dash = kind
     x = [v for _, low, high in pieces for v in (low - 0.5, high + 0.5, None)]
     y = [v for height, _, _ in pieces for v in (height, height, None)]
@@ -117,6 +124,6 @@ def draw_lines(figure: go.Figure, pieces: Sequence[tuple[int, int, int]], kind: 
 
 
 def held_pins(plan: Plan | None) -> Iterator[tuple[Sequence[Pin], PinKind]]:
-    """The plan's pins with how they are drawn."""
+    """Yield the plan's protected pins, then its forced ones, each with the way they are drawn."""
     if plan is not None:
         yield from zip((plan.protected, plan.forced), PIN_KINDS, strict=True)

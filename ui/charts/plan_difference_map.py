@@ -1,4 +1,4 @@
-"""The difference of two plans as a picture: what both keep in every layer. Pure."""
+"""Draw the difference of two plans: what each keeps in every layer. Pure."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from ui.facts.plan_changes import same_units
 
 
 def difference_chart(before: Plan, after: Plan, names: tuple[str, str]) -> go.Figure:
-    """Heads above, channels below; of each both plans as steps over the layers, and under them what the
-    second keeps more or less. Both plans are for equally wide models."""
+    """Return a chart of what two plans keep in every layer: heads above, channels below.
+
+    For each site, the upper panel shows both plans as steps over the layers, and the lower panel shows how
+    many units more or fewer the second plan keeps. Both plans must be for equally wide models.
+    """
     total, units = len(after.heads), UNITS[after.unit].plural
     figure = make_subplots(
         4, 1, shared_xaxes=True, vertical_spacing=0.05, row_heights=[0.26, 0.14, 0.38, 0.22]
@@ -77,7 +80,7 @@ def difference_chart(before: Plan, after: Plan, names: tuple[str, str]) -> go.Fi
 def step_lines(
     old: Sequence[int], new: Sequence[int], names: tuple[str, str], what: str, legend: bool
 ) -> list[go.Scatter]:
-    """Both plans as step lines; the second one tells both."""
+    """Return both plans as step lines; the hover of the second line gives the values of both."""
     a, b = np.array(old, dtype=np.int32), np.array(new, dtype=np.int32)
     tell = f"Layer %{{x}}: {what} %{{customdata[0]:,d}} → %{{y:,d}} (%{{customdata[1]:+,d}})<extra></extra>"
     looks = ((names[0], a, "second", "dot", None), (names[1], b, "accent", "solid", tell))
@@ -100,14 +103,15 @@ def step_lines(
 
 
 def difference_bars(old: Sequence[int], new: Sequence[int], legend: bool) -> list[go.Bar]:
-    """What the second plan keeps more, and what it keeps less, in every layer."""
+    """Return bars of the layers where the second plan keeps more, and of those where it keeps fewer."""
     moved = np.array(new, dtype=np.int32) - np.array(old, dtype=np.int32)
     layers = np.arange(len(moved), dtype=np.int16)
     return [
         go.Bar(
             x=layers[there],
             y=moved[there],
-            width=0.65,  # else three bars far apart are as wide as what is between them
+            # Without a width, Plotly makes three bars that stand far apart as wide as the gaps between them.
+            width=0.65,
             marker={"color": COLOUR[colour], "line": {"width": 0}},
             name=f"{words} kept",
             legendgroup=words,

@@ -1,4 +1,4 @@
-"""Two analyses on one map: by how many places each unit ranks higher in one of them. Pure."""
+"""Draw two analyses on one map: by how many places each unit ranks higher in one of them. Pure."""
 
 from __future__ import annotations
 
@@ -25,18 +25,24 @@ from ui.charts.heads_map import axis_title, between_groups, cell_gap, units_per_
 from ui.facts.agreement import mean_ranks
 from ui.facts.binning import bin_edges
 
-FAR = 50.0  # per cent of all places at which the colours end
+# The colours end at this lead, in per cent of all places.
+FAR = 50.0
 
 
 def rank_lead(one: SiteAnalysis, other: SiteAnalysis) -> np.ndarray:
-    """By how much of all places (in per cent) each unit (n,) ranks higher by `one` than by `other`."""
+    """Return by how many places each unit (n,) ranks higher by `one` than by `other`.
+
+    The leads are in per cent of all places.
+    """
     first, second = (mean_ranks(np.nan_to_num(site.ranking.scores.double().numpy())) for site in (one, other))
     return 100 * (first - second) / max(1, len(first) - 1)
 
 
 def heads_difference(first: Analysis, second: Analysis, unit: UnitName, names: Names) -> go.Figure:
-    """Layers × heads or value columns by their lead in the first analysis. A click gives x = head, y =
-    layer."""
+    """Return a map of layers × heads (or value columns) by their lead in the first analysis.
+
+    A click gives x = head and y = layer.
+    """
     rows = [
         rank_lead(one.attention[unit], other.attention[unit])
         for one, other in zip(first.layers, second.layers, strict=True)
@@ -54,7 +60,10 @@ def heads_difference(first: Analysis, second: Analysis, unit: UnitName, names: N
 def channels_difference(
     first: Analysis, second: Analysis, names: Names, *, ordered: bool, bins: int = 128
 ) -> go.Figure:
-    """Layers × binned channels by the mean lead in the first analysis, in its order or in place."""
+    """Return a map of layers × binned channels by their mean lead in the first analysis.
+
+    The channels stand in the order of the first analysis (`ordered`) or in place.
+    """
     rows = []
     for one, other in zip(first.layers, second.layers, strict=True):
         found = rank_lead(one.mlp, other.mlp)
@@ -68,7 +77,10 @@ def channels_difference(
 def difference_map(
     rows: Sequence[np.ndarray], bins: int, names: Names, what: str, title: str, label: str
 ) -> go.Figure:
-    """A map with colours to both sides of alike; what a narrower layer lacks counts as alike."""
+    """Return a map whose colours diverge from “alike”.
+
+    `rows` holds the leads (n,) of each layer in per cent. Units that a narrower layer lacks count as alike.
+    """
     size, total = max(map(len, rows)), len(rows)
     edges = bin_edges(size, bins)
     whole = np.zeros((total, size))

@@ -1,4 +1,4 @@
-"""Figures of what came out: errors predicted and measured, size and perplexity of every run. Pure."""
+"""Draw the results: predicted and measured errors, size and perplexity of every run. Pure."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ from ui.charts.chart_style import (
 
 
 def errors_chart(errors: Sequence[tuple[float, float]]) -> go.Figure:
-    """Predicted against measured error of every pruned layer, given as (predicted, measured). A click gives
-    x = layer."""
+    """Return a chart of the predicted and the measured error of every pruned layer.
+
+    `errors` holds (predicted, measured) for each layer. A click gives x = layer.
+    """
     figure = go.Figure()
     x = np.arange(len(errors), dtype=np.int16)
     rows = (
@@ -54,10 +56,10 @@ def errors_chart(errors: Sequence[tuple[float, float]]) -> go.Figure:
 
 
 def methods_chart(rows: Sequence[Mapping[str, Any]], dense: Mapping[str, Any] | None) -> go.Figure:
-    """Size against perplexity of several methods on one budget, the dense model as reference.
+    """Return a chart of size against perplexity of several methods on one budget, with the dense model.
 
-    Row keys: name, parameters, perplexity, words (a line for the hover), present (whether it is the plan of
-    the Tune tab). A click gives custom = the row's number in `rows`.
+    The keys of a row are name, parameters, perplexity, words (a line for the hover) and present (whether it
+    is the plan of the Tune tab). A click gives custom = the row's number in `rows`.
     """
     shown = [
         (i, r)
@@ -96,14 +98,18 @@ def methods_chart(rows: Sequence[Mapping[str, Any]], dense: Mapping[str, Any] | 
     )  # fmt: skip
 
 
-TALL, LINE = 280, 17  # pixels of the plot's height and of a label, roughly
+# Approximate heights of the plot and of a label in pixels.
+TALL, LINE = 280, 17
 
 
 def place_labels(
     points: Sequence[tuple[str, float, float]], heights: Sequence[float]
 ) -> list[dict[str, Any]]:
-    """A label to the right of each (name, parameters, perplexity), pushed up where it would lie on the one
-    below."""
+    """Return a label to the right of each (name, parameters, perplexity).
+
+    A label that would overlap the one below it is moved up. `heights` are the decimal logarithms of all
+    perplexities on the chart.
+    """
     found: list[dict[str, Any]] = []
     low, high = pad_range(heights) or [0.0, 1.0]
     taken = -math.inf
@@ -127,10 +133,12 @@ def history_chart(
     dense: Mapping[str, Any] | None = None,
     chosen: int | None = None,
 ) -> go.Figure:
-    """Size against perplexity of every run; runs that no other beats in both are filled and joined by a line.
+    """Return a chart of size against perplexity of every run.
 
-    Row keys: name, parameters, perplexity; optional: words (a line for the hover). `dense` is drawn as
-    reference, the row number `chosen` has a ring. A click gives custom = the row's number in `rows`.
+    A line joins the runs that no other run beats in both, and their marks are filled. The keys of a row are
+    name, parameters and perplexity, and optionally words (a line for the hover). `dense` is drawn as the
+    reference, and the row with the number `chosen` has a ring. A click gives custom = the row's number in
+    `rows`.
     """
     shown = [
         (i, row)
@@ -178,7 +186,7 @@ def history_chart(
 
 
 def separate_runs(runs: Sequence[Run]) -> set[int]:
-    """The numbers of the runs that can have a label without lying on another one; the first ones win."""
+    """Return the numbers of the runs whose labels do not overlap; earlier runs have precedence."""
     sizes, worth = [p[0] for p in shown_points(runs)], [math.log(max(p[1], 1e-9)) for p in shown_points(runs)]
     wide, high = (max(values, default=0) - min(values, default=0) or 1.0 for values in (sizes, worth))
     taken: list[tuple[float, float]] = []
@@ -195,7 +203,7 @@ Run = tuple[int, Mapping[str, Any]]  # the row's number and the row
 
 
 def run_trace(runs: Sequence[Run], name: str, fill: str, mode: str, place: str) -> go.Scatter:
-    """Labelled points for some runs."""
+    """Return labelled points for some runs."""
     return go.Scatter(
         x=[row["parameters"] / 1e6 for _, row in runs],
         y=[row["perplexity"] for _, row in runs],
@@ -214,20 +222,22 @@ def run_trace(runs: Sequence[Run], name: str, fill: str, mode: str, place: str) 
 
 
 def run_hover(row: Mapping[str, Any]) -> str:
-    """A run's name and words for the hover."""
+    """Return a run's name and words for the hover."""
     return "<br>".join(plotly_safe(row[key]) for key in ("name", "words") if row.get(key))
 
 
 def log_position(row: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the (parameters, perplexity) of a row."""
     return row["parameters"], row["perplexity"]
 
 
 def shown_points(shown: Sequence[Run]) -> list[tuple[float, float]]:
+    """Return the (parameters, perplexity) of each run."""
     return [log_position(row) for _, row in shown]
 
 
 def pad_range(values: Sequence[float]) -> list[float] | None:
-    """A range with room for labels around these values."""
+    """Return a range around these values with room for labels, or None where there are no values."""
     if not values:
         return None
     low, high = min(values), max(values)
@@ -236,7 +246,10 @@ def pad_range(values: Sequence[float]) -> list[float] | None:
 
 
 def perplexity_axis(shown: Sequence[Run]) -> dict[str, Any]:
-    """The range; on a logarithmic scale where one broken model would squeeze all others into a line."""
+    """Return the range and the type of the perplexity axis.
+
+    The axis is logarithmic where one broken model would otherwise squeeze all others into a line.
+    """
     values = [perplexity for _, perplexity in shown_points(shown)]
     if values and min(values) > 0 and max(values) > 8 * min(values):
         return {"type": "log", "range": pad_range([math.log10(v) for v in values])}
@@ -244,7 +257,7 @@ def perplexity_axis(shown: Sequence[Run]) -> dict[str, Any]:
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The points that no other beats in both size and perplexity, smallest first."""
+    """Return the points that no other point beats in both size and perplexity, smallest first."""
     front: list[tuple[float, float]] = []
     for size, perplexity in sorted(points):
         if not front or perplexity < front[-1][1]:

@@ -1,5 +1,8 @@
-"""Two charts beside each other in one figure, laid out in one assignment: plotly's own subplots take as long
-as all the rest of a chart. Pure."""
+"""Draw two charts side by side in one figure. Pure.
+
+The figure gets its layout in one assignment, because plotly's own subplots take as long as all the rest of a
+chart.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,16 @@ NAMES = {1: "", 2: "2"}  # of axes, by column
 
 
 class Panels:
-    """Attention left (column 1) and MLP right (column 2), a title above each, and y axes of one kind."""
+    """Two panels, attention on the left (column 1) and MLP on the right (column 2), with a title above each.
+
+    The y axes of both panels have the same settings.
+    """
 
     def __init__(self, *titles: str, **up: Any):
-        """`up` is what the y axes are made of; see `chart_style.thin_axis`."""
+        """Start two empty panels.
+
+        `up` holds the settings of the y axes, as `chart_style.thin_axis` takes them.
+        """
         self.traces: list[Any] = []
         self.lines: list[dict[str, Any]] = []
         self.axes: dict[str, Any] = {}
@@ -33,17 +42,17 @@ class Panels:
             self.axes[f"yaxis{name}"] = thin_axis(words, anchor=f"x{name}", domain=[0, 1], **up)
 
     def add(self, column: int, trace: Any) -> None:
-        """Draws a trace in a panel."""
+        """Add a trace to a panel."""
         trace.xaxis, trace.yaxis = f"x{NAMES[column]}", f"y{NAMES[column]}"
         self.traces.append(trace)
 
     def across(self, column: int, title: str, **more: Any) -> None:
-        """What a panel's x axis is made of."""
+        """Set the x axis of a panel."""
         name, domain = NAMES[column], list(DOMAINS[column - 1])
         self.axes[f"xaxis{name}"] = thin_axis(title, anchor=f"y{name}", domain=domain, **more)
 
     def upright(self, column: int, x: float) -> None:
-        """A thin dotted line through a panel."""
+        """Add a thin dotted vertical line at `x` to a panel."""
         self.lines.append(
             {
                 "type": "line", "x0": x, "x1": x, "xref": f"x{NAMES[column]}",
@@ -53,6 +62,6 @@ class Panels:
         )  # fmt: skip
 
     def figure(self, *, title: str, key: str, **layout: Any) -> go.Figure:
-        """The whole, with the project's title and margins."""
+        """Return the figure of both panels, with the project's title and margins."""
         layout |= self.axes | {"annotations": self.titles, "shapes": self.lines}
         return laid_out(go.Figure(self.traces), title=title, key=key, **layout)

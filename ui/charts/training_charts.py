@@ -1,4 +1,4 @@
-"""Pictures of trainings, step by step: of gates, and of what fine-tuning learns."""
+"""Draw trainings step by step: the training of gates, and fine-tuning."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ import plotly.graph_objects as go
 
 from ui.charts.chart_style import COLOUR, laid_out, thin_axis, to_percent
 
-POINTS = 400  # steps of a curve: more than a chart has pixels to tell apart is waste
+# Most points of a curve: a chart has not enough pixels to show more of them apart.
+POINTS = 400
 
 
 def training_chart(steps: Sequence[Mapping[str, float]]) -> go.Figure:
-    """The losses of a training of gates on the left, the shares that count as kept on the right, step by
-    step."""
+    """Return the chart of a training of gates, step by step.
+
+    The left axis shows the losses in nats per token, the right axis the shares of heads and channels that
+    count as kept.
+    """
     every = max(1, len(steps) // POINTS)
     places = [*range(0, len(steps), every)]
     x = np.array(places, dtype=np.int32) + 1
@@ -53,8 +57,11 @@ def training_chart(steps: Sequence[Mapping[str, float]]) -> go.Figure:
 
 
 def loss_chart(losses: Sequence[float], total: int) -> go.Figure:
-    """The loss (nats per token) of every step so far, and its mean over a tenth of all steps, which is
-    easier to follow; the axis is as long as the training will be."""
+    """Return the loss of every step so far, and its running mean, in nats per token.
+
+    The mean is over a tenth of all steps and is easier to follow. The axis is as long as the whole training
+    of `total` steps.
+    """
     values = np.nan_to_num(np.asarray(losses, dtype=np.float32))
     places = np.arange(0, len(values), max(1, len(values) // POINTS))
     sums = np.cumsum(np.concatenate(([0.0], values)))
