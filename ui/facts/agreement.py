@@ -1,4 +1,4 @@
-"""How far two methods agree: rank correlation of their scores, and which units both would keep. Pure."""
+"""Measure how far two methods agree: the rank correlation of their scores, the units both keep. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BOTH, ONLY_FIRST, ONLY_SECOND, NEITHER = range(4)
 
 @dataclass(frozen=True)
 class Shared:
-    """How two choices of equally many units go together: `both` of the `kept` are the same, out of `all`."""
+    """What two choices of equally many units have in common: `both` of the `kept` units, out of `all`."""
 
     both: int
     kept: int
@@ -29,14 +29,17 @@ class Shared:
 
     @property
     def chance(self) -> float:
-        """The share that two blind choices would have in common."""
+        """The share that two random choices would have in common on average."""
         return self.kept / self.all
 
 
 @dataclass(frozen=True)
 class LayerAgreement:
-    """One layer: rank correlations (None where there is nothing to rank) and what is shared (None where
-    everything or nothing is kept)."""
+    """The agreement of two methods in one layer.
+
+    A rank correlation is None where there is nothing to rank. A `Shared` is None where everything or nothing
+    is kept.
+    """
 
     heads: float | None
     channels: float | None
@@ -45,7 +48,7 @@ class LayerAgreement:
 
 
 def mean_ranks(values: np.ndarray) -> np.ndarray:
-    """The ranks (n,) from 0 up; equal values share the mean of their places."""
+    """Return the ranks (n,) of values (n,), from 0; equal values share the mean of their places."""
     order = np.argsort(values, kind="stable")
     sorted_values = values[order]
     starts = np.flatnonzero(np.r_[True, sorted_values[1:] != sorted_values[:-1]])
@@ -56,7 +59,11 @@ def mean_ranks(values: np.ndarray) -> np.ndarray:
 
 
 def rank_correlation(one: np.ndarray, other: np.ndarray) -> float | None:
-    """Spearman's rank correlation of two score vectors (n,), −1 to 1; None where one ranks nothing."""
+    """Return Spearman's rank correlation of two score vectors (n,), from −1 to 1.
+
+    Return None where the vectors differ in length, have fewer than two entries, or where all entries of one
+    are equal.
+    """
     if len(one) != len(other) or len(one) < 2:
         return None
     a, b = (mean_ranks(np.nan_to_num(np.asarray(x, dtype=np.float64))) for x in (one, other))
@@ -66,8 +73,7 @@ def rank_correlation(one: np.ndarray, other: np.ndarray) -> float | None:
 
 
 def common_unit(first: Analysis, second: Analysis, plan: Plan) -> UnitName | None:
-    """The attention unit in which both methods can be compared, the plan's if possible; None if there is
-    none."""
+    """Return an attention unit in which both methods can be compared, the plan's if possible, or None."""
     one, other = first.layers[0].attention, second.layers[0].attention
     if plan.unit in one and plan.unit in other:
         return plan.unit
@@ -75,7 +81,7 @@ def common_unit(first: Analysis, second: Analysis, plan: Plan) -> UnitName | Non
 
 
 def attention_width(plan: Plan, index: int, layer: LayerShape, unit: UnitName) -> int:
-    """The attention width that the plan leaves, as nearly as this unit allows."""
+    """Return the attention width that the plan leaves in a layer, rounded to what `unit` allows."""
     if plan.unit == unit:
         return plan.heads[index]
     steps = layer.steps(unit)
@@ -84,7 +90,7 @@ def attention_width(plan: Plan, index: int, layer: LayerShape, unit: UnitName) -
 
 
 def kept_units(site: SiteAnalysis, width: int, widest: int | None = None) -> np.ndarray:
-    """Which units (n,) the site keeps at this width."""
+    """Return a mask (n,) of the units that the site keeps at this width."""
     mask = np.zeros(len(site.ranking.scores), dtype=bool)
     if width:
         mask[site.ranking.kept(width, widest).numpy()] = True
@@ -92,12 +98,15 @@ def kept_units(site: SiteAnalysis, width: int, widest: int | None = None) -> np.
 
 
 def compare_choices(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """BOTH, ONLY_FIRST, ONLY_SECOND or NEITHER for every unit (n,) of two choices."""
+    """Return BOTH, ONLY_FIRST, ONLY_SECOND or NEITHER for every unit (n,) of two masks (n,)."""
     return (NEITHER - 2 * one - other).astype(np.uint8)
 
 
 def sides_of_channels(first: Analysis, second: Analysis, plan: Plan, index: int) -> np.ndarray:
-    """Who keeps each channel (c,) of a layer at the plan's width."""
+    """Return which methods keep each channel (c,) of a layer at the plan's width.
+
+    The codes are those of `compare_choices`.
+    """
     width = plan.channels[index]
     return compare_choices(
         kept_units(first.layers[index].mlp, width), kept_units(second.layers[index].mlp, width)
@@ -105,7 +114,10 @@ def sides_of_channels(first: Analysis, second: Analysis, plan: Plan, index: int)
 
 
 def sides_of_heads(first: Analysis, second: Analysis, plan: Plan, index: int, unit: UnitName) -> np.ndarray:
-    """Who keeps each head (H,) or value column (G·e,) of a layer at the plan's width."""
+    """Return which methods keep each head (H,) or value column (G·e,) of a layer at the plan's width.
+
+    The codes are those of `compare_choices`.
+    """
     layer = first.shape.layers[index]
     width, widest = attention_width(plan, index, layer, unit), layer.widest(unit)
     one, other = (found.layers[index].attention[unit] for found in (first, second))
@@ -113,14 +125,17 @@ def sides_of_heads(first: Analysis, second: Analysis, plan: Plan, index: int, un
 
 
 def shared_share(found: np.ndarray) -> Shared | None:
-    """What two choices have in common; None where all or nothing is kept."""
+    """Return what two choices have in common, or None where all or nothing is kept.
+
+    `found` (n,) holds the codes of `compare_choices`.
+    """
     both = int((found == BOTH).sum())
     kept = both + int((found == ONLY_FIRST).sum())
     return Shared(both, kept, len(found)) if 0 < kept < len(found) else None
 
 
 def compare_analyses(first: Analysis, second: Analysis, plan: Plan) -> list[LayerAgreement]:
-    """How far two analyses of one model agree in each layer, at the widths of the plan."""
+    """Return how far two analyses of one model agree in each layer, at the widths of the plan."""
     unit = common_unit(first, second, plan)
     found = []
     for index, (one, other) in enumerate(zip(first.layers, second.layers, strict=True)):
@@ -140,8 +155,10 @@ def compare_analyses(first: Analysis, second: Analysis, plan: Plan) -> list[Laye
 
 
 def agreement_sentence(names: tuple[str, str], layers: Sequence[LayerAgreement], units: str | None) -> str:
-    """What the agreement means, in plain words; `units` are what attention loses, None if that cannot be
-    compared."""
+    """Return what the agreement means, in plain words.
+
+    `units` names what the methods cut from attention; it is None where that cannot be compared.
+    """
     who = f"{names[0]} and {names[1]}"
     said = []
     for what, of in (

@@ -1,5 +1,4 @@
-"""What combines with a method: all choices, with the reason where one does not; plain words for the chosen
-ones. No Gradio."""
+"""List what combines with a method, with the reason where a choice does not. No Gradio."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ from ui.look.formatting import escape_html
 
 
 class Choice(NamedTuple):
-    """An entry of a list to choose from; `why` says why it cannot be taken, and is empty where it can."""
+    """An entry of a menu; `why` says why it cannot be chosen, and is empty where it can."""
 
     label: str
     key: str
@@ -26,7 +25,7 @@ class Choice(NamedTuple):
 
 
 def possible_keys(choices: Iterable[Choice]) -> list[str]:
-    """The keys that can be taken."""
+    """Return the keys that can be chosen."""
     return [choice.key for choice in choices if not choice.why]
 
 
@@ -34,18 +33,18 @@ Source = tuple[str, tuple[tuple[str, Any], ...], Calibration]
 
 
 def source_of(made: Analysis | Plan) -> Source:
-    """The method, its options and the text that an analysis or a plan was made with."""
+    """Return the method, its options and the calibration that an analysis or a plan was made with."""
     return made.method, tuple(sorted(fill_options(made.method, dict(made.options)).items())), made.calibration
 
 
 def are_comparable(one: Analysis, other: Analysis) -> bool:
-    """Whether two analyses differ in one thing only, the text or the method with its options."""
+    """Return whether two analyses differ in one thing only: the text, or the method with its options."""
     (*how, text), (*how_else, text_else) = source_of(one), source_of(other)
     return (how == how_else) != (text == text_else)
 
 
 def recoveries_for(name: str) -> list[Choice]:
-    """All recoveries, with the reason where one does not combine with a method."""
+    """Return all recoveries, with the reason where one does not combine with a method."""
     row = find_method(name)
     return [
         Choice(recovery.title, key, row.alone if combination_hindrance(name, key, row.allocation) else "")
@@ -54,7 +53,7 @@ def recoveries_for(name: str) -> list[Choice]:
 
 
 def allocations_for(name: str) -> list[Choice]:
-    """All allocations, with the reason where one does not combine with a method."""
+    """Return all allocations, with the reason where one does not combine with a method."""
     row = find_method(name)
 
     def reason_against(key: str) -> str:
@@ -68,7 +67,10 @@ def allocations_for(name: str) -> list[Choice]:
 
 
 def units_for(analysis: Analysis) -> list[Choice]:
-    """All units of attention, with the reason where an analysis does not know one."""
+    """Return "Automatic" and all attention units, with the reason where one cannot be chosen.
+
+    The units that the analysis has scores for come first.
+    """
     known, row = tuple(analysis.layers[0].attention), METHODS[analysis.method]
 
     def reason_against(unit: str) -> str:
@@ -88,8 +90,10 @@ def units_for(analysis: Analysis) -> list[Choice]:
 
 
 def left_out(name: str) -> list[str]:
-    """Sentences that say which recoveries and allocations do not combine with a method, and why; equal
-    reasons together."""
+    """Return sentences that say which recoveries and allocations do not combine with a method, and why.
+
+    One sentence names all that have the same reason.
+    """
     row = find_method(name)
     reasons: dict[str, list[tuple[str, str]]] = {}
     for key, recovery in RECOVERIES.items():
@@ -106,8 +110,11 @@ def left_out(name: str) -> list[str]:
 
 
 def words_on_choices(plan: Plan, analysis: Analysis) -> str:
-    """The chosen recovery and allocation in a sentence each, what is doubtful about them, and what is left
-    out for this method; HTML."""
+    """Return the plan's recovery and allocation, with a sentence each, as HTML.
+
+    The list also says where the calibration text is too short for the recovery, and what does not combine
+    with the method.
+    """
     allocation = ALLOCATIONS.get(plan.allocation)
     said = [
         ("Recovery", f"{RECOVERIES[plan.recovery].title}. {RECOVERIES[plan.recovery].words}"),
@@ -129,15 +136,19 @@ def words_on_choices(plan: Plan, analysis: Analysis) -> str:
 
 
 def carry_choices(plan: Plan | None, name: str) -> tuple[str | None, str | None, str]:
-    """(recovery, allocation, a sentence): what the user chose for the present plan, as far as it combines
-    with this method; None stands for the method's own, and the sentence says what had to be given up."""
+    """Return (recovery, allocation, sentence): the person's choices in the plan that combine with a method.
+
+    None stands for the method's own recovery or allocation. The sentence says which choices had to be given
+    up and why; it is empty where none was.
+    """
     if plan is None:
         return None, None, ""
     row, old = find_method(name), find_method(plan.method)
     same = plan.method == name
     recovery = plan.recovery if same or plan.recovery != old.recovery else None
     allocation = plan.allocation if same or plan.allocation != old.allocation else None
-    if allocation not in ALLOCATIONS:  # by hand
+    # A plan made by hand has an allocation of its own, which no method can follow.
+    if allocation not in ALLOCATIONS:
         allocation = None
     said = []
     if recovery and (reason := combination_hindrance(name, recovery, row.allocation)):
@@ -153,12 +164,15 @@ def carry_choices(plan: Plan | None, name: str) -> tuple[str | None, str | None,
 
 
 def all_options() -> list[tuple[str, Option]]:
-    """(method, option) for every option of every method, in the order of the table."""
+    """Return (method, option) for every option of every method, in the order of the table."""
     return [(name, option) for name, row in METHODS.items() for option in row.options]
 
 
 def options_of(name: str, values: Iterable[Any]) -> dict[str, Any]:
-    """The options of one method among the values of `all_options`; what a number box gives is checked."""
+    """Return the options of one method from the values of `all_options`.
+
+    Raise a `Refusal` where a value does not fit its option (see `check_option`).
+    """
     found: dict[str, Any] = {}
     for (owner, option), value in zip(all_options(), values, strict=True):
         if owner == name:
@@ -167,7 +181,11 @@ def options_of(name: str, values: Iterable[Any]) -> dict[str, Any]:
 
 
 def check_option(option: Option, value: Any) -> Any:
-    """The value as the option's kind; a `Refusal` that names it otherwise."""
+    """Return the value in the type of the option: bool, int or float.
+
+    Raise a `Refusal` that names the option where the value is no number, is out of the option's range, or is
+    not whole where it must be.
+    """
     if isinstance(option.default, bool):
         return bool(value)
     whole = isinstance(option.default, int)
@@ -183,11 +201,16 @@ def check_option(option: Option, value: Any) -> Any:
 
 
 def label_of(option: Option) -> str:
+    """Return the name of an option as the page shows it."""
     return option.name.replace("_", " ").capitalize()
 
 
 def for_ratio(name: str, ratio: float) -> Mapping[str, Any]:
-    """The options with which a method is tried at a ratio: one that is trained towards a size is told it."""
+    """Return the options for trying a method at a ratio.
+
+    A method that trains towards a size gets the ratio, clamped to its range, as its target; others get no
+    options.
+    """
     row = find_method(name)
     goal = next((o for o in row.options if o.name == "target"), None) if row.learns else None
     return {} if goal is None else {goal.name: min(max(float(ratio), goal.low), goal.high)}

@@ -1,4 +1,4 @@
-"""The command line that makes a run again. Text out."""
+"""Write the command line that makes a run again."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from ui.facts.runs import Run
 
 
 def rules_of(analysis: Analysis, plan: Plan) -> str:
-    """Whether a plan's rules alone lead to it: "free", "same" where every layer is to be equally wide, ""
-    where it was made by hand or has pins, which the command line does not know."""
+    """Return the kind of rules that alone lead to a plan: "free", "same" or "".
+
+    "same" stands for rules that make every layer equally wide. "" stands for a plan that was made by hand,
+    has pins (the command line has no option for them), or does not follow from its rules.
+    """
     if plan.allocation == "hand" or plan.protected or plan.forced:
         return ""
     name = "same" if plan.same_width else "free"
@@ -28,15 +31,18 @@ def rules_of(analysis: Analysis, plan: Plan) -> str:
 
 
 def plan_name(run: Run) -> str:
-    """The name of the plan file that a run is downloaded with."""
+    """Return the file name under which the plan of a run is downloaded."""
     return f"plan-run{run.number}.json"
 
 
 def command_line(run: Run) -> str:
-    """The commands, one per line, that make the run's checkpoint again: by its rules where they alone lead to
-    its plan, else from its plan file; then its fine-tunings."""
+    """Return the commands, one per line, that make the checkpoint of a run again.
+
+    The first command prunes by the run's rules where they alone lead to its plan, else from its plan file.
+    Each fine-tuning adds a command.
+    """
     tier = (run.exported or {}).get("tier")
-    # native comes by itself where it can, and would change the plan if asked for
+    # The export chooses native by itself where it can; asking for it would change the plan.
     stored = ["--export", tier] if tier in ("shim", "padded", "gguf") else []
     last = len(run.tunings)
     folders = [f"out/run{run.number}{'' if i == last else f'-step{i + 1}'}" for i in range(last + 1)]
@@ -51,7 +57,10 @@ def command_line(run: Run) -> str:
 
 
 def rule_words(plan: Plan, same: bool) -> list[str]:
-    """The rules of a plan as arguments; all are named, so that other defaults change nothing."""
+    """Return the rules of a plan as arguments.
+
+    All rules are named, so that a later change of a default does not change the result.
+    """
     read = plan.calibration
     words = {
         "--ratio": plan.ratio_requested,

@@ -1,4 +1,4 @@
-"""A comparison while it is filled and shown, and the answers beside it. No Gradio."""
+"""Define a comparison while it is filled and shown, and the answers beside it. No Gradio."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ui.facts.runs import Column, Protocol
 
 @dataclass(eq=False)
 class Comparison:
-    """The table being filled or shown: figures, layer reports, models and answers by column name."""
+    """A comparison while it is filled or shown: figures, layer reports and models by column name."""
 
     plan: Plan
     protocol: Protocol = field(default_factory=Protocol)
@@ -25,7 +25,7 @@ class Comparison:
 
 @dataclass
 class Answer:
-    """A prompt and what each model wrote after it so far; `done` once all have finished."""
+    """A prompt and what each model has written after it so far; `done` once all models have finished."""
 
     prompt: str
     texts: dict[str, str] = field(default_factory=dict)

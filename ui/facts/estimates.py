@@ -1,5 +1,7 @@
-"""How long an analysis will take on this machine, from rates that are measured when a model is loaded. No
-Gradio."""
+"""Estimate how long an analysis will take on this machine, from rates measured when a model is loaded.
+
+No Gradio.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +18,23 @@ from slimllm.methods import ddp, taylor
 from slimllm.methods.table import find_method
 from slimllm.models.loading import Subject
 
-SIDE = 512  # of the matrices whose factorisation and product are timed
-LAYER_UNITS = 5.0  # times that such work takes for a layer of SIDE channels: scores, curves and recoveries
-LAYER_FIXED = 0.08  # seconds of a layer beside
-BACKWARD = 2.0  # a backward pass, in forward passes
+# Side of the square matrices whose factorisation and product are timed.
+SIDE = 512
+# Scores, curves and recoveries of a layer with SIDE channels take this many times as long.
+LAYER_UNITS = 5.0
+# Further seconds per layer.
+LAYER_FIXED = 0.08
+# A backward pass takes as long as this many forward passes.
+BACKWARD = 2.0
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What this machine does with a model: tokens read per second, seconds that the model's head takes for a
-    token, and seconds that a factorisation and a product of SIDE × SIDE matrices take in float64."""
+    """How fast this machine works with a model.
+
+    `reading` is in tokens per second, `head` the seconds that the model's output head takes for a token, and
+    `arithmetic` the seconds that a factorisation and a product of SIDE × SIDE matrices take in float64.
+    """
 
     reading: float = 1.0
     head: float = 0.0
@@ -33,7 +42,10 @@ class Rates:
 
 
 def measure_rates(subject: Subject, reading: float) -> Rates:
-    """The rates of this machine with a model that reads so many tokens per second; takes a moment."""
+    """Return the rates of this machine with a model that reads `reading` tokens per second.
+
+    The measurement itself takes a moment.
+    """
     head, tokens = sensitivity.Head(subject), 32
     stream = torch.zeros(1, tokens, subject.shape.hidden, dtype=subject.dtype, device=subject.device)
     square = torch.eye(SIDE, dtype=torch.float64)
@@ -45,7 +57,7 @@ def measure_rates(subject: Subject, reading: float) -> Rates:
 
 
 def time_work(work: Callable[[], object]) -> float:
-    """Seconds of the quickest of three times, after one that warms up."""
+    """Return the seconds of the fastest of three calls, after one call that warms up."""
     times = []
     for _ in range(4):
         start = time.perf_counter()
@@ -55,14 +67,14 @@ def time_work(work: Callable[[], object]) -> float:
 
 
 def analysis_tokens(calibration: Calibration) -> int:
-    """The tokens that an analysis reads."""
+    """Return the number of tokens that an analysis reads."""
     return calibration.samples * calibration.length
 
 
 def analysis_seconds(
     subject: Subject, rates: Rates, calibration: Calibration, name: str, options: Mapping[str, Any]
 ) -> float:
-    """Seconds that an analysis by this method takes, roughly, all of its parts together."""
+    """Return roughly how many seconds an analysis by this method takes, with all of its parts."""
     layers, row = subject.shape.layers, find_method(name)
     units = sum(LAYER_UNITS * (layer.channels / SIDE) ** 3 for layer in layers)
     seconds = 1.5 * analysis_tokens(calibration) / rates.reading
@@ -80,20 +92,27 @@ def analysis_seconds(
 
 
 def probing_seconds(layers: int, rates: Rates, calibration: Calibration) -> float:
-    """Seconds that probing takes: both sites of every layer are damaged in turn, and a few windows are read
-    from there to the end, where the head answers."""
+    """Return the seconds that probing takes.
+
+    Probing damages both sites of every layer in turn, and each time reads a few windows from that layer to
+    the end, where the output head answers.
+    """
     tokens = min(calibration.samples, sensitivity.WINDOWS) * min(calibration.length, sensitivity.WINDOW)
-    passes = layers + 2  # Σ over both sites of (layers − i) / layers, and the dense pass before
+    # Σ over both sites of (layers − i) / layers, and the dense pass before.
+    passes = layers + 2
     return tokens * (passes / rates.reading + (2 * layers + 1) * rates.head)
 
 
 def training_seconds(steps: int, rates: Rates) -> float:
-    """Seconds that so many steps of training gates take: each reads its tokens twice and goes back once."""
+    """Return the seconds of `steps` steps of training gates.
+
+    Each step reads its tokens twice and goes back once.
+    """
     return steps * ddp.Training.tokens_per_step * (3 + BACKWARD) / rates.reading
 
 
 def analysis_bytes(subject: Subject, calibration: Calibration) -> float:
-    """Bytes that an analysis takes beyond the model, roughly."""
+    """Return roughly how many bytes an analysis takes in addition to the model."""
     shape = subject.shape
     widest = max(layer.channels for layer in shape.layers)
     return 4 * analysis_tokens(calibration) * shape.hidden * 2 + 8 * 6 * widest**2

@@ -1,4 +1,4 @@
-"""What was found out about the models of a comparison: a passage piece by piece, topics, speeds. Pure."""
+"""Hold what was found out about the models of a comparison: a passage, topics, speeds. Pure."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from slimllm.calibration.documents import TextFile
 from slimllm.evaluation.evaluate import Speed, TokenLosses
 from slimllm.tokenizers.token_stretches import Letters
 
-LETTERS = 900  # of a long document that make one passage
+# Most characters of a passage.
+LETTERS = 900
 
 
 @dataclass(frozen=True)
 class Guess:
-    """What a model made of a piece: its loss in nats, what it held for likeliest instead, how probable that
-    was."""
+    """What a model predicted for a piece.
+
+    `loss` is in nats; `likeliest` is the token that the model held to be the likeliest, and `certainty` its
+    probability.
+    """
 
     loss: float
     likeliest: str
@@ -26,15 +30,19 @@ class Guess:
 
 @dataclass(frozen=True)
 class Piece:
-    """A token of a passage, or several that make up one character; the guess of every model, none for the
-    first of a passage that nothing stands in front of."""
+    """A token of a passage, or several tokens that make up one character.
+
+    `guesses` holds the guess of every model. It is empty for the first piece where no token stands before it.
+    """
 
     text: str
     guesses: Mapping[str, Guess]
 
     def rise(self, name: str) -> float:
-        """By how many nats the loss of this model is above that of the dense one; 0 where neither is
-        known."""
+        """Return by how many nats this model's loss is above the dense one's.
+
+        The result is 0 where either loss is unknown or where the difference is not a number.
+        """
         if name not in self.guesses or "dense" not in self.guesses:
             return 0.0
         difference = self.guesses[name].loss - self.guesses["dense"].loss
@@ -43,25 +51,28 @@ class Piece:
 
 @dataclass(frozen=True)
 class Passage:
-    """A passage, where it is from, what all models made of it, and the token that they read in front of it,
-    if any."""
+    """A passage, its source, and what all models predicted for its pieces.
+
+    `begins_with` is the token that the models read before the passage, or empty.
+    """
 
     source: str
     pieces: tuple[Piece, ...]
     begins_with: str = ""
 
     def rises(self, name: str) -> list[float]:
-        """The rise of every piece that the models had to guess."""
+        """Return the rise in nats of every piece that the models had to predict."""
         return [piece.rise(name) for piece in self.pieces if piece.guesses]
 
 
 @dataclass
 class Findings:
-    """What was asked of the models of one comparison so far; they grow while a job runs.
+    """What was measured on the models of one comparison so far; a job adds to it while it runs.
 
-    `topics`: perplexity by topic and model, in windows of `window` tokens that begin with `begins_with`;
-    `counts`: tokens measured by topic; `too_short`: tokens of the topics that fill no window; `spreads`: the
-    standard error of a pruned model's loss less the dense one's, by topic and model. `speeds` by model.
+    `topics` holds the perplexity by topic and model, measured in windows of `window` tokens that begin with
+    `begins_with`. `counts` holds the tokens measured by topic, `too_short` the tokens of the topics that fill
+    no window, and `spreads` the standard error of a pruned model's loss minus the dense one's, by topic and
+    model. `speeds` holds the speed by model.
     """
 
     passage: Passage | None = None
@@ -75,12 +86,12 @@ class Findings:
     speeds: dict[str, Speed] = field(default_factory=dict)
 
     def begin_topics(self, window: int, begins_with: str) -> None:
-        """Lets go of the topics measured so far."""
+        """Clear the topics measured so far, and note how the next ones are measured."""
         self.topics, self.counts, self.too_short, self.spreads = {}, {}, {}, {}
         self.window, self.begins_with = window, begins_with
 
     def found(self) -> Found:
-        """What is kept of them with a run."""
+        """Return the part that is kept with a run."""
         topics, spreads = (
             {topic: dict(known) for topic, known in found.items()} for found in (self.topics, self.spreads)
         )
@@ -90,7 +101,10 @@ class Findings:
 
 @dataclass(frozen=True)
 class Found:
-    """What was found out about the models of a run, as it is kept with it; speeds are among its figures."""
+    """What was found out about the models of a run, as it is kept with the run.
+
+    The fields are those of `Findings`. Speeds are among the figures of the run instead.
+    """
 
     passage: Passage | None
     topics: Mapping[str, Mapping[str, float]]
@@ -104,15 +118,21 @@ class Found:
 def pieces_of(
     ids: Sequence[int], made: Mapping[str, TokenLosses], decode: Callable[[list[int]], str]
 ) -> tuple[Piece, ...]:
-    """The tokens as pieces of whole characters; the loss of a piece is the sum over its tokens."""
+    """Return the tokens as pieces of whole characters; the loss of a piece is the sum over its tokens.
+
+    `ids` (t,) are the tokens of the passage. Where no token stands before them, the losses in `made` begin
+    with the second token.
+    """
     pieces, start, known = [], 0, ""
     for end in range(1, len(ids) + 1):
         text = decode(list(ids[:end]))
-        if text.endswith("\ufffd") and end < len(ids):  # a character may take several tokens
+        # A character may take several tokens.
+        if text.endswith("\ufffd") and end < len(ids):
             continue
         guesses = {}
         for name, found in made.items():
-            first = len(ids) - len(found.losses)  # the first token that was guessed
+            # The first token that was predicted.
+            first = len(ids) - len(found.losses)
             if start >= first:
                 guesses[name] = guess_of(found, start - first, end - first, decode)
         pieces.append(Piece(text[len(known) :], guesses))
@@ -121,7 +141,7 @@ def pieces_of(
 
 
 def guess_of(found: TokenLosses, start: int, end: int, decode: Callable[[list[int]], str]) -> Guess:
-    """What was made of the tokens with the entries from start to before end."""
+    """Return what a model predicted for the tokens whose entries run from `start` to before `end`."""
     return Guess(
         float(found.losses[start:end].sum()),
         decode([int(found.likeliest[start])]),
@@ -130,7 +150,10 @@ def guess_of(found: TokenLosses, start: int, end: int, decode: Callable[[list[in
 
 
 def find_excerpt(documents: Sequence[str], number: int) -> str:
-    """Passage `number` of a text: the beginning of a document, or a stretch of the only one; counts round."""
+    """Return passage `number` of a text: the beginning of a document, or a stretch of the only one.
+
+    The count starts again after the last passage. The result is empty where the text has no passage.
+    """
     found, count = list_passages(documents), 0
     for passage in found:
         if count == number:
@@ -140,7 +163,7 @@ def find_excerpt(documents: Sequence[str], number: int) -> str:
 
 
 def list_passages(documents: Sequence[str]) -> Iterator[str]:
-    """The passages of a text, which is read no further than they are asked for."""
+    """Yield the passages of a text, reading no more of it than the caller asks for."""
     if isinstance(documents, TextFile):
         yield from split_stretches(documents.pieces())
         return
@@ -150,7 +173,7 @@ def list_passages(documents: Sequence[str]) -> Iterator[str]:
 
 
 def split_stretches(pieces: Iterable[str]) -> Iterator[str]:
-    """A long text that comes in pieces, in stretches that begin with a word."""
+    """Yield stretches of a long text that arrives in pieces; each stretch begins with a word."""
     letters, text, more = Letters(pieces), "", "all"
     while more:
         while len(text.rstrip()) <= LETTERS and (more := letters.read(16 * LETTERS)):
@@ -162,7 +185,7 @@ def split_stretches(pieces: Iterable[str]) -> Iterator[str]:
 
 
 def cut_excerpt(text: str) -> str:
-    """The beginning, up to the last space that still fits."""
+    """Return the beginning of a text, up to the last space within LETTERS characters."""
     if len(text) <= LETTERS:
         return text
     return text[: max(text.rfind(" ", 0, LETTERS), 0) or LETTERS]

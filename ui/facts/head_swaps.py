@@ -1,4 +1,4 @@
-"""What a greedy search over heads exchanged, told in words. Pure."""
+"""Describe in words what the greedy search over heads exchanged. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ui.facts.agreement import attention_width
 
 
 def exchanged_heads(ranking: Ranking, step: int) -> tuple[Tensor, Tensor]:
-    """The heads (k,) that the search took in at this step, and those (k,) that gave way."""
+    """Return the heads (k,) that the search added at this step, and the heads (k,) that it removed."""
     assert ranking.subsets is not None
     assert ranking.unsearched is not None
     after, before = ranking.subsets[step], ranking.unsearched[step]
@@ -20,7 +20,7 @@ def exchanged_heads(ranking: Ranking, step: int) -> tuple[Tensor, Tensor]:
 
 
 def name_heads(heads: Tensor, layer: LayerShape, unit: UnitName) -> str:
-    """Heads in words; whole KV groups as such."""
+    """Return the names of heads in words; whole KV groups are named as groups."""
     each = layer.heads // layer.groups
     if UNITS[unit].takes_groups and each > 1:
         groups = torch.unique(heads // each).tolist()
@@ -30,13 +30,14 @@ def name_heads(heads: Tensor, layer: LayerShape, unit: UnitName) -> str:
 
 
 def join_words(words: list[str]) -> str:
+    """Return the words joined by commas and “and”."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def describe_swaps(
     site: SiteAnalysis, layer: LayerShape, unit: UnitName, index: int, plan: Plan | None
 ) -> str:
-    """What the search did at the plan's width and at the others, in plain sentences."""
+    """Return what the search did at the plan's width and at all others, in plain sentences."""
     ranking = site.ranking
     if ranking.unsearched is None or ranking.subsets is None:
         return "This method keeps the heads it ranks best; it does not search for better company."
@@ -52,7 +53,7 @@ def describe_swaps(
 
 
 def at_width(ranking: Ranking, layer: LayerShape, unit: UnitName, width: int) -> str:
-    """What the search did at one width."""
+    """Return what the search did at one width, in a sentence."""
     if width >= layer.heads:
         return "The plan keeps all heads of this layer, so the search has nothing to swap."
     if not width:

@@ -1,5 +1,7 @@
-"""What pins on single heads do to the other heads of their KV groups: attention loses whole groups, or
-equally many heads of each. Pure."""
+"""Find what pins on single heads do to the other heads of their KV groups. Pure.
+
+Attention loses whole groups, or equally many heads of each.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,12 @@ from slimllm.planning.locks import name_layers
 
 @dataclass(frozen=True)
 class PinEffects:
-    """What the pins of one layer do beyond what they name: heads that go because their KV group goes, heads
-    that stay because it stays, and heads that were forced out in vain because one of their group is
-    protected."""
+    """What the pins of one layer do to heads that they do not name, and which pins have no effect.
+
+    `going` holds the heads that go because their KV group goes, `staying` the heads that stay because it
+    stays, and `in_vain` the heads that stay although they were forced out, because another head of their
+    group is protected.
+    """
 
     layer: int
     going: tuple[int, ...] = ()
@@ -25,7 +30,11 @@ class PinEffects:
 
 
 def find_effects(plan: Plan, layer: LayerShape, index: int) -> PinEffects:
-    """The effects in one layer; none where attention does not lose whole groups, or where the layer goes."""
+    """Return the effects of the pins in one layer.
+
+    There are none where attention does not lose whole groups, or where the plan removes all attention heads
+    of the layer.
+    """
     each = layer.heads // layer.groups
     protected, forced = (pinned_units(pins, index, "attention") for pins in (plan.protected, plan.forced))
     if not UNITS[plan.unit].takes_groups or each == 1 or not plan.heads[index]:
@@ -45,7 +54,7 @@ def find_effects(plan: Plan, layer: LayerShape, index: int) -> PinEffects:
 
 
 def tell_effects(plan: Plan, shape: Shape) -> str:
-    """What the pins do beyond what they name, in plain sentences; empty where they do nothing more."""
+    """Return what the pins do to other heads, in plain sentences; empty where they do nothing more."""
     if plan.unit == QUERY_HEAD.name:
         return tell_equal_heads(plan, shape)
     found = [find_effects(plan, layer, i) for i, layer in enumerate(shape.layers)]
@@ -62,7 +71,10 @@ def tell_effects(plan: Plan, shape: Shape) -> str:
 
 
 def tell_heads(found: list[tuple[int, tuple[int, ...]]], many: str, one: str, why: str) -> str:
-    """Which heads go, or stay, with others of their group."""
+    """Return a sentence on the heads that go, or stay, with others of their group.
+
+    It is empty where there are none.
+    """
     hit = [(layer, heads) for layer, heads in found if heads]
     if not hit:
         return ""
@@ -77,7 +89,10 @@ def tell_heads(found: list[tuple[int, tuple[int, ...]]], many: str, one: str, wh
 
 
 def tell_last_group(plan: Plan, shape: Shape) -> str:
-    """Which layers keep a group although all their heads are forced out."""
+    """Return a sentence on the layers that keep a KV group although all their heads are forced out.
+
+    It is empty where there are none.
+    """
     layers = [
         i
         for i, layer in enumerate(shape.layers)
@@ -94,7 +109,10 @@ def tell_last_group(plan: Plan, shape: Shape) -> str:
 
 
 def tell_equal_heads(plan: Plan, shape: Shape) -> str:
-    """That every group of a layer keeps equally many heads, where single heads are pinned."""
+    """Return a sentence on the layers where pins on single heads change the other KV groups too.
+
+    Every group of a layer keeps equally many heads. The sentence is empty where there are no such layers.
+    """
     layers = []
     for i, layer in enumerate(shape.layers):
         pins = (pinned_units(which, i, "attention") for which in (plan.protected, plan.forced))

@@ -1,4 +1,4 @@
-"""How one plan differs from another, told in words. Pure."""
+"""Describe in words how one plan differs from another. Pure."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from slimllm.methods.recovery import RECOVERIES
 from slimllm.planning.allocation import ALLOCATIONS
 from ui.look.formatting import format_share, method_title
 
-FEW = 2  # so many changed layers are told one by one
+# Up to this number, changed layers are named one by one.
+FEW = 2
 
 
 @dataclass(frozen=True)
 class Move:
-    """One layer of two plans: units and channels kept by the first and by the second; the dense widths."""
+    """One layer of two plans: (before, after) of the units and the channels kept, and the dense widths."""
 
     layer: int
     heads: tuple[int, int]
@@ -26,25 +27,25 @@ class Move:
 
     @property
     def size(self) -> float:
-        """How far it moved, as a share of the layer's units."""
+        """How far the layer moved, as a share of its units."""
         pairs = zip((self.heads, self.channels), self.dense, strict=True)
         return sum(abs(after - before) / max(1, most) for (before, after), most in pairs)
 
 
 def uncut_plan(plan: Plan) -> Plan:
-    """The plan that removes nothing, of the same model and in the same units."""
+    """Return the plan that removes nothing from the same model, in query heads."""
     heads, channels = (tuple(width[i] for width in plan.widths) for i in (0, 2))
     return dataclasses.replace(plan, heads=heads, channels=channels, unit=QUERY_HEAD.name)
 
 
 def same_units(before: Plan, after: Plan) -> bool:
-    """Whether the plans count the same units of equally wide models."""
+    """Return whether the plans count the same units of equally wide models."""
     columns = [UNITS[plan.unit].narrows_heads for plan in (before, after)]
     return before.widths == after.widths and columns[0] == columns[1]
 
 
 def list_moves(before: Plan, after: Plan) -> list[Move]:
-    """The layers whose widths differ, in order."""
+    """Return the layers whose widths differ, in order."""
     heads = zip(before.heads, after.heads, strict=True)
     channels = zip(before.channels, after.channels, strict=True)
     found = [
@@ -55,7 +56,10 @@ def list_moves(before: Plan, after: Plan) -> list[Move]:
 
 
 def told_change(before: Plan, after: Plan) -> str:
-    """How the second plan came out of the first, as a few words: 'layer 12 keeps 5 % more channels'."""
+    """Return in a few words how the second plan differs from the first.
+
+    An example is 'layer 12 keeps 5.0 % more channels'.
+    """
     if before.widths != after.widths:
         return "another model"
     said = [*changed_rules(before, after)]
@@ -66,7 +70,7 @@ def told_change(before: Plan, after: Plan) -> str:
 
 
 def changed_rules(before: Plan, after: Plan) -> list[str]:
-    """What differs in the rules, apart from widths set by hand."""
+    """Return what differs in the rules of two plans, except for widths set by hand."""
     said = []
     if before.calibration.text != after.calibration.text:
         said.append(f"reads {after.calibration.text}")
@@ -98,7 +102,7 @@ def changed_rules(before: Plan, after: Plan) -> list[str]:
 
 
 def changed_layers(before: Plan, after: Plan) -> list[str]:
-    """The layers that moved, one by one where they are few."""
+    """Return the layers whose widths differ: one by one where they are few, else their number."""
     found = list_moves(before, after)
     if len(found) > FEW:
         most = max(found, key=lambda move: move.size)
@@ -107,7 +111,7 @@ def changed_layers(before: Plan, after: Plan) -> list[str]:
 
 
 def layer_words(move: Move, unit: str) -> str:
-    """One changed layer: 'layer 12 keeps 5.0 % more channels'."""
+    """Return the change of one layer in words: 'layer 12 keeps 5.0 % more channels'."""
     if not any((move.heads[1], move.channels[1])):
         return f"layer {move.layer} dropped whole"
     said = []
@@ -122,12 +126,13 @@ def layer_words(move: Move, unit: str) -> str:
 
 
 def describe_amount(pair: Sequence[int]) -> str:
+    """Return how many more or fewer the second number of a pair is."""
     before, after = pair
     return f"{abs(after - before):,} {'more' if after > before else 'fewer'}"
 
 
 def summarise_changes(before: Plan, after: Plan, names: tuple[str, str]) -> str:
-    """Both plans' difference as a sentence."""
+    """Return the difference of two plans as a sentence."""
     if before.widths != after.widths:
         return f"{names[0]} and {names[1]} are plans for different models, so their layers do not compare."
     if not same_units(before, after):

@@ -1,4 +1,4 @@
-"""The maps of a run, small enough to be kept with it: every score as one byte, channels in bins. Pure."""
+"""Make maps of a run that are small enough to keep with it: one byte per score, channels in bins. Pure."""
 
 from __future__ import annotations
 
@@ -12,14 +12,20 @@ import numpy as np
 from slimllm.core.types import Analysis, LayerReport, Plan
 from ui.facts.binning import bin_edges, bin_scores, of_best, of_median
 
-CELLS = 512  # most cells of a row: a page has not many more pixels for it
-FULL = 200  # the byte of the strongest shade, and of a cell that is kept whole
+# Most cells in a row: a page has few more pixels for it.
+CELLS = 512
+# The byte of the strongest shade, and of a cell whose units are all kept.
+FULL = 200
 
 
 @dataclass(frozen=True)
 class Grid:
-    """One byte per layer and cell, row by row: `shades` as on the map, 0 to 200, and `kept`, the share of
-    the cell's units that the pruned model has, 0 to 200. `units` is the number of units in a layer."""
+    """A map with one byte per layer and cell, row by row.
+
+    `shades` (rows, cells) are 0 to 200, as on the page's map. `kept` (rows, cells), 0 to 200, is the share of
+    the cell's units that the pruned model keeps. `units` is the number of units in a layer. A `ValueError` is
+    raised where the bytes do not fit the size.
+    """
 
     rows: int
     cells: int
@@ -34,8 +40,11 @@ class Grid:
 
 @dataclass(frozen=True)
 class Portrait:
-    """The cosine of each layer, its heads (or value columns) by score within the layer, its channels by how
-    they compare with the layer's median."""
+    """The maps of a run.
+
+    `cosine` (layers,) holds the cosine of each layer, `attention` its heads (or value columns) by score
+    within the layer, and `mlp` its channels compared with the layer's median.
+    """
 
     cosine: tuple[float, ...]
     attention: Grid
@@ -43,7 +52,11 @@ class Portrait:
 
 
 def portrait_of(analysis: Analysis, plan: Plan, reports: Sequence[LayerReport]) -> Portrait | None:
-    """The maps of an analysis with what the pruned layers kept; None where they do not belong together."""
+    """Return the maps of an analysis with what the pruned layers kept, or None.
+
+    The result is None where the reports have another number of layers, or the analysis has no scores for the
+    plan's attention unit.
+    """
     if len(reports) != len(analysis.layers) or plan.unit not in analysis.layers[0].attention:
         return None
     heads = [layer.attention[plan.unit] for layer in analysis.layers]
@@ -67,11 +80,12 @@ def portrait_of(analysis: Analysis, plan: Plan, reports: Sequence[LayerReport]) 
 
 
 def bytes_of(values: np.ndarray) -> bytes:
+    """Return the values rounded, one byte each."""
     return np.round(values).astype(np.uint8).tobytes()
 
 
 def portrait_to_dict(portrait: Portrait) -> dict[str, Any]:
-    """The portrait as JSON-able data, bytes as base64."""
+    """Return the portrait as JSON-able data, its bytes as base64."""
     return {
         "cosine": list(portrait.cosine),
         "attention": grid_to_dict(portrait.attention),
@@ -85,7 +99,10 @@ def grid_to_dict(grid: Grid) -> dict[str, Any]:
 
 
 def portrait_from_dict(data: Mapping[str, Any]) -> Portrait:
-    """The portrait in JSON data; raises what the data provokes where it is malformed."""
+    """Return the portrait from JSON data.
+
+    Malformed data raise whatever the conversion raises, such as `KeyError`, `TypeError` or `ValueError`.
+    """
     attention, mlp = (grid_from_dict(data[site]) for site in ("attention", "mlp"))
     return Portrait(tuple(float(c) for c in data["cosine"]), attention, mlp)
 

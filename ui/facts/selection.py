@@ -1,5 +1,4 @@
-"""What is chosen on the maps: heads, channels or whole layers; which units that is, and what to call it. No
-Gradio."""
+"""Describe which heads, channels or layers are selected on the maps, and what they are called. No Gradio."""
 
 from __future__ import annotations
 
@@ -20,8 +19,10 @@ Span = tuple[int, int]  # first and last
 
 @dataclass(frozen=True)
 class Picked:
-    """A stretch of layers, and within each a stretch of heads or of channels (by rank or in place), or all
-    that they have."""
+    """A stretch of layers, and within each a stretch of heads or channels, or the whole layers.
+
+    Channels count by rank (`by_rank`) or in place. Both ends of a stretch belong to it.
+    """
 
     what: Literal["heads", "channels", "layers"]
     layers: Span
@@ -34,12 +35,16 @@ class Picked:
         return self.what != "layers" and self.layers[0] == self.layers[1] and self.units[0] == self.units[1]
 
     def whole(self) -> Picked:
-        """All of the same layers."""
+        """Return the same layers as a whole."""
         return Picked("layers", self.layers)
 
 
 def span_of(ends: Any, most: int) -> Span | None:
-    """The whole numbers between two borders that the browser sent, as far as they are from 0 up to `most`."""
+    """Return the first and the last whole number between two borders, clamped to 0 … most - 1, or None.
+
+    `ends` comes from the browser. The result is None where it is no pair of numbers, or where no whole number
+    lies between them.
+    """
     try:
         low, high = math.ceil(float(ends[0]) - 1e-6 + 0.25), math.floor(float(ends[1]) + 1e-6 - 0.25)
     except (TypeError, ValueError, IndexError, KeyError, OverflowError):
@@ -55,15 +60,17 @@ def pick_units(
     by_rank: bool,
     layer: int | None,
 ) -> Picked | None:
-    """What an event chose on a map, or None where that is nothing; `layer` is the one that a plot of a single
-    layer shows."""
+    """Return what an event selected on a map, or None where it selected nothing.
+
+    `layer` is the layer that a chart of a single layer shows, or None.
+    """
     rows = (layer, layer) if layer is not None else span_of(event.get("y"), len(shape.layers))
     units = span_of(event.get("x"), shape.heads if what == "heads" else shape.channels)
     return None if rows is None or units is None else Picked(what, rows, units, by_rank)
 
 
 def picked_pins(chosen: Picked, shape: Shape, layers: Sequence[LayerAnalysis | None]) -> list[Pin]:
-    """The heads and channels that are chosen, as pins; a narrower layer gives what it has."""
+    """Return the selected heads and channels as pins; a narrower layer gives those that it has."""
     found: list[Pin] = []
     for index in range(chosen.layers[0], chosen.layers[1] + 1):
         scored = layers[index]
@@ -84,7 +91,7 @@ def picked_pins(chosen: Picked, shape: Shape, layers: Sequence[LayerAnalysis | N
 def describe_pick(
     chosen: Picked, shape: Shape, layers: Sequence[LayerAnalysis | None], plan: Plan | None
 ) -> str:
-    """What is chosen and what the plan says of it, in plain words."""
+    """Return what is selected and what the plan does with it, in plain words."""
     pins = picked_pins(chosen, shape, layers)
     where = (
         f"Layer {chosen.layers[0]}"
@@ -98,7 +105,7 @@ def describe_pick(
 def name_pick(
     chosen: Picked, shape: Shape, layers: Sequence[LayerAnalysis | None], pins: Sequence[Pin]
 ) -> str:
-    """What is chosen within the layers."""
+    """Return what is selected within the layers, in words."""
     counts = {site: sum(pin.count for pin in pins if pin.site == site) for site in SITES}
     if chosen.what == "layers":
         return f"all of it: {counts['attention']:,} heads and {counts['mlp']:,} channels"
@@ -114,7 +121,7 @@ def name_pick(
 
 
 def describe_unit(chosen: Picked, shape: Shape, scored: LayerAnalysis | None, unit: int) -> str:
-    """One head or channel with its exact score and its rank."""
+    """Return one head or channel with its exact score and its rank, in words."""
     words = f"{chosen.what[:-1]} {unit:,}"
     if chosen.what == "heads":
         layer = shape.layers[chosen.layers[0]]
@@ -131,7 +138,7 @@ def describe_unit(chosen: Picked, shape: Shape, scored: LayerAnalysis | None, un
 
 
 def describe_standing(plan: Plan, pins: Sequence[Pin], shape: Shape) -> str:
-    """How many of these units the plan holds, and how."""
+    """Return how many of these units the plan protects, forces out or moves with their KV group."""
     total = sum(pin.count for pin in pins)
     parts = []
     for words, mine in (("protected", plan.protected), ("forced out", plan.forced)):
@@ -146,7 +153,10 @@ def describe_standing(plan: Plan, pins: Sequence[Pin], shape: Shape) -> str:
 
 
 def with_groups(plan: Plan, pins: Sequence[Pin], shape: Shape) -> Iterator[tuple[str, int]]:
-    """How many of these heads go, and how many stay, because others of their KV group are pinned."""
+    """Yield how many of these heads go, and how many stay, because others of their KV group are pinned.
+
+    Each item is (words, count).
+    """
     layers = sorted({pin.layer for pin in pins if pin.site == "attention"})
     units = {layer: pinned_units(pins, layer, "attention") for layer in layers}
     its = "its" if sum(pin.count for pin in pins) == 1 else "their"
@@ -156,11 +166,12 @@ def with_groups(plan: Plan, pins: Sequence[Pin], shape: Shape) -> Iterator[tuple
 
 
 def pin_places(pins: Sequence[Pin]) -> list[tuple[int, Any]]:
+    """Return the (layer, site) pairs of the pins, each once, in order."""
     return sorted({(pin.layer, pin.site) for pin in pins})
 
 
 def summarise_pins(plan: Plan) -> str:
-    """All pins of the plan in one sentence; empty where there are none."""
+    """Return all pins of the plan in one sentence, or an empty string where there are none."""
     said = []
     for words, mine in (("protected", plan.protected), ("forced out", plan.forced)):
         heads, channels = (sum(pin.count for pin in mine if pin.site == site) for site in SITES)

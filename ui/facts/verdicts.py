@@ -1,5 +1,4 @@
-"""What the figures of a comparison mean in plain words, and the next sensible step. Pure: figures in,
-sentences out."""
+"""Say in plain words what the figures of a comparison mean, and suggest the next step. Pure."""
 
 from __future__ import annotations
 
@@ -20,15 +19,18 @@ from ui.look.formatting import format_bytes, format_figure, format_share
 Columns = Mapping[str, Column]
 Pairs = Sequence[tuple[float, float]]  # (predicted, measured) relative error of every layer
 
-SLIGHT = 0.02  # a smaller change of perplexity is nothing to be glad of or to regret
-BROKEN = 1e6  # perplexity of a model that knows nothing
-STEADY = 1.25  # a measured error within this factor of the prediction is called as predicted
+# A smaller relative change of perplexity does not count.
+SLIGHT = 0.02
+# Perplexity of a model that knows nothing.
+BROKEN = 1e6
+# A measured error within this factor of the prediction counts as predicted.
+STEADY = 1.25
 ALTERNATIVE = "best"
 
 
 @dataclass(frozen=True)
 class Grade:
-    """How well a model still reads: `kind` of the note, in a word or two, and as a sentence."""
+    """How well a model still reads: the kind of the note, a word or two, and a sentence."""
 
     kind: Literal["good", "info", "bad"]
     short: str
@@ -43,7 +45,7 @@ RUINED = Grade("bad", "ruined", "This cut ruined the model: it no longer knows w
 
 
 def grade_of(worse: float) -> Grade:
-    """The grade for perplexity `worse` times that of the dense model; not a number counts as ruined."""
+    """Return the grade of a model whose perplexity is `worse` times the dense one's; NaN counts as ruined."""
     for limit, found in ((1.1, ALMOST), (1.5, STILL), (4, DULLED), (20, DAMAGED)):
         if worse < limit:
             return found
@@ -51,12 +53,12 @@ def grade_of(worse: float) -> Grade:
 
 
 def best_of(columns: Columns) -> Column | None:
-    """The column that a run stands for."""
+    """Return the column that represents a run: the best model that it has."""
     return columns.get(best_name(columns))
 
 
 def perplexity_ratio(columns: Columns) -> float | None:
-    """Perplexity of the best column over that of the dense model; None before both are measured."""
+    """Return the perplexity of the best column divided by the dense one's; None before both are measured."""
     dense, best = columns.get("dense"), best_of(columns)
     if dense is None or best is None or not dense.perplexity or best.perplexity is None:
         return None
@@ -64,7 +66,7 @@ def perplexity_ratio(columns: Columns) -> float | None:
 
 
 def verdict_sentences(columns: Columns, plan: Plan) -> tuple[str, str]:
-    """(kind, words): the verdict on a whole comparison; empty words before there is one."""
+    """Return (kind, words): the verdict on a whole comparison; the words are empty before there is one."""
     worse, dense, best = perplexity_ratio(columns), columns.get("dense"), best_of(columns)
     if worse is None or dense is None or best is None:
         return "info", ""
@@ -98,8 +100,11 @@ def verdict_sentences(columns: Columns, plan: Plan) -> tuple[str, str]:
 
 
 def recovery_effect(columns: Columns) -> Literal["better", "same", "worse"] | None:
-    """What recovery, or fine-tuning, did to the pruned model: the same where the difference is slight, or no
-    more than chance explains on this text; None where that was not measured, or both know nothing."""
+    """Return what recovery, or fine-tuning, did to the pruned model, or None where that is not known.
+
+    "same" stands for a change that is slight, or that chance explains on this text. The result is None where
+    the perplexities were not measured, or where both are BROKEN or more.
+    """
     pruned, best = columns.get("pruned"), best_of(columns)
     if pruned is None or best is None or best is pruned:
         return None
@@ -114,11 +119,12 @@ def recovery_effect(columns: Columns) -> Literal["better", "same", "worse"] | No
 
 
 def too_little_text(plan: Plan) -> bool:
-    """Whether the plan's recovery fits more numbers than its text supports."""
+    """Return whether the plan's recovery fits more numbers than its calibration text supports."""
     return RECOVERIES[plan.recovery].fits and tokens_per_channel(plan) < TOKENS_PER_CHANNEL
 
 
 def tokens_per_channel(plan: Plan) -> float:
+    """Return the calibration tokens per channel of the widest layer."""
     read = plan.calibration
     return read.samples * read.length / max(width[2] for width in plan.widths)
 
@@ -127,6 +133,7 @@ def tokens_per_channel(plan: Plan) -> float:
 
 
 def on_parameters(columns: Columns) -> str:
+    """Return what the change in parameters means."""
     dense, best = columns.get("dense"), best_of(columns)
     if dense is None or best is None:
         return ""
@@ -141,6 +148,7 @@ def on_parameters(columns: Columns) -> str:
 
 
 def on_memory(columns: Columns) -> str:
+    """Return how much less memory the best model needs."""
     dense, best = columns.get("dense"), best_of(columns)
     if dense is None or best is None or best.bytes >= dense.bytes:
         return ""
@@ -148,7 +156,7 @@ def on_memory(columns: Columns) -> str:
 
 
 def on_perplexity(columns: Columns) -> str:
-    """A short grade for every pruned column that has a perplexity."""
+    """Return a short grade of every pruned model that has a perplexity."""
     dense = columns.get("dense")
     if dense is None or not dense.perplexity:
         return ""
@@ -167,6 +175,7 @@ WHO = {"pruned": "Pruned alone", "recovered": "With recovery", "tuned": "Fine-tu
 
 
 def on_writing(columns: Columns) -> str:
+    """Return how the writing speeds of the dense and the best model compare."""
     dense, best = columns.get("dense"), best_of(columns)
     if dense is None or best is None:
         return ""
@@ -174,11 +183,12 @@ def on_writing(columns: Columns) -> str:
 
 
 def say_nothing(_: Columns) -> str:
-    """Nothing: a row that speaks for itself."""
+    """Return an empty string, for a row that needs no words."""
     return ""
 
 
 def on_errors(columns: Columns) -> str:
+    """Return how the measured error compares with the predicted one."""
     best = best_of(columns)
     if best is None or best.error_measured is None or best.error_predicted is None:
         return ""
@@ -192,7 +202,7 @@ LEARNED = "An earlier version took these errors on the text that was learned, so
 
 
 def compare_error(predicted: float, measured: float) -> str:
-    """A measured error beside its prediction, in words."""
+    """Return how a measured error compares with its prediction, in words."""
     if not math.isfinite(predicted) or not math.isfinite(measured) or predicted <= 0:
         return "there was no prediction to hold it against"
     ratio = measured / predicted
@@ -202,7 +212,7 @@ def compare_error(predicted: float, measured: float) -> str:
 
 
 def on_layers(errors: Pairs, held_out: bool = True) -> str:
-    """The picture of predicted and measured errors as a few sentences."""
+    """Return what the chart of predicted and measured errors shows, in a few sentences."""
     known = [(i, p, m) for i, (p, m) in enumerate(errors) if math.isfinite(m)]
     if not known or max(m for _, _, m in known) <= 0:
         return ""
@@ -225,6 +235,7 @@ def on_layers(errors: Pairs, held_out: bool = True) -> str:
 
 
 def sentence_case(words: str) -> str:
+    """Return the words with a capital first letter."""
     return words[:1].upper() + words[1:]
 
 
@@ -233,8 +244,10 @@ def sentence_case(words: str) -> str:
 
 @dataclass(frozen=True)
 class NextStep:
-    """What a button offers after a run: another ratio or recovery to prune with, another method, or more
-    samples to read."""
+    """What a button offers after a run: another ratio, recovery or method, or more calibration samples.
+
+    A field that is None stays as it is in the plan.
+    """
 
     label: str
     ratio: float | None = None
@@ -244,8 +257,12 @@ class NextStep:
 
 
 def next_steps(plan: Plan, worse: float, harmed: bool = False) -> tuple[NextStep, ...]:
-    """What to try next, the most promising first: another recovery or more text where recovery `harmed`,
-    repair, a smaller cut or another method after a bad run, a bolder cut after a good one."""
+    """Return what to try next, the most promising first.
+
+    This is another recovery or more text where recovery `harmed` the model; recovery, a smaller cut or
+    another method after a bad run; and a bolder cut after a good one. `worse` is the perplexity divided by
+    the dense one's.
+    """
     if harmed:
         return (*without_harm(plan), *next_steps(plan, max(worse, 1.1)))
     if worse < 1.1:
@@ -273,7 +290,7 @@ def next_steps(plan: Plan, worse: float, harmed: bool = False) -> tuple[NextStep
 
 
 def without_harm(plan: Plan) -> tuple[NextStep, ...]:
-    """What to try where recovery made the model worse."""
+    """Return what to try where recovery made the model worse."""
     other = next((r for r in ("regression", "none") if r != plan.recovery and recovery_fits(plan, r)), None)
     found = []
     if other is not None:
@@ -287,13 +304,13 @@ def without_harm(plan: Plan) -> tuple[NextStep, ...]:
 
 
 def gentler_ratio(ratio: float) -> float | None:
-    """About half the ratio in round numbers; None where there is nothing left to halve."""
+    """Return about half the ratio as a round number, or None where that would not be smaller."""
     half = ratio / 2
     found = round(half * 20) / 20 if half >= 0.05 else round(half, 2)
     return found if 0 < found < ratio else None
 
 
 def recovery_fits(plan: Plan, recovery: str) -> bool:
-    """Whether this recovery combines with the plan's method, and with its allocation if that has a rule."""
+    """Return whether this recovery combines with the plan's method (and the method's own allocation)."""
     row = find_method(plan.method)
     return not combination_hindrance(plan.method, recovery, row.allocation)
