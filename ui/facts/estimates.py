@@ -106,7 +106,7 @@ def probing_seconds(layers: int, rates: Rates, calibration: Calibration) -> floa
 def training_seconds(steps: int, rates: Rates) -> float:
     """Return the seconds of `steps` steps of training gates.
 
-    Each step reads its tokens twice and goes back once.
+    Each step counts as three forward passes over its tokens and one backward pass.
     """
     return steps * ddp.Training.tokens_per_step * (3 + BACKWARD) / rates.reading
 
