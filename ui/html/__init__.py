@@ -1,1 +1,1 @@
-"""Text in, HTML out."""
+"""HTML made from figures, runs and text."""

@@ -1,4 +1,4 @@
-"""A prompt and what each model answered, side by side, differing words marked. Text out, no Gradio."""
+"""Write a prompt and the models' answers side by side as HTML, differing words marked. No Gradio."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from ui.session.session import Answer
 
 
 def answer_html(place: int | str, answer: Answer) -> str:
-    """A prompt and a column per model."""
+    """Return a prompt and the answers to it, one column per model, as HTML.
+
+    `place` is part of the ids of the elements.
+    """
     names = [name for name in NAMES if name in answer.texts]
     dense = answer.texts.get("dense", "")
     columns = ""
@@ -31,7 +34,10 @@ def answer_html(place: int | str, answer: Answer) -> str:
 
 
 def marked_html(text: str, dense: str, *, whole: bool) -> str:
-    """The text with every word marked that is not the dense model's; the last one only when it is whole."""
+    """Return the text as HTML, with every word marked that differs from the dense model's answer.
+
+    The last word is not marked unless the text is `whole`, because more letters may follow.
+    """
     words = re.findall(r"\S+", text)
     new = differing_words(words, dense.split())
     if not whole and words:
@@ -49,14 +55,14 @@ def marked_html(text: str, dense: str, *, whole: bool) -> str:
 
 
 def differing_words(words: Sequence[str], dense: Sequence[str]) -> set[int]:
-    """The places of the words that are not in the longest common thread with the dense model's words."""
+    """Return the positions of the words that are not in the longest common subsequence with `dense`."""
     threads = SequenceMatcher(None, dense, words, autojunk=False).get_matching_blocks()
     shared = {place for thread in threads for place in range(thread.b, thread.b + thread.size)}
     return set(range(len(words))) - shared
 
 
 def agreement_words(text: str, dense: str) -> str:
-    """How far an answer goes along with the dense model's."""
+    """Return how far an answer agrees with the dense model's, in a sentence."""
     mine, other = text.split(), dense.split()
     if mine == other:
         return "Word for word the same."

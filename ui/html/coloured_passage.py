@@ -1,4 +1,4 @@
-"""A passage with its tokens coloured by how much harder they became to predict. Text out, no Gradio."""
+"""Colour the tokens of a passage by how much harder they became to predict. Text out, no Gradio."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from ui.facts.findings import Guess, Passage, Piece
 from ui.facts.runs import LABELS, best_name
 from ui.look.formatting import escape_html, format_figure, format_share
 
-LEVELS = (  # rise of the loss in nats from which a level begins, its class and its words
+# For each level, the rise of the loss in nats from which it begins, its CSS class and its words.
+LEVELS = (
     (4.0, "l4", "lost: over 50 times less likely"),
     (2.0, "l3", "7 to 50 times"),
     (1.0, "l2", "3 to 7 times"),
@@ -20,7 +21,10 @@ LEVELS = (  # rise of the loss in nats from which a level begins, its class and 
 
 
 def passage_html(passage: Passage, name: str) -> str:
-    """Summary, legend, coloured tokens and the details of one of them, at first of the one that lost most."""
+    """Return a passage as HTML: summary, coloured tokens, the details of one token, and the legend.
+
+    The details are at first those of the token that lost most.
+    """
     rises = [piece.rise(name) if piece.guesses else -math.inf for piece in passage.pieces]
     worst = max(range(len(rises)), key=rises.__getitem__)
     says = [token_fields(piece, name) for piece in passage.pieces]
@@ -49,7 +53,11 @@ def passage_html(passage: Passage, name: str) -> str:
 
 
 def token_html(piece: Piece, name: str, place: int, worst: bool) -> str:
-    """One token; a line break is shown as a sign and made, and what cannot be seen has a name."""
+    """Return one token as HTML.
+
+    A line break is drawn as a sign before it breaks the line, and a token of white space alone has a label
+    for screen readers.
+    """
     text = escape_html(piece.text).replace("\n", "↵\n")
     if not piece.guesses:
         return f'<span class="tk first">{text}</span>'
@@ -63,12 +71,12 @@ def token_html(piece: Piece, name: str, place: int, worst: bool) -> str:
 
 
 def level_of(rise: float) -> str:
-    """The class of a rise of the loss."""
+    """Return the CSS class of a rise of the loss in nats."""
     return next(level for limit, level, _ in LEVELS if rise >= limit)
 
 
 def detail_html(says: list[str], name: str) -> str:
-    """What each model made of one token, in cells that the script fills anew."""
+    """Return what each model predicted for one token, in cells that the script fills anew."""
     word, rise, *cells = (f"<span data-field>{escape_html(words)}</span>" for words in says)
     rows = "".join(
         f'<tr><th scope="row">{label}</th><td>{cells[2 * i]}</td><td>{cells[2 * i + 1]}</td></tr>'
@@ -82,7 +90,11 @@ def detail_html(says: list[str], name: str) -> str:
 
 
 def token_fields(piece: Piece, name: str) -> list[str]:
-    """[the token, its rise, then for the dense and the other model: probability, what it expected most]."""
+    """Return six texts about one token; all are empty where the model has no guess for it.
+
+    They are the token, its rise, and for the dense and the other model the probability that it gave the token
+    and what it expected most.
+    """
     if name not in piece.guesses:
         return ["", "", "", "", "", ""]
     dense, other = piece.guesses["dense"], piece.guesses[name]
@@ -97,15 +109,17 @@ def token_fields(piece: Piece, name: str) -> list[str]:
 
 
 def expected_words(guess: Guess) -> str:
+    """Return the token that a model expected most, with its probability."""
     return f"{quote_token(guess.likeliest)} {format_share(guess.certainty)}"
 
 
 def quote_token(text: str) -> str:
+    """Return a token in quotation marks; line breaks in a token of white space become ↵."""
     return f"“{text.strip() or text.replace(chr(10), '↵')}”"
 
 
 def rise_words(rise: float) -> str:
-    """A rise of the loss in words."""
+    """Return a rise of the loss in words; `rise` is in nats."""
     if not math.isfinite(rise):
         return "can no longer be foreseen at all"
     signed = f"{'+' if rise > 0 else '−' if rise < 0 else '±'}{abs(rise):.2f} nats"
@@ -116,7 +130,7 @@ def rise_words(rise: float) -> str:
 
 
 def passage_summary(passage: Passage, name: str) -> str:
-    """How much the loss rose, and whether in few places or all over."""
+    """Return by how many nats the loss rose on average, and in how many tokens half of the loss lies."""
     rises = [min(rise, 30.0) for rise in passage.rises(name)]
     if not rises:
         return "This passage has nothing to judge."
@@ -135,5 +149,5 @@ def passage_summary(passage: Passage, name: str) -> str:
 
 
 def best_reader(passage: Passage) -> str:
-    """The name of the best pruned model that read a passage."""
+    """Return the name of the best pruned model that read a passage."""
     return best_name({name for piece in passage.pieces for name in piece.guesses})

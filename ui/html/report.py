@@ -1,4 +1,4 @@
-"""A run as one HTML page that needs nothing else: no network, no other file. Text in, text out."""
+"""Write a run as one HTML page that needs no network and no other file. Text in, text out."""
 
 from __future__ import annotations
 
@@ -28,19 +28,23 @@ from ui.look.formatting import (
 from ui.look.theme import PALETTE, SCRIPTS, STYLES, colour_variables
 from ui.session.session import Comparison
 
-# The script of the passage on the page, given the passage of the report.
+# The page's own script for a passage, run on the passage of the report.
 SAYS = f"""
 for (const element of document.querySelectorAll('#passage')) {{
 {(SCRIPTS / "passage.js").read_text(encoding="utf-8")}
 }}
 """
 BAR = COLOUR["sequential"][2]
-# The browser itself refuses whatever is not in this file.
+# With this policy, the browser refuses to load anything that is not in this file.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
 def report_page(run: Run) -> str:
-    """The report: verdict, figures, maps, layers, answers, and how to make it again."""
+    """Return the report of a run as HTML.
+
+    Its parts are the verdict, figures, maps, layers, answers, findings, and the command that makes the run
+    again.
+    """
     title = f"{run.name}: {Path(run.plan.model).name}, {format_share(run.smaller)} smaller"
     sheets = ((STYLES / name).read_text(encoding="utf-8") for name in ("found.css", "report.css"))
     style = colour_variables(":root", PALETTE["light"]) + "".join(sheets)
@@ -65,18 +69,19 @@ def report_page(run: Run) -> str:
 
 
 def report_section(name: str, title: str, body: str) -> str:
+    """Return a section of the report with its heading."""
     return f'<section id="{name}"><h2>{escape_html(title)}</h2>{body}</section>'
 
 
 def fact_list(rows: dict[str, str]) -> str:
-    """Names and values as a list; empty values are left out."""
+    """Return names and values as an HTML list, without those whose value is empty."""
     shown = ((name, value) for name, value in rows.items() if value)
     items = (f"<div><dt>{escape_html(name)}</dt><dd>{escape_html(value)}</dd></div>" for name, value in shown)
     return f"<dl>{''.join(items)}</dl>"
 
 
 def report_heading(run: Run, title: str) -> str:
-    """What it is, in one sentence, and where it came from."""
+    """Return the heading: the title, the verdict, and where the run came from."""
     plan = run.plan
     told = verdict_html(Comparison(plan, run.protocol, dict(run.columns)))
     read = plan.calibration
@@ -92,12 +97,13 @@ def report_heading(run: Run, title: str) -> str:
 
 
 def figures_section(run: Run) -> str:
+    """Return the section with the table of figures."""
     table = table_of(dict(run.columns), run.protocol, run.plan.recovery)
     return report_section("figures", "What it cost and what it saved", table)
 
 
 def maps_section(run: Run) -> str:
-    """The maps of heads and channels, with what was removed."""
+    """Return the section with the maps of heads and channels, which show what was removed."""
     portrait, plan = run.portrait, run.plan
     if portrait is None:
         return report_section("maps", "Where it was cut", "<p>The maps of this run were not kept.</p>")
@@ -116,7 +122,7 @@ def maps_section(run: Run) -> str:
 
 
 def layers_section(run: Run) -> str:
-    """Every layer: how alike its ends are, what it keeps, how far it moved."""
+    """Return the section on every layer: its cosine, what it keeps, and how far its output moved."""
     plan, body = run.plan, ""
     if run.portrait is not None:
         cosine = Series("cosine of input and output", run.portrait.cosine, "bars", BAR, "{:.3f}")
@@ -145,7 +151,10 @@ def layers_section(run: Run) -> str:
 
 
 def rows_of(run: Run) -> list[tuple[int, int, int, int, int, str, str]]:
-    """Per layer: its number, units kept and dense (0 where unknown), channels kept and dense, both errors."""
+    """Return a row per layer: its number, units kept and dense, channels kept and dense, both errors.
+
+    The number of dense units is 0 where the plan cuts value columns. An unknown error is an empty string.
+    """
     plan, found = run.plan, []
     for i, (heads, channels, dense) in enumerate(zip(plan.heads, plan.channels, plan.widths, strict=True)):
         errors = [f"{e:.6g}" for e in run.errors[i]] if i < len(run.errors) else ["", ""]
@@ -155,6 +164,7 @@ def rows_of(run: Run) -> list[tuple[int, int, int, int, int, str, str]]:
 
 
 def layers_table(run: Run) -> str:
+    """Return the layers of a run as an HTML table."""
     units = UNITS[run.plan.unit].plural.capitalize()
     body = ""
     for i, heads, whole, channels, dense, predicted, measured in rows_of(run):
@@ -170,12 +180,13 @@ def layers_table(run: Run) -> str:
 
 
 def layers_csv(run: Run) -> str:
+    """Return the layers of a run as CSV with a header."""
     names = "layer,heads_kept,heads,channels_kept,channels,error_predicted,error_measured"
     return "\n".join([names, *(",".join(map(str, row)) for row in rows_of(run))]) + "\n"
 
 
 def answers_section(run: Run) -> str:
-    """What the models wrote after the same prompts."""
+    """Return the section with what the models wrote after the same prompts."""
     if not run.answers:
         return report_section("answers", "What they write", "<p>No prompts were answered in this run.</p>")
     body = ""
@@ -190,7 +201,7 @@ def answers_section(run: Run) -> str:
 
 
 def findings_sections(run: Run) -> list[str]:
-    """Where it broke and what it forgot, as far as that was asked."""
+    """Return the sections on the passage and on the topics, if the run has them."""
     parts: list[str] = []
     if run.found is not None and run.found.passage is not None:
         passage = passage_html(run.found.passage, best_reader(run.found.passage))
@@ -201,7 +212,7 @@ def findings_sections(run: Run) -> list[str]:
 
 
 def again_section(run: Run) -> str:
-    """The command, the plan and the versions."""
+    """Return the section with the command, the plan and the versions."""
     plan, text = run.plan, plan_text(run.plan)
     name = plan_name(run)
     how = "It follows from the rules alone." if run.rules else f"It needs the plan file {name} beside it."
@@ -215,6 +226,6 @@ def again_section(run: Run) -> str:
 
 
 def download_link(text: str, kind: str, name: str, label: str) -> str:
-    """A link that saves a text that is in the page itself."""
+    """Return a link that saves a text of MIME type `kind`; the text is in the page itself."""
     data = base64.b64encode(text.encode()).decode()
     return f'<a download="{escape_html(name)}" href="data:{kind};base64,{data}">{escape_html(label)}</a>'

@@ -1,4 +1,4 @@
-"""The runs as an HTML table, and what was deleted as a line of buttons. Text out, no Gradio."""
+"""Write the runs as an HTML table, and the deleted runs as a line of buttons. Text out, no Gradio."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ui.look.formatting import (
     method_title,
 )
 
-# What both raise: the button's `data-do` as an event, with the run's number; a click beside the buttons of a
-# row chooses it, but one on a word that the glossary explains.
+# The script of both. A button raises its `data-do` as an event with the run's number. A click elsewhere in a
+# row chooses the run, except on a word that the glossary explains.
 PRESS = """
 element.addEventListener('click', (event) => {
   const button = event.target.closest('button[data-do]');
@@ -32,12 +32,12 @@ HEADINGS = ("Pinned", "Run", "Smaller", "Perplexity", "How", "What changed", "Wh
 
 
 def in_order(runs: Sequence[Run]) -> list[Run]:
-    """Pinned runs first, and the newest first among them and among the others."""
+    """Return the pinned runs, then the others; within each, the newest run comes first."""
     return sorted(runs, key=lambda run: (not run.pinned, -run.number))
 
 
 def runs_table(runs: Sequence[Run], chosen: int | None) -> str:
-    """One row per run; the chosen one is marked."""
+    """Return the runs as an HTML table with one row per run; the chosen run is marked."""
     several = len({run.plan.model for run in runs}) > 1
     head = "".join(
         f'<th scope="col">{name if name != "Pinned" else f"<span>{name}</span>"}</th>' for name in HEADINGS
@@ -50,7 +50,7 @@ def runs_table(runs: Sequence[Run], chosen: int | None) -> str:
 
 
 def row_of(run: Run, chosen: bool, several: bool = False) -> str:
-    """One run as a row; with `several` it says of which model."""
+    """Return one run as a row; with `several` models in the table, the row names the model."""
     best, dense = run.best, run.columns["dense"]
     measured = best.perplexity is not None
     said = format_figure(best.perplexity or 0.0) if measured else "–"
@@ -76,14 +76,17 @@ def row_of(run: Run, chosen: bool, several: bool = False) -> str:
 
 
 def came_from(run: Run) -> str:
-    """Where a run's plan came from, in words."""
+    """Return where a run's plan came from, in words."""
     if run.parent is None:
         return "a fresh start"
     return f"from Run {run.parent}: {run.told}" if run.told else f"from Run {run.parent}"
 
 
 def deleted_line(numbers: Sequence[int]) -> str:
-    """What was deleted, the latest first, each with a button that brings it back."""
+    """Return the deleted runs, the latest first, each with a button that brings it back.
+
+    The result is empty where no run was deleted.
+    """
     if not numbers:
         return ""
     buttons = "".join(
@@ -95,7 +98,7 @@ def deleted_line(numbers: Sequence[int]) -> str:
 
 
 def damaged_line(names: Sequence[str]) -> str:
-    """Which files could not be read, in one sentence."""
+    """Return a sentence on the files that could not be read, or an empty string where there are none."""
     if not names:
         return ""
     if len(names) == 1:

@@ -1,6 +1,6 @@
-"""Pictures for a page that is only read: maps as PNG in a frame, layers as bars, steps and dots, all in SVG.
+"""Draw pictures for a page without plotly: maps as PNG in an SVG frame, layers as bars, steps and dots.
 
-Pure: numbers in, text out. A script adds only the reading under the pointer.
+Pure: numbers in, text out. The only script shows the values under the pointer.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ GONE = ("#f7ecdd", "#ecd0ac", "#d08f4e", "#a6500f")  # little to much, of what w
 
 @dataclass(frozen=True)
 class Series:
-    """One value per layer, drawn as "bars", "steps" or "dots" in one colour; `words` formats a
-    value."""
+    """One value per layer, drawn as "bars", "steps" or "dots" in one colour; `words` formats a value."""
 
     name: str
     values: Sequence[float]
@@ -37,8 +36,10 @@ class Series:
 
 
 def map_of(grid: Grid, what: str, than: str, groups: int = 0) -> str:
-    """A layers × units map. `what` is one unit ("head"), `than` what its shade compares with ("best" or
-    "median"); groups of units stand apart."""
+    """Return a layers × units map as HTML, with gaps between `groups` of units.
+
+    `what` names one unit ("head"), and `than` says what its shade compares with ("best" or "median").
+    """
     high = min(max(9 * grid.rows, 140), 440)
     wide = WIDE - LEFT_MARGIN - RIGHT
     row, column = high / grid.rows, wide / grid.units
@@ -72,13 +73,15 @@ def map_of(grid: Grid, what: str, than: str, groups: int = 0) -> str:
 
 
 def upright_title(high: float, title: str = "Layer") -> str:
-    """The title of the vertical axis."""
+    """Return the title of the vertical axis of a drawing that is `high` pixels high."""
     return f'<text transform="translate(12 {high / 2:.0f}) rotate(-90)">{escape_html(title)}</text>'
 
 
 def colours_of(grid: Grid) -> np.ndarray:
-    """The map's colours (rows, cells, 3): by shade, and by how much of a cell is kept between the two
-    scales."""
+    """Return the colours (rows, cells, 3) of a map in uint8.
+
+    Each cell mixes the colours of its shade on the scales of kept and of removed units, by its kept share.
+    """
     shades = np.frombuffer(grid.shades, np.uint8).reshape(grid.rows, grid.cells) / FULL
     kept = np.frombuffer(grid.kept, np.uint8).reshape(grid.rows, grid.cells, 1) / FULL
     mixed = kept * shade_values(shades, COLOUR["sequential"]) + (1 - kept) * shade_values(shades, GONE)
@@ -86,14 +89,14 @@ def colours_of(grid: Grid) -> np.ndarray:
 
 
 def shade_values(values: np.ndarray, scale: Sequence[str]) -> np.ndarray:
-    """The colours (…, 3) of values from 0 to 1 on a scale of hex colours."""
+    """Return the colours (…, 3) from 0 to 255 of values (…) from 0 to 1 on a scale of hex colours."""
     stops = np.array([[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in scale], dtype=float)
     places = np.linspace(0, 1, len(stops))
     return np.stack([np.interp(values, places, stops[:, i]) for i in range(3)], axis=-1)
 
 
 def png_address(pixels: np.ndarray) -> str:
-    """The pixels (height, width, 3) as the data address of a PNG."""
+    """Return the pixels (height, width, 3) as the data URL of a PNG."""
     high, wide, _ = pixels.shape
     raw = b"".join(b"\0" + line.tobytes() for line in pixels)
 
@@ -106,7 +109,7 @@ def png_address(pixels: np.ndarray) -> str:
 
 
 def key_of(than: str) -> str:
-    """What the colours of a map mean, as HTML."""
+    """Return the legend of a map as HTML; `than` is that of `map_of`."""
     ends = {"best": ("0 %", "100 % of the layer’s best"), "median": ("half", "four times the layer’s median")}
     low, high = ends[than]
     bars = "".join(
@@ -120,7 +123,11 @@ def key_of(than: str) -> str:
 
 
 def layers_chart(series: Sequence[Series], unit: str, high: int = 170) -> str:
-    """A chart over the layers with a legend, as HTML; every layer says its values under the pointer."""
+    """Return a chart of all layers with a legend, as HTML.
+
+    Every layer shows its values under the pointer. `unit` is the title of the vertical axis, `high` its
+    height in pixels.
+    """
     total = max(len(one.values) for one in series)
     wide = (WIDE - LEFT_MARGIN - RIGHT) / max(1, total)
     values = [value for one in series for value in one.values if math.isfinite(value)]
@@ -160,7 +167,7 @@ def layers_chart(series: Sequence[Series], unit: str, high: int = 170) -> str:
 
 
 def layer_title(series: Sequence[Series], index: int) -> str:
-    """What one layer says."""
+    """Return the values of one layer in words."""
     shown = [one for one in series if index < len(one.values)]
     return f"Layer {index}: " + ", ".join(
         f"{one.name} {one.words.format(one.values[index])}" for one in shown
@@ -168,7 +175,10 @@ def layer_title(series: Sequence[Series], index: int) -> str:
 
 
 def draw_series(series: Series, wide: float, at: Any) -> str:
-    """The marks of one series."""
+    """Return the marks of one series as SVG.
+
+    `wide` is the width of a layer in pixels, and `at(value)` gives the vertical position of a value.
+    """
     colour, base = series.colour, at(0.0)
     places = [(LEFT_MARGIN + i * wide, at(value)) for i, value in enumerate(series.values)]
     if series.kind == "bars":
@@ -189,7 +199,7 @@ def draw_series(series: Series, wide: float, at: Any) -> str:
 
 
 def nice_range(low: float, high: float) -> tuple[float, float, float]:
-    """Round ends of an axis that holds these values, and its step."""
+    """Return round ends of an axis that covers `low` to `high`, and its step."""
     rough = ((high - low) or 1.0) / 4
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(s * power for s in (1, 2, 2.5, 5, 10) if s * power >= rough * 0.999)

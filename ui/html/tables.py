@@ -1,5 +1,4 @@
-"""The three-way table and its verdict, and the table of several methods, as HTML. Text out, no Gradio, no
-model."""
+"""Write the three-way table, its verdict, and the table of several methods as HTML. No Gradio, no model."""
 
 from __future__ import annotations
 
@@ -35,19 +34,24 @@ from ui.session.session import Comparison
 
 
 def speed_words(number: float) -> str:
+    """Return a speed in tokens per second, in words."""
     return f"{format_figure(number, 1)} tokens/s"
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table: title, hint, the figure of a column, how to say it, what it means in words."""
+    """A row of the table.
+
+    `of` gets the figure of a column, `say` writes it, and `judge` says what the row means.
+    """
 
     title: str
     hint: str
     of: Callable[[Column], float | None]
     say: Callable[[float], str]
     judge: Callable[[Columns], str]
-    relative: bool = True  # whether the change against the dense model is a figure of its own
+    # Whether the row shows the change against the dense model.
+    relative: bool = True
 
 
 ROWS = (
@@ -65,10 +69,13 @@ ROWS = (
 
 
 def table_of(columns: Columns, protocol: Protocol, recovery: str) -> str:
-    """Rows of figures, a column per model, each with its change against the dense one, and what the row means
-    in plain words."""
+    """Return the figures as an HTML table: one row per figure, one column per model.
+
+    Each figure has its change against the dense one, and each row says in plain words what it means.
+    """
     names = [name for name in NAMES if name != "recovered" or recovery != "none"]
-    if "recovered" in columns and "pruned" not in columns:  # the method cannot do without its recovery
+    # The method does not work without its recovery, so it has no column without it.
+    if "recovered" in columns and "pruned" not in columns:
         names.remove("pruned")
     names = [name for name in names if name != "tuned" or name in columns]
     head = "".join(f'<th scope="col">{LABELS[name]}</th>' for name in names)
@@ -90,7 +97,7 @@ def table_of(columns: Columns, protocol: Protocol, recovery: str) -> str:
 
 
 def windows_of(protocol: Protocol) -> str:
-    """How the text is cut, in words."""
+    """Return in words how the text is cut into windows."""
     begun = ""
     if protocol.begins_with:
         begun = f" and begin with {protocol.begins_with}, as the tokenizer begins texts; it is not counted"
@@ -98,7 +105,7 @@ def windows_of(protocol: Protocol) -> str:
 
 
 def line_of(row: Row, names: Sequence[str], columns: Columns) -> str:
-    """One row: a dash where a figure has no sense, dots while it is still to come."""
+    """Return one row: a dash where a figure makes no sense, and dots while it is missing."""
     dense = columns.get("dense")
     base = None if dense is None else row.of(dense)
     cells = ""
@@ -119,7 +126,7 @@ def line_of(row: Row, names: Sequence[str], columns: Columns) -> str:
 
 
 def verdict_html(comparison: Comparison) -> str:
-    """What the figures mean, in plain words."""
+    """Return the verdict on a comparison in plain words, as HTML."""
     return note_html(*verdict_sentences(comparison.columns, comparison.plan))
 
 
@@ -132,12 +139,15 @@ HEADINGS = (
 
 
 def latest_entries(entries: Sequence[Entry]) -> list[Entry]:
-    """The entries of the budget that was compared last."""
+    """Return the entries of the budget that was compared last."""
     return [entry for entry in entries if entry.budget == entries[-1].budget]
 
 
 def methods_table(entries: Sequence[Entry]) -> str:
-    """All entries as one table, those of each budget together, the best first; a button takes a plan."""
+    """Return all entries as one HTML table, grouped by budget, the best first.
+
+    A button takes the plan of a row into Tune.
+    """
     budgets = list(dict.fromkeys(entry.budget for entry in reversed(entries)))
     head = "".join(f'<th scope="col">{name}</th>' for name in HEADINGS)
     body = ""
@@ -159,7 +169,7 @@ def methods_table(entries: Sequence[Entry]) -> str:
 
 
 def budget_words(budget: Budget) -> str:
-    """A budget in words."""
+    """Return a budget in words, as HTML."""
     of = "all parameters" if budget.count == "all" else "the layers"
     read, how = budget.calibration, budget.protocol
     limit = f"at most {how.limit:,} tokens of " if how.limit else ""
@@ -170,18 +180,20 @@ def budget_words(budget: Budget) -> str:
 
 
 def perplexity_of(entry: Entry) -> float:
+    """Return the perplexity of an entry, or infinity where it has none."""
     found = entry.column.perplexity if entry.column else None
     return math.inf if found is None else found
 
 
 def dense_row(dense: Column) -> str:
+    """Return the row of the dense model."""
     said = "–" if dense.perplexity is None else format_figure(dense.perplexity)
     cells = ("", "", format_count(dense.parameters), "", said, "", "", "", "")
     return f'<tr class="dense"><th scope="row">Dense</th>{"".join(f"<td>{c}</td>" for c in cells)}</tr>'
 
 
 def method_row(index: int, entry: Entry) -> str:
-    """One entry; a refused one says why across the table."""
+    """Return the row of one entry; that of a refused entry gives the reason across the table."""
     title = escape_html(method_title(entry.method))
     name = f"Your plan<small>{title}</small>" if entry.present else title
     head = f'<th scope="row">{name}</th>'

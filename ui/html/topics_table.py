@@ -1,4 +1,4 @@
-"""The perplexity of every topic as a table with bars. Text out, no Gradio."""
+"""Write the perplexity of every topic as a table with bars. Text out, no Gradio."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ pass
 
 
 def topics_html(findings: Findings | Found) -> str:
-    """A sentence, and a row per topic with figures and bars, the one that became hardest on top; and which
-    topics could not be measured."""
+    """Return a summary and a row per topic with figures and bars, the hardest hit on top, as HTML.
+
+    A note says which topics could not be measured.
+    """
     left_out = short_html(findings)
     if not findings.topics:
         return left_out
@@ -46,7 +48,10 @@ def topics_html(findings: Findings | Found) -> str:
 
 
 def short_html(findings: Findings | Found) -> str:
-    """Which topics were too short to be measured, and what helps; empty where none was."""
+    """Return a note on the topics that were too short to measure, and what helps.
+
+    The result is empty where there are none.
+    """
     if not findings.too_short:
         return ""
     named = ", ".join(f"{topic} ({count:,} tokens)" for topic, count in findings.too_short.items())
@@ -58,12 +63,15 @@ def short_html(findings: Findings | Found) -> str:
 
 
 def rank_topics(topics: Topics) -> list[tuple[str, Mapping[str, float]]]:
-    """The topics by how much the best pruned model has changed on them, the hardest hit first."""
+    """Return the topics by how much the best pruned model changed on them, the hardest hit first."""
     return sorted(topics.items(), key=lambda pair: -log_change(pair[1], best_name(pair[1])))
 
 
 def log_change(found: Mapping[str, float], name: str) -> float:
-    """The logarithm of a perplexity over the dense model's, within ±20; 0 while it is not known."""
+    """Return the logarithm of a perplexity divided by the dense one, clamped to ±20.
+
+    The result is 0 while either is unknown.
+    """
     mine, dense = found.get(name), found.get("dense")
     if not mine or not dense or math.isnan(mine):
         return 0.0
@@ -71,7 +79,10 @@ def log_change(found: Mapping[str, float], name: str) -> float:
 
 
 def bar_html(found: Mapping[str, float], name: str, longest: float) -> str:
-    """A bar with its change; hollow where a topic became easier."""
+    """Return a bar with its change in words; it is hollow where a topic became easier.
+
+    `longest` is the log change that fills the whole track.
+    """
     if name not in found:
         return ""
     long = log_change(found, name)
@@ -84,7 +95,7 @@ def bar_html(found: Mapping[str, float], name: str, longest: float) -> str:
 
 
 def topics_summary(rows: list[tuple[str, Mapping[str, float]]], spreads: Topics) -> str:
-    """Which topic suffered most and which least, where they are further apart than chance explains."""
+    """Return which topic suffered most and which least, where they differ by more than chance explains."""
     known = [(topic, found) for topic, found in rows if best_name(found) in found and "dense" in found]
     if len(known) < 2:
         return ""
@@ -103,7 +114,8 @@ def topics_summary(rows: list[tuple[str, Mapping[str, float]]], spreads: Topics)
     return f"{LABELS[name]}: hardest hit is {worst} ({said[0]} perplexity), least {mildest} ({said[1]})."
 
 
-APART = 3  # standard errors between the extremes of a dozen topics, beyond what chance puts there
+# Among a dozen topics, chance alone does not put the extremes this many standard errors apart.
+APART = 3
 
 
 Topics = Mapping[str, Mapping[str, float]]
