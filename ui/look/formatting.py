@@ -1,4 +1,4 @@
-"""Numbers and states in plain words, always with their unit. Text in, text out: no Gradio, no model."""
+"""Write numbers and states in plain words, always with their unit. Text in, text out: no Gradio, no model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from slimllm.methods.table import METHODS
 
 
 def format_count(number: float) -> str:
-    """A count that is easy to read: 134.5 million."""
+    """Return a count that is easy to read: 134.5 million."""
     for size, name in ((1e9, "billion"), (1e6, "million")):
         if abs(number) >= size:
             return f"{number / size:.{2 if size == 1e9 else 1}f} {name}"
@@ -19,7 +19,7 @@ def format_count(number: float) -> str:
 
 
 def format_bytes(number: float) -> str:
-    """Bytes as kB, MB or GB."""
+    """Return a number of bytes as kB, MB or GB."""
     for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if abs(number) >= unit:
             return f"{number / unit:.{2 if unit == 1e9 else 1}f} {name}"
@@ -27,7 +27,7 @@ def format_bytes(number: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds as 8 s, 1 min 20 s, 2 h 5 min."""
+    """Return a number of seconds as 8 s, 1 min 20 s or 2 h 5 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -37,6 +37,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_share(ratio: float, digits: int = 1) -> str:
+    """Return a share as per cent; a share that would round to zero becomes “under” the least one."""
     least = 10.0**-digits
     if 0 < 100 * ratio < least / 2:
         return f"under {least:g} %"
@@ -44,7 +45,7 @@ def format_share(ratio: float, digits: int = 1) -> str:
 
 
 def format_figure(number: float, digits: int = 2) -> str:
-    """A measured number; very large or impossible ones say so."""
+    """Return a measured number; NaN becomes a dash, and a very large number “over 1,000,000”."""
     if math.isnan(number):
         return "–"
     if math.isinf(number) or number >= 1e6:
@@ -53,7 +54,10 @@ def format_figure(number: float, digits: int = 2) -> str:
 
 
 def format_change(after: float, before: float) -> str:
-    """The change relative to before, signed: −20.0 %."""
+    """Return the relative change with its sign, −20.0 %, or as a factor, ×12, where it is large.
+
+    The result is empty where the change cannot be computed.
+    """
     if not before or not math.isfinite(after) or not math.isfinite(before):
         return ""
     ratio = after / before - 1
@@ -63,12 +67,12 @@ def format_change(after: float, before: float) -> str:
 
 
 def is_dropped(plan: Plan, index: int) -> bool:
-    """Whether the plan takes this layer out whole."""
+    """Return whether the plan drops this layer whole."""
     return not plan.heads[index] and not plan.channels[index]
 
 
 def dropped_layers(plan: Plan) -> str:
-    """The layers that the plan takes out whole, as a sentence; empty where there are none."""
+    """Return a sentence on the layers that the plan drops whole, or an empty string."""
     gone = [i for i in range(len(plan.heads)) if is_dropped(plan, i)]
     if not gone:
         return ""
@@ -78,22 +82,25 @@ def dropped_layers(plan: Plan) -> str:
 
 
 def method_title(name: str) -> str:
-    """What a method is called on the page."""
+    """Return the name of a method as the page shows it."""
     return METHODS[name].title if name in METHODS else name
 
 
 def escape_html(text: object) -> str:
-    """Text made harmless for HTML."""
+    """Return the text escaped for HTML."""
     return html.escape(str(text), quote=True)
 
 
 def note_html(kind: str, words: str) -> str:
-    """A sentence in a quiet box: kind is info, good, bad or old."""
+    """Return a sentence in a box, or an empty string without words; `kind` is info, good, bad or old."""
     return f'<p class="note {kind}">{escape_html(words)}</p>' if words else ""
 
 
 def format_time(made: str) -> str:
-    """A time as 26 Nov, 14:05; the year where it is another one."""
+    """Return an ISO time as 26 Nov, 14:05, with the year where it is not the present one.
+
+    The first 16 letters of a text that is no time are returned as they are.
+    """
     try:
         time = datetime.fromisoformat(made)
     except ValueError:

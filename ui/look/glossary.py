@@ -1,7 +1,8 @@
-"""The words of the field in plain words: one list, as data, for all explanations on the page. Pure.
+"""List the terms of the field in plain words, as data, for all explanations on the page. Pure.
 
-`assets/scripts/glossary.js` marks the first use of each word in every panel; pointing at it or walking onto
-it shows its sentence, and screen readers say it. Every sentence must be easy to read, which a test checks.
+`assets/scripts/glossary.js` marks the first use of each term in every panel. A pointer or the keyboard focus
+on it shows its sentence, and screen readers read it out. Every sentence must be easy to read; a test checks
+this.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Term:
-    """A word of the field: all forms under which the page says it, and what it means."""
+    """A term of the field: all forms in which the page uses it, and what it means."""
 
     name: str
     forms: tuple[str, ...]
@@ -19,7 +20,7 @@ class Term:
 
 
 def make_term(forms: str, words: str) -> Term:
-    """A term whose forms are written with bars between them, the first one being its name."""
+    """Return a term from its forms, separated by bars; the first form is its name."""
     every = tuple(forms.split("|"))
     return Term(every[0], every, words)
 
@@ -130,5 +131,5 @@ TERMS = (
 
 
 def as_data() -> list[dict[str, object]]:
-    """The list as the browser takes it."""
+    """Return the list in the form that the browser's script needs."""
     return [{"name": t.name, "forms": list(t.forms), "words": t.words} for t in TERMS]

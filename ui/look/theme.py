@@ -1,4 +1,7 @@
-"""The look of the page: fonts, colours, spacing, and what the browser loads; nothing comes from outside."""
+"""Define the look of the page: fonts, colours, spacing, and the files that the browser loads.
+
+Nothing is loaded from another server.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,9 @@ PLOTLY = Path(plotly.__file__).resolve().parent / "package_data" / "plotly.min.j
 
 Colours = dict[str, str | tuple[str, ...]]
 
-# Charts are drawn in the light colours; plotview.js swaps each for the dark one of the same name, and the
-# style sheet knows all of them as --slim-NAME. `sequential` (little to much) and `diverging` go by lightness
-# and by the hues brown and teal, which colour-blind eyes tell apart.
+# Charts use the light colours; plotview.js swaps each for the dark one of the same name. The style sheet
+# defines all of them as --slim-NAME. `sequential` (little to much) and `diverging` differ in lightness and in
+# the hues brown and teal, which colour-blind people can tell apart.
 PALETTE: dict[str, Colours] = {
     "light": {
         "page": "#faf9f7",
@@ -66,11 +69,12 @@ PALETTE: dict[str, Colours] = {
     },
 }
 
-# What may be written on what: tests compute the contrast of every pair in both modes.
+# Any of these texts may stand on any of these grounds. Tests compute the contrast of every pair in both modes.
 TEXTS = ("ink", "muted", "accent", "accent-strong", "second", "third", "fourth")
 GROUNDS = ("page", "surface", "raised", "track", "accent-soft")
 SPACES = (0, 2, 4, 8, 12, 16, 24, 40)  # pixels: every padding, margin and gap is one of these
 SIZES = {"tiny": 12, "small": 13, "text": 15, "large": 17, "title": 24}  # pixels of type, as --slim-NAME
+# The sizes for Gradio's xxs, xs, sm, md, lg, xl and xxl.
 GRADIO_TEXTS = (
     "tiny",
     "tiny",
@@ -79,12 +83,12 @@ GRADIO_TEXTS = (
     "large",
     "title",
     "title",
-)  # its xxs, xs, sm, md, lg, xl, xxl
-PRESENTED = 1.4  # how much larger type is in presenter mode
+)
+PRESENTED = 1.4  # factor of the type sizes in presenter mode
 
 
 def build_theme() -> gr.themes.Base:
-    """The theme: warm neutral surfaces, thin lines, one teal accent, whole font files only."""
+    """Return the theme: warm neutral surfaces, thin lines, one teal accent, whole font files only."""
     sans, mono = (fonts.LocalFont(name, weights=(400, 700)) for name in ("Source Sans Pro", "IBM Plex Mono"))
     look = gr.themes.Base(
         primary_hue=colors.teal,
@@ -99,7 +103,8 @@ def build_theme() -> gr.themes.Base:
     return look.set(**theme_settings())
 
 
-SETTINGS = {  # Gradio's variable: our colour, for light and dark alike
+# Our colour for each of Gradio's variables, in light and in dark mode.
+SETTINGS = {
     "body_background_fill": "page",
     "background_fill_primary": "surface",
     "background_fill_secondary": "page",
@@ -180,7 +185,10 @@ MEASURES = {
 
 
 def theme_settings() -> dict[str, str]:
-    """Every Gradio variable that we set; colours go through our own variables, which differ by mode."""
+    """Return every Gradio variable that we set.
+
+    Colours refer to our own CSS variables, which differ between light and dark mode.
+    """
     found = dict(MEASURES)
     for name, colour in SETTINGS.items():
         found[name] = f"var(--slim-{colour})"
@@ -201,7 +209,7 @@ SHEETS = (
 
 
 def style_sheet() -> str:
-    """The style sheet of the page, the plots and the faders."""
+    """Return the style sheet of the page, the charts and the faders."""
     sheets = [(STYLES / name).read_text(encoding="utf-8") for name in SHEETS]
     large = {name: round(PRESENTED * pixels) for name, pixels in SIZES.items()}
     looks = [colour_variables(":root", PALETTE["light"]), colour_variables(".dark", PALETTE["dark"])]
@@ -209,14 +217,14 @@ def style_sheet() -> str:
 
 
 def type_sizes(selector: str, pixels: Mapping[str, int]) -> str:
-    """Sizes of type as CSS variables."""
+    """Return a CSS rule that defines the type sizes in pixels as variables."""
     return "\n".join(
         [f"{selector} {{", *(f"  --slim-{name}: {size}px;" for name, size in pixels.items()), "}"]
     )
 
 
 def colour_variables(selector: str, colours: Colours) -> str:
-    """The palette as CSS variables; scales count from 1."""
+    """Return a CSS rule that defines the palette as variables; the shades of a scale count from 1."""
     lines = []
     for name, value in colours.items():
         named = (
@@ -227,20 +235,22 @@ def colour_variables(selector: str, colours: Colours) -> str:
 
 
 def head_scripts() -> str:
-    """Script tags for plotly.js and our own scripts, which this app serves itself; no other file is
-    opened."""
+    """Return script tags for plotly.js and our own scripts, and let Gradio serve these files.
+
+    No other file of the machine becomes readable.
+    """
     ours = ("plotpick.js", "plotsave.js", "plotview.js", "glossary.js", "present.js", "sliders.js")
     scripts = (PLOTLY, *(SCRIPTS / name for name in ours))
     gr.set_static_paths(list(scripts))
     mark = f'nonce="{NONCE}"'
     tags = [f'<script defer {mark} src="gradio_api/file={path.as_posix()}"></script>' for path in scripts]
-    # Before the page tells anything to the storage.
+    # Read before the page writes to the storage.
     opened = "window.slimTab = sessionStorage.getItem('slimllm-tab');"
     known = (
         f"{opened} window.slimSwaps = {json.dumps(dark_swaps())}; window.slimGlossary = "
         f"{json.dumps(as_data())};"
     )
-    # Not deferred: the page may ask for something before plotly.js is here.
+    # Not deferred, because the page may send a request before plotly.js is loaded.
     first = (SCRIPTS / "delivery.js").read_text(encoding="utf-8")
     return "\n".join([f"<script {mark}>{first}</script>", f"<script {mark}>{known}</script>", *tags])
 
@@ -252,7 +262,7 @@ CHART_COLOURS = (
 
 
 def dark_swaps() -> dict[str, str]:
-    """The dark colour for every light one that a chart may use."""
+    """Return the dark colour for every light one that a chart may use."""
     pairs: dict[str, str] = {}
     for name in CHART_COLOURS:
         light, dark = PALETTE["light"][name], PALETTE["dark"][name]
@@ -261,8 +271,9 @@ def dark_swaps() -> dict[str, str]:
 
 
 def scale_shades(colour: str | tuple[str, ...]) -> tuple[str, ...]:
-    """The colours of a scale, or the one colour."""
+    """Return the colours of a scale, or a tuple of the one colour."""
     return (colour,) if isinstance(colour, str) else colour
 
 
-NONCE = "slim-nonce"  # stands in the page's own script tags for what is drawn anew for each page
+# A placeholder in the page's own script tags. The server replaces it with a new nonce for each page.
+NONCE = "slim-nonce"
