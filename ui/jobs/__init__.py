@@ -1,1 +1,1 @@
-"""Long jobs, and how much of them a visitor may have."""
+"""Long jobs, and limits on what one visitor may use."""

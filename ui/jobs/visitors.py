@@ -1,4 +1,4 @@
-"""Who a visitor is, and how much of a server for many one of them may have at once. No Gradio."""
+"""Identify visitors, and limit how much of a shared server one visitor may use at once. No Gradio."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ HOUR = 3600.0
 
 @dataclass(frozen=True)
 class Visitor:
-    """The account that somebody is logged in by, empty where none is needed, and the address of the
-    machine."""
+    """The account of a visitor, empty where no login is needed, and the address of their machine."""
 
     account: str = ""
     place: str = ""
@@ -26,8 +25,11 @@ NOBODY = Visitor()
 
 
 def giving_way(entries: Iterable[tuple[str, Visitor, float]]) -> str | None:
-    """Of (name, owner, when it was last used) the name that gives way when there are too many: the one that
-    was left alone longest, of the owner who has most. So nobody crowds out others. None of none."""
+    """Return the name of the entry to remove when there are too many, or None where there are none.
+
+    Each entry is (name, owner, time of its last use). The entry that was unused for longest goes, among those
+    of the owner who has most, so that no visitor can push out the others.
+    """
     rows = list(entries)
     if not rows:
         return None
@@ -37,16 +39,22 @@ def giving_way(entries: Iterable[tuple[str, Visitor, float]]) -> str | None:
 
 @dataclass
 class Places:
-    """How many of something each visitor has at the moment, and all together."""
+    """Count how many of something each visitor has at the moment, and how many all visitors have together.
+
+    `most_each` and `most` are the limits; `words` is the sentence of the `Refusal`.
+    """
 
     most_each: int
     most: int
-    words: str  # the sentence for whoever would have more
+    words: str
     taken: Counter[Visitor] = field(default_factory=Counter)
 
     @contextmanager
     def place(self, visitor: Visitor) -> Iterator[None]:
-        """Takes a place meanwhile; a `Refusal` where none is free."""
+        """Take a place while the context is open.
+
+        Raise a `Refusal` where none is free.
+        """
         if self.taken[visitor] >= self.most_each or self.taken.total() >= self.most:
             raise Refusal(self.words)
         self.taken[visitor] += 1
@@ -60,7 +68,10 @@ class Places:
 
 @dataclass
 class Allowance:
-    """How much each visitor brought within the last hour, counted as it comes."""
+    """Count how much each visitor brought within the last hour.
+
+    `most_each` and `most` are the limits for one visitor and for all together.
+    """
 
     most_each: int
     most: int
@@ -68,7 +79,7 @@ class Allowance:
     brought: deque[tuple[float, Visitor, int]] = field(default_factory=deque)
 
     def bring(self, visitor: Visitor, amount: int) -> bool:
-        """Counts an amount; whether it was still allowed."""
+        """Count an amount and return True, or return False where it is over a limit."""
         now = self.clock()
         while self.brought and self.brought[0][0] <= now - HOUR:
             self.brought.popleft()
@@ -77,7 +88,8 @@ class Allowance:
             return False
         if self.brought and self.brought[-1][1] == visitor and now - self.brought[-1][0] < 1.0:
             when, _, size = self.brought.pop()
-            self.brought.append((when, visitor, size + amount))  # one entry a second, not one a packet
+            # One entry per second, not one per packet.
+            self.brought.append((when, visitor, size + amount))
         else:
             self.brought.append((now, visitor, amount))
         return True

@@ -1,4 +1,4 @@
-"""Long jobs: one worker thread drives generators of `Progress`, one job after the other; pages only look.
+"""Run long jobs: one worker thread runs generators of `Progress`, one job after another; pages only look.
 
 A job belongs to its session, not to a browser event, so a page reload does not end it. No Gradio in here.
 """
@@ -31,7 +31,10 @@ log = logging.getLogger(__name__)
 def retold(
     steps: Generator[Progress, None, Result], tell: Callable[[Progress], Progress]
 ) -> Generator[Progress, None, Result]:
-    """The same steps in other words, with the same result; they end together with whoever takes them."""
+    """Yield each step of `steps` as `tell` changes it, and return the same result.
+
+    Closing this generator closes `steps`.
+    """
     with contextlib.closing(steps):
         while True:
             try:
@@ -43,10 +46,12 @@ def retold(
 
 @dataclass(eq=False)
 class Job:
-    """One long piece of work and the latest that is known of it.
+    """One long piece of work and its latest state.
 
-    `start(job)` makes the generator; `on_progress` sees every step and `on_done` the result, both in the
-    worker thread.
+    `start(job)` makes the generator. `on_progress` gets every step and `on_done` the result, both in the
+    worker thread. `left` says what a stop leaves behind, and `told` collects notes to show once the job is
+    done. A `spare` job runs only while no other job waits, and starts again from the beginning after it was
+    interrupted.
     """
 
     kind: str
@@ -63,12 +68,13 @@ class Job:
     stage_from: int = 0
     stopping: threading.Event = field(default_factory=threading.Event)
     finished: threading.Event = field(default_factory=threading.Event)
-    left: str = "nothing was changed"  # what a stop leaves
-    told: list[str] = field(default_factory=list)  # what is to be known once it is done
-    spare: bool = False  # runs only while nobody else wants the worker, and starts anew where it gave way
+    left: str = "nothing was changed"
+    told: list[str] = field(default_factory=list)
+    spare: bool = False
 
     @property
     def active(self) -> bool:
+        """Whether the job waits or runs."""
         return self.state in ("queued", "running")
 
     @property
@@ -86,22 +92,27 @@ class Job:
 
     @property
     def leaves(self) -> str:
-        """What a stop left, with what became of a training that it ended."""
+        """What a stop left behind, with the state of a training that it ended."""
         return "; ".join(said for said in (self.left, left_by(self.progress)) if said)
 
     def say(self, words: str, stage: str = "") -> None:
-        """Shows words where the work has no countable steps."""
+        """Show words where the work has no countable steps."""
         self.note(Progress(stage or self.kind, 0, 0, words))
 
     def heed(self, words: str) -> None:
-        """Shows words in the middle of work that cannot be taken step by step, and ends it there once the job
-        is to stop."""
+        """Show words in the middle of work that has no steps.
+
+        Raise `Stopped` where the job is to stop.
+        """
         if self.stopping.is_set():
             raise Stopped("Stopped.")
         self.say(words)
 
     def note(self, progress: Progress) -> None:
-        """Keeps a step as the latest; a new stage restarts its clock. A note is kept for the end, too."""
+        """Store a step as the latest one; a new stage restarts the stage's clock.
+
+        The words of a step whose stage ends with NOTE are also shown at the end of the job.
+        """
         if progress.stage.endswith(NOTE) and progress.words not in self.told:
             self.told.append(progress.words)
         if self.progress is None or progress.stage != self.progress.stage:
@@ -110,7 +121,7 @@ class Job:
 
 
 def sentence(failure: BaseException) -> str:
-    """What went wrong, in one sentence; what nobody foresaw is logged with its traceback."""
+    """Return what went wrong in one sentence; an error that is no `Refusal` is logged with its traceback."""
     if isinstance(failure, Refusal):
         return str(failure)
     log.error("A job failed\n%s", without_tokens("".join(traceback.format_exception(failure))))
@@ -118,7 +129,7 @@ def sentence(failure: BaseException) -> str:
 
 
 class Worker:
-    """A single thread that runs jobs in the order in which they came, spare ones after all others."""
+    """A single thread that runs jobs in the order of their arrival, spare jobs after all others."""
 
     def __init__(self) -> None:
         self._waiting: deque[Job] = deque()
@@ -128,6 +139,7 @@ class Worker:
         self._thread: threading.Thread | None = None
 
     def submit(self, job: Job) -> Job:
+        """Queue a job, start the thread if needed, and return the job."""
         with self._wake:
             (self._spare if job.spare else self._waiting).append(job)
             if self._thread is None:
@@ -137,7 +149,7 @@ class Worker:
         return job
 
     def place(self, job: Job) -> int:
-        """How many jobs come before this one; 0 once it runs."""
+        """Return how many jobs come before this one; 0 once it runs or has ended."""
         with self._wake:
             queue = [*self._waiting, *self._spare]
             if job not in queue:
@@ -145,7 +157,7 @@ class Worker:
             return queue.index(job) + (self._running is not None)
 
     def cancel(self, job: Job) -> None:
-        """Stops a job: at once while it waits, after its present step while it runs."""
+        """Stop a job: at once while it waits, after its present step while it runs."""
         job.stopping.set()
         with self._wake:
             for queue in (self._waiting, self._spare):
@@ -154,7 +166,7 @@ class Worker:
                     self._end(job, "stopped")
 
     def stop_all(self, patience: float) -> None:
-        """Stops every job and waits so many seconds for the one that runs."""
+        """Stop every job, and wait up to `patience` seconds for the running one."""
         with self._wake:
             running, waiting = self._running, [*self._waiting, *self._spare]
         for job in waiting:
@@ -164,6 +176,7 @@ class Worker:
             running.finished.wait(patience)
 
     def _work(self) -> None:
+        """Run the jobs of the queues forever."""
         while True:
             with self._wake:
                 while not self._waiting and not self._spare:
@@ -184,12 +197,15 @@ class Worker:
             finally:
                 with self._wake:
                     self._running = None
-                del job  # a finished job must not keep its model alive until the next one comes
+                # The variable would keep the model of a finished job alive until the next job arrives.
+                del job
                 give_back()
 
     def _drive(self, job: Job) -> State:
-        """Runs the generator to its end, or closes it between two steps: once the job is to stop, and once
-        another waits if this is a spare one."""
+        """Run the generator to its end, or close it between two steps, and return the job's new state.
+
+        The generator is closed once the job is to stop, and, for a spare job, once another job waits.
+        """
         steps = job.start(job)
         try:
             while not job.stopping.is_set():
@@ -207,13 +223,14 @@ class Worker:
         return "stopped"
 
     def _put_back(self, job: Job) -> None:
-        """Lets a spare job wait again, before the others of its kind."""
+        """Put a spare job back into its queue, before the other spare jobs."""
         with self._wake:
             job.began, job.state, job.progress = 0.0, "queued", None
             self._spare.appendleft(job)
 
     @staticmethod
     def _end(job: Job, state: State) -> None:
+        """Set the final state of a job and release what its callbacks hold."""
         job.ended, job.state = time.monotonic(), state
         job.start = job.on_done = lambda _: (_ for _ in ())  # type: ignore[assignment]
         job.finished.set()
