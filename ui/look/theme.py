@@ -69,7 +69,7 @@ PALETTE: dict[str, Colours] = {
     },
 }
 
-# Any of these texts may stand on any of these grounds. Tests compute the contrast of every pair in both modes.
+# Any of these texts may stand on any of these grounds: tests compute the contrast of every pair in each mode.
 TEXTS = ("ink", "muted", "accent", "accent-strong", "second", "third", "fourth")
 GROUNDS = ("page", "surface", "raised", "track", "accent-soft")
 SPACES = (0, 2, 4, 8, 12, 16, 24, 40)  # pixels: every padding, margin and gap is one of these
