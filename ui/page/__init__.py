@@ -1,1 +1,1 @@
-"""The wiring between components and session, and components of our own."""
+"""The wiring between components and session, and our own components."""

@@ -1,4 +1,4 @@
-"""Pieces that several pages share: first sentence, line of a job, button onwards, start and stop."""
+"""Build parts that several pages share: first sentence, job line, button to the next tab, start and stop."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from ui.session.session import Session
 
 
 def job_line(screen: Screen, kind: str, elem_id: str, beside: Collection[str] = ()) -> gr.HTML:
-    """A line that follows this session's job of one kind: its step, times and end; and the steps of a job of
-    another kind, for which the page waits. Jobs of the kinds `beside` have a line of their own on the same
-    page."""
+    """Add a line that shows this session's job of one kind: its step, times and end.
+
+    The line also shows the steps of a job of another kind, because the page waits for it. Jobs of the kinds
+    `beside` have a line of their own on the same page.
+    """
     line = gr.HTML("", elem_id=elem_id, elem_classes="job-line", padding=False)
 
     def draw_job(session: Session) -> str:
+        """Return the HTML of the line."""
         job = session.job
         if job is None:
             return ""
@@ -37,8 +40,7 @@ def job_line(screen: Screen, kind: str, elem_id: str, beside: Collection[str] = 
 def add_heading(
     screen: Screen, name: str, title: str, purpose: str, needs: Callable[[Session], str] = lambda _: ""
 ) -> None:
-    """The head of a panel of the Compare tab: title, a sentence, what it still needs, and what last went
-    wrong in it."""
+    """Add the head of a panel of the Compare tab: title, purpose, what it still needs, and its last note."""
     line = gr.HTML(elem_id=f"compare-{name}-intro", elem_classes="panel-head", padding=False)
 
     def draw_heading(session: Session) -> str:
@@ -50,8 +52,7 @@ def add_heading(
 
 
 def add_intro(screen: Screen, page: str, purpose: str, needs: Callable[[Session], str]) -> None:
-    """The sentence that a page begins with: what it is for, and what it still needs; then what last went
-    wrong."""
+    """Add the opening of a page: its purpose, what it still needs, and its last note."""
     line = gr.HTML("", elem_id=f"{page}-intro", padding=False)
 
     def draw_intro(session: Session) -> str:
@@ -61,14 +62,14 @@ def add_intro(screen: Screen, page: str, purpose: str, needs: Callable[[Session]
 
 
 def opening_html(session: Session, page: str, look: str, purpose: str, lack: str) -> str:
-    """What a page or a panel is for and what it still needs; then the note that stands on it."""
+    """Return what a page or a panel is for and what it still needs, and then its note, as HTML."""
     todo = f' <span class="needs">{escape_html(lack)}</span>' if lack else ""
     said = note_html(*session.notes.get(page, ("info", "")))
     return f'<p class="{look}">{escape_html(purpose)}{todo}</p>{said}'
 
 
 def add_lead(screen: Screen, page: str, step: Callable[[Session], tuple[str, str] | None]) -> gr.Button:
-    """The button to another tab: `step` gives its label and tab, or None to hide it."""
+    """Add a button to another tab; `step` returns its label and the tab, or None to hide it."""
     button = gr.Button("", variant="primary", visible=False, elem_id=f"{page}-next", scale=0, min_width=200)
 
     def draw_lead(session: Session) -> Any:
@@ -83,7 +84,7 @@ def add_lead(screen: Screen, page: str, step: Callable[[Session], tuple[str, str
 
 
 def job_token(kind: str) -> Callable[[Session], tuple[bool, bool]]:
-    """(whether any job of the session is active, whether it is of this kind)."""
+    """Return a function that gives (whether any job of a session is active, whether it is of this kind)."""
     return lambda session: (
         session.busy,
         session.busy and session.job is not None and session.job.kind == kind,
@@ -98,8 +99,11 @@ def start_and_stop(
     ready: Callable[[Session], bool],
     dress: Callable[[Session], dict[str, Any]] = lambda _: {},
 ) -> None:
-    """Start is pressable when the page is ready and no job runs; Stop while this kind of job runs. `dress`
-    gives the start button's label and variant."""
+    """Connect a start and a stop button to the jobs of one kind.
+
+    Start can be pressed when the page is ready and no job runs, Stop while a job of this kind runs. `dress`
+    returns the label and the variant of the start button.
+    """
     token = job_token(kind)
 
     def draw_buttons(session: Session) -> list[Any]:
@@ -118,14 +122,16 @@ def start_and_stop(
 
 
 def press_stop(session: Session) -> None:
-    """Stops the session's job."""
+    """Stop the session's job."""
     if session.job is not None:
         REGISTRY.worker.cancel(session.job)
 
 
 def progress_line(job: Job | None, place: int, *, named: bool = False) -> str:
-    """What a job is doing, as HTML: a bar, the step, the elapsed and the remaining time; `named` says which
-    job it is, where it stands among other things."""
+    """Return what a job is doing, as HTML: a bar, the step, the elapsed and the remaining time.
+
+    `place` is the number of jobs before this one. With `named`, the line says which job it is.
+    """
     if job is None:
         return ""
     if job.state == "queued":
@@ -154,7 +160,7 @@ def progress_line(job: Job | None, place: int, *, named: bool = False) -> str:
 
 
 def job_strip(kind: str, words: str, times: str, fraction: float | None) -> str:
-    """One line of state with a bar under it; without a fraction the bar only moves."""
+    """Return one line of state with a bar under it, as HTML; without a fraction the bar only moves."""
     width = f"{100 * fraction:.1f}%" if fraction is not None else "100%"
     moving = " moving" if kind == "run" and fraction is None else ""
     now = f' aria-valuenow="{100 * fraction:.0f}"' if fraction is not None else ""

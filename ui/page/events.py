@@ -1,5 +1,4 @@
-"""How events of the page and of programs are carried out: what is wrong with them is told in one sentence,
-and nobody's events take the threads that others need."""
+"""Run the events of pages and programs: errors become sentences, and visitors share the threads fairly."""
 
 from __future__ import annotations
 
@@ -18,25 +17,30 @@ from ui.jobs.visitors import Visitor
 from ui.page.fast_blocks import Page
 from ui.page.page_states import GONE, PageStates
 
-THREADS, THREADS_EACH = 40, 8  # that carry out events, together and for one visitor
-EVENTS = 256  # that may be under way; those that only wait hold no thread
+# Threads for events, of all visitors together and of one visitor.
+THREADS, THREADS_EACH = 40, 8
+# Most events that may run or wait at once; waiting events use no thread.
+EVENTS = 256
 STRANGE = "The page sent something that cannot be used; reload it."
 
 
 class Served(Page):
-    """The page as many visitors may ask for it at once."""
+    """The page for many visitors at once."""
 
     turns: WeakValueDictionary[Visitor, asyncio.Semaphore]
 
     def create_limiter(self) -> None:
-        """The threads of events; pages and files are sent by others."""
+        """Create the limiter of the threads for events; pages and files have other threads."""
         self.limiter = CapacityLimiter(total_tokens=THREADS)
         self.turns = WeakValueDictionary()
 
     async def preprocess_data(
         self, block_fn: BlockFunction, inputs: list[Any], state: Any, explicit_call: bool = False
     ) -> list[Any]:
-        """The values that an event brings; a sentence where they are none that its components know."""
+        """Return the values that an event brings.
+
+        Raise `gr.Error` with one sentence where the components cannot use them.
+        """
         try:
             return await super().preprocess_data(block_fn, inputs, state, explicit_call)
         except gr.Error as error:
@@ -55,18 +59,22 @@ class Served(Page):
         *more: Any,
         **named: Any,
     ) -> dict[str, Any]:
-        """Carries out an event in its visitor's turn: more of one visitor than have a thread wait without
-        one."""
+        """Run an event in its visitor's turn, and return Gradio's result.
+
+        A visitor's further events wait without a thread. A `Refusal` becomes a `gr.Error` with its sentence.
+        """
         request = requests[0] if isinstance(requests, list) else requests
         self.check_known(request)
         check_files(event_data)
         function = self.fns[block_fn] if isinstance(block_fn, int) else block_fn
-        if function.fn is None:  # it happens in the browser alone
+        # Without a function, the event belongs to the browser alone.
+        if function.fn is None:
             raise gr.Error(STRANGE, print_exception=False)
         call = super().call_function
         given = (function, processed_input, iterator, requests, event_id, event_data, *more)
         try:
-            if inspect.iscoroutinefunction(function.fn):  # waits by itself
+            # A coroutine needs no thread.
+            if inspect.iscoroutinefunction(function.fn):
                 return await call(*given, **named)
             async with self.turn(visitor_of(request)):
                 return await call(*given, **named)
@@ -74,14 +82,14 @@ class Served(Page):
             raise gr.Error(str(refusal), print_exception=False) from None
 
     def turn(self, visitor: Visitor) -> asyncio.Semaphore:
-        """As many turns as a visitor may have at once."""
+        """Return the semaphore of a visitor, with as many turns as they may have at once."""
         turn = self.turns.get(visitor)
         if turn is None:
             turn = self.turns[visitor] = asyncio.Semaphore(THREADS_EACH)
         return turn
 
     def check_known(self, request: gr.Request | None) -> None:
-        """Tells a page whose state was let go that it must be drawn anew."""
+        """Raise `gr.Error` where the state of the page was removed, so that the page must be reloaded."""
         states = getattr(self, "state_holder", None)
         page = request.session_hash if request is not None else None
         if isinstance(states, PageStates) and page in states.gone:
@@ -89,8 +97,10 @@ class Served(Page):
 
 
 def check_files(event: gr.EventData | None) -> None:
-    """Raise one sentence for an event whose data name a file that nobody uploaded; Gradio would raise what
-    ends in a traceback."""
+    """Raise `gr.Error` for an event whose data name a file that nobody uploaded.
+
+    Gradio itself would raise an error that ends in a traceback.
+    """
     try:
         check_all_files_in_cache(None if event is None else event._data)
     except Exception:
@@ -98,7 +108,7 @@ def check_files(event: gr.EventData | None) -> None:
 
 
 def visitor_of(request: gr.Request | None) -> Visitor:
-    """Who asks, as `access.Door` found out."""
+    """Return the visitor of a request, as `access.Door` determined them."""
     if request is None:
         return Visitor()
     client = getattr(request, "client", None)

@@ -1,13 +1,13 @@
-"""The fader bank: one fader per layer and site; size and predicted error follow the hand in the browser.
+"""Define the fader bank: one fader per layer and site, with size and predicted error updated in the browser.
 
     faders = Faders(elem_id="tune-faders")
-    faders.release(handler, faders, ..., trigger_mode="always_last")           # handler(value: dict)
-    return gr.update(value=value_of(plan, locked), bank=bank(analysis, plan))  # new analysis or settings
-    return gr.update(value=value_of(plan, locked))                             # only the widths moved
+    faders.release(handler, faders, ..., trigger_mode="always_last")                # handler(value: dict)
+    return gr.update(value=value_of(plan, locked), bank=bank_json(analysis, plan))  # new analysis or settings
+    return gr.update(value=value_of(plan, locked))                                  # only the widths moved
 
-`.grasp` fires when a hand begins to move faders, `.solo` when one site alone is to count ({"site": name}, or
-empty). Never output to the bank from its own `.input`. `always_last`, because Gradio drops a second event
-while the first is still under way. Layers count from 0 everywhere.
+`.grasp` fires when a person starts to move faders. `.solo` fires when only one site is to count; its data is
+{"site": name}, or empty. Never output to the bank from its own `.input`. Use `always_last`, because Gradio
+drops a second event while the first one still runs. Layers count from 0 everywhere.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ from slimllm.methods.recovery import RECOVERIES
 from slimllm.planning.budget import Bounds, bounds_of, pinned_units
 from ui.look.browser_modules import FADERS, module_address
 
-SAMPLES = 65  # widths at which the longest error curves are sent at least
-WHOLE_GRID = 6000  # numbers in all layers' curves up to which every feasible width is sent instead
+# An error curve is sent at this many widths at least, or at all feasible ones.
+SAMPLES = 65
+# Every feasible width is sent while all layers' curves together have at most this many numbers.
+WHOLE_GRID = 6000
 MAX_LAYERS, MAX_COUNT = 1000, 1_000_000
 MAX_TURN = 1 << 53  # the largest whole number of a browser
 
-# The browser's side is a module, assets/faders/main.js.
+# The browser's part is the module assets/faders/main.js.
 MOUNT = f"""
 import(new URL('{module_address(FADERS)}', document.baseURI)).then(
   ({{mount}}) => mount(element, props, trigger, watch),
@@ -50,11 +52,11 @@ def value_of(
     solo: str = "",
     turn: int | None = None,
 ) -> Value:
-    """The value for a plan: {"heads": [kept], "channels": [kept], "locked": [bool]}, one entry per layer.
+    """Return the value for a plan: {"heads": [kept], "channels": [kept], "locked": [bool]}, by layer.
 
-    On its way to the browser it may also carry the widths that a double click goes back to, the exact
-    figures, the one site that counts, and the number of the last release that was heard: what the hand did
-    after that one stays as it is.
+    For the browser, the value may also contain the widths to which a double click returns (`automatic`), the
+    exact figures, the one site that counts (`solo`), and the number of the last release that the server
+    received (`turn`). The browser keeps the moves that a person made after that release.
     """
     value: Value = {
         "heads": list(plan.heads),
@@ -71,7 +73,7 @@ def value_of(
 
 
 def forecast_figures(view: Forecast) -> dict[str, Any]:
-    """A forecast by the names that the browser's own arithmetic uses."""
+    """Return a forecast under the names that the browser's own arithmetic uses."""
     return {
         "parameters": view.parameters,
         "ratio": view.ratio,
@@ -84,17 +86,17 @@ def forecast_figures(view: Forecast) -> dict[str, Any]:
 
 
 def bank_json(analysis: Analysis, plan: Plan) -> str:
-    """What the browser needs to forecast under this plan's unit, recovery, alignment, count and pins, as
-    JSON.
+    """Return as JSON what the browser needs to compute forecasts for this plan.
 
-    A string, because Gradio copies and compares all properties of a component at every step of a drag: a
-    string in no time, 8,000 numbers in some 50 ms.
+    That depends on the plan's unit, recovery, alignment, count and pins. The result is a string because
+    Gradio copies and compares all properties of a component at every step of a drag: this takes no time for a
+    string, and some 50 ms for 8,000 numbers.
     """
     return json.dumps(bank_facts(analysis, plan), separators=(",", ":"), allow_nan=False)
 
 
 def bank_facts(analysis: Analysis, plan: Plan) -> dict[str, Any]:
-    """The content of the bank."""
+    """Return the content of the bank."""
     shape = analysis.shape
     bounds = [
         bounds_of(layer, i, plan.unit, plan.align, plan.protected, plan.forced)
@@ -128,8 +130,10 @@ def bank_facts(analysis: Analysis, plan: Plan) -> dict[str, Any]:
 
 
 def widths_and_costs(layer: LayerShape, bounds: Bounds, plan: Plan, hidden: int) -> dict[str, Any]:
-    """A layer's feasible widths and what they cost: the numbers of `budget.layer_cost`, which are linear in
-    the steps of attention and in the channels."""
+    """Return a layer's feasible widths and what they cost in parameters.
+
+    The costs are those of `budget.layer_cost`, which is linear in the steps of attention and in the channels.
+    """
     adds = hidden if RECOVERIES[plan.recovery].bias else 0
     widest, steps = layer.widest(plan.unit), layer.steps(plan.unit)
     whole = layer.at(widest, layer.channels, plan.unit)
@@ -147,15 +151,17 @@ def widths_and_costs(layer: LayerShape, bounds: Bounds, plan: Plan, hidden: int)
 
 
 def pins_on(plan: Plan, index: int, site: SiteName) -> list[int]:
-    """How many units of a site are protected, and how many forced out."""
+    """Return how many units of a site are protected, and how many are forced out."""
     return [len(pinned_units(pins, index, site)) for pins in (plan.protected, plan.forced)]
 
 
 def layer_errors(
     layer: LayerShape, found: LayerAnalysis, bounds: Bounds, widths: tuple[int, ...], plan: Plan
 ) -> dict[str, Any]:
-    """A layer's predicted errors at its feasible attention widths, at the sampled channel counts, and with
-    the layer dropped."""
+    """Return a layer's predicted errors at its feasible attention widths and at the sampled channel counts.
+
+    The result also holds the errors with the layer dropped, and the energies of both sites.
+    """
     attention, mlp = found.attention[plan.unit], found.mlp.error[plan.recovery]
     of_heads = attention.error[plan.recovery]
     steps = [layer.step(h, plan.unit) for h in bounds.heads]
@@ -168,11 +174,11 @@ def layer_errors(
 
 
 def channel_grid(bounds: Bounds, limit: int) -> tuple[int, ...]:
-    """The channel counts whose errors are sent: all feasible ones where `limit` allows, else that many
-    samples.
+    """Return the channel counts whose errors are sent to the browser.
 
-    Samples lie closer near both ends, where curves bend most. On the starter model 65 of them, joined by
-    straight lines, miss a curve by a tenth of a percentage point in most layers and by half a point at worst.
+    These are all feasible counts where `limit` allows, else that many samples. Samples lie closer together
+    near both ends, where curves bend most. On the starter model, 65 samples joined by straight lines miss a
+    curve by a tenth of a percentage point in most layers and by half a point at worst.
     """
     low, high, align = bounds.low, bounds.high, bounds.align
     feasible = sorted({low, high, *range(-(-low // align) * align, high + 1, align)})
@@ -184,9 +190,9 @@ def channel_grid(bounds: Bounds, limit: int) -> tuple[int, ...]:
 
 
 def layer_importance(cosines: Sequence[float]) -> list[float]:
-    """0 for the layer that changes its input least, 1 for the one that changes it most, by rank.
+    """Return each layer's importance by rank, from 0 (changes its input least) to 1 (changes it most).
 
-    By value, one odd layer among many alike would leave the others all the same colour.
+    By value, one odd layer among many similar ones would give all others the same colour.
     """
     order = sorted(range(len(cosines)), key=lambda i: -cosines[i])
     ranks = {layer: rank for rank, layer in enumerate(order)}
@@ -194,22 +200,21 @@ def layer_importance(cosines: Sequence[float]) -> list[float]:
 
 
 def round_six(x: float) -> float:
-    """Six significant digits."""
+    """Return a number with six significant digits."""
     return float(f"{x:.6g}")
 
 
 def round_four(values: Sequence[float]) -> list[float]:
-    """Four significant digits: what a screen can show."""
+    """Return numbers with four significant digits, which a screen can show; negative ones become 0."""
     return [float(f"{max(0.0, x):.4g}") for x in values]
 
 
 class Faders(gr.HTML):
-    """A bank of faders. Value: {"heads": [...], "channels": [...], "locked": [...]}, or None to show
-    `placeholder`.
+    """A bank of faders; its value is {"heads": [...], "channels": [...], "locked": [...]} or None.
 
-    `.input` fires while dragging (at most once a frame), `.release` on pointer-up, key-up and a toggled lock;
-    both carry the value. The readout inside has the id `forecast_id`. The page needs `theme.style_sheet()`
-    and the middleware `ModuleFiles` in `launch`.
+    With None, it shows `placeholder`. `.input` fires while dragging (at most once a frame), `.release` on
+    pointer-up, key-up and a toggled lock; both carry the value. The readout inside has the id `forecast_id`.
+    The page needs `theme.style_sheet()` and the middleware `ModuleFiles` in `launch`.
     """
 
     EVENTS: ClassVar[list[Any]] = [*gr.HTML.EVENTS, "grasp", "solo"]
@@ -240,18 +245,25 @@ class Faders(gr.HTML):
         )
 
     def preprocess(self, payload: Any) -> Value | None:
-        """The value, clamped to what is feasible; `gr.Error` in one sentence for what is no set of faders."""
+        """Return the value clamped to what is feasible, or None.
+
+        Raise `gr.Error` with one sentence where the payload is no set of faders.
+        """
         told = self.props.get("bank")
         return None if payload is None else check_value(payload, json.loads(told) if told else None)
 
     def api_info(self) -> dict[str, Any]:
+        """Return the JSON schema of the value."""
         counts = {"type": "array", "items": {"type": "integer"}}
         locks = {"type": "array", "items": {"type": "boolean"}}
         return {"type": "object", "properties": {"heads": counts, "channels": counts, "locked": locks}}
 
 
 def check_value(payload: Any, bank: Mapping[str, Any] | None) -> Value:
-    """The value in the browser's raw JSON, which anyone may have written."""
+    """Return the value from the browser's raw JSON, clamped to what is feasible.
+
+    Anyone may have written that JSON. Raise `gr.Error` where it is no set of faders for this bank.
+    """
     if not isinstance(payload, dict):
         raise refuse_value("they are not a set of heads, channels and locks")
     heads, channels = whole_numbers(payload, "heads"), whole_numbers(payload, "channels")
@@ -275,14 +287,17 @@ def check_value(payload: Any, bank: Mapping[str, Any] | None) -> Value:
 
 
 def snap_layer(layer: Mapping[str, Any], heads: int, channels: int, align: int) -> tuple[int, int]:
-    """The feasible widths of a layer next to these; a layer that keeps nothing is one dropped whole."""
+    """Return the nearest feasible (heads, channels) of a layer; a layer that keeps nothing stays dropped."""
     if not heads and not channels:
         return 0, 0
     return min(layer["heads"], key=lambda f: abs(f - heads)), feasible_channels(layer, channels, align)
 
 
 def whole_numbers(payload: dict[str, Any], name: str) -> list[int]:
-    """The whole numbers under `name`, clamped to what any model has."""
+    """Return the whole numbers under `name`, clamped to 0 … MAX_COUNT.
+
+    Raise `gr.Error` where they are not a list of whole numbers.
+    """
     found = payload.get(name)
     if not isinstance(found, list) or not 1 <= len(found) <= MAX_LAYERS:
         raise refuse_value(f"the {name} are not a list with one number per layer")
@@ -292,11 +307,12 @@ def whole_numbers(payload: dict[str, Any], name: str) -> list[int]:
 
 
 def feasible_channels(layer: Mapping[str, Any], channels: int, align: int) -> int:
-    """The largest feasible channel count not above `channels`."""
+    """Return the largest feasible channel count up to `channels`, or the lowest feasible one."""
     if channels >= layer["high"]:
         return layer["high"]
     return max(layer["low"], channels // align * align)
 
 
 def refuse_value(why: str) -> gr.Error:
+    """Return the `gr.Error` for a value that cannot be read."""
     return gr.Error(f"The faders could not be read, because {why}; reload the page.", print_exception=False)

@@ -1,4 +1,4 @@
-"""Blocks that do not touch what an answer leaves as it is."""
+"""Define Blocks that spend no time on components that an answer leaves unchanged."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from gradio.blocks import BlockFunction
 from gradio.state_holder import SessionState
 
 log = logging.getLogger(__name__)
-LEAVE_ALONE = gr.skip()  # what an event answers for a component that stays as it is
+LEAVE_ALONE = gr.skip()  # the answer for a component that stays as it is
 
 
 class Page(gr.Blocks):
-    """What `gr.Blocks` is, but components for which an event answers `gr.skip()` cost nothing.
+    """A `gr.Blocks` in which components cost nothing where an event answers `gr.skip()`.
 
-    Gradio (6.31) builds each of them anew, a quarter of a millisecond each (docs/log.md), and sends its mark
-    to a component of ours as a property, which wipes it as long as it has not been on the screen. The bare
-    mark is nothing to do for the browser.
+    Gradio (6.31) builds each of these components anew, which takes a quarter of a millisecond each
+    (docs/log.md). It also sends its skip mark to one of our own components as a property, which clears the
+    component until it has been on the screen. This class sends the bare mark, which the browser ignores.
     """
 
     async def postprocess_data(
         self, block_fn: BlockFunction, predictions: list[Any] | dict[str, Any], state: SessionState | None
     ) -> list[Any]:
-        """What is sent for every output of an event."""
+        """Return what is sent for every output of an event."""
         if not isinstance(predictions, list) or len(predictions) != len(block_fn.outputs):
             return await super().postprocess_data(block_fn, predictions, state)
         changed = [i for i, prediction in enumerate(predictions) if prediction != LEAVE_ALONE]
         sent: list[Any] = [None if block.stateful else dict(LEAVE_ALONE) for block in block_fn.outputs]
         try:
             await self._put(sent, changed, block_fn, predictions, state)
-        except Exception:  # one value that cannot be shown: the others are
+        except Exception:
+            # One value cannot be shown; the others still can.
             for i in changed:
                 try:
                     await self._put(sent, [i], block_fn, predictions, state)
@@ -48,7 +49,7 @@ class Page(gr.Blocks):
         predictions: list[Any],
         state: SessionState | None,
     ) -> None:
-        """Puts what is sent for the outputs at these places into `sent`."""
+        """Write what is sent for the outputs at these places into `sent`."""
         if not places:
             return
         rest = copy.copy(block_fn)

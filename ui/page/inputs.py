@@ -1,4 +1,4 @@
-"""What the browser says is taken as it is, and checked by what it is for, with a sentence of ours."""
+"""Accept any value from the browser; its use checks it, and answers in our own sentences."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ EXACT = 2**53  # the largest whole number of a browser
 
 
 def sanitize_value(value: Any) -> Any:
-    """What a browser or a program says, so that it can be told again: letters whole, no number too large for
-    JSON."""
+    """Return a value from a browser or a program in a form that can be sent back as JSON.
+
+    Lone surrogates in strings are replaced, and integers beyond ±EXACT become infinite.
+    """
     if isinstance(value, str):
         return replace_surrogates(value)
     if isinstance(value, list):
@@ -27,25 +29,29 @@ def sanitize_value(value: Any) -> Any:
 
 
 class Number(gr.Number):
-    """A number box; anybody may have written its value, and what is no number leaves it empty."""
+    """A number box that accepts any value; a value that is no finite number empties it."""
 
     def preprocess(self, payload: Any) -> Any:
+        """Return the payload unchecked."""
         return payload
 
     def postprocess(self, value: Any) -> Any:
+        """Return the number, or None where the value is no finite number."""
         number = isinstance(value, int | float) and math.isfinite(value)
         return super().postprocess(value) if number else None
 
 
 class Slider(gr.Slider):
-    """A slider; anybody may have written its value."""
+    """A slider that accepts any value."""
 
     def preprocess(self, payload: Any) -> Any:
+        """Return the payload unchecked."""
         return payload
 
 
 class CheckboxGroup(gr.CheckboxGroup):
-    """Boxes to tick; anybody may have written which."""
+    """A group of checkboxes that accepts any value."""
 
     def preprocess(self, payload: Any) -> Any:
+        """Return the payload unchecked."""
         return payload

@@ -1,7 +1,7 @@
-"""A list to choose from, in which what does not combine stays visible, greyed with the reason.
+"""Define a menu in which entries that do not combine stay visible, greyed, with the reason.
 
-A native `<select>`: its disabled options cannot be taken, by mouse, keyboard or touch, and screen readers say
-that they are unavailable. Gradio's own lists cannot disable a single entry.
+It is a native `<select>`: its disabled options cannot be chosen by mouse, keyboard or touch, and screen
+readers say that they are unavailable. Gradio's own menus cannot disable a single entry.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ draw();
 
 
 class Menu(gr.HTML):
-    """The list. Value for Python: the key that is chosen, or None; an update is `menu_value(…)`.
+    """A menu; its value in Python is the chosen key or None, and its updates are made by `menu_value(…)`.
 
-    `.input(handler)` is raised when the person has chosen.
+    `.input(handler)` fires when a person has chosen.
     """
 
     def __init__(
@@ -53,7 +53,8 @@ class Menu(gr.HTML):
     ):
         name = f'<span class="menu-label">{html.escape(label)}</span>'
         hint = f'<span class="menu-info">{html.escape(info)}</span>'
-        # named by itself: words that the glossary marks become buttons, which a <label> would then belong to
+        # The select has its own label: the glossary turns terms into buttons, and a <label> around one would
+        # belong to that button.
         named = html.escape(f"{label}: {info}", quote=True)
         template = f'<div class="menu">{name}{hint}<select aria-label="{named}"></select></div>'
         kwargs.setdefault("html_template", template)
@@ -63,18 +64,19 @@ class Menu(gr.HTML):
         super().__init__(value, label=label, elem_id=elem_id, elem_classes="menu-block", **kwargs)
 
     def postprocess(self, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        """The value as the browser needs it."""
+        """Return the value as it is: the browser needs no other form."""
         return value
 
     def preprocess(self, payload: Any) -> str | None:
-        """The chosen key; what else a browser may send counts as nothing chosen."""
+        """Return the chosen key, or None where the browser sent anything else."""
         chosen = payload.get("chosen") if isinstance(payload, dict) else None
         return chosen if isinstance(chosen, str) else None
 
     def api_info(self) -> dict[str, Any]:
+        """Return the JSON schema of the value."""
         return {"type": "object", "description": "the chosen key and the choices of a list"}
 
 
 def menu_value(choices: Sequence[Choice], chosen: str | None) -> dict[str, Any]:
-    """What an update of a menu sends: its choices, and which of them is chosen."""
+    """Return an update of a menu: its choices and the key of the chosen one."""
     return {"chosen": chosen, "choices": [list(choice) for choice in choices]}

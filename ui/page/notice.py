@@ -1,5 +1,7 @@
-"""What a page is told once, wherever it is scrolled to: why something was refused, or that the plan was
-changed in another tab. And what the tabs of one browser tell each other."""
+"""Show a notice once, wherever the page is scrolled to, and tell the tabs of one browser what changed.
+
+A notice says why something was refused, or that the plan was changed in another tab.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,18 @@ from ui.look.theme import SCRIPTS
 from ui.page.inputs import EXACT
 from ui.session.session import Session
 
-GESTURE = 2.0  # seconds for which news stay: the events of one gesture must not take them away at once
+# News stay for this many seconds, because the events of one gesture must not clear them at once.
+GESTURE = 2.0
 CHANGED = "The plan was changed in another tab of your browser; this is the new one."
 
 
 @dataclass(frozen=True)
 class Told:
-    """What stands in the notice (`words` may be empty), how often the session had been acted on when it was
-    written and when this was told; `gone` says that the server does not know the page."""
+    """The content of a notice; `words` may be empty.
+
+    `since` is the number of acts on the session when the words were written, `acts` that number when they
+    were sent. `gone` says that the server does not know the page.
+    """
 
     words: str = ""
     kind: str = "info"
@@ -32,8 +38,10 @@ class Told:
 
 
 class Notice(gr.HTML):
-    """The notice. `.look(handler)` is raised when another tab has acted on the session, or when the page has
-    come to light again."""
+    """The notice of a page.
+
+    `.look(handler)` fires when another tab has acted on the session, or when the page becomes visible again.
+    """
 
     def __init__(self, **kwargs: Any):
         kwargs.setdefault("js_on_load", (SCRIPTS / "notice.js").read_text(encoding="utf-8"))
@@ -41,14 +49,16 @@ class Notice(gr.HTML):
         super().__init__(None, elem_id="notice", apply_default_css=False, padding=False, **kwargs)
 
     def postprocess(self, value: Told | None) -> dict[str, Any] | None:
+        """Return the notice as JSON-able data, or None."""
         return None if value is None else asdict(value)
 
     def preprocess(self, payload: Any) -> int:
-        """Of how many acts on the session the page had heard."""
+        """Return the number of acts on the session that the page knew of."""
         heard = payload.get("acts") if isinstance(payload, dict) else None
         return heard if isinstance(heard, int) and 0 <= heard < EXACT else 0
 
     def api_info(self) -> dict[str, Any]:
+        """Return the JSON schema of the value."""
         return {"type": "object", "description": "what the page was told last"}
 
 
@@ -56,7 +66,7 @@ Seen = dict[Any, Any]  # what one page has been shown
 
 
 def notice_of(session: Session | None, seen: Seen | None = None) -> Told:
-    """The notice as it stands on a page; without a session, that the page is not known."""
+    """Return the notice of a page; without a session, it says that the server does not know the page."""
     if session is None or seen is None:
         return Told(gone=True)
     words, kind, since = seen["told"]
@@ -64,18 +74,20 @@ def notice_of(session: Session | None, seen: Seen | None = None) -> Told:
 
 
 def set_notice(seen: Seen, session: Session, words: str, kind: str) -> None:
-    """Puts words into the notice of a page, or takes it away where there are none."""
+    """Set the words of a page's notice, or clear it where they are empty."""
     seen["told"] = (words, kind, session.acts)
 
 
 def is_fresh(seen: Seen) -> bool:
-    """Whether a page was told news so lately that they may not have been read."""
+    """Return whether the page got news less than GESTURE seconds ago, so that they may still be unread."""
     return time.monotonic() - seen.get("news", -math.inf) < GESTURE
 
 
 def tell_what_happened(seen: Seen, session: Session) -> bool:
-    """Says once that a job failed, or that the plan was changed elsewhere, and whether there was such news; a
-    page that has just been opened is told nothing of what was before."""
+    """Set the notice where a job failed or the plan was changed elsewhere; return whether it did.
+
+    Each event is shown once. A page that has just been opened shows nothing that happened before.
+    """
     failed = session.job if session.job is not None and session.job.state == "failed" else None
     plan, first = session.present, "told" not in seen
     new_failure = failed is not None and seen.get("failed") is not failed

@@ -1,9 +1,9 @@
-"""What a page says of itself when it loads: whose browser it is, and which tab was open before. No Gradio."""
+"""Define what a page sends when it loads: its browser's id and the tab that was open before. No Gradio."""
 
 from __future__ import annotations
 
-# The browser's own name for itself, and the tab that was open before a reload. JavaScript reads them at once;
-# a `BrowserState` may still be empty when a cold page asks for it, and then a reload would find a new session
+# Returns the browser's id and the tab that was open before a reload. JavaScript reads both at once. A
+# `BrowserState` may still be empty when a cold page asks for it, and then a reload would open a new session
 # instead of the one with the running job.
 OPENED = """() => {
   const key = "slimllm-browser";
@@ -16,9 +16,9 @@ OPENED = """() => {
   const [how] = performance.getEntriesByType("navigation");
   return [id, how?.type === "navigate" ? "" : window.slimTab ?? "", null];
 }"""
-# Runs once the server knows the page: what is pressed before would be lost, so it is not shown (style.css).
+# Runs once the server knows the page. A press before that would be lost, so style.css hides the controls.
 KNOWN = '() => { document.documentElement.classList.add("known"); }'
-# Wraps the event that a tab is opened.
+# Runs when a tab is opened.
 REMEMBER = """(...given) => {
   sessionStorage.setItem("slimllm-tab", "%s");
   return given;

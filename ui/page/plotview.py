@@ -1,4 +1,4 @@
-"""A plot that keeps its zoom, follows the theme and tells where it was clicked. Replaces gr.Plot."""
+"""Define a chart that keeps its zoom, follows the theme and reports clicks; it replaces gr.Plot."""
 
 from __future__ import annotations
 
@@ -21,25 +21,26 @@ wait();
 """
 
 
-FOLDED = 72  # pixels of an empty plot that folds, as in plotview.js
+FOLDED = 72  # pixels of an empty chart that folds, as in plotview.js
 
 
 class PlotView(gr.HTML):
-    """A Plotly figure of fixed height. Value: a `go.Figure`, None to show `placeholder` in a box, or a
-    sentence to show in its stead, where something went wrong.
+    """A Plotly figure of fixed height; its value is a `go.Figure`, None, or a sentence.
+
+    None shows `placeholder` in a box. A sentence takes the place of the figure where something went wrong.
 
     `.click(handler)`: the handler takes `e: gr.EventData` with `e.x`, `e.y` (data coordinates), `e.curve`
     (trace number), `e.i` (point number, or [row, column] in a map), `e.custom` (the point's customdata) and
-    `e.cell`, what the point covers: {"x": [from, to], "y": [from, to]}. The keys do the same: arrows go from
-    point to point, Enter clicks.
+    `e.cell`, what the point covers: {"x": [from, to], "y": [from, to]}. The keyboard does the same: arrows go
+    from point to point, Enter clicks.
 
-    With `picks` a frame shows which cells are chosen, a drag or Shift chooses many (`.pick`, with `e.x` and
-    `e.y` as in `cell`), and the keys P, F, C and L say what shall happen to them (`.pin`, with `e.mark`
-    protect, force, clear or layer as well). `y` is null where a plot is of one layer only.
+    With `picks`, a frame shows which cells are selected. A drag or Shift selects many (`.pick`, with `e.x`
+    and `e.y` as in `cell`), and the keys P, F, C and L say what to do with them (`.pin`, which also has
+    `e.mark`: protect, force, clear or layer). `y` is null where a chart is of one layer only.
 
-    With `folds` an empty one takes little room. Zoom survives updates while `layout.uirevision` stays. Every
-    figure can be saved as PNG and as CSV, whose columns `trace.meta` may name (value, text, custom). The page
-    needs `theme.head_scripts()` and `theme.style_sheet()` in `launch`.
+    With `folds`, an empty chart takes little room. Zoom survives updates while `layout.uirevision` stays.
+    Every figure can be saved as PNG and as CSV, whose columns `trace.meta` may name (value, text, custom).
+    The page needs `theme.head_scripts()` and `theme.style_sheet()` in `launch`.
     """
 
     def __init__(
@@ -72,14 +73,15 @@ class PlotView(gr.HTML):
         )
 
     def postprocess(self, value: go.Figure | str | None) -> str | None:
-        """The figure's JSON, typed arrays as base64."""
+        """Return the figure's JSON, with typed arrays as base64; JSON with the sentence; or None."""
         if isinstance(value, str):
             return json.dumps({"said": value})
         return None if value is None else value.to_json()
 
     def preprocess(self, payload: Any) -> None:  # noqa: ARG002
-        """Nothing: a figure never comes back from the browser."""
+        """Return nothing: the browser never sends a figure back."""
         return
 
     def api_info(self) -> dict[str, Any]:
+        """Return the JSON schema of the value."""
         return {"type": "string", "description": "a Plotly figure as JSON"}

@@ -1,13 +1,12 @@
-"""The wiring between page and session: every event acts on the session, then what changed is drawn. One way
-for all.
+"""Connect page and session: every event acts on the session, and then the page draws what changed.
 
 A page registers views (components, what they depend on, how to draw them) and events (what to do with the
-session). An event draws those views of its own tab, and above the tabs, whose session parts changed since
-this browser tab last saw them. What can wait, and what is behind on another tab, is drawn soon after, one tab
-after the other, by a timer that ticks until nothing is behind: so what the hand waits for comes alone.
+session). An event draws the views of its own tab, and of the part above the tabs, whose session parts changed
+since this browser tab last saw them. A timer draws the rest soon after: what can wait, and then one tab after
+the other. It ticks until nothing is stale, so a person's own change arrives first.
 
-A page has one event under way at a time, and every answer arrives (`delivery`): so what was written into
-`seen` for one answer is on the page when the next event comes.
+A page has one event in progress at a time, and every answer arrives (`delivery`). So what one answer wrote
+into `seen` is on the page when the next event comes.
 """
 
 from __future__ import annotations
@@ -39,12 +38,12 @@ log = logging.getLogger(__name__)
 
 NEVER = ("never", 0.0)
 TICK = 0.5  # seconds between two looks at a running job
-SOON = 0.15  # seconds until what can wait is drawn
-PULSE = 300.0  # seconds between two signs of life of an open page, whose session then does not expire
+SOON = 0.15  # seconds until the later views are drawn
+PULSE = 300.0  # seconds between two pulses of an open page, which keep its session alive
 
 
 class Screen:
-    """Collects views and events while the pages are built; `wire` connects them once all are known."""
+    """Collect views and events while the pages are built; `wire` connects them once all are known."""
 
     def __init__(self) -> None:
         self.browser = gr.Textbox(visible=False)  # carries what OPENED answers
@@ -67,7 +66,7 @@ class Screen:
         pace: float = 0.0,
         later: bool = False,
     ) -> None:
-        """Draws components whenever one of these parts of the session changed; without parts once."""
+        """Draw components whenever one of these `parts` of the session changed; without parts, draw once."""
         many = isinstance(components, list | tuple)
         shown = tuple(components) if many else (components,)
         stale = token or (lambda session: (session.born, *(session.serial[part] for part in parts)))
@@ -77,9 +76,10 @@ class Screen:
     def on(
         self, trigger: Any, page: str, act: Act, *inputs: Any, mode: str = "once", click: bool = False
     ) -> None:
-        """On this event calls `act(session, *values)`; with `click` the event's data comes last. An act that
-        returns a tab's name leads there. Of presses during an answer the mode "once" drops all (for what
-        starts or deletes something), "always_last" all but the last, "multiple" none (steps, switches)."""
+        """Call `act(session, *values)` on this event; with `click`, the event's data comes last.
+        An act that returns a tab's name opens that tab. While an answer is on its way, the mode "once" drops
+        all further presses (to start or delete something), "always_last" all but the last, "multiple" none
+        (steps)."""
         self.events.append(Event(trigger, page, act, inputs, mode, click))
 
     def keep(
@@ -92,12 +92,12 @@ class Screen:
         draw: Values | None = None,
         parts: Sequence[str] = (),
     ) -> None:
-        """Controls that show what the session says (`values`, drawn by `draw` where they are more than a
-        value), on every page of it. `enter` takes what a person entered, by the places of the controls.
+        """Show the session's `values` in controls on every page of the session.
 
-        A page sends all values, but only those that differ from what it showed before were entered there:
-        others may be old, or changed elsewhere meanwhile. What a page has sent is not drawn there again, or
-        an answer would overwrite the next letter.
+        Controls that need more than a value are drawn by `draw`. `enter` gets what a person entered, by the
+        positions of the controls. A page sends all values, but only those that differ from what it showed
+        were entered there: others may be old, or changed elsewhere meanwhile. What a page has sent is not
+        drawn there again, because an answer would overwrite the next letter.
         """
 
         def value_token(session: Session, place: int) -> Any:
@@ -108,11 +108,11 @@ class Screen:
             token = partial(value_token, place=place)
             self.views.append(View(tab_of(control), (control,), token, drawn, kept=True))
         triggers = [control.input for control in controls]
-        inputs = (self.notice, *controls)  # the notice says what the page had heard when this was entered
+        inputs = (self.notice, *controls)  # the notice says which acts the page knew of
         self.events.append(Event(triggers, page, enter, inputs, "always_last", values=values))
 
     def wire(self, demo: gr.Blocks) -> None:
-        """Connects everything."""
+        """Connect all views and events to Gradio."""
         assert self.tabs is not None
         tabs = self._all
         for event in self.events:
@@ -139,8 +139,8 @@ class Screen:
     def _common(self) -> dict[str, Any]:
         return {
             "show_progress": "hidden",
-            "show_progress_on": [self.browser],  # else every output is told thrice how the event fares
-            "queue": False,  # Gradio's queue answers through one stream, out of order and not always
+            "show_progress_on": [self.browser],  # else every output gets three progress updates
+            "queue": False,  # Gradio's queue may lose or reorder answers
             "api_visibility": "private",
         }
 
@@ -163,20 +163,20 @@ class Screen:
         )
 
     def _outputs(self, tabs: Collection[str]) -> list[Any]:
-        """What an answer consists of that draws these tabs; in the order of `refresh`."""
+        """Return the components of an answer that draws these tabs, in the order of `refresh`."""
         shown = [component for view in self._views(tabs) for component in view.components]
         return [self.notice, self.timer, self.soon, self.tabs, *shown]
 
     @property
     def _all(self) -> tuple[str, ...]:
-        """All tabs, and what stands above them first."""
+        """All tabs, after the part above them."""
         return (ABOVE, *dict.fromkeys(view.tab for view in self.views if view.tab != ABOVE))
 
     def _views(self, tabs: Collection[str]) -> list[View]:
         return [view for view in self.views if view.tab in tabs]
 
     def _gone(self, tabs: Collection[str]) -> list[Any]:
-        """The answer to a page that is not known: it shall load again, unless it is just beginning."""
+        """Return the answer to an unknown page: it must load again, unless it is just starting."""
         left = [update for view in self._views(tabs) for update in view.left]
         return [notice_of(None), LEAVE_ALONE, LEAVE_ALONE, LEAVE_ALONE, *left]
 
@@ -202,8 +202,8 @@ class Screen:
         return answer_look
 
     def _visited(self, tabs: Collection[str]) -> Callable[..., list[Any]]:
-        """Draws buttons and lines of jobs once more when their tab opens: one that opens while an answer
-        arrives may have missed it."""
+        """Return a handler that draws buttons and job lines once more when their tab opens.
+        A tab that opens while an answer arrives may have missed them."""
 
         def answer_visit(id: str, seen: dict[Any, Any]) -> list[Any]:
             if not id:
@@ -223,7 +223,7 @@ class Screen:
             return self._gone(tabs)
         session = REGISTRY.open(id)
         tab, refused = None, ""
-        with session.drawing:  # pages of one session act one after the other, each on what the last one left
+        with session.drawing:  # the pages of one session act one after another
             before = session.present
             tell_what_happened(seen, session)
             try:
@@ -246,7 +246,7 @@ class Screen:
             return self.refresh(session, seen, tabs, tab, acted=True)
 
     def _act(self, session: Session, seen: dict[Any, Any], event: Event, values: Sequence[Any]) -> str | None:
-        """Does what the event asks for."""
+        """Run the act of the event, and return the tab that it opens, or None."""
         if event.values is None:
             return event.act(session, *values)
         places = {view.components[0]: index for index, view in enumerate(self.views) if view.kept}
@@ -261,10 +261,10 @@ class Screen:
             return event.act(session, entered) if entered else None
         finally:
             for view, old, now, held in zip(views, shown, sent, event.values(session), strict=True):
-                # a box that was emptied is about to be filled: to draw it would mix with what is typed
+                # A person is about to fill an empty box: drawing it would mix with what they type.
                 if (now == held or now is None) and not old.overtook(heard):
                     seen[view] = (self.views[view].token(session), time.monotonic())
-                else:  # refused, or changed elsewhere: the control goes back to what holds
+                else:  # refused, or changed elsewhere: the control shows the session's value
                     seen.pop(view, None)
 
     @staticmethod
@@ -272,7 +272,7 @@ class Screen:
         REGISTRY.open(id)
 
     def _attach(self, known: str | None, opened: str, seen: dict[Any, Any], request: gr.Request) -> list[Any]:
-        """Finds the session of this browser again, or opens one, and draws everything."""
+        """Find this browser's session again, or open one, and draw everything."""
         session = REGISTRY.open(known, visitor_of(request))
         seen.clear()
         seen |= {"page": secrets.token_hex(8), "shown": {}, "open": self._all[1]}
@@ -281,10 +281,10 @@ class Screen:
 
     @staticmethod
     def _drawn_or_left(view: View, session: Session) -> Sequence[Any]:
-        """The updates of one view; a view that fails is logged and left as it is, so that the others still
-        show."""
+        """Return the updates of one view.
+        A view that fails is logged and left as it is, so that the others still show."""
         try:
-            with session.lock:  # a job that ends changes analysis and plan together
+            with session.lock:  # a job changes analysis and plan together when it ends
                 return list(view.draw(session))
         except Exception:
             log.exception("A part of the page could not be drawn")
@@ -299,9 +299,10 @@ class Screen:
         acted: bool = False,
         look: bool = False,
     ) -> list[Any]:
-        """The notice, the timers, the tab to lead to, and an update for every component of these tabs, empty
-        where nothing changed. What can wait waits if the hand `acted`. A `look` draws the open tab, or
-        another one if that has nothing new; it says the timers' states also where they have been said."""
+        """Return the notice, the timers, the tab to open, and an update for every component of these tabs.
+        The update is empty where nothing changed. `later` views wait if a person `acted`. A `look` draws the
+        open tab, or another tab if that has nothing new; it sends the timers' states even if they are
+        unchanged."""
         with session.drawing:
             seen["open"] = lead or seen["open"]
             lively, now = session.lively, time.monotonic()
@@ -328,8 +329,7 @@ class Screen:
         return [notice, timer, soon, LEAVE_ALONE if lead is None else gr.Tabs(selected=lead), *updates]
 
     def _stale(self, session: Session, seen: dict[Any, Any], lively: bool, now: float) -> dict[int, Any]:
-        """The tokens of the views that a page has not seen as they are, by their places, but for those whose
-        time has not come."""
+        """Return the tokens of the stale views by their positions, without those whose `pace` still holds."""
         found = {}
         for index, view in enumerate(self.views):
             token = view.token(session)
@@ -339,12 +339,12 @@ class Screen:
         return found
 
     def _next(self, behind: Collection[str], opened: str) -> set[str]:
-        """What a look draws: the open tab and what stands above it, else the first that is behind."""
+        """Return what a look draws: the open tab and the part above it, else the first stale tab."""
         others = [tab for tab in self._all if tab in behind]
         return {ABOVE, opened} if not others or {ABOVE, opened} & set(others) else {others[0]}
 
     @staticmethod
     def _switch(seen: dict[Any, Any], name: str, on: bool, again: bool) -> Any:
-        """The update of a timer that shall tick or rest."""
+        """Return the update that starts or stops a timer; empty where it is unchanged, unless `again`."""
         before, seen[name] = seen.get(name), on
         return LEAVE_ALONE if on == before and not again else gr.Timer(active=on)

@@ -1,4 +1,4 @@
-"""What the wiring connects: a view, which draws components from the session; an event, which acts on it."""
+"""Define what the wiring connects: a view draws components from the session, and an event acts on it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ from ui.session.session import Session
 Act = Callable[..., str | None]
 Values = Callable[[Session], Sequence[Any]]
 BRIEF = (gr.Button, gr.DownloadButton, gr.UploadButton)
-ABOVE = ""  # the tab of what stands above the tabs
+ABOVE = ""  # stands for the part of the page above the tabs
 
 
 @dataclass(frozen=True)
 class View:
-    """Components of one tab, the value that tells whether they are stale, how to draw them, the least seconds
-    between, whether they are drawn after what the hand waits for, and whether this is a control whose value
-    belongs to the session; that value then comes second in its token."""
+    """Components of one tab, and how and when to draw them.
+
+    `token` returns a value that changes when the components are stale, and `draw` returns their updates.
+    `pace` is the least number of seconds between two drawings while a job or a preview runs. A `later` view
+    is drawn after the views that a person waits for. A `kept` view is a control whose value belongs to the
+    session; that value is the second entry of its token.
+    """
 
     tab: str
     components: tuple[Any, ...]
@@ -33,19 +37,21 @@ class View:
 
     @property
     def left(self) -> list[Any]:
-        """The updates that change nothing."""
+        """The updates that leave all components as they are."""
         return [LEAVE_ALONE] * len(self.components)
 
     @property
     def brief(self) -> bool:
-        """Whether it is quickly drawn, and its state must not be missed: buttons, and lines of jobs."""
+        """Whether the view draws quickly and must not be missed: buttons and job lines."""
         return any(isinstance(part, BRIEF) or "job-line" in part.elem_classes for part in self.components)
 
 
 @dataclass(frozen=True)
 class Event:
-    """A trigger or several, the page, what it does to the session, and the components it takes values of;
-    with `values`, those are controls of which only what a person entered is taken."""
+    """A trigger or several, the page, what they do to the session, and the components whose values they take.
+
+    With `values`, the inputs are controls, and only the values that a person entered are used.
+    """
 
     trigger: Any
     page: str
@@ -57,7 +63,7 @@ class Event:
 
 
 def tab_of(component: Any) -> str:
-    """The id of the tab that a component stands on."""
+    """Return the id of the tab that a component stands on; ABOVE where it stands on none."""
     tab = ABOVE
     while component is not None:
         if isinstance(component, gr.Tab):
@@ -67,6 +73,6 @@ def tab_of(component: Any) -> str:
 
 
 def trigger_component(trigger: Any) -> Any:
-    """The component whose event this is; of several, the first one's."""
+    """Return the component that raises a trigger; of several triggers, that of the first."""
     first = trigger[0] if isinstance(trigger, list) else trigger
     return first.__self__ if hasattr(first, "__self__") else first.args[0]
