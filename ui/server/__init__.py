@@ -1,1 +1,1 @@
-"""What stands between a browser and the page: access, limits, delivery, endpoints."""
+"""The layers between a browser and the page: access, limits, delivery, endpoints."""

@@ -1,5 +1,7 @@
-"""Who may ask for what, and how much: the outermost layer of the server. No page of another site, nobody who
-has guessed at the password too often, nothing endless. No Gradio."""
+"""Decide who may request what, and how much: the outermost layer of the server. No Gradio.
+
+It turns away pages of other sites, anybody who has tried too many wrong passwords, and endless requests.
+"""
 
 from __future__ import annotations
 
@@ -41,18 +43,22 @@ Send = Callable[[Message], Awaitable[None]]
 Receive = Callable[[], Awaitable[Message]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-WRONG_EACH, WRONG_ALL = 5, 50  # wrong passwords from one address, and from all, until nobody may try
-PAUSE = 900.0  # seconds in which they are counted
-MOST_OPEN, MOST_OPEN_ALL = 160, 800  # requests of one visitor, and of all, that are being answered
-MOST_PENDING = 64  # events of one page that wait for their answer
+# Wrong passwords from one address, and from all, after which further tries must wait.
+WRONG_EACH, WRONG_ALL = 5, 50
+# Seconds for which a wrong password counts.
+PAUSE = 900.0
+# Requests of one visitor, and of all, that may be open at once.
+MOST_OPEN, MOST_OPEN_ALL = 160, 800
+# Events of one page that may wait for their answer.
+MOST_PENDING = 64
 UPLOADS_EACH, UPLOADS_ALL = 200_000_000, 1_000_000_000  # bytes within an hour
 TOLD = (
     f"After {WRONG_EACH} wrong passwords nobody can log in from the same place for {PAUSE / 60:.0f} minutes."
 )
 BUSY = "Too much is being asked from here at once; close other pages of this program, or wait a moment."
 API = "/gradio_api"
-# What Gradio answers and this page has a use for. The rest of Gradio's paths is closed.
-FREE = (  # before the login, too
+# The paths of Gradio that this page uses; all others are closed. FREE paths are open before the login.
+FREE = (
     r"/|/login_check|/logout|/theme\.css|/favicon\.ico|/robots\.txt|/manifest\.json"
     rf"|/(assets|static|svelte)/.*|{API}/(theme\.css|startup-events)"
 )
@@ -67,13 +73,16 @@ EVENTS = re.compile(rf"{API}/call/(?:v2/)?[^/]*/([^/]*)")
 
 @dataclass
 class Tries:
-    """The wrong passwords of late: when and from where. A try counts as wrong until it proves right, so that
-    many at once are not more than one after the other."""
+    """The wrong passwords of the last PAUSE seconds, as (time, place).
+
+    A try counts as wrong until it proves right, so that many tries at once count like tries one after
+    another.
+    """
 
     wrong: deque[tuple[float, str]] = field(default_factory=deque)
 
     def wait(self, place: str, now: float) -> float:
-        """Seconds until the next try from a place; 0 where it is allowed."""
+        """Return the seconds until the next try from a place, or 0 where one is allowed now."""
         while self.wrong and self.wrong[0][0] <= now - PAUSE:
             self.wrong.popleft()
         mine = [when for when, whose in self.wrong if whose == place]
@@ -86,20 +95,21 @@ class Tries:
 
     @property
     def times(self) -> list[float]:
+        """The times of the wrong tries from all places."""
         return [when for when, _ in self.wrong]
 
     def begin(self, place: str, now: float) -> tuple[float, str]:
-        """Counts a try as wrong."""
+        """Count a try as wrong, and return its entry."""
         self.wrong.append((now, place))
         return self.wrong[-1]
 
     def right(self, place: str) -> None:
-        """Forgets the tries from a place, whose password was right."""
+        """Remove the tries from a place whose password was right."""
         self.wrong = deque(each for each in self.wrong if each[1] != place)
 
 
 class Door:
-    """The layer around Gradio and all its own."""
+    """The middleware around Gradio and our own layers."""
 
     def __init__(self, app: App, address: Address, clock: Callable[[], float] = time.monotonic):
         self.app, self.address, self.clock, self.tries = app, address, clock, Tries()
@@ -107,7 +117,12 @@ class Door:
         self.uploads = Allowance(UPLOADS_EACH, UPLOADS_ALL, clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":  # nothing here speaks that
+        """Close a websocket, answer an HTTP request, and pass on anything else.
+
+        A `Turned` becomes an answer of one sentence.
+        """
+        # The page uses no websockets.
+        if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         elif scope["type"] != "http":
             await self.app(scope, receive, send)
@@ -118,7 +133,10 @@ class Door:
                 await refusal_response(turned.status, turned.message, turned.headers)(scope, receive, send)
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Checks a request and passes it on; a `Turned` where it is turned away."""
+        """Check a request and pass it on.
+
+        Raise `Turned` where the request must not pass.
+        """
         headers = headers_of(scope)
         self.check_address(headers)
         scope["path"] = path = self.address.inside(scope["path"])
@@ -145,6 +163,7 @@ class Door:
             raise Turned(429, str(refusal), Retry_After="5") from None
 
     def check_address(self, headers: dict[str, str]) -> None:
+        """Raise `Turned` for a request to an unknown host (400) or from another site's page (403)."""
         if said := self.address.unknown_host(headers):
             raise Turned(400, said)
         if said := self.address.foreign(headers):
@@ -159,6 +178,7 @@ class Door:
         headers: dict[str, str],
         visitor: Visitor,
     ) -> None:
+        """Pass a checked request on by its kind: a question, a login, an upload or an event."""
         if scope["method"] != "POST":
             await self.show(scope, receive, send, path, visitor)
         elif path == "/login":
@@ -171,7 +191,10 @@ class Door:
             await self.app(scope, replay_body(body, receive), send)
 
     async def show(self, scope: Scope, receive: Receive, send: Send, path: str, visitor: Visitor) -> None:
-        """Answers a question that brings nothing along. A page that holds such a line open is alive."""
+        """Answer a request that has no body, and note that a page which keeps a heartbeat open is alive.
+
+        Raise `Turned` where a name is malformed or the page belongs to another account.
+        """
         states = states_of(scope)
         given = parse_qs(scope.get("query_string", b"").decode("latin-1"), max_num_fields=20)
         names = [*given.get("session_hash", ()), *given.get("upload_id", ())]
@@ -191,7 +214,7 @@ class Door:
             states.leave(page[1])
 
     def check_event(self, scope: Scope, path: str, said: Asked, visitor: Visitor) -> None:
-        """Refuses events that the page does not have, of pages of others, and too many at once."""
+        """Raise `Turned` for an unknown event, for another account's page, or for too many events at once."""
         states = states_of(scope)
         if states is None:
             return
@@ -208,8 +231,10 @@ class Door:
     async def upload(
         self, scope: Scope, receive: Receive, send: Send, headers: dict[str, str], visitor: Visitor
     ) -> None:
-        """Lets files through as long as they are few and small; once they are not, the answer says so,
-        whatever Gradio makes of it."""
+        """Pass an upload on while its files are few and small enough.
+
+        Raise `Turned` once they are not; Gradio's own answer is dropped then.
+        """
         parts = Parts(headers.get("content-type", ""))
 
         def check_start(body: bytes) -> None:
@@ -228,7 +253,10 @@ class Door:
             raise counted.turned
 
     async def log_in(self, scope: Scope, receive: Receive, send: Send, place: str) -> None:
-        """Lets somebody try the password, unless there were too many wrong ones."""
+        """Pass a login on.
+
+        Raise `Turned` (429) where there were too many wrong passwords.
+        """
         body = await Counted(receive, MOST_BEFORE_LOGIN).all()
         now = self.clock()
         if wait := self.tries.wait(place, now):
@@ -244,7 +272,11 @@ class Door:
 
 
 def headers_of(scope: Scope) -> dict[str, str]:
-    """The headers by name; a `Turned` where there are too many, or two of which one is meant."""
+    """Return the headers by lower-case name; values of the same name are joined by commas.
+
+    Raise `Turned` where there are too many headers, where they are too long, or where one that must be unique
+    appears twice.
+    """
     headers: dict[str, str] = {}
     if (
         len(scope["headers"]) > MOST_HEADERS
@@ -261,13 +293,15 @@ def headers_of(scope: Scope) -> dict[str, str]:
 
 
 def states_of(scope: Scope) -> Any:
-    """What Gradio keeps of the pages (`page_states.PageStates`)."""
+    """Return the states of Gradio's pages (`page_states.PageStates`), or None."""
     return getattr(scope.get("app"), "state_holder", None)
 
 
 def account_of(scope: Scope, headers: dict[str, str]) -> str | None:
-    """The account that a request is logged in by, an empty one where no login is needed; None for a
-    stranger."""
+    """Return the account that a request is logged in as.
+
+    It is empty where no login is needed, and None where the request is not logged in.
+    """
     app = scope.get("app")
     if app is None or app.auth is None:
         return ""
@@ -277,8 +311,11 @@ def account_of(scope: Scope, headers: dict[str, str]) -> str | None:
 
 
 def check_method(method: str, path: str, headers: dict[str, str], known: bool) -> None:
-    """Refuses what is none of the page's business, what strangers may not ask, and bodies that are too long
-    by their own word or say nothing of their length."""
+    """Raise `Turned` for a request that the page cannot answer.
+
+    These are unknown methods and paths, requests without the login that they need, and bodies that are too
+    long by their own header or have no length.
+    """
     bare = method in ("GET", "HEAD", "OPTIONS")
     if not bare and method != "POST":
         raise Turned(405, "The page has no use for such a request.", Allow="GET, HEAD, OPTIONS, POST")
@@ -303,6 +340,6 @@ def check_method(method: str, path: str, headers: dict[str, str], known: bool) -
 
 
 def check_owner(states: Any, pages: list[str], visitor: Visitor) -> None:
-    """Refuses events of pages that another account has opened."""
+    """Raise `Turned` (403) for events of pages that another account has opened."""
     if not all(states.take(page, visitor) for page in pages):
         raise Turned(403, "This page is somebody else's; reload yours.")

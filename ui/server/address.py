@@ -1,4 +1,4 @@
-"""Under which names and addresses the page may be asked for, also behind a proxy. No Gradio."""
+"""Check the names and addresses under which the page is requested, also behind a proxy. No Gradio."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ SEVERAL = re.compile(r"\s*,\s*")
 
 
 def public_url(words: str) -> str:
-    """The address under which visitors see the page, without a slash at the end; a `Refusal` for what is
-    none."""
+    """Return the address under which visitors see the page, without a slash at the end.
+
+    Raise a `Refusal` where `words` is no such address.
+    """
     advice = "write it as visitors do, for example https://slim.example or http://10.0.0.7/slim"
     try:
         parts = urlsplit(words)
@@ -33,9 +35,12 @@ def public_url(words: str) -> str:
 
 @dataclass(frozen=True)
 class Address:
-    """How the server can be reached. `listen`: by other machines, under whatever name; `public`: the address
-    at which a proxy serves it, empty where there is none; `forwarded`: whether the proxy tells in
-    X-Forwarded-For who asks, and is believed."""
+    """How the server can be reached.
+
+    `listen` says that other machines may reach it, under any name. `public` is the address at which a proxy
+    serves it, or empty. `forwarded` says that the proxy names the visitor's address in X-Forwarded-For and is
+    trusted.
+    """
 
     listen: bool = False
     public: str = ""
@@ -43,20 +48,25 @@ class Address:
 
     @property
     def prefix(self) -> str:
-        """The path of the page at its proxy, such as /slim; empty for the whole of a site."""
+        """The path of the page at its proxy, such as /slim; empty where the page is a whole site."""
         return urlsplit(self.public).path
 
     @property
     def proxied(self) -> bool:
-        """Whether a proxy's word is taken for the name under which it was asked. Only a server for this
-        machine may do so: browsers ask it before they send such a header from another site's page, and Gradio
-        says no; on any other server it says yes to everybody. Where the address is declared, nobody's word
-        is needed."""
+        """Whether the server trusts a proxy that says under which name it was requested.
+
+        Only a server for this machine may trust it. A browser asks that server before it sends such a header
+        from another site's page, and Gradio denies it; on any other server, Gradio permits it to everybody.
+        Where the public address is declared, the server needs no such header.
+        """
         return not self.listen and not self.public
 
     def unknown_host(self, headers: Mapping[str, str]) -> str:
-        """Why the server does not answer under the name that it was asked by; empty where it does. Answered
-        under any name, it could be asked by a page whose own name leads to this machine."""
+        """Return why the server does not answer under the requested host name; empty where it does.
+
+        A server that answered under any name could be reached by a page whose own name resolves to this
+        machine.
+        """
         host = headers.get("host", "")
         match = HOST.fullmatch(host)
         if match is None:
@@ -70,8 +80,10 @@ class Address:
         )
 
     def foreign(self, headers: Mapping[str, str]) -> str:
-        """Why a request that a browser sends for another site's page is turned away; empty for any other.
-        Programs say nothing of the kind."""
+        """Return why a browser's request for another site's page is turned away; empty for any other request.
+
+        Programs send no such headers.
+        """
         origin = headers.get("origin")
         if origin is None:
             cross = headers.get("sec-fetch-site") == "cross-site"
@@ -93,8 +105,10 @@ class Address:
         )
 
     def place(self, client: tuple[str, int] | None, headers: Mapping[str, str]) -> str:
-        """Where a request comes from: the address of the connection, or the last one that a proxy which is
-        believed added. What stands before it, the visitor may have written."""
+        """Return where a request comes from: the address of the connection, or the one that the proxy names.
+
+        Only the last address in X-Forwarded-For counts, because the visitor may have written those before it.
+        """
         if self.forwarded:
             last = SEVERAL.split(headers.get("x-forwarded-for", "").strip())[-1]
             try:
@@ -104,13 +118,13 @@ class Address:
         return client[0] if client else "nowhere"
 
     def inside(self, path: str) -> str:
-        """The path without the proxy's prefix, which some proxies take away and some leave."""
+        """Return the path without the proxy's prefix, which some proxies remove and some keep."""
         if self.prefix and path.startswith(self.prefix + "/"):
             return path.removeprefix(self.prefix)
         return path
 
     def telling(self, name: str, value: str) -> bool:
-        """Whether a header of the request may reach Gradio, which builds its links of what proxies say."""
+        """Return whether a header may reach Gradio, which builds its links from what proxies say."""
         if name == "x-gradio-server":
             return False
         if name == "x-forwarded-host":
@@ -121,6 +135,6 @@ class Address:
 
 
 def origin_of(url: str) -> str:
-    """The origin of an address, as browsers tell it."""
+    """Return the origin of an address in the form that browsers send."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}".removesuffix({"http": ":80", "https": ":443"}[parts.scheme])

@@ -1,8 +1,8 @@
-"""Every event of a page is carried out once, however often it is sent, and its answer can be asked for again.
+"""Run every event of a page once, however often it is sent, and keep its answer for a repeated request.
 
-A connection may break before a request arrives, while it is carried out, or before its answer is back; the
-page cannot tell which. It numbers its events, has one under way at a time, and sends one again until it is
-answered (`assets/scripts/delivery.js`). Here a number that is known is not carried out again. No Gradio.
+A connection may break before a request arrives, while it runs, or before its answer is back; the page cannot
+tell which. The page numbers its events, has one in progress at a time, and repeats it until it gets the
+answer (`assets/scripts/delivery.js`). This middleware does not run a known number again. No Gradio.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from starlette.responses import PlainTextResponse
 
 from ui.server.access import App, Message, Receive, Scope, Send, headers_of
 
-EVENT = "x-slimllm-event"  # "page number", both as the page chose them
-ANSWER = (b"x-slimllm-answer", b"1")  # marks an answer of this program, not of a proxy before it
+# Its value is "page number"; the page chose both.
+EVENT = "x-slimllm-event"
+# Tells an answer of this program from one of a proxy in front of it.
+ANSWER = (b"x-slimllm-answer", b"1")
 PROPER = re.compile(r"([0-9a-f]{32}) ([1-9][0-9]{0,14})")
 KEPT = 60.0  # seconds for which an answer can be asked for again
 MOST_ANSWERS = 1000  # answers that are kept at once
@@ -26,7 +28,7 @@ MOST_ANSWERS = 1000  # answers that are kept at once
 
 @dataclass(frozen=True)
 class Delivered:
-    """The latest event of one page and its answer, which may still be under way."""
+    """The latest event of one page, and its answer, which may still be in progress."""
 
     number: int
     when: float
@@ -34,13 +36,18 @@ class Delivered:
 
 
 class Delivery:
-    """The middleware."""
+    """The middleware that runs every numbered event once."""
 
     def __init__(self, app: App, clock: Callable[[], float] = time.monotonic):
         self.app, self.clock = app, clock
-        self.latest: dict[tuple[str, str], Delivered] = {}  # by page and cookie, the oldest first
+        # By page and cookie, the oldest first.
+        self.latest: dict[tuple[str, str], Delivered] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a numbered event, from its stored answer where it is known; pass on any other request.
+
+        An event older than the page's latest one gets status 409.
+        """
         headers = headers_of(scope) if scope["type"] == "http" else {}
         found = PROPER.fullmatch(headers.get(EVENT, ""))
         if found is None:
@@ -53,9 +60,10 @@ class Delivery:
             return
         if known is None or number > known.number:
             body = await whole_body(receive)
-            if body is None:  # broken off before it was here; it will be sent again
+            # The connection broke before the body was complete; the page will send it again.
+            if body is None:
                 return
-            # again: the same event may have come by another connection while the body was read
+            # Look again: the same event may have arrived by another connection while the body was read.
             known = self.latest.get(key)
             if known is None or number > known.number:
                 known = self._carry_out(key, number, scope, body)
@@ -63,7 +71,7 @@ class Delivery:
             await send(message)
 
     def _carry_out(self, key: tuple[str, str], number: int, scope: Scope, body: bytes) -> Delivered:
-        """Lets the app answer, to its end even if the connection breaks meanwhile."""
+        """Start the app's answer, which runs to its end even if the connection breaks; return its entry."""
         self._forget()
         task = asyncio.ensure_future(answer_of(self.app, scope, body))
         known = Delivered(number, self.clock(), task)
@@ -71,6 +79,7 @@ class Delivery:
         self.latest[key] = known
 
         def failed(done: asyncio.Future[list[Message]]) -> None:
+            """Remove the entry of an answer that failed, so that the event can be sent again."""
             if (done.cancelled() or done.exception()) and self.latest.get(key) is known:
                 del self.latest[key]
 
@@ -78,7 +87,7 @@ class Delivery:
         return known
 
     def _forget(self) -> None:
-        """Lets go of what nobody will ask for any more."""
+        """Remove answers that nobody will request any more, and the oldest ones where there are too many."""
         old = self.clock() - KEPT
         for key, each in list(self.latest.items()):
             if each.when > old and len(self.latest) < MOST_ANSWERS:
@@ -87,7 +96,7 @@ class Delivery:
 
 
 async def whole_body(receive: Receive) -> bytes | None:
-    """The body of a request; None where it was broken off."""
+    """Return the body of a request, or None where the connection broke."""
     parts = []
     while True:
         message = await receive()
@@ -99,16 +108,15 @@ async def whole_body(receive: Receive) -> bytes | None:
 
 
 async def answer_of(app: App, scope: Scope, body: bytes) -> list[Message]:
-    """The messages of an app's whole answer to a request with this body, marked as its own."""
+    """Return all messages of an app's answer to a request with this body, marked as our own answer."""
     heard: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
     answer: list[Message] = []
 
     async def receive() -> Message:
         if heard:
             return heard.pop()
-        return (
-            await asyncio.get_running_loop().create_future()
-        )  # whoever waits here waits for the end of the connection
+        # A future that never ends, because the connection of this answer never does.
+        return await asyncio.get_running_loop().create_future()
 
     async def send(message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -1,4 +1,4 @@
-"""How much one request may bring, counted as it arrives: what it declares is a promise, not a limit."""
+"""Limit what one request may bring, counted as it arrives: its declared length may be wrong."""
 
 from __future__ import annotations
 
@@ -15,20 +15,31 @@ from starlette.formparsers import MultiPartException
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
-MOST_UPLOADED, MOST_SAID = 20_000_000, 8_000_000  # bytes of a request that brings a file, and of any other
-MOST_BEFORE_LOGIN = 4_096  # bytes of a request of somebody who is not logged in
-MOST_FILES = 10  # of one upload
-MOST_HEADERS, LONGEST_HEADERS = 100, 32_768  # of a request; their bytes together
-PATIENCE, LONGEST_REQUEST = 30.0, 900.0  # seconds until the next part of a request is here, and all of it
-DEEPEST = 40  # levels of lists and objects within each other
-NAME = r"^[\w-]{1,64}$"  # of a page or an event, as Gradio makes them
+# Most bytes of an upload, and of any other request.
+MOST_UPLOADED, MOST_SAID = 20_000_000, 8_000_000
+# Most bytes of a request without a login.
+MOST_BEFORE_LOGIN = 4_096
+# Most files of one upload.
+MOST_FILES = 10
+# Most headers of a request, and most bytes of all together.
+MOST_HEADERS, LONGEST_HEADERS = 100, 32_768
+# Most seconds until the next part of a request, and until its end.
+PATIENCE, LONGEST_REQUEST = 30.0, 900.0
+# Most levels of nested lists and objects.
+DEEPEST = 40
+# Names of pages and events, as Gradio makes them.
+NAME = r"^[\w-]{1,64}$"
 
 
 class Turned(MultiPartException):
-    """A request that is turned away: the status and the sentence. Gradio's reader of uploads clears its files
-    away after such an exception only."""
+    """A request that is turned away, with a status, a sentence and headers.
+
+    It is a `MultiPartException` because Gradio's upload reader deletes its files only after such an
+    exception. In the names of headers, `_` stands for `-`.
+    """
 
     def __init__(self, status: int, words: str, **headers: str):
+        """Store the status, the sentence and the headers."""
         super().__init__(words)
         self.status, self.headers = status, {name.replace("_", "-"): value for name, value in headers.items()}
 
@@ -37,8 +48,11 @@ TOO_LONG = "The request is too long; send less at once."
 
 
 class Counted:
-    """Receives a request's body and counts it: bytes, seconds, parts. Once something is too much it raises a
-    `Turned`, which stays in `turned`."""
+    """Receive a request's body and count its bytes and seconds.
+
+    `most` is the limit in bytes. `taste` is called with every part of the body, and may raise `Turned`. A
+    `Turned` of this class or of `taste` is also stored in `turned`.
+    """
 
     def __init__(self, receive: Receive, most: int, taste: Callable[[bytes], None] = lambda _: None):
         self.receive, self.most, self.taste = receive, most, taste
@@ -48,8 +62,13 @@ class Counted:
         self.until = asyncio.get_running_loop().time() + LONGEST_REQUEST
 
     async def __call__(self) -> Message:
+        """Return the next message of the request.
+
+        Raise `Turned` once a limit is passed, the connection breaks, or the next part takes too long.
+        """
         if self.whole:
-            return await self.receive()  # waits for the end of the connection
+            # Wait for the end of the connection.
+            return await self.receive()
         try:
             return await self.next()
         except Turned as turned:
@@ -57,6 +76,7 @@ class Counted:
             raise
 
     async def next(self) -> Message:
+        """Return the next message of the body, counted."""
         left = self.until - asyncio.get_running_loop().time()
         try:
             message = await asyncio.wait_for(self.receive(), min(PATIENCE, max(left, 0.0)))
@@ -74,7 +94,7 @@ class Counted:
         return message
 
     async def all(self) -> bytes:
-        """The whole body."""
+        """Return the whole body."""
         parts = []
         while not self.whole:
             parts.append((await self()).get("body", b""))
@@ -82,7 +102,7 @@ class Counted:
 
 
 def replay_body(body: bytes, receive: Receive) -> Receive:
-    """Receives a body that has been read already, then what comes after it."""
+    """Return a receiver that gives a body that was read already, then the messages after it."""
     told: list[bool] = []
 
     async def receive_again() -> Message:
@@ -95,10 +115,16 @@ def replay_body(body: bytes, receive: Receive) -> Receive:
 
 
 class Parts:
-    """Tastes an upload as it passes: it is files, and not too many. What is no file, Gradio would gather in
-    memory."""
+    """Check an upload as it passes: it must consist of files, and not of too many.
+
+    Gradio would collect anything but files in memory.
+    """
 
     def __init__(self, kind: str):
+        """Start a parser for a body of content type `kind`.
+
+        Raise `Turned` where that is no upload.
+        """
         name, options = parse_options_header(kind)
         edge = options.get(b"boundary", b"")
         if name != b"multipart/form-data" or not 1 <= len(edge) <= 70:
@@ -117,6 +143,10 @@ class Parts:
         )
 
     def __call__(self, body: bytes) -> None:
+        """Check a part of the body.
+
+        Raise `Turned` where the upload cannot be read, has too many files, or has a part that is no file.
+        """
         try:
             self.parser.write(body)
         except MultipartParseError:
@@ -146,7 +176,7 @@ class Parts:
 
 
 class Asked(BaseModel):
-    """What every event of a page says, as far as Gradio takes it for granted."""
+    """The fields of an event that Gradio uses without a check."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -157,7 +187,10 @@ class Asked(BaseModel):
 
 
 def parse_request(body: bytes) -> Asked:
-    """What a request of JSON says; a `Turned` where it cannot be read."""
+    """Return the content of a JSON request.
+
+    Raise `Turned` where it is no valid request.
+    """
     try:
         said = json.loads(body.decode("utf-8"))
         if not isinstance(said, dict) or deeper_than(said, DEEPEST):
@@ -171,7 +204,7 @@ def parse_request(body: bytes) -> Asked:
 
 
 def deeper_than(value: Any, most: int) -> bool:
-    """Whether lists and objects lie within each other more than so many levels deep."""
+    """Return whether lists and objects are nested more than `most` levels deep."""
     level = [value]
     for _ in range(most):
         level = [

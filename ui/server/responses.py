@@ -1,4 +1,4 @@
-"""What every answer carries, and what becomes of requests that Gradio stumbles over. No Gradio."""
+"""Add headers to every answer, and answer requests on which Gradio fails. No Gradio."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ from ui.look.theme import NONCE
 log = logging.getLogger(__name__)
 
 NOTICE = (Path(__file__).parents[2] / "assets" / "scripts" / "address.js").read_text(encoding="utf-8")
-FIRST = "<script data-gradio-mode>"  # of Gradio's page, after the script that tells its configuration
+# A script tag of Gradio's page, after the script with its configuration.
+FIRST = "<script data-gradio-mode>"
 POLICY = {
     "default-src": "'self'",
-    "script-src": "'self' 'unsafe-eval' {scripts}",  # Gradio makes functions of the page's scripts
+    # Gradio compiles the page's scripts with `Function`.
+    "script-src": "'self' 'unsafe-eval' {scripts}",
     "style-src": "'self' 'unsafe-inline'",
     "img-src": "'self' data: blob:",
     "font-src": "'self' data:",
@@ -45,20 +47,24 @@ STRANGE = "The request cannot be understood; reload the page."
 
 
 def protective_headers(nonce: str = "") -> dict[str, str]:
-    """The headers that keep other pages and scripts away."""
+    """Return the headers that keep other pages and scripts away; `nonce` permits our own scripts."""
     scripts = f"'nonce-{nonce}'" if nonce else ""
     rules = (f"{name} {value.format(scripts=scripts)}".strip() for name, value in POLICY.items())
     return {**PLAIN_HEADERS, "Content-Security-Policy": "; ".join(rules)}
 
 
 class Safe:
-    """The middleware inside of Gradio's own: every answer carries those headers, pages get their nonce, and a
-    request that ends in an exception gets a refusal and one line in the log."""
+    """The middleware inside Gradio's own.
+
+    Every answer gets the protective headers, and pages get their nonce. A request that ends in an exception
+    gets a refusal, and the log gets one line.
+    """
 
     def __init__(self, app: ASGIApp):
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request through the app, with the protective headers."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -69,7 +75,8 @@ class Safe:
             last = traceback.extract_tb(failure.__traceback__)[-1]
             where = f"{Path(last.filename).name}:{last.lineno}"
             log.warning("%s: a request ended in %s at %s", scope["path"][:80], type(failure).__name__, where)
-            if answer.begun:  # a stream: it ends here
+            # A stream that has begun can only end.
+            if answer.begun:
                 await answer.end()
                 return
             crowded = isinstance(failure, OSError | MemoryError)
@@ -78,8 +85,11 @@ class Safe:
 
 
 class CheckedAnswer:
-    """Sends an answer on with its headers; as a whole, once it is complete, where it is a page or a failure
-    of which Gradio says no more than that it is one."""
+    """Send an answer on with its headers.
+
+    A page, or a failure with status 500 in JSON, is held back until it is complete, because its content
+    decides what is sent.
+    """
 
     def __init__(self, send: Send):
         self.send = send
@@ -88,6 +98,7 @@ class CheckedAnswer:
         self.body = b""
 
     async def __call__(self, message: Message) -> None:
+        """Send a message on, or hold it back until the answer is complete."""
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             kind = headers.get("content-type", "")
@@ -99,7 +110,8 @@ class CheckedAnswer:
                 return
             headers.update(protective_headers())
             if kind.startswith("text/event-stream"):
-                headers["X-Accel-Buffering"] = "no"  # else nginx keeps answers until it has a page full
+                # Otherwise nginx holds answers back until its buffer is full.
+                headers["X-Accel-Buffering"] = "no"
         elif message["type"] == "http.response.body":
             self.ended = not message.get("more_body")
             if self.held is not None:
@@ -111,6 +123,7 @@ class CheckedAnswer:
         await self.send(message)
 
     async def send_page(self, start: Message) -> None:
+        """Send the page that was held back, with a new nonce in its scripts and its headers."""
         nonce = secrets.token_urlsafe(16)
         body = mark_scripts(self.body.decode("utf-8"), nonce).encode()
         headers = MutableHeaders(scope=start)
@@ -122,7 +135,7 @@ class CheckedAnswer:
         await self.send({"type": "http.response.body", "body": body if self.body else b""})
 
     async def send_failure(self, start: Message) -> None:
-        """A refusal, which tells its sentence, is no failure of the server."""
+        """Send the failure that was held back, with status 422 where it is a refusal with a sentence."""
         if is_refusal(self.body):
             start["status"] = 422
         MutableHeaders(scope=start).update(protective_headers())
@@ -130,14 +143,14 @@ class CheckedAnswer:
         await self.send({"type": "http.response.body", "body": self.body})
 
     async def end(self) -> None:
+        """End an answer that has started."""
         if not self.ended:
             self.held = None
             await self.send({"type": "http.response.body", "body": b""})
 
 
 def is_refusal(body: bytes) -> bool:
-    """Whether an event's failure comes with a sentence for whoever asked; of an exception Gradio says
-    nothing."""
+    """Return whether an event's failure has a sentence; Gradio gives none for an exception."""
     try:
         said = json.loads(body)
     except ValueError:
@@ -146,15 +159,20 @@ def is_refusal(body: bytes) -> bool:
 
 
 def mark_scripts(page: str, nonce: str) -> str:
-    """A page of Gradio whose scripts carry the nonce; what its configuration quotes of other scripts is
-    written with escapes and stays without. Before all else it checks its own address; what it asks for is
-    beside it, not at the top of a site that may be another's."""
+    """Return a page of Gradio whose scripts carry the nonce.
+
+    Scripts quoted in the page's configuration are escaped and stay without it. A script that checks the
+    page's own address comes before Gradio's code. Icon and manifest get relative addresses, because the top
+    of the site may belong to another page.
+    """
     page = page.replace(FIRST, f'<link rel="icon" href="favicon.ico" /><script>{NOTICE}</script>{FIRST}')
     page = page.replace('href="/manifest.json"', 'href="manifest.json"')
     return page.replace("<script", f'<script nonce="{nonce}"').replace(NONCE, nonce)
 
 
 def refusal_response(status: int, words: str, headers: Mapping[str, str]) -> Any:
-    """The answer of one sentence to a request that is turned away; the connection ends with it, so that the
-    rest of what was sent is not waited for."""
+    """Return a one-sentence answer to a request that is turned away.
+
+    The connection ends with it, so that the server does not wait for the rest of the request.
+    """
     return PlainTextResponse(words, status, {**protective_headers(), "Connection": "close", **headers})
