@@ -1,14 +1,14 @@
-"""Speed of our arithmetic against the naive reference's, on the same layers, tokens and widths.
+"""Compare the speed of our arithmetic with the naive reference's, on the same layers, tokens and widths.
 
 python -m benchmarks.arithmetic [--model smollm2] [--layers 2] [--ratio 0.2] [--unit auto] [--samples 64]
 [--length 256] [--repeats 3] [--json]
 
 Both prune the same few layers to the same widths by SlimLLM with regression; the layers before them stay
-whole. The seconds spent inside the layers' forwards are taken off. What remains is arithmetic: ours is
-summing the moments (told apart, but counted), ranking, repair, slicing and measuring the error; the
-reference's is gathering activations, ranking, repair and masking. Ours sums in float32 and does the rest in
-float64; the reference runs in float64, as in the tests, and in float32, as a script would. Times are seconds
-per layer, medians over layers and repeats, alternating within one run.
+whole. The seconds spent in the layers' forward passes are subtracted. What remains is arithmetic: for ours,
+summing the moments (also listed separately), ranking, repair, slicing and measuring the error; for the
+reference, gathering activations, ranking, repair and masking. Ours sums in float32 and does the rest in
+float64. The reference runs in float64, as in the tests, and in float32, as a script would. Times are seconds
+per layer: medians over layers and repeats, which alternate within one run.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ METHOD = "slimllm"
 
 @dataclass
 class Clock:
-    """Seconds inside layers, and seconds of them spent summing moments, since the last reading."""
+    """Seconds in layers since the last reading, and the part of them spent on summing moments."""
 
     layers: float = 0.0
     moments: float = 0.0
 
     def read(self) -> tuple[float, float]:
-        """(plain forwards, moments), and starts anew."""
+        """Return the seconds of (plain forward passes, summing moments), and reset both."""
         found = self.layers - self.moments, self.moments
         self.layers = self.moments = 0.0
         return found
@@ -58,10 +58,12 @@ class Clock:
 
 @contextlib.contextmanager
 def clocked() -> Iterator[Clock]:
-    """While open, the layers' forwards and the summing of moments inside them are timed."""
+    """Time the layers' forward passes, and the summing of moments in them, while the context is open."""
     clock, run, add = Clock(), streaming.run_layer, streaming.Accumulator.add
 
     def timed(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        """Return `work` with its seconds added to the clock's field `name`."""
+
         def wrapper(*given: Any) -> Any:
             start = time.perf_counter()
             try:
@@ -79,7 +81,7 @@ def clocked() -> Iterator[Clock]:
 
 
 def plan_of(subject: loading.Subject, ratio: float, count: int, unit: str, wanted: Calibration) -> Plan:
-    """A plan that cuts `count` layers, from the second on, by the same ratio and leaves the others whole."""
+    """Return a plan that cuts `count` layers, from the second on, by one ratio; the others stay whole."""
     chosen = subject.shape.units[0] if unit == "auto" else unit
     heads, channels = [], []
     for index, layer in enumerate(subject.shape.layers):
@@ -106,10 +108,11 @@ def plan_of(subject: loading.Subject, ratio: float, count: int, unit: str, wante
 
 
 def measured(job: Iterator[Any], count: int) -> list[dict[str, float]]:
-    """Seconds of each cut layer of a job that yields after every layer; the others are left out."""
+    """Return the seconds of each cut layer of a job that yields after every layer."""
     found = []
     with clocked() as clock:
-        next(job)  # the layer before the cut ones, and all preparation
+        # Skip all preparation and the whole layer before the cut ones.
+        next(job)
         for _ in range(count):
             clock.read()
             start = time.perf_counter()
@@ -123,7 +126,7 @@ def measured(job: Iterator[Any], count: int) -> list[dict[str, float]]:
 def compare(
     subject: loading.Subject, text: texts.Text, plan: Plan, count: int, repeats: int
 ) -> dict[str, Any]:
-    """Seconds per layer of all three, medians, and how many times the reference's are ours."""
+    """Return the median seconds per layer of all three, and how many times faster ours is."""
     tokens = texts.calibration_tokens(
         text, subject.tokenizer, plan.calibration, max_length=subject.shape.max_length
     )
@@ -153,6 +156,7 @@ def compare(
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the benchmark and print its report; return 0, or 2 where the library refused."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

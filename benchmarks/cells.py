@@ -1,5 +1,4 @@
-"""The cells of the methods' benchmark: which rows there are, what decides a cell's numbers, and where
-finished cells lie."""
+"""Define the cells of the methods' benchmark: their rows, what decides their numbers, and their files."""
 
 from __future__ import annotations
 
@@ -24,9 +23,12 @@ from slimllm.models.loading import Subject
 from slimllm.planning.allocation import ALLOCATIONS
 
 ROOT = Path(slimllm.__file__).parents[1]
-FORMAT = 1  # raised when a cell's content changes its meaning
-YARDSTICK, BEST, FLOOR = "slimllm", "best", "random"  # the only methods known by name
-USED = (  # what the benchmark calls
+# Increases when the content of a cell changes its meaning.
+FORMAT = 1
+# The only methods that the benchmark knows by name.
+YARDSTICK, BEST, FLOOR = "slimllm", "best", "random"
+# The modules that the benchmark calls.
+USED = (
     *("slimllm.pipeline", "slimllm.planning.plan_making", "slimllm.evaluation.evaluate"),
     *("slimllm.calibration.texts", "slimllm.models.loading", "slimllm.analysis.analysis_store"),
 )
@@ -46,16 +48,22 @@ class Row:
 
     @property
     def trained(self) -> bool:
-        """Whether it learns from the text by descent, where all others only measure."""
+        """Whether the method learns from the text by gradient descent; all others only measure."""
         return getattr(METHODS[self.method], "learns", "") == "gates"
 
     def options(self, ratio: float) -> dict[str, Any]:
-        """What the method must be told: one that trains towards a size, which."""
+        """Return the options that the method needs.
+
+        A method that trains towards a size needs the target ratio; others need none.
+        """
         return {option.name: ratio for option in METHODS[self.method].options if option.name == "target"}
 
 
 def row_of(words: str) -> Row:
-    """The row NAME[:RECOVERY[:ALLOCATION]]; what is left out is the method's own choice."""
+    """Return the row NAME[:RECOVERY[:ALLOCATION]]; omitted parts are the method's own choice.
+
+    Raise a `Refusal` for an unknown part.
+    """
     name, recovery, allocation = (*words.split(":"), "", "")[:3]
     known = find_method(name)
     recovery, allocation = recovery or known.recovery, allocation or known.allocation
@@ -66,15 +74,17 @@ def row_of(words: str) -> Row:
 
 
 def rows_of(asked: Sequence[str]) -> list[Row]:
-    """The rows asked for, or every method with its own choices and the yardstick with every recovery; each
-    once."""
+    """Return the requested rows, each once.
+
+    The default is every method, and the yardstick with every recovery.
+    """
     every = [*METHODS, *(f"{YARDSTICK}:{recovery}" for recovery in RECOVERIES)]
     return list(dict.fromkeys(row_of(words) for words in asked or every))
 
 
 @functools.cache
 def source_digest() -> str:
-    """A digest of the modules that decide numbers; neither comments nor docstrings count."""
+    """Return a digest of the modules that decide numbers; neither comments nor docstrings count."""
     digest = hashlib.sha256()
     for name, source in sorted(imported_everywhere().items()):
         digest.update(name.encode() + bare(source).encode())
@@ -82,7 +92,7 @@ def source_digest() -> str:
 
 
 def imported_everywhere() -> dict[str, str]:
-    """The source of every module that the benchmark calls, and of all that these import."""
+    """Return the source of every module that the benchmark calls or that these modules import, by name."""
     waiting, found = list(USED), dict[str, str]()
     while waiting:
         name = waiting.pop()
@@ -94,8 +104,10 @@ def imported_everywhere() -> dict[str, str]:
 
 
 def imported(tree: ast.Module) -> list[str]:
-    """The modules of the package that are imported, wherever that stands; and what is imported from one, as
-    if it were one, too."""
+    """Return the package's modules that `tree` imports, anywhere in it.
+
+    Names imported from a module are listed as if they were modules, too.
+    """
     found: list[str] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "slimllm":
@@ -104,7 +116,7 @@ def imported(tree: ast.Module) -> list[str]:
 
 
 def bare(source: str) -> str:
-    """The source without comments, docstrings and layout."""
+    """Return the source as a dump of its syntax tree, without comments, docstrings and layout."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, False):
@@ -113,7 +125,7 @@ def bare(source: str) -> str:
 
 
 def model_digest(subject: Subject) -> str:
-    """A digest of the model's name, its tensors' names and shapes, and a few hundred values of each."""
+    """Return a digest of the model's name, its tensors' names and shapes, and some values of each."""
     digest = hashlib.sha256(f"{subject.source} {subject.device.type}".encode())
     for name, tensor in subject.model.state_dict().items():
         values = tensor.flatten()[:: max(1, tensor.numel() // 256)].float().cpu().numpy()
@@ -122,29 +134,33 @@ def model_digest(subject: Subject) -> str:
 
 
 def tokens_digest(tokens: Tensor) -> str:
-    """A digest of token ids: a text under the same name may have changed."""
+    """Return a digest of token ids, because a text may change under the same name."""
     return hashlib.sha256(tokens.to(torch.int64).cpu().numpy().tobytes()).hexdigest()[:16]
 
 
 def key_digest(key: dict[str, Any]) -> str:
+    """Return a digest of a key."""
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Finished cells on disk, one file each, whole or not there, named for reading and by the digest of
-    their key."""
+    """Finished cells on disk, one complete file each.
+
+    A file's name contains the row, the ratio and the digest of the cell's key.
+    """
 
     folder: Path
 
     def file(self, key: dict[str, Any]) -> Path:
+        """Return the path of the cell with this key."""
         words = (
             [key["row"][part] for part in ("method", "recovery", "allocation")] if key["row"] else ["dense"]
         )
         return self.folder / f"{'_'.join(words)}_{key['ratio']:g}_{key_digest(key)}.json"
 
     def find(self, key: dict[str, Any]) -> dict[str, Any] | None:
-        """The cell with exactly this key, or None."""
+        """Return the cell with exactly this key, or None."""
         try:
             found = json.loads(self.file(key).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -152,12 +168,16 @@ class Cells:
         return found["cell"] if found.get("key") == json.loads(json.dumps(key)) else None
 
     def keep(self, key: dict[str, Any], cell: dict[str, Any]) -> None:
+        """Store a cell under its key."""
         text = json.dumps({"key": key, "cell": cell}, indent=1, allow_nan=False)
         atomic_write.write_text(self.file(key), text)
 
 
 def key_of(row: Row | None, ratio: float, shared: dict[str, Any]) -> dict[str, Any]:
-    """All that decides a cell's numbers; no row is the dense model, which no option of pruning touches."""
+    """Return all that decides a cell's numbers; without a row, this is the dense model's cell.
+
+    No option of pruning affects the dense model, so its key has none.
+    """
     if row is None:
         unmoved = {name: shared[name] for name in ("format", "source", "model", "evaluation", "versions")}
         return {**unmoved, "row": None, "ratio": 0.0}

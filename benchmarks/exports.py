@@ -1,11 +1,10 @@
-"""Every way out of one model: its size, how it was verified, and its perplexity against the pruned model in
-memory.
+"""Measure every export of one model: size, verification, and perplexity against the model in memory.
 
     python -m benchmarks.exports [--model smollm2] [--ratio 0.2] [--samples 32] [--length 128] [--tokens 4096]
         [--json]
 
-Two plans are made by SlimLLM: with widths of their own for shim and padded, with the same width everywhere
-for native, twin and gguf. What is measured is what was stored, zeros included.
+SlimLLM makes two plans: one in which each layer has a width of its own, for shim and padded, and one with the
+same width everywhere, for native, twin and gguf. What is measured is what was stored, zeros included.
 """
 
 from __future__ import annotations
@@ -30,15 +29,19 @@ from slimllm.models.loading import Pruned, Subject
 from slimllm.planning import plan_making
 from slimllm.planning.rules import PlanRules
 
+# The tiers to export a plan to, by whether all its layers are equally wide.
 TIERS = {
     False: ("shim", "padded", "gguf"),
     True: ("native", "twin", "gguf"),
-}  # by whether all layers are equally wide
+}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One export: its class, weights, verification and perplexity, and that of the model in memory."""
+    """One export: its class, size, verification and perplexity, and the perplexity of the model in memory.
+
+    `seconds` is the time that the export took.
+    """
 
     tier: str
     stored_as: str
@@ -52,11 +55,12 @@ class Row:
 
     @property
     def off(self) -> float:
-        """By which share the perplexities differ."""
+        """The relative difference of both perplexities."""
         return abs(self.perplexity / self.in_memory - 1)
 
 
 def measured(subject: Subject, text: texts.Text, tokens: int) -> float:
+    """Return the perplexity of a subject on the text, in windows of 128 tokens, up to `tokens` tokens."""
     ids = texts.evaluation_tokens(text, subject.tokenizer, limit=tokens)
     return pipeline.finish_job(evaluate.measure_perplexity(subject, ids, 128)).perplexity
 
@@ -64,7 +68,7 @@ def measured(subject: Subject, text: texts.Text, tokens: int) -> float:
 def exports(
     pruned: Pruned, tiers: tuple[str, ...], text: texts.Text, tokens: int, folder: Path
 ) -> Iterator[Row]:
-    """One pruned model stored in these tiers, read back and measured."""
+    """Store one pruned model in these tiers, read each back, and yield its measurements."""
     expected = measured(pruned.subject, text, tokens)
     for tier in tiers:
         start = time.perf_counter()
@@ -88,6 +92,7 @@ def exports(
 
 
 def rows(given: argparse.Namespace) -> Iterator[Row]:
+    """Yield the row of every export of both plans."""
     text = texts.find_text("encyclopedia", offline=True)
     subject = loading.load_model(given.model, device="cpu")
     wanted = Calibration(text.name, given.samples, given.length)
@@ -100,6 +105,7 @@ def rows(given: argparse.Namespace) -> Iterator[Row]:
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Run the benchmark and print its rows."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

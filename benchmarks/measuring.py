@@ -1,4 +1,4 @@
-"""Measuring one cell of the methods' benchmark: analyse, plan, prune, evaluate; or find it on disk."""
+"""Measure one cell of the methods' benchmark: analyse, plan, prune, evaluate; or find it on disk."""
 
 from __future__ import annotations
 
@@ -31,23 +31,28 @@ from slimllm.planning.rules import PlanRules
 
 
 def say(words: str) -> None:
+    """Print words to stderr."""
     print(words, file=sys.stderr, flush=True)
 
 
 @dataclass(eq=False)
 class Bench:
-    """The subject, its texts and settings, and what has been computed or found."""
+    """The subject, its texts and settings, and what was computed or found.
+
+    `evaluation` holds token ids (t,) by label, `shared` what the keys of all cells contain, and `kept` the
+    last analysis with its digest.
+    """
 
     subject: loading.Subject
     given: argparse.Namespace
     source: texts.Text
     calibration: Calibration
-    evaluation: dict[str, Tensor]  # token ids by label
-    shared: dict[str, Any]  # what every cell's key holds
+    evaluation: dict[str, Tensor]
+    shared: dict[str, Any]
     store: Cells
     computed: int = 0
     missing: list[str] = field(default_factory=list)
-    kept: tuple[str, Analysis] | None = None  # the last analysis, by its digest
+    kept: tuple[str, Analysis] | None = None
 
     @property
     def out(self) -> Path:
@@ -55,7 +60,7 @@ class Bench:
 
 
 def prepare(given: argparse.Namespace) -> Bench:
-    """Loads the model, reads the texts, and fixes what all cells share."""
+    """Load the model, read the texts, and return them with what all cells share."""
     subject = loading.load_model(given.model, device=given.device, dtype=given.dtype)
     source = texts.find_text(given.calibration)
     calibration = Calibration(given.calibration, given.samples, given.length, given.seed)
@@ -86,7 +91,10 @@ def prepare(given: argparse.Namespace) -> Bench:
 
 
 def labelled(names: Sequence[str]) -> dict[str, str]:
-    """A short label for each text: `wikitext-2` for …/wikitext-2-raw-test.txt, more of the name on a tie."""
+    """Return a short label for each text: `wikitext-2` for …/wikitext-2-raw-test.txt.
+
+    Where two labels would be equal, all texts keep their names.
+    """
     stems = {name: Path(name).stem for name in names}
     short = {name: "-".join(stem.split("-")[:2]) for name, stem in stems.items()}
     tied = len(set(short.values())) < len(short)
@@ -94,7 +102,7 @@ def labelled(names: Sequence[str]) -> dict[str, str]:
 
 
 def analysis_of(bench: Bench, row: Row, ratio: float) -> Analysis:
-    """The analysis by the row's method: the one just used, one on disk, or a new one from shared moments."""
+    """Return the analysis by the row's method: the last one, a stored one, or one from shared moments."""
     options = row.options(ratio)
     key = {name: bench.shared[name] for name in ("format", "source", "model", "calibration", "versions")}
     digest = cells.key_digest({**key, "method": row.method, "options": options})
@@ -112,6 +120,7 @@ def analysis_of(bench: Bench, row: Row, ratio: float) -> Analysis:
 
 
 def analyse(bench: Bench, name: str, options: dict[str, Any]) -> Analysis:
+    """Return a new analysis by a method, from the moments on disk."""
     return pipeline.finish_job(
         pipeline.analyse_model(
             bench.subject,
@@ -125,7 +134,7 @@ def analyse(bench: Bench, name: str, options: dict[str, Any]) -> Analysis:
 
 
 def moments_of(bench: Bench, key: dict[str, Any]) -> None:
-    """Collects the moments unless they lie there, so that every method's own seconds are of equal kind."""
+    """Collect the moments unless they are on disk, so that the seconds of all methods are comparable."""
     folder, digest = bench.out / "moments", cells.key_digest(key)
     stamp = bench.out / "moments.stamp.json"
     if folder.is_dir() and stamp.is_file() and json.loads(stamp.read_text())["digest"] == digest:
@@ -137,7 +146,7 @@ def moments_of(bench: Bench, key: dict[str, Any]) -> None:
 
 
 def compute(bench: Bench, row: Row, ratio: float) -> dict[str, Any]:
-    """Analyses, plans, prunes and evaluates one row at one ratio."""
+    """Analyse, plan, prune and evaluate one row at one ratio, and return the figures."""
     given = bench.given
     analysis = analysis_of(bench, row, ratio)
     plan = plan_making.make_plan(
@@ -158,7 +167,7 @@ def compute(bench: Bench, row: Row, ratio: float) -> dict[str, Any]:
 
 
 def evaluated(bench: Bench, subject: loading.Subject) -> dict[str, Any]:
-    """Size, and mean negative log-likelihood per token by text and window."""
+    """Return the size, and the mean negative log-likelihood in nats per token by text and window."""
     start, nll = time.perf_counter(), {}
     for label, ids in bench.evaluation.items():
         nll[label] = {
@@ -174,7 +183,10 @@ def evaluated(bench: Bench, subject: loading.Subject) -> dict[str, Any]:
 
 
 def cell_of(bench: Bench, row: Row | None, ratio: float) -> dict[str, Any]:
-    """The stored cell, or a new one: numbers, or the sentence of a refusal."""
+    """Return the stored cell, or a new one: its figures, or the sentence of a `Refusal`.
+
+    Raise the `Refusal` where the dense model itself cannot be evaluated.
+    """
     key = cells.key_of(row, ratio, bench.shared)
     found, reused = bench.store.find(key), True
     if found is None:
@@ -183,7 +195,8 @@ def cell_of(bench: Bench, row: Row | None, ratio: float) -> dict[str, Any]:
         try:
             found = evaluated(bench, bench.subject) if row is None else compute(bench, row, ratio)
         except Refusal as refusal:
-            if row is None:  # without the dense model nothing can be compared
+            # Without the dense model, nothing can be compared.
+            if row is None:
                 raise
             found = {"refused": " ".join(str(refusal).split())}
         found = json.loads(json.dumps(to_plain_json(found)))

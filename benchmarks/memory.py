@@ -1,10 +1,10 @@
-"""A model larger than the memory: analysed and pruned under a limit, on a made-up checkpoint.
+"""Analyse and prune a made-up checkpoint that is larger than the permitted memory.
 
     python -m benchmarks.memory [--layers 28] [--limit-gb 6] [--samples 8] [--length 256] [--json]
 
 Writes random weights in the shape of a model of three billion parameters, layer by layer, and runs the
-command line on them in a control group with the memory limit. Prints the peak against what the layer-wise
-way has to hold: the embeddings, one layer, its moments, and the stream of hidden states.
+command line on them in a control group with a memory limit. Prints the peak beside what layer-wise work has
+to hold: the embeddings, one layer, its moments, and the stream of hidden states.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True)
 class Made:
-    """The shape of the made-up model; that of Llama-3.2-3B."""
+    """The shape of the made-up model; the default is that of Llama-3.2-3B."""
 
     layers: int = 28
     hidden: int = 3072
@@ -45,6 +45,7 @@ class Made:
     vocabulary: int = 128_256
 
     def config(self) -> transformers.LlamaConfig:
+        """Return the configuration of the model."""
         return transformers.LlamaConfig(
             vocab_size=self.vocabulary,
             hidden_size=self.hidden,
@@ -60,27 +61,33 @@ class Made:
 
     @property
     def embeddings(self) -> int:
+        """The number of parameters of the embeddings."""
         return self.vocabulary * self.hidden
 
     @property
     def layer(self) -> int:
+        """The number of parameters of one layer."""
         wide, narrow = self.heads * self.head_size, self.groups * self.head_size
         return self.hidden * (2 * wide + 2 * narrow + 3 * self.channels + 2)
 
     @property
     def parameters(self) -> int:
+        """The number of all parameters."""
         return self.embeddings + self.layers * self.layer + self.hidden
 
     def held(self, tokens: int) -> int:
-        """Bytes that the layer-wise way has to hold: embeddings and one layer in bfloat16, the second moments
-        of both sites in float32, the stream's hidden states, dense and pruned, in bfloat16."""
+        """Return the bytes that layer-wise work has to hold for this many tokens.
+
+        These are the embeddings and one layer in bfloat16, the second moments of both sites in float32, and
+        the stream's hidden states, dense and pruned, in bfloat16.
+        """
         wide = self.heads * self.head_size
         moments = 4 * (wide**2 + self.channels**2)
         return 2 * (self.embeddings + self.layer) + moments + 2 * 2 * tokens * self.hidden
 
 
 def write(made: Made, folder: Path) -> None:
-    """The checkpoint: a shard per layer, so that no more than one is ever in memory."""
+    """Write the checkpoint with one shard per layer, so that only one layer is in memory at a time."""
     config = made.config()
     config.save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
@@ -110,22 +117,27 @@ def write(made: Made, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Group:
-    """A control group with a memory limit; version 1 or 2 by the names of its files."""
+    """A control group with a memory limit; the names of its files depend on the version, 1 or 2."""
 
     path: Path
     most: str
     peak: str
 
     def join(self) -> None:
+        """Move the present process into the group."""
         (self.path / "cgroup.procs").write_text(str(os.getpid()))
 
     def peak_bytes(self) -> int:
+        """Return the most bytes that the group has used."""
         return int((self.path / self.peak).read_text())
 
 
 @contextlib.contextmanager
 def limited(limit: int) -> Iterator[Group]:
-    """A new control group that holds no more than `limit` bytes; `SystemExit` where none can be made."""
+    """Make a control group that may use at most `limit` bytes, and remove it at the end.
+
+    Raise `SystemExit` where none can be made.
+    """
     name = f"slimllm-benchmark-{os.getpid()}"
     for group in (
         Group(Path("/sys/fs/cgroup/memory", name), "memory.limit_in_bytes", "memory.max_usage_in_bytes"),
@@ -147,10 +159,10 @@ def limited(limit: int) -> Iterator[Group]:
 
 
 def run(command: list[str], group: Group) -> dict[str, Any]:
-    """Seconds, exit status and the most resident memory of one command of ours within the group.
+    """Return the seconds, exit status and most resident gigabytes of one of our commands in the group.
 
-    The group's own peak counts the files that the system keeps in memory while there is room, so it always
-    reaches the limit; what the process holds is `VmHWM`.
+    The group's own peak includes the files that the system caches while there is room, so it always reaches
+    the limit; `resident_gb` is what the process itself holds.
     """
     began = time.monotonic()
     child = subprocess.Popen(
@@ -175,6 +187,7 @@ def run(command: list[str], group: Group) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None, made: Made = Made()) -> int:
+    """Run the benchmark, print its report, and return the highest exit status of its commands."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.add_argument("--layers", type=int, default=made.layers)

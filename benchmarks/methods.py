@@ -1,17 +1,17 @@
-"""Perplexity of every method at equal size, side by side.
+"""Compare the perplexity of every method at equal size.
 
 python -m benchmarks.methods [--model smollm2] [--ratios 0.2 0.5] [--methods NAME[:RECOVERY[:ALLOCATION]] …]
-[--texts encyclopedia ../shared/data/wikitext-2-raw-test.txt] [--windows 128 1024] [--tokens 16384]
-[--samples 64 --length 256] [--unit auto] [--align 8] [--out out/bench] [--json | --markdown]
+[--texts encyclopedia ../shared/data/wikitext-2-raw-test.txt] [--windows 128 1024] [--tokens 16384] [--samples
+64 --length 256] [--unit auto] [--align 8] [--out out/bench] [--json | --markdown]
 
-Without --methods: every method with its own recovery and allocation, and SlimLLM with every recovery. Every
-cell (a row at a ratio) is stored under --out when it is finished and never computed twice, unless an option,
-a text, the model, a library or our own source has changed; Ctrl-C loses at most the cell being computed. What
-a method refuses is noted with its reason. Moments are collected once, and a method's analysis serves all its
-cells.
+Without --methods, it measures every method with its own recovery and allocation, and SlimLLM with every
+recovery. Every cell (a row at a ratio) is stored under --out when it is finished. It is computed again only
+when an option, a text, the model, a library or our own source has changed, so Ctrl-C loses at most the
+present cell. Where a method refuses, the reason is stored. Moments are collected once, and a method's
+analysis serves all its cells.
 
-Prints a table per ratio and what the goals come to; writes results.json and the picture results.html. The
-first of --windows is the one that methods are compared by.
+It prints a table per ratio and the verdict on the goals, and writes results.json and the picture
+results.html. Methods are compared by the first of --windows.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ DEFAULT_TEXTS = ["encyclopedia", "../shared/data/wikitext-2-raw-test.txt"]
 
 
 def run(bench: Bench, rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """All cells, the dense model's first; after Ctrl-C those that are finished."""
+    """Return all cells, the dense model's first; after Ctrl-C, those that are finished."""
     wanted = [(row, ratio) for row in rows for ratio in bench.given.ratios]
     found = [cell_of(bench, None, 0.0)]
     for number, (row, ratio) in enumerate(wanted, 1):
@@ -56,7 +56,8 @@ def run(bench: Bench, rows: Sequence[Row]) -> list[dict[str, Any]]:
             say(f"{name}: cancelled; run the same command to go on from here")
             bench.missing += [f"{row.name} at {ratio:g}" for row, ratio in wanted[number - 1 :]]
             break
-        except Exception:  # a bug in one method must not cost a night's work; nothing is stored of it
+        except Exception:
+            # A bug in one method must not end a long run. Its cell is not stored.
             say(f"{name}: failed\n{traceback.format_exc()}")
             bench.missing.append(f"{row.name} at {ratio:g}")
             continue
@@ -67,12 +68,13 @@ def run(bench: Bench, rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def brief(cell: dict[str, Any]) -> str:
+    """Return a cell's perplexities at the first window, in words."""
     first = {label: next(iter(by_window.values())) for label, by_window in cell["nll"].items()}
     return ", ".join(f"{label} {report.perplexity(nll):.4g}" for label, nll in first.items())
 
 
 def machine(bench: Bench) -> str:
-    """The kind of machine, in words."""
+    """Return the kind of machine, in words."""
     cores, memory = os.cpu_count() or 1, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = Path("/sys/fs/cgroup/memory.max")
     if limit.is_file() and limit.read_text().strip().isdigit():
@@ -86,7 +88,7 @@ def machine(bench: Bench) -> str:
 
 
 def results(bench: Bench, found: list[dict[str, Any]], command: str) -> dict[str, Any]:
-    """All that is reported, as one object."""
+    """Return all that is reported, as one object."""
     dense = found[0]
     pruned = [report.completed(cell, dense) for cell in found[1:]]
     return {
@@ -108,6 +110,7 @@ def results(bench: Bench, found: list[dict[str, Any]], command: str) -> dict[str
 
 
 def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     found = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     found.add_argument("--model", default="smollm2")
     found.add_argument("--ratios", type=float, nargs="+", default=[0.2, 0.5])
@@ -131,8 +134,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the benchmark; 0 all cells are there, 1 some are missing, 2 refused in one sentence, 130
-    cancelled."""
+    """Run the benchmark and return the exit status.
+
+    It is 0 where all cells are there, 1 where some are missing, 2 after a `Refusal`, and 130 after Ctrl-C
+    before the first cell was finished.
+    """
     given = parser().parse_args(arguments)
     quiet_libraries()
     command = shlex.join(
@@ -156,7 +162,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def benchmark(given: argparse.Namespace, command: str) -> tuple[dict[str, Any], Path]:
-    """The results, and the folder they belong to."""
+    """Return the results and the folder they belong to.
+
+    Raise a `Refusal` where there is no text to evaluate on.
+    """
     absent = [name for name in given.texts if Path(name).suffix and not Path(name).is_file()]
     for name in absent:
         say(f"text '{name}' is not there and is left out")

@@ -1,12 +1,12 @@
-"""How fast the page is, in headless Chromium, on a very large made-up analysis and on the starter model.
+"""Measure the speed of the page in headless Chromium, on a very large made-up analysis and the starter model.
 
     python -m benchmarks.page [--json] [--cases large starter] [--repeats 20] [--updates 50] [--busy]
 
 The app runs in this process and is used through its page, with pointer and keys. An analysis of 80 layers
-with 64 heads and 28,672 channels would take hours, so a made-up one is given to the browser's session; the
-starter model is loaded and analysed, on a few samples. Milliseconds are from the moment when the browser
-hears the hand to the frame after the last change (see `stopwatch.py`). A goal is met when the median is
-within it; with `--busy`, for a machine that other programs use, when the median of the faster half is.
+with 64 heads and 28,672 channels would take hours, so the browser's session gets a made-up one; the starter
+model is loaded and analysed on a few samples. Milliseconds run from the moment when the browser receives the
+action to the frame after the last change (see `stopwatch.py`). A goal is met when the median is within it;
+with `--busy`, for a machine that other programs use, when the median of the faster half is.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ MOVES = 60  # of the pointer in one stroke across a lane
 
 @dataclass(frozen=True)
 class Goal:
-    """What is measured, in which unit, and the most that it may be."""
+    """What is measured, its unit, and the highest value that meets the goal."""
 
     title: str
     unit: str
@@ -67,7 +67,7 @@ GOALS = {
 
 @dataclass(frozen=True)
 class Model:
-    """A made-up model: layers, heads, KV groups, head size, channels, vocabulary."""
+    """The dimensions of a made-up model."""
 
     layers: int = 80
     heads: int = 64
@@ -79,7 +79,11 @@ class Model:
 
 @dataclass
 class Found:
-    """What was measured on one case: the values by goal, in its unit, and what else is worth knowing."""
+    """What was measured on one case.
+
+    `values` holds the values by goal in its unit, `tabs` the milliseconds of every tab, `frames` the results
+    of `Stopwatch.frames`, and `nodes` the number of elements of the page.
+    """
 
     values: dict[str, list[float]] = field(default_factory=dict)
     tabs: dict[str, list[float]] = field(default_factory=dict)
@@ -88,7 +92,7 @@ class Found:
 
 
 def made_up(session: Session, model: Model) -> None:
-    """Gives the session a model without weights, its analysis and a plan, as a load and an analysis do."""
+    """Give the session a model without weights, its analysis and a plan, as loading and analysing do."""
     config = transformers.LlamaConfig(
         vocab_size=model.vocabulary,
         hidden_size=model.heads * model.head_size,
@@ -103,13 +107,16 @@ def made_up(session: Session, model: Model) -> None:
     subject = loading.make_subject("made-up", empty, None)
     made = synthetic_analysis(model.layers, model.heads, model.groups, model.head_size, model.channels)
     analysis = dataclasses.replace(made, model=subject.source, shape=subject.shape)
-    session.preview.auto = False  # without weights there is nothing to hear
+    session.preview.auto = False  # a model without weights has no preview
     session.set_loaded(Loaded(subject, Rates(100.0), "cpu", "bfloat16"))
     session.set_analysis(analysis, make_plan(analysis, PlanRules(0.3)))
 
 
 def analysed(session: Session, model: str) -> None:
-    """Loads a model and analyses it on a few samples, as the page's buttons do."""
+    """Load a model and analyse it on a few samples, as the page's buttons do.
+
+    Raise `SystemExit` where a job fails.
+    """
     jobs: Iterable[Callable[[], Any]] = (
         lambda: work.start_load(REGISTRY, session, model, "cpu", "auto", True),
         lambda: work.start_analyse(
@@ -124,7 +131,7 @@ def analysed(session: Session, model: str) -> None:
 
 
 def measured(model: Model | str, repeats: int, updates: int) -> Found:
-    """All of it on one case, in a browser of its own."""
+    """Return all measurements of one case, made in a browser of its own."""
     found = Found()
     with served("smollm2") as url, chromium() as browser:
         page = browser.new_page(viewport={"width": 1400, "height": 900})
@@ -147,7 +154,7 @@ def measured(model: Model | str, repeats: int, updates: int) -> Found:
 
 
 def switch_tabs(page: Page, watch: Stopwatch, repeats: int, found: Found) -> None:
-    """Every tab in turn, after a first round in which all of them are built."""
+    """Measure every tab in turn, after a first round that builds all of them."""
     for turn in range(1 + repeats // 2):
         for name in TABS:
             tab = page.get_by_role("tab", name=name, exact=True)
@@ -158,7 +165,7 @@ def switch_tabs(page: Page, watch: Stopwatch, repeats: int, found: Found) -> Non
 
 
 def open_layers(page: Page, watch: Stopwatch, session: Session, repeats: int, found: Found) -> None:
-    """Clicks on rows of the heads map, each a layer that was not shown before."""
+    """Measure clicks on rows of the heads map, each on a layer that was not shown before."""
     page.get_by_role("tab", name="Analyse", exact=True).click()
     place = page.locator("#analyse-heads .nsewdrag").first
     place.scroll_into_view_if_needed()
@@ -175,7 +182,10 @@ def open_layers(page: Page, watch: Stopwatch, session: Session, repeats: int, fo
 
 
 def change_map(page: Page, watch: Stopwatch, updates: int, found: Found) -> None:
-    """The channels in place, sorted, in place …: milliseconds, bytes, and what stays on the heap."""
+    """Measure changes of the channels map: milliseconds, bytes, and the growth of the heap.
+
+    The map changes to and fro between channels in place and sorted.
+    """
     choices = page.locator("#analyse-order input").all()
     choices[0].scroll_into_view_if_needed()
 
@@ -191,10 +201,11 @@ def change_map(page: Page, watch: Stopwatch, updates: int, found: Found) -> None
 
 
 def move_faders(page: Page, watch: Stopwatch, repeats: int, found: Found) -> None:
-    """Strokes across both lanes; then single faders, each undone."""
+    """Measure strokes across both lanes, then moves of single faders, each of which is undone."""
     page.get_by_role("tab", name="Tune", exact=True).click()
     page.locator("#tune-faders [role=slider]").first.wait_for()
-    page.locator("#tune-preview-auto input").uncheck()  # or it takes the processor from what is measured
+    # The preview would take processor time from the measurements.
+    page.locator("#tune-preview-auto input").uncheck()
     page.locator("[data-lane=mlp]").scroll_into_view_if_needed()
     strokes = max(2, repeats // 2)
     for turn in range(strokes + 1):
@@ -211,7 +222,7 @@ def move_faders(page: Page, watch: Stopwatch, repeats: int, found: Found) -> Non
 
 
 def grasp(page: Page, turn: int) -> None:
-    """Takes a fader and moves it far enough to be seen in rounded figures, without letting it go."""
+    """Press the pointer on a fader and move it far enough to change rounded figures, without releasing it."""
     page.locator("[data-lane=mlp]").scroll_into_view_if_needed()
     x, y = spot(page, "mlp", 1 + turn % 2, 0.1 + 0.1 * (turn % 3))
     page.mouse.move(x, y)
@@ -220,7 +231,7 @@ def grasp(page: Page, turn: int) -> None:
 
 
 def preview(page: Page, watch: Stopwatch, session: Session, repeats: int, found: Found) -> None:
-    """What the model says with its units masked, after each of a few changes."""
+    """Measure the preview with masked units after each of a few changes."""
     page.locator("#tune-preview-auto input").check()
     taken = []
     for turn in range(repeats + 1):
@@ -235,7 +246,7 @@ def preview(page: Page, watch: Stopwatch, session: Session, repeats: int, found:
 
 
 def stroke(page: Page, turn: int) -> None:
-    """Paints across one lane, up and down, and back in the next turn but one."""
+    """Paint up and down across one lane; every other pair of turns paints in the opposite direction."""
     box = page.locator(f"[data-lane={('attention', 'mlp')[turn % 2]}]").bounding_box()
     assert box is not None
     for move in range(MOVES + 1):
@@ -248,7 +259,10 @@ def stroke(page: Page, turn: int) -> None:
 
 
 def judged(found: Found, busy: bool) -> dict[str, Any]:
-    """Goal by goal: median, 95th percentile, median of the faster half, and whether the goal is met."""
+    """Return the goals with median, 95th percentile, median of the faster half, and whether each is met.
+
+    The result also holds the medians of the frames and of the tabs.
+    """
     rows: dict[str, Any] = {}
     for key, goal in GOALS.items():
         if key not in found.values:
@@ -275,7 +289,7 @@ def judged(found: Found, busy: bool) -> dict[str, Any]:
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report as Markdown."""
+    """Return the report as Markdown."""
     head = ["| | unit | goal | median | 95 % | faster half | met |", "|---|---|--:|--:|--:|--:|---|"]
     lines = [f"faster half counts: {report['busy']}, load average {report['load_average']}"]
     for name, case in report["cases"].items():
@@ -288,6 +302,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def main(arguments: list[str] | None = None, large: Model = Model(), starter: str = "smollm2") -> int:
+    """Run the benchmark, print its report, and return 0."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.add_argument("--cases", nargs="+", choices=("large", "starter"), default=["large", "starter"])
@@ -300,7 +315,8 @@ def main(arguments: list[str] | None = None, large: Model = Model(), starter: st
         print(f"measuring {name} …", file=sys.stderr, flush=True)
         found = measured(large if name == "large" else starter, given.repeats, given.updates)
         cases[name] = judged(found, given.busy)
-    REGISTRY.worker.stop_all(10.0)  # else a preview may still be in torch while the interpreter ends
+    # Otherwise a preview may still run in torch while the interpreter ends.
+    REGISTRY.worker.stop_all(10.0)
     report = {
         "busy": given.busy,
         "cores": os.cpu_count(),

@@ -1,4 +1,4 @@
-"""The methods' benchmark as a picture: size against perplexity, one panel per text and window."""
+"""Draw the methods' benchmark: size against perplexity, one panel per text and window."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ from plotly.subplots import make_subplots
 from benchmarks.cells import BEST, FLOOR, YARDSTICK
 from benchmarks.report import name
 
-# the yardsticks stand out; all others share quieter colours and are told apart by their marks as well
+# The yardsticks stand out. All others share quieter colours, and their marks differ as well.
 LOUD = {BEST: "#d1495b", YARDSTICK: "#00798c", FLOOR: "#222222"}
 QUIET = ["#8d96a3", "#c58b2b", "#6a8d5c", "#8e6c9b", "#4f86c6", "#b0735c", "#5fa8a1"]
 SYMBOLS = ["circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "star", "cross", "x"]
 
 
 def write(answer: dict[str, Any], path: Path) -> None:
-    """Writes one HTML file that opens without a network."""
+    """Write one HTML file that opens without a network."""
     figure(answer).write_html(path, include_plotlyjs=True)
 
 
 def figure(answer: dict[str, Any]) -> go.Figure:
-    """One line per row, from the dense model through its ratios; perplexity on a logarithmic axis."""
+    """Return a figure with one line per row, from the dense model through its ratios.
+
+    Perplexity has a logarithmic axis.
+    """
     texts = list(answer["evaluation"]["texts"])
     windows = [str(window) for window in answer["evaluation"]["windows"]]
     titles = [f"{text}, windows of {window}" for window in windows for text in texts]
@@ -64,7 +67,7 @@ def figure(answer: dict[str, Any]) -> go.Figure:
 
 
 def style(cell: dict[str, Any], number: int) -> dict[str, Any]:
-    """Colour, mark and width of a row's line."""
+    """Return the colour, mark and width of a row's line."""
     own = cell["method"] in LOUD
     colour = LOUD.get(cell["method"], QUIET[number % len(QUIET)])
     return {

@@ -1,11 +1,11 @@
-"""Perplexity of the dense and the pruned model, for several ratios and recoveries, on two texts and two
-windows.
+"""Measure the perplexity of the dense and the pruned model for several ratios and recoveries.
 
 python -m benchmarks.recoveries [--model smollm2] [--ratios 0.2 0.5] [--recoveries none regression
 least-squares] [--unit auto] [--allocation cosine] [--texts encyclopedia
 ../shared/data/wikitext-2-raw-test.txt] [--windows 128 1024] [--tokens 32768] [--json]
 
-A text file that is absent is left out. Calibration is always on the encyclopedia's calibration part.
+By default, it measures on two texts and two windows. A text file that is absent is left out. Calibration
+always uses the encyclopedia's calibration part.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from slimllm.planning.rules import PlanRules
 
 
 def measure(subject: loading.Subject, given: argparse.Namespace) -> dict[str, float]:
-    """Perplexity by text and window."""
+    """Return the perplexity by text and window."""
     found = {}
     for name in given.texts:
         ids = texts.evaluation_tokens(texts.find_text(name), subject.tokenizer, limit=given.tokens)
@@ -37,6 +37,7 @@ def measure(subject: loading.Subject, given: argparse.Namespace) -> dict[str, fl
 
 
 def main() -> None:
+    """Run the benchmark and print its rows."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,11 +1,10 @@
-"""SlimLLM (arXiv 2505.22689) the straightforward way: an oracle for the tests and a yardstick for speed, not
-a product.
+"""Prune by SlimLLM (arXiv 2505.22689) in the straightforward way.
 
-Activations of all tokens are stored, outputs of heads and of channels are computed from them explicitly,
-every trial set of heads is added up and correlated anew, the eigen-solver is the general one, and every
-output is fitted on its own. Nothing is sliced: what is cut becomes zero columns of the reader, so that a
-mistake in our slicing cannot hide here. Only the plumbing is shared with the product: where a family's
-linears are, and how tokens enter the first layer.
+This is an oracle for the tests and a yardstick for speed, not a product. It stores the activations of all
+tokens, and computes the outputs of heads and channels from them explicitly. It adds up every trial set of
+heads and correlates it anew, uses the general eigen-solver, and fits every output separately. It slices
+nothing: cut units become zero columns of the reader, so that a mistake in our slicing cannot hide here. It
+shares only two parts with the product: where a family's linears are, and how tokens enter the first layer.
 """
 
 from __future__ import annotations
@@ -25,13 +24,17 @@ from slimllm.core.types import Plan
 from slimllm.models.families import Site, linear_of
 from slimllm.models.loading import Subject
 
-STRICTLY = 1e-9  # a swap must raise the similarity per output by more than rounding
+# A swap must raise the similarity per output by more than rounding does.
+STRICTLY = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What the reference found at one site: scores (n,), kept units (k,), the reader's columns that remain,
-    its new weight (o, columns) and the bias (o,) added to its output."""
+    """What the reference found at one site.
+
+    `scores` (n,) are those of all units, `kept` (k,) the kept units. `columns` are the columns of the reader
+    that remain, `weight` (o, columns) is its new weight, and `bias` (o,) is added to its output.
+    """
 
     scores: Tensor
     kept: Tensor
@@ -51,14 +54,16 @@ class Layer:
 def prune(
     subject: Subject, plan: Plan, tokens: Tensor, dtype: torch.dtype = torch.float64
 ) -> tuple[Subject, Iterator[Layer]]:
-    """A masked copy of the subject, and an iterator that prunes it layer by layer to the plan's widths on
-    tokens (S, T), with all arithmetic in `dtype`."""
+    """Return a masked copy of the subject, and an iterator that prunes it layer by layer.
+
+    It prunes to the plan's widths on `tokens` (S, T), with all arithmetic in `dtype`.
+    """
     masked = dataclasses.replace(subject, model=copy.deepcopy(subject.model))
     return masked, layers(masked, plan, tokens, dtype)
 
 
 def layers(subject: Subject, plan: Plan, tokens: Tensor, dtype: torch.dtype) -> Iterator[Layer]:
-    """Prunes every layer on what the pruned layers before it hand on, and yields what was found."""
+    """Prune every layer on the output of the pruned layers before it, and yield what was found."""
     stream = streaming.embed_tokens(subject, tokens)
     for index, layer in enumerate(subject.layers):
         shape = subject.shape.layers[index]
@@ -76,6 +81,7 @@ def layers(subject: Subject, plan: Plan, tokens: Tensor, dtype: torch.dtype) -> 
 
 @torch.inference_mode()
 def advance(layer: nn.Module, stream: streaming.Stream, index: int) -> None:
+    """Run the layer on all hidden states of the stream, in place."""
     for i, hidden in enumerate(stream.hidden):
         stream.hidden[i] = streaming.run_layer(layer, hidden, stream.arguments[index])
 
@@ -84,7 +90,7 @@ def advance(layer: nn.Module, stream: streaming.Stream, index: int) -> None:
 def stored(
     layer: nn.Module, stream: streaming.Stream, index: int, names: Sequence[str], dtype: torch.dtype
 ) -> list[Tensor]:
-    """What each of the named linears reads, of all tokens (t, d)."""
+    """Return the inputs (t, d) of each of the named linears for all tokens."""
     seen: dict[str, list[Tensor]] = {name: [] for name in names}
 
     def keep(name: str) -> Any:
@@ -101,7 +107,7 @@ def stored(
 
 
 def mask(reader: nn.Linear, found: Found) -> None:
-    """Gives the reader its new columns, zeros in place of the cut ones, and its bias."""
+    """Set the reader's new columns, with zeros in place of the cut ones, and its bias."""
     weight = torch.zeros_like(reader.weight)
     weight[:, found.columns] = found.weight.to(weight)
     old = reader.bias.detach().float() if reader.bias is not None else 0.0
@@ -121,7 +127,7 @@ def cut_heads(
     width: int,
     dtype: torch.dtype,
 ) -> Found:
-    """The `width` heads to keep and the reader fitted to them."""
+    """Return the `width` heads to keep and the reader fitted to them."""
     layer, name, size = subject.layers[index], subject.family.attention.reader, subject.shape.head_size
     (x,) = stored(layer, stream, index, [name], dtype)
     weight = linear_of(layer, name).weight.detach().cpu().to(dtype)
@@ -136,22 +142,27 @@ def cut_heads(
 
 
 def similarity(outputs: Sequence[Tensor], whole: Tensor, chosen: Sequence[int]) -> float:
-    """Σ_k |Pearson| of the sum of the chosen units' outputs (o, t) each with the whole output (o, t)."""
+    """Return Σ_k |Pearson| of the chosen units' summed output (o, t) with the whole output (o, t).
+
+    An output k that is constant counts 0.
+    """
     together = torch.stack([outputs[unit] for unit in chosen]).sum(0)
     total = 0.0
     for k in range(len(whole)):
         correlation = float(torch.corrcoef(torch.stack((together[k], whole[k])))[0, 1])
-        if correlation == correlation:  # not so where an output is constant: that counts 0
+        # The correlation of a constant output is NaN, which counts 0.
+        if correlation == correlation:
             total += abs(correlation)
     return total
 
 
 def without(everyone: Sequence[int], one: int) -> list[int]:
+    """Return all units but one."""
     return [unit for unit in everyone if unit != one]
 
 
 def head_scores(outputs: Sequence[Tensor]) -> Tensor:
-    """What each head matters (H,): how much similarity is lost without it, per output."""
+    """Return the importance (H,) of each head: the similarity that is lost without it, per output."""
     whole, everyone = torch.stack(list(outputs)).sum(0), range(len(outputs))
     all_of_it = similarity(outputs, whole, everyone)
     lost = [all_of_it - similarity(outputs, whole, without(everyone, head)) for head in everyone]
@@ -159,7 +170,10 @@ def head_scores(outputs: Sequence[Tensor]) -> Tensor:
 
 
 def heads_to_keep(outputs: Sequence[Tensor], grouping: Grouping, width: int) -> list[int]:
-    """The kept heads, ascending: the most important units of every pool, then the paper's greedy swaps."""
+    """Return the kept heads, ascending.
+
+    These are the most important units of every pool, changed by the paper's greedy swaps.
+    """
     unit_of = grouping.unit_of_head().tolist()
     units = [
         torch.stack([outputs[h] for h, u in enumerate(unit_of) if u == unit]).sum(0)
@@ -167,7 +181,7 @@ def heads_to_keep(outputs: Sequence[Tensor], grouping: Grouping, width: int) -> 
     ]
     whole, pools = torch.stack(units).sum(0), grouping.pools.tolist()
     everyone = range(len(units))
-    # a unit whose loss leaves the output much alike is unimportant
+    # A unit is unimportant where the output stays similar without it.
     likeness = [similarity(units, whole, without(everyone, unit)) for unit in everyone]
     per_pool = width * grouping.steps // grouping.heads
     kept: list[int] = []
@@ -181,7 +195,10 @@ def heads_to_keep(outputs: Sequence[Tensor], grouping: Grouping, width: int) -> 
 def swapped(
     units: Sequence[Tensor], whole: Tensor, kept: list[int], likeness: Sequence[float], pools: Sequence[int]
 ) -> list[int]:
-    """The kept units after one pass over the cut ones, least important first, each tried in every place."""
+    """Return the kept units after one pass over the cut ones, least important first.
+
+    Each cut unit is tried in the place of every kept unit of its pool.
+    """
     cut = [unit for unit in range(len(units)) if unit not in kept]
     for new in sorted(cut, key=lambda unit: -likeness[unit]):
         best, choice = similarity(units, whole, kept) + STRICTLY * len(whole), kept
@@ -202,7 +219,7 @@ def swapped(
 def cut_channels(
     subject: Subject, stream: streaming.Stream, index: int, width: int, dtype: torch.dtype
 ) -> Found:
-    """The `width` channels to keep and the reader fitted to them."""
+    """Return the `width` channels to keep and the reader fitted to them."""
     layer, site = subject.layers[index], subject.family.mlp
     x, inner = stored(layer, stream, index, [site.reader, next(iter(site.writers))], dtype)
     weight = linear_of(layer, site.reader).weight.detach().cpu().to(dtype)
@@ -213,7 +230,7 @@ def cut_channels(
 
 
 def writers(layer: nn.Module, site: Site, dtype: torch.dtype) -> list[Tensor]:
-    """The weights (c, o) that write the channels; some families stack two of them in one linear."""
+    """Return the weights (c, o) that write the channels; some families stack two of them in one linear."""
     found: list[Tensor] = []
     for name, letters in site.writers.items():
         found += linear_of(layer, name).weight.detach().cpu().to(dtype).chunk(len(letters))
@@ -221,11 +238,11 @@ def writers(layer: nn.Module, site: Site, dtype: torch.dtype) -> list[Tensor]:
 
 
 def channel_scores(x: Tensor, inner: Tensor, down: Tensor, written_by: Sequence[Tensor]) -> Tensor:
-    """I_j = ‖x_j‖ · ‖(W_downᵀ V)_j ⊙ c‖ + Σ_writers ‖W_j ⊙ n‖ (c,) from the channels' activations x (t, c)
-    and the MLP's input (t, o).
+    """Return I_j = ‖x_j‖ · ‖(W_downᵀ V)_j ⊙ c‖ + Σ_writers ‖W_j ⊙ n‖ (c,), the paper's channel scores.
 
-    Holds where the output has full rank: among equal eigenvalues, such as several zeros, the general solver's
-    vectors are not orthogonal. That is why the product uses the symmetric one.
+    The arguments are the channels' activations `x` (t, c) and the MLP's input `inner` (t, o). The result
+    holds where the output has full rank: among equal eigenvalues, such as several zeros, the general solver's
+    vectors are not orthogonal. That is why the product uses the symmetric solver.
     """
     y = x @ down.T
     y = y - y.mean(0)
@@ -243,12 +260,16 @@ def channel_scores(x: Tensor, inner: Tensor, down: Tensor, written_by: Sequence[
 
 
 def fit(x: Tensor, weight: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
-    """The paper's regression: every dense output fitted as a · pruned output + b, one after the other."""
+    """Return the fitted weight (o, columns) and bias (o,) of the paper's regression.
+
+    Every dense output is fitted as a · pruned output + b, one after another.
+    """
     dense, pruned = (x @ weight.T).T.contiguous(), (x[:, columns] @ weight[:, columns].T).T.contiguous()
     fitted, bias = weight[:, columns].clone(), torch.zeros(len(weight), dtype=weight.dtype)
     ones = torch.ones_like(pruned[0])
     for k in range(len(weight)):
-        if bool((pruned[k] == pruned[k, 0]).all()):  # no slope can be told
+        # A constant output determines no slope.
+        if bool((pruned[k] == pruned[k, 0]).all()):
             bias[k] = (dense[k] - pruned[k]).mean()
             continue
         design = torch.stack((pruned[k], ones), dim=1)

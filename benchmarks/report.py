@@ -1,5 +1,4 @@
-"""The methods' benchmark in words: excess losses, what the goals come to, tables as text and as markdown.
-Pure."""
+"""Report the methods' benchmark: excess losses, verdicts on the goals, tables as text and Markdown. Pure."""
 
 from __future__ import annotations
 
@@ -11,20 +10,25 @@ from benchmarks.cells import BEST, FLOOR, YARDSTICK, row_of
 from slimllm.methods.table import METHODS
 
 Cell = dict[str, Any]
-EQUAL = 0.002  # sizes count as equal within this share of the decoder parameters
-GOALS = {"yardstick": 0.65, "next": 0.95}  # the excess of `best` may be at most this share of the other's
+# Sizes count as equal within this share of the decoder parameters.
+EQUAL = 0.002
+# The excess loss of `best` may be at most this share of the other's.
+GOALS = {"yardstick": 0.65, "next": 0.95}
 YARDSTICK_RECOVERY = "regression"
 
 
 def perplexity(nll: float | str) -> float:
-    """exp(nll); JSON keeps numbers that it lacks as text."""
+    """Return exp(nll); `nll` may be a string, because JSON stores numbers that it lacks as text."""
     value = float(nll)
     return math.exp(value) if value < 700 else math.inf if value > 0 else math.nan
 
 
 def completed(cell: Cell, dense: Cell) -> Cell:
-    """The cell with what follows from the dense model's: perplexities, excess losses ln(ppl / dense) by text
-    and window, their means over texts by window, the removed share, and how far its size is off."""
+    """Return the cell with the figures that follow from the dense model's cell.
+
+    These are the perplexities, the excess losses ln(ppl / dense) by text and window, their means over texts
+    by window, the removed share, and how far the size is off.
+    """
     if "refused" in cell:
         return cell
     budget = (1 - cell["ratio"]) * dense["decoder"]
@@ -44,17 +48,18 @@ def completed(cell: Cell, dense: Cell) -> Cell:
 
 
 def loss(cell: Cell) -> float:
-    """The mean excess loss at the first window: what methods are compared by. Infinite where it broke."""
+    """Return the mean excess loss at the first window, by which methods are compared; infinite if broken."""
     value = float(next(iter(cell["mean_excess"].values())))
     return value if math.isfinite(value) else math.inf
 
 
 def name(cell: Cell) -> str:
+    """Return the name of a cell's row."""
     return ":".join(cell[key] for key in ("method", "recovery", "allocation"))
 
 
 def one(cells: Sequence[Cell], words: str) -> Cell | None:
-    """The cell of the row NAME[:RECOVERY], or None where it is not there."""
+    """Return the cell of the row NAME[:RECOVERY], or None where there is none."""
     if words.split(":")[0] not in METHODS:
         return None
     wanted = row_of(words).name
@@ -62,9 +67,10 @@ def one(cells: Sequence[Cell], words: str) -> Cell | None:
 
 
 def verdict(cells: Sequence[Cell], ratio: float) -> dict[str, Any]:
-    """What the goals come to at one ratio, by mean excess loss at the first window.
+    """Return the verdict on the goals at one ratio, by mean excess loss at the first window.
 
-    A rival may be smaller than asked but not larger, a row held against the floor larger but not smaller.
+    A rival may be smaller than requested but not larger, a row compared with the floor larger but not
+    smaller.
     """
     here = [cell for cell in cells if cell["ratio"] == ratio and "refused" not in cell]
     best, floor = one(here, BEST), one(here, FLOOR)
@@ -99,6 +105,7 @@ def verdict(cells: Sequence[Cell], ratio: float) -> dict[str, Any]:
 
 
 def header(answer: dict[str, Any]) -> list[str]:
+    """Return the header of a table."""
     windows = [str(window) for window in answer["evaluation"]["windows"]]
     return [
         *("method", "recovery", "allocation", "decoder M", "removed"),
@@ -109,7 +116,7 @@ def header(answer: dict[str, Any]) -> list[str]:
 
 
 def line(cell: Cell) -> list[str]:
-    """One row of the table; a star marks a trained method, ≠ a size that is off."""
+    """Return one row of the table; a star marks a trained method, ≠ a size that is off."""
     start = [
         cell["method"] + "*" * cell.get("trained", False),
         cell.get("recovery", ""),
@@ -128,11 +135,15 @@ def line(cell: Cell) -> list[str]:
 
 
 def short(value: float) -> str:
+    """Return a perplexity with four significant digits, or as a whole number where it is large."""
     return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def tables(answer: dict[str, Any]) -> list[tuple[float, list[list[str]], list[str]]]:
-    """For every ratio: (ratio, the table's lines with their header, best rows first, the sentences below)."""
+    """Return (ratio, lines, sentences) for every ratio.
+
+    The lines are those of the table with its header, best rows first; the sentences stand below it.
+    """
     found = []
     for judged in answer["verdicts"]:
         here = [c for c in answer["cells"] if c["ratio"] == judged["ratio"] and "refused" not in c]
@@ -142,7 +153,7 @@ def tables(answer: dict[str, Any]) -> list[tuple[float, list[list[str]], list[st
 
 
 def sentences(judged: dict[str, Any]) -> list[str]:
-    """The verdict at one ratio in words."""
+    """Return the verdict at one ratio in sentences."""
     found = []
     for key, what in (("yardstick", "the paper's own"), ("next", "the best other training-free row")):
         each = judged["against"][key]
@@ -166,7 +177,7 @@ def sentences(judged: dict[str, Any]) -> list[str]:
 
 
 def setting(answer: dict[str, Any]) -> list[str]:
-    """Under what conditions all this was measured."""
+    """Return sentences on the conditions under which all cells were measured."""
     calibration, evaluation = answer["calibration"], answer["evaluation"]
     read = ", ".join(f"{label}: first {count:,} tokens" for label, (count, _) in evaluation["texts"].items())
     windows = " and ".join(map(str, evaluation["windows"]))
@@ -184,7 +195,7 @@ def setting(answer: dict[str, Any]) -> list[str]:
 
 
 def plain_text(answer: dict[str, Any]) -> str:
-    """Aligned tables for the terminal."""
+    """Return aligned tables for the terminal."""
     parts = ["\n".join(setting(answer))]
     for ratio, lines, below in tables(answer):
         widths = [max(len(row[i]) for row in lines) for i in range(len(lines[0]))]
@@ -202,7 +213,7 @@ def plain_text(answer: dict[str, Any]) -> str:
 
 
 def markdown(answer: dict[str, Any]) -> str:
-    """The same for docs/benchmarks.md."""
+    """Return the tables as Markdown for docs/benchmarks.md."""
     parts = [f"`{answer['command']}`", *setting(answer)]
     for ratio, lines, below in tables(answer):
         ruler = ["---"] * 3 + ["---:"] * (len(lines[0]) - 3)

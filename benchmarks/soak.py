@@ -1,12 +1,12 @@
-"""What the app holds after many visitors did many things, each by a page of their own in headless Chromium.
+"""Measure the app's memory after many visitors, each with pages of their own in headless Chromium.
 
     python -m benchmarks.soak [--minutes 36] [--visitors 3] [--seed 0] [--json]
 
-The app runs in a process of its own on a tiny model. Visitors press whatever they see, move faders, reload,
-open second tabs, leave and come back, at random. Once a minute its resident memory, descriptors and threads
-are noted, and how long one who only looks waits for the page. Memory is flat when the last third of the
-minutes needs no more than the middle third and 5 %. Exit status 1 where it is not, or where the app's log
-holds a traceback.
+The app runs in a process of its own on a tiny model. At random, visitors press whatever they see, move
+faders, reload, open second tabs, leave and come back. Once a minute the benchmark notes the app's resident
+memory, descriptors and threads, and how long a visitor who only looks waits for the page. Memory is flat when
+the last third of the minutes needs at most 5 % more than the middle third. The exit status is 1 where it is
+not flat, or where the app's log has a traceback.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ SLACK = 1.05
 
 @dataclass(frozen=True)
 class Minute:
-    """What the app held at the end of one minute."""
+    """The app's resources at the end of one minute."""
 
     resident_mb: float
     descriptors: int
@@ -56,13 +56,13 @@ class Minute:
 
 
 def read_process(pid: int) -> tuple[float, int, int]:
-    """Resident megabytes, open descriptors and threads of a process."""
+    """Return the resident megabytes, open descriptors and threads of a process."""
     process = psutil.Process(pid)
     return process.memory_info().rss / 1e6, process.num_fds(), process.num_threads()
 
 
 def look_at(address: str) -> float:
-    """Seconds until the page is there."""
+    """Return the seconds until the page has arrived."""
     begun = time.monotonic()
     with urllib.request.urlopen(address, timeout=120) as answer:
         answer.read()
@@ -70,7 +70,7 @@ def look_at(address: str) -> float:
 
 
 class Guest:
-    """A visitor who presses what comes under the hand."""
+    """A visitor who acts at random."""
 
     def __init__(self, browser: Any, address: str, text: str, chance: random.Random):
         self.address, self.text, self.chance = address, text, chance
@@ -79,12 +79,13 @@ class Guest:
         self.pages = [self.open()]
 
     def open(self) -> Any:
+        """Open the page in a new tab."""
         page = self.context.new_page()
         page.goto(self.address, timeout=60_000)
         return page
 
     def settle(self) -> None:
-        """Loads, and fills the forms with small numbers, so that jobs last seconds."""
+        """Load the model and fill the forms with small numbers, so that jobs last only seconds."""
         page = self.pages[0]
         page.wait_for_function(
             "document.querySelector('#load-intro')?.textContent.includes('language model')"
@@ -98,7 +99,7 @@ class Guest:
                 box.press("Tab")
 
     def act(self) -> None:
-        """Does one thing."""
+        """Do one random thing."""
         page = self.chance.choice(self.pages)
         what = self.chance.random()
         if what < 0.05:
@@ -113,7 +114,7 @@ class Guest:
             self.press(page)
 
     def press(self, page: Any) -> None:
-        """Presses something that is seen, in its middle or elsewhere in it."""
+        """Press something visible, in its horizontal middle at a random height."""
         things = page.locator(THINGS)
         if not (count := things.count()):
             return
@@ -124,17 +125,18 @@ class Guest:
             page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] * high)
 
     def return_later(self) -> None:
-        """Closes all pages, and comes back as the same browser."""
+        """Close all pages, and open the page again as the same browser."""
         for page in self.pages:
             page.close()
         self.pages = [self.open()]
 
     def leave(self) -> None:
+        """Close the browser's context."""
         self.context.close()
 
 
 def soak(address: str, pid: int, text: str, minutes: float, visitors: int, seed: int) -> list[Minute]:
-    """Lets guests come and go for some minutes; what the app held meanwhile."""
+    """Run visitors for some minutes, and return the app's resources in every minute."""
     from playwright.sync_api import Error
 
     chance, found, guests = random.Random(seed), list[Minute](), list[Guest]()
@@ -152,7 +154,8 @@ def soak(address: str, pid: int, text: str, minutes: float, visitors: int, seed:
                 if chance.random() < 0.02:
                     guest.return_later()
                     visits += 1
-            except Error:  # what was aimed at is gone
+            except Error:
+                # The element has gone in the meantime.
                 pass
             if time.monotonic() - begun > 60 * (len(found) + 1):
                 found.append(Minute(*read_process(pid), look_at(address), actions, visits))
@@ -163,13 +166,14 @@ def soak(address: str, pid: int, text: str, minutes: float, visitors: int, seed:
 
 
 def judge(found: list[Minute]) -> tuple[float, float]:
-    """The median memory of the middle and of the last third."""
+    """Return the median resident megabytes of the middle third and of the last third."""
     third = len(found) // 3
     middle, last = found[third : 2 * third], found[-third:]
     return statistics.median(m.resident_mb for m in middle), statistics.median(m.resident_mb for m in last)
 
 
 def main() -> int:
+    """Run the benchmark and print its result; return 0 where memory is flat and there was no traceback."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--minutes", type=float, default=36)
     parser.add_argument("--visitors", type=int, default=3)

@@ -1,10 +1,10 @@
-"""Speed and memory of analyse and prune, as ratios to one plain forward of the same tokens.
+"""Measure the speed and memory of analyse and prune, as ratios to one plain forward pass of the same tokens.
 
 python -m benchmarks.speed [--model smollm2] [--samples 64] [--length 256] [--repeats 3] [--json]
 
-Forward, analyse and prune alternate within one run, and the medians are compared: on a shared machine
-absolute times wander. `limit` is what the project allows: 4 forwards + 20 s to analyse, 6 forwards + 20 s to
-prune, 1.5 GB beyond the weights.
+Forward, analyse and prune alternate within one run, and their medians are compared, because absolute times
+vary on a shared machine. `limit` is what the project allows: 4 forward passes + 20 s to analyse, 6 forward
+passes + 20 s to prune, 1.5 GB in addition to the weights.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from slimllm.planning import plan_making
 
 
 def timed(subject: loading.Subject, work: object) -> tuple[float, float, object]:
-    """(seconds, peak MiB above what was resident before, result)."""
+    """Return (seconds, peak MiB above what was resident before, result) of a call of `work`."""
     before = resident_mib()
     start, peak = time.perf_counter(), watch_peak(subject.device)
     result = work()  # type: ignore[operator]
@@ -40,12 +40,14 @@ def timed(subject: loading.Subject, work: object) -> tuple[float, float, object]
 
 @torch.inference_mode()
 def forward(subject: loading.Subject, tokens: torch.Tensor) -> None:
+    """Run the model's trunk on the tokens (S, T) in batches."""
     trunk = subject.model.get_submodule(subject.family.trunk)
     for batch in tokens.to(subject.device).split(max(1, TOKENS_PER_BATCH // tokens.shape[1])):
         trunk(input_ids=batch, use_cache=False)
 
 
 def main() -> None:
+    """Run the benchmark and print its report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--samples", type=int, default=64)

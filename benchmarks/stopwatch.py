@@ -1,8 +1,8 @@
-"""A stopwatch inside the browser: from what a hand does to the last change that it causes on the screen.
+"""Measure in the browser the time from a person's action to the last change that it causes on the screen.
 
-The browser itself says when it heard the hand (`event.timeStamp`) and when a frame with a change was out, so
-neither Playwright's way there nor Python's way back counts. What goes over the wire and what stays on the
-heap is asked of the DevTools.
+The browser itself reports when it received the action (`event.timeStamp`) and when a frame with a change was
+painted, so neither Playwright's time before nor Python's time after counts. The DevTools report the bytes on
+the wire and the size of the heap.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any
 
 from playwright.sync_api import Page
 
-QUIET = 250  # milliseconds without a change after which nothing more is expected
+# After this many milliseconds without a change, no further change is expected.
+QUIET = 250
 # Runs before every page of the context. Times are milliseconds since the page began to load.
 SCRIPT = """(() => {
   const watch = {began: 0, ended: 0, parts: 'body'};
@@ -55,7 +56,7 @@ FRAMES = """() => {
 
 
 class Stopwatch:
-    """One page under observation. All times are milliseconds."""
+    """Measurements of one page; all times are in milliseconds."""
 
     def __init__(self, page: Page):
         self.page = page
@@ -70,22 +71,25 @@ class Stopwatch:
         self.received += event["dataLength"]
 
     def loading(self) -> float:
-        """From the start of a reload to the last change on the page."""
+        """Return the milliseconds from the start of a reload to the last change on the page."""
         self.page.reload()
         return self._settled(2 * QUIET)
 
     def after(self, act: Callable[[], Any], parts: str, event: str = "click") -> float:
-        """From the event that `act` causes to the last change in these parts of the page (CSS selectors)."""
+        """Return the milliseconds from the event that `act` causes to the last change in these parts.
+
+        `parts` are CSS selectors.
+        """
         self.arm(parts, event)
         act()
         return self._settled(QUIET)
 
     def arm(self, parts: str, event: str) -> None:
-        """Starts at the next such event."""
+        """Start the stopwatch at the next such event."""
         self.page.evaluate("([parts, event]) => stopwatch.arm(parts, event)", [parts, event])
 
     def taken(self) -> float:
-        """From the event to the last change so far."""
+        """Return the milliseconds from the event to the last change so far."""
         return self.page.evaluate("stopwatch.ended - stopwatch.began")
 
     def _settled(self, quiet: int) -> float:
@@ -93,19 +97,22 @@ class Stopwatch:
         return self.taken()
 
     def bytes_of(self, act: Callable[[], Any]) -> int:
-        """Bytes that the page received, unpacked, while `act` went on."""
+        """Return the bytes that the page received, unpacked, while `act` ran."""
         before = self.received
         act()
         return self.received - before
 
     def heap(self) -> float:
-        """Megabytes of living JavaScript objects."""
+        """Return the megabytes of living JavaScript objects."""
         self.tools.send("HeapProfiler.collectGarbage")
         return self.tools.send("Runtime.getHeapUsage")["usedSize"] / 1e6
 
     def frames(self, act: Callable[[], Any]) -> dict[str, float]:
-        """How the frames came while `act` went on: median, 95th percentile and longest, processor time of the
-        page's main thread per frame, and tasks of more than 50 ms."""
+        """Return how the frames came while `act` ran.
+
+        These are the median, the 95th percentile and the longest frame, the processor time of the page's main
+        thread per frame (all in milliseconds), and the number of tasks of more than 50 ms.
+        """
         before = self._busy()
         self.page.evaluate(FRAMES)
         act()
@@ -122,11 +129,12 @@ class Stopwatch:
         }
 
     def _busy(self) -> float:
+        """Return the seconds that the page's main thread has been busy."""
         metrics = self.tools.send("Performance.getMetrics")["metrics"]
         return next(m["value"] for m in metrics if m["name"] == "TaskDuration")
 
 
 def p95(values: list[float]) -> float:
-    """The 95th percentile, one of the values."""
+    """Return the 95th percentile, which is one of the values."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, round(0.95 * (len(ordered) - 1)))]
