@@ -16,10 +16,8 @@ from ui.facts.plan_changes import same_units
 
 def difference_chart(before: Plan, after: Plan, names: tuple[str, str]) -> go.Figure:
     """Return a chart of what two plans keep in every layer: heads above, channels below.
-
     For each site, the upper panel shows both plans as steps over the layers, and the lower panel shows how
-    many units more or fewer the second plan keeps. Both plans must be for equally wide models.
-    """
+    many units more or fewer the second plan keeps. Both plans must be for equally wide models."""
     total, units = len(after.heads), UNITS[after.unit].plural
     figure = make_subplots(
         4, 1, shared_xaxes=True, vertical_spacing=0.05, row_heights=[0.26, 0.14, 0.38, 0.22]
