@@ -21,7 +21,8 @@ from ui.facts.run_maps import FULL, Grid, grid_to_dict
 from ui.look.formatting import escape_html
 
 WIDE, LEFT_MARGIN, RIGHT = 960, 52, 16  # of the drawing
-GONE = ("#f7ecdd", "#ecd0ac", "#d08f4e", "#a6500f")  # little to much, of what was removed
+# Shades of removed units, from little to much importance.
+GONE = ("#f7ecdd", "#ecd0ac", "#d08f4e", "#a6500f")
 
 
 @dataclass(frozen=True)
