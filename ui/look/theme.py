@@ -72,7 +72,8 @@ PALETTE: dict[str, Colours] = {
 # Any of these texts may stand on any of these grounds: tests compute the contrast of every pair in each mode.
 TEXTS = ("ink", "muted", "accent", "accent-strong", "second", "third", "fourth")
 GROUNDS = ("page", "surface", "raised", "track", "accent-soft")
-SPACES = (0, 2, 4, 8, 12, 16, 24, 40)  # pixels: every padding, margin and gap is one of these
+# Every padding, margin and gap is one of these, in pixels.
+SPACES = (0, 2, 4, 8, 12, 16, 24, 40)
 SIZES = {"tiny": 12, "small": 13, "text": 15, "large": 17, "title": 24}  # pixels of type, as --slim-NAME
 # The sizes for Gradio's xxs, xs, sm, md, lg, xl and xxl.
 GRADIO_TEXTS = (
