@@ -145,9 +145,8 @@ class Door:
             for name, value in scope["headers"]
             if self.address.telling(name.decode("latin-1"), value.decode("latin-1"))
         ]
-        if (
-            self.address.prefix and path == self.address.prefix
-        ):  # links of the page are relative to its folder
+        # The page's links are relative to its folder, so its address must end with a slash.
+        if self.address.prefix and path == self.address.prefix:
             await RedirectResponse(f"{self.address.public}/", 307)(scope, receive, send)
             return
         place = self.address.place(scope.get("client"), headers)

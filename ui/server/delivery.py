@@ -22,8 +22,8 @@ EVENT = "x-slimllm-event"
 # Tells an answer of this program from one of a proxy in front of it.
 ANSWER = (b"x-slimllm-answer", b"1")
 PROPER = re.compile(r"([0-9a-f]{32}) ([1-9][0-9]{0,14})")
-KEPT = 60.0  # seconds for which an answer can be asked for again
-MOST_ANSWERS = 1000  # answers that are kept at once
+KEPT = 60.0  # seconds for which an answer is kept
+MOST_ANSWERS = 1000  # answers kept at once
 
 
 @dataclass(frozen=True)
