@@ -39,7 +39,8 @@ from ui.session.session import Session
 from ui.tasks import work
 
 TABS = ("Analyse", "Tune", "Compare", "History", "Load")
-MOVES = 60  # of the pointer in one stroke across a lane
+# Moves of the pointer in one stroke across a lane.
+MOVES = 60
 
 
 @dataclass(frozen=True)
