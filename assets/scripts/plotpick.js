@@ -6,6 +6,7 @@
   const LETTERS = {p: 'protect', f: 'force', c: 'clear', l: 'layer'};
   const TAKERS = 'input, textarea, select, [contenteditable], [role="slider"], [role="listbox"], .pv-plot';
   const PICKED = 'slimllm:picked'; // one map at a time has a cursor
+  const touch = matchMedia('(hover: none)').matches;
 
   const within = (i, list) => Math.min(list.length - 1, Math.max(0, i));
   const live = (plot) => plot._fullData.findIndex((t) => t.hoverinfo !== 'skip' && t.x?.length);
@@ -118,13 +119,17 @@
       event.preventDefault();
     }
 
+    /** Shows what Plotly says of a point. */
+    function tip({x, y, curveNumber, pointNumber}) {
+      window.Plotly.Fx.hover(plot, Array.isArray(pointNumber) ? {xval: x, yval: y} : [{curveNumber, pointNumber}]);
+    }
+
     function keys(event) {
       if (event.key in ARROWS) {
         const next = neighbour(plot, at, ARROWS[event.key]);
         if (!next) return;
         choose(next, event.shiftKey);
-        const {x, y, curveNumber, pointNumber} = at;
-        window.Plotly.Fx.hover(plot, Array.isArray(pointNumber) ? {xval: x, yval: y} : [{curveNumber, pointNumber}]);
+        tip(at);
         voice.textContent = said(plot, at);
       } else if (event.key === 'Enter' && at && event.target === plot) { // on a button within it Enter is a press
         if (span && anchor !== at) tell.pick(span);
@@ -144,6 +149,9 @@
       place();
     }
 
+    // After a tap the browser says that a pointer has left, and Plotly would take away what it has just shown.
+    if (touch) plot.addEventListener('mouseout', (event) => event.stopPropagation(), true);
+
     document.addEventListener(PICKED, (/** @type {any} */ {detail: picked}) => picked !== plot && span && drop());
     return {
       keys,
@@ -161,6 +169,7 @@
         plot.on('plotly_click', (event) => {
           plot.focus({preventScroll: true}); // Plotly keeps the press from moving the focus; the keys go on from here
           choose(event.points[0], event.event?.shiftKey && span);
+          if (touch) tip(at);
           if (span && anchor !== at) tell.pick(span);
           else tell.click({...detail(event), cell: props.picks ? span : null});
         });

@@ -453,6 +453,24 @@ def test_a_map_can_be_walked_and_clicked_with_keys(visit: Open) -> None:
     assert (told["x"], told["y"]) == (1, 2)
 
 
+def test_what_a_tap_shows_of_a_plot_stays_until_the_next_tap(visit: Open) -> None:
+    """Where there is a mouse as well, as on a tablet, the browser says after a tap that the pointer has left;
+    the words of a chart went with it."""
+    page = visit(width=1200, has_touch=True)
+    page.mouse.move(1, 1)
+    drawn(page)
+    plot, words = page.locator("#map .nsewdrag").first, page.locator("#map .hoverlayer .hovertext")
+    plot.scroll_into_view_if_needed()
+    box = plot.bounding_box()
+    for x, y in ((0.3, 0.25), (0.7, 0.75)):
+        page.touchscreen.tap(box["x"] + x * box["width"], box["y"] + y * box["height"])
+        page.wait_for_timeout(700)
+        expect(words).to_contain_text("Layer")
+        expect(words).to_be_visible()
+    page.evaluate("document.activeElement.blur()")  # as a tap elsewhere does
+    expect(words).to_have_count(0)
+
+
 def test_zoom_survives_an_update(visit: Open) -> None:
     page = visit()
     drawn(page)

@@ -560,7 +560,8 @@ class Walk:
             if why := self.hand.press(self, area, control, (spot["x"], spot["y"])):
                 return why
             if self.until(lambda: self.js("changed", 120), 0.8):
-                return ""
+                self.page.wait_for_timeout(300)
+                return "" if self.js("changed", 120) else "what is told of it goes at once"
         return "nothing is told of it"
 
     _token = _plot
