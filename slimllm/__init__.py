@@ -1,12 +1,12 @@
-"""Structured pruning of causal language models by SlimLLM: analyse, plan, prune, save."""
+"""Structured pruning of causal language models with SlimLLM: analyse, plan, prune, save."""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any
 
-# Before torch is loaded: threads that wait should sleep. Spinning ones made it 16 times slower beside a busy
-# browser.
+# This must be set before torch is loaded. Waiting threads sleep with it; threads that spin made the program 16
+# times slower beside a busy browser.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
@@ -17,8 +17,10 @@ __all__ = ["Calibration", "Refusal", "analyse", "load", "plan", "prune", "save",
 
 
 def __getattr__(name: str) -> Any:
-    """What the package offers, imported when it is first asked for: the command line can then answer an
-    interruption of that with a sentence."""
+    """Return a public name of the package, imported at its first use.
+
+    The import is late so that the command line can answer an interruption of it with a sentence.
+    """
     if name not in __all__:
         raise AttributeError(f"module 'slimllm' has no attribute '{name}'")
     from slimllm import api

@@ -1,4 +1,4 @@
-"""`python -m slimllm`."""
+"""The entry point of `python -m slimllm`."""
 
 import atexit
 import os
@@ -6,7 +6,7 @@ import sys
 
 
 def run_command(arguments: list[str]) -> int:
-    """The exit status of a command, also of one that is interrupted while the libraries are loaded."""
+    """Run a command and return its exit status, 130 if it is interrupted while the libraries are loaded."""
     try:
         from slimllm.cli.main import main
 
@@ -17,8 +17,12 @@ def run_command(arguments: list[str]) -> int:
 
 
 def end_program(status: int) -> None:
-    """Ends the program; a cancelled one at once. Where Ctrl-C met code made of a string, as libraries do,
-    Python would die of the signal whatever we return, and with a thread inside torch in a core dump."""
+    """End the program with an exit status.
+
+    A cancelled program (status 130) ends at once. If Ctrl-C met code compiled from a string, as some
+    libraries run it, Python would die of the signal whatever status we return, and with a thread inside torch
+    it would dump core.
+    """
     if status == 130:
         atexit._run_exitfuncs()
         sys.stdout.flush()

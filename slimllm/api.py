@@ -1,4 +1,4 @@
-"""What the package offers to programs: load, text, analyse, plan, prune, save."""
+"""The public functions of the package: load, text, analyse, plan, prune, save."""
 
 from __future__ import annotations
 
@@ -33,8 +33,10 @@ def analyse(
     folder: str | Path | None = None,
     on_progress: Listener | None = None,
 ) -> Analysis:
-    """The analysis of a subject on the calibration part of a text; its moments are kept in `folder` if one
-    is given."""
+    """Return the analysis of a model on the calibration part of a text.
+
+    If `folder` is given, the moments are stored there. Raise `Refusal` if the request cannot be met.
+    """
     job = pipeline.analyse_model(
         subject,
         text,
@@ -48,7 +50,10 @@ def analyse(
 
 @refuse_failures
 def plan(analysis: Analysis, ratio: float, **choices: Any) -> Plan:
-    """Return a plan that removes `ratio` of the decoder's parameters; choices as in `rules.PlanRules`."""
+    """Return a plan that removes `ratio` of the decoder's parameters.
+
+    `choices` are the fields of `rules.PlanRules`. Raise `Refusal` if no plan meets them.
+    """
     return plan_making.make_plan(analysis, PlanRules(ratio, **choices))
 
 
@@ -56,7 +61,10 @@ def plan(analysis: Analysis, ratio: float, **choices: Any) -> Plan:
 def prune(
     subject: Subject, plan: Plan, text: texts.Text | None = None, *, on_progress: Listener | None = None
 ) -> Pruned:
-    """The subject pruned to the plan, on the plan's own calibration text unless another is given."""
+    """Return the model pruned according to the plan; the given model is not changed.
+
+    The calibration text is the plan's own unless `text` is given.
+    """
     source = text or texts.find_text(plan.calibration.text)
     return pipeline.finish_job(pipeline.prune_model(subject, plan, source), on_progress)
 
@@ -65,5 +73,5 @@ def prune(
 def save(
     pruned: Pruned, folder: str | Path, *, wanted: str = "auto", on_progress: Listener | None = None
 ) -> checkpoint.Export:
-    """What was written into `folder`: a verified checkpoint that plain transformers loads."""
+    """Write a verified checkpoint that plain transformers loads into `folder`, and return the export."""
     return pipeline.finish_job(checkpoint.export_checkpoint(pruned, Path(folder), wanted=wanted), on_progress)

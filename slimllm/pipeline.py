@@ -1,5 +1,7 @@
-"""The two long jobs, analyse and prune: generators that yield `Progress` after every layer and return a
-result."""
+"""The two long jobs, analyse and prune.
+
+They are generators that yield `Progress` after every layer and return a result.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,7 @@ UNWRITTEN = "Pruned layers cannot be put away", f"free space or {ELSEWHERE}"
 def finish_job(
     job: Generator[Progress, None, Result], on_progress: Callable[[Progress], None] | None = None
 ) -> Result:
-    """The result of a long job, driven to its end."""
+    """Run a long job to its end and return its result."""
     while True:
         try:
             progress = next(job)
@@ -72,12 +74,11 @@ def analyse_model(
     folder: Path | None = None,
     recoveries: Collection[str] = tuple(RECOVERIES),
 ) -> Generator[Progress, None, Analysis]:
-    """Scores, kept sets and error curves of every layer, from one pass of the dense model over the
-    calibration text.
+    """Analyse every layer in one pass of the dense model over the calibration text; return the `Analysis`.
 
-    Errors are those of the `recoveries`; on large models they take most of the time. With a `folder` the
-    moments are kept there and used again when model and calibration are the same. Every `Progress` carries
-    the `LayerAnalysis` just finished.
+    Errors are computed for the `recoveries`; on large models this takes most of the time. If `folder` is
+    given, the moments are stored there and used again when model and calibration are the same. Every
+    `Progress` of the stage "analyse" carries the `LayerAnalysis` that was just finished.
     """
     start, peak = time.perf_counter(), watch_peak(subject.device)
     row, chosen = find_method(method_name), fill_options(method_name, options or {})
@@ -122,8 +123,10 @@ def analyse_model(
 def contribute_samples(
     subject: Subject, text: texts.Text, calibration: Calibration, *, method_name: str = "slimllm"
 ) -> None:
-    """What a process that is not the first of several does while that one runs `analyse_model`: reads its
-    share of the text and adds its moments."""
+    """Read this process's share of the text and add its moments to those of the first process.
+
+    Every process but the first of a distributed run calls this while the first one runs `analyse_model`.
+    """
     tokens = texts.calibration_tokens(
         text, subject.tokenizer, calibration, max_length=subject.shape.max_length
     )
@@ -135,8 +138,11 @@ def contribute_samples(
 def dense_moments(
     subject: Subject, tokens: Tensor, store: MomentStore | None, key: Mapping[str, Any]
 ) -> Iterator[LayerMoments]:
-    """The moments of every layer in turn: from the store if it was made under this key, else from a pass over
-    the tokens, which fills the store. Several processes read a share of the tokens each."""
+    """Yield the moments of every layer in turn.
+
+    They come from the store if it was filled under this key. Otherwise they come from a pass over the tokens
+    (S, T), which fills the store. With several processes, each one reads its share of the tokens.
+    """
     count = len(subject.layers)
     with store.read() if store else contextlib.nullcontext() as stored:
         if distributed.first_says(stored is not None and stored.matches(dict(key), count)):
@@ -160,7 +166,10 @@ def dense_moments(
 
 
 def at_hand(store: MomentStore, key: Mapping[str, Any], count: int) -> str:
-    """What an earlier analysis left of the moments, in one sentence; empty where it left nothing."""
+    """Return one sentence that says which moments an earlier analysis has stored.
+
+    If they cannot be used again, the sentence says why; it is empty if there are none.
+    """
     if store.matches(dict(key), count):
         return "The moments are on disk from an earlier analysis and are used again."
     if ready := store.begun.kept(dict(key), count):
@@ -171,17 +180,20 @@ def at_hand(store: MomentStore, key: Mapping[str, Any], count: int) -> str:
 
 
 def note_progress(words: str) -> Progress:
-    """Something that is to be told, and not only shown while it goes on."""
+    """Return a `Progress` that carries a message to show permanently."""
     return Progress(NOTE, 0, 0, words)
 
 
 def fingerprints_of(subject: Subject, tokens: Tensor) -> dict[str, str]:
-    """What weights and tokens are, wherever they lie."""
+    """Return the fingerprints of tokens (S, T) and weights, which do not depend on where they are stored."""
     return {"tokens": hash_tokens(tokens), "weights": subject.fingerprint.content}
 
 
 def store_key(subject: Subject, tokens: Tensor, calibration: Calibration, weighted: bool) -> dict[str, Any]:
-    """What moments depend on, by content; and the names of it, to say what has changed."""
+    """Return everything that the moments depend on, by content.
+
+    The key also holds the names that are needed to say what has changed.
+    """
     return {
         "code": hash_code(),
         "weights": subject.fingerprint.exact,
@@ -198,12 +210,12 @@ def store_key(subject: Subject, tokens: Tensor, calibration: Calibration, weight
 def prune_model(
     subject: Subject, plan: Plan, text: texts.Text, analysis: Analysis | None = None
 ) -> Generator[Progress, None, Pruned]:
-    """The subject pruned to the plan, layer by layer through what is pruned already; the dense subject stays
-    untouched.
+    """Prune a model to the plan and return it; the dense model is not changed.
 
-    Every `Progress` carries the `LayerReport` just finished. Closing the generator early leaves nothing
-    behind. What the plan says of its own size is computed anew. The `analysis` that the plan was made from
-    spares a method that learns from learning again.
+    Each layer is pruned on the output of the layers pruned before it. Every `Progress` of the stage "prune"
+    carries the `LayerReport` that was just finished. Closing the generator early leaves nothing behind. The
+    plan's own ratio is computed anew. With the `analysis` that the plan was made from, a method that learns
+    its scores does not learn them again.
     """
     check_plan(plan, subject.shape)
     plan = refigure_ratio(plan, subject.shape)
@@ -241,7 +253,10 @@ def prune_model(
 
 
 def scratch_of(model: Any) -> Path | None:
-    """A folder for the pruned layers of a model that lends them, for as long as that model lives."""
+    """Return a folder for the pruned layers of an offloaded model; it exists as long as that model.
+
+    Return None if the model is not offloaded.
+    """
     if not is_lent(model):
         return None
     with atomic_write.translate_write_failures(*UNWRITTEN), contextlib.ExitStack() as stack:
@@ -251,7 +266,7 @@ def scratch_of(model: Any) -> Path | None:
 
 
 def same_source(analysis: Analysis, plan: Plan) -> bool:
-    """Whether the plan's method would learn from the same text with the same options."""
+    """Return whether the plan's method would learn from the same text with the same options."""
     return (
         analysis.method == plan.method
         and dict(analysis.options) == dict(plan.options)
@@ -260,6 +275,6 @@ def same_source(analysis: Analysis, plan: Plan) -> bool:
 
 
 def needs_dense_stream(subject: Subject, plan: Plan) -> bool:
-    """Whether the dense stream is needed beside the pruned one."""
+    """Return whether pruning to this plan needs the dense stream beside the pruned one."""
     row = find_method(plan.method)
     return RECOVERIES[plan.recovery].follows and row.statistics == "pruned" and bool(subject.family.between)

@@ -1,7 +1,7 @@
-"""What attention may lose: three units, and all that differs between them.
+"""The three units that attention can lose, and everything that differs between them.
 
-Whole KV groups, equally many query heads of every group, or equally many value columns of every group.
-Letters: H query heads, G key/value groups, e head size, v value columns of each head.
+The units are whole KV groups, equally many query heads of every group, and equally many value columns of
+every group. Letters: H query heads, G key/value groups, e head size, v value columns of each head.
 """
 
 from __future__ import annotations
@@ -17,41 +17,47 @@ UnitName = Literal["kv-group", "query-head", "value-column"]
 
 @dataclass(frozen=True)
 class AttentionUnit:
-    """One kind of unit. A width counts query heads, or, where heads are narrowed, the value columns that each
-    of them keeps."""
+    """One kind of attention unit.
+
+    A width counts query heads. For a unit that narrows heads, it counts the value columns that each head
+    keeps.
+    """
 
     name: UnitName
     title: str
-    noun: str  # what a width counts, for people
-    takes_groups: bool = False  # a unit is a KV group with all of its query heads
-    narrows_heads: bool = False  # every head stays and loses value columns
+    # What a width counts, as people call it.
+    noun: str
+    # Whether a unit is a KV group with all of its query heads.
+    takes_groups: bool = False
+    # Whether every head stays and loses value columns.
+    narrows_heads: bool = False
 
     @property
     def plural(self) -> str:
         return f"{self.noun}s"
 
     def widest(self, heads: int, values: int) -> int:
-        """Return the dense width: query heads, or the value columns of each."""
+        """Return the dense width: the number of query heads, or of value columns in each head."""
         return values if self.narrows_heads else heads
 
     def steps(self, heads: int, groups: int, values: int) -> int:
-        """Return how many feasible widths there are above zero."""
+        """Return the number of feasible widths above zero."""
         if self.narrows_heads:
             return values
         return groups if self.takes_groups else heads // groups
 
     def step_size(self, heads: int, groups: int) -> int:
-        """Return the width that one step takes."""
+        """Return the difference between two neighbouring feasible widths."""
         if self.narrows_heads:
             return 1
         return heads // groups if self.takes_groups else groups
 
     def heads_kept(self, width: int, heads: int) -> int:
-        """Return the query heads that remain at a width, of `heads`."""
+        """Return how many of `heads` query heads remain at a width."""
         return (heads if width else 0) if self.narrows_heads else width
 
     def groups_kept(self, width: int, heads: int, groups: int) -> int:
-        """Return the KV groups that remain at a width, of `groups`."""
+        """Return how many of `groups` KV groups remain at a width."""
         if self.takes_groups:
             return width * groups // heads
         return groups if width else 0
@@ -63,16 +69,20 @@ class AttentionUnit:
         return groups if self.takes_groups else heads
 
     def pools(self, heads: int, groups: int, values: int) -> Tensor:
-        """Return the pool (n,) in which each unit competes; a feasible choice keeps equally many of every
-        pool."""
+        """Return the pool (n,) in which each of the n units competes.
+
+        A feasible choice keeps equally many units of every pool.
+        """
         units = torch.arange(self.count(heads, groups, values))  # (n,)
         if self.takes_groups:
             return torch.zeros_like(units)
         return units // (values if self.narrows_heads else heads // groups)
 
     def inputs_of(self, kept: Tensor, size: int, heads_per_group: int) -> Tensor:
-        """Return the inputs (m,) of o_proj that the kept heads (k,), or the kept value columns (k,), have;
-        ascending. A head has `size` inputs."""
+        """Return the inputs (m,) of o_proj that belong to the kept units (k,), in ascending order.
+
+        The units are query heads of `size` inputs each, or value columns.
+        """
         if not self.narrows_heads:
             return (kept[:, None] * size + torch.arange(size)).flatten()  # (k, e) → (k·e,)
         heads = kept[:, None] // size * heads_per_group + torch.arange(heads_per_group)  # (k, H/G)

@@ -1,4 +1,4 @@
-"""What nobody foresaw, in one sentence: exceptions of libraries, panics included."""
+"""Unexpected exceptions of libraries, including Rust panics, as one sentence."""
 
 from __future__ import annotations
 
@@ -9,22 +9,27 @@ from typing import ParamSpec, TypeVar
 
 from slimllm.core.errors import Refusal, one_line
 
-ENDINGS = (KeyboardInterrupt, SystemExit, GeneratorExit)  # which are nobody's failure
+# These end the work without anything having failed.
+ENDINGS = (KeyboardInterrupt, SystemExit, GeneratorExit)
 LONGEST_FAILURE = 160
 Given = ParamSpec("Given")
 Answer = TypeVar("Answer")
 
 
 def is_failure(raised: BaseException) -> bool:
-    """Whether something raised is a failure rather than an end. Panics of libraries in Rust derive from
-    `BaseException`, too."""
+    """Return whether an exception is a failure and not a request to end.
+
+    Panics of libraries written in Rust derive from `BaseException` too, and count as failures.
+    """
     return not isinstance(raised, ENDINGS)
 
 
 def is_interruption(raised: BaseException) -> bool:
-    """Return whether a Ctrl-C ended the work. It can come while a library tidies up, which then raises
-    something else, such as an `OSError` about a file that it has closed already: the interruption is in the
-    chain of what it handled."""
+    """Return whether Ctrl-C ended the work.
+
+    Ctrl-C can arrive while a library cleans up. The library then raises something else, such as an `OSError`
+    about a file that is already closed, and the `KeyboardInterrupt` is in the chain of causes and contexts.
+    """
     chain: list[BaseException] = [raised]
     for each in chain:
         chain += [one for one in (each.__cause__, each.__context__) if one and one not in chain]
@@ -32,7 +37,7 @@ def is_interruption(raised: BaseException) -> bool:
 
 
 def sentence_of(failure: BaseException) -> str:
-    """What went wrong, in one sentence."""
+    """Return one sentence that says what went wrong."""
     if isinstance(failure, Refusal):
         return str(failure)
     if isinstance(failure, MemoryError) or type(failure).__name__ == "OutOfMemoryError":
@@ -45,7 +50,10 @@ def sentence_of(failure: BaseException) -> str:
 
 @contextlib.contextmanager
 def as_refusals() -> Iterator[None]:
-    """Turns whatever fails inside into a `Refusal` whose cause it is."""
+    """Turn every failure inside the block into a `Refusal`, with the failure as its cause.
+
+    Exceptions that are not failures (`is_failure`) pass unchanged.
+    """
     try:
         yield
     except Refusal:
@@ -57,7 +65,7 @@ def as_refusals() -> Iterator[None]:
 
 
 def refuse_failures(action: Callable[Given, Answer]) -> Callable[Given, Answer]:
-    """The action, which fails with a `Refusal` only."""
+    """Return the action wrapped so that it fails only with a `Refusal`."""
 
     @functools.wraps(action)
     def act_or_refuse(*values: Given.args, **named: Given.kwargs) -> Answer:

@@ -1,5 +1,7 @@
-"""What weights, texts and code are, told by their content: by it a stored result is found again, never by a
-name."""
+"""Fingerprints of weights, texts and code, computed from their content.
+
+Stored results are found by fingerprint, never by name.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-WHOLE = 1 << 26  # bytes up to which everything is read; beyond, samples of every tensor
-SAMPLE_BYTES, SAMPLES = 1 << 13, 8  # bytes of a sample, and samples per tensor
-BLOCKS = 4096  # samples of a file whose tensors are not known
-HEADER = 1 << 22  # bytes at the beginning of such a file that are read in any case
-# modules that decide what moments are
+# Up to this many bytes everything is hashed; of larger weights, samples of every tensor.
+WHOLE = 1 << 26
+# The bytes of a sample, and the samples per tensor.
+SAMPLE_BYTES, SAMPLES = 1 << 13, 8
+# The samples of a file whose tensors are not known.
+BLOCKS = 4096
+# The bytes at the beginning of such a file that are always hashed.
+HEADER = 1 << 22
+# The modules whose code determines the moments.
 DECIDING = (
     *("calibration/moments", "calibration/gram", "calibration/distributed"),
     *("core/held_out", "models/families", "models/modeling_slim"),
@@ -30,8 +36,11 @@ DECIDING = (
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What some weights are. `content` is the same wherever they lie; `exact` tells apart, too, what samples
-    may not: when large files were last written."""
+    """The identity of some weights.
+
+    `content` does not depend on where the weights are stored. `exact` also contains the time at which large
+    files were last written, because samples of large files may miss a change.
+    """
 
     content: str
     exact: str
@@ -39,14 +48,17 @@ class Fingerprint:
 
 @dataclass(frozen=True)
 class ReadFrom:
-    """What a model was read from, as long as it is that very model."""
+    """The fingerprint of the files that a model was read from, valid only for that model object."""
 
     model: weakref.ref[Any]
     fingerprint: Fingerprint
 
 
 def hash_files(files: Sequence[Path], beside: Iterable[Path] = ()) -> Fingerprint:
-    """The fingerprint of weight files, and of small files `beside` them that are read whole."""
+    """Return the fingerprint of weight files and of small files `beside` them.
+
+    The small files are hashed whole. Raise `OSError` if a file cannot be read.
+    """
     found, sizes = hashlib.sha256(), [file.stat().st_size for file in files]
     for file in beside:
         found.update(file.read_bytes())
@@ -63,7 +75,7 @@ def hash_files(files: Sequence[Path], beside: Iterable[Path] = ()) -> Fingerprin
 
 
 def sampled_parts(file: Path, size: int) -> Iterator[tuple[int, int]]:
-    """(start, bytes) of the parts of a large file that are read: its header, and samples of every tensor."""
+    """Yield (start, bytes) of the parts of a large file to hash: its header and samples of every tensor."""
     if file.suffix != ".safetensors":
         yield 0, min(HEADER, size)
         yield from spread_samples(0, size, BLOCKS)
@@ -78,7 +90,7 @@ def sampled_parts(file: Path, size: int) -> Iterator[tuple[int, int]]:
 
 
 def spread_samples(start: int, size: int, count: int) -> Iterator[tuple[int, int]]:
-    """(start, bytes) of samples that lie evenly in a part of a file, both of its ends among them."""
+    """Yield (start, bytes) of evenly spaced samples of a file part, including both of its ends."""
     if size <= SAMPLE_BYTES * count:
         yield start, size
         return
@@ -87,11 +99,14 @@ def spread_samples(start: int, size: int, count: int) -> Iterator[tuple[int, int
 
 
 def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """The hash of tensors in memory: all of them, or where they are large samples of each."""
+    """Return the hash of tensors in memory as 32 hexadecimal digits.
+
+    Of tensors of more than `WHOLE` bytes together, only samples of each are hashed.
+    """
     found = hashlib.sha256()
     whole = sum(tensor.nbytes for tensor in tensors.values()) <= WHOLE
     for name in sorted(tensors):
-        flat = tensors[name].detach().contiguous().flatten().view(torch.uint8)
+        flat = tensors[name].detach().contiguous().flatten().view(torch.uint8)  # (bytes,)
         found.update(f"{name} {tuple(tensors[name].shape)} {tensors[name].dtype}".encode())
         for start, count in [(0, flat.numel())] if whole else spread_samples(0, flat.numel(), SAMPLES):
             found.update(flat[start : start + count].cpu().numpy().tobytes())
@@ -99,18 +114,18 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
 
 
 def hash_words(words: Iterable[str]) -> str:
-    """The hash of some words in their order."""
+    """Return the hash of a sequence of strings as 32 hexadecimal digits."""
     return hashlib.sha256(json.dumps([*words]).encode()).hexdigest()[:32]
 
 
 def hash_tokens(tokens: Tensor) -> str:
-    """The hash of token ids and their shape."""
+    """Return the hash of token ids (S, T), including their shape, as 32 hexadecimal digits."""
     return hash_tensors({"tokens": tokens})
 
 
 @cache
 def hash_code() -> str:
-    """The hash of the program text that decides moments, with the versions of what computes them."""
+    """Return the hash of the modules and library versions that determine the moments."""
     found = hashlib.sha256()
     for name in DECIDING:
         found.update((Path(__file__).parents[1] / f"{name}.py").read_bytes())
@@ -120,8 +135,10 @@ def hash_code() -> str:
 
 
 def told_changes(then: Mapping[str, str], now: Mapping[str, str], text: str, model: str) -> list[str]:
-    """What has changed of text and weights since something was made by them, a sentence each; what is not
-    known of either has not changed."""
+    """Return one sentence for each of text and weights that has changed between two sets of fingerprints.
+
+    A fingerprint that is missing from either set counts as unchanged.
+    """
 
     said = []
     if is_other(then, now, "weights"):
@@ -132,13 +149,15 @@ def told_changes(then: Mapping[str, str], now: Mapping[str, str], text: str, mod
 
 
 def is_other(then: Mapping[str, str], now: Mapping[str, str], *names: str) -> bool:
-    """Whether one of these fingerprints, by default any, is known to have changed."""
+    """Return whether one of the named fingerprints, or any without names, is known to have changed."""
     return any(then.get(name) and now.get(name) and then[name] != now[name] for name in names or now)
 
 
 def reason_to_read(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Why stored moments of the same name do not serve, in one sentence; empty where others were asked
-    for."""
+    """Return one sentence that says why stored moments cannot be used again.
+
+    Return an empty string if the stored moments were made for another request or if nothing has changed.
+    """
     if any(then.get(name) != now.get(name) for name in ("model", "calibration", "dtype", "weighted")):
         return ""
     if then.get("code") != now.get("code") or then.get("format") != now.get("format"):

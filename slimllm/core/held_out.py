@@ -1,8 +1,8 @@
-"""Calibration tokens on which nothing is fitted when an error is told: which they are, and the error of a
-repaired reader on them. Pure.
+"""The held-out calibration tokens, and the error of a repaired reader on them. Pure.
 
-An error on the tokens that a fit has seen says how well it knows them by heart. So forecasts and measured
-errors come from a fit to the other tokens, judged on these; the weights themselves are fitted to all.
+An error on the tokens that a repair was fitted to is too low. Forecasts and measured errors therefore come
+from a fit to the other tokens and are computed on the held-out ones. The final weights are fitted to all
+tokens.
 """
 
 from __future__ import annotations
@@ -14,27 +14,35 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-HELD_OUT_SHARE = 5  # one sample in so many is held out
-MOST_HELD_OUT = 1024  # tokens that are held out at most: twice as many move the mean error of a model by 1 %
+# One sample in this many is held out.
+HELD_OUT_SHARE = 5
+# The most tokens that are held out. Twice as many change the mean error of a model by only 1 %.
+MOST_HELD_OUT = 1024
 
 
 def choose_held_out(samples: int, length: int) -> Tensor:
-    """Which tokens (S, T) of the samples are held out, as booleans: whole samples, evenly spread, or the last
-    tokens of a single sample; never none of them and never all."""
+    """Return which tokens (S, T) of the samples are held out, as booleans.
+
+    Of several samples, evenly spaced ones are held out, at most their last `MOST_HELD_OUT` tokens each. Of a
+    single sample, its last tokens are held out. The mask is never entirely true or entirely false.
+    """
     held = torch.zeros(samples, length, dtype=torch.bool)
     if samples == 1:
         held[0, length - min(max(1, length // HELD_OUT_SHARE), MOST_HELD_OUT) :] = True
         return held
     count = max(1, min(samples // HELD_OUT_SHARE, MOST_HELD_OUT // length))
-    places = torch.arange(count) * samples // count + samples // (2 * count)
+    places = torch.arange(count) * samples // count + samples // (2 * count)  # (count,)
     held[places, length - min(length, MOST_HELD_OUT) :] = True
     return held
 
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """What a reader reads at the tokens held out: inputs (n, d), the weight of every token (n,), and, beside
-    a dense stream, what the residual behind its site lacks there (n, o)."""
+    """The inputs of a reader at the n held-out tokens.
+
+    `inputs` (n, d) and `weights` (n,) belong to these tokens. `lack` (n, o), known only beside a dense
+    stream, is the dense residual behind the reader's site minus the pruned one.
+    """
 
     inputs: Tensor
     weights: Tensor
@@ -47,55 +55,61 @@ class HeldOut:
 
     @property
     def scale(self) -> Tensor:
-        """√(weight / mass) of every token (n, 1) in float64: squares of what is scaled by it add up to the
-        mean."""
+        """√(weight / mass) of every token (n, 1) in float64.
+
+        The squares of a quantity scaled by it add up to the quantity's weighted mean square.
+        """
         weights = self.weights.double()
         return (weights / weights.sum().clamp_min(torch.finfo(torch.float64).tiny)).sqrt()[:, None]
 
 
 def join_held_out(parts: Sequence[HeldOut]) -> HeldOut:
-    """The tokens of all parts, one after the other."""
+    """Return the tokens of all parts, concatenated."""
     lacks = [part.lack for part in parts if part.lack is not None]
     return HeldOut(
-        torch.cat([part.inputs for part in parts]),
-        torch.cat([part.weights for part in parts]),
-        torch.cat(lacks) if lacks else None,
+        torch.cat([part.inputs for part in parts]),  # (n, d)
+        torch.cat([part.weights for part in parts]),  # (n,)
+        torch.cat(lacks) if lacks else None,  # (n, o)
     )
 
 
 @dataclass(frozen=True, eq=False)
 class HeldOutReader:
-    """A dense reader W (o, d) at the tokens held out, with the products that errors of all repairs share."""
+    """A dense reader at the held-out tokens, with the products that the errors of all repairs share.
+
+    `weight` (o, d) is the reader's dense weight W.
+    """
 
     weight: Tensor
     held: HeldOut
 
     @functools.cached_property
     def scale(self) -> Tensor:
+        """`held.scale` (n, 1) in the dtype of the weight."""
         return self.held.scale.to(self.weight.dtype)
 
     @functools.cached_property
     def inputs(self) -> Tensor:
-        """The inputs (n, d), scaled: their Gram matrix is the second moment."""
+        """The scaled inputs (n, d); their Gram matrix is the second moment E[x xᵀ]."""
         return (self.held.inputs.double() * self.held.scale).to(self.weight.dtype)
 
     @functools.cached_property
     def outputs(self) -> Tensor:
-        """W x (n, o), scaled."""
+        """The scaled dense outputs W x (n, o)."""
         return self.inputs @ self.weight.T
 
     def centred(self, mean: Tensor) -> Tensor:
-        """The inputs less a mean (d,), scaled (n, d)."""
+        """Return the scaled inputs minus a mean (d,), with shape (n, d)."""
         return self.inputs - self.scale * mean
 
     @functools.cached_property
     def energy(self) -> float:
-        """E‖y‖²."""
+        """E‖y‖² of the dense output."""
         return float(self.outputs.square().sum())
 
     def error(self, kept: Tensor, weight: Tensor, bias: Tensor | None) -> float:
-        """E‖y − ŷ‖² / E‖y‖² if the reader keeps the inputs `kept` (k,) with this weight (o, k) and bias."""
-        lost = self.outputs - self.inputs[:, kept] @ weight.T
+        """Return E‖y − ŷ‖² / E‖y‖² of a reader of inputs `kept` (k,) with a weight (o, k) and a bias (o,)."""
+        lost = self.outputs - self.inputs[:, kept] @ weight.T  # (n, k) @ (k, o) → (n, o)
         if bias is not None:
             lost -= self.scale * bias
         return float(lost.square().sum()) / max(self.energy, torch.finfo(torch.float64).tiny)

@@ -1,4 +1,4 @@
-"""Dataclasses out of JSON, every field of the type that it declares; and anything as strict JSON."""
+"""Strictly typed reading of dataclasses from JSON, and conversion of values to strict JSON."""
 
 from __future__ import annotations
 
@@ -13,13 +13,19 @@ if TYPE_CHECKING:
     from pydantic_core import SchemaValidator
 
 DataKind = TypeVar("DataKind")
-LARGEST_NUMBER = 2**53  # of a whole number in a file; products of a few of those are still floats
-DEEPEST_DATA = 64  # lists and objects within each other
-MOST_KEYS = 1000  # of an object; the largest in use has fewer than a hundred
+# The limit of whole numbers in a file. Products of a few such numbers still fit into a float.
+LARGEST_NUMBER = 2**53
+# The most lists and objects inside each other.
+DEEPEST_DATA = 64
+# The most keys of an object; the largest object in use has fewer than a hundred.
+MOST_KEYS = 1000
 
 
 class WrongPart(ValueError):
-    """A part of JSON data that does not belong there: its place, as keys and indices, and its value."""
+    """A part of JSON data that does not fit its declared type.
+
+    `place` is its path of keys and indices, `value` its value.
+    """
 
     def __init__(self, place: tuple[str | int, ...], value: Any):
         super().__init__(f"'{'.'.join(map(str, place))}' is {value!r:.80}")
@@ -30,10 +36,11 @@ class WrongPart(ValueError):
 
 
 def parse_dataclass(kind: type[DataKind], data: Any, *, finite: bool = True) -> DataKind:
-    """Read a dataclass from JSON data: lists as tuples, objects as dataclasses, whole numbers also as floats.
+    """Return a dataclass read from JSON data.
 
-    Numbers that JSON lacks (NaN, infinities) are taken only where they need not be `finite`. Raises a
-    `WrongPart` where a field is missing, unknown or of another type, or a number is too large.
+    Lists become tuples, objects become dataclasses, and whole numbers are accepted for floats. NaN and
+    infinities are accepted only if `finite` is false. Raise `WrongPart` if a field is missing, unknown or of
+    another type, if a number is too large, or if the data is nested too deeply.
     """
     from pydantic import ValidationError
 
@@ -48,8 +55,8 @@ def parse_dataclass(kind: type[DataKind], data: Any, *, finite: bool = True) -> 
 
 @functools.cache
 def validator_of(kind: type[Any]) -> SchemaValidator:
-    """Make the validator of a dataclass, once."""
-    # pydantic takes 50 ms to be imported, which commands that read no such data do not wait for.
+    """Return the validator of a dataclass, built once per class."""
+    # Importing pydantic takes 50 ms; commands that read no such data should not wait for it.
     from pydantic import TypeAdapter
     from pydantic_core import SchemaValidator
 
@@ -57,8 +64,10 @@ def validator_of(kind: type[Any]) -> SchemaValidator:
 
 
 def stop_at_first(schema: Any) -> Any:
-    """Make a core schema end lists and mappings at their first fault. Else five megabytes of wrong numbers
-    become a gigabyte of error messages."""
+    """Return a core schema whose lists and mappings stop at their first fault.
+
+    Otherwise five megabytes of wrong numbers produce a gigabyte of error messages.
+    """
     if isinstance(schema, list):
         return [stop_at_first(inner) for inner in schema]
     if not isinstance(schema, dict):
@@ -68,8 +77,10 @@ def stop_at_first(schema: Any) -> Any:
 
 
 def check_numbers(data: Any, finite: bool, place: tuple[str | int, ...] = ()) -> None:
-    """Raise a `WrongPart` for a number that is too large or not finite, and for data that is nested too
-    deeply or whose objects have too many keys."""
+    """Raise `WrongPart` if data holds a number that is too large, or a non-finite one where `finite` is true.
+
+    Also raise it if the data is nested too deeply or an object has too many keys.
+    """
     if len(place) > DEEPEST_DATA or (isinstance(data, dict) and len(data) > MOST_KEYS):
         raise WrongPart(place, data)
     inner = (
@@ -83,7 +94,7 @@ def check_numbers(data: Any, finite: bool, place: tuple[str | int, ...] = ()) ->
 
 
 def is_storable(value: Any, finite: bool) -> bool:
-    """Whether a value is no number, or one that a file may hold."""
+    """Return whether a value is not a number, or is a number that a file may hold."""
     if isinstance(value, float):
         return not finite or math.isfinite(value)
     return not isinstance(value, int) or abs(value) < LARGEST_NUMBER
@@ -93,7 +104,7 @@ def is_storable(value: Any, finite: bool) -> bool:
 
 
 def to_plain_json(value: Any) -> Any:
-    """Turn a value into strict JSON: dataclasses into objects, numbers that JSON lacks into text."""
+    """Return a value as strict JSON: dataclasses as objects, NaN and infinities as strings."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = dataclasses.asdict(value)
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""How wide a model is, what each unit costs, and how the units of a site may be chosen.
+"""The widths of a model, the cost of each unit, and the feasible choices of units in a site.
 
 The letters are those of `types`.
 """
@@ -18,7 +18,7 @@ SITES: tuple[SiteName, ...] = ("attention", "mlp")
 
 @dataclass(frozen=True)
 class LayerShape:
-    """The prunable widths of one decoder layer and what each unit of them costs in parameters."""
+    """The prunable widths of one decoder layer, and the cost of each unit in parameters."""
 
     heads: int
     groups: int
@@ -29,33 +29,38 @@ class LayerShape:
     fixed: int
     attention_bias: bool
     mlp_bias: bool
-    values: int = 0  # value columns of each head
-    value_cost: int = 0  # parameters of one value column in all heads: rows of V and columns of O
-    whole: bool = False  # no head can go
+    # Value columns of each head.
+    values: int = 0
+    # Parameters of one value column in all heads: rows of V and columns of O.
+    value_cost: int = 0
+    # Whether no head can be removed.
+    whole: bool = False
 
     def widest(self, unit: UnitName) -> int:
-        """Return the dense width of the attention site: its query heads, or the value columns of each."""
+        """Return the dense width of the attention site: its query heads, or the value columns of a head."""
         return UNITS[unit].widest(self.heads, self.values)
 
     def steps(self, unit: UnitName) -> int:
-        """Return how many feasible widths above zero the attention site has."""
+        """Return the number of feasible widths above zero of the attention site."""
         return UNITS[unit].steps(self.heads, self.groups, self.values)
 
     def step(self, width: int, unit: UnitName) -> int:
-        """Return the place of a feasible width of the attention site among its steps."""
+        """Return the index of a feasible width of the attention site; width zero has index 0."""
         return width * self.steps(unit) // self.widest(unit)
 
     def heads_kept(self, width: int, unit: UnitName) -> int:
-        """Return the query heads that remain at this width of the attention site."""
+        """Return how many query heads remain at this width of the attention site."""
         return UNITS[unit].heads_kept(width, self.heads)
 
     def groups_kept(self, width: int, unit: UnitName) -> int:
-        """Return the key/value groups that remain at this width of the attention site."""
+        """Return how many key/value groups remain at this width of the attention site."""
         return UNITS[unit].groups_kept(width, self.heads, self.groups)
 
     def at(self, width: int, channels: int, unit: UnitName) -> int:
-        """Parameters at these widths, without biases that a recovery may add; nothing kept is a layer
-        dropped."""
+        """Return the parameters at these widths, not counting biases that a recovery may add.
+
+        A layer that keeps nothing is dropped and has 0 parameters.
+        """
         if not width and not channels:
             return 0
         whole = self.parameters(self.heads_kept(width, unit), self.groups_kept(width, unit), channels)
@@ -63,18 +68,21 @@ class LayerShape:
         return whole - narrowed
 
     def parameters(self, heads: int, groups: int, channels: int) -> int:
-        """Parameters of the layer at these widths, without biases that a recovery may add."""
+        """Return the parameters of the layer at these counts, not counting biases that a recovery may add."""
         return self.fixed + heads * self.head_cost + groups * self.group_cost + channels * self.channel_cost
 
     @property
     def dense(self) -> int:
+        """The parameters of the dense layer."""
         return self.parameters(self.heads, self.groups, self.channels)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a causal language model; `outside` counts the parameters that are not in decoder
-    layers."""
+    """The sizes of a causal language model.
+
+    `outside` counts the parameters outside the decoder layers; `max_length` is in tokens.
+    """
 
     family: str
     hidden: int
@@ -86,34 +94,39 @@ class Shape:
 
     @property
     def decoder(self) -> int:
+        """The parameters of all decoder layers."""
         return sum(layer.dense for layer in self.layers)
 
     @property
     def parameters(self) -> int:
+        """The parameters of the whole model."""
         return self.outside + self.decoder
 
     @property
     def heads(self) -> int:
+        """The query heads of the widest layer."""
         return max(layer.heads for layer in self.layers)
 
     @property
     def groups(self) -> int:
+        """The key/value groups of the widest layer."""
         return max(layer.groups for layer in self.layers)
 
     @property
     def channels(self) -> int:
+        """The channels of the widest layer."""
         return max(layer.channels for layer in self.layers)
 
     @property
     def units(self) -> tuple[UnitName, ...]:
-        """The attention units that offer a choice, the finer one first."""
+        """The attention units with more than one feasible width, the finest first."""
         names = (KV_GROUP.name, QUERY_HEAD.name)
         steps = {unit: max(layer.steps(unit) for layer in self.layers) for unit in names}
         return tuple(sorted((u for u in names if steps[u] > 1), key=lambda u: -steps[u])) or (KV_GROUP.name,)
 
     @property
     def widths(self) -> tuple[tuple[int, int, int], ...]:
-        """(heads, groups, channels) of every layer: what a plan must match."""
+        """(heads, groups, channels) of every layer; a plan must match them."""
         return tuple((layer.heads, layer.groups, layer.channels) for layer in self.layers)
 
     @property
@@ -124,8 +137,11 @@ class Shape:
 
 @dataclass(frozen=True)
 class Grouping:
-    """What attention may lose: whole KV groups, equally many heads of every group, or equally many value
-    columns of every group (of which each has `size`, read by all its heads)."""
+    """The units of one attention site.
+
+    They are whole KV groups, equally many query heads of every group, or equally many value columns of every
+    group. Each group has `size` value columns, which all of its heads read.
+    """
 
     heads: int
     groups: int
@@ -134,24 +150,32 @@ class Grouping:
 
     @property
     def row(self) -> AttentionUnit:
+        """The row of the unit table."""
         return UNITS[self.unit]
 
     @property
     def units(self) -> int:
+        """The number of units n."""
         return self.row.count(self.heads, self.groups, self.size)
 
     @property
     def pools(self) -> Tensor:
-        """The pool (n,) each unit competes in; a feasible choice keeps equally many units of every pool."""
+        """The pool (n,) in which each unit competes.
+
+        A feasible choice keeps equally many units of every pool.
+        """
         return self.row.pools(self.heads, self.groups, self.size)
 
     @property
     def steps(self) -> int:
+        """The number of feasible widths above zero."""
         return self.row.steps(self.heads, self.groups, self.size)
 
     def inputs_of(self, kept: Tensor, size: int) -> Tensor:
-        """Return the reader's inputs (m,) of the kept heads or value columns (k,), ascending; a head has
-        `size` inputs."""
+        """Return the reader's inputs (m,) of the kept heads or value columns (k,), in ascending order.
+
+        A head has `size` inputs.
+        """
         return self.row.inputs_of(kept, size, self.heads // self.groups)
 
     def unit_of_head(self) -> Tensor:

@@ -1,7 +1,8 @@
-"""The frozen dataclasses that flow between the rooms.
+"""The frozen dataclasses that modules exchange.
 
 Letters used in shapes everywhere: d inputs of a reader, o its outputs (the hidden size), H query heads, G
-key/value groups, e head size, c channels, L layers, s feasible steps of a site.
+key/value groups, e head size, c channels, L layers, s feasible steps of a site, S samples, T tokens of a
+sample.
 """
 
 from __future__ import annotations
@@ -19,16 +20,17 @@ from slimllm.core.errors import Refusal
 from slimllm.core.held_out import HeldOut
 from slimllm.core.shapes import Shape, SiteName
 
-Count = Literal["decoder", "all"]  # what a ratio is a share of
-NOTE = "note"  # the stage of what a long job tells and does not count
+# The parameters that a ratio is a share of.
+Count = Literal["decoder", "all"]
+# The stage of a `Progress` that carries a message and no count.
+NOTE = "note"
 MOST_SEED = 2**63
-FLAT = (
-    1e-5  # an input whose variance is a smaller share of its energy is constant, but for rounding in float32
-)
+# An input whose variance is a smaller share of its energy is constant, up to rounding in float32.
+FLAT = 1e-5
 
 
 def check_seed(seed: int) -> int:
-    """The seed; a `Refusal` where it is none that every generator of random numbers takes."""
+    """Return the seed; raise `Refusal` if some random number generator cannot take it."""
     if not (isinstance(seed, int) and abs(seed) < MOST_SEED):
         raise Refusal(f"Seed {seed} is not possible; use a whole number such as 0, below {MOST_SEED}.")
     return seed
@@ -36,7 +38,7 @@ def check_seed(seed: int) -> int:
 
 @dataclass(frozen=True)
 class Progress:
-    """One finished unit of work of a long job."""
+    """One finished step of a long job: `done` of `total` steps of a stage."""
 
     stage: str
     done: int
@@ -47,7 +49,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Which text the moments come from."""
+    """The text that the moments come from: `samples` samples of `length` tokens each."""
 
     text: str = "encyclopedia"
     samples: int = 64
@@ -57,22 +59,26 @@ class Calibration:
 
 @dataclass(frozen=True, eq=False)
 class Drift:
-    """How far a stream through pruned layers has drifted from the dense one, seen from a reader: with e what
-    the residual behind its site lacks, mean = E[e] (o,) and cross = E[e xᵀ] (o, d)."""
+    """The drift of a stream through pruned layers away from the dense stream, at one reader.
+
+    With e = dense residual behind the reader's site minus the pruned one, `mean` is E[e] (o,) and `cross` is
+    E[e xᵀ] (o, d).
+    """
 
     mean: Tensor
     cross: Tensor
 
     def double(self) -> Drift:
+        """Return the drift in float64."""
         return Drift(self.mean.double(), self.cross.double())
 
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """First and second moments of a reader's input over `tokens` tokens: mean (d,), gram = E[x xᵀ] (d, d).
+    """First and second moments of a reader's input over `tokens` tokens.
 
-    `weight` is the mean weight of a token, where tokens were weighted; the moments are then weighted means.
-    `held` are those of the tokens that `fitted` leaves out.
+    `mean` has shape (d,), and `gram` = E[x xᵀ] has shape (d, d). `weight` is the mean weight of a token; for
+    weighted tokens the moments are weighted means. `held` holds the held-out tokens that `fitted` leaves out.
     """
 
     mean: Tensor
@@ -84,8 +90,10 @@ class Moments:
 
     @property
     def cov(self) -> Tensor:
-        """Covariance (d, d), exactly zero for constant inputs: their rounding noise must not be taken for
-        signal."""
+        """The covariance (d, d), exactly zero for constant inputs.
+
+        Otherwise the rounding noise of constant inputs would be taken for signal.
+        """
         cov = torch.addr(self.gram, self.mean, self.mean, alpha=-1)
         flat = cov.diagonal() <= FLAT * self.gram.diagonal()
         cov[flat] = 0
@@ -94,16 +102,19 @@ class Moments:
 
     @property
     def fitted(self) -> Moments:
-        """The moments of the tokens that are not held out: what a repair is fitted to whose error is told."""
+        """The moments of the tokens that are not held out.
+
+        A repair is fitted to them if its error is measured on the held-out tokens.
+        """
         if self.held is None:
             return self
         held, mass = self.held, self.tokens * self.weight
         left = mass - held.mass
-        rows = held.inputs.to(self.gram.dtype) * held.weights.to(self.gram.dtype).sqrt()[:, None]
-        total = held.weights.to(self.mean.dtype) @ held.inputs.to(self.mean.dtype)
+        rows = held.inputs.to(self.gram.dtype) * held.weights.to(self.gram.dtype).sqrt()[:, None]  # (n, d)
+        total = held.weights.to(self.mean.dtype) @ held.inputs.to(self.mean.dtype)  # (d,)
         drift, tokens = self.drift, self.tokens - len(held.weights)
         if drift is not None and held.lack is not None:
-            lack = held.lack.to(self.gram.dtype) * held.weights.to(self.gram.dtype)[:, None]
+            lack = held.lack.to(self.gram.dtype) * held.weights.to(self.gram.dtype)[:, None]  # (n, o)
             drift = Drift(
                 (drift.mean * mass - lack.sum(0)) / left,
                 torch.addmm(drift.cross, lack.T, held.inputs.to(lack), beta=mass / left, alpha=-1 / left),
@@ -117,7 +128,7 @@ class Moments:
         )
 
     def __add__(self, other: Moments) -> Moments:
-        """The moments of both token sets together."""
+        """Return the moments of both token sets together."""
         total = self.tokens + other.tokens
         mass = self.tokens * self.weight + other.tokens * other.weight
         mine, theirs = self.tokens * self.weight / mass, other.tokens * other.weight / mass
@@ -129,14 +140,18 @@ class Moments:
         )
 
     def double(self) -> Moments:
+        """Return the moments in float64."""
         drift = None if self.drift is None else self.drift.double()
         return dataclasses.replace(self, mean=self.mean.double(), gram=self.gram.double(), drift=drift)
 
 
 @dataclass(frozen=True, eq=False)
 class LayerMoments:
-    """What one decoder layer is known by: the moments of both readers' inputs, the mean square of each
-    feature of the MLP's input (o,), and the mean over tokens of cos(layer input, layer output)."""
+    """The moments of one decoder layer.
+
+    `attention` and `mlp` are the moments of the readers' inputs, `mlp_input_sq` (o,) is the mean square of
+    each feature of the MLP's input, and `cosine` is the mean over tokens of cos(layer input, layer output).
+    """
 
     attention: Moments
     mlp: Moments
@@ -144,6 +159,7 @@ class LayerMoments:
     cosine: float
 
     def __add__(self, other: LayerMoments) -> LayerMoments:
+        """Return the moments of both token sets together."""
         total = self.mlp.tokens + other.mlp.tokens
         mine, theirs = self.mlp.tokens / total, other.mlp.tokens / total
         mass = mine * self.mlp.weight + theirs * other.mlp.weight
@@ -158,8 +174,7 @@ class LayerMoments:
 
 @dataclass(frozen=True, eq=False)
 class UnitScores:
-    """What one layer's heads (H,) and channels (c,) are worth by gradients or training, which moments cannot
-    tell."""
+    """Importance of a layer's `heads` (H,) and `channels` (c,) from gradients or training."""
 
     heads: Tensor
     channels: Tensor
@@ -167,11 +182,11 @@ class UnitScores:
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """Importance of a site's n heads or channels, and which of them are kept at every feasible width.
+    """Importance of a site's n heads or channels, and the units kept at every feasible width.
 
-    `scores` (n,), higher matters more; `order` (n,) best first; `subsets` (s+1, n) bool where a feasible kept
-    set is not simply the best of the order, one row per step; `unsearched` (s+1, n) bool, where a search
-    swapped units, what they were before it.
+    `scores` (n,): higher is more important. `order` (n,): unit indices, best first. `subsets` (s+1, n) bool,
+    one row per step: the kept sets, where they are not simply the first units of the order. `unsearched`
+    (s+1, n) bool: the kept sets before a search swapped units.
     """
 
     scores: Tensor
@@ -180,7 +195,7 @@ class Ranking:
     unsearched: Tensor | None = None
 
     def kept(self, width: int, widest: int | None = None) -> Tensor:
-        """The indices kept at this width of `widest` (default n), int64, ascending (k,)."""
+        """Return the indices (k,) kept at this width of `widest` (default n), int64 and ascending."""
         if self.subsets is None:
             return self.order[:width].sort().values
         step = width * (len(self.subsets) - 1) // (widest or len(self.scores))
@@ -189,7 +204,7 @@ class Ranking:
 
 @dataclass(frozen=True, eq=False)
 class Repair:
-    """A reader's new weight (o, k) and the bias (o,) to add to its output."""
+    """A reader's new `weight` (o, k), and the `bias` (o,) to add to its output."""
 
     weight: Tensor
     bias: Tensor | None = None
@@ -197,12 +212,12 @@ class Repair:
 
 @dataclass(frozen=True, eq=False)
 class SiteAnalysis:
-    """A site's ranking and, for each recovery, the predicted relative error at each of its s+1 feasible
-    widths.
+    """A site's ranking and its error curves.
 
-    `energy` is E‖y‖² of the reader's output, the unit in which errors are relative; where tokens are
-    weighted, it is the output's share of the residual stream. `spectrum` (o,), where known, are the variances
-    of the reader's output along its principal directions, largest first.
+    `error` holds for each recovery the predicted relative error (s+1,) at each feasible width. `energy` is
+    E‖y‖² of the reader's output, the unit of relative errors; for weighted tokens it is the output's share of
+    the residual stream. `spectrum` (o,), where known, holds the variances of the reader's output along its
+    principal directions, largest first.
     """
 
     ranking: Ranking
@@ -213,9 +228,9 @@ class SiteAnalysis:
 
 @dataclass(frozen=True, eq=False)
 class LayerAnalysis:
-    """One layer: its input/output cosine, the attention site under each unit, the MLP site.
+    """The analysis of one layer: its input/output cosine, the attention site under each unit, the MLP site.
 
-    `sensitivity`, where it was probed: by how many nats the model's answers move per unit of error × energy
+    `sensitivity`, where it was probed, is the change of the model's output in nats per unit of error × energy
     in a site.
     """
 
@@ -227,7 +242,7 @@ class LayerAnalysis:
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """All that a plan needs to know of a model: scores, kept sets, error curves; a few megabytes."""
+    """Everything that a plan needs to know about a model, in a few megabytes."""
 
     model: str
     shape: Shape
@@ -239,17 +254,21 @@ class Analysis:
     bytes_per_parameter: float = 2
     seconds: float = 0.0
     peak_memory_mib: float = 0.0
-    fingerprints: Mapping[str, str] = field(default_factory=dict)  # of the weights and of the tokens read
+    # Of the weights and of the calibration tokens.
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def cosine(self) -> tuple[float, ...]:
+        """The input/output cosine of every layer."""
         return tuple(layer.cosine for layer in self.layers)
 
 
 @dataclass(frozen=True)
 class Pin:
-    """A head or channel, or `count` neighbouring ones, that the user protects from pruning or forces out. A
-    layer forced out in both sites is dropped whole."""
+    """One head or channel, or `count` neighbouring ones, that the user protects from pruning or forces out.
+
+    A layer that is forced out in both sites is dropped.
+    """
 
     layer: int
     site: SiteName
@@ -259,11 +278,11 @@ class Pin:
 
 @dataclass(frozen=True)
 class Plan:
-    """The recipe of one pruning: everything that decides the resulting weights.
+    """The recipe of one pruning: everything that determines the resulting weights.
 
-    `heads` and `channels` are kept counts per layer; `widths` the dense (heads, groups, channels) they were
-    made for. With unit value-column, `heads` counts the value columns kept in every head. A layer that keeps
-    nothing is dropped whole.
+    `heads` and `channels` are kept counts per layer; `widths` holds the dense (heads, groups, channels) that
+    the plan was made for. With the unit value-column, `heads` counts the value columns kept in every head. A
+    layer that keeps nothing is dropped.
     """
 
     model: str
@@ -281,18 +300,23 @@ class Plan:
     ratio_achieved: float = 0.0
     count: Count = "decoder"
     align: int = 1
-    same_width: bool = False  # every layer was to be equally wide
+    # Whether every layer had to be equally wide.
+    same_width: bool = False
     protected: tuple[Pin, ...] = ()
     forced: tuple[Pin, ...] = ()
     predicted_error: tuple[float, ...] = ()
     seed: int = 0
     versions: tuple[tuple[str, str], ...] = ()
-    fingerprints: tuple[tuple[str, str], ...] = ()  # of the weights and of the tokens that it was made for
+    # Of the weights and of the calibration tokens that the plan was made for.
+    fingerprints: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a plan will give, before any weight is touched. Errors are relative squared errors per layer."""
+    """The predicted result of a plan, before any weight is changed.
+
+    Errors are relative squared errors per layer.
+    """
 
     parameters: int
     decoder_parameters: int
@@ -306,12 +330,13 @@ class Forecast:
 
     @property
     def total_error(self) -> float:
+        """The mean error of all layers."""
         return sum(self.error) / len(self.error)
 
 
 @dataclass(frozen=True)
 class LayerReport:
-    """One pruned layer: which units remain, and the relative error predicted for it and measured in it."""
+    """One pruned layer: the units that remain, and the predicted and the measured relative error."""
 
     heads: int
     channels: int

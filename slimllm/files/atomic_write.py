@@ -1,10 +1,9 @@
-"""Files and folders that are written whole or not at all, also where the program is killed or the disk is
-full.
+"""Files and folders that are written completely or not at all, even after a kill or on a full disk.
 
-They are made in a folder `.NAME.TOKEN.partial` beside their place, on the same disk, and renamed once all is
-on the disk. The maker marks and locks that folder, and the system gives the lock back when the maker dies: a
-marked folder that nobody holds is what a kill left behind, and whoever comes next mends it. What was at the
-place before waits in that folder, too, and is removed only where it is known to be our own.
+They are made in a folder `.NAME.TOKEN.partial` beside their target, on the same disk, and renamed once they
+are synced to disk. The program marks and locks that folder. The system releases the lock when the program
+dies, so a marked folder without a lock was left by a killed program, and the next run cleans it up. The
+target's earlier content waits in that folder too; it is deleted only if it is known to be our own.
 """
 
 from __future__ import annotations
@@ -27,21 +26,26 @@ from slimllm.core.errors import Refusal
 from slimllm.files.file_lock import hold_path
 
 LEFTOVER = re.compile(r"\.(.+)\.[0-9a-f]{8}\.(partial|begun)")
-MARK = "made-by-slimllm"  # the file by which such a folder is known to be ours
-NEW, OLD, SPENT = "new", "old", "spent"  # in it: what is made, what was there before, and that it may go
-UNMARKED = 60.0  # seconds within which a folder that is begun has its mark
-TEMPORARY = "slimllm-session-"  # folders in the system's place for what is temporary
+# The file that marks such a folder as ours.
+MARK = "made-by-slimllm"
+# The parts of such a folder: the new content, the earlier content, and earlier content that may be deleted.
+NEW, OLD, SPENT = "new", "old", "spent"
+# Seconds after which a new folder without its mark counts as abandoned.
+UNMARKED = 60.0
+# The prefix of our folders in the system's temporary folder.
+TEMPORARY = "slimllm-session-"
 WRITE_REMEDY = "free space or choose another place"
-TRIES = 100  # folders that are made until one is held
+# The most attempts to make and lock a folder.
+TRIES = 100
 
 
 class Unwritten(Refusal):
-    """Nothing could be written: the disk is full, or does not let us."""
+    """A failed write: the disk is full, or the system does not permit it."""
 
 
 @contextlib.contextmanager
 def translate_write_failures(what: str, remedy: str = WRITE_REMEDY) -> Iterator[None]:
-    """Says of a failure to write what could not be done, why, and the remedy."""
+    """Turn a failure to write into an `Unwritten` that says what failed, why, and the remedy."""
     try:
         yield
     except (OSError, SafetensorError) as failure:
@@ -49,7 +53,7 @@ def translate_write_failures(what: str, remedy: str = WRITE_REMEDY) -> Iterator[
 
 
 def failure_reason(failure: Exception) -> str:
-    """Why it failed, in the words of the system."""
+    """Return the reason of a failure, in the words of the system."""
     said = getattr(failure, "strerror", None) or str(failure)
     return re.sub(r"^.*I/O error: | \(os error \d+\)$", "", said)
 
@@ -57,7 +61,10 @@ def failure_reason(failure: Exception) -> str:
 def replace_file(
     path: Path, write: Callable[[Path], Any], what: str = "", remedy: str = WRITE_REMEDY
 ) -> None:
-    """Writes a file whole or not at all; where that fails, `what` says so. Devices are written straight."""
+    """Write a file completely or not at all; write to a device directly.
+
+    Raise `Unwritten` if that fails; `what` begins its sentence.
+    """
     with translate_write_failures(what or f"'{path}' cannot be written", remedy):
         path = path.resolve()
         if path.exists() and not path.is_file() and not path.is_dir():
@@ -72,12 +79,12 @@ def replace_file(
 
 
 def write_text(path: Path, text: str, what: str = "", remedy: str = WRITE_REMEDY) -> None:
-    """Writes a text file whole or not at all."""
+    """Write a UTF-8 text file completely or not at all."""
     replace_file(path, lambda made: made.write_text(text, encoding="utf-8"), what, remedy)
 
 
 def check_folder(folder: Path, remedy: str) -> None:
-    """Refuses a folder that nothing can be written to, before hours of work; nothing is left there."""
+    """Raise `Unwritten` if a folder cannot be written to, before hours of work; leave nothing there."""
     absolute = folder.absolute()
     with translate_write_failures(f"'{folder}' cannot be written to", remedy):
         ground = next(place for place in (absolute, *absolute.parents) if place.exists())
@@ -86,7 +93,7 @@ def check_folder(folder: Path, remedy: str) -> None:
 
 
 def is_empty(folder: Path) -> bool:
-    """Whether nothing is in a folder."""
+    """Return whether a folder is empty."""
     return not any(folder.iterdir())
 
 
@@ -99,8 +106,12 @@ def replace_folder(
     spendable: Callable[[Path], bool] = is_empty,
     say: Callable[[str], object] = str,
 ) -> Iterator[Path]:
-    """A folder to fill, which takes the place of `folder` in the end; what is there stays until then, and
-    goes only if it is `spendable`: else it is kept beside, and `say` is told where."""
+    """Yield a folder to fill, which replaces `folder` at the end of the block.
+
+    The earlier content stays in place until then. It is deleted only if it is `spendable`; otherwise it is
+    kept beside the folder, and `say` receives a sentence that names the place. Raise `Unwritten` if writing
+    fails.
+    """
     with translate_write_failures(what, remedy), scratch_folder(folder) as space:
         made = space / NEW
         made.mkdir()
@@ -110,7 +121,7 @@ def replace_folder(
 
 @contextlib.contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
-    """A new folder beside a path, held by this program, that is gone afterwards."""
+    """Yield a new, locked folder beside a path; remove it afterwards."""
 
     def make_folder() -> Path:
         folder = scratch_parent(path)
@@ -120,7 +131,8 @@ def scratch_folder(path: Path) -> Iterator[Path]:
     with made_and_held(make_folder) as begun:
         space = begun.with_suffix(".partial")
         (begun / MARK).touch()
-        begun.rename(space)  # nobody sees it before it is marked and held
+        # The final name appears only once the folder is marked and locked.
+        begun.rename(space)
         try:
             yield space
         finally:
@@ -129,8 +141,10 @@ def scratch_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A temporary folder, held by this program, that is gone afterwards, or by `remove_abandoned` after a
-    kill."""
+    """Yield a locked temporary folder; remove it afterwards.
+
+    After a kill, `remove_abandoned` removes it.
+    """
     with made_and_held(lambda: Path(tempfile.mkdtemp(prefix=TEMPORARY))) as folder:
         try:
             yield folder
@@ -140,9 +154,12 @@ def temporary_folder() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def made_and_held(make: Callable[[], Path], shared_name: bool = False) -> Iterator[Path]:
-    """A folder that `make` makes, held by this program. Between its making and its lock a sweep may take it
-    for abandoned and remove it; then it is made again. Where others use the same name (`shared_name`), one
-    that is held is theirs, and a `BlockingIOError` says so."""
+    """Yield a folder that `make` made, locked by this program.
+
+    Before it is locked, another process may take it for abandoned and remove it; then it is made again. If
+    several programs use the same name (`shared_name`), a locked folder belongs to another one, and
+    `BlockingIOError` is raised. Raise `OSError` if no attempt succeeds.
+    """
     with contextlib.ExitStack() as stack:
         for _ in range(TRIES):
             folder = make()
@@ -156,7 +173,8 @@ def made_and_held(make: Callable[[], Path], shared_name: bool = False) -> Iterat
                 with contextlib.suppress(OSError):
                     folder.rmdir()
                 continue
-            except OSError:  # a file system without locks, on which nothing is swept either
+            except OSError:
+                # A file system without locks; nobody removes abandoned folders there either.
                 pass
             break
         else:
@@ -165,19 +183,24 @@ def made_and_held(make: Callable[[], Path], shared_name: bool = False) -> Iterat
 
 
 def scratch_parent(path: Path) -> Path:
+    """Return a new name beside a path for a folder that is not yet marked."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.begun")
 
 
 def place_folder(
     made: Path, folder: Path, space: Path, spendable: Callable[[Path], bool], say: Callable[[str], object]
 ) -> None:
-    """Moves a complete folder to its place. What was there waits in a scratch folder meanwhile, out of
-    everybody's reach, and is looked at once more there."""
+    """Move a complete folder to its target.
+
+    The earlier content waits in a scratch folder meanwhile, out of reach of other programs, and is checked
+    there once more.
+    """
     for path in (*made.rglob("*"), made):
         sync_path(path)
     old = space / OLD
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # nothing is there, or it is read: it is moved all the same
+        # The folder may be missing, or locked by a reader, which does not prevent the move.
+        with contextlib.suppress(OSError):
             stack.enter_context(hold_path(folder))
         with contextlib.suppress(FileNotFoundError):
             folder.rename(old)
@@ -193,27 +216,32 @@ def place_folder(
 
 
 def kept_beside(old: Path, folder: Path) -> Path:
-    """The place beside a folder that what was there before has been moved to."""
+    """Move the earlier content of a folder to a new place beside it, and return that place."""
     kept = folder.with_name(f"{folder.name}.kept-{secrets.token_hex(4)}")
     old.rename(kept)
     return kept
 
 
 def clear_scratch(space: Path, path: Path) -> None:
-    """Removes a scratch space. What had been at the path goes back there unless its successor has arrived;
-    then only what is spent is removed with the space."""
+    """Remove a scratch folder.
+
+    Earlier content returns to the path if nothing new has arrived there. Otherwise it is deleted if it is
+    spent, and moved to a place beside the path if not.
+    """
     try:
         for earlier in (space / SPENT, space / OLD):
             if earlier.exists() and not os.path.lexists(path):
                 earlier.rename(path)
             elif earlier.exists() and earlier.name == OLD:
                 kept_beside(earlier, path)
-    except OSError:  # it stays where it is
+    except OSError:
+        # The earlier content could not be moved, so the scratch folder stays.
         return
     shutil.rmtree(space, ignore_errors=True)
 
 
 def sync_path(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -225,7 +253,10 @@ def sync_path(path: Path) -> None:
 
 
 def mend_leftovers(path: Path, say: Callable[[str], object]) -> None:
-    """Puts in order what a kill left beside a path, and says so; the name `*` stands for all in a folder."""
+    """Clean up what a killed program left beside a path, and report it to `say`.
+
+    The name `*` stands for every name in the folder.
+    """
     lefts = [path.parent / name for name in names_in(path.parent)]
     wanted = [left for left in lefts if path.name in ("*", left_beside(left))]
     found = {place for left in wanted if (place := mend_leftover(left))}
@@ -238,8 +269,10 @@ def mend_leftovers(path: Path, say: Callable[[str], object]) -> None:
 
 
 def mended_below(*roots: Path) -> list[Path]:
-    """The places below these folders beside which something was put in order. What vanishes meanwhile was put
-    in order by somebody else."""
+    """Clean up below these folders and return the paths beside which something was left.
+
+    What disappears meanwhile was cleaned up by another process.
+    """
     found = []
     for folder, inner, _ in (step for root in roots for step in os.walk(root)):
         for name in sorted(inner):
@@ -251,7 +284,7 @@ def mended_below(*roots: Path) -> list[Path]:
 
 
 def names_in(folder: Path) -> list[str]:
-    """The names in a folder; none where it cannot be read, or is no more."""
+    """Return the sorted names in a folder, or none if it cannot be read or no longer exists."""
     try:
         return sorted(os.listdir(folder))
     except OSError:
@@ -259,15 +292,17 @@ def names_in(folder: Path) -> list[str]:
 
 
 def left_beside(left: Path) -> str | None:
-    """The name of what something was left beside by its own name; None where it was not."""
+    """Return the name of the target that a leftover's name contains, or None if it is not a leftover."""
     match = LEFTOVER.fullmatch(left.name)
     return match[1] if match else None
 
 
 def mend_leftover(left: Path) -> Path | None:
-    """The place that something was left beside by a program that lives no more: unfinished parts are removed,
-    what had been moved away is moved back unless its successor arrived. None where nothing of ours was
-    left."""
+    """Clean up one leftover of a dead program and return the path of its target.
+
+    Unfinished parts are removed, and earlier content returns to its place if nothing new has arrived there.
+    Return None if it is not a leftover of ours or if its program still runs.
+    """
     match = LEFTOVER.fullmatch(left.name)
     if not match or left.is_symlink():
         return None
@@ -278,28 +313,30 @@ def mend_leftover(left: Path) -> Path | None:
             return path
         if match[2] == "begun" and time.time() - left.stat().st_mtime > UNMARKED:
             (left / MARK).unlink(missing_ok=True)
-            left.rmdir()  # where anything else is in it, it is not ours
+            # This fails if the folder holds anything else: then it is not ours.
+            left.rmdir()
             return path
     return None
 
 
 def is_left(folder: Path) -> bool:
-    """Whether a folder is one that something was being made in."""
+    """Return whether a folder is one in which this program makes a file or folder."""
     match = LEFTOVER.fullmatch(folder.name)
     return match is not None and match[2] == "partial" and (folder / MARK).is_file()
 
 
 def remove_abandoned() -> int:
-    """How many temporary folders of programs that live no more there were; they are gone now."""
+    """Remove the temporary folders of dead programs and return their number."""
     place = Path(tempfile.gettempdir())
     return sum(remove_unheld(place / name) for name in names_in(place) if name.startswith(TEMPORARY))
 
 
 def remove_unheld(folder: Path) -> bool:
-    """Whether a folder was there that nobody holds any more; it is gone now."""
+    """Remove a folder if no program has locked it, and return whether it was removed."""
     try:
         with hold_path(folder):
             shutil.rmtree(folder)
-    except OSError:  # somebody is at work there, or it cannot be told
+    except OSError:
+        # Another program uses it, or the file system has no locks.
         return False
     return True

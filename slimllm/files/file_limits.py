@@ -1,5 +1,7 @@
-"""How large and of which kind the files of others may be, asked before anything reads them. Only regular
-files are opened: a named pipe waits for ever, a device never ends."""
+"""Limits on the size and kind of files that other people made, checked before anything reads them.
+
+Only regular files are opened: reading a named pipe can wait for ever, and a device has no end.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,10 @@ from typing import Any, BinaryIO
 from slimllm.core.errors import Refusal
 
 KIB, MIB = 2**10, 2**20
-SMALL_FILE = 4 * MIB  # of a file of settings
-LARGEST_FILES = {  # bytes of a file by its name; the largest in use are named behind it
+# The limit of a file of settings.
+SMALL_FILE = 4 * MIB
+# The limit in bytes of each file by its name. The comments name the largest ones in use.
+LARGEST_FILES = {
     "config.json": SMALL_FILE,
     "generation_config.json": SMALL_FILE,
     "tokenizer_config.json": 16 * MIB,  # 1.2 MiB, Gemma 3, with every added token
@@ -36,10 +40,14 @@ LARGEST_FILES = {  # bytes of a file by its name; the largest in use are named b
     "moments.json": MIB,
     "slimllm.json": 64 * MIB,  # 40 MiB: every kept channel of 126 layers
 }
-OPENED = (".json", ".safetensors", ".gguf", ".jinja", ".model", ".txt")  # by libraries, of a model's folder
-DEEPEST = 64  # JSON inside of JSON
-MOST_DIGITS = 400  # of a number
-MOST_PARTS = 10_000_000  # of JSON; each takes up to 100 bytes once it is read, and three in the file
+# The endings of the files in a model's folder that libraries open.
+OPENED = (".json", ".safetensors", ".gguf", ".jinja", ".model", ".txt")
+# The most JSON lists and objects inside each other.
+DEEPEST = 64
+# The most digits of a number.
+MOST_DIGITS = 400
+# The most parts of JSON data; each takes up to 100 bytes in memory, but may take only three in the file.
+MOST_PARTS = 10_000_000
 FILE_KINDS = {
     stat.S_ISFIFO: "a named pipe",
     stat.S_ISDIR: "a folder",
@@ -50,8 +58,11 @@ FILE_KINDS = {
 
 
 def check_regular(path: Path, what: str, remedy: str) -> int:
-    """The bytes of a file, links followed; a `Refusal` for a pipe, a device, a folder or a circle of links.
-    Raises `FileNotFoundError` where nothing is there."""
+    """Return the size of a file in bytes, following links.
+
+    Raise `Refusal` for a pipe, a device, a folder or a circle of links, and `FileNotFoundError` for a missing
+    file.
+    """
     try:
         state = path.stat()
     except FileNotFoundError:
@@ -62,7 +73,7 @@ def check_regular(path: Path, what: str, remedy: str) -> int:
 
 
 def size_of(state: os.stat_result, what: str, remedy: str) -> int:
-    """The size that a regular file has."""
+    """Return the size in bytes from a file's state; raise `Refusal` if the file is not a regular one."""
     if not stat.S_ISREG(state.st_mode):
         kind = next((words for test, words in FILE_KINDS.items() if test(state.st_mode)), "something else")
         raise Refusal(f"{what} is {kind}, where a regular file belongs; {remedy}.")
@@ -70,7 +81,7 @@ def size_of(state: os.stat_result, what: str, remedy: str) -> int:
 
 
 def check_size(size: int, most: int, what: str, remedy: str) -> None:
-    """Refuses a file that is larger than any of its kind."""
+    """Raise `Refusal` if a size in bytes exceeds the limit of its kind of file."""
     if size > most:
         raise Refusal(
             f"{what} is too large: it has {size / MIB:,.0f} MiB, and none of its kind has more than "
@@ -79,10 +90,13 @@ def check_size(size: int, most: int, what: str, remedy: str) -> None:
 
 
 def open_regular(path: Path, what: str, remedy: str) -> BinaryIO:
-    """A file opened for reading, for certain a regular one: it is asked again once it is open, and opening
-    never waits. Raises `OSError` where it cannot be opened."""
+    """Open a regular file for reading; never wait for it to open.
+
+    The kind of file is checked again once it is open. Raise `Refusal` if the file is not a regular one, and
+    `OSError` if it cannot be opened.
+    """
     check_regular(path, what, remedy)
-    # The file owns its handle from the start: an interruption in between closes it once, not twice.
+    # The file object owns its handle from the start, so an interruption in between closes it once, not twice.
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(
             open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
@@ -93,8 +107,10 @@ def open_regular(path: Path, what: str, remedy: str) -> BinaryIO:
 
 
 def read_bytes(path: Path, what: str, remedy: str, most: int | None = None) -> bytes:
-    """The content of a regular file that is not larger than its kind may be. Raises `OSError` where it cannot
-    be opened."""
+    """Return the content of a regular file.
+
+    Raise `Refusal` if the file exceeds the limit of its kind, and `OSError` if it cannot be opened.
+    """
     most = LARGEST_FILES[path.name] if most is None else most
     with open_regular(path, what, remedy) as file:
         check_size(os.fstat(file.fileno()).st_size, most, what, remedy)
@@ -105,7 +121,10 @@ def read_bytes(path: Path, what: str, remedy: str, most: int | None = None) -> b
 
 
 def read_text(path: Path, what: str, remedy: str, most: int | None = None) -> str:
-    """That content as UTF-8, without a byte order mark; a `UnicodeDecodeError` where it is none."""
+    """Return the content of a regular file as UTF-8 text without a byte order mark.
+
+    Raise `UnicodeDecodeError` if it is not UTF-8, and otherwise as `read_bytes`.
+    """
     return read_bytes(path, what, remedy, most).decode("utf-8-sig")
 
 
@@ -113,8 +132,11 @@ def read_text(path: Path, what: str, remedy: str, most: int | None = None) -> st
 
 
 def read_object(path: Path, what: str, remedy: str) -> dict[str, Any]:
-    """The JSON object in a file; a `Refusal` where it is another thing, says a name twice, or holds what is
-    no number. Raises `OSError` where it cannot be opened."""
+    """Return the JSON object in a file.
+
+    Raise `Refusal` if the file is not a JSON object, gives two values for one name, or holds an invalid
+    number. Raise `OSError` if it cannot be opened.
+    """
     content = read_bytes(path, what, remedy)
     try:
         return parse_object(content)
@@ -124,8 +146,11 @@ def read_object(path: Path, what: str, remedy: str) -> dict[str, Any]:
 
 
 def parse_object(content: bytes) -> dict[str, Any]:
-    """The JSON object in UTF-8 bytes; a `ValueError` with the reason where it is none, or where readers could
-    understand it in two ways; `RecursionError` where it is nested without end."""
+    """Return the JSON object in UTF-8 bytes.
+
+    Raise `ValueError` with the reason if it is not one or if it is ambiguous, and `RecursionError` if it is
+    nested too deeply for the parser.
+    """
     text = content.decode("utf-8-sig")
     if not text.strip():
         raise ValueError("it is empty")
@@ -137,7 +162,7 @@ def parse_object(content: bytes) -> dict[str, Any]:
 
 
 def unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object, in which a name may come twice only with the same value."""
+    """Return an object from its pairs; raise `ValueError` if a name has two different values."""
     found = dict(pairs)
     if len(found) < len(pairs):
         for name, value in pairs:
@@ -147,17 +172,19 @@ def unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def no_number(constant: str) -> float:
+    """Raise `ValueError` for a constant such as NaN."""
     raise ValueError(f"{constant} is no number")
 
 
 def whole_number(digits: str) -> int:
+    """Return the whole number that the digits say; raise `ValueError` if there are too many."""
     if len(digits) > MOST_DIGITS:
         raise ValueError(f"it holds a number of {len(digits)} digits")
     return int(digits)
 
 
 def check_plain(data: Any) -> None:
-    """Raises a `ValueError` where JSON is nested too deeply or a number is too large for a float."""
+    """Raise `ValueError` if JSON is nested too deeply or a number is too large for a float."""
     level: Iterable[Any] = (data,)
     for _ in range(DEEPEST):
         inner: list[Any] = []

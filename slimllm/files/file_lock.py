@@ -1,8 +1,8 @@
-"""Locks on folders and files that the system gives back when the program dies, however it dies.
+"""Locks on folders and files that the system releases when the program dies, however it dies.
 
-What is locked is the folder or file itself, by a handle to it: nothing is left beside it, the lock moves
-along when it is renamed, and programs of other users see it, too. Every lock is exclusive: `filelock` has no
-shared one that does the same, for its read/write locks need a database or records in files of their own.
+The lock is on the folder or file itself, through a handle to it. It leaves nothing beside it, it stays when
+the folder is renamed, and programs of other users see it. Every lock is exclusive: the read/write locks of
+`filelock` would need a database or files of their own.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ import filelock
 
 @contextlib.contextmanager
 def hold_path(path: Path) -> Iterator[None]:
-    """Lock a folder or a file meanwhile.
+    """Lock a folder or file for the block.
 
-    Raises `BlockingIOError` where somebody else holds it, `FileNotFoundError` where it was removed or
-    replaced before it was locked, another `OSError` where the system or the file system has no such locks.
+    Raise `BlockingIOError` if another program holds the lock, `FileNotFoundError` if the path was removed or
+    replaced before it was locked, and another `OSError` if the system or file system has no such locks.
     """
-    # Windows opens no folders and keeps others from reading what is locked.
+    # Windows cannot open folders, and its locks keep others from reading.
     if not filelock.has_fcntl:
         raise OSError(errno.ENOTSUP, "this system locks no folders", str(path))
-    # A named pipe would be waited for.
+    # Without O_NONBLOCK, opening a named pipe would wait for a writer.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         if not filelock.lock_descriptor(handle, blocking=False):

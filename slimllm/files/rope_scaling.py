@@ -1,4 +1,4 @@
-"""Llama 3's scaling of positions as the factors that a GGUF holds, and back."""
+"""Conversion between Llama 3's RoPE scaling and the frequency factors in a GGUF file."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LOW, HIGH = 1.0, 4.0  # turns within the trained length, of all models of this kind
-CLOSE = 1e-4  # relative
+# The low and high frequency factors of all models of this kind: turns within the trained length.
+LOW, HIGH = 1.0, 4.0
+# The relative tolerance.
+CLOSE = 1e-4
 
 
 def llama3_factors(turn: Mapping[str, Any], size: int) -> Tensor:
-    """By how much each frequency (head size / 2,) is divided, for contexts beyond those of training."""
+    """Return the factors (e/2,) by which each frequency is divided, for contexts beyond those of training.
+
+    `size` is the head size e.
+    """
     turns = turn["original_max_position_embeddings"] / wave_lengths(turn["rope_theta"], size)
     low, high = turn["low_freq_factor"], turn["high_freq_factor"]
     smooth = ((turns - low) / (high - low)).clamp(0, 1)
@@ -22,12 +27,12 @@ def llama3_factors(turn: Mapping[str, Any], size: int) -> Tensor:
 
 
 def wave_lengths(theta: float, size: int) -> Tensor:
-    """The wavelength in tokens of each frequency (head size / 2,), in float64."""
+    """Return the wavelength in tokens of each frequency (e/2,), in float64; `size` is the head size e."""
     return 2 * math.pi * theta ** (torch.arange(0, size, 2).double() / size)
 
 
 def fit_llama3(factors: Tensor, theta: float) -> dict[str, Any] | None:
-    """The settings of Llama 3's scaling that lead to these factors (head size / 2,); None where none do."""
+    """Return the settings of Llama 3's scaling that give these factors (e/2,), or None if none do."""
     factors, waves = factors.double(), wave_lengths(theta, 2 * len(factors))
     factor = float(factors.max())
     if factor <= 1:
@@ -36,7 +41,8 @@ def fit_llama3(factors: Tensor, theta: float) -> dict[str, Any] | None:
     between = (smooth > 1e-6) & (smooth < 1 - 1e-6)
     if between.any():
         found = ((smooth * (HIGH - LOW) + LOW) * waves)[between].median()
-    else:  # anything between the longest wave that is kept and the shortest that is not will do
+    else:
+        # Any value between the longest unscaled wave and the shortest scaled one gives the same factors.
         kept = waves[factors == 1]
         found = HIGH * kept.max() if len(kept) else waves.min() * LOW
     turn = {

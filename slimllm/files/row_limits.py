@@ -1,5 +1,8 @@
-"""Rows of text files read within limits: no row larger than any text, no column of a parquet file that is
-made large only by being read."""
+"""Reading rows of text files within limits.
+
+No row may be larger than any real text, and no column of a parquet file may be small on disk but huge in
+memory.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +17,24 @@ from slimllm.core.errors import Refusal
 from slimllm.files.file_limits import MIB
 
 Made = TypeVar("Made")
-MOST_ROW = 16 * MIB  # bytes; the longest novels have 10
-MOST_ROWS = 20_000_000  # of a parquet file
-MOST_GROUP = 1024 * MIB  # of the column in a group of rows, as its pages are once they are decompressed
-AT_ONCE = 8 * MIB  # of a column
-ROW_BATCH = 1024  # at once, of short ones
+# The most bytes of a row; the longest novels have 10 MiB.
+MOST_ROW = 16 * MIB
+# The most rows of a parquet file.
+MOST_ROWS = 20_000_000
+# The most decompressed bytes of the column in one row group.
+MOST_GROUP = 1024 * MIB
+# The bytes of a column that are read at once.
+AT_ONCE = 8 * MIB
+# The most rows that are read at once.
+ROW_BATCH = 1024
 ROW_REMEDY = "split the file into smaller ones"
 
 
 def bounded_lines(file: BufferedReader) -> Iterator[bytes]:
-    """The lines of a file from its present place on, each with its line feed; a `Refusal` at one that is
-    longer than any text."""
+    """Yield the lines of a file from its current position on, each with its line feed.
+
+    Raise `Refusal` if a line has more than `MOST_ROW` bytes.
+    """
     while line := file.readline(MOST_ROW + 1):
         if len(line) > MOST_ROW:
             raise Refusal(f"A row of '{file.name}' is longer than {MOST_ROW // MIB} MiB; {ROW_REMEDY}.")
@@ -32,8 +42,10 @@ def bounded_lines(file: BufferedReader) -> Iterator[bytes]:
 
 
 def open_parquet(path: Path, column: str) -> ParquetFile:
-    """A parquet file whose column holds each repeated value once, however often it is repeated; a `Refusal`
-    where it declares more than any text has."""
+    """Return a parquet file whose column is read as a dictionary, each repeated value once.
+
+    Raise `Refusal` if the file declares too many rows, a too long row or a too large row group.
+    """
     file = ParquetFile(path, read_dictionary=[column])
     rows, sizes = file.metadata.num_rows, sizes_of(file, column)
     largest = max(sizes, default=0)
@@ -50,7 +62,7 @@ def open_parquet(path: Path, column: str) -> ParquetFile:
 
 
 def sizes_of(file: ParquetFile, column: str) -> list[int]:
-    """The bytes of a column in each group of rows, once decompressed, as the file declares them."""
+    """Return the decompressed bytes of a column in each row group, as the file declares them."""
     known = file.metadata
     groups = [known.row_group(number) for number in range(known.num_row_groups)]
     parts = [i for i in range(known.num_columns) if known.schema.column(i).path.split(".")[0] == column]
@@ -58,13 +70,13 @@ def sizes_of(file: ParquetFile, column: str) -> list[int]:
 
 
 def rows_at_once(file: ParquetFile, column: str) -> int:
-    """How many rows are read at once: the fewer, the longer they are."""
+    """Return how many rows to read at once: fewer if the rows are longer."""
     mean = sum(sizes_of(file, column)) // max(1, file.metadata.num_rows)
     return max(1, min(ROW_BATCH, AT_ONCE // max(1, mean)))
 
 
 def each_once(found: Any, make: Callable[[Any], Made]) -> list[Made]:
-    """What `make` makes of the values of an array, of a repeated one only once."""
+    """Return the results of `make` for the values of an array, calling it once per distinct value."""
     if not hasattr(found, "dictionary"):
         return [make(value) for value in found.to_pylist()]
     places = found.indices.to_pylist()

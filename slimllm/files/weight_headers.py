@@ -1,5 +1,7 @@
-"""The headers of weight files, read by hand within limits before a library believes what they declare: every
-count, length and place is held against the size of the file."""
+"""Headers of weight files, parsed within limits before a library trusts them.
+
+Every count, length and offset is checked against the size of the file.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,10 @@ from slimllm.core.errors import Refusal
 from slimllm.files.file_limits import MIB, open_regular, parse_object
 
 HEADER_REMEDY = "fetch it again"
-MOST_TENSORS = 100_000  # 40,000 are in use, of 1,000 layers
-MOST_HEADER = 16 * MIB  # bytes of a safetensors header: 150 per tensor
+# The most tensors of a file; 40,000 are in use, in models of 1,000 layers.
+MOST_TENSORS = 100_000
+# The most bytes of a safetensors header, which has 150 per tensor.
+MOST_HEADER = 16 * MIB
 DTYPE_BYTES = {
     "F64": 8,
     "F32": 4,
@@ -30,34 +34,44 @@ DTYPE_BYTES = {
     "U8": 1,
     "BOOL": 1,
 }
-MOST_KEYS = 10_000  # of a GGUF; about 50 are in use
-MOST_VALUES = 1_200_000  # in an array of a GGUF: of merges; 600,000 of a vocabulary
-MOST_BYTES = 64 * MIB  # of a text in a GGUF: some hold a whole tokenizer.json
-MOST_WORD = 4096  # bytes of a text in an array
-MOST_SQUARES = 500_000_000  # sum of the squared lengths of a vocabulary: merges are sought in every cut
-WIDTHS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # of a GGUF's kinds of numbers
+# The most keys of a GGUF file; about 50 are in use.
+MOST_KEYS = 10_000
+# The most values of an array in a GGUF file, reached by merges; a vocabulary may have half as many.
+MOST_VALUES = 1_200_000
+# The most bytes of a string in a GGUF file; some hold a whole tokenizer.json.
+MOST_BYTES = 64 * MIB
+# The most bytes of a string in an array.
+MOST_WORD = 4096
+# The largest sum of squared word lengths in a vocabulary, because merges are searched at every cut of a word.
+MOST_SQUARES = 500_000_000
+# The bytes of each numeric value type of GGUF.
+WIDTHS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+# The other value types of GGUF.
 TEXT, ARRAY = 8, 9
 
 
 @dataclass(frozen=True)
 class Declared:
-    """What a header says of a tensor: its name and shape."""
+    """The name and shape of a tensor, as a header declares them."""
 
     name: str
     shape: tuple[int, ...]
 
     @property
     def count(self) -> int:
+        """The number of values."""
         return math.prod(self.shape)
 
 
 class HeaderFault(ValueError):
-    """What is wrong with a header, to be completed to a sentence."""
+    """A fault in a header; its message completes a sentence."""
 
 
 def safetensors_header(file: Path, source: str) -> list[Declared]:
-    """The tensors that a safetensors file declares, each inside of the file; a `Refusal` where the header is
-    damaged or larger than any."""
+    """Return the tensors that a safetensors file declares.
+
+    Raise `Refusal` if the header is damaged or too large, or if a tensor lies outside the file.
+    """
     what = f"'{file.name}' of '{source}'"
     try:
         with open_regular(file, what, HEADER_REMEDY) as opened:
@@ -71,7 +85,7 @@ def safetensors_header(file: Path, source: str) -> list[Declared]:
 
 
 def header_fault(failure: Exception) -> str:
-    """Why a header cannot be read, in a few words."""
+    """Return in a few words why a header cannot be read."""
     if isinstance(failure, RecursionError):
         return "its header is nested too deeply"
     if isinstance(failure, HeaderFault):
@@ -80,7 +94,7 @@ def header_fault(failure: Exception) -> str:
 
 
 def safetensors_tensors(opened: BinaryIO) -> Iterator[Declared]:
-    """The tensors of an opened file; a `ValueError` where something is wrong."""
+    """Yield the tensors of an open safetensors file; raise `ValueError` if the header is faulty."""
     size = opened.seek(0, 2)
     opened.seek(0)
     if size < 8:
@@ -103,7 +117,10 @@ def safetensors_tensors(opened: BinaryIO) -> Iterator[Declared]:
 
 
 def declare_tensor(name: str, row: Any, room: int) -> Declared:
-    """A tensor of a safetensors header, which lies in so many bytes."""
+    """Return one tensor of a safetensors header whose data section has `room` bytes.
+
+    Raise `HeaderFault` if its description is wrong or if it lies outside that section.
+    """
     try:
         shape, (begin, end), dtype = row["shape"], row["data_offsets"], row["dtype"]
         proper = all(type(count) is int for count in (*shape, begin, end)) and isinstance(dtype, str)
@@ -122,8 +139,10 @@ def declare_tensor(name: str, row: Any, room: int) -> Declared:
 
 
 def gguf_header(file: Path, source: str) -> list[Declared]:
-    """The tensors that a GGUF file declares; a `Refusal` where a count, a length or a place in it is larger
-    than any, or than the file."""
+    """Return the tensors that a GGUF file declares.
+
+    Raise `Refusal` if a count, a length or an offset exceeds its limit or the file.
+    """
     what = f"'{source}'"
     try:
         with open_regular(file, what, HEADER_REMEDY) as opened:
@@ -138,7 +157,7 @@ def gguf_header(file: Path, source: str) -> list[Declared]:
 
 
 class Gguf:
-    """Walks through the header of a GGUF file."""
+    """A parser of the header of a GGUF file, which reads from the current position of the file."""
 
     def __init__(self, opened: BinaryIO) -> None:
         self.file = opened
@@ -146,25 +165,31 @@ class Gguf:
         opened.seek(0)
 
     def bytes(self, count: int, most: int, what: str) -> bytes:
-        """The next so many bytes; a `HeaderFault` where that is more than there are, or than there may be."""
+        """Return the next `count` bytes; raise `HeaderFault` if `count` exceeds `most` or the rest of the file."""
         if count > most or self.file.tell() + count > self.size:
             raise HeaderFault(f"{what} should have {count:,} bytes")
         return self.file.read(count)
 
     def skip(self, count: int, what: str) -> None:
+        """Move the position by `count` bytes; raise `HeaderFault` if fewer remain."""
         if self.file.tell() + count > self.size:
             raise HeaderFault(f"{what} should have {count:,} bytes")
         self.file.seek(count, 1)
 
     def numbers(self, form: str) -> tuple[Any, ...]:
+        """Return the next numbers, in the format of `struct`."""
         return struct.unpack(form, self.bytes(struct.calcsize(form), 64, "a number"))
 
     def text(self, what: str, most: int = MOST_BYTES) -> str:
+        """Return the next string; raise `HeaderFault` if it has more than `most` bytes."""
         (length,) = self.numbers("<Q")
         return self.bytes(length, most, what).decode("utf-8")
 
     def tensors(self) -> list[Declared]:
-        """The table of tensors, after all keys were walked through."""
+        """Parse all keys and return the table of tensors.
+
+        Raise `HeaderFault` if the header is faulty.
+        """
         if self.file.read(4) != b"GGUF":
             raise HeaderFault("it does not begin as one")
         version, tensors, keys = self.numbers("<IQQ")
@@ -181,7 +206,7 @@ class Gguf:
         return [row for row, _ in found]
 
     def keys(self, count: int) -> int:
-        """Walks past all keys; the alignment that they give to the tensors."""
+        """Read past all keys and return the alignment of the tensors in bytes."""
         align, tokenizer = 32, ""
         for _ in range(count):
             name = self.text("a key", MOST_WORD)
@@ -199,7 +224,7 @@ class Gguf:
         return align
 
     def value(self, name: str, kind: int) -> None:
-        """Walks past a value."""
+        """Read past one value; raise `HeaderFault` if its type is unknown."""
         if kind in WIDTHS:
             self.skip(WIDTHS[kind], "a number")
         elif kind == TEXT:
@@ -210,7 +235,7 @@ class Gguf:
             raise HeaderFault(f"'{name:.60}' is of the unknown kind {kind}")
 
     def array(self, name: str) -> None:
-        """Walks past an array."""
+        """Read past one array; raise `HeaderFault` if it is too long or its type is unknown."""
         kind, count = self.numbers("<IQ")
         if count > (MOST_VALUES // 2 if name == "tokenizer.ggml.tokens" else MOST_VALUES):
             raise HeaderFault(f"'{name:.60}' should have {count:,} values, more than any model")
@@ -228,13 +253,14 @@ class Gguf:
             raise HeaderFault(f"'{name:.60}' is an array of the unknown kind {kind}")
 
     def tensor(self) -> tuple[Declared, int]:
-        """(the next tensor of the table, its place behind the header)."""
+        """Return (the next tensor of the table, its offset in the data section)."""
         name = self.text("a tensor's name", MOST_WORD)
         (dimensions,) = self.numbers("<I")
         if not 1 <= dimensions <= 4:
             raise HeaderFault(f"tensor '{name:.60}' has {dimensions:,} dimensions")
         shape = self.numbers(f"<{dimensions}Q")
         _, place = self.numbers("<IQ")
-        if not all(shape) or math.prod(shape) // 8 > self.size:  # no kind has less than a bit a value
+        # Every type of tensor takes at least one bit per value.
+        if not all(shape) or math.prod(shape) // 8 > self.size:
             raise HeaderFault(f"tensor '{name:.60}' is larger than the file")
         return Declared(name, tuple(reversed(shape))), place

@@ -1,5 +1,8 @@
-"""What of a folder this program wrote: the names of an export's files with size and digest, noted in its
-slimllm.json, so that what a person put or changed there is never taken for our own."""
+"""Records of the files that this program wrote into a folder.
+
+An export notes the names, sizes and digests of its files in its slimllm.json, so that files that a person
+added or changed are never taken for our own.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,19 @@ from pathlib import Path
 from typing import Any
 
 FACTS = "slimllm.json"
-NOTED = "files"  # the key of the list in it
-READ_WHOLE = 2**24  # bytes up to which all of a file is hashed
-PIECES, PIECE = 256, 2**16  # of larger ones: so many pieces of so many bytes, from the first to the last
+# The key of the inventory in that file.
+NOTED = "files"
+# Files of up to this many bytes are hashed completely.
+READ_WHOLE = 2**24
+# Of larger files, this many evenly spaced pieces of this many bytes are hashed.
+PIECES, PIECE = 256, 2**16
 
-Inventory = dict[str, list[Any]]  # a file's path in the folder → [bytes, digest]
+# A file's path in the folder → [bytes, digest].
+Inventory = dict[str, list[Any]]
 
 
 def file_digest(file: Path) -> str:
-    """The SHA-256 of a file, of a large one that of pieces spread over it, as hexadecimal digits."""
+    """Return the SHA-256 of a file in hexadecimal digits, of a large file that of evenly spaced pieces."""
     found, size = hashlib.sha256(), file.stat().st_size
     with file.open("rb") as stream:
         if size <= READ_WHOLE:
@@ -32,14 +39,16 @@ def file_digest(file: Path) -> str:
 
 
 def facts_digest(facts: Mapping[str, Any]) -> str:
-    """The SHA-256 of what slimllm.json says but for its list of files."""
+    """Return the SHA-256 of the content of slimllm.json without its inventory."""
     rest = {key: value for key, value in facts.items() if key != NOTED}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def note_files(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Writes slimllm.json with these facts and the list of all files of a folder; the last thing to be
-    written there."""
+    """Write slimllm.json with these facts and the inventory of a folder's files.
+
+    This must be the last file written there.
+    """
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     noted: Inventory = {name: [path.stat().st_size, file_digest(path)] for name, path in files.items()}
     noted[FACTS] = [0, facts_digest(facts)]
@@ -47,13 +56,15 @@ def note_files(folder: Path, facts: Mapping[str, Any]) -> None:
 
 
 def has_inventory(folder: Path) -> bool:
-    """Whether a folder is an export that noted its files."""
+    """Return whether a folder is an export that noted its files."""
     return bool(read_inventory(folder))
 
 
 def read_inventory(folder: Path) -> Inventory:
-    """The files that an export noted; none where it is no export, or of a version that noted none. Where
-    slimllm.json itself was changed, it is not among them."""
+    """Return the files that an export noted, or nothing if the folder is not such an export.
+
+    If slimllm.json itself was changed since, it is not among them.
+    """
     try:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         noted = {str(name): list(entry) for name, entry in facts[NOTED].items()}
@@ -65,8 +76,10 @@ def read_inventory(folder: Path) -> Inventory:
 
 
 def foreign_files(folder: Path) -> Iterator[str]:
-    """The paths in a folder of all that this program did not write as it is now: other files, links, folders
-    and what was changed since."""
+    """Yield the paths in a folder of everything that this program did not write as it is now.
+
+    These are other files, links, other folders and files changed since.
+    """
     noted = read_inventory(folder)
     parents = {str(parent) for name in noted for parent in Path(name).parents}
     for place, folders, files in os.walk(folder):
@@ -83,11 +96,11 @@ def foreign_files(folder: Path) -> Iterator[str]:
 
 
 def is_unchanged(file: Path, entry: list[Any] | None) -> bool:
-    """Whether a file is a regular one and what its entry says."""
+    """Return whether a file is a regular one with the size and digest of its entry."""
     regular = entry is not None and not file.is_symlink() and file.is_file()
     return regular and entry == [file.stat().st_size, file_digest(file)]
 
 
 def is_all_ours(folder: Path) -> bool:
-    """Whether all that is in a folder is what this program wrote there."""
+    """Return whether a folder contains only what this program wrote there."""
     return folder.is_dir() and not folder.is_symlink() and next(foreign_files(folder), None) is None
