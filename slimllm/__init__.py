@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-# This must be set before torch is loaded. Waiting threads sleep with it; threads that spin made the program 16
-# times slower beside a busy browser.
+# This must be set before torch is loaded, so that waiting threads sleep. Threads that spin made the program
+# 16 times slower beside a busy browser.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:

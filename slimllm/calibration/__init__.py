@@ -1,1 +1,1 @@
-"""Texts, and the moments of what a model's layers read of them."""
+"""Texts, and the moments of what a model's layers read from them."""

@@ -1,5 +1,7 @@
-"""Several processes that share the reading of a calibration text (torchrun): each sums the moments of its
-samples, the first one gets the sum of all and goes on alone."""
+"""Sharing the reading of a calibration text among processes (torchrun).
+
+Each process sums the moments of its samples. The first process gets the total and continues alone.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +18,13 @@ from slimllm.core.types import LayerMoments, Moments
 
 
 def is_distributed() -> bool:
-    """Whether torchrun started this process as one of several."""
+    """Return whether torchrun started this process as one of several."""
     return distributed.is_torchelastic_launched() and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 @contextlib.contextmanager
 def join_processes() -> Iterator[None]:
-    """While open, the processes that torchrun started can talk to each other; nothing happens in a single
-    one."""
+    """Connect the processes that torchrun started for the block; do nothing in a single process."""
     if not is_distributed():
         yield
         return
@@ -37,26 +38,30 @@ def join_processes() -> Iterator[None]:
 
 
 def is_joined() -> bool:
+    """Return whether this process is connected to others."""
     return distributed.is_available() and distributed.is_initialized()
 
 
 def process_rank() -> int:
-    """The number of this process; the first one, and a single one, is 0."""
+    """Return the rank of this process; it is 0 for the first process and for a single one."""
     return distributed.get_rank() if is_joined() else 0
 
 
 def own_samples(tokens: Tensor) -> Tensor:
-    """This process's samples of (S, T); a `Refusal` where there are fewer samples than processes."""
+    """Return this process's samples (S/P, T) of all samples (S, T) for P processes.
+
+    Raise `Refusal` if there are fewer samples than processes.
+    """
     if not is_joined():
         return tokens
     size = distributed.get_world_size()
     if len(tokens) < size:
         raise Refusal(f"{len(tokens)} samples cannot be shared by {size} processes; use more --samples.")
-    return tokens[process_rank() :: size]
+    return tokens[process_rank() :: size]  # (S/P, T)
 
 
 def first_says(value: bool) -> bool:
-    """What the first process said; every process must ask."""
+    """Return the value that the first process passed; every process must call this."""
     if not is_joined():
         return value
     said = torch.tensor([int(value)], device=exchange_device())
@@ -65,7 +70,7 @@ def first_says(value: bool) -> bool:
 
 
 def sum_layer_moments(found: LayerMoments) -> LayerMoments:
-    """The moments of all processes' samples together, in every process."""
+    """Return, in every process, the moments of all processes' samples together."""
     if not is_joined():
         return found
     return LayerMoments(
@@ -77,6 +82,7 @@ def sum_layer_moments(found: LayerMoments) -> LayerMoments:
 
 
 def sum_moments(found: Moments) -> Moments:
+    """Return the moments of all processes' samples together, without drift."""
     mass = found.tokens * found.weight
     tokens, masses = sum_over_processes(torch.tensor([found.tokens, mass], dtype=torch.float64)).tolist()
     return Moments(
@@ -91,28 +97,29 @@ def sum_moments(found: Moments) -> Moments:
 
 
 def gather_rows(own: Tensor) -> Tensor:
-    """The rows (n, …) of all processes, one after the other."""
-    counts = torch.zeros(distributed.get_world_size(), dtype=torch.int64)
+    """Return the rows (n, …) of all processes, concatenated in the order of their ranks."""
+    counts = torch.zeros(distributed.get_world_size(), dtype=torch.int64)  # (P,)
     counts[process_rank()] = len(own)
     counts = sum_over_processes(counts)
     start = int(counts[: process_rank()].sum())
-    rows = own.new_zeros(int(counts.sum()), *own.shape[1:])
+    rows = own.new_zeros(int(counts.sum()), *own.shape[1:])  # (n of all processes, …)
     rows[start : start + len(own)] = own
     return sum_over_processes(rows)
 
 
 def mean_over_processes(own: Tensor, mass: float) -> Tensor:
-    """The mean of all processes' means, each counted by the mass it is the mean of."""
+    """Return the mean of all processes' means, each weighted by the mass that it is the mean of."""
     masses = float(sum_over_processes(torch.tensor([mass], dtype=torch.float64)))
     return sum_over_processes(own * (mass / masses))
 
 
 def sum_over_processes(own: Tensor) -> Tensor:
+    """Return the sum of all processes' tensors of the same shape, on the device of this process's own."""
     held = own.to(exchange_device(), copy=True)
     distributed.all_reduce(held)
     return held.to(own.device)
 
 
 def exchange_device() -> torch.device:
-    """Where the processes exchange tensors."""
+    """Return the device on which processes exchange tensors."""
     return torch.device("cuda" if distributed.get_backend() == "nccl" else "cpu")

@@ -1,7 +1,7 @@
-"""The documents of a text, read as far as they are asked for: one reader per format, the same rows from
-wherever they come.
+"""The documents of a text, read only as far as they are needed, with one reader per format.
 
-A .txt is one document. A row of any other format is a document unless it is blank, and is never stripped.
+The same rows give the same documents in every format. A .txt file is one document. A row of any other format
+is a document unless it is blank, and is never stripped.
 """
 
 from __future__ import annotations
@@ -23,24 +23,29 @@ import pyarrow.parquet
 from slimllm.core.errors import Refusal
 from slimllm.files.row_limits import bounded_lines, each_once, open_parquet, rows_at_once
 
-COLUMNS = ("text", "content", "sentence")  # the first of these that a file has is read
-READ_LETTERS = 1 << 16  # letters that are read at once
+# The first of these columns that a file has is read.
+COLUMNS = ("text", "content", "sentence")
+# The characters that are read at once.
+READ_LETTERS = 1 << 16
 
 
 class LongDocument(Protocol):
-    """A document that can be read from any place: of so many bytes, or letters where it is in memory."""
+    """A document that can be read from any place.
+
+    `size` counts bytes in a file, and characters in memory.
+    """
 
     size: int
 
     def pieces(self) -> Iterator[str]:
-        """All of it, piece by piece."""
+        """Yield the whole document piece by piece."""
 
     def read(self, place: int, count: int) -> str:
-        """At most `count` letters from about that place on."""
+        """Return at most `count` characters from about that place on."""
 
 
 class TextFile(Sequence[str]):
-    """A .txt file: one document. Every kind of line break is read as a line feed."""
+    """A .txt file, which is one document; every kind of line break is read as a line feed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -68,14 +73,15 @@ class TextFile(Sequence[str]):
     def read(self, place: int, count: int) -> str:
         with refuse_unreadable(self.path), self.path.open("rb") as file:
             file.seek(place)
-            while file.peek(1)[:1] and file.peek(1)[0] & 0xC0 == 0x80:  # inside a letter
+            # The place may lie inside a character of several bytes.
+            while file.peek(1)[:1] and file.peek(1)[0] & 0xC0 == 0x80:
                 file.read(1)
             with io.TextIOWrapper(file, encoding="utf-8-sig") as text:
                 return text.read(count)
 
 
 class Held:
-    """A document in memory that is to be read as a file would be."""
+    """A document in memory with the interface of a file."""
 
     def __init__(self, words: str) -> None:
         self.words, self.size = words, len(words)
@@ -88,23 +94,23 @@ class Held:
 
 
 class Rows(Sequence[str], abc.ABC):
-    """The documents of a file of rows. Of the whole file no more than the places of the documents is kept."""
+    """The documents of a file of rows; only their places are kept in memory."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @cached_property
     def places(self) -> Sequence[int]:
-        """Where each document is, from one reading of the file."""
+        """The place of each document, from one pass over the file."""
         return array("q", (place for place, _ in self.documents()))
 
     @abc.abstractmethod
     def documents(self) -> Iterator[tuple[int, str]]:
-        """Give every document and where it is."""
+        """Yield (place, document) of every document."""
 
     @abc.abstractmethod
     def pick(self, numbers: Sequence[int]) -> list[str]:
-        """Return the documents of these numbers, in this order."""
+        """Return the documents with these numbers, in this order."""
 
     def __len__(self) -> int:
         return len(self.places)
@@ -122,7 +128,7 @@ class Rows(Sequence[str], abc.ABC):
 
 
 class JsonLines(Rows):
-    """A .jsonl file: a JSON object per line."""
+    """A .jsonl file: one JSON object per line."""
 
     @cached_property
     def column(self) -> str:
@@ -145,7 +151,7 @@ class JsonLines(Rows):
         return [found[self.places[number]] for number in numbers]
 
     def document(self, line: bytes) -> str | None:
-        """The document in a line; None where it has none."""
+        """Return the document of a line, or None if it is blank; raise `Refusal` if it is not an object."""
         row = row_of(line)
         if not isinstance(row, dict):
             raise Refusal(
@@ -155,7 +161,7 @@ class JsonLines(Rows):
 
 
 class Parquet(Rows):
-    """A .parquet file, from a disk or from a hub: one column of it."""
+    """One column of a .parquet file, from a disk or from the hub."""
 
     @cached_property
     def column(self) -> str:
@@ -185,7 +191,7 @@ class Parquet(Rows):
         return [found[self.places[number]] for number in numbers]
 
     def document(self, value: Any) -> str | None:
-        """The document in a value; None where it has none."""
+        """Return the document of a value, or None if it is blank."""
         return document_of(value, self.column, self.path)
 
 
@@ -197,19 +203,19 @@ READERS: dict[str, type[TextFile] | type[Rows]] = {
 
 
 def file_documents(path: Path) -> Sequence[str]:
-    """The documents of a file of one of these formats, read when they are asked for."""
+    """Return the documents of a file in one of these formats; they are read on demand."""
     return READERS[path.suffix](path)
 
 
 def long_document(documents: Sequence[str]) -> LongDocument | None:
-    """The only one of the documents; None where there are several, or none."""
+    """Return the only document, or None if there are several or none."""
     if isinstance(documents, TextFile):
         return documents
     return Held(documents[0]) if len(documents) == 1 else None
 
 
 def pieces_of(documents: Iterable[str]) -> Iterator[Iterator[str]]:
-    """Every document piece by piece."""
+    """Yield every document as an iterator of its pieces."""
     if isinstance(documents, TextFile):
         yield documents.pieces()
         return
@@ -218,7 +224,7 @@ def pieces_of(documents: Iterable[str]) -> Iterator[Iterator[str]]:
 
 
 def in_order(documents: Sequence[str], order: Sequence[int], at_once: int) -> Iterator[str]:
-    """The documents in this order of their numbers, some read at once."""
+    """Yield the documents in the order of these numbers, reading `at_once` of them together."""
     for start in range(0, len(order), at_once):
         numbers = order[start : start + at_once]
         yield from (
@@ -228,7 +234,7 @@ def in_order(documents: Sequence[str], order: Sequence[int], at_once: int) -> It
 
 @contextlib.contextmanager
 def refuse_unreadable(path: Path) -> Iterator[None]:
-    """Turns what cannot be read into one sentence."""
+    """Turn a failure to read a file into a `Refusal`."""
     try:
         yield
     except Refusal:
@@ -241,8 +247,10 @@ def refuse_unreadable(path: Path) -> Iterator[None]:
 
 
 def lines_of(file: io.BufferedReader) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file from its present place on, and where each begins; every kind of line break ends
-    one."""
+    """Yield (place, line) of the lines of a file from its current position on.
+
+    Every kind of line break ends a line.
+    """
     place = file.tell()
     for block in bounded_lines(file):
         for line in block.removesuffix(b"\n").split(b"\r"):
@@ -252,12 +260,12 @@ def lines_of(file: io.BufferedReader) -> Iterator[tuple[int, bytes]]:
 
 
 def row_of(line: bytes) -> Any:
-    """What a line of JSON says."""
+    """Return the value of a line of JSON; raise `ValueError` if it is not JSON or not UTF-8."""
     return json.loads(line.decode("utf-8"))
 
 
 def column_of(names: Iterable[str], path: Path) -> str:
-    """The column that holds the text; a `Refusal` where none does."""
+    """Return the column that holds the text; raise `Refusal` if there is none."""
     known = set(names)
     column = next((name for name in COLUMNS if name in known), None)
     if column is None:
@@ -266,7 +274,7 @@ def column_of(names: Iterable[str], path: Path) -> str:
 
 
 def document_of(value: Any, column: str, path: Path) -> str | None:
-    """A row's document; None where it has none."""
+    """Return a row's document, or None if it is missing or blank; raise `Refusal` if it is not a string."""
     if isinstance(value, bytes):
         value = value.decode("utf-8")
     if value is not None and not isinstance(value, str):
@@ -276,6 +284,8 @@ def document_of(value: Any, column: str, path: Path) -> str | None:
 
 
 def replace_surrogates(words: str) -> str:
-    """The words with a sign of replacement for every half of a letter, which JSON can hold and no tokenizer
-    reads."""
+    """Return the text with a replacement character for every lone surrogate.
+
+    JSON can hold lone surrogates, but no tokenizer can read them.
+    """
     return words.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

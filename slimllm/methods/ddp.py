@@ -1,9 +1,9 @@
-"""Deterministic Differentiable Pruning (arXiv 2603.08065): learn one gate per head and channel while all
-weights stay frozen.
+"""Deterministic Differentiable Pruning (arXiv 2603.08065): learned gates for heads and channels.
 
-A gate m = ReLU(z) multiplies what its unit hands to the reader; a second, steeper curve of the same latent z
-says how far the unit counts as kept, and Lagrange multipliers push the kept share to the target. Heads and
-channels are then ranked by their gates (`ranking.rank_learned_heads` and `rank_learned_channels`).
+All weights stay frozen. A gate m = ReLU(z) multiplies what its unit passes to the reader. A second, steeper
+curve of the same latent z is the retention, which says how far the unit counts as kept, and Lagrange
+multipliers push the mean retention to the target. Heads and channels are then ranked by their gates
+(`ranking.rank_learned_heads` and `rank_learned_channels`).
 """
 
 from __future__ import annotations
@@ -25,25 +25,26 @@ from slimllm.methods.interface import Learning, Options
 from slimllm.models.families import linear_of
 from slimllm.models.loading import Subject
 
-# Puts the stretched sigmoid exactly on 0 at gate 0, and on 1 at gate 2μ.
+# With it the stretched sigmoid is exactly 0 at gate 0, and 1 at gate 2μ.
 STEEPNESS = math.log(11)
 MU_FIRST, MU_LAST = 0.5, 0.1
-# A latent further below zero would take too long to come back.
+# A latent further below zero would take too long to return.
 LOWEST = -0.1
-# Of the first latents around 1, the dense model.
+# The standard deviation of the first latents around 1, the gate of the dense model.
 SPREAD = 0.01
 PAPER_STEPS = 1000
-# Latents that leap by more than 0.2 a step learn nothing on the way.
+# Latents that change by more than 0.2 per step do not learn.
 MOST_HURRY = 10
 
 
 @dataclass(frozen=True)
 class Training:
-    """How gates are learned. `target` is the share of heads, and of channels, to be removed.
+    """How gates are learned.
 
-    The rates and the weight of the KL are the paper's, for its 1,000 steps (of 32,768 tokens); these steps
-    suit a small model on a CPU, and `hurry` makes up for their number. `lr_lambda` is the rate of λ1 and λ3,
-    `lr_square` of λ2, `warmup` a share of the steps.
+    `target` is the share of heads, and of channels, to remove. The rates and the weight of the KL are the
+    paper's for its 1,000 steps of 32,768 tokens; the steps here suit a small model on a CPU, and `hurry`
+    compensates for their number. `lr_lambda` is the learning rate of λ1 and λ3, `lr_square` that of λ2, and
+    `warmup` is a share of the steps.
     """
 
     target: float
@@ -58,25 +59,28 @@ class Training:
 
     @property
     def hurry(self) -> float:
-        """What the rates are multiplied by in a training shorter than the paper's.
+        """The factor on the learning rates in a training shorter than the paper's.
 
-        Without it μ has fallen, and with it the pull on open gates, before the multipliers are strong enough
-        to move any: on the starter model, nearly all channels are then still open after 200 steps.
+        Without it, μ falls, and with μ the pull on open gates, before the multipliers are strong enough to
+        move any: on the starter model, nearly all channels are then still open after 200 steps.
         """
         return min(max(1.0, PAPER_STEPS / self.steps), MOST_HURRY)
 
 
 def learn_gates(subject: Subject, tokens: Tensor, options: Options, unit: UnitName, seed: int) -> Learning:
-    """Learn the worth of every unit by training gates on the calibration tokens (S, T)."""
+    """Learn the importance of every unit by training gates on the calibration tokens (S, T).
+
+    Yield `Progress`, and return one `UnitScores` per layer.
+    """
     training = Training(target=options["target"], steps=options["steps"], seed=seed)
     yield Progress("gates", 0, training.steps, "The gates begin to train")
     return (yield from train_gates(subject, tokens, training, unit))
 
 
 def gate_retention(gates: Tensor, mu: float) -> Tensor:
-    """Tell how far each gate (n,) counts as kept, 0 to 1: clamp(1.2 σ(ln 11 (m − μ)/μ) − 0.1, 0, 1).
+    """Return the retention (n,) of gates (n,), from 0 to 1: clamp(1.2 σ(ln 11 (m − μ)/μ) − 0.1, 0, 1).
 
-    The clamp is straight-through: a unit that counts as fully kept still feels the pull to be dropped.
+    The gradient passes straight through the clamp, so that a fully kept unit still has a gradient.
     """
     stretched = 1.2 * torch.sigmoid(STEEPNESS * (gates - mu) / mu) - 0.1
     return straight_through(stretched, stretched.clamp(0, 1))
@@ -88,12 +92,12 @@ def straight_through(soft: Tensor, hard: Tensor) -> Tensor:
 
 
 def anneal_mu(step: int, steps: int) -> float:
-    """Return μ before this step of so many: from 0.5 down to 0.1, fast at first."""
+    """Return μ at a step of `steps`: it falls from 0.5 to 0.1, fast at first."""
     return MU_FIRST - (MU_FIRST - MU_LAST) * math.sqrt(step / steps)
 
 
 def learning_rate_share(step: int, steps: int, warmup: float) -> float:
-    """Return the share of the learning rates at this step: a warm-up to 1, then half a cosine towards 0."""
+    """Return the factor of the learning-rate schedule at a step: a warm-up to 1, then a half cosine to 0."""
     rising = max(1, round(warmup * steps))
     if step < rising:
         return (step + 1) / rising
@@ -103,16 +107,16 @@ def learning_rate_share(step: int, steps: int, warmup: float) -> float:
 def sparsity_penalty(kept: Tensor, target: float, multipliers: Tensor) -> Tensor:
     """Return λ1 Δ + λ2 Δ² + λ3 mean s(1 − s) for the retention s (n,) of all units of one type and λ (3,).
 
-    Δ = (1 − mean s) − target is how much more than wanted is removed.
+    Δ = (1 − mean s) − target is the share that is removed beyond the target.
     """
     excess = 1 - kept.mean() - target
     undecided = (kept * (1 - kept)).mean()
-    return torch.stack((excess, excess.square(), undecided)) @ multipliers
+    return torch.stack((excess, excess.square(), undecided)) @ multipliers  # (3,) @ (3,) → ()
 
 
 @contextlib.contextmanager
 def gate_readers(subject: Subject, gates: Sequence[UnitScores]) -> Iterator[None]:
-    """Multiply every reader's input by its layer's gates, heads (H,) and channels (c,), while open."""
+    """Multiply every reader's input by its layer's gates, heads (H,) and channels (c,), in the block."""
     family, handles = subject.family, []
     try:
         for layer, gate in zip(subject.layers, gates, strict=True):
@@ -127,7 +131,10 @@ def gate_readers(subject: Subject, gates: Sequence[UnitScores]) -> Iterator[None
 
 
 def gate_hook(gate: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
-    """Make a hook that multiplies a linear's input by the gate (d,), in float32 even in other models."""
+    """Return a hook that multiplies a linear layer's input (b, T, d) by the gate (d,).
+
+    The product is computed in float32 also in models of lower precision.
+    """
 
     def multiply_inputs(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return ((inputs[0] * gate).to(inputs[0].dtype), *inputs[1:])
@@ -136,14 +143,14 @@ def gate_hook(gate: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[T
 
 
 def log_probabilities(subject: Subject, batch: Tensor) -> Tensor:
-    """Return log p (b, T, vocab) of the next token after each position, in float32."""
+    """Return the log-probabilities (b, T, vocab) of the next token after each position, in float32."""
     return subject.model(input_ids=batch, use_cache=False).logits.float().log_softmax(-1)
 
 
 def gated_losses(subject: Subject, batch: Tensor, gates: Sequence[UnitScores]) -> tuple[Tensor, Tensor]:
     """Return the cross-entropy of the gated model on the batch (b, T), and KL(dense ‖ gated).
 
-    Both are means over the tokens behind what texts begin with.
+    Both are means over the tokens after the tokenizer's beginning.
     """
     with torch.no_grad():
         dense = log_probabilities(subject, batch)
@@ -151,7 +158,8 @@ def gated_losses(subject: Subject, batch: Tensor, gates: Sequence[UnitScores]) -
         ours = log_probabilities(subject, batch)
     first = subject.beginning.predicted_from
     dense, ours = dense[:, first - 1 :], ours[:, first - 1 :]  # (b, T − first + 1, vocab)
-    ce = -ours[:, :-1].gather(-1, batch[:, first:, None]).mean()
+    ce = -ours[:, :-1].gather(-1, batch[:, first:, None]).mean()  # (b, T − first, 1) → ()
+    # (b · (T − first + 1), vocab) → ()
     kl = nn.functional.kl_div(ours.flatten(0, 1), dense.flatten(0, 1), reduction="batchmean", log_target=True)
     return ce, kl
 
@@ -159,8 +167,10 @@ def gated_losses(subject: Subject, batch: Tensor, gates: Sequence[UnitScores]) -
 class Trainer:
     """The latents of all layers end to end, the multipliers, and their optimiser.
 
-    Between two steps nothing of it touches the model. It is kept out of inference mode because callers may
-    be in it, where no tensor can be learned.
+    `heads` (units of all layers,) and `channels` (channels of all layers,) are latents. `linear` (2, 2) holds
+    λ1 and λ3, and `square` (2,) λ2, of heads and of channels. Between two steps the trainer does not touch
+    the model. Its methods leave inference mode, which callers may have entered and in which no tensor can be
+    learned.
     """
 
     @torch.inference_mode(False)
@@ -171,8 +181,9 @@ class Trainer:
         self.groupings = [Grouping(layer.heads, layer.groups, unit) for layer in layers]
         self.heads = self.latents([grouping.units for grouping in self.groupings])
         self.channels = self.latents([layer.channels for layer in layers])
-        # λ1 and λ3, then λ2, of heads and of channels.
+        # Rows are heads and channels, columns λ1 and λ3.
         self.linear = torch.zeros(2, 2, device=subject.device)
+        # λ2 of heads and of channels.
         self.square = torch.zeros(2, device=subject.device)
         self.rates = (training.lr_gate, training.lr_lambda, training.lr_square)
         self.learned = [self.heads, self.channels, self.linear, self.square]
@@ -186,22 +197,22 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(groups, weight_decay=0.0)
 
     def latents(self, sizes: Sequence[int]) -> Tensor:
-        """Draw latents (n,) for all layers' units of one type, nearly all open."""
+        """Return random first latents (n,) near 1 for all layers' units of one type."""
         return (1 + SPREAD * torch.randn(sum(sizes), generator=self.random)).to(self.subject.device)
 
     def gates(self) -> list[UnitScores]:
-        """Return the gates m ≥ 0 of every layer; the heads of a unit share its gate."""
+        """Return the gates m ≥ 0 of every layer; all heads of a unit have the same gate."""
         units = [grouping.units for grouping in self.groupings]
         widths = [layer.channels for layer in self.subject.shape.layers]
         heads = straight_through(self.heads, self.heads.relu()).split(units)  # (units,) of each layer
         channels = straight_through(self.channels, self.channels.relu()).split(widths)  # (c,) of each layer
         return [
-            UnitScores(h[grouping.unit_of_head().to(h.device)], c)
+            UnitScores(h[grouping.unit_of_head().to(h.device)], c)  # (units,) → (H,)
             for grouping, h, c in zip(self.groupings, heads, channels, strict=True)
         ]
 
     def kept(self, step: int) -> tuple[Tensor, Tensor]:
-        """Return the retention of all head units (n,) and of all channels (n,) under the μ of this step."""
+        """Return the retention of all head units (n,) and of all channels (n,) with the μ of this step."""
         mu = anneal_mu(step, self.training.steps)
         return tuple(  # type: ignore[return-value]
             gate_retention(straight_through(z, z.relu()), mu) for z in (self.heads, self.channels)
@@ -210,7 +221,7 @@ class Trainer:
     @torch.inference_mode(False)
     @torch.enable_grad()
     def step(self, number: int, batch: Tensor) -> dict[str, float]:
-        """Learn from one batch (b, T); return the losses and the mean retentions before it learned."""
+        """Learn from one batch (b, T), and return the losses and mean retentions before the update."""
         training = self.training
         ce, kl = gated_losses(self.subject, batch.to(self.subject.device, copy=True), self.gates())
         kept = self.kept(number)
@@ -219,7 +230,7 @@ class Trainer:
             for s, line, square in zip(kept, self.linear, self.square, strict=True)
         )
         loss = ce + training.distill * kl + lagrangian
-        # Not backward(): a weight that somebody else left trainable must not be given a gradient.
+        # backward() would also give a gradient to weights that the caller left trainable.
         for tensor, gradient in zip(self.learned, torch.autograd.grad(loss, self.learned), strict=True):
             tensor.grad = gradient
         share = training.hurry * learning_rate_share(number, training.steps, training.warmup)
@@ -241,12 +252,12 @@ class Trainer:
     @torch.inference_mode(False)
     @torch.no_grad()
     def result(self) -> tuple[UnitScores, ...]:
-        """Return the gates of every layer on the CPU, free of the training."""
+        """Return the gates of every layer on the CPU, detached from the training."""
         return tuple(UnitScores(gate.heads.cpu(), gate.channels.cpu()) for gate in self.gates())
 
 
 def check_training(tokens: Tensor, training: Training, unit: UnitName) -> None:
-    """Raise `Refusal` for a training that cannot be run."""
+    """Raise `Refusal` if a training cannot be run."""
     if UNITS[unit].narrows_heads:
         raise Refusal(
             f"Gates are learned for whole heads, not for unit '{unit}'; use kv-group or query-head."
@@ -263,23 +274,23 @@ def check_training(tokens: Tensor, training: Training, unit: UnitName) -> None:
 
 
 def sample_batches(tokens: Tensor, size: int, random: torch.Generator) -> Iterator[Tensor]:
-    """Yield batches (size, T) of the samples (S, T) for ever, every sample once before any comes again."""
-    # The samples of this round that have not come yet, by index.
+    """Yield batches (size, T) of the samples (S, T) for ever; every sample comes once per round."""
+    # The indices of samples that have not been used in this round.
     waiting = torch.empty(0, dtype=torch.int64)
     while True:
         while len(waiting) < size:
-            waiting = torch.cat((waiting, torch.randperm(len(tokens), generator=random)))
-        yield tokens[waiting[:size].to(tokens.device)]
+            waiting = torch.cat((waiting, torch.randperm(len(tokens), generator=random)))  # (waiting + S,)
+        yield tokens[waiting[:size].to(tokens.device)]  # (S, T) → (size, T)
         waiting = waiting[size:]
 
 
 def train_gates(subject: Subject, tokens: Tensor, training: Training, unit: UnitName) -> Learning:
-    """Train gates m ≥ 0 of every layer's heads (H,) and channels (c,) on samples (S, T).
+    """Train gates m ≥ 0 of every layer's heads (H,) and channels (c,) on samples (S, T), and return them.
 
-    The smallest are the first to go. With whole KV groups as units the heads of a group share a gate.
-    Every step yields its losses and how much of the heads and channels counts as kept, so that the
-    training can be drawn and stopped. The model is only ever read, and carries hooks only inside a step.
-    Raises `Refusal` for a training that cannot be run or that diverges.
+    The units with the smallest gates are to be removed first. With whole KV groups as units, the heads of a
+    group have one gate. Every step yields its losses and mean retentions, so that the training can be drawn
+    and stopped. The model's weights never change, and it has hooks only during a step. Raise `Refusal` if the
+    training cannot be run or diverges.
     """
     check_training(tokens, training, unit)
     trainer = Trainer(subject, training, unit)

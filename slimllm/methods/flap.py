@@ -1,4 +1,4 @@
-"""FLAP: what varies most from word to word stays (arXiv 2312.11983, AAAI 2024). Pure."""
+"""FLAP: units that vary most between tokens are kept (arXiv 2312.11983, AAAI 2024). Pure."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ def fluctuation_scores(moments: Moments, weight: Tensor) -> Tensor:
 
 
 def fluctuation_heads(moments: Moments, weight: Tensor, heads: int) -> Tensor:
-    """Return the mean over each head's inputs of `fluctuation_scores` squared, as the published code does:
-    (H,)."""
+    """Return the score (H,) of each head: the mean of its inputs' squared `fluctuation_scores`.
+
+    The published code squares them as well.
+    """
     return fluctuation_scores(moments, weight).square().view(heads, -1).mean(1)  # (H, e) → (H,)
 
 
 def rank_heads_by_fluctuation(site: HeadSite, options: Options) -> Ranking:
-    """Rank heads by how much what they hand on varies."""
+    """Rank heads by the variance of their outputs, weighted by the reader's columns."""
     values = fluctuation_heads(site.moments, site.weight, site.grouping.heads)
     return rank_heads(values, site.grouping, pinned=site.pinned)
 
 
 def rank_channels_by_fluctuation(site: ChannelSite, options: Options) -> Ranking:
-    """Rank channels by how much what they hand on varies."""
+    """Rank channels by their variance, weighted by the reader's columns."""
     return rank_inputs(fluctuation_scores(site.moments, site.weight), pinned=site.pinned)

@@ -1,4 +1,4 @@
-"""What a method is: what it looks at, what it must be told, and its row of the table. Pure.
+"""The interface of a pruning method: its inputs, its options, and its row in the table. Pure.
 
 A method is one file beside this one and one row in `table.METHODS`. Its file holds two functions that rank a
 site, one for heads and one for channels, and the mathematics behind them. Letters of shapes are those of
@@ -19,18 +19,19 @@ from slimllm.core.attention_unit import VALUE_COLUMN, UnitName
 from slimllm.core.shapes import Grouping
 from slimllm.core.types import Moments, Progress, Ranking, UnitScores
 
-# What a person chose of a method's options, by name; all are filled in.
+# A method's options by name, complete with defaults.
 Options = Mapping[str, Any]
-# What learns the worth of every unit, one entry per layer, and tells how far it is.
+# A job that yields its progress and returns the learned importance of every unit, one entry per layer.
 Learning = Generator[Progress, None, tuple[UnitScores, ...]]
 
 
 @dataclass(frozen=True, eq=False)
 class HeadSite:
-    """All that a ranking of heads may look at.
+    """The inputs of a ranking of heads.
 
-    `weight` is o_proj's (o, d), `moments` are those of its inputs; `pinned` (H,) is 1 for a protected head,
-    −1 for one that is forced out; `learned` (H,) is what the heads are worth by gradients or training.
+    `weight` (o, d) is that of o_proj, and `moments` are those of its inputs. `pinned` (H,) is 1 for a
+    protected head and −1 for one that is forced out. `learned` (H,) is the importance from gradients or
+    training.
     """
 
     weight: Tensor
@@ -43,11 +44,11 @@ class HeadSite:
 
 @dataclass(frozen=True, eq=False)
 class ChannelSite:
-    """All that a ranking of channels may look at.
+    """The inputs of a ranking of channels.
 
-    `weight` is down_proj's (o, c), `moments` are those of its inputs; `writers` are the linears (c, o) that
-    write the channels, `input_sq` (o,) the mean square of what they read; `pinned` (c,) and `learned` (c,)
-    are as for heads.
+    `weight` (o, c) is that of down_proj, and `moments` are those of its inputs. `writers` are the weights (c,
+    o) that write the channels, and `input_sq` (o,) is the mean square of their inputs. `pinned` (c,) and
+    `learned` (c,) are as for heads.
     """
 
     weight: Tensor
@@ -60,17 +61,21 @@ class ChannelSite:
 
     @functools.cached_property
     def principal(self) -> tuple[Tensor, Tensor]:
-        """The variances (o,) of the MLP's output along its principal directions, smallest first, and these
-        directions as columns (o, o)."""
-        output = self.weight @ self.moments.cov @ self.weight.T  # (o, o)
-        values, vectors = torch.linalg.eigh((output + output.T) / 2)
+        """The variances (o,) and principal directions (o, o) of the MLP's output.
+
+        Variances are in ascending order; directions are columns.
+        """
+        output = self.weight @ self.moments.cov @ self.weight.T  # (o, c) @ (c, c) @ (c, o) → (o, o)
+        values, vectors = torch.linalg.eigh((output + output.T) / 2)  # (o,), (o, o)
         return values, vectors
 
 
 @dataclass(frozen=True)
 class Option:
-    """A choice of a method, yes/no or a number from `low` to `high`, declared here so that interfaces can
-    draw it."""
+    """A choice of a method: yes/no, or a number from `low` to `high`.
+
+    It is declared as data so that user interfaces can draw it.
+    """
 
     name: str
     default: bool | int | float
@@ -83,13 +88,13 @@ class Option:
 class Method:
     """A row of the table.
 
-    `heads` and `channels` rank a site. `recovery` and `allocation` are the method's own; empty `recoveries`
-    and `allocations` mean that it combines with all, and `alone` says why not with other recoveries.
-    `units`: what attention may lose, the preferred one first; empty as the model has it. `statistics`:
-    whether units are judged on what the already pruned layers hand on, or on the dense model. `learns`: how
-    it learns what moments do not tell (`learned_scores.LEARNERS`). `weighted`: whether its moments weigh
-    every token by the size of the residual stream (`moments.residual_weights`). `probes`: whether the effect
-    of damage on the answers is measured layer by layer (`analysis.sensitivity`).
+    `heads` and `channels` rank a site. `recovery` and `allocation` are the method's own. Empty `recoveries`
+    and `allocations` mean that it works with all of them; otherwise `alone` says why not. `units` are the
+    attention units that it removes, the preferred one first; empty means those of the model. `statistics`
+    says whether units are judged by the inputs of the pruned or of the dense model. `learns` names how it
+    learns scores that moments do not contain (`learned_scores.LEARNERS`). `weighted`: its moments weigh every
+    token by the size of the residual stream (`moments.residual_weights`). `probes`: the effect of errors on
+    the model's output is measured layer by layer (`analysis.sensitivity`).
     """
 
     title: str
@@ -111,5 +116,5 @@ class Method:
 
     @property
     def narrows_heads(self) -> bool:
-        """Whether it cuts value columns out of all heads instead of whole heads."""
+        """Whether the method removes value columns from all heads instead of whole heads."""
         return VALUE_COLUMN.name in self.units

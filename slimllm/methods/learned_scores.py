@@ -1,4 +1,4 @@
-"""What some methods must know beyond moments: learned from the model itself, or read from an analysis."""
+"""Scores that some methods need beyond moments: learned from the model, or read from an analysis."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from slimllm.methods.taylor import learn_from_gradients
 from slimllm.models.layer_offload import check_resident
 from slimllm.models.loading import Subject
 
-# How methods learn, by `Method.learns`, from calibration tokens (S, T), their options, a unit and a seed.
+# The learners by `Method.learns`. They take calibration tokens (S, T), the options, a unit and a seed.
 LEARNERS: dict[str, Callable[[Subject, Tensor, Options, UnitName, int], Learning]] = {
     "taylor": learn_from_gradients,
     "gates": learn_gates,
@@ -24,9 +24,9 @@ LEARNERS: dict[str, Callable[[Subject, Tensor, Options, UnitName, int], Learning
 def learn_scores(
     subject: Subject, tokens: Tensor, row: Method, options: Options, unit: UnitName, seed: int
 ) -> Generator[Progress, None, tuple[UnitScores, ...] | None]:
-    """Learn the worth of every unit from the calibration tokens (S, T), one entry per layer.
+    """Learn the importance of every unit from the calibration tokens (S, T); return one entry per layer.
 
-    None where moments suffice. Raises `Refusal` where the model is too large to be held in memory at once.
+    Return None if moments suffice. Raise `Refusal` if the model is too large to be in memory at once.
     """
     if not row.learns:
         return None
@@ -35,12 +35,15 @@ def learn_scores(
 
 
 def to_float32(found: tuple[UnitScores, ...]) -> tuple[UnitScores, ...]:
-    """Convert to the float32 of stored analyses, so that learning anew gives the same plan the same bytes."""
+    """Return the scores in float32 on the CPU, the dtype of stored analyses.
+
+    Learning the scores again then gives exactly the same plan as reading them.
+    """
     return tuple(UnitScores(layer.heads.float().cpu(), layer.channels.float().cpu()) for layer in found)
 
 
 def learned_in(analysis: Analysis, row: Method) -> tuple[UnitScores, ...] | None:
-    """Return what an analysis by such a method has learned, its scores; None where moments suffice."""
+    """Return the learned scores that an analysis by this method holds, or None if moments suffice."""
     if not row.learns:
         return None
     return tuple(

@@ -1,4 +1,4 @@
-"""What the rankings of several methods share: from scores of inputs, heads or channels to a `Ranking`. Pure.
+"""Shared steps of rankings: from scores of inputs, heads or channels to a `Ranking`. Pure.
 
 Nothing here changes an argument in place.
 """
@@ -17,21 +17,22 @@ PIN = 1e30
 
 
 def input_norms(moments: Moments) -> Tensor:
-    """Return ‖x_j‖ of each input over all tokens (d,)."""
+    """Return ‖x_j‖ (d,) of each input over all tokens."""
     return (moments.gram.diagonal().clamp_min(0) * moments.tokens).sqrt()
 
 
 def sum_over_heads(values: Tensor, grouping: Grouping) -> Tensor:
-    """Sum values of a reader's inputs (d,) over each head: (H,)."""
+    """Return the sum (H,) over each head of values (d,) of a reader's inputs."""
     return values.view(grouping.heads, -1).sum(1)  # (H, e) → (H,)
 
 
 def rank_inputs(scores: Tensor, *, keep_lowest: float = 0.0, pinned: Tensor | None = None) -> Ranking:
-    """Rank by score alone (n,); ties go by index.
+    """Rank units by their scores (n,); units with equal scores keep the order of their indices.
 
-    A share `keep_lowest` of the lowest comes first. `pinned` (n,): 1 comes before all others, −1 after them.
+    The share `keep_lowest` of the lowest-scoring units comes first. With `pinned` (n,), units with 1 come
+    before all others, and those with −1 after them.
     """
-    order = scores.argsort(descending=True, stable=True)
+    order = scores.argsort(descending=True, stable=True)  # (n,)
     lowest = int(len(order) * keep_lowest)
     if lowest:
         order = torch.cat((order[-lowest:], order[:-lowest]))
@@ -41,31 +42,32 @@ def rank_inputs(scores: Tensor, *, keep_lowest: float = 0.0, pinned: Tensor | No
 
 
 def rank_heads(scores: Tensor, grouping: Grouping, *, pinned: Tensor | None = None) -> Ranking:
-    """Rank heads by their own scores (H,), summed over each unit of the grouping; `pinned` is (H,)."""
+    """Rank heads by their scores (H,), summed over each unit of the grouping; `pinned` is (H,)."""
     unit_of = grouping.unit_of_head()  # (H,)
     units = torch.zeros(grouping.units, dtype=scores.dtype).index_add(0, unit_of, scores)  # (n,)
     kept = kept_subsets(units + unit_pins(pinned, unit_of, grouping.units) * PIN, grouping)  # (s+1, n)
+    # (s+1, n) → (s+1, H)
     return Ranking(scores, scores.argsort(descending=True, stable=True), kept[:, unit_of])
 
 
 def rank_learned_heads(site: HeadSite, options: Options) -> Ranking:
-    """Rank heads by what gradients or training said of them."""
+    """Rank heads by their importance from gradients or training."""
     assert site.learned is not None
     return rank_heads(site.learned.double(), site.grouping, pinned=site.pinned)
 
 
 def rank_learned_channels(site: ChannelSite, options: Options) -> Ranking:
-    """Rank channels by what gradients or training said of them."""
+    """Rank channels by their importance from gradients or training."""
     assert site.learned is not None
     return rank_inputs(site.learned.double(), pinned=site.pinned)
 
 
 def unit_pins(pinned: Tensor | None, unit_of: Tensor, units: int) -> Tensor:
-    """Return the pin (n,) of each unit: protected if any member is, else forced out if any member is.
+    """Return the pin (n,) of each unit: 1 if any member is protected, else −1 if any member is forced out.
 
-    `pinned` (H,) are the pins of heads, `unit_of` (H,) the units that they belong to.
+    `pinned` (H,) holds the pins of heads, and `unit_of` (H,) the unit of each head.
     """
-    pins = torch.zeros(units)
+    pins = torch.zeros(units)  # (n,)
     if pinned is not None:
         for value in (-1, 1):
             pins[unit_of[pinned == value]] = value
@@ -73,12 +75,12 @@ def unit_pins(pinned: Tensor | None, unit_of: Tensor, units: int) -> Tensor:
 
 
 def kept_subsets(scores: Tensor, grouping: Grouping) -> Tensor:
-    """Choose the best j units of every pool at each step j, by scores (n,): (s+1, n) bool."""
+    """Return which units are kept at each step j, (s+1, n) bool: the j best of every pool by scores (n,)."""
     kept = torch.zeros(grouping.steps + 1, grouping.units, dtype=torch.bool)  # (s+1, n)
     pools = grouping.pools  # (n,)
     for pool in range(int(pools.max()) + 1):
-        members = (pools == pool).nonzero().flatten()
-        best = members[scores[members].argsort(descending=True, stable=True)]
+        members = (pools == pool).nonzero().flatten()  # (members,)
+        best = members[scores[members].argsort(descending=True, stable=True)]  # (members,)
         for j in range(1, grouping.steps + 1):
             kept[j, best[:j]] = True
     return kept

@@ -1,8 +1,8 @@
-"""What to do with a reader whose inputs were cut, and what that will cost at every width. Pure.
+"""Repairs of a reader whose inputs were cut, and their error at every width. Pure.
 
 Everywhere weight (o, d) is the dense reader, `kept` (k,) ascending indices, `order` (d,) best input first.
-Errors are E‖y − ŷ‖² / E‖y‖² with y = W x. A curve tells the error on tokens held out, of the repair fitted to
-the moments of others; it is exact.
+Errors are E‖y − ŷ‖² / E‖y‖² with y = W x. A curve gives the exact error on the held-out tokens of a repair
+that was fitted to the moments of the other tokens.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from slimllm.core.errors import Refusal
 from slimllm.core.held_out import HeldOutReader
 from slimllm.core.types import Moments, Repair
 
-# The ridge, as a share of the mean variance of the inputs: of least squares, and of `guided_refit`, whose
-# target is noisier.
+# The ridge as a share of the mean variance of the inputs, for least squares and for `guided_refit`. The target
+# of the latter is noisier.
 DAMPING, GUIDED_DAMPING = 1e-2, 1e-1
 # α of `guided_refit`.
 GUIDANCE = 0.5
-# Bands of rows in which half of a symmetric product is computed.
+# The number of row bands in which half of a symmetric product is computed.
 BANDS = 8
-# Outputs of a reader that are looked at together, so that a curve holds little more than its matrix.
+# The outputs of a reader that are processed together, so that a curve needs little more than its matrix.
 OUTPUTS = 512
 
 
@@ -47,9 +47,9 @@ class Dense:
         return float((self.crossing * self.weight).sum())
 
     def squared_error(self, kept: Tensor, repair: Repair) -> float:
-        """Compute E‖W x − W' x_K − b‖² of any repair."""
+        """Return E‖W x − W' x_K − b‖² of a repair, as a scalar."""
         part = repair.weight  # (o, k)
-        own = ((part @ square_part(self.moments.gram, kept)) * part).sum()
+        own = ((part @ square_part(self.moments.gram, kept)) * part).sum()  # (o, k) → ()
         error = self.energy - 2 * (self.crossing[:, kept] * part).sum() + own
         if repair.bias is not None:
             lost = lost_mean(self.weight, part, self.moments, kept)  # (o,)
@@ -58,19 +58,19 @@ class Dense:
 
 
 def cut_columns(weight: Tensor, moments: Moments, kept: Tensor) -> Repair:
-    """Take the plain columns (o, k): nothing is repaired."""
+    """Return the kept columns (o, k), without any repair."""
     return Repair(weight[:, kept])
 
 
 def shift_bias(weight: Tensor, moments: Moments, kept: Tensor) -> Repair:
-    """Take the plain columns, and the mean of what is lost as bias (FLAP, arXiv 2312.11983)."""
+    """Return the kept columns (o, k), with the mean of what is lost as bias (FLAP, arXiv 2312.11983)."""
     return Repair(weight[:, kept], lost_mean(weight, weight[:, kept], moments, kept))
 
 
 def regress_outputs(weight: Tensor, moments: Moments, kept: Tensor) -> Repair:
     """Fit every output as a·ŷ + b: SlimLLM's recovery (section 3.5, arXiv 2505.22689).
 
-    a = cov(y, ŷ) / var(ŷ), or 1 where ŷ does not vary; a scales the row of the weight, b becomes the bias.
+    a = cov(y, ŷ) / var(ŷ), or 1 for a constant ŷ. a scales the row of the weight, and b becomes the bias.
     """
     part = weight[:, kept]  # (o, k)
     crossing = part @ moments.cov[kept]  # (o, k) @ (k, d) → (o, d)
@@ -86,8 +86,8 @@ def regress_outputs(weight: Tensor, moments: Moments, kept: Tensor) -> Repair:
 def least_squares(weight: Tensor, moments: Moments, kept: Tensor, *, damping: float = DAMPING) -> Repair:
     """Refit all kept columns and the bias at once; a ridge pulls towards the old weights.
 
-    W' = W_K + W_P C_PK (C_KK + δI)⁻¹ with P what is lost, C the covariance and δ = damping · mean of its
-    diagonal (after FASP, arXiv 2501.09412). Raises `Refusal` where the moments are not finite.
+    W' = W_K + W_P C_PK (C_KK + δI)⁻¹ with P the lost inputs, C the covariance and δ = damping · mean of its
+    diagonal (after FASP, arXiv 2501.09412). Raise `Refusal` if the moments are not finite.
     """
     cov = moments.cov
     part = weight[:, kept]  # (o, k)
@@ -95,35 +95,36 @@ def least_squares(weight: Tensor, moments: Moments, kept: Tensor, *, damping: fl
     if len(kept) and len(lost):
         root = cholesky_factor(add_damping(square_part(cov, kept), ridge_damping(cov, damping)))  # (k, k)
         target = cov[kept[:, None], lost] @ weight[:, lost].T  # (k, p) @ (p, o) → (k, o)
-        part = part + torch.cholesky_solve(target, root).T
+        part = part + torch.cholesky_solve(target, root).T  # (k, o) → (o, k)
     return Repair(part, lost_mean(weight, part, moments, kept))
 
 
 def guided_refit(weight: Tensor, moments: Moments, kept: Tensor) -> Repair:
-    """Refit towards y + α e, which makes up for half of what the stream lacks beside the dense model's.
+    """Refit towards y + α e, which compensates for half of the stream's drift from the dense model.
 
-    e is what earlier cuts left in the residual stream behind this site (`Moments.drift`). With all of it
-    (α = 1) a fit chases what its inputs cannot know and loses on other texts. A reader that keeps all its
-    inputs is refitted without a bias, so that it costs no parameter.
+    e is the error that earlier cuts left in the residual stream behind this site (`Moments.drift`). With α =
+    1 a fit follows what its inputs cannot know, and is worse on other texts. A reader that keeps all its
+    inputs is refitted without a bias, so that it gains no parameter. Raise `Refusal` if the moments are not
+    finite.
     """
     drift, part = moments.drift, weight[:, kept]  # (o, k)
     if drift is None:
         return least_squares(weight, moments, kept, damping=GUIDED_DAMPING)
     whole = len(kept) == weight.shape[1]
-    # Without a bias the fit is on moments about zero, with one on those about the mean.
+    # Without a bias the fit uses moments about zero, with a bias those about the mean.
     second = moments.gram if whole else moments.cov  # (d, d)
     cross = drift.cross if whole else drift.cross - torch.outer(drift.mean, moments.mean)  # (o, d)
     inner = square_part(second, kept)  # (k, k)
     lost = weight @ second[:, kept] - part @ inner + GUIDANCE * cross[:, kept]  # (o, k)
     root = cholesky_factor(add_damping(inner, ridge_damping(second, GUIDED_DAMPING)))
-    part = part + torch.cholesky_solve(lost.T, root).T
+    part = part + torch.cholesky_solve(lost.T, root).T  # (k, o) → (o, k)
     if whole:
         return Repair(part)
     return Repair(part, lost_mean(weight, part, moments, kept) + GUIDANCE * drift.mean)
 
 
 def guided_curve(reader: HeldOutReader, fitted: Moments, order: Tensor) -> Tensor:
-    """Return the error (d+1,) of `guided_refit` at every width where nothing upstream is lost."""
+    """Return the error (d+1,) of `guided_refit` at every width, without drift from earlier layers."""
     return least_squares_curve(reader, fitted, order, damping=GUIDED_DAMPING)
 
 
@@ -133,7 +134,7 @@ def cut_curve(reader: HeldOutReader, fitted: Moments, order: Tensor) -> Tensor:
 
 
 def shift_bias_curve(reader: HeldOutReader, fitted: Moments, order: Tensor) -> Tensor:
-    """Return the error (d+1,) of `shift_bias`: as `cut_curve`, about the mean that the bias makes up for."""
+    """Return the error (d+1,) of `shift_bias` at every width: as `cut_curve`, about the fitted mean."""
     return error_shares(corner_sums(energy_matrix(reader.weight, reader.centred(fitted.mean), order)), reader)
 
 
@@ -147,15 +148,15 @@ def regress_outputs_curve(reader: HeldOutReader, fitted: Moments, order: Tensor)
     error = w.new_zeros(w.shape[1])  # (d,), with 1, 2, … d inputs
     for rows in torch.arange(len(w)).split(OUTPUTS):
         slope, (covariance, variance, _) = slopes[rows], unseen.sums(rows)  # (r, d) each
-        # E(y − a ŷ)² of some outputs; the covariance with all inputs is E y².
+        # The error is E(y − a ŷ)² of these outputs, where E y² is the covariance with all inputs.
         error += (covariance[:, -1:] - (2 * covariance - slope * variance) * slope).sum(0)
-    # With nothing kept only the bias is left, so all of y about its mean is lost; with all kept nothing is.
+    # With nothing kept, the bias leaves the variance of y as error; with everything kept, there is none.
     error = torch.cat((unseen.crossing.sum()[None], error[:-1], error.new_zeros(1)))  # (d+1,)
     return error_shares(error.clamp_min(0), reader)
 
 
 def fit_slopes(weight: Tensor, cov: Tensor) -> Tensor:
-    """Fit the slope (o, d) of every output with the first 1, 2, … d inputs; the covariance is used up."""
+    """Return the slope (o, d) of every output with the first 1, 2, … d inputs; overwrite the covariance."""
     seen, floor = Products(weight, cov, (weight @ cov).mul_(weight)), torch.finfo(weight.dtype).eps
     for rows in torch.arange(len(weight)).split(OUTPUTS):
         covariance, variance, most = seen.sums(rows)  # (r, d) each
@@ -166,10 +167,10 @@ def fit_slopes(weight: Tensor, cov: Tensor) -> Tensor:
 
 
 class Products:
-    """Second moments of every output y and of its part ŷ, what the first inputs make of it.
+    """Second moments of every output y and of its part ŷ from the first inputs.
 
-    They come from those of the inputs (d, d), which are used up, and from `crossing` (o, d), what each input
-    contributes to E[y ŷ].
+    They are computed from those of the inputs (d, d), which are overwritten, and from `crossing` (o, d), the
+    contribution of each input to E[y ŷ].
     """
 
     def __init__(self, weight: Tensor, second: Tensor, crossing: Tensor) -> None:
@@ -178,9 +179,9 @@ class Products:
         self.upper = second.triu_(1)  # (d, d), zero on and below the diagonal
 
     def sums(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return E[y ŷ], E[ŷ²], and the latter as if inputs were uncorrelated, with 1, 2, … d inputs.
+        """Return E[y ŷ], E[ŷ²], and E[ŷ²] as if inputs were uncorrelated, with 1, 2, … d inputs.
 
-        Each is (r, d), for the outputs of these `rows` (r,).
+        Each is (r, d), for the outputs `rows` (r,).
         """
         some = self.weight[rows]  # (r, d)
         own = some.square() * self.spread
@@ -195,11 +196,11 @@ def least_squares_curve(
     """Return the error (d+1,) of `least_squares` at every width from one factor L Lᵀ = C + δI.
 
     With Y = W L, the change of weights at width k is D = Y_{k:} L⁻¹_{k:,:}. With Z = L⁻¹ (x − m) at the
-    tokens held out, E‖D (x − m)‖² is a corner sum of YᵀY ⊙ E[Z Zᵀ].
+    held-out tokens, E‖D (x − m)‖² is a corner sum of YᵀY ⊙ E[Z Zᵀ].
     """
     cov = square_part(fitted.cov, order)  # (d, d)
     root = cholesky_factor(add_damping(cov, ridge_damping(cov, damping)))  # (d, d)
-    # A matrix of 8,192 inputs takes half a gigabyte.
+    # In float64, a matrix of 8,192 inputs takes half a gigabyte.
     del cov
     y = reader.weight[:, order] @ root  # (o, d)
     z = torch.linalg.solve_triangular(root, reader.centred(fitted.mean)[:, order].T, upper=False)  # (d, n)
@@ -208,17 +209,17 @@ def least_squares_curve(
 
 
 def error_shares(error: Tensor, reader: HeldOutReader) -> Tensor:
-    """Return the errors (d+1,) as shares of E‖y‖² at the tokens held out."""
+    """Return the errors (d+1,) as shares of E‖y‖² on the held-out tokens."""
     return error / max(reader.energy, torch.finfo(error.dtype).tiny)
 
 
 def energy_matrix(weight: Tensor, x: Tensor, order: Tensor) -> Tensor:
-    """Compute XᵀX ⊙ WᵀW (d, d) of rows X (n, d), in the order given, on and above the diagonal."""
+    """Return XᵀX ⊙ WᵀW (d, d) of rows X (n, d) in the given order; only its upper triangle is valid."""
     return upper_gram(x[:, order]).mul_(upper_gram(weight[:, order]))
 
 
 def upper_gram(rows: Tensor) -> Tensor:
-    """Compute XᵀX (d, d) of rows X (n, d) on and above the diagonal; what is below it means nothing."""
+    """Return XᵀX (d, d) of rows X (n, d); only its upper triangle is valid."""
     found = rows.new_zeros(rows.shape[1], rows.shape[1])
     height = max(1, -(-rows.shape[1] // BANDS))
     for start in range(0, rows.shape[1], height):
@@ -227,32 +228,33 @@ def upper_gram(rows: Tensor) -> Tensor:
 
 
 def lost_mean(weight: Tensor, part: Tensor, moments: Moments, kept: Tensor) -> Tensor:
-    """Return what a repair loses on average, E[W x − W' x_K] (o,)."""
-    return weight @ moments.mean - part @ moments.mean[kept]
+    """Return the mean E[W x − W' x_K] (o,) that a repair loses."""
+    return weight @ moments.mean - part @ moments.mean[kept]  # (o, d) @ (d,) − (o, k) @ (k,) → (o,)
 
 
 def output_varies(variance: Tensor, moments: Moments, part: Tensor, kept: Tensor) -> Tensor:
-    """Tell whether each output's variance (o,) is more than rounding."""
+    """Return whether each output's variance (o,) exceeds rounding errors, as (o,) bool."""
     scale = part.square() @ moments.cov.diagonal()[kept].clamp_min(0)  # (o, k) @ (k,) → (o,)
     return variance > torch.finfo(variance.dtype).eps * scale
 
 
 def complement_indices(kept: Tensor, n: int) -> Tensor:
-    """Return which of n indices are not among these (k,), ascending: (n − k,)."""
+    """Return the indices (n − k,) below n that are not among these (k,), in ascending order."""
     mask = torch.ones(n, dtype=torch.bool, device=kept.device)
     mask[kept] = False
     return mask.nonzero().flatten()
 
 
 def ridge_damping(cov: Tensor, damping: float) -> Tensor:
-    """Return δ, a share of the mean variance; never zero, so that dead inputs cannot make the factor fail."""
+    """Return δ, a share of the mean variance, as a scalar; it is positive even for constant inputs."""
     return (damping * cov.diagonal().mean()).clamp_min(torch.finfo(cov.dtype).eps)
 
 
 def cholesky_factor(matrix: Tensor) -> Tensor:
-    """Return the lower Cholesky factor; the damping is raised tenfold until rounding allows it.
+    """Return the lower Cholesky factor of a matrix (k, k).
 
-    Raises `Refusal` where the matrix is not finite.
+    If rounding makes the factorisation fail, the damping grows tenfold until it succeeds. Raise `Refusal` if
+    the matrix is not finite.
     """
     if not torch.isfinite(matrix).all():
         raise Refusal(
@@ -269,18 +271,18 @@ def cholesky_factor(matrix: Tensor) -> Tensor:
 
 
 def corner_sums(matrix: Tensor) -> Tensor:
-    """Sum the lower right corners matrix[k:, k:] of a symmetric (d, d): (d+1,).
+    """Return the sums (d+1,) of the lower right corners matrix[k:, k:] of a symmetric matrix (d, d).
 
-    Only the upper half is read, and the matrix is used up.
+    Only the upper triangle is read, and the matrix is overwritten.
     """
     diagonal = matrix.diagonal().clone()
-    # What row and column k add to the corner that begins there.
+    # The contribution of row and column k to the corner that begins there.
     border = 2 * matrix.triu_(1).sum(1) + diagonal  # (d,)
-    return torch.cat((border.flip(0).cumsum(0).flip(0), border.new_zeros(1))).clamp_min(0)
+    return torch.cat((border.flip(0).cumsum(0).flip(0), border.new_zeros(1))).clamp_min(0)  # (d+1,)
 
 
 def square_part(matrix: Tensor, index: Tensor) -> Tensor:
-    """Copy the rows and columns (k, k) of a matrix (d, d) that an index (k,) names."""
+    """Return a copy (k, k) of the rows and columns of a matrix (d, d) with these indices (k,)."""
     return matrix[index[:, None], index]
 
 
@@ -292,10 +294,10 @@ def add_damping(matrix: Tensor, delta: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Recovery:
-    """A row of the table: what to do, what it will cost, whether it needs a bias, and plain words.
+    """A row of the table: a repair, its error curve, whether it adds a bias, and a description.
 
-    `follows`: whether it also makes up for what earlier cuts left in the stream. `fits`: whether it fits a
-    number to every remaining input, which takes a long text.
+    `follows`: it also compensates for errors that earlier cuts left in the stream. `fits`: it fits a number
+    to every remaining input, which needs a long text.
     """
 
     title: str

@@ -1,11 +1,11 @@
-"""Elimination: the cheapest units go, the rest makes up for them, and all that is left is judged anew. Pure.
+"""Elimination: the cheapest units go first, the rest compensates, and all scores are computed anew. Pure.
 
-This is Optimal Brain Surgeon on whole columns, as SlimGPT does it (arXiv 2412.18110, batched greedy pruning).
-Everywhere weight is the dense reader (o, d), gram E[x xᵀ] (d, d) of its inputs, or their covariance where a
-bias will be refitted, and H = gram + δI with δ = damping · mean of gram's diagonal. The *damped error* of a
-kept set K is the least tr((W − W')H(W − W')ᵀ) over all W' that are zero outside K; the weights that reach it
-are the ridge least squares W'_K = W_K + W_P H_PK (H_KK)⁻¹. With P what is lost, it equals
-tr(W_P [(H⁻¹)_PP]⁻¹ W_Pᵀ). All is computed in float64, whatever comes in.
+This is Optimal Brain Surgeon on whole columns, as in SlimGPT (arXiv 2412.18110, batched greedy pruning).
+Everywhere weight (o, d) is the dense reader, and gram (d, d) is E[x xᵀ] of its inputs, or their covariance if
+a bias will be refitted. H = gram + δI with δ = damping · mean of gram's diagonal. The *damped error* of a
+kept set K is the least tr((W − W')H(W − W')ᵀ) over all W' that are zero outside K; the ridge least squares
+W'_K = W_K + W_P H_PK (H_KK)⁻¹ reach it. With P the lost inputs, it equals tr(W_P [(H⁻¹)_PP]⁻¹ W_Pᵀ). All
+computations are in float64, whatever the dtype of the inputs.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from slimllm.methods.interface import ChannelSite, HeadSite, Options
 from slimllm.methods.ranking import unit_pins
 from slimllm.methods.recovery import DAMPING, cholesky_factor, complement_indices, ridge_damping
 
-# Updating an inverse loses as many digits as the damping has zeros.
+# Updates of the inverse lose as many digits as the damping has zeros.
 LEAST_DAMPING = 1e-8
-# Channels that go at once: a sixteenth of what is left, within these.
+# The bounds of the channels removed at once, and the share of the remaining channels that they are.
 SMALLEST, MOST_PER_ROUND, ROUND_SHARE = 8, 1024, 16
 
 
 def rank_heads_by_elimination(site: HeadSite, options: Options) -> Ranking:
-    """Rank heads by backward elimination with the cost of the grouped Cholesky, as SlimGPT does."""
+    """Rank heads by backward elimination with the costs of the grouped Cholesky, as in SlimGPT."""
     return eliminate_heads(site.weight, site.moments.gram, site.grouping, pinned=site.pinned)
 
 
 def rank_channels_by_elimination(site: ChannelSite, options: Options) -> Ranking:
-    """Rank channels by backward elimination in batches, as SlimGPT does."""
+    """Rank channels by backward elimination in batches, as in SlimGPT."""
     return eliminate_channels(site.weight, site.moments.gram, pinned=site.pinned)
 
 
 @dataclass(frozen=True, eq=False)
 class Remainder:
-    """What is left of a reader: the inputs `alive` (k,), their compensated weight (o, k), (H_KK)⁻¹ (k, k)."""
+    """The rest of a reader: its inputs `alive` (k,), their compensated weight (o, k), and (H_KK)⁻¹ (k, k)."""
 
     alive: Tensor
     weight: Tensor
@@ -47,12 +47,13 @@ class Remainder:
 
 
 def start_elimination(weight: Tensor, gram: Tensor, damping: float = DAMPING) -> Remainder:
-    """Return the dense reader with nothing removed; less damping than `LEAST_DAMPING` counts as that.
+    """Return the dense reader with nothing removed.
 
-    Raises `Refusal` where the gram is not finite.
+    Damping below `LEAST_DAMPING` is raised to it. Raise `Refusal` if the gram is not finite.
     """
     gram = gram.double()
-    gram = (gram + gram.T) / 2
+    # Rounding may have left it slightly asymmetric.
+    gram = (gram + gram.T) / 2  # (d, d)
     delta = ridge_damping(gram, max(damping, LEAST_DAMPING))
     damped = gram + delta * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     alive = torch.arange(len(gram), device=gram.device)
@@ -60,49 +61,50 @@ def start_elimination(weight: Tensor, gram: Tensor, damping: float = DAMPING) ->
 
 
 def remove_inputs(left: Remainder, lost: Tensor) -> Remainder:
-    """Remove the inputs at the positions `lost` (p,) of `alive` and let the others make up for them.
+    """Remove the inputs at the positions `lost` (p,) of `alive`, and let the others compensate.
 
     W_K ← W_K − W_P [(H⁻¹)_PP]⁻¹ (H⁻¹)_PK, and the inverse likewise; both shrink by p.
     """
-    stay = complement_indices(lost, len(left.alive))
+    stay = complement_indices(lost, len(left.alive))  # (k,)
     rows = left.inverse[lost]  # (p, k + p)
     root = cholesky_factor(rows[:, lost])  # (p, p)
     half = torch.linalg.solve_triangular(root, rows[:, stay], upper=False)  # (p, k)
     moved = torch.linalg.solve_triangular(root, left.weight[:, lost].T, upper=False)  # (p, o)
     return Remainder(
-        left.alive[stay],
+        left.alive[stay],  # (k,)
         torch.addmm(left.weight[:, stay], moved.T, half, alpha=-1),  # (o, k)
         torch.addmm(left.inverse[stay][:, stay], half.T, half, alpha=-1),  # (k, k)
     )
 
 
 def damped_error(left: Remainder, lost: Tensor) -> Tensor:
-    """Tell how much the damped error rises, exactly, if the inputs at positions `lost` (p,) go together."""
+    """Return the exact rise of the damped error if the inputs at positions `lost` (p,) go together."""
     root = cholesky_factor(left.inverse[lost][:, lost])  # (p, p)
+    # (p, p), (p, o) → (p, o) → ()
     return torch.linalg.solve_triangular(root, left.weight[:, lost].T, upper=False).square().sum()
 
 
 def cholesky_error(left: Remainder, lost: Tensor) -> Tensor:
     """Estimate the same by SlimGPT's grouped Cholesky: Σ_j ‖W_:j‖² / L_jj² over `lost` (p,), L Lᵀ = (H⁻¹)_PP.
 
-    It leaves out how the lost columns would make up for each other. Where they are orthogonal it is never
-    above `damped_error`; where they are alike it can be.
+    It ignores that the lost columns could compensate for each other. For orthogonal columns it is never above
+    `damped_error`; for similar ones it can be.
     """
     root = cholesky_factor(left.inverse[lost][:, lost])  # (p, p)
-    return (left.weight[:, lost].square().sum(0) / root.diagonal().square()).sum()
+    return (left.weight[:, lost].square().sum(0) / root.diagonal().square()).sum()  # (p,) → ()
 
 
 def column_errors(left: Remainder) -> Tensor:
-    """Tell how much the damped error rises if one input goes (k,): ‖W_:j‖² / (H⁻¹)_jj."""
+    """Return the rise (k,) of the damped error if one input is removed: ‖W_:j‖² / (H⁻¹)_jj."""
     floor = torch.finfo(left.inverse.dtype).tiny
-    return left.weight.square().sum(0) / left.inverse.diagonal().clamp_min(floor)
+    return left.weight.square().sum(0) / left.inverse.diagonal().clamp_min(floor)  # (k,)
 
 
 def batch_size(left: int) -> int:
-    """Choose how many of `left` channels go before the rest is judged anew.
+    """Return how many of `left` channels are removed before the scores are computed anew.
 
-    SlimGPT's dynamic groups shrink from 1,024 to 8; here they are a sixteenth of what is left within those
-    bounds, so that narrow layers are not cut in two or three blows.
+    SlimGPT's dynamic groups shrink from 1,024 to 8. Here they are a sixteenth of the remaining channels
+    within those bounds, so that narrow layers are not cut in two or three steps.
     """
     return min(left, max(SMALLEST, min(MOST_PER_ROUND, left // ROUND_SHARE)))
 
@@ -113,20 +115,21 @@ def eliminate_channels(
     """Rank channels (c,) by removing them batch by batch, until nothing is left.
 
     The order is that of elimination, last one first, so the kept sets of all widths are nested. A score is
-    the damped error at the time of elimination, raised where one that went earlier cost more. `pinned` (c,):
-    −1 goes before all others, 1 after all others; their scores are comparable among themselves only.
+    the damped error at the time of elimination, raised to the highest cost so far. With `pinned` (c,),
+    channels with −1 are removed before all others, and those with 1 after all others; scores are comparable
+    only between channels with the same pin.
     """
     pins = torch.zeros(weight.shape[1]) if pinned is None else pinned
     left, gone, costs = start_elimination(weight, gram, damping), [], []
     while len(left.alive):
-        errors, turn = column_errors(left), pins[left.alive]  # (k,)
+        errors, turn = column_errors(left), pins[left.alive]  # (k,), (k,)
         candidates = turn == turn.min()  # (k,)
         count = min(batch_size(len(errors)), int(candidates.sum()))
         lost = cheapest_candidates(errors, candidates, count)  # (p,)
         gone.append(left.alive[lost])
         costs.append(errors[lost])
         left = remove_inputs(left, lost)
-    out = torch.cat(gone) if gone else left.alive  # (c,), first one out first
+    out = torch.cat(gone) if gone else left.alive  # (c,), in the order of removal
     scores = out.new_zeros(len(out), dtype=torch.float64)
     scores[out] = rising_costs(torch.cat(costs), pins[out]) if costs else scores
     return Ranking(scores, out.flip(0))
@@ -143,10 +146,11 @@ def eliminate_heads(
 ) -> Ranking:
     """Rank heads (H,) by removing them unit by unit, until nothing is left.
 
-    The cost of a unit is `cholesky_error`, or with `exact` `damped_error`. In every step each pool gives up
-    one unit, the cheapest of all pools still to give, and the rest makes up for it before the next; so the
-    sets are balanced and nested. A head's score is its share of its unit's cost when that went, raised where
-    one of the same pool that went earlier cost more. `pinned` (H,): in its pool −1 goes first, 1 last.
+    The cost of a unit is `cholesky_error`, or `damped_error` with `exact`. In every step each pool loses one
+    unit, the cheapest one of all pools that have not yet lost theirs, and the rest compensates before the
+    next, so the kept sets are balanced and nested. A head's score is its share of its unit's cost at removal,
+    raised to the highest cost so far in its pool. With `pinned` (H,), heads with −1 are the first of their
+    pool to go, and those with 1 the last.
     """
     unit_of, pools = grouping.unit_of_head(), grouping.pools  # (H,), (n,)
     pins = unit_pins(pinned, unit_of, grouping.units)  # (n,)
@@ -161,7 +165,7 @@ def eliminate_heads(
         while due.any():
             blocks = torch.arange(len(units) * size).view(-1, size)  # (units left, inputs of each)
             errors = torch.stack([error(left, block) for block in blocks])  # (units left,)
-            candidates = due[pools[units]] & next_in_pool(pools[units], pins[units])
+            candidates = due[pools[units]] & next_in_pool(pools[units], pins[units])  # (units left,)
             lost = cheapest_candidates(errors, candidates, 1)  # (1,)
             unit = int(units[lost])
             gone.append(unit)
@@ -170,31 +174,39 @@ def eliminate_heads(
             due[pools[unit]] = False
             left = remove_inputs(left, blocks[lost].flatten())
             units = units[complement_indices(lost, len(units))]
-    out = torch.tensor(gone)  # (n,), first one out first
+    out = torch.tensor(gone)  # (n,), in the order of removal
     costs[out] = rising_costs(costs[out], 3 * pools[out] + pins[out])
     scores = costs[unit_of] * grouping.units / grouping.heads  # (H,)
+    # (s+1, n) → (s+1, H)
     return Ranking(scores, scores.argsort(descending=True, stable=True), subsets[:, unit_of])
 
 
 def next_in_pool(pools: Tensor, pins: Tensor) -> Tensor:
-    """Choose the units (n,) that may go next: of every pool the forced, else the free, else the protected."""
-    # (pools,): the least pin that is left in each
+    """Return which units (n,) may be removed next, as (n,) bool.
+
+    These are the forced-out units of every pool; without any, its free units; without any, its protected
+    ones.
+    """
+    # (pools,): the smallest remaining pin of each pool.
     first = torch.full((int(pools.max()) + 1,), 2.0).scatter_reduce(0, pools, pins, "amin")
     return pins == first[pools]
 
 
 def cheapest_candidates(errors: Tensor, candidates: Tensor, count: int) -> Tensor:
-    """Return the positions (count,) of the candidates that cost least, cheapest first; of equals the last."""
+    """Return the positions (count,) of the cheapest candidates, cheapest first.
+
+    Of equally cheap ones, the last comes first.
+    """
     errors = torch.where(candidates, errors, torch.inf)
     return len(errors) - 1 - errors.flip(0).argsort(stable=True)[:count]
 
 
 def rising_costs(costs: Tensor, kinds: Tensor) -> Tensor:
-    """Raise costs (n,), given in the order of removal, each above those of its kind that went earlier."""
+    """Return costs (n,), given in the order of removal, each raised above the earlier ones of its kind."""
     costs = costs.clone()
     for kind in kinds.unique():
         mine = kinds == kind
-        # The factor tells equals apart in their last digits: sorting by the costs gives the order back.
+        # The factor makes equal costs differ in their last digits, so that sorting restores the order.
         rank = torch.arange(int(mine.sum()), dtype=costs.dtype, device=costs.device)
         costs[mine] = costs[mine].cummax(0).values * (1 + rank * torch.finfo(costs.dtype).eps)
     return costs

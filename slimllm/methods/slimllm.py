@@ -1,10 +1,10 @@
-"""SlimLLM (arXiv 2505.22689): heads by how alike the output stays, channels by its main directions. Pure.
+"""SlimLLM (arXiv 2505.22689): heads by output similarity, channels by principal directions. Pure.
 
-Heads (section 3.2): s(S) is how alike the summed output of the kept heads S is to that of all, by the Pearson
-correlation of every output. A head matters as s(all) − s(all without it), and a greedy search then exchanges
-heads. Channels (section 3.3): what a channel writes counts by its part in the principal directions of the
-output. All of it comes from moments: C (o, n, n) below is the covariance of what n heads or units of
-attention add to each of o outputs.
+Heads (section 3.2): s(S) is the similarity between the summed output of the kept heads S and that of all
+heads, measured by the Pearson correlation of every output. The score of a head is s(all) − s(all without it),
+and a greedy search then exchanges heads. Channels (section 3.3): the score of a channel depends on what it
+writes along the principal directions of the output. Everything is computed from moments: C (o, n, n) below is
+the covariance of what n heads or units of attention add to each of o outputs.
 """
 
 from __future__ import annotations
@@ -25,18 +25,21 @@ KEEP_LOWEST = Option(
 )
 # The share of channels that the published code keeps although they score lowest.
 LOWEST_SHARE = 0.01
-# By how much an exchange must raise the similarity per output, so that rounding exchanges nothing.
+# An exchange must raise the similarity per output by more than this, so that rounding exchanges nothing.
 LEAST_GAIN = 1e-9
 
 
 def rank_heads_by_pearson(site: HeadSite, options: Options) -> Ranking:
-    """Rank heads by how much less alike to the whole the output is without them; searches if `greedy`."""
+    """Rank heads by how much the output's similarity to the dense output drops without them.
+
+    With the option `greedy`, a search then exchanges heads.
+    """
     cov = head_covariance(site.moments.cov, site.weight, site.grouping.heads)  # (o, H, H)
     return rank_by_covariance(cov, site.grouping, pinned=site.pinned, search=options["greedy"])
 
 
 def rank_channels_by_pca(site: ChannelSite, options: Options) -> Ranking:
-    """Rank channels by what they write along the main directions of the output, and by their writers.
+    """Rank channels by what they write along the principal directions of the output, and by their writers.
 
     I_j = ‖x_j‖ · ‖(W_downᵀ V)_j ⊙ c‖ + Σ_writers ‖W_j ⊙ n‖ with V, λ of the output covariance W_down cov
     W_downᵀ (`site.principal`), c = sigmoid(|λ| / mean|λ|), and n the norm of each feature of the MLP's input.
@@ -45,7 +48,7 @@ def rank_channels_by_pca(site: ChannelSite, options: Options) -> Ranking:
     size = values.abs()
     directions = torch.sigmoid(size / size.mean().clamp_min(torch.finfo(size.dtype).tiny))  # (o,)
     written = ((site.weight.T @ vectors) * directions).norm(dim=1)  # (c, o) → (c,)
-    scores = input_norms(site.moments) * written
+    scores = input_norms(site.moments) * written  # (c,)
     energy = site.input_sq * site.moments.tokens  # (o,)
     for writer in site.writers:
         scores = scores + (writer.square() @ energy).sqrt()  # (c, o) @ (o,) → (c,)
@@ -59,8 +62,8 @@ def rank_by_covariance(
     """Rank heads from their covariances (o, H, H).
 
     A score is s(all) − s(all without the head), divided by o. At every feasible width the least important
-    units are cut, then, with `search`, exchanged greedily (`swap_greedily`). `pinned` (H,): 1 protected, −1
-    forced out; pinned units never swap.
+    units are cut; with `search`, units are then exchanged greedily (`swap_greedily`). `pinned` (H,) is 1 for
+    a protected head and −1 for one that is forced out; pinned units are never exchanged.
     """
     everyone = torch.ones(cov.shape[1], dtype=torch.bool)
     whole = kept_similarity(cov, everyone)
@@ -73,37 +76,43 @@ def rank_by_covariance(
     unit_scores = torch.stack(
         [-kept_similarity(units, flip_mask(everyone, [u])) for u in range(grouping.units)]
     )  # (n,)
-    pins = unit_pins(pinned, unit_of, grouping.units)
+    pins = unit_pins(pinned, unit_of, grouping.units)  # (n,)
     first = kept_subsets(unit_scores + pins * PIN, grouping)  # (s+1, n)
     if not search:
-        return Ranking(scores, order, first[:, unit_of])
+        return Ranking(scores, order, first[:, unit_of])  # (s+1, n) → (s+1, H)
+    # (s+1, n)
     found = torch.stack([swap_greedily(units, row, unit_scores, grouping.pools, pins == 0) for row in first])
-    return Ranking(scores, order, found[:, unit_of], first[:, unit_of])
+    return Ranking(scores, order, found[:, unit_of], first[:, unit_of])  # (s+1, H) each
 
 
 def head_covariance(cov: Tensor, weight: Tensor, heads: int) -> Tensor:
-    """Return the covariance of what heads h and h' add to each output (o, H, H), from cov (d, d) of the
-    inputs and weight (o, d)."""
+    """Return the covariance (o, H, H) of what two heads add to each output.
+
+    `cov` (d, d) is that of the reader's inputs, and `weight` (o, d) is the reader's.
+    """
     o, d = weight.shape
     size = d // heads
     blocks = weight.view(o, heads, size)  # (o, H, e)
     rows = []
     for h in range(heads):
         seen = blocks[:, h] @ cov[h * size : (h + 1) * size]  # (o, e) @ (e, d) → (o, d)
-        rows.append(torch.einsum("oge,oge->og", seen.view_as(blocks), blocks))  # (o, H)
+        rows.append(torch.einsum("oge,oge->og", seen.view_as(blocks), blocks))  # (o, H, e) → (o, H)
     return torch.stack(rows, dim=1)  # (o, H, H)
 
 
 def sum_over_units(matrix: Tensor, unit_of: Tensor) -> Tensor:
-    """Sum the last two dimensions of (…, m, m) within units: (…, n, n)."""
+    """Return the sums (…, n, n) within units of the last two dimensions of a matrix (…, m, m).
+
+    `unit_of` (m,) holds the unit of each index.
+    """
     member = torch.nn.functional.one_hot(unit_of).to(matrix)  # (m, n)
-    return member.T @ matrix @ member
+    return member.T @ matrix @ member  # (n, m) @ (…, m, m) @ (m, n) → (…, n, n)
 
 
 def pearson_sum(cross: Tensor, own: Tensor, total: Tensor) -> Tensor:
-    """Sum |cov / √(var · var)| over outputs, the first dimension; a constant output counts 0.
+    """Return the sum of |cov / √(var · var)| over outputs, the first dimension; a constant output counts 0.
 
-    `cross` are the covariances of the part with the whole, `own` and `total` the variances of both.
+    `cross` (o, …) holds the covariances of the part with the whole, `own` and `total` the variances of both.
     """
     product = own.clamp_min(0) * total.clamp_min(0)
     floor = torch.finfo(product.dtype).tiny
@@ -111,10 +120,10 @@ def pearson_sum(cross: Tensor, own: Tensor, total: Tensor) -> Tensor:
 
 
 def kept_similarity(cov: Tensor, kept: Tensor) -> Tensor:
-    """Return s(S) of the kept units (n,) bool from unit covariances (o, n, n)."""
-    mask = kept.to(cov)
+    """Return s(S), a scalar, of the kept units (n,) bool from unit covariances (o, n, n)."""
+    mask = kept.to(cov)  # (n,)
     rows = cov @ mask  # (o, n): each unit with the kept sum
-    return pearson_sum(rows.sum(1), rows @ mask, cov.sum((1, 2)))
+    return pearson_sum(rows.sum(1), rows @ mask, cov.sum((1, 2)))  # (o,) each → ()
 
 
 def flip_mask(mask: Tensor, indices: Sequence[int]) -> Tensor:
@@ -125,11 +134,12 @@ def flip_mask(mask: Tensor, indices: Sequence[int]) -> Tensor:
 
 
 def swap_greedily(cov: Tensor, kept: Tensor, scores: Tensor, pools: Tensor, free: Tensor) -> Tensor:
-    """Exchange cut units (n,) against kept ones wherever that raises s(S), from covariances (o, n, n).
+    """Return the kept units (n,) after exchanges of cut units against kept ones that raise s(S).
 
-    Cut units come in turn, least important by `scores` (n,) first, and take the place of the kept one of
-    their pool whose exchange raises s the most. There is one pass, and evicted units do not return. Only
-    `free` units (n,) move.
+    Cut units come in turn, the least important by `scores` (n,) first. Each one takes the place of the kept
+    unit of its pool whose exchange raises s the most. There is one pass, and removed units do not return.
+    Only units that are `free` (n,) move. `cov` (o, n, n) holds the covariances, and `pools` (n,) the pool of
+    each unit.
     """
     kept = kept.clone()
     cut = (~kept & free).nonzero().flatten()
@@ -138,10 +148,10 @@ def swap_greedily(cov: Tensor, kept: Tensor, scores: Tensor, pools: Tensor, free
         old = (kept & free & (pools == pools[new])).nonzero().flatten()  # (k,)
         if not len(old):
             continue
-        mask = kept.to(cov)
+        mask = kept.to(cov)  # (n,)
         rows = cov @ mask  # (o, n)
         cross, own, whole = rows.sum(1), rows @ mask, cov.sum(2)  # (o,), (o,), (o, n)
-        # All k exchanges at once.
+        # All k exchanges are evaluated at once.
         crosses = cross[:, None] - whole[:, old] + whole[:, [new]]  # (o, k)
         owns = (
             own[:, None]

@@ -1,6 +1,6 @@
-"""The table of methods: how each ranks heads and channels, with which recovery and allocation by default.
+"""The table of methods: how each one ranks heads and channels, and its default recovery and allocation. Pure.
 
-`interface.Method` tells what the fields of a row mean. Every list of methods has this order. Pure.
+`interface.Method` explains the fields of a row. Every list of methods has this order.
 """
 
 from __future__ import annotations
@@ -166,16 +166,16 @@ METHODS: dict[str, Method] = {
 
 
 def find_method(name: str) -> Method:
-    """Return the row called `name`; raises `Refusal` with the list where there is none."""
+    """Return the row called `name`; raise `Refusal` with the list of methods if there is none."""
     if name not in METHODS:
         raise Refusal(f"Method '{name}' is not known; use one of: {', '.join(METHODS)}.")
     return METHODS[name]
 
 
 def fill_options(name: str, given: Options) -> dict[str, Any]:
-    """Return the method's options with defaults filled in.
+    """Return the method's options, with defaults for those not given.
 
-    Raises `Refusal` for an option or a value that it does not have.
+    Raise `Refusal` for an option or a value that the method does not have.
     """
     known = {option.name: option for option in find_method(name).options}
     for key, value in given.items():
@@ -188,7 +188,7 @@ def fill_options(name: str, given: Options) -> dict[str, Any]:
 
 
 def fits_option(option: Option, value: Any) -> bool:
-    """Tell whether the value is of the option's kind and in its range."""
+    """Return whether the value has the option's type and lies in its range."""
     if isinstance(option.default, bool):
         return isinstance(value, bool)
     kinds = (int,) if isinstance(option.default, int) else (int, float)
@@ -196,7 +196,7 @@ def fits_option(option: Option, value: Any) -> bool:
 
 
 def describe_option(option: Option) -> str:
-    """Name the option and the values that it takes, for a sentence."""
+    """Return the option's name and range, to be part of a sentence."""
     if isinstance(option.default, bool):
         return f"{option.name} (yes or no)"
     return f"{option.name} ({option.low:g} to {option.high:g})"

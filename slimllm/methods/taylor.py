@@ -1,7 +1,7 @@
-"""LLM-Pruner: importance by gradients of the loss, which moments of single layers cannot tell.
+"""LLM-Pruner: importance by gradients of the loss, which moments of single layers do not contain.
 
-Heads and channels are then ranked by it (`ranking.rank_learned_heads`, `rank_learned_channels`). The
-subject's model is never touched: gradients flow to views of its weights inside a copy of its modules.
+Heads and channels are then ranked by it (`ranking.rank_learned_heads`, `rank_learned_channels`). The given
+model is never changed: gradients flow to views of its weights inside a copy of its modules.
 """
 
 from __future__ import annotations
@@ -20,14 +20,17 @@ from slimllm.models.families import Family, Site, linear_of
 from slimllm.models.loading import Subject
 from slimllm.models.shared_copy import share_model
 
-# The number of LLM-Pruner's texts, and their tokens.
+# The number of texts that LLM-Pruner uses, and the tokens of each.
 TAYLOR_SAMPLES, TAYLOR_LENGTH = 10, 64
 
 
 def learn_from_gradients(
     subject: Subject, tokens: Tensor, options: Options, unit: UnitName, seed: int
 ) -> Learning:
-    """Learn the worth of every unit from the first of the calibration tokens (S, T)."""
+    """Learn the importance of every unit from the first of the calibration tokens (S, T).
+
+    Yield `Progress`, and return one `UnitScores` per layer.
+    """
     yield Progress("gradients", 0, 1, "One backward pass for the gradients")
     return taylor_scores(subject, tokens[:TAYLOR_SAMPLES, :TAYLOR_LENGTH])
 
@@ -35,10 +38,10 @@ def learn_from_gradients(
 def taylor_scores(subject: Subject, tokens: Tensor) -> tuple[UnitScores, ...]:
     """Score every unit by first-order Taylor importance (arXiv 2305.11627, element-wise) on tokens (S, T).
 
-    Σ |w · ∂loss/∂w| over all weights of a unit, for every layer its heads (H,) and channels (c,), in float32
-    on the CPU. A head has its rows of q, its columns of o and an equal share of the k and v rows it reads; a
-    channel its rows of the writers and its column of the reader. Biases do not count. Raises `Refusal` where
-    a gradient is not finite.
+    The score is Σ |w · ∂loss/∂w| over all weights of a unit, for every layer's heads (H,) and channels (c,),
+    in float32 on the CPU. A head has its rows of q, its columns of o and an equal share of the k and v rows
+    that it reads. A channel has its rows of the writers and its column of the reader. Biases do not count.
+    Raise `Refusal` if a gradient is not finite.
     """
     found = loss_gradients(subject, tokens)
     scores = []
@@ -46,7 +49,7 @@ def taylor_scores(subject: Subject, tokens: Tensor) -> tuple[UnitScores, ...]:
         products = {}
         for name in site_linears(subject.family):
             weight, grad = found.pop(full_name(subject.family, index, name))
-            products[name] = (weight.float() * grad).abs().cpu()
+            products[name] = (weight.float() * grad).abs().cpu()  # (rows, columns)
         scores.append(layer_scores(products, subject.family, shape, subject.shape.head_size))
     if not all(
         torch.isfinite(layer.heads).all() and torch.isfinite(layer.channels).all() for layer in scores
@@ -60,13 +63,13 @@ def taylor_scores(subject: Subject, tokens: Tensor) -> tuple[UnitScores, ...]:
 def loss_gradients(subject: Subject, tokens: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
     """Return every decoder linear's weight and the gradient of the mean loss over tokens (S, T), by name.
 
-    Gradients are in float32. Samples go one by one, so that the activations of one are all that is held
-    beside the gradients.
+    Gradients are in float32. Samples are processed one by one, so that only one sample's activations are in
+    memory beside the gradients.
     """
     first = subject.beginning.predicted_from
-    # A caller's inference_mode must not silence the gradients.
+    # The caller may be in inference mode, which has no gradients.
     with torch.inference_mode(False), torch.enable_grad():
-        # A copy, because functional_call swaps parameters inside the modules that it is given.
+        # functional_call swaps parameters inside the modules that it is given, so it gets a copy.
         model = share_model(subject.model)
         views = {
             full_name(subject.family, index, name): linear_of(layer, name).weight.detach().requires_grad_()
@@ -86,17 +89,20 @@ def loss_gradients(subject: Subject, tokens: Tensor) -> dict[str, tuple[Tensor, 
 
 
 def site_linears(family: Family) -> list[str]:
-    """List the linears, by name inside a layer, that write or read a prunable space."""
+    """Return the linear layers that write or read a prunable space, by their names inside a layer."""
     return [name for site in (family.attention, family.mlp) for name in (*site.writers, site.reader)]
 
 
 def full_name(family: Family, index: int, name: str) -> str:
-    """Name the weight of a layer's linear as the whole model does."""
+    """Return the name of a linear layer's weight in the whole model."""
     return f"{family.layers}.{index}.{name}.weight"
 
 
 def layer_scores(products: Mapping[str, Tensor], family: Family, shape: LayerShape, size: int) -> UnitScores:
-    """Sum one layer's |w · g| (rows, columns), by linear, over its heads (H,) and channels (c,)."""
+    """Return the sums of one layer's |w · g| (rows, columns) over its heads (H,) and channels (c,).
+
+    `products` holds them by linear layer; `size` is the head size.
+    """
     counts = {"q": shape.heads, "k": shape.groups, "v": shape.groups}
     sizes = {"q": size, "k": size, "v": shape.values}
     heads = products[family.attention.reader].sum(0).view(shape.heads, -1).sum(1)  # (o, H·e) → (H,)
@@ -105,16 +111,16 @@ def layer_scores(products: Mapping[str, Tensor], family: Family, shape: LayerSha
         heads += values if letter == "q" else values.repeat_interleave(per_group) / per_group  # (G,) → (H,)
     channels = products[family.mlp.reader].sum(0)  # (o, c) → (c,)
     for _, values in sum_written(products, family.mlp, {"c": shape.channels}, {"c": 1}):
-        channels += values
+        channels += values  # (c,)
     return UnitScores(heads, channels)
 
 
 def sum_written(
     products: Mapping[str, Tensor], site: Site, counts: Mapping[str, int], sizes: Mapping[str, int]
 ) -> list[tuple[str, Tensor]]:
-    """Sum over the rows of each unit, for every block that is stacked in the site's writers.
+    """Return the letter and the sums (n,) over the rows of each unit, for every block of a site's writers.
 
-    Returns the block's letter and the sums (n,) of its `counts` units, of which each has `sizes` rows.
+    A block has `counts` units of its letter, of `sizes` rows each.
     """
     blocks = []
     for name, letters in site.writers.items():

@@ -1,6 +1,6 @@
 """Wanda's metric, weight times activation, summed over outputs (arXiv 2306.11695). Pure.
 
-Wanda-sp judges whole heads and channels by it, FASP (arXiv 2501.09412) single value columns.
+Wanda-sp applies it to whole heads and channels, FASP (arXiv 2501.09412) to single value columns.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ def wanda_scores(moments: Moments, weight: Tensor) -> Tensor:
 
 
 def rank_heads_by_wanda(site: HeadSite, options: Options) -> Ranking:
-    """Rank heads by the metric, summed over their inputs."""
+    """Rank heads by Wanda's metric, summed over their inputs."""
     values = sum_over_heads(wanda_scores(site.moments, site.weight), site.grouping)
     return rank_heads(values, site.grouping, pinned=site.pinned)
 
 
 def rank_channels_by_wanda(site: ChannelSite, options: Options) -> Ranking:
-    """Rank channels by the metric."""
+    """Rank channels by Wanda's metric."""
     return rank_inputs(wanda_scores(site.moments, site.weight), pinned=site.pinned)
 
 
 def rank_value_columns(site: HeadSite, options: Options) -> Ranking:
-    """Rank value columns (G·e) by the metric, summed over the heads that read a column (FASP)."""
+    """Rank value columns (G·e) by Wanda's metric, summed over the heads that read a column (FASP)."""
     grouping = site.grouping
     inputs = wanda_scores(site.moments, site.weight)  # (d,), of every group its heads one after the other
     values = inputs.view(grouping.groups, -1, grouping.size).sum(1).flatten()  # (G, H/G, e) → (G·e,)
