@@ -18,8 +18,8 @@ from slimllm.core.errors import Refusal
 from slimllm.core.held_out import HeldOutReader
 from slimllm.core.types import Moments, Repair
 
-# The ridge as a share of the mean variance of the inputs, for least squares and for `guided_refit`. The target
-# of the latter is noisier.
+# The ridge as a share of the mean variance of the inputs, for least squares and for `guided_refit`, whose
+# target is noisier.
 DAMPING, GUIDED_DAMPING = 1e-2, 1e-1
 # α of `guided_refit`.
 GUIDANCE = 0.5

@@ -1,4 +1,4 @@
-"""Architectures as data: which linear layers write and read each prunable space, and the shape that follows.
+"""Architectures as data: the linear layers that write and read each prunable space, and the resulting shape.
 
 A new family whose layers have one attention and one MLP is one row of `FAMILIES`.
 """
@@ -15,7 +15,8 @@ from transformers.models.auto import modeling_auto as auto
 from slimllm.core.errors import Refusal
 from slimllm.core.shapes import LayerShape, Shape
 
-SIZES = {  # of a config, and the largest that any model could have
+# The sizes in a config, and the largest value that any model could have.
+SIZES = {
     "num_hidden_layers": 1000,
     "hidden_size": 1_000_000,
     "intermediate_size": 1_000_000,
@@ -30,7 +31,10 @@ EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_expe
 
 @dataclass(frozen=True)
 class Site:
-    """One prunable space: the linear that reads it, and per writing linear the blocks stacked in its rows."""
+    """One prunable space: the linear layer that reads it, and the linear layers that write it.
+
+    `writers` maps each writer to the letters of the blocks stacked in its rows.
+    """
 
     reader: str
     writers: Mapping[str, str]
@@ -38,12 +42,12 @@ class Site:
 
 @dataclass(frozen=True)
 class Family:
-    """Where the parts of a decoder layer are. Blocks: q, k, v attention heads; c channels.
+    """The names of a decoder layer's parts, and their blocks: q, k, v attention heads; c channels.
 
-    `between` names the module that reads the residual stream between attention and MLP, where what a reader
-    writes is added to the stream as it is; empty where it is normalised or scaled first, or both sites read
-    the same stream. `norms` names the modules that hold weights for each head of their own, and whose heads
-    these are; models may lack them. `whole` says why no head can go; empty where heads can.
+    `between` names the module that reads the residual stream between attention and MLP. It is empty if a
+    reader's output is normalised or scaled before it is added to the stream, or if both sites read the same
+    stream. `norms` names the modules that hold separate weights for each head, with the letter of these
+    heads; a model may lack them. `whole` says why no head can be removed; it is empty if heads can be.
     """
 
     attention: Site
@@ -99,15 +103,16 @@ FAMILIES: dict[str, Family] = {
 
 
 def family_of(config: Any, source: str) -> Family:
-    """The family row for a config; a `Refusal` with the reason and the list where there is none."""
+    """Return the family row for a config; raise `Refusal` with the reason and the list if there is none."""
     check_settings(config.to_dict(), source)
     family = FAMILIES[config.model_type]
-    parallel = getattr(config, "use_parallel_residual", False)  # both sites read the same stream
+    # With a parallel residual, both sites read the same stream.
+    parallel = getattr(config, "use_parallel_residual", False)
     return replace(family, between="") if parallel else family
 
 
 def check_settings(settings: Any, source: str) -> None:
-    """Refuses the settings of a config.json that name no model that can be pruned here."""
+    """Raise `Refusal` if the settings of a config.json describe no model that can be pruned here."""
     if not isinstance(settings, Mapping) or not isinstance(settings.get("model_type"), str):
         raise Refusal(
             f"The config.json of '{source}' names no model type; give a complete transformers model folder."
@@ -126,7 +131,7 @@ def check_settings(settings: Any, source: str) -> None:
 
 
 def check_sizes(settings: Mapping[str, Any], source: str) -> None:
-    """Refuses sizes that no model can have, before anything is built by them."""
+    """Raise `Refusal` for impossible sizes, before anything of these sizes is built."""
     for name, most in SIZES.items():
         size = settings.get(name)
         least = 2 if name == "max_position_embeddings" else 1
@@ -144,9 +149,10 @@ def check_sizes(settings: Mapping[str, Any], source: str) -> None:
 
 
 def reason_against(settings: Mapping[str, Any]) -> str:
-    """Why an unknown kind of model is not supported."""
+    """Return in a few words why an unknown type of model is not supported."""
     kind = settings["model_type"]
-    if kind == "deci":  # which a GGUF of ours is without its config.json
+    # A GGUF of our own without its config.json has this type.
+    if kind == "deci":
         return "its layers differ in width, which is read only in the folder that the file was exported to"
     if settings.get("is_encoder_decoder") or kind in auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
         return "it is an encoder-decoder"
@@ -163,12 +169,12 @@ def reason_against(settings: Mapping[str, Any]) -> str:
 
 
 def linear_of(layer: nn.Module, name: str) -> nn.Linear:
-    """The linear layer called `name` inside a decoder layer."""
+    """Return the linear layer called `name` inside a decoder layer."""
     return layer.get_submodule(name)  # type: ignore[return-value]
 
 
 def head_norms(layer: nn.Module, family: Family) -> Iterator[tuple[str, nn.Module, str]]:
-    """(name, module, letter) of the norms with weights for each head of their own that this layer has."""
+    """Yield (name, module, letter) of this layer's norms with separate weights for each head."""
     inside = dict(layer.named_modules()) if family.norms else {}
     for name, letter in family.norms.items():
         if name in inside:
@@ -176,28 +182,32 @@ def head_norms(layer: nn.Module, family: Family) -> Iterator[tuple[str, nn.Modul
 
 
 def value_writer(family: Family) -> str:
-    """The name of the linear that writes the values, with all of its rows or with a block of them."""
+    """Return the name of the linear layer that writes the values, alone or as one of its blocks."""
     return next(name for name, letters in family.attention.writers.items() if "v" in letters)
 
 
 def narrows_values(family: Family) -> bool:
-    """Whether attention may keep values narrower than its heads: they must be one block of one linear."""
+    """Return whether attention can keep fewer value columns per head.
+
+    That is the case if the values are one block of one linear layer.
+    """
     return "".join(family.attention.writers.values()).count("v") == 1
 
 
 def writer_blocks(layer: nn.Module, site: Site) -> list[Tensor]:
-    """The weights (n, o) that write each channel of an MLP site, one per stacked block, in float32."""
+    """Return the weights (c, o) that write each channel of an MLP site, one per stacked block, in float32."""
     blocks: list[Tensor] = []
     for name, letters in site.writers.items():
-        blocks += linear_of(layer, name).weight.float().chunk(len(letters))
+        blocks += linear_of(layer, name).weight.float().chunk(len(letters))  # (blocks · c, o) → (c, o) each
     return blocks
 
 
 def layer_shape(layer: nn.Module, family: Family) -> LayerShape:
-    """The widths and unit costs of one decoder layer, read off its modules rather than the config."""
+    """Return the widths and unit costs of one decoder layer, read from its modules instead of the config."""
     size: int = layer.get_submodule(family.attention_module).head_dim  # type: ignore[assignment]
     reader, down = linear_of(layer, family.attention.reader), linear_of(layer, family.mlp.reader)
-    # attention always sees whole heads, so outputs and inputs count them; values may have fewer weights
+    # Outputs and inputs count whole heads, because attention only works with them; values may have fewer
+    # weights.
     heads, channels = reader.in_features // size, down.in_features
     rows = sum(linear_of(layer, name).out_features for name in family.attention.writers)
     groups = (rows // size - heads) // 2
@@ -225,7 +235,7 @@ def layer_shape(layer: nn.Module, family: Family) -> LayerShape:
 
 
 def shape_of(model: Any, family: Family) -> Shape:
-    """The shape of a loaded model; tied parameters count once."""
+    """Return the shape of a loaded model; tied parameters count once."""
     layers = model.get_submodule(family.layers)
     shapes = tuple(layer_shape(layer, family) for layer in layers)
     total = sum(p.numel() for p in model.parameters())

@@ -1,5 +1,7 @@
-"""A model's folder looked through before any library opens a file of it: what is there, how large it is, and
-whether the small files say what such files can say."""
+"""Checks of a model's folder before any library opens a file in it.
+
+They examine which files exist, how large they are, and whether the small ones contain what they should.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ from slimllm.files.weight_headers import Declared, safetensors_header
 from slimllm.tokenizers.tokenizer_guard import check_tokenizer
 
 FETCH_AGAIN = "fetch the model again"
-OBJECTS = (  # files that hold one JSON object, where they are there
+# The optional files that hold one JSON object each.
+OBJECTS = (
     "config.json",
     "generation_config.json",
     "tokenizer_config.json",
@@ -25,16 +28,20 @@ OBJECTS = (  # files that hold one JSON object, where they are there
 )
 ENDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_eos_token_id")
 MOST_ID = 10_000_000
-LONGEST_SETTING = 100_000  # letters of a text, or entries of a list, in a config
+# The most characters of a string, or entries of a list, in a config.
+LONGEST_SETTING = 100_000
 FRACTIONS = ("temperature", "top_p", "min_p", "typical_p", "repetition_penalty", "length_penalty")
 COUNT_FIELDS = ("top_k", "max_length", "max_new_tokens", "min_length", "num_beams")
 MOST_LABELS = 100_000
-SLACK = 50_000_000  # parameters that a config may promise beyond four times what the files hold
+# A config may describe this many parameters beyond four times those in the files.
+SLACK = 50_000_000
 
 
 def inspect_folder(folder: Path, source: str) -> None:
-    """Refuses a folder with a file that no library should open: no regular file, larger than any of its kind,
-    or with settings of types that nobody can read."""
+    """Raise `Refusal` if a folder has a file that no library should open.
+
+    That is one that is not regular, is larger than any of its kind, or has settings of wrong types.
+    """
     for path in sorted(folder.iterdir()):
         if path.suffix not in file_limits.OPENED:
             continue
@@ -51,15 +58,17 @@ def inspect_folder(folder: Path, source: str) -> None:
 
 
 def stored_tensors(files: Iterable[Path], config: Any, source: str) -> list[Declared]:
-    """What the headers of weight files declare; a `Refusal` where one is damaged, or where they hold fewer
-    tensors than the config has layers."""
+    """Return the tensors that the headers of weight files declare.
+
+    Raise `Refusal` if a header is damaged or if there are fewer tensors than the config has layers.
+    """
     stored = [row for file in files for row in safetensors_header(file, source)]
     check_layers(config, stored, source)
     return stored
 
 
 def check_layers(config: Any, stored: list[Declared], source: str) -> None:
-    """Refuses a config with more layers than there are tensors, before any is built."""
+    """Raise `Refusal` if a config has more layers than there are tensors, before any layer is built."""
     layers = getattr(config, "num_hidden_layers", 0)
     if layers > len(stored):
         raise Refusal(
@@ -69,13 +78,13 @@ def check_layers(config: Any, stored: list[Declared], source: str) -> None:
 
 
 def inspect_tokenizer(folder: Path, source: str) -> None:
-    """Refuses a tokenizer that takes endless time or memory."""
+    """Raise `Refusal` if a tokenizer could take unlimited time or memory."""
     names = [name for name in OBJECTS if "token" in name and (folder / name).exists()]
     check_tokenizer(folder, [read_settings(folder, name, source) for name in names], source)
 
 
 def read_settings(folder: Path, name: str, source: str) -> dict[str, Any]:
-    """The object in a file of settings, checked; a `Refusal` where it is none."""
+    """Return the checked object in a file of settings; raise `Refusal` if it is not valid."""
     what = f"'{name}' of '{source}'"
     try:
         found = file_limits.read_object(folder / name, what, FETCH_AGAIN)
@@ -89,7 +98,7 @@ def read_settings(folder: Path, name: str, source: str) -> dict[str, Any]:
 
 
 def check_values(settings: Mapping[str, Any], what: str) -> None:
-    """Refuses ids of tokens that are none, and numbers that are of another type."""
+    """Raise `Refusal` for impossible token ids and for settings that are not numbers of the right type."""
     for name in ENDS:
         ids = settings.get(name)
         for each in ids if isinstance(ids, list) else [ids]:
@@ -107,7 +116,7 @@ def check_values(settings: Mapping[str, Any], what: str) -> None:
 
 
 def check_lengths(settings: Mapping[str, Any], what: str) -> None:
-    """Refuses lists, texts and counts that no config has."""
+    """Raise `Refusal` for lists, strings and counts that are larger than in any config."""
     for name, value in settings.items():
         if isinstance(value, list | str | dict) and len(value) > LONGEST_SETTING:
             raise Refusal(
@@ -121,13 +130,15 @@ def check_lengths(settings: Mapping[str, Any], what: str) -> None:
 
 
 def quote_value(value: Any) -> str:
-    """A value in a few letters."""
+    """Return a value in at most 60 characters."""
     return f"{value!r:.60}"
 
 
 def check_promise(model: nn.Module, stored: list[Declared], source: str) -> None:
-    """Refuses a config that speaks of far more than its weight files hold, or of other shapes, before memory
-    is taken for it; the `model` of the config is empty."""
+    """Raise `Refusal` if a config describes far more parameters than its weight files hold, or other shapes.
+
+    This is checked before memory is allocated; `model` is the config's model without memory.
+    """
     promised = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     for tensor in stored:
         shape = promised.get(tensor.name, tensor.shape)

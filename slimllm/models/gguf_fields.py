@@ -1,4 +1,4 @@
-"""What a GGUF says that transformers leaves out: taken over into the config, or refused."""
+"""GGUF fields that transformers ignores: they are copied into the config, or refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from slimllm.files.rope_scaling import fit_llama3
 from slimllm.models.weight_coverage import first_names
 
 FREQUENCIES = "rope_freqs.weight"
-SETTINGS = {  # keys below the architecture's name, and the settings that they are
+# Keys below the architecture's name, and the config's names of these settings.
+SETTINGS = {
     "attention.key_length": "head_dim",
     "attention.value_length": "head_dim",
     "attention.sliding_window": "sliding_window",
@@ -26,7 +27,8 @@ SETTINGS = {  # keys below the architecture's name, and the settings that they a
     "attn_logit_softcapping": "attn_logit_softcapping",
     "final_logit_softcapping": "final_logit_softcapping",
 }
-HARMLESS = (  # that decide nothing where no other key or tensor does
+# Keys that change nothing without other keys or tensors.
+HARMLESS = (
     "rope.scaling.finetuned",
     "rope.scaling.original_context_length",
     "tensor_data_layout",
@@ -37,8 +39,10 @@ OTHER = "give the model as safetensors, or the folder that the file was exported
 
 
 def complete_gguf_config(file: Path, config: Any) -> Any:
-    """The config that transformers made of a GGUF, with all that it left out; a `Refusal` where there is no
-    place for something that decides results."""
+    """Complete the config that transformers made from a GGUF, in place, and return it.
+
+    Raise `Refusal` if the config has no place for a field that affects results.
+    """
     metadata, tensors = read_gguf_metadata(str(file))
     arch = metadata["general.architecture"]
     left = {
@@ -62,7 +66,7 @@ def complete_gguf_config(file: Path, config: Any) -> Any:
 
 
 def taken_over(arch: str, config: Any) -> set[str]:
-    """The keys below an architecture's name that transformers puts into a config."""
+    """Return the keys below an architecture's name that transformers copies into a config."""
     mapped: Mapping[str, Any] = (
         GGUF_CONFIG_MAPPING.get(config.model_type) or GGUF_CONFIG_MAPPING.get(arch) or {}
     )
@@ -70,7 +74,7 @@ def taken_over(arch: str, config: Any) -> set[str]:
 
 
 def take_setting(file: Path, config: Any, key: str, value: Any) -> None:
-    """Puts a value into the config; a `Refusal` where the config has no place for it."""
+    """Copy a value into the config; raise `Refusal` if the config has no place for it."""
     name = SETTINGS[key]
     size = config.hidden_size // config.num_attention_heads if name == "head_dim" else None
     if not hasattr(config, name) and value != size:
@@ -79,7 +83,10 @@ def take_setting(file: Path, config: Any, key: str, value: Any) -> None:
 
 
 def scale_positions(file: Path, config: Any, left: dict[str, Any]) -> None:
-    """Takes base and linear scaling of positions out of what is `left` into the config."""
+    """Move base and linear scaling of positions from the `left` fields into the config.
+
+    Raise `Refusal` for any other scaling.
+    """
     turn = config.rope_parameters.get("full_attention", config.rope_parameters)
     if "rope.freq_base" in left:
         turn["rope_theta"] = left.pop("rope.freq_base")
@@ -91,7 +98,10 @@ def scale_positions(file: Path, config: Any, left: dict[str, Any]) -> None:
 
 
 def scale_frequencies(file: Path, config: Any) -> None:
-    """Takes the factors of frequencies that a GGUF holds into the config, as Llama 3's scaling."""
+    """Store the frequency factors of a GGUF in the config as Llama 3's scaling.
+
+    Raise `Refusal` if the factors are not of that kind.
+    """
     turn = config.rope_parameters
     found = None
     if turn.get("rope_type") in ("default", "llama3"):
@@ -105,14 +115,14 @@ def scale_frequencies(file: Path, config: Any) -> None:
 
 
 def frequency_factors(file: Path) -> Tensor:
-    """The factors (head size / 2,) by which a GGUF divides its frequencies."""
+    """Return the factors (e/2,) by which a GGUF divides its frequencies, for head size e."""
     tensors = load_gguf_state_dict(GgufHeader.from_file(str(file)))
     factors: Tensor = tensors[FREQUENCIES][:]
-    return factors.flatten().to(torch.float32)
+    return factors.flatten().to(torch.float32)  # (e/2,)
 
 
 def check_rotated(file: Path, config: Any, rotated: int | None) -> None:
-    """Refuses a file that rotates another share of its heads than the config does."""
+    """Raise `Refusal` if a file rotates another share of each head than the config does."""
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     share = config.rope_parameters.get("partial_rotary_factor") or 1.0
     if rotated is not None and rotated != int(size * share):
@@ -122,7 +132,7 @@ def check_rotated(file: Path, config: Any, rotated: int | None) -> None:
 
 
 def check_gguf_tensors(file: Path, model: Any) -> None:
-    """Refuses a GGUF with tensors for which transformers' class for its architecture has no place."""
+    """Raise `Refusal` if a GGUF has tensors for which transformers' class has no place."""
     metadata, given = read_gguf_metadata(str(file))
     arch = {value: key for key, value in MODEL_ARCH_NAMES.items()}[metadata["general.architecture"]]
     names = get_tensor_name_map(arch, model.config.num_hidden_layers)
@@ -137,7 +147,7 @@ def check_gguf_tensors(file: Path, model: Any) -> None:
 
 
 def stored_names(names: Any, state: Iterable[str]) -> Iterable[str]:
-    """How a GGUF calls the tensors of a model."""
+    """Yield the GGUF names of a model's tensors."""
     for key in state:
         stem, _, leaf = key.rpartition(".")
         yield f"{names.get_name(stem)}.{leaf}"

@@ -1,8 +1,8 @@
-"""Decoder layers whose weights lie on disk and are in memory only while the layer is used.
+"""Offloaded decoder layers: their weights stay on disk and are in memory only while a layer is used.
 
-A lent layer loads what it needs when its forward begins, or when it is opened (`open_layer`), and lets go of
-it after the last use. Nothing else has to know: a forward of the whole model, generation and a stream through
-single layers all work, at the price of reading. On a CUDA device the next layer is read meanwhile.
+An offloaded layer loads its parameters when its forward begins or when it is opened (`open_layer`), and frees
+them after the last use. Forward passes of the whole model, generation, and a stream through single layers all
+work unchanged, but take the time to read. On a CUDA device, the next layer is read meanwhile.
 """
 
 from __future__ import annotations
@@ -21,12 +21,16 @@ from torch import Tensor, nn
 
 from slimllm.core.errors import Refusal
 
-Place = tuple[Path, str]  # a file and a tensor's name in it
+# A file and a tensor's name in it.
+Place = tuple[Path, str]
 
 
 class OnDisk:
-    """Where the parameters of one layer are, in which dtype (None stands for that of the files) and on which
-    device they are wanted. With an executor `ahead` they can be read before they are asked for."""
+    """The parameters of one layer on disk.
+
+    `places` maps each parameter to its place, `dtype` is the dtype to load it in (None: that of the file),
+    and `device` is where it is needed. With an executor `ahead`, parameters can be read in advance.
+    """
 
     def __init__(
         self,
@@ -40,18 +44,24 @@ class OnDisk:
         self.written = {file: file_stamp(file) for file, _ in places.values()}
 
     def prepare(self) -> None:
-        """Begins to read, where there is an executor for it."""
+        """Start to read in advance, if there is an executor."""
         if self.ahead and self.coming is None:
             self.coming = self.ahead.submit(self.read)
 
     def __call__(self) -> dict[str, Tensor]:
-        """The parameters by name; a `Refusal` where a file is gone."""
+        """Return the parameters by name, on the device.
+
+        Raise `Refusal` if a file has changed or cannot be read.
+        """
         coming, self.coming = self.coming, None
         found = coming.result() if coming else self.read()
         return {name: tensor.to(self.device, non_blocking=True) for name, tensor in found.items()}
 
     def read(self) -> dict[str, Tensor]:
-        """The parameters in the machine's memory, from where a CUDA device can fetch them by itself."""
+        """Return the parameters by name in the machine's memory, pinned for a CUDA device.
+
+        Raise `Refusal` if a file has changed or cannot be read.
+        """
         wanted: dict[Path, list[tuple[str, str]]] = defaultdict(list)
         for name, (file, key) in self.places.items():
             wanted[file].append((name, key))
@@ -77,7 +87,7 @@ class OnDisk:
 
 
 def file_stamp(file: Path) -> tuple[int, int] | None:
-    """Size and time of the last change of a file; None where it is gone."""
+    """Return the size in bytes and the modification time in nanoseconds of a file, or None if it is gone."""
     try:
         state = file.stat()
     except OSError:
@@ -86,8 +96,10 @@ def file_stamp(file: Path) -> tuple[int, int] | None:
 
 
 class Lent:
-    """Gives a layer its parameters with its first user and takes them back after the last. It stands in a
-    `row` with those of the other layers, and lets the next one's be read ahead."""
+    """The offloading of one layer: its first user loads the parameters, and its last user frees them.
+
+    `row` holds the offloading of all layers in order, so that the next layer can be read in advance.
+    """
 
     def __init__(self, layer: nn.Module, fetch: OnDisk, row: list[Lent]) -> None:
         self.layer, self.fetch, self.users = layer, fetch, 0
@@ -95,7 +107,9 @@ class Lent:
         row.append(self)
 
     def begin(self, *_: object) -> None:
-        self.users += 1  # first: the end comes even where fetching fails
+        """Add a user of the layer; load the parameters for the first one."""
+        # The count rises first, because `end` is called even if loading fails.
+        self.users += 1
         if self.users == 1:
             fill_layer(self.layer, self.fetch())
             for later in self.row[self.place + 1 : self.place + 2]:
@@ -103,13 +117,14 @@ class Lent:
                     later.fetch.prepare()
 
     def end(self, *_: object) -> None:
+        """Remove a user of the layer; free the parameters after the last one."""
         self.users -= 1
         if not self.users:
             empty_layer(self.layer)
 
 
 def offload_layer(layer: nn.Module, fetch: OnDisk, row: list[Lent]) -> None:
-    """Makes the layer a lent one, the next in its row; what it holds now is let go."""
+    """Offload a layer, as the next one in its row, and free its present parameters."""
     lent = Lent(layer, fetch, row)
     layer.lent = lent  # type: ignore[assignment]
     layer.register_forward_pre_hook(lent.begin)
@@ -119,7 +134,7 @@ def offload_layer(layer: nn.Module, fetch: OnDisk, row: list[Lent]) -> None:
 
 @contextlib.contextmanager
 def open_layer(layer: nn.Module) -> Iterator[None]:
-    """While open, the layer has its parameters."""
+    """Keep the layer's parameters in memory for the block."""
     lent: Lent | None = getattr(layer, "lent", None)
     if lent is None:
         yield
@@ -132,17 +147,17 @@ def open_layer(layer: nn.Module) -> Iterator[None]:
 
 
 def is_lent(model: Any) -> bool:
-    """Whether some layers of the model are in memory only while they are used."""
+    """Return whether some layers of the model are offloaded."""
     return any(isinstance(getattr(module, "lent", None), Lent) for module in model.modules())
 
 
 def is_spread(model: Any) -> bool:
-    """Whether accelerate has put the model onto several devices."""
+    """Return whether accelerate has distributed the model over several devices."""
     return getattr(model, "hf_device_map", None) is not None
 
 
 def check_resident(model: Any, what: str) -> None:
-    """Refuses work that needs all weights at once on a model that lends its layers."""
+    """Raise `Refusal` for work that needs all weights at once if the model is offloaded."""
     if is_lent(model):
         raise Refusal(
             f"{what} needs all weights in memory, and this model is larger than it; take a smaller model or "
@@ -151,8 +166,10 @@ def check_resident(model: Any, what: str) -> None:
 
 
 def put_away(layer: nn.Module, file: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes the parameters of an open lent layer, as they are to be `stored`, to a file, from which it is
-    lent from then on."""
+    """Write the parameters of an open offloaded layer to a file; from now on the layer is loaded from there.
+
+    `tensors` are the parameters as they are to be stored.
+    """
     held = dict(layer.named_parameters())
     save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, file)
     lent: Lent = layer.lent  # type: ignore[assignment]
@@ -161,7 +178,7 @@ def put_away(layer: nn.Module, file: Path, tensors: Mapping[str, Tensor]) -> Non
 
 
 def lend_as_stored(layer: nn.Module) -> None:
-    """Lets a lent layer have its parameters from now on as they are in their files."""
+    """Let an offloaded layer load its parameters in the dtypes of its files from now on."""
     lent: Lent = layer.lent  # type: ignore[assignment]
     lent.fetch = OnDisk(lent.fetch.places, None, torch.device("cpu"))
     found = {}
@@ -172,12 +189,12 @@ def lend_as_stored(layer: nn.Module) -> None:
 
 
 def fill_layer(layer: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Gives the layer these parameters."""
+    """Set the layer's parameters to these tensors."""
     for name, tensor in tensors.items():
         parent, _, leaf = name.rpartition(".")
         setattr(layer.get_submodule(parent), leaf, nn.Parameter(tensor, requires_grad=False))
 
 
 def empty_layer(layer: nn.Module) -> None:
-    """Leaves of the layer's parameters only their shapes."""
+    """Free the layer's parameters and keep only their shapes."""
     fill_layer(layer, {name: tensor.detach().to("meta") for name, tensor in layer.named_parameters()})

@@ -1,4 +1,4 @@
-"""Load a causal language model onto a device, ready to be studied and pruned."""
+"""Loading a causal language model onto a device, ready for analysis and pruning."""
 
 from __future__ import annotations
 
@@ -44,11 +44,12 @@ from slimllm.tokenizers.tokenizer_guard import guard_tokenizer
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A loaded model with all that is needed to study it. The model is shared and must never be changed in
-    place.
+    """A loaded model with everything needed to analyse it.
 
-    `files` are the places of its tensors where an export keeps them as they are there; there are none where
-    it stores what is held: of a model that was made in memory, or is wanted in another dtype."""
+    The model is shared and must never be changed in place. `files` are the places of those tensors that an
+    export stores as in their files. It is empty if an export stores the tensors in memory: for a model made
+    in memory, or if another dtype was requested.
+    """
 
     source: str
     model: Any
@@ -56,13 +57,18 @@ class Subject:
     family: Family
     shape: Shape
     files: Mapping[str, Stored] = field(default_factory=dict)
-    read_from: ReadFrom | None = None  # of a model as it was loaded; that of another one is not believed
-    notes: tuple[str, ...] = ()  # what is to be known of its files
+    # The fingerprint of the files. It counts only while the model is the one that was loaded from them.
+    read_from: ReadFrom | None = None
+    # Sentences that the user should know about the files.
+    notes: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """What the weights are: as they were in the files, or, where they were not loaded as they are, as
-        they are in memory."""
+        """The fingerprint of the weights.
+
+        It is that of their files, or, if the model is not the one that was loaded from them, that of the
+        weights in memory.
+        """
         if self.read_from is not None and self.read_from.model() is self.model:
             return self.read_from.fingerprint
         state = self.model.state_dict()
@@ -75,25 +81,28 @@ class Subject:
 
     @property
     def device(self) -> torch.device:
+        """The device of the embedding."""
         return self.model.get_input_embeddings().weight.device
 
     @property
     def dtype(self) -> torch.dtype:
+        """The dtype of the embedding."""
         return self.model.get_input_embeddings().weight.dtype
 
     @cached_property
     def beginning(self) -> Beginning:
-        """What stands in front of every text that the model reads."""
+        """The tokens at the beginning of every text that the model reads."""
         return find_beginning(self.tokenizer)
 
     @property
     def layers(self) -> list[nn.Module]:
+        """The decoder layers in order."""
         return list(self.model.get_submodule(self.family.layers))
 
 
 @dataclass(frozen=True, eq=False)
 class Pruned:
-    """A pruned subject, the plan that made it, and what was done to every layer."""
+    """A pruned model, the plan that it follows, a report on each layer, and the time and peak memory."""
 
     subject: Subject
     plan: Plan
@@ -103,14 +112,14 @@ class Pruned:
 
 
 def make_subject(source: str, model: Any, tokenizer: Any) -> Subject:
-    """A subject around a model that is already in memory."""
+    """Return a subject for a model that is already in memory; raise `Refusal` if it cannot be pruned."""
     family = family_of(model.config, source)
     model.eval().requires_grad_(False)
     return Subject(source, model, tokenizer, family, shape_of(model, family))
 
 
 def pick_device(name: str) -> torch.device:
-    """The torch device for auto, cpu, cuda or cuda:n."""
+    """Return the torch device for auto, cpu, cuda or cuda:n; raise `Refusal` if there is no such device."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -129,7 +138,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The dtype asked for, or for auto the one that is fastest there without losing range."""
+    """Return the requested dtype, or for auto the fastest one on this device that does not lose range."""
     named = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if name in named:
         return named[name]
@@ -141,7 +150,7 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def has_bfloat16_cpu() -> bool:
-    """Whether this processor multiplies bfloat16 in hardware (else float32 is faster)."""
+    """Return whether this processor multiplies bfloat16 in hardware; otherwise float32 is faster."""
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
@@ -154,11 +163,10 @@ def load_model(
     spread: bool = False,
     say: Callable[[str], object] = str,
 ) -> Subject:
-    """A subject from the starter's name, a local folder, a .gguf file, an own export or a hub id. One that is
-    only asked may be `spread` over several devices where it is too large for one.
+    """Load a model from the starter's name, a local folder, a .gguf file, an own export or a hub id.
 
-    Raises `Refusal` before any weight is read when the source is missing or its architecture is not
-    supported.
+    A model that is only evaluated may be `spread` over several devices if it is too large for one. Raise
+    `Refusal`, before any weight is read, if the source is missing or its architecture is not supported.
     """
     source = str(source).strip()
     if not source:
@@ -190,7 +198,10 @@ def load_model(
 
 
 def with_files(made: Subject, folder: Path, dtype: str) -> Subject:
-    """The subject, whose exports keep every tensor as it is in its files unless a dtype is asked for."""
+    """Return the subject with the places of its tensors, unless a dtype was requested.
+
+    With them, an export stores every tensor as in its file.
+    """
     if dtype != "auto":
         return made
     found, prefix = kept_in(folder, made.source), f"{made.model.base_model_prefix}."
@@ -203,8 +214,10 @@ def with_files(made: Subject, folder: Path, dtype: str) -> Subject:
 
 
 def check_subject(made: Subject) -> Subject:
-    """The subject, unless its own widths do not fit together; tokens that it has no row for are refused where
-    they are read."""
+    """Return the subject; raise an exception if its per-layer widths do not fit together.
+
+    If the tokenizer has tokens without a row in the embedding, a hook refuses them when they are read.
+    """
     known = made.tokenizer.get_vocab().items()
     if words := {index: word for word, index in known if index >= made.shape.vocab}:
         made.model.get_input_embeddings().register_forward_pre_hook(partial(check_rows, words))
@@ -215,15 +228,18 @@ def check_subject(made: Subject) -> Subject:
 
 
 def read_tokenizer(folder: Path, source: str) -> Any:
-    """The tokenizer of a folder; a `Refusal` where it takes endless time or memory, or where transformers
-    cannot read it."""
+    """Return the tokenizer of a folder.
+
+    Raise `Refusal` if it could take unlimited time or memory, or if transformers cannot read it.
+    """
     inspect_tokenizer(folder, source)
     how = {"local_files_only": True, "trust_remote_code": False}
     try:
         return guard_tokenizer(transformers.AutoTokenizer.from_pretrained(folder, **how), source)
     except Refusal:
         raise
-    except Exception as failure:  # whatever the libraries of the many kinds of tokenizers raise
+    except Exception as failure:
+        # The libraries of the many kinds of tokenizers raise exceptions of any type.
         reason = str(failure).strip().partition("\n")[0][:200] or type(failure).__name__
         why = "" if reason.endswith(":") else f" ({reason.rstrip('.')})"
         raise Refusal(
@@ -233,11 +249,14 @@ def read_tokenizer(folder: Path, source: str) -> Any:
 
 
 def check_tokenizer(tokenizer: Any, rows: int, source: str) -> None:
-    """Refuses a tokenizer that does not work, or has words for which the model has no row of its embedding –
-    but for tokens with a part of their own that no text needs: padding, pictures, or ends that the class of
-    the tokenizer makes up."""
+    """Raise `Refusal` if a tokenizer does not work or has tokens without a row in the model's embedding.
+
+    Special tokens that no text needs may lack a row: padding, images, and ends that the tokenizer's class
+    adds.
+    """
     sample = tokenizer("A word.").input_ids
-    tokenizer.decode(sample)  # which raises where its settings are damaged
+    # Decoding raises if the tokenizer's settings are damaged.
+    tokenizer.decode(sample)
     if tokenizer.vocab_size > rows:
         raise Refusal(
             f"The tokenizer of '{source}' has {tokenizer.vocab_size:,} words and the model knows {rows:,}; "
@@ -253,7 +272,7 @@ def check_tokenizer(tokenizer: Any, rows: int, source: str) -> None:
 
 
 def check_rows(words: Mapping[int, str], embedding: Any, given: tuple[torch.Tensor, ...]) -> None:
-    """Refuses tokens that an embedding has no row for, by these words of the tokenizer."""
+    """Raise `Refusal` for token ids (b, T) that an embedding has no row for; `words` are their texts."""
     token = int(given[0].max())
     if token >= embedding.num_embeddings:
         raise Refusal(
@@ -263,7 +282,7 @@ def check_rows(words: Mapping[int, str], embedding: Any, given: tuple[torch.Tens
 
 
 def read_config(place: Path | None, source: str, offline: bool) -> Any:
-    """The config of a folder, a GGUF's header or a hub id; a `Refusal` where no such model can be pruned."""
+    """Return the config of a folder, a GGUF or a hub id; raise `Refusal` if the model cannot be pruned."""
     with refuse_load_failures(source, offline or place is not None):
         place = place or fetch_model(source, offline, "config.json")
         how: dict[str, Any] = {"pretrained_model_name_or_path": str(place), "local_files_only": True}
@@ -276,12 +295,13 @@ def read_config(place: Path | None, source: str, offline: bool) -> Any:
 
 @contextlib.contextmanager
 def refuse_load_failures(source: str, local: bool) -> Iterator[None]:
-    """Turns the loader's many failures into one sentence."""
+    """Turn the many failures of loading into a `Refusal`."""
     try:
         yield
     except Refusal:
         raise
-    except BaseException as failure:  # configs and classes raise whatever their checks stumble over
+    except BaseException as failure:
+        # The checks of configs and classes raise exceptions of any type.
         if not is_failure(failure):
             raise
         if isinstance(failure, GatedRepoError):

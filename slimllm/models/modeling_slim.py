@@ -1,11 +1,11 @@
-"""A causal language model whose decoder layers have widths of their own.
+"""A causal language model whose decoder layers have individual widths.
 
-This file travels inside checkpoints written by slimllm, so it depends on nothing but torch and transformers.
-It does two things: it gives every linear layer listed in `config.slim` its own shape, and tells each
-attention how many heads it has. Everything else is the original architecture's code.
+This file is stored inside checkpoints written by slimllm, so it depends only on torch and transformers. It
+gives every linear layer listed in `config.slim` its own shape, and tells each attention module how many heads
+it has. Everything else is the original architecture's code.
 
-Values may be narrower than their heads. Attention code knows one head size only, so the linear that writes
-such values fills them up with zeros, and the linear that reads them takes only the places that are kept.
+Values may be narrower than their heads. The attention code has only one head size, so the linear layer that
+writes such values pads them with zeros, and the linear layer that reads them takes only the kept columns.
 """
 
 from typing import Any
@@ -16,51 +16,59 @@ from torch import Tensor, nn
 
 
 class OwnHeads:
-    """The model's config as one attention sees it: the head counts are its own, all else is shared."""
+    """The model's config with the head counts of one attention module; everything else is shared."""
 
     def __init__(self, shared: Any, heads: int, groups: int) -> None:
         self.shared, self.num_attention_heads, self.num_key_value_heads = shared, heads, groups
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "shared":  # asked for while it is being copied
+        # Copying asks for these before `shared` is set.
+        if name.startswith("__") or name == "shared":
             raise AttributeError(name)
         return getattr(self.shared, name)
 
 
 def set_heads(attention: Any, heads: int, groups: int) -> None:
-    """Tells an attention module its head counts, by a config of its own where it reads them from there."""
+    """Set the head counts of an attention module, with a config of its own if it reads them from there."""
     attention.num_key_value_groups = heads // groups
-    if hasattr(attention, "num_key_value_heads"):  # Phi-3 splits its fused projection by these in forward
+    # Phi-3 splits its fused projection by these counts in forward.
+    if hasattr(attention, "num_key_value_heads"):
         attention.num_key_value_heads = groups
         attention.config = OwnHeads(getattr(attention.config, "shared", attention.config), heads, groups)
     if hasattr(attention, "num_heads"):
         attention.num_heads = heads
-    if hasattr(attention, "hidden_size"):  # StableLM of transformers 4 joins its heads to this size
+    # StableLM of transformers 4 joins its heads to this size.
+    if hasattr(attention, "hidden_size"):
         attention.hidden_size = heads * attention.head_dim
 
 
 def keep_heads(norm: Any, kept: list[int]) -> None:
-    """Keeps what a norm has for these heads: norms of their own, or rows of one weight."""
+    """Keep only these heads' part of a norm: their own norms, or their rows of one weight."""
     if hasattr(norm, "norms"):
         norm.norms = nn.ModuleList(norm.norms[head] for head in kept)
     else:
+        # (heads, …) → (kept heads, …)
         norm.weight = nn.Parameter(norm.weight.detach()[kept], norm.weight.requires_grad)
 
 
 class Placed(nn.Linear):
-    """A linear layer whose weight lacks some rows or columns. Those it has belong to the outputs or inputs
-    `places` (n,), ascending along `dim` of the weight, which are stored beside it."""
+    """A linear layer whose weight lacks some rows or columns.
+
+    The others belong to the outputs or inputs `places` (n,), ascending along `dim` of the weight, which are
+    stored beside it.
+    """
 
     places: Tensor
     dim: int
 
     def own(self, whole: Tensor) -> Tensor:
-        """The part of a tensor in the shape of the whole weight that this weight has."""
+        """Return the part that this weight has of a tensor with the shape of the whole weight."""
+        # Along `dim`: whole size → n.
         return whole.index_select(self.dim, self.places)
 
 
 class Widened(Placed):
-    """Outputs without a row are zero."""
+    """A linear layer whose outputs without a row in the weight (n, in_features) are zero."""
 
     dim = 0
 
@@ -70,12 +78,14 @@ class Widened(Placed):
         self.register_buffer("places", torch.arange(count, device=how.get("device")))
 
     def forward(self, input: Tensor) -> Tensor:
-        some = super().forward(input)
+        """Return the outputs (…, out_features) for inputs (…, in_features)."""
+        some = super().forward(input)  # (…, n)
+        # (…, n) → (…, out_features)
         return some.new_zeros(*some.shape[:-1], self.out_features).index_copy_(-1, self.places, some)
 
 
 class Selected(Placed):
-    """Inputs without a column are not read."""
+    """A linear layer that ignores inputs without a column in the weight (out_features, n)."""
 
     dim = 1
 
@@ -85,17 +95,17 @@ class Selected(Placed):
         self.register_buffer("places", torch.arange(count, device=how.get("device")))
 
     def forward(self, input: Tensor) -> Tensor:
-        return super().forward(input.index_select(-1, self.places))
+        """Return the outputs (…, out_features) for inputs (…, in_features)."""
+        return super().forward(input.index_select(-1, self.places))  # (…, in_features) → (…, n)
 
 
 LINEAR_KINDS = {"Widened": Widened, "Selected": Selected}
 
 
 def resize_linears(model: transformers.PreTrainedModel, slim: dict[str, Any]) -> None:
-    """Replaces the linear layers named in `slim` by empty ones of the listed shapes, and cuts norms that have
-    weights for each head.
+    """Replace the linear layers listed in `slim` by empty ones of the listed shapes, and cut norms.
 
-    A shape is (outputs, inputs, bias), and for a `Placed` one its kind and number of places.
+    A shape is (outputs, inputs, bias), and for a `Placed` layer also its class and its number of places.
     """
     for index, layer in enumerate(model.get_submodule(slim["layers"])):
         for name, shapes in slim["linears"].items():
@@ -111,12 +121,14 @@ def resize_linears(model: transformers.PreTrainedModel, slim: dict[str, Any]) ->
 
 
 class Slim:
-    """Mixed in before a `…ForCausalLM` class."""
+    """A mixin for a `…ForCausalLM` class that gives each layer its own widths."""
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)  # type: ignore[call-arg]
         resize_linears(self, config.slim)
 
     def _get_static_cache_init_shape(self) -> None:
-        """Nothing, so that a static cache is made when it is first used: by then each layer says how many
-        heads it has, while the config knows one number for all."""
+        """Return None, so that a static cache is allocated at its first use.
+
+        By then each layer has its own head count; the config has only one count for all layers.
+        """

@@ -1,5 +1,8 @@
-"""Models larger than a device's memory: all but the decoder layers is read, and the layers are lent. Those
-that are only asked and not taken apart are spread over all devices instead."""
+"""Loading models that are larger than a device's memory.
+
+Everything but the decoder layers is read, and the layers are offloaded. Models that are only evaluated can be
+spread over all devices instead.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,12 @@ from slimllm.models.layer_offload import Lent, OnDisk, offload_layer
 from slimllm.models.sources import stored_in
 from slimllm.models.weight_coverage import compare_names, judge_unused
 
-MEMORY_SHARE = 0.7  # of the memory that weights may fill: activations and arithmetic need the rest
+# The share of the memory that weights may fill; activations and computations need the rest.
+MEMORY_SHARE = 0.7
 
 
 def too_large(folder: Path, dtype: torch.dtype, source: str, device: torch.device) -> bool:
-    """Whether the checkpoint, in this dtype, would leave too little of the device's memory to work in."""
+    """Return whether the checkpoint, in this dtype, would leave too little of the device's memory."""
     count = sum(tensor.count for tensor in stored_in(folder, source))
     return count * dtype.itemsize / 2**20 > MEMORY_SHARE * available_mib(device)
 
@@ -32,16 +36,20 @@ def too_large(folder: Path, dtype: torch.dtype, source: str, device: torch.devic
 def place_of(
     folder: Path, dtype: torch.dtype, source: str, device: torch.device, spread: bool
 ) -> Literal["whole", "lent", "spread"]:
-    """How the checkpoint gets onto the device: whole where it fits; else lent layer by layer, or, where that
-    is allowed, spread over all CUDA devices and the machine's memory."""
+    """Return how to load the checkpoint: "whole" if it fits, else "lent" (offloaded layer by layer).
+
+    If `spread` is true, a model for CUDA is spread over all CUDA devices and the machine's memory instead.
+    """
     if not too_large(folder, dtype, source, device):
         return "whole"
     return "spread" if spread and device.type == "cuda" else "lent"
 
 
 def read_ahead_executor(device: torch.device) -> Executor | None:
-    """What reads the next layer while one is used: on CUDA a thread. A processor's own memory has no room for
-    two layers, and no time, as both would be busy."""
+    """Return the executor that reads the next layer while one is used: a thread on CUDA, otherwise None.
+
+    In a CPU's memory there is no room for two layers, and both would compete for its time.
+    """
     return ThreadPoolExecutor(1, "read-ahead") if device.type == "cuda" else None
 
 
@@ -54,9 +62,9 @@ def load_offloaded(
     device: torch.device,
     say: Callable[[str], object] = str,
 ) -> Any:
-    """A model on the device whose decoder layers stay in the folder's files; `make` builds it in this dtype.
+    """Return a model on the device whose decoder layers stay in the folder's files.
 
-    Raises `Refusal` where the files lack a tensor or name it differently than the model does.
+    `make` builds the model in this dtype. Raise `Refusal` if the files lack a tensor or use other names.
     """
     tensors = stored_in(folder, source)
     places = {tensor.name: (tensor.file, tensor.name) for tensor in tensors}
@@ -87,7 +95,8 @@ def load_offloaded(
                 )
     model.tie_weights()
     for module in model.modules():
-        for name, buffer in module.named_buffers(recurse=False):  # those that no file holds
+        # Buffers that are in no file are still on the CPU.
+        for name, buffer in module.named_buffers(recurse=False):
             setattr(module, name, buffer.to(device))
     row: list[Lent] = []
     ahead = read_ahead_executor(device)

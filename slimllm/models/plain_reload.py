@@ -1,6 +1,8 @@
-"""What plain transformers makes of checkpoints: a program of its own, started by `verification` in a fresh
-process that cannot import this package. The job comes as JSON on stdin, the answers go into safetensors
-files."""
+"""Reloading checkpoints with plain transformers, to verify them.
+
+`verification` starts this program in a fresh process that cannot import this package. The job arrives as JSON
+on stdin, and the results are written to safetensors files.
+"""
 
 import json
 import sys
@@ -8,12 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-SHORTER = (0, 7, 13)  # by how much the rows of the batch are shorter than the text
+# How many tokens each row of the batch is shorter than the text.
+SHORTER = (0, 7, 13)
 
 
 def fill_from_gguf(model: Any, file: Path) -> None:
-    """Gives a model whose layers have widths of their own the weights of a GGUF file; ends in a `ValueError`
-    where one is missing."""
+    """Load the weights of a GGUF file into a model with per-layer widths.
+
+    Raise `ValueError` if a weight is missing.
+    """
     import gguf
     import torch
 
@@ -31,8 +36,10 @@ def fill_from_gguf(model: Any, file: Path) -> None:
             values = values.view(torch.bfloat16)
         values = values.reshape(like.shape).to(like.dtype)
         place = {"q_proj": 0, "k_proj": 1}.get(stem.rpartition(".")[2])
-        if place is not None:  # the two halves of every head lie interleaved there
+        # A GGUF stores the two halves of every q and k head interleaved.
+        if place is not None:
             count = heads[int(stem.split(".")[2])][place]
+            # (heads · e, …) → (heads, e/2, 2, …) → (heads, 2, e/2, …) → (heads · e, …)
             values = values.view(count, -1, 2, *like.shape[1:]).transpose(1, 2).reshape(like.shape)
         state[key] = values
     tied = model._tied_weights_keys if model.config.tie_word_embeddings else ()
@@ -43,7 +50,7 @@ def fill_from_gguf(model: Any, file: Path) -> None:
 
 
 def load_folder(folder: str, job: dict[str, Any], offload: str) -> tuple[Any, Any]:
-    """(model, tokenizer or None) of a folder; ends the program where weights and class do not match."""
+    """Return (model, tokenizer or None) of a folder; raise `SystemExit` if weights and class do not match."""
     import torch
     import transformers
 
@@ -52,7 +59,8 @@ def load_folder(folder: str, job: dict[str, Any], offload: str) -> tuple[Any, An
     words, packed, code = (
         (Path(folder) / name).exists() for name in ("tokenizer_config.json", "model.gguf", "modeling_slim.py")
     )
-    trust = {"trust_remote_code": True} if code else {}  # which `checkpoint` has just written
+    # The code file is ours: `checkpoint` has just written it.
+    trust = {"trust_remote_code": True} if code else {}
     if packed:
         config = transformers.AutoConfig.from_pretrained(folder, **own)
         how["config"] = config
@@ -74,21 +82,23 @@ def load_folder(folder: str, job: dict[str, Any], offload: str) -> tuple[Any, An
 
 
 def caps_logits(config: Any) -> bool:
-    """Whether attention caps its logits, which only one kind of attention does in all versions."""
+    """Return whether attention caps its logits, which only eager attention does in all versions."""
     return bool(getattr(config, "attn_logit_softcapping", None))
 
 
 def logit_differences(model: Any, ids: Any, logits: Any) -> Iterator[tuple[str, Any]]:
-    """(name, largest difference of a logit) for every other way to read the same text (1, n), whose `logits`
-    (n, v) are known: by each kind of attention, in a batch of three rows padded on the left, with and without
-    a cache."""
+    """Yield (name, largest difference of a logit) for every other way to read the same text (1, n).
+
+    The known `logits` have shape (n, v). The other ways are each kind of attention, in a batch of three rows
+    padded on the left, with and without a cache.
+    """
     import torch
 
     rows, count = len(SHORTER), ids.shape[1]
     batch, mask = torch.zeros(rows, count, dtype=torch.long), torch.zeros(rows, count, dtype=torch.long)
     for row, short in enumerate(SHORTER):
         batch[row, short:], mask[row, short:] = ids[0, : count - short], 1
-    places = (mask.cumsum(1) - 1).clamp_min(0)
+    places = (mask.cumsum(1) - 1).clamp_min(0)  # (rows, n)
     half = count // 2
     for kind in ("eager", "sdpa") if model._supports_sdpa and not caps_logits(model.config) else ("eager",):
         model.set_attn_implementation(kind)
@@ -103,7 +113,7 @@ def logit_differences(model: Any, ids: Any, logits: Any) -> Iterator[tuple[str, 
             past_key_values=first.past_key_values,
             use_cache=True,
         )
-        cached = torch.cat((first.logits, rest.logits), 1)
+        cached = torch.cat((first.logits, rest.logits), 1)  # (rows, n, v)
         for name, found in (("no cache", plain), ("a cache", cached)):
             off = [
                 (found[row, short:].float() - logits[: count - short]).abs().max()
@@ -113,7 +123,7 @@ def logit_differences(model: Any, ids: Any, logits: Any) -> Iterator[tuple[str, 
 
 
 def round_buffers(model: Any, dtypes: dict[str, str]) -> None:
-    """Rounds the buffers of these names to these dtypes, in which the model in memory computed them."""
+    """Round the named buffers to these dtypes, in which the model in memory computed them."""
     import torch
 
     for name, buffer in model.named_buffers():
@@ -122,7 +132,7 @@ def round_buffers(model: Any, dtypes: dict[str, str]) -> None:
 
 
 def answer_job(folder: str, out: str, job: dict[str, Any]) -> None:
-    """Loads a folder, lets it continue a prompt, and writes what it said."""
+    """Load a folder, continue a prompt with it, and write the tokens and logits to the file `out`."""
     import safetensors.torch
     import torch
     import transformers
@@ -133,7 +143,7 @@ def answer_job(folder: str, out: str, job: dict[str, Any]) -> None:
         found["words"] = torch.tensor(tokenizer(job["sample"]).input_ids)
     model.generation_config = transformers.GenerationConfig()
     round_buffers(model, job["buffers"])
-    prompt = (torch.arange(job["prompt"]) * 7919 % model.config.vocab_size)[None]
+    prompt = (torch.arange(job["prompt"]) * 7919 % model.config.vocab_size)[None]  # (1, prompt)
     prompt[0, : len(job["begins_with"])] = torch.tensor(job["begins_with"], dtype=torch.long)
     mask = torch.ones_like(prompt)
     with torch.inference_mode():
@@ -145,9 +155,11 @@ def answer_job(folder: str, out: str, job: dict[str, Any]) -> None:
 
 
 def main() -> None:
+    """Answer the job on stdin."""
     job = json.load(sys.stdin)
     sys.path[:] = job["path"] or sys.path
-    sys.modules["slimllm"] = None  # type: ignore[assignment]  # what is stored must stand without it
+    # A stored checkpoint must work without this package.
+    sys.modules["slimllm"] = None  # type: ignore[assignment]
     import torch
 
     torch.set_num_threads(job["threads"])

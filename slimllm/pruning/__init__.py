@@ -1,1 +1,1 @@
-"""Changing models: pruning layer by layer, masking, fine-tuning."""
+"""Changing models: pruning layer by layer, masking and fine-tuning."""

@@ -1,9 +1,9 @@
-"""Fine-tuning after pruning: LoRA beside every prunable linear layer, trained on a text and merged.
+"""Fine-tuning after pruning: LoRA on every prunable linear layer, trained on a text and merged.
 
-LoRA (Hu et al. 2021, arXiv:2106.09685) learns W + (alpha / rank)·B·A with W frozen, B (outputs, rank) from
-zero and A (rank, inputs) at random. The defaults are those that pruning papers tune with (all projections,
-pieces of 256 tokens, two epochs) but for the rate: 1e-3 brings more than their 1e-4 in the few steps that a
-small machine takes, and 2e-3 hurts other texts (docs/log.md).
+LoRA (Hu et al. 2021, arXiv:2106.09685) learns W + (alpha / rank)·B·A with W frozen, B (outputs, rank)
+initialised to zero and A (rank, inputs) at random. The defaults are those of pruning papers (all projections,
+samples of 256 tokens, two epochs), except for the learning rate: 1e-3 gives more than their 1e-4 in the few
+steps that a small machine can make, and 2e-3 makes other texts worse (docs/log.md).
 """
 
 from __future__ import annotations
@@ -32,15 +32,21 @@ from slimllm.models.modeling_slim import Placed, Selected
 from slimllm.models.shared_copy import freeze_tensor, share_model
 
 INSTALL = "pip install -r requirements-tune.txt"
-TOKENS_PER_PASS = 1024  # logits and their gradient are the largest tensors of a step
-WARM_UP = 0.1  # share of the steps in which the rate rises to what was asked for; then it falls to zero
-LONGEST_STEP = 1.0  # norm to which a step's gradient is cut
+# Tokens per forward pass, because logits and their gradient are the largest tensors of a step.
+TOKENS_PER_PASS = 1024
+# The share of the steps in which the learning rate rises to its highest value; then it falls to zero.
+WARM_UP = 0.1
+# The norm to which a step's gradient is clipped.
+LONGEST_STEP = 1.0
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """How to tune: `samples` pieces of `length` tokens of a text, read `epochs` times, `batch` pieces per
-    step; adapters of this rank, scaled by alpha / rank; `rate` is the highest learning rate."""
+    """The settings of a fine-tuning.
+
+    It reads `samples` pieces of `length` tokens of a text `epochs` times, with `batch` pieces per step.
+    Adapters have this rank and are scaled by alpha / rank; `rate` is the highest learning rate.
+    """
 
     text: str = "encyclopedia"
     samples: int = 256
@@ -54,7 +60,7 @@ class Tuning:
 
 
 def check_finetuning(tuning: Tuning) -> None:
-    """A `Refusal` where a setting is impossible, or where peft is not installed."""
+    """Raise `Refusal` if a setting is impossible or if peft is not installed."""
     for name, most in (("epochs", 1000), ("batch", 1024), ("rank", 1024)):
         value = getattr(tuning, name)
         if not 1 <= value <= most:
@@ -63,7 +69,8 @@ def check_finetuning(tuning: Tuning) -> None:
             )
     for name, limit, usual in (("alpha", 65_536.0, "16"), ("rate", 1e30, "1e-3")):
         value = getattr(tuning, name)
-        if not 0 < value <= limit:  # far below, a rate that explodes says so by its first steps
+        # A learning rate that is possible but too high shows in the loss of the first steps.
+        if not 0 < value <= limit:
             raise Refusal(
                 f"{name.capitalize()} {value} is not possible; use a number above 0, such as {usual}."
             )
@@ -73,14 +80,14 @@ def check_finetuning(tuning: Tuning) -> None:
 
 
 def missing_peft() -> str:
-    """What has to be installed first, as a sentence; empty where all is there."""
+    """Return a sentence that says what must be installed first, or an empty string if nothing is missing."""
     if importlib.util.find_spec("peft") is not None:
         return ""
     return f"Fine-tuning needs peft, which is not installed; run '{INSTALL}'."
 
 
 def finetuning_words(tuning: Tuning) -> str:
-    """What was done, as a sentence for the model card."""
+    """Return a sentence about the fine-tuning for the model card."""
     return (
         f"Tuned after pruning, so `plan.json` alone does not repeat it: LoRA of rank {tuning.rank}, alpha "
         f"{tuning.alpha}, on all projections, {tuning.epochs} epochs over {tuning.samples} pieces of "
@@ -90,7 +97,7 @@ def finetuning_words(tuning: Tuning) -> str:
 
 
 def finetuning_command(tuning: Tuning, model: str) -> str:
-    """The command line that repeats it on a model."""
+    """Return the command line that repeats the fine-tuning on a model."""
     settings = [
         word for name, value in dataclasses.asdict(tuning).items() for word in (f"--{name}", str(value))
     ]
@@ -98,11 +105,11 @@ def finetuning_command(tuning: Tuning, model: str) -> str:
 
 
 def finetune_model(pruned: Pruned, tokens: Tensor, tuning: Tuning) -> Generator[Progress, None, Pruned]:
-    """The pruned model tuned on `tokens` (samples, length), with the adapters merged into its own dtype.
+    """Fine-tune a pruned model on tokens (samples, length), and return it with the adapters merged.
 
-    What was given, and the dense model behind it, stay bit for bit as they were, also when the generator is
-    closed early. Every `Progress` carries the loss of its step, in nats per token. Raises `Refusal` for
-    impossible settings, where peft is missing, and where the loss stops being a number.
+    Weights keep their dtype. The given model and the dense model stay unchanged bit for bit, even if the
+    generator is closed early. Every `Progress` carries the loss of its step, in nats per token. Raise
+    `Refusal` if a setting is impossible, if peft is missing, or if the loss is no longer finite.
     """
     check_finetuning(tuning)
     if tokens.ndim != 2 or len(tokens) < 1 or tokens.shape[1] < 2:
@@ -130,16 +137,16 @@ def finetune_model(pruned: Pruned, tokens: Tensor, tuning: Tuning) -> Generator[
 
 
 def linear_names(family: Family, layers: int) -> list[str]:
-    """The full names of all readers and writers of both sites, layer by layer."""
+    """Return the full names of all readers and writers of both sites, layer by layer."""
     inside = [name for site in (family.attention, family.mlp) for name in (*site.writers, site.reader)]
     return [f"{family.layers}.{index}.{name}" for index in range(layers) for name in inside]
 
 
 def add_adapters(subject: Subject, tuning: Tuning) -> Any:
-    """A peft model whose float32 adapters are all that can be trained, around the subject's weights.
+    """Return a peft model of the subject's weights in which only float32 adapters can be trained.
 
-    It has modules and parameters of its own over the same storage: nothing writes there, because the adapters
-    are never merged into it, and no flag of the subject's parameters changes.
+    It has its own modules and parameters on the same storage. Nothing writes to that storage, because the
+    adapters are never merged into it, and the subject's parameters keep their flags.
     """
     import peft
 
@@ -151,8 +158,10 @@ def add_adapters(subject: Subject, tuning: Tuning) -> Any:
     )
     devices = [subject.device] if subject.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
-        torch.manual_seed(tuning.seed)  # peft draws A from the global generator
-        warnings.simplefilter("ignore", FutureWarning)  # it asks transformers by an old name
+        # peft draws A from the global generator.
+        torch.manual_seed(tuning.seed)
+        # peft uses an old name of transformers.
+        warnings.simplefilter("ignore", FutureWarning)
         wrapped = peft.get_peft_model(model, config).eval()
     for name in names:
         leave_unread(wrapped.base_model.model.get_submodule(name))
@@ -160,57 +169,66 @@ def add_adapters(subject: Subject, tuning: Tuning) -> Any:
 
 
 def leave_unread(adapter: Any) -> None:
-    """Takes inputs that the linear layer does not read out of A: then neither they, nor what would write
-    them, ever get a gradient, and the whole of what is learned fits into the weights."""
+    """Set the columns of A for inputs that the linear layer ignores to zero.
+
+    Neither these inputs nor their writers then get a gradient, and everything learned fits into the weights.
+    """
     base = adapter.get_base_layer()
     if isinstance(base, Selected):
-        unread = torch.ones(base.in_features, dtype=torch.bool, device=base.places.device)
+        unread = torch.ones(base.in_features, dtype=torch.bool, device=base.places.device)  # (inputs,)
         unread[base.places] = False
+        # A has the shape (rank, inputs).
         adapter.lora_A[adapter.active_adapters[0]].weight.data[:, unread] = 0
 
 
 def merge_adapters(subject: Subject, model: Any) -> Any:
-    """The subject's model with the adapters of a peft model added to its weights; plain modules.
+    """Return the subject's model, in plain modules, with the adapters of a peft model added to its weights.
 
-    Added in float32 and rounded once to the dtype it had; everything else is shared, as in a skeleton.
+    The sum is computed in float32 and rounded once to the weight's dtype; all other tensors are shared.
     """
     plain = share_model(subject.model)
     with torch.no_grad():
         for name in linear_names(subject.family, len(subject.layers)):
             linear, adapter = plain.get_submodule(name), model.base_model.model.get_submodule(name)
-            learned = adapter.get_delta_weight(adapter.active_adapters[0]).float()
+            learned = adapter.get_delta_weight(adapter.active_adapters[0]).float()  # (outputs, inputs)
             own = linear.own(learned) if isinstance(linear, Placed) else learned
             linear.weight = freeze_tensor((linear.weight.float() + own).to(linear.weight.dtype))
     return plain
 
 
 def count_steps(samples: int, tuning: Tuning) -> int:
-    """How many steps the tuning takes; the last one of an epoch may be smaller."""
+    """Return the number of steps of the fine-tuning; the last step of an epoch may be smaller."""
     return tuning.epochs * math.ceil(samples / tuning.batch)
 
 
 def training_batches(tokens: Tensor, tuning: Tuning) -> Iterator[Tensor]:
-    """The pieces (b, length) of every step, in a seeded order that is new in every epoch."""
+    """Yield the pieces (b, length) of every step, in a seeded order that is new in every epoch."""
     random = torch.Generator().manual_seed(tuning.seed)
     for _ in range(tuning.epochs):
+        # (samples, length) → (b, length) each
         yield from tokens[torch.randperm(len(tokens), generator=random)].split(tuning.batch)
 
 
 def learning_rate_share(index: int, total: int) -> float:
-    """The share (0 to 1] of the rate at a step: up in the first tenth, down to zero in a line from there."""
+    """Return the factor (0 to 1] of the learning-rate schedule at a step.
+
+    It rises linearly in the first tenth of the steps and then falls linearly.
+    """
     warm = max(1, round(WARM_UP * total))
     return min((index + 1) / warm, (total - index) / (total - warm + 1))
 
 
 @torch.enable_grad()
 def training_step(model: Any, optimizer: torch.optim.Optimizer, rows: Tensor, first: int = 1) -> float:
-    """Takes one step on pieces (b, length), whose tokens from place `first` on are predicted: their mean loss
-    before it, in nats per predicted token."""
+    """Make one step on pieces (b, length), and return their mean loss before it, in nats per predicted token.
+
+    Tokens from position `first` on are predicted. If the loss is not finite, the weights stay as they are.
+    """
     optimizer.zero_grad()
     total, predicted = 0.0, len(rows) * (rows.shape[1] - first)
     for some in rows.split(max(1, TOKENS_PER_PASS // rows.shape[1])):
         logits = model(input_ids=some, use_cache=False).logits[:, first - 1 : -1]  # (b, length−first, vocab)
-        flat = logits.flatten(0, 1).float()
+        flat = logits.flatten(0, 1).float()  # (b · (length − first), vocab)
         loss = nn.functional.cross_entropy(flat, some[:, first:].flatten(), reduction="sum") / predicted
         loss.backward()
         total += loss.item()

@@ -1,5 +1,7 @@
-"""One layer pruned on the stream: rank, repair, slice its attention, then its MLP, then move on through what
-is left."""
+"""Pruning of one layer on the stream.
+
+The attention is ranked, repaired and sliced first, then the MLP; then the stream passes through the result.
+"""
 
 from __future__ import annotations
 
@@ -26,27 +28,35 @@ from slimllm.pruning.surgery import slice_attention, slice_mlp
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """What pruning one layer needs: the dense subject, the skeleton being pruned, the plan, the stream, and
-    what the units are worth by gradients or training, if the method asks for it."""
+    """Everything that pruning one layer needs.
+
+    These are the dense model, the shared copy `slim` that is being pruned, the plan, the stream, and the
+    scores from gradients or training, if the method uses them.
+    """
 
     dense: Subject
     slim: Subject
     plan: Plan
     stream: streaming.Stream
     learned: Sequence[UnitScores] | None = None
-    guide: streaming.Stream | None = None  # the same tokens on their way through the dense layers
+    # The stream of the same tokens through the dense layers.
+    guide: streaming.Stream | None = None
 
     @property
     def method(self) -> Method:
+        """The row of the plan's method."""
         return find_method(self.plan.method)
 
     def accumulator(self, goal: streaming.Goal | None) -> streaming.Accumulator:
-        """What sums the moments of a reader's input."""
+        """Return an accumulator for the moments of a reader's input."""
         return streaming.Accumulator(weighted=self.method.weighted, goal=goal, held=self.stream.held)
 
     def goals(self, index: int) -> tuple[streaming.Goal | None, streaming.Goal | None]:
-        """What the dense stream is behind the attention and behind the MLP of this layer, where a recovery
-        follows it and something before is lost already; the guide moves on."""
+        """Return the dense streams behind the attention and behind the MLP of this layer; advance the guide.
+
+        Each one is None if the recovery does not follow the dense stream or if nothing has been lost before
+        it.
+        """
         if self.guide is None:
             return None, None
         layer = self.dense.layers[index]
@@ -55,14 +65,16 @@ class Work:
         return (middle if before else None), (end if before or self.cut(index)[0] else None)
 
     def cut(self, index: int) -> tuple[bool, bool]:
-        """Whether the attention and the MLP of this layer lose anything."""
+        """Return whether the attention and whether the MLP of this layer loses anything."""
         shape, plan = self.dense.shape.layers[index], self.plan
         return plan.heads[index] < shape.widest(plan.unit), plan.channels[index] < shape.channels
 
 
 def prune_layer(work: Work, index: int) -> LayerReport:
-    """Prunes one layer of the skeleton, attention first, and moves the stream through it: through the pruned
-    layer, or through the dense one where the method judges by the dense model."""
+    """Prune one layer of the shared copy, attention first, and advance the stream.
+
+    The stream passes through the pruned layer, or through the dense one if the method uses dense statistics.
+    """
     plan, stream = work.plan, work.stream
     layer, family = work.slim.layers[index], work.slim.family
     goals = work.goals(index)
@@ -99,6 +111,7 @@ def prune_layer(work: Work, index: int) -> LayerReport:
 
 
 def predicted_error(plan: Plan, index: int) -> float:
+    """Return the plan's predicted error of a layer, or NaN if it has none."""
     return plan.predicted_error[index] if plan.predicted_error else float("nan")
 
 
@@ -113,11 +126,14 @@ class Cut:
 def prune_attention(
     work: Work, index: int, found: LayerMoments | None, goal: streaming.Goal | None
 ) -> tuple[Tensor, Cut | None]:
-    """Ranks, repairs and slices the attention of one layer: (kept heads or value columns, what it cost), or
-    all and None if none goes."""
+    """Rank, repair and slice the attention of one layer.
+
+    Return (kept heads or value columns (k,), its cut), or (all of them, None) if none is removed.
+    """
     subject, plan = work.slim, work.plan
     layer, family, shape = subject.layers[index], subject.family, subject.shape.layers[index]
-    size, values = subject.shape.head_size, shape.values  # in the stream, and of the reader's inputs
+    # The head size, and the inputs of the reader for each head.
+    size, values = subject.shape.head_size, shape.values
     grouping = Grouping(shape.heads, shape.groups, plan.unit, values)
     name = family.attention.reader
     weight = to_float64(linear_of(layer, name).weight)
@@ -134,35 +150,40 @@ def prune_attention(
     pins = site_pins(plan, index, "attention", shape.heads)
     site = HeadSite(weight, moments, grouping, pins, plan.seed * 1000 + index, learned)
     ranking = work.method.heads(site, dict(plan.options))
-    kept = ranking.kept(plan.heads[index], shape.widest(plan.unit))
-    inputs = grouping.inputs_of(kept, values)
-    gain = None if learned is None else learned.repeat_interleave(values)[inputs]
+    kept = ranking.kept(plan.heads[index], shape.widest(plan.unit))  # (k,)
+    inputs = grouping.inputs_of(kept, values)  # (m,)
+    gain = None if learned is None else learned.repeat_interleave(values)[inputs]  # (H,) → (H·v,) → (m,)
     repair = repair_reader(work, weight, moments, inputs, gain)
     if grouping.row.narrows_heads:
+        # (k,) → (G, v)
         surgery.slice_values(layer, family, shape, size, kept.view(shape.groups, -1) % values, repair)
     else:
         slice_attention(layer, family, shape, size, kept, repair)
     energy, parts = Dense(weight, moments).energy, split_held_out(moments)
-    del moments, repair  # of 8,192 channels they take half a gigabyte and more
+    # In float64 the moments of 8,192 inputs take half a gigabyte.
+    del moments, repair
     return kept, Cut(held_out_error(work, layer, name, weight, parts, inputs, gain), energy)
 
 
 def refit_reader(work: Work, index: int, name: str, goal: streaming.Goal | None) -> None:
-    """Lets a reader that loses nothing make up for what is lost before it, where the recovery does that."""
+    """Refit a reader that loses no inputs, if the recovery compensates for earlier losses."""
     if goal is None:
         return
     layer = work.slim.layers[index]
     wanted = {name: work.accumulator(goal)}
     moments = streaming.watch_linears(layer, work.stream, index, wanted)[name].moments.double()
     weight = to_float64(linear_of(layer, name).weight)
-    kept = torch.arange(weight.shape[1])
+    kept = torch.arange(weight.shape[1])  # (d,)
     surgery.set_reader(layer, name, RECOVERIES[work.plan.recovery].repair(weight, moments, kept))
 
 
 def prune_mlp(
     work: Work, index: int, found: LayerMoments | None, goal: streaming.Goal | None
 ) -> tuple[Tensor, Cut | None]:
-    """Ranks, repairs and slices the channels of one layer: (kept channels, what it cost), or all and None."""
+    """Rank, repair and slice the channels of one layer.
+
+    Return (kept channels (k,), its cut), or (all of them, None) if none is removed.
+    """
     subject, plan = work.slim, work.plan
     layer, family, shape = subject.layers[index], subject.family, subject.shape.layers[index]
     name, writer = family.mlp.reader, next(iter(family.mlp.writers))
@@ -176,31 +197,35 @@ def prune_mlp(
             writer: streaming.Accumulator(second=False, weighted=work.method.weighted),
         }
         watched = streaming.watch_linears(layer, work.stream, index, wanted)
-        # popped, because the sums of 8,192 channels in float32 are a quarter of a gigabyte
+        # `pop` frees the float32 sums early; those of 8,192 channels take a quarter of a gigabyte.
         moments, input_sq = watched.pop(name).moments.double(), watched[writer].mean
     else:
         moments, input_sq = found.mlp.double(), found.mlp_input_sq
     learned = None if work.learned is None else work.learned[index].channels
     pins = site_pins(plan, index, "mlp", shape.channels)
     seed = plan.seed * 1000 + index
-    # not named, so that the float64 copies of the writers go before the repair needs as much
+    # The site has no name, so that the float64 copies of the writers are freed before the repair starts.
     kept = work.method.channels(
         channel_site(layer, subject, weight, moments, input_sq, pins, seed, learned), dict(plan.options)
     ).kept(plan.channels[index])
-    gain = None if learned is None else learned[kept]
+    gain = None if learned is None else learned[kept]  # (c,) → (k,)
     repair = repair_reader(work, weight, moments, kept, gain)
     slice_mlp(layer, family, shape, kept, repair)
     energy, parts = Dense(weight, moments).energy, split_held_out(moments)
-    del moments, repair  # of 8,192 channels they take half a gigabyte and more
+    # In float64 the moments of 8,192 channels take half a gigabyte.
+    del moments, repair
     return kept, Cut(held_out_error(work, layer, name, weight, parts, kept, gain), energy)
 
 
 def repair_reader(work: Work, weight: Tensor, moments: Moments, kept: Tensor, gain: Tensor | None) -> Repair:
-    """The reader's repair; trained gates (k,) multiply what they let through."""
+    """Return the repair of a reader (o, d) with the inputs `kept` (k,).
+
+    Trained gates `gain` (k,) multiply its columns.
+    """
     repair = RECOVERIES[work.plan.recovery].repair(weight, moments, kept)
     if gain is None or work.method.learns != "gates":
         return repair
-    return Repair(repair.weight * gain, repair.bias)
+    return Repair(repair.weight * gain, repair.bias)  # (o, k) · (k,) → (o, k)
 
 
 def held_out_error(
@@ -212,9 +237,10 @@ def held_out_error(
     kept: Tensor,
     gain: Tensor | None,
 ) -> float:
-    """The error of a cut on the tokens held out of the stream, in the precision in which weights are stored.
+    """Return the error of a cut on the stream's held-out tokens, with the weights in their stored precision.
 
-    The stored weights are fitted to these tokens as well, so the same repair is fitted to the others for it.
+    The stored weights are fitted to these tokens too, so the same repair is fitted to the others for this
+    error.
     """
     fitted, held = parts
     repair = repair_reader(work, weight, fitted, kept, gain)
@@ -223,7 +249,7 @@ def held_out_error(
 
 
 def site_pins(plan: Plan, index: int, site: SiteName, n: int) -> Tensor | None:
-    """The pins (n,) of one site: 1 protected, −1 forced out; None where there are none."""
+    """Return the pins (n,) of one site, 1 protected and −1 forced out, or None if there are none."""
     pins = torch.zeros(n)
     for value, group in ((-1, plan.forced), (1, plan.protected)):
         pins[list(pinned_units(group, index, site))] = value

@@ -1,7 +1,7 @@
-"""A preview of pruning: the dense model with its units silenced, not cut, and nothing mended.
+"""A preview of pruning: the dense model with its units masked, neither sliced nor repaired.
 
-The readers of a copy of the modules, around the very same weights, see zeros where units are to go. The
-dense model carries no hook, so there is nothing to undo and other threads may use it meanwhile.
+The readers of a copy of the modules, which shares all weights, read zeros in place of removed units. The
+dense model gets no hooks, so nothing needs to be undone, and other threads may use it meanwhile.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ from slimllm.pruning.layer_pruning import site_pins
 
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """What the inputs of one layer's readers are multiplied by, attention (d,) and MLP (c,); None leaves a
-    reader alone. Of a layer that is `dropped` nothing reaches the stream."""
+    """The factors on the inputs of one layer's readers, attention (d,) and MLP (c,); None changes nothing.
+
+    Of a layer that is `dropped`, nothing reaches the residual stream.
+    """
 
     attention: Tensor | None = None
     mlp: Tensor | None = None
@@ -39,8 +41,10 @@ class Mask:
 
 
 def mask_units(subject: Subject, masks: Sequence[Mask]) -> Subject:
-    """The subject with its units silenced by one mask per layer; it shares every weight with the dense one,
-    which stays as it is."""
+    """Return the subject with its units masked by one mask per layer.
+
+    It shares every weight with the dense model, which stays as it is.
+    """
     slim = dataclasses.replace(subject, model=share_model(subject.model))
     family = subject.family
     for layer, mask in zip(slim.layers, masks, strict=True):
@@ -55,20 +59,22 @@ def mask_units(subject: Subject, masks: Sequence[Mask]) -> Subject:
 
 
 def spread_mask(mask: Tensor, reader: nn.Linear) -> Tensor:
-    """The mask (n,) of all that a reader is given, from that of the inputs (d,) it has weights for."""
+    """Return the mask (n,) for all n inputs of a reader, from that of the inputs (d,) with weights."""
     if not isinstance(reader, Selected):
         return mask
-    return mask.new_zeros(reader.in_features).index_copy(0, reader.places, mask)
+    return mask.new_zeros(reader.in_features).index_copy(0, reader.places, mask)  # (d,) → (n,)
 
 
 def silence_output(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
-    """A hook that lets nothing out, not even a bias."""
+    """Replace a module's output, including its bias, by zeros."""
     return torch.zeros_like(output)
 
 
 def masks_of(analysis: Analysis, plan: Plan, sites: Collection[str] = SITES) -> tuple[Mask, ...]:
-    """The mask of every layer for a plan, with the units that the analysis would keep; only these sites lose
-    any."""
+    """Return the mask of every layer for a plan, with the units that the analysis would keep.
+
+    Only these sites lose units.
+    """
     known = (
         learned_in(analysis, find_method(analysis.method))
         if find_method(plan.method).learns == "gates"
@@ -82,6 +88,7 @@ def masks_of(analysis: Analysis, plan: Plan, sites: Collection[str] = SITES) -> 
         found: dict[str, Any] = {}
         if "attention" in sites and plan.heads[index] < layer.widest(plan.unit):
             kept = kept_inputs(analysis, plan, index)
+            # (H,) → (H·v,)
             gain = known[index].heads.repeat_interleave(layer.values) if known else None
             found["attention"] = inputs_mask(layer.heads * layer.values, kept, gain)
         if "mlp" in sites and plan.channels[index] < layer.channels:
@@ -92,14 +99,14 @@ def masks_of(analysis: Analysis, plan: Plan, sites: Collection[str] = SITES) -> 
 
 
 def inputs_mask(size: int, kept: Tensor, gain: Tensor | None) -> Tensor:
-    """1 at the kept inputs, or what a trained gate lets through there, else 0: (size,) float32."""
+    """Return the mask (size,) in float32: 1 or the trained gate at the kept inputs (k,), else 0."""
     mask = torch.zeros(size)
     mask[kept] = 1.0 if gain is None else gain[kept].float()
     return mask
 
 
 def kept_inputs(analysis: Analysis, plan: Plan, index: int) -> Tensor:
-    """The inputs (k,) of the attention reader that the plan keeps in one layer."""
+    """Return the inputs (k,) of the attention reader that the plan keeps in one layer."""
     layer = analysis.shape.layers[index]
     grouping = Grouping(layer.heads, layer.groups, plan.unit, layer.values)
     ranking: Ranking = analysis.layers[index].attention[plan.unit].ranking
@@ -110,7 +117,10 @@ def kept_inputs(analysis: Analysis, plan: Plan, index: int) -> Tensor:
 
 
 def kept_channels(analysis: Analysis, plan: Plan, index: int) -> Tensor:
-    """The channels (k,) that the plan keeps in one layer: protected ones first, forced ones last."""
+    """Return the channels (k,) that the plan keeps in one layer.
+
+    Protected channels come first and forced-out ones last.
+    """
     order = analysis.layers[index].mlp.ranking.order
     pins = site_pins(plan, index, "mlp", analysis.shape.layers[index].channels)
     if pins is not None:

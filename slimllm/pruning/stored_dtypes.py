@@ -1,7 +1,7 @@
-"""What an export stores: every tensor in the dtype that the source's files have it in, and read from there
-again as far as only rows and columns were taken away. What it is computed in is another thing.
+"""The dtypes that an export stores: every tensor has that of the source's files.
 
-Only what a recovery or a training changed is as precise as it was computed.
+A tensor that only lost rows and columns is read from there again. Only what a recovery or a training changed
+comes from memory. The dtype of computations does not matter.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF1
 
 
 def as_stored(pruned: Pruned) -> Pruned:
-    """The pruned model with its tensors as an export keeps them, on the CPU where they come from the files;
-    itself where it is stored as it was computed. Not to be run: its tensors may differ in dtype."""
+    """Return the pruned model with its tensors as an export stores them; it may mix dtypes and cannot be run.
+
+    Tensors that come from the files are on the CPU. Return the model itself if it is stored as in memory.
+    """
     subject = pruned.subject
     if not subject.files:
         return pruned
@@ -38,7 +40,8 @@ def as_stored(pruned: Pruned) -> Pruned:
         for leaf, held in module.named_parameters(recurse=False)
         if not held.is_meta
     ]
-    here.sort(key=lambda each: place_of(subject.files, *each[:2]) is None)  # tied ones where they are known
+    # Of tied parameters, the one that is in the files comes first.
+    here.sort(key=lambda each: place_of(subject.files, *each[:2]) is None)
     made: dict[int, nn.Parameter] = {}
     for module, leaf, held in here:
         if id(held) not in made:
@@ -48,7 +51,7 @@ def as_stored(pruned: Pruned) -> Pruned:
 
 
 def stored_layer(files: Mapping[str, Stored], layer: nn.Module) -> dict[str, Tensor]:
-    """The parameters of a decoder layer by name, as an export keeps them."""
+    """Return the parameters of a decoder layer by name, as an export stores them."""
     return {
         f"{path}.{leaf}" if path else leaf: stored_tensor(files, module, leaf, held).detach()
         for path, module in layer.named_modules()
@@ -57,8 +60,11 @@ def stored_layer(files: Mapping[str, Stored], layer: nn.Module) -> dict[str, Ten
 
 
 def stored_tensor(files: Mapping[str, Stored], module: nn.Module, leaf: str, held: Tensor) -> Tensor:
-    """A parameter as an export keeps it: what the files have for it, where that rounds to what is held; else
-    what is held, in the dtype that it has there."""
+    """Return a parameter as an export stores it.
+
+    That is the tensor in the files if it rounds to the one in memory. Otherwise it is the one in memory, in
+    the dtype of the files.
+    """
     if not files:
         return held
     place = place_of(files, module, leaf)
@@ -76,13 +82,13 @@ def stored_tensor(files: Mapping[str, Stored], module: nn.Module, leaf: str, hel
 
 
 def place_of(files: Mapping[str, Stored], module: nn.Module, leaf: str) -> Stored | None:
-    """Where a module's parameter is in the source's files, if it is there."""
+    """Return the place of a module's parameter in the source's files, or None if it is not there."""
     origin: Origin | None = getattr(module, "origin", None)
     return files.get(f"{origin.name}.{leaf}") if origin else None
 
 
 def read_source_tensor(place: Stored) -> Tensor | None:
-    """A tensor from the source's files; None where they are gone."""
+    """Return a tensor from the source's files, or None if they are gone."""
     try:
         with safe_open(place.file, "pt") as opened:
             found: Tensor = opened.get_tensor(place.name)
@@ -92,13 +98,13 @@ def read_source_tensor(place: Stored) -> Tensor | None:
 
 
 def cast_stored(held: Tensor, wanted: torch.dtype) -> Tensor:
-    """The tensor in this dtype; in float32 where its numbers are too large for it."""
+    """Return the tensor in this dtype, or in float32 if its values are too large for it."""
     made = held.to(wanted)
     return held.float() if bool((made.isinf() & ~held.isinf()).any()) else made
 
 
 def main_dtype(files: Mapping[str, Stored]) -> torch.dtype:
-    """The dtype that most numbers have in these files, or are to have."""
+    """Return the dtype that most values have in these files, or are to have."""
     counts: Counter[torch.dtype] = Counter()
     for place in files.values():
         counts[DTYPES.get(place.wanted or place.dtype, torch.float32)] += place.count
@@ -106,12 +112,12 @@ def main_dtype(files: Mapping[str, Stored]) -> torch.dtype:
 
 
 def dtype_of(subject: Subject) -> torch.dtype:
-    """The dtype that most numbers of an export of this model have."""
+    """Return the dtype of most values in an export of this model."""
     return main_dtype(subject.files) if subject.files else subject.dtype
 
 
 def dtype_words(subject: Subject) -> str:
-    """What an export of this model is stored in, in words."""
+    """Return the dtypes of an export of this model, in words."""
     named = str(dtype_of(subject)).removeprefix("torch.")
     kinds = {place.wanted or place.dtype for place in subject.files.values()}
     mixed = f", some of it in {others_words(kinds, named)}" if len(kinds) > 1 else ""
@@ -119,13 +125,13 @@ def dtype_words(subject: Subject) -> str:
 
 
 def others_words(kinds: set[str], named: str) -> str:
-    """The names of the other dtypes."""
+    """Return the names of the other dtypes, joined by "and"."""
     names = sorted(str(DTYPES.get(kind, kind)).removeprefix("torch.") for kind in kinds)
     return " and ".join(name for name in names if name != named)
 
 
 def bytes_per_parameter(subject: Subject) -> float:
-    """How many bytes of an export's weights a parameter takes, on average."""
+    """Return the mean size in bytes of a parameter in an export."""
     if not subject.files:
         return float(subject.dtype.itemsize)
     sizes = [

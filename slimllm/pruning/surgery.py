@@ -1,4 +1,4 @@
-"""Cut rows and columns: a pruned model that shares every untouched tensor with the dense one."""
+"""Slicing of rows and columns in a model that shares every untouched tensor with the dense one."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from slimllm.models.shared_copy import Origin, freeze_tensor
 
 
 def note_cut(module: nn.Module, *, rows: Tensor | None = None, columns: Tensor | None = None) -> None:
-    """Notes that a module goes on with only these of its rows or columns, if it is known where it comes
-    from."""
+    """Record that a module keeps only these rows or columns, if its origin is known."""
     origin: Origin | None = getattr(module, "origin", None)
     if origin is None:
         return
     if rows is not None:
-        rows = rows.cpu() if origin.rows is None else origin.rows[rows.cpu()]
+        rows = rows.cpu() if origin.rows is None else origin.rows[rows.cpu()]  # (kept rows,)
         module.origin = origin = replace(origin, rows=rows)  # type: ignore[assignment]
     if columns is not None:
+        # (kept columns,)
         columns = columns.cpu() if origin.columns is None else origin.columns[columns.cpu()]
         module.origin = replace(origin, columns=columns)  # type: ignore[assignment]
 
@@ -31,10 +31,12 @@ def note_cut(module: nn.Module, *, rows: Tensor | None = None, columns: Tensor |
 def slice_attention(
     layer: nn.Module, family: Family, shape: LayerShape, size: int, kept: Tensor, repair: Repair
 ) -> None:
-    """Keeps the query heads `kept` (k,), and the KV groups they read, and gives the reader its repaired
-    weight."""
+    """Keep the query heads `kept` (k,) and the KV groups that they read, and set the reader to its repair.
+
+    `size` is the head size.
+    """
     per_group = shape.heads // shape.groups
-    groups = (kept // per_group).unique()
+    groups = (kept // per_group).unique()  # (kept groups,)
     cut_writers(
         layer,
         family.attention,
@@ -42,11 +44,13 @@ def slice_attention(
         {"q": kept, "k": groups, "v": groups},
         size,
     )
-    values = torch.arange(shape.values or size)
+    values = torch.arange(shape.values or size)  # (v,)
+    # (k, v) → (k·v,)
     set_reader(layer, family.attention.reader, repair, (kept[:, None] * len(values) + values).flatten())
     reader = linear_of(layer, family.attention.reader)
     if isinstance(reader, Placed):
         reader.in_features = len(kept) * size
+        # (k, e) → (k·e,)
         keep_places(reader, (kept[:, None] * size + torch.arange(size)).flatten())
     for _, norm, letter in head_norms(layer, family):
         remaining = kept if letter == "q" else groups
@@ -58,11 +62,12 @@ def slice_attention(
 def slice_values(
     layer: nn.Module, family: Family, shape: LayerShape, size: int, kept: Tensor, repair: Repair
 ) -> None:
-    """Keeps in every KV group g the value columns `kept[g]` (G, v), for all heads that read it, and gives
-    the reader its repaired weight, whose columns (H·v) are ordered by head, then by value.
+    """Keep the value columns `kept[g]` of every KV group g, and set the reader to its repair.
 
-    Columns are counted among the `shape.values` that the layer has; in a dense layer these are all `size`.
-    Attention goes on seeing whole heads, with zeros where values are gone.
+    `kept` (G, v) holds indices below the `shape.values` that each head of the layer has; in a dense layer
+    these are all `size`. Every head of a group keeps the same columns. The repair's weight (o, H·v) is
+    ordered by head, then by value column. Attention still works with whole heads, with zeros in place of
+    removed columns.
     """
     values, each = shape.values or size, shape.heads // shape.groups
     columns = None
@@ -70,11 +75,12 @@ def slice_values(
         heads, groups = torch.arange(shape.heads), torch.arange(shape.groups)
         sizes = {"q": shape.heads * size, "k": shape.groups * size, "v": shape.groups * values}
         inside = {letter: torch.arange(rows) for letter, rows in sizes.items()}
-        inside["v"] = (groups[:, None] * values + kept).flatten()
+        inside["v"] = (groups[:, None] * values + kept).flatten()  # (G, v) → (G·v,)
         writer, start, blocks = value_writer(family), 0, []
         for letter in family.attention.writers[writer]:
             blocks.append(start + inside[letter])
             start += sizes[letter]
+        # The writer's kept rows (r,), and the reader's kept columns: (H, v) → (H·v,).
         rows, columns = torch.cat(blocks), (heads[:, None] * values + kept[heads // each]).flatten()
         take_rows(put_places(layer, writer, Widened, rows), rows)
         put_places(layer, family.attention.reader, Selected, columns)
@@ -82,7 +88,7 @@ def slice_values(
 
 
 def slice_mlp(layer: nn.Module, family: Family, shape: LayerShape, kept: Tensor, repair: Repair) -> None:
-    """Keeps the channels `kept` (k,) and gives the reader its repaired weight."""
+    """Keep the channels `kept` (k,), and set the reader to its repair."""
     cut_writers(layer, family.mlp, {"c": shape.channels}, {"c": kept}, 1)
     set_reader(layer, family.mlp.reader, repair, kept)
 
@@ -90,57 +96,67 @@ def slice_mlp(layer: nn.Module, family: Family, shape: LayerShape, kept: Tensor,
 def cut_writers(
     layer: nn.Module, site: Site, units: dict[str, int], kept: dict[str, Tensor], size: int
 ) -> None:
-    """Keeps in every writer the rows of the kept units; blocks are stacked, units are `size` rows tall."""
+    """Keep in every writer the rows of the kept units; blocks are stacked, and a unit has `size` rows.
+
+    `units` is the number of units of each letter, and `kept` their indices (k,).
+    """
     for name, letters in site.writers.items():
         start, rows = 0, []
         for letter in letters:
             inside = torch.arange(size)
-            rows.append((start + kept[letter][:, None] * size + inside).flatten())
+            rows.append((start + kept[letter][:, None] * size + inside).flatten())  # (k, size) → (k·size,)
             start += units[letter] * size
-        set_rows(linear_of(layer, name), torch.cat(rows))
+        set_rows(linear_of(layer, name), torch.cat(rows))  # (kept rows of all blocks,)
 
 
 def set_rows(linear: nn.Linear, rows: Tensor) -> None:
-    """Keeps these outputs, with the rows that the weight has for them."""
+    """Keep these outputs (n,) of a linear layer, with the rows that the weight has for them."""
     linear.out_features = len(rows)
     take_rows(linear, keep_places(linear, rows) if isinstance(linear, Placed) else rows)
 
 
 def take_rows(linear: nn.Linear, rows: Tensor) -> None:
+    """Keep these rows (n,) of a linear layer's weight and bias."""
     note_cut(linear, rows=rows)
     rows = rows.to(linear.weight.device)
-    linear.weight = freeze_tensor(linear.weight[rows])
+    linear.weight = freeze_tensor(linear.weight[rows])  # (all rows, d) → (n, d)
     if linear.bias is not None:
-        linear.bias = freeze_tensor(linear.bias[rows])
+        linear.bias = freeze_tensor(linear.bias[rows])  # (all rows,) → (n,)
 
 
 def keep_places(linear: Placed, kept: Tensor) -> Tensor:
-    """Numbers the places that are among `kept` anew, and returns which of the weight's rows or columns have
-    them."""
+    """Keep the places that are among `kept` (k,), and renumber them.
+
+    Return the indices (m,) of the weight's rows or columns at these places.
+    """
     kept = kept.to(linear.places.device)
-    held = torch.isin(linear.places, kept)
-    linear.places = torch.searchsorted(kept, linear.places[held])
-    return held.nonzero().flatten()
+    held = torch.isin(linear.places, kept)  # (places,) bool
+    linear.places = torch.searchsorted(kept, linear.places[held])  # (m,)
+    return held.nonzero().flatten()  # (m,)
 
 
 def put_places(layer: nn.Module, name: str, kind: type[Widened | Selected], kept: Tensor) -> Placed:
-    """The linear that replaces the one called `name`: around the same tensors, which are still to be cut to
-    the rows or columns `kept`, at the places that these have."""
+    """Replace the linear layer called `name` by one with the places of the rows or columns `kept` (n,).
+
+    Return the new layer. It still has the same tensors, which must then be cut to these rows or columns.
+    """
     old = linear_of(layer, name)
     new = kind(old.in_features, old.out_features, len(kept), device="meta").train(old.training)
     new.weight, new.bias = old.weight, old.bias
     if hasattr(old, "origin"):
         new.origin = old.origin
     kept = kept.to(old.weight.device)
-    new.places = old.places[kept] if isinstance(old, Placed) else kept
+    new.places = old.places[kept] if isinstance(old, Placed) else kept  # (n,)
     parent, _, leaf = name.rpartition(".")
     setattr(layer.get_submodule(parent), leaf, new)
     return new
 
 
 def set_reader(layer: nn.Module, name: str, repair: Repair, columns: Tensor | None = None) -> None:
-    """The reader with the repair's weight, which stands for these columns of the one it had (all by default),
-    its bias added to the one it had."""
+    """Set a reader to a repair: its weight (o, k) replaces the old one, its bias (o,) adds to the old one.
+
+    The columns of the weight stand for these `columns` (k,) of the old weight, by default for all of them.
+    """
     reader = linear_of(layer, name)
     note_cut(reader, columns=columns)
     like = reader.weight
