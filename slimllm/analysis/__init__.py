@@ -1,1 +1,1 @@
-"""One dense layer after the other, scored; and how analyses are stored."""
+"""The analysis of dense layers, one after the other, and its storage."""

@@ -1,4 +1,4 @@
-"""Whether the layers of an analysis that was read from a file fit the shape of its model. Pure."""
+"""Checks that the layers of an analysis from a file fit the shape of its model. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from slimllm.methods.recovery import RECOVERIES
 
 
 def check_layers(shape: Shape, layers: tuple[LayerAnalysis, ...]) -> None:
-    """Raises a `ValueError` where what was found of the layers does not fit their shape."""
+    """Raise `ValueError` if the analyses of the layers do not fit their shapes."""
     if not layers or len(layers) != len(shape.layers):
         raise ValueError("another number of layers")
     sizes = shape.hidden, shape.head_size, shape.vocab, shape.max_length, shape.outside + 1
@@ -32,8 +32,7 @@ def check_layers(shape: Shape, layers: tuple[LayerAnalysis, ...]) -> None:
 
 
 def check_site(site: SiteAnalysis, units: int, steps: int) -> None:
-    """Raises a `ValueError` where a site has not so many scores, or its errors are not those of so many
-    steps."""
+    """Raise `ValueError` unless a site has `units` scores, and kept sets and errors of `steps` steps."""
     ranking = site.ranking
     if ranking.scores.shape != (units,) or not torch.equal(ranking.order.sort().values, torch.arange(units)):
         raise ValueError("other units")

@@ -1,5 +1,7 @@
-"""The files of moments and analyses: their names, and which of those in a folder are ours, so that no others
-are written over or removed."""
+"""The files of moments and analyses: their names, and which files in a folder are ours.
+
+Files of others are never replaced or removed.
+"""
 
 from __future__ import annotations
 
@@ -16,21 +18,22 @@ from slimllm.files import atomic_write, file_limits
 KEY, HEAD = "moments.json", "analysis.json"
 LAYER_FILE = re.compile(r"layer_\d{3,}\.safetensors")
 TENSOR_FILE = re.compile(r"analysis-[0-9a-f]{8}\.safetensors")
-OLD_TENSORS = "analysis.safetensors"  # of analyses by version 0.1 before their files had names of their own
-OF_ANALYSIS = {"format", "method", "calibration", "shape", "layers"}  # keys of every version
+# The tensors of early analyses by version 0.1, whose files had no individual names.
+OLD_TENSORS = "analysis.safetensors"
+# The keys that analyses of every version have.
+OF_ANALYSIS = {"format", "method", "calibration", "shape", "layers"}
 CHANNEL_SCORES = "channel_scores.safetensors"
 
 
 def check_moments(*folders: Path) -> None:
-    """Refuses folders that hold other things than moments."""
+    """Raise `Refusal` if one of the folders holds anything but moments."""
     for folder in folders:
         if os.path.lexists(folder) and not holds_moments(folder):
             raise Refusal(f"'{folder}' holds other things than moments; choose an empty folder for them.")
 
 
 def holds_moments(folder: Path) -> bool:
-    """Whether all that is in a folder are moments that this program wrote, and what it was writing when it
-    was killed."""
+    """Return whether a folder holds only moments that this program wrote, complete or interrupted."""
     if folder.is_symlink() or not folder.is_dir():
         return False
     begun = has_keys(folder / KEY, {"format", "calibration"})
@@ -45,7 +48,7 @@ def holds_moments(folder: Path) -> bool:
 
 
 def has_tensors(file: Path, *names: str) -> bool:
-    """Whether a file is ours by the names of tensors in it."""
+    """Return whether a safetensors file has these tensors, which show that it is ours."""
     try:
         file_limits.check_regular(file, f"'{file}'", "choose another folder")
         with safe_open(file, framework="pt") as found:
@@ -55,7 +58,7 @@ def has_tensors(file: Path, *names: str) -> bool:
 
 
 def is_readable(file: Path) -> bool:
-    """Whether a file is a whole safetensors file."""
+    """Return whether a file is a complete safetensors file."""
     try:
         file_limits.check_regular(file, "A layer's moments", "make them again")
         with safe_open(file, framework="pt"):
@@ -65,7 +68,7 @@ def is_readable(file: Path) -> bool:
 
 
 def has_keys(file: Path, keys: set[str]) -> bool:
-    """Whether a file is a JSON object with these keys."""
+    """Return whether a file is a JSON object with these keys."""
     try:
         return keys <= json.loads(file_limits.read_text(file, f"'{file}'", "choose another folder")).keys()
     except (OSError, ValueError, AttributeError, RecursionError, Refusal):
@@ -73,7 +76,7 @@ def has_keys(file: Path, keys: set[str]) -> bool:
 
 
 def check_place(folder: Path) -> None:
-    """Refuses a folder for an analysis in which it would write over what is not one, or that is a model's."""
+    """Raise `Refusal` if an analysis would replace other people's files, or if a folder is a model's."""
     if (folder / "config.json").exists():
         raise Refusal(f"'{folder}' is the folder of a model; choose another one for the analysis.")
     head, scores = folder / HEAD, folder / CHANNEL_SCORES
@@ -85,6 +88,6 @@ def check_place(folder: Path) -> None:
 
 
 def tensor_files(folder: Path) -> list[Path]:
-    """The files of tensors of earlier analyses in a folder."""
+    """Return the tensor files of earlier analyses in a folder."""
     found = [file for file in folder.glob("analysis*.safetensors") if TENSOR_FILE.fullmatch(file.name)]
     return [file for file in (*found, folder / OLD_TENSORS) if has_tensors(file, "0.mlp.scores")]

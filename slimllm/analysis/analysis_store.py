@@ -49,53 +49,55 @@ from slimllm.methods.table import fill_options
 
 log = logging.getLogger(__name__)
 
-STORE_FORMAT = 2  # since errors are told on tokens held out
+STORE_FORMAT = 2  # errors are on held-out tokens
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError)
 MOST_LAYERS = 10_000
-MOMENT_PARTS = ("mean", "gram", "held", "held_weights")  # of a reader's moments
+# The tensors of a reader's moments: (d,), (d, d), (n, d), (n,).
+MOMENT_PARTS = ("mean", "gram", "held", "held_weights")
 
 
 @dataclasses.dataclass(frozen=True)
 class MomentStore:
-    """The moments of a dense model under one calibration; `key` says which, so that a stale store is never
-    used."""
+    """The moments of a dense model for one calibration.
+    Its `key` says which, so that a store is never used for another one."""
 
     folder: Path
 
     def file(self, index: int) -> Path:
+        """Return the file of one layer."""
         return self.folder / f"layer_{index:03d}.safetensors"
 
     @property
     def files(self) -> list[Path]:
-        """The files of the layers that are there."""
+        """The files of the stored layers."""
         return sorted(self.folder.glob("layer_*.safetensors"))
 
     def check(self) -> None:
-        """Refuses a folder of other things, whose place moments would take."""
+        """Raise `Refusal` if the folder holds anything but moments."""
         check_moments(self.folder, self.begun.folder)
 
     @property
     def begun(self) -> MomentStore:
-        """Where the layers of a pass over the text wait until all are there."""
+        """The store in which the layers of an unfinished pass over the text wait."""
         return MomentStore(self.folder.with_name(f".{self.folder.name}.unfinished"))
 
     @property
     def key(self) -> dict[str, Any]:
-        """What the store was made under; empty where nothing is there."""
+        """The key that the store was made under, or an empty dictionary if there is none."""
         with contextlib.suppress(OSError, ValueError):
             return dict(json.loads(file_limits.read_text(self.folder / KEY, f"'{KEY}'", "make it again")))
         return {}
 
     def under(self, key: dict[str, Any]) -> bool:
-        """Whether what is there was made under `key`."""
+        """Return whether the store was made under `key`."""
         return self.key == {"format": STORE_FORMAT, **key}
 
     def kept(self, key: dict[str, Any], layers: int) -> int:
-        """How many layers, from the first on, were made under `key` and can be read."""
+        """Return how many layers, from the first one on, were made under `key` and can be read."""
         return next((i for i in range(layers) if not self.readable(i)), layers) if self.under(key) else 0
 
     def matches(self, key: dict[str, Any], layers: int) -> bool:
-        """Whether the store is complete and was made under `key`."""
+        """Return whether the store is complete and was made under `key`."""
         return self.kept(key, layers) == layers
 
     def readable(self, index: int) -> bool:
@@ -107,8 +109,9 @@ class MomentStore:
 
     @contextlib.contextmanager
     def filled(self, key: dict[str, Any]) -> Iterator[MomentStore]:
-        """A store to fill, which takes the place of this one in the end. One that a stop or a kill left
-        unfinished under the same key is handed out again; a failure to write leaves none."""
+        """Yield a store to fill, which replaces this one at the end of the block.
+        It starts with the layers that an interrupted pass under the same key has left. After a failed write,
+        nothing is left."""
         made = self.begun
         with contextlib.ExitStack() as stack:
             try:
@@ -127,8 +130,7 @@ class MomentStore:
 
     @contextlib.contextmanager
     def claimed(self, made: MomentStore) -> Iterator[None]:
-        """Makes the folder of what is being written and keeps other programs away; a `Refusal` where one is
-        at it already."""
+        """Make and lock the folder of an unfinished pass; raise `Refusal` if another program locked it."""
 
         def make_folder() -> Path:
             made.folder.mkdir(parents=True, exist_ok=True)
@@ -146,25 +148,25 @@ class MomentStore:
 
     @contextlib.contextmanager
     def read(self) -> Iterator[MomentStore]:
-        """Give the store, which no other program clears away meanwhile. Every reader holds one layer's file,
-        the first that nobody holds, so that as many can read as there are layers."""
+        """Yield the store, which no other program removes during the block.
+        Every reader locks the first layer file without a lock, so there can be as many readers as layers."""
         with contextlib.ExitStack() as stack:
             for file in self.files:
-                # Another reader's, or on a file system without locks.
+                # Another reader has locked the file, or the file system has no locks.
                 with contextlib.suppress(OSError):
                     stack.enter_context(hold_path(file))
                     break
             yield self
 
     def remove_unread(self) -> None:
-        """Remove the store unless somebody reads or fills it, or nobody can tell."""
+        """Remove the store, unless another program reads or fills it or the file system has no locks."""
         with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
             for path in (self.folder, *self.files):
                 stack.enter_context(hold_path(path))
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def clear(self, key: dict[str, Any]) -> None:
-        """Leaves in the folder only whole layers that were made under `key`."""
+        """Remove everything from the folder except complete layers that were made under `key`."""
         same = self.under(key)
         keep = {self.file(i).name for i in range(self.kept(key, MOST_LAYERS))} | ({KEY} if same else set())
         for path in self.folder.iterdir():
@@ -176,6 +178,7 @@ class MomentStore:
             atomic_write.write_text(self.folder / KEY, json.dumps({"format": STORE_FORMAT, **key}, indent=1))
 
     def save(self, index: int, moments: LayerMoments) -> None:
+        """Write the moments of one layer."""
         tensors = {
             "mlp_input_sq": moments.mlp_input_sq,
             "cosine": torch.tensor([moments.cosine], dtype=torch.float64),
@@ -189,6 +192,7 @@ class MomentStore:
         atomic_write.replace_file(self.file(index), lambda path: save_file(tensors, path), self.unwritten)
 
     def __getitem__(self, index: int) -> LayerMoments:
+        """Return the stored moments of one layer."""
         with safe_open(self.file(index), framework="pt") as file:
             tokens, weights = file.get_tensor("tokens").tolist(), file.get_tensor("weights").tolist()
             attention, mlp = (
@@ -203,11 +207,10 @@ class MomentStore:
 
 
 def save_analysis(analysis: Analysis, folder: Path) -> Path:
-    """Writes analysis.json, its tensors, and the plain channel scores (one tensor per layer), whose path is
-    returned.
+    """Write an analysis, and return the path of its plain channel scores (one tensor (c,) per layer).
 
-    analysis.json comes last and names the file of its tensors, so that the earlier analysis is whole until
-    then.
+    analysis.json is written last and names the file of the tensors, so the earlier analysis stays complete
+    until then. Raise `Refusal` if the folder holds other files of these names or cannot be written.
     """
     tensors: dict[str, Tensor] = {}
     layers = []
@@ -245,7 +248,7 @@ def save_analysis(analysis: Analysis, folder: Path) -> Path:
 
 @dataclasses.dataclass(frozen=True)
 class LayerHead:
-    """What analysis.json says of a layer."""
+    """The entry of one layer in analysis.json."""
 
     cosine: float
     energy: Mapping[str, float]
@@ -254,7 +257,7 @@ class LayerHead:
 
 @dataclasses.dataclass(frozen=True)
 class Head:
-    """What analysis.json says."""
+    """The content of analysis.json."""
 
     model: str
     method: str
@@ -283,7 +286,7 @@ def site_tensors(prefix: str, site: SiteAnalysis) -> dict[str, Tensor]:
 
 
 def open_analysis(folder: Path) -> Analysis:
-    """The analysis saved in a folder; a `Refusal` where there is none."""
+    """Return the analysis saved in a folder; raise `Refusal` if there is none that can be read."""
     words = "no readable analysis"
     remedy = f"make one with: python -m slimllm analyse --model … --out {folder}"
     try:
@@ -295,7 +298,7 @@ def open_analysis(folder: Path) -> Analysis:
         found = parse_dataclass(Head, head)
         tensors = folder / Path(found.tensors).name
         with file_limits.open_regular(tensors, f"'{tensors}'", remedy) as opened:
-            sum(1 for _ in safetensors_tensors(opened))  # whose faults are those of the file
+            sum(1 for _ in safetensors_tensors(opened))  # raises if the header is faulty
         with safe_open(tensors, framework="pt") as file:
             names = list(file.keys())
             layers = tuple(open_layer_analysis(file, names, i, layer) for i, layer in enumerate(found.layers))

@@ -1,4 +1,4 @@
-"""One dense layer from its moments: rankings, and the error of recoveries at every feasible width."""
+"""The analysis of one dense layer from its moments: rankings, and recovery errors at every feasible width."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ def analyse_layer(
     learned: UnitScores | None = None,
     recoveries: Collection[str] = tuple(RECOVERIES),
 ) -> LayerAnalysis:
-    """Both sites of one layer: ranking, and the error of the recoveries at every feasible width."""
+    """Return the analysis of both sites of one layer: rankings, and errors at every feasible width.
+
+    Errors are computed for these recoveries. A method that learns needs its `learned` scores.
+    """
     layer, family, shape = subject.layers[index], subject.family, subject.shape.layers[index]
     seed = seed * 1000 + index
     weight = to_float64(linear_of(layer, family.attention.reader).weight)
@@ -49,8 +52,9 @@ def analyse_layer(
     known = learned.channels if learned else None
     site = channel_site(layer, subject, down, moments, found.mlp_input_sq, None, seed, known)
     ranking = row.channels(site, options)
-    spectrum = site.principal[0].clamp_min(0).flip(0).float()
-    del site  # the float64 copies of the writers go before the curves need as much
+    spectrum = site.principal[0].clamp_min(0).flip(0).float()  # (o,), largest first
+    # Frees the float64 copies of the writers before the curves need as much memory.
+    del site
     energy = Dense(down, moments).energy * moments.weight
     fitted, held = split_held_out(moments)
     del moments
@@ -61,14 +65,16 @@ def analyse_layer(
 
 
 def units_of(row: Method, shape: Shape) -> tuple[UnitName, ...]:
-    """The attention units that a method offers on this model, the preferred one first."""
+    """Return the attention units that a method offers for this model, the preferred one first."""
     if row.narrows_heads:
         return row.units
     units = tuple(unit for unit in row.units if unit in shape.units) or shape.units
-    return units[:1] if row.learns == "gates" else units  # gates are trained for one unit
+    # Gates are trained for one unit only.
+    return units[:1] if row.learns == "gates" else units
 
 
 def compact_ranking(ranking: Ranking) -> Ranking:
+    """Return the ranking with its scores in float32."""
     return dataclasses.replace(ranking, scores=ranking.scores.float())
 
 
@@ -79,8 +85,10 @@ def head_errors(
     grouping: Grouping,
     recoveries: Collection[str],
 ) -> dict[str, Tensor]:
-    """The error (s+1,) of the recoveries at every step; kept sets are not nested, so each step is
-    repaired."""
+    """Return the error (s+1,) of each recovery at every step.
+
+    Kept sets are not nested, so each step is repaired separately.
+    """
     size = reader.weight.shape[1] // grouping.heads
     if grouping.row.narrows_heads:
         return column_errors(reader, fitted, ranking, grouping, recoveries)
@@ -100,14 +108,18 @@ def column_errors(
     grouping: Grouping,
     recoveries: Collection[str],
 ) -> dict[str, Tensor]:
-    """The error (e+1,) of the recoveries at every number of value columns; kept sets are nested, so one curve
-    over the reader's inputs tells all."""
+    """Return the error (e+1,) of each recovery at every number of value columns.
+
+    Kept sets are nested, so one curve over the reader's inputs gives all errors.
+    """
     assert ranking.subsets is not None
-    joins = ranking.subsets.sum(0)  # (G·e,): at how many steps a column is kept
+    # At how many steps each column is kept.
+    joins = ranking.subsets.sum(0)  # (e+1, G·e) → (G·e,)
     width = ranking.subsets.shape[1] // grouping.groups
-    heads = torch.arange(grouping.heads) // (grouping.heads // grouping.groups)
-    column = heads[:, None] * width + torch.arange(width)  # (H, e): the value column behind each input
-    order = joins[column.flatten()].argsort(descending=True, stable=True)
+    heads = torch.arange(grouping.heads) // (grouping.heads // grouping.groups)  # (H,): the group of each
+    # The value column that each input of the reader comes from.
+    column = heads[:, None] * width + torch.arange(width)  # (H, e)
+    order = joins[column.flatten()].argsort(descending=True, stable=True)  # (H·e,)
     return {
         name: RECOVERIES[name].curve(reader, fitted, order)[:: grouping.heads].float() for name in recoveries
     }

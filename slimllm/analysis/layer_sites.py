@@ -1,4 +1,4 @@
-"""Weights and inputs of a layer's readers, in the float64 in which the arithmetic is done."""
+"""Weights and inputs of a layer's readers in float64, the dtype of all computations with moments."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from slimllm.models.loading import Subject
 
 
 def to_float64(weight: Tensor) -> Tensor:
-    """The weight in float64 beside the moments, where the arithmetic is done."""
+    """Return the weight in float64 on the CPU, like the moments."""
     return weight.detach().cpu().double()
 
 
 def split_held_out(moments: Moments) -> tuple[Moments, HeldOut]:
-    """What repairs are fitted to whose errors are told, and the tokens that these are told on."""
+    """Return the moments to fit repairs to, and the held-out tokens to compute their errors on."""
     assert moments.held is not None
     return moments.fitted, moments.held
 
@@ -32,5 +32,6 @@ def channel_site(
     seed: int,
     learned: Tensor | None = None,
 ) -> ChannelSite:
+    """Return the inputs of a ranking of channels, in float64."""
     writers = [to_float64(block) for block in writer_blocks(layer, subject.family.mlp)]
     return ChannelSite(down, moments, writers, input_sq.double(), pinned, seed, learned)

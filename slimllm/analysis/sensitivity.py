@@ -1,7 +1,7 @@
-"""How much the model's answers move when one site alone is damaged, measured layer by layer on a few windows.
+"""The sensitivity of a model's output to errors in single sites, measured on a few windows.
 
-An error in one layer matters more than an equally large one in another. Each site is cut and refitted for
-itself, the rest of the model runs on dense, and the change of the answers per unit of damage is kept.
+An error in one layer matters more than an equally large one in another. Each site is cut and refitted alone
+while the rest of the model stays dense. The sensitivity is the change of the output per unit of error.
 """
 
 from __future__ import annotations
@@ -22,17 +22,20 @@ from slimllm.models.families import linear_of
 from slimllm.models.loading import Subject
 from slimllm.models.shared_copy import drop_layers, share_model
 
-WINDOWS, WINDOW = 8, 128  # what every probe reads
-KEPT_SHARE = 0.7  # of the channels that stay while a layer's MLP is probed
+# The windows that every probe reads, and their tokens.
+WINDOWS, WINDOW = 8, 128
+# The share of channels that a layer keeps while its MLP is probed.
+KEPT_SHARE = 0.7
 RECOVERY = "least-squares"
-LEAST = 1e-12  # damage below this is rounding
+# Smaller errors are rounding.
+LEAST = 1e-12
 
 
 class Head:
-    """The end of a model: log probabilities from the stream behind its last layer.
+    """The end of a model: log-probabilities from the stream behind its last layer.
 
-    It is the model's own forward on a copy of its modules with a single layer that hands on what it is given,
-    so that no family's last norm, scale or cap is forgotten. The copy shares all weights.
+    It is the model's own forward on a copy of its modules with a single layer that returns the given stream,
+    so it includes the final norm, scale or cap of every family. The copy shares all weights.
     """
 
     def __init__(self, subject: Subject) -> None:
@@ -44,7 +47,7 @@ class Head:
 
     @torch.inference_mode()
     def answers(self, hidden: Tensor) -> Tensor:
-        """Log probabilities (b, T, vocab) in float32 from a stream (b, T, o)."""
+        """Return log-probabilities (b, T, vocab) in float32 from a stream (b, T, o)."""
         self.hidden = hidden
         tokens = torch.zeros(hidden.shape[:2], dtype=torch.int64, device=hidden.device)
         return torch.log_softmax(self.model(input_ids=tokens, use_cache=False).logits.float(), -1)
@@ -52,8 +55,10 @@ class Head:
 
 @dataclass(eq=False)
 class Probe:
-    """A few windows on their way through the dense model, and the log probabilities (n, T, vocab) it ends
-    with."""
+    """A few windows on their way through the dense model.
+
+    `answers` holds the dense model's final log-probabilities (b, T, vocab) per batch.
+    """
 
     subject: Subject
     stream: streaming.Stream
@@ -62,16 +67,16 @@ class Probe:
 
     @torch.inference_mode()
     def move(self, index: int, found: LayerMoments, layer: LayerAnalysis) -> dict[SiteName, float]:
-        """The sensitivity of both sites of layer `index`; the windows move on through it.
+        """Return the sensitivity of both sites of layer `index`, and advance the windows through the layer.
 
-        In nats of KL(dense ‖ damaged) per token and unit of error × energy.
+        Its unit is nats of KL(dense ‖ cut) per token and per unit of error × energy.
         """
         shape, subject = self.subject.shape.layers[index], self.subject
         unit, site = next(iter(layer.attention.items()))
         grouping = Grouping(shape.heads, shape.groups, unit, shape.values)
         width = shape.widest(unit) * max(1, shape.steps(unit) - 1) // shape.steps(unit)
-        kept = site.ranking.kept(width, shape.widest(unit))
-        inputs = grouping.inputs_of(kept, shape.values)
+        kept = site.ranking.kept(width, shape.widest(unit))  # (k,)
+        inputs = grouping.inputs_of(kept, shape.values)  # (m,)
         channels = max(1, int(shape.channels * KEPT_SHARE))
         readers = subject.family.attention.reader, subject.family.mlp.reader
         sensitivity: dict[SiteName, float] = {
@@ -82,8 +87,11 @@ class Probe:
         return sensitivity
 
     def damage(self, index: int, reader: str, moments: Moments, kept: Tensor) -> float:
-        """The KL per unit of damage, if one reader keeps these inputs only, refitted. Both are taken on the
-        text that the refit has seen: what a unit of damage does is the same on any text."""
+        """Return the KL per unit of error if one reader keeps only the inputs `kept` (k,) and is refitted.
+
+        Both are computed on the text of the refit, because the effect of a unit of error is the same on any
+        text.
+        """
         layer = self.subject.layers[index]
         weight, moments = to_float64(linear_of(layer, reader).weight), moments.double()
         repair = RECOVERIES[RECOVERY].repair(weight, moments, kept)
@@ -98,18 +106,18 @@ class Probe:
         return self.distance(damaged) / size
 
     def distance(self, damaged: streaming.Stream) -> float:
-        """KL(dense ‖ damaged) in nats per token."""
+        """Return KL(dense ‖ cut) in nats per token."""
         total, count, first = 0.0, 0, self.subject.beginning.predicted_from
         for hidden, dense in zip(damaged.hidden, self.answers, strict=True):
             gone = self.head.answers(hidden)
-            total += float((dense.exp() * (dense - gone))[:, first - 1 :].sum())
+            total += float((dense.exp() * (dense - gone))[:, first - 1 :].sum())  # (b, T, vocab) → ()
             count += dense[:, first - 1 :, 0].numel()
         return max(0.0, total) / count
 
 
 @torch.inference_mode()
 def start_probe(subject: Subject, tokens: Tensor) -> Probe:
-    """The probe before layer 0, on the first windows of the last of these samples (S, T)."""
+    """Return a probe in front of layer 0, on the first tokens of the last of these samples (S, T)."""
     windows = tokens[-WINDOWS:, :WINDOW]
     end = streaming.embed_tokens(subject, windows)
     for index, layer in enumerate(subject.layers):
@@ -121,7 +129,10 @@ def start_probe(subject: Subject, tokens: Tensor) -> Probe:
 
 @contextlib.contextmanager
 def replaced_reader(reader: nn.Module, weight: Tensor, bias: Tensor | None, kept: Tensor) -> Iterator[None]:
-    """While open, a reader answers as if it kept these inputs only, with this weight and bias added."""
+    """Replace a reader's output in the block by that of a reader of the inputs `kept` (k,) only.
+
+    `weight` (o, k) and `bias` (o,) are its repair; the bias is added to the reader's own.
+    """
     like: Tensor = reader.weight  # type: ignore[assignment]
     new, shift = weight.to(like), None if bias is None else bias.to(like)
     own: Tensor | None = reader.bias  # type: ignore[assignment]
@@ -129,7 +140,7 @@ def replaced_reader(reader: nn.Module, weight: Tensor, bias: Tensor | None, kept
         shift = own if shift is None else own + shift
 
     def answer_instead(_: nn.Module, inputs: tuple[Tensor, ...], __: Tensor) -> Tensor:
-        read = streaming.read_by(reader, inputs[0])
+        read = streaming.read_by(reader, inputs[0])  # (b, T, d)
         return nn.functional.linear(read[..., kept.to(like.device)], new, shift)
 
     handle = reader.register_forward_hook(answer_instead)

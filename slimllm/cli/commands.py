@@ -1,4 +1,4 @@
-"""What each command does: arguments in, JSON-able answer out."""
+"""The commands: each takes the parsed arguments and returns an answer that can become JSON."""
 
 from __future__ import annotations
 
@@ -35,6 +35,8 @@ from slimllm.planning.rules import PlanRules
 
 
 class Report(Protocol):
+    """The interface for messages and progress."""
+
     def say(self, words: str) -> None: ...
     def progress(self, step: Progress) -> None: ...
 
@@ -43,6 +45,7 @@ Arguments = argparse.Namespace
 
 
 def load_subject(source: str, given: Arguments, report: Report, *, spread: bool = False) -> Subject:
+    """Load a model, after cleaning up what a killed program left beside it."""
     atomic_write.mend_leftovers(Path(source), report.say)
     report.say(f"Loading {source} …")
     how = {"device": given.device, "dtype": given.dtype, "offline": given.offline, "spread": spread}
@@ -50,10 +53,12 @@ def load_subject(source: str, given: Arguments, report: Report, *, spread: bool 
 
 
 def calibration_of(given: Arguments) -> Calibration:
+    """Return the calibration that the options describe."""
     return Calibration(text=given.text, samples=given.samples, length=given.length, seed=given.seed)
 
 
 def run_analysis(subject: Subject, given: Arguments, report: Report, **how: Any) -> Analysis:
+    """Analyse a model with the options of a command."""
     text = texts.find_text(given.text, offline=given.offline)
     job = pipeline.analyse_model(
         subject, text, calibration_of(given), method_name=given.method, options=method_options(given), **how
@@ -62,7 +67,10 @@ def run_analysis(subject: Subject, given: Arguments, report: Report, **how: Any)
 
 
 def run_analyse(given: Arguments, report: Report) -> dict[str, Any] | None:
-    """The answer; None from a process of several that only read its share."""
+    """Analyse a model and save the analysis; return the answer.
+
+    Return None in a process that only contributes its share of the text.
+    """
     text = texts.find_text(given.text, offline=given.offline)
     with distributed.join_processes():
         if distributed.process_rank():
@@ -95,7 +103,7 @@ def run_analyse(given: Arguments, report: Report) -> dict[str, Any] | None:
 
 
 def rules_from(given: Arguments) -> PlanRules:
-    """Return the rules that the options of a command say."""
+    """Return the plan's rules from the options of a command."""
     return PlanRules(
         given.ratio,
         allocation=given.allocation,
@@ -108,6 +116,7 @@ def rules_from(given: Arguments) -> PlanRules:
 
 
 def run_plan(given: Arguments, report: Report) -> dict[str, Any]:
+    """Make a plan from a saved analysis and save it; return the plan and its forecast."""
     plan_json.check_place(given.out)
     analysis = analysis_store.open_analysis(given.analysis)
     now = sources.current_fingerprint(analysis.model)
@@ -132,11 +141,13 @@ def run_plan(given: Arguments, report: Report) -> dict[str, Any]:
 def measure_perplexity(
     subject: Subject, text: texts.Text, given: Arguments, report: Report
 ) -> evaluation.Perplexity:
+    """Measure perplexity on the evaluation part of a text, with the options of a command."""
     ids = texts.evaluation_tokens(text, subject.tokenizer, limit=given.limit_tokens)
     return pipeline.finish_job(evaluation.measure_perplexity(subject, ids, given.window), report.progress)
 
 
 def run_evaluate(given: Arguments, report: Report) -> dict[str, Any]:
+    """Measure a model's perplexity on a text."""
     text = texts.find_text(given.text, offline=given.offline)
     subject = load_subject(given.model, given, report, spread=True)
     start = time.perf_counter()
@@ -157,6 +168,7 @@ def run_evaluate(given: Arguments, report: Report) -> dict[str, Any]:
 
 
 def run_generate(given: Arguments, report: Report) -> dict[str, Any]:
+    """Continue a prompt with a model."""
     subject = load_subject(given.model, given, report, spread=True)
     text, tokens, rate = write_continuation(subject, given.prompt, given)
     begins_with = subject.beginning.words or None
@@ -164,15 +176,18 @@ def run_generate(given: Arguments, report: Report) -> dict[str, Any]:
 
 
 def write_continuation(subject: Subject, prompt: str, given: Arguments) -> tuple[str, int, float]:
+    """Return (text, tokens written, tokens per second) of one generation."""
     return evaluation.timed_generation(
         subject, prompt, max_new_tokens=given.max_new_tokens, temperature=given.temperature, seed=given.seed
     )
 
 
 def run_compare(given: Arguments, report: Report) -> dict[str, Any]:
+    """Compare perplexity, memory, speed and continuations of several models."""
     text = texts.find_text(given.text, offline=given.offline)
     rows = []
-    for source in given.model:  # before the first one is measured
+    # All models are checked before the first one is measured.
+    for source in given.model:
         cards.examine_source(source, given.offline)
     for source in given.model:
         subject = load_subject(source, given, report, spread=True)
@@ -196,8 +211,11 @@ def run_compare(given: Arguments, report: Report) -> dict[str, Any]:
 
 
 def measure_speeds(given: Arguments, report: Report) -> list[dict[str, Any]]:
-    """The speeds of all models, taken in turns where they fit into memory beside each other, with what they
-    say against the first one's; else one after the other, where differences say nothing."""
+    """Measure the speeds of all models, and compare each with the first one in words.
+
+    Models that fit into memory together are measured in turns. Otherwise they are measured one after the
+    other, and differences say nothing.
+    """
     subjects = [load_subject(source, given, report, spread=True) for source in given.model]
     together = not any(is_lent(subject.model) for subject in subjects)
     if together:
@@ -237,11 +255,13 @@ def measure_speeds(given: Arguments, report: Report) -> list[dict[str, Any]]:
 
 
 def run_card(given: Arguments, report: Report) -> dict[str, Any]:
+    """Describe what can be done with a model."""
     found = cards.inspect_model(given.model, offline=given.offline)
     return {**dataclasses.asdict(found), "lines": cards.card_lines(found)}
 
 
 def run_methods(given: Arguments, report: Report) -> dict[str, Any]:
+    """List the methods, recoveries, allocations and families."""
     return {
         "methods": [
             {
@@ -266,6 +286,7 @@ def run_methods(given: Arguments, report: Report) -> dict[str, Any]:
 
 
 def run_serve(given: Arguments, report: Report) -> dict[str, Any]:
+    """Start the app and run it until it ends; raise `Refusal` if gradio or the ui folder is missing."""
     try:
         from ui.app import Settings
         from ui.app import serve_page as run

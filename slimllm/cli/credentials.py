@@ -1,4 +1,4 @@
-"""The user and password of the app: from a file, the environment or the command line, in one place only."""
+"""The user and password of the app: from a file, the environment or the command line, only one of them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ from pathlib import Path
 from slimllm.core.errors import Refusal
 
 VARIABLE = "SLIMLLM_AUTH"
-LONGEST_LINE = 1_000  # bytes of a file of credentials
-OTHERS = 0o077  # what the mode of such a file grants to other accounts
+# The most bytes of a file of credentials.
+LONGEST_LINE = 1_000
+# The mode bits that give other accounts access to such a file.
+OTHERS = 0o077
 
 
 def find_credentials(
     given: str | None, file: Path | None, environment: MutableMapping[str, str]
 ) -> tuple[tuple[str, str] | None, str]:
-    """((user, password) or None where none was given, a warning or ''). The variable is taken out of the
-    environment, so that no program started from here finds it; a `Refusal` for more than one source, or one
-    that cannot be read."""
+    """Return ((user, password) or None if none was given, a warning or an empty string).
+
+    The variable is removed from the environment, so that no child process sees it. Raise `Refusal` if there
+    is more than one source, or if the source is not valid.
+    """
     variable = environment.pop(VARIABLE, "")
     sources = {"--auth": given, "--auth-file": file, VARIABLE: variable}
     named = [name for name, value in sources.items() if value]
@@ -33,7 +37,10 @@ def find_credentials(
 
 
 def read_credentials(file: Path) -> tuple[str, str]:
-    """(what stands in the first line of a file, a warning where other accounts may read it)."""
+    """Return (the first line of a file, a warning if other accounts can read it or an empty string).
+
+    Raise `Refusal` if the file cannot be read or does not hold exactly one line.
+    """
     try:
         if not file.is_file():
             raise FileNotFoundError(2, "No such file")

@@ -1,4 +1,4 @@
-"""The commands that make checkpoints and take them to a model hub."""
+"""The commands that write checkpoints or upload them to a model hub."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from slimllm.pruning import finetuning
 
 
 def check_targets(given: Arguments) -> None:
-    """Refuses a folder or a repository that nothing can be written to, before hours of work."""
+    """Raise `Refusal` if the output folder or repository cannot be written to, before hours of work."""
     write_targets.check_target(given.out, given.model)
     if given.push:
         hub_upload.check_repository(given.push, offline=given.offline)
@@ -48,7 +48,7 @@ def check_targets(given: Arguments) -> None:
 def export_and_push(
     pruned: Pruned, given: Arguments, report: Report, recipe: str, notes: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """What was written, and where it was pushed to."""
+    """Export a model, upload it if requested, and return the part of the answer about both."""
     folder = still_free(given, report)
     job = checkpoint.export_checkpoint(pruned, folder, wanted=given.export, recipe=recipe, card_notes=notes)
     done = pipeline.finish_job(job, report.progress)
@@ -67,8 +67,11 @@ def export_and_push(
 
 
 def still_free(given: Arguments, report: Report) -> Path:
-    """The folder to export to: the one that was asked for, unless something came there while the model was
-    made; then a new one beside it, so that neither is lost."""
+    """Return the folder to export to.
+
+    That is the requested folder. If something else appeared there while the model was made, it is a new one
+    beside it, so that neither is lost.
+    """
     try:
         write_targets.check_target(given.out, given.model)
         return Path(given.out)
@@ -80,7 +83,10 @@ def still_free(given: Arguments, report: Report) -> Path:
 
 
 def given_plan(given: Arguments, report: Report) -> Plan | None:
-    """The plan that is to be followed, if one is given; a `Refusal` where an option says otherwise."""
+    """Return the plan in the file of --plan, or None if --ratio is given instead.
+
+    Raise `Refusal` if neither is given or if an option contradicts the plan.
+    """
     if given.plan is None:
         if given.ratio is None:
             raise Refusal("Either --plan or --ratio is required; give one of the two.")
@@ -93,6 +99,7 @@ def given_plan(given: Arguments, report: Report) -> Plan | None:
 
 
 def run_prune(given: Arguments, report: Report) -> dict[str, Any]:
+    """Prune a model by a plan or to a ratio, export it and return the answer."""
     check_targets(given)
     ready = given_plan(given, report)
     text = texts.find_text(ready.calibration.text if ready else given.text, offline=given.offline)
@@ -146,6 +153,7 @@ def run_prune(given: Arguments, report: Report) -> dict[str, Any]:
 
 
 def run_tune(given: Arguments, report: Report) -> dict[str, Any]:
+    """Fine-tune a model, measure its perplexity before and after, export it and return the answer."""
     check_targets(given)
     names = [field.name for field in dataclasses.fields(finetuning.Tuning)]
     wanted = finetuning.Tuning(**{name: getattr(given, name) for name in names})
@@ -154,7 +162,8 @@ def run_tune(given: Arguments, report: Report) -> dict[str, Any]:
     other = texts.find_text(given.measure_on or given.text, offline=given.offline)
     subject = load_subject(given.model, given, report)
     pruned, most = export_reading.as_pruned(subject), subject.shape.max_length
-    formats.choose_format(pruned, given.export)  # training changes no shape
+    # Training changes no shape, so the form can be checked before it.
+    formats.choose_format(pruned, given.export)
     tokens = texts.calibration_tokens(text, subject.tokenizer, calibration_of(given), max_length=most)
     seen = other.name == text.name and not text.parts_differ
     if seen:
@@ -194,6 +203,7 @@ def run_tune(given: Arguments, report: Report) -> dict[str, Any]:
 
 
 def run_push(given: Arguments, report: Report) -> dict[str, Any]:
+    """Upload an export to a model hub."""
     hub_upload.check_repository(given.repository, offline=given.offline)
     return {
         "pushed": hub_upload.push_export(given.folder, given.repository, report.say),

@@ -1,4 +1,4 @@
-"""Whether what is asked of a model can be met at all, by its shape alone, before it is analysed."""
+"""Checks that a model's shape alone permits what is requested, before it is analysed."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from slimllm.models.loading import Subject
 from slimllm.planning import plan_making, rules
 from slimllm.planning.budget import unreachable_budget
 
-FREE = ("whole-layers", "cosine-unclipped")  # allocations that may miss the size that was asked for
+# The allocations that may miss the requested size.
+FREE = ("whole-layers", "cosine-unclipped")
 
 
 def check_feasibility(subject: Subject, given: argparse.Namespace, allocation: str, recovery: str) -> None:
-    """Refuses a unit, a length, a size and an export that no analysis of this model could lead to."""
+    """Raise `Refusal` for a unit, length, size or export that no analysis of this model can lead to."""
     shape = subject.shape
     if given.length > shape.max_length:
         raise Refusal(
@@ -51,8 +52,10 @@ def check_feasibility(subject: Subject, given: argparse.Namespace, allocation: s
 
 
 def halve_channels(analysis: Analysis, unit: UnitName, recovery: str) -> Plan:
-    """A plan under which every layer loses half of its channels: whatever is pruned is not stored more
-    easily."""
+    """Return a plan that removes half of the channels of every layer.
+
+    If its result cannot be stored in a form, no other pruned model can be.
+    """
     shape = analysis.shape
     return Plan(
         model=analysis.model,

@@ -1,5 +1,7 @@
-"""`python -m slimllm …`: the command line. One JSON object on stdout with --json, everything else on
-stderr."""
+"""The command line, `python -m slimllm …`.
+
+With --json, one JSON object is on stdout and everything else on stderr.
+"""
 
 from __future__ import annotations
 
@@ -35,21 +37,23 @@ OK, REFUSED, CANCELLED = 0, 2, 130
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose complaints are one sentence with exit status 2."""
+    """A parser that reports errors as one sentence with exit status 2."""
 
-    kinds: Any  # the parsers of its commands
+    # The parsers of the commands.
+    kinds: Any
 
     def forget_defaults(self) -> None:
-        """From now on only what is named comes out."""
+        """Return only options that are given from now on, without defaults."""
         for action in self._actions:
             action.default = argparse.SUPPRESS
 
     def error(self, message: str) -> Any:
+        """Raise `Refusal` with argparse's message as one sentence."""
         raise Refusal(f"{message[0].upper()}{message[1:].rstrip('.')}; see '{self.prog} --help'.")
 
 
 def parse_path(words: str) -> Path:
-    """A path on the command line."""
+    """Return a path of the command line; raise `ArgumentTypeError` if it cannot be one."""
     try:
         return path_of(words)
     except Refusal as refusal:
@@ -57,7 +61,7 @@ def parse_path(words: str) -> Path:
 
 
 def parse_seed(words: str) -> int:
-    """A seed on the command line."""
+    """Return a seed of the command line; raise `ArgumentTypeError` if it is not valid."""
     try:
         return check_seed(int(words))
     except Refusal as refusal:
@@ -67,7 +71,7 @@ def parse_seed(words: str) -> int:
 
 
 def shared_options() -> dict[str, Parser]:
-    """Groups of options that several commands share."""
+    """Return groups of options that several commands share, as parent parsers by name."""
     names = ("common", "model", "reading", "scoring", "sizing", "measuring", "writing")
     groups = {name: Parser(add_help=False) for name in names}
 
@@ -110,7 +114,7 @@ def shared_options() -> dict[str, Parser]:
 
 
 def build_parser() -> Parser:
-    """The parser of all commands."""
+    """Return the parser of all commands."""
     top = Parser(
         prog="slimllm", description="See what matters inside a language model, and cut the rest away."
     )
@@ -170,7 +174,7 @@ def build_parser() -> Parser:
 
 
 def named_in(arguments: Sequence[str] | None) -> dict[str, Any]:
-    """The options that a command line names itself, by the names of their variables."""
+    """Return the options that a command line gives itself, by the names of their variables."""
     top = build_parser()
     for each in (top, *top.kinds.choices.values()):
         each.forget_defaults()
@@ -178,7 +182,7 @@ def named_in(arguments: Sequence[str] | None) -> dict[str, Any]:
 
 
 def add_card_and_push(add_command: Callable[..., Parser]) -> None:
-    """Add the commands that take what to work on by its place."""
+    """Add the commands with positional arguments."""
     card = add_command("card", "what can be done with a model, before any work", commands.run_card)
     card.add_argument("model", help="smollm2, a hub id, a folder or a .gguf file")
     card.set_defaults(show=show_card)
@@ -188,7 +192,7 @@ def add_card_and_push(add_command: Callable[..., Parser]) -> None:
 
 
 def add_target(maker: Parser) -> None:
-    """Where a checkpoint goes, and as what."""
+    """Add the options for the place and form of a checkpoint."""
     maker.add_argument("--export", default="auto", choices=("auto", *FORMS))
     maker.add_argument("--out", required=True, type=parse_path, metavar="DIR")
     maker.add_argument(
@@ -197,7 +201,7 @@ def add_target(maker: Parser) -> None:
 
 
 def add_tune(tune: Parser) -> None:
-    """The options of fine-tuning, with the defaults of `Tuning`."""
+    """Add the options of fine-tuning, with the defaults of `Tuning`."""
     usual = Tuning()
     add = tune.add_argument
     add("--text", default=usual.text, help="the text to learn: a name or a file")
@@ -215,7 +219,7 @@ def add_tune(tune: Parser) -> None:
 
 
 def add_serve(serve: Parser) -> None:
-    """The options of the app."""
+    """Add the options of the app."""
     serve.add_argument("--host", default="127.0.0.1")
     serve.add_argument("--port", type=int, default=7860)
     serve.add_argument("--model", default="smollm2")
@@ -253,7 +257,7 @@ def add_serve(serve: Parser) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns the exit status: 0 done, 2 refused with one sentence, 130 cancelled."""
+    """Run one command and return the exit status: 0 done, 2 refused with one sentence, 130 cancelled."""
     report = Report()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -287,8 +291,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def report_end(failure: BaseException, report: Report) -> int:
-    """Say how a command ended that did not reach its end, and return the exit status. Raise what is neither a
-    failure nor an interruption, such as the end of `--help`."""
+    """Report why a command ended early, and return the exit status.
+
+    Raise the exception again if it is neither a failure nor an interruption, such as the end of `--help`.
+    """
     if is_interruption(failure):
         said = left_by(report.step)
         report.say(f"slimllm: cancelled; {said + ', and ' if said else ''}nothing was left half-written.")
@@ -303,7 +309,7 @@ def report_end(failure: BaseException, report: Report) -> int:
 
 
 def written_down(failure: BaseException) -> str:
-    """Where the traceback of a failure that nobody foresaw is kept."""
+    """Write the traceback of an unexpected failure to a file, and return the file's path."""
     file = home_folder() / "failure.txt"
     with contextlib.suppress(Refusal):
         atomic_write.write_text(file, without_tokens("".join(traceback.format_exception(failure))))
@@ -311,7 +317,7 @@ def written_down(failure: BaseException) -> str:
 
 
 def quiet_libraries() -> None:
-    """Keeps other libraries' progress bars and notices off the person's screen."""
+    """Turn off the progress bars, notices and telemetry of other libraries."""
     import transformers
 
     transformers.utils.logging.set_verbosity_error()

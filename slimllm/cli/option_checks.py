@@ -1,5 +1,4 @@
-"""What a command is asked for, checked before any work: options that no model could meet, and options that
-contradict a plan."""
+"""Checks of options before any work: that a model could meet them, and that they do not contradict a plan."""
 
 from __future__ import annotations
 
@@ -23,8 +22,10 @@ Arguments = argparse.Namespace
 
 
 def check_options(given: Arguments) -> None:
-    """Refuses the first option of a command that cannot be met, whatever the model is. Where a plan is given,
-    it decides, and options are compared with it instead."""
+    """Raise `Refusal` for the first option of a command that no model could meet.
+
+    If a plan is given, only the device is checked here, and options are compared with the plan instead.
+    """
     planned = getattr(given, "plan", None) is not None
     for names, look in CHECKS.items():
         if all(name in given for name in names) and (look is check_device or not planned):
@@ -32,14 +33,17 @@ def check_options(given: Arguments) -> None:
 
 
 def check_device(given: Arguments) -> None:
+    """Raise `Refusal` if the device or the dtype is not available."""
     loading.pick_dtype(given.dtype, loading.pick_device(given.device))
 
 
 def check_reading(given: Arguments) -> None:
+    """Raise `Refusal` if the calibration is impossible."""
     texts.check_calibration(Calibration(given.text, given.samples, given.length, given.seed))
 
 
 def check_measuring(given: Arguments) -> None:
+    """Raise `Refusal` if the window or the limit leaves no token to predict."""
     if given.window < 2:
         raise Refusal(f"A window of {given.window} tokens is not possible; use at least 2.")
     if given.limit_tokens is not None and given.limit_tokens < 2:
@@ -49,6 +53,7 @@ def check_measuring(given: Arguments) -> None:
 
 
 def check_writing(given: Arguments) -> None:
+    """Raise `Refusal` if the settings or prompts of generation are impossible."""
     if given.max_new_tokens < 1 or not math.isfinite(given.temperature) or given.temperature < 0:
         raise Refusal("Generation needs at least 1 new token and a temperature of 0 or more.")
     prompts = given.prompt if isinstance(given.prompt, list) else [given.prompt]
@@ -57,10 +62,12 @@ def check_writing(given: Arguments) -> None:
 
 
 def check_scoring(given: Arguments) -> None:
+    """Raise `Refusal` for options that the method does not have."""
     fill_options(given.method, method_options(given))
 
 
 def check_sizing(given: Arguments) -> None:
+    """Raise `Refusal` for an impossible alignment, or an unknown unit, allocation or recovery."""
     rules.check_align(given.align)
     if given.unit not in ("auto", *UNITS):
         raise Refusal(f"Unit '{given.unit}' is not known; use {', '.join(UNITS)} or auto.")
@@ -70,7 +77,7 @@ def check_sizing(given: Arguments) -> None:
 
 
 def check_choice(given: Arguments) -> None:
-    """A method with what it is to be combined with."""
+    """Raise `Refusal` if the method does not work with the allocation, the recovery or the unit."""
     rules.check_combination(given.method, given.allocation, given.recovery)
     narrows = find_method(given.method).narrows_heads
     if given.unit != "auto" and UNITS[given.unit].narrows_heads != narrows:
@@ -78,6 +85,7 @@ def check_choice(given: Arguments) -> None:
 
 
 def check_ratio(given: Arguments) -> None:
+    """Raise `Refusal` if the ratio is impossible."""
     if given.ratio is not None:
         rules.check_ratio(given.ratio)
 
@@ -95,8 +103,10 @@ CHECKS: dict[tuple[str, ...], Callable[[Arguments], None]] = {
 
 
 def method_options(given: Arguments) -> dict[str, bool | int | float]:
-    """The method's options as given by --option NAME=VALUE; a method that trains towards a target takes the
-    ratio for it."""
+    """Return the method's options from --option NAME=VALUE.
+
+    For a method that trains towards a target, the ratio is the default target.
+    """
     known = {option.name for option in find_method(given.method).options}
     found: dict[str, bool | int | float] = {}
     if "target" in known and getattr(given, "ratio", None):
@@ -105,7 +115,7 @@ def method_options(given: Arguments) -> dict[str, bool | int | float]:
 
 
 def option_of(word: str) -> tuple[str, bool | int | float]:
-    """An option as written, NAME=VALUE."""
+    """Return (name, value) of an option written as NAME=VALUE; raise `Refusal` if it cannot be read."""
     name, _, value = word.partition("=")
     if value in ("on", "off"):
         return name, value == "on"
@@ -119,8 +129,10 @@ def option_of(word: str) -> tuple[str, bool | int | float]:
 
 
 def check_against(plan: Plan, named: Mapping[str, Any], where: str = "The plan") -> None:
-    """Refuses options, those that were `named` on the command line by the name of their variable, that say
-    otherwise than a plan."""
+    """Raise `Refusal` if an option in the command line contradicts the plan.
+
+    `named` holds the options that were given, by the names of their variables.
+    """
     for name, (wanted, has) in told_twice(plan, named):
         if wanted != has:
             raise Refusal(
@@ -130,7 +142,7 @@ def check_against(plan: Plan, named: Mapping[str, Any], where: str = "The plan")
 
 
 def told_twice(plan: Plan, named: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    """(option, (what it says, what the plan says)) for each option that a plan decides, too."""
+    """Yield (option, (its value, the plan's value)) for each given option that a plan also decides."""
     read = plan.calibration
     known = {
         "ratio": plan.ratio_requested,
@@ -161,5 +173,5 @@ def told_twice(plan: Plan, named: Mapping[str, Any]) -> Iterator[tuple[str, tupl
 
 
 def real_name(text: str) -> str:
-    """The name of a text, of a file the whole path."""
+    """Return the name of a text, or the absolute path of a file."""
     return str(Path(text).expanduser().resolve()) if Path(text).suffix else text

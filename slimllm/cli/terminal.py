@@ -1,4 +1,4 @@
-"""What a person at a terminal sees: words and progress on stderr, an answer on stdout."""
+"""Output at a terminal: messages and progress on stderr, answers on stdout."""
 
 from __future__ import annotations
 
@@ -11,21 +11,27 @@ from slimllm.core.types import NOTE, Progress
 
 
 class Report:
-    """Words and progress for the person, on stderr: a line that rewrites itself on a terminal, else every
-    few seconds."""
+    """Messages and progress on stderr; on a terminal, progress is a line that rewrites itself.
+
+    Elsewhere, progress is a line every few seconds.
+    """
 
     def __init__(self) -> None:
         self.terminal = sys.stderr.isatty()
         self.last = 0.0
-        self.step: Progress | None = None  # the latest, whether shown or not
+        # The latest progress, whether it was shown or not.
+        self.step: Progress | None = None
 
     def say(self, words: str) -> None:
-        fresh = "\r\033[K" if self.terminal else ""  # a line that rewrites itself may be there
-        # at once, while `print` can be interrupted before the end of the line
+        """Show a message on a line of its own."""
+        # A progress line may be there, which is erased.
+        fresh = "\r\033[K" if self.terminal else ""
+        # One write, because `print` can be interrupted before the end of the line.
         sys.stderr.write(f"{fresh}{words}\n")
         sys.stderr.flush()
 
     def progress(self, step: Progress) -> None:
+        """Show progress, unless the last line is too recent; show a note at once."""
         if step.stage == NOTE:
             self.say(step.words)
             return
@@ -42,7 +48,7 @@ class Report:
 
 
 def print_answer(answer: dict[str, Any]) -> None:
-    """Prints an answer for reading: one line per key, long lists shortened."""
+    """Print an answer for people, with one line per key."""
     for key, value in to_plain_json(answer).items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
             print(f"{key}:")
@@ -53,12 +59,13 @@ def print_answer(answer: dict[str, Any]) -> None:
 
 
 def show_card(answer: dict[str, Any]) -> None:
-    """Prints a card; why a model is refused is said on stderr."""
+    """Print a card; the reason why a model is refused goes to stderr."""
     if answer["supported"]:
         print("\n".join(answer["lines"]))
 
 
 def shorten_value(value: Any) -> str:
+    """Return a value as text, with floats shortened to four digits."""
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list):

@@ -1,1 +1,1 @@
-"""Measuring models, and what measured differences mean."""
+"""Measurements of models, and the significance of differences."""

@@ -1,4 +1,4 @@
-"""Perplexity, generation and speed of a subject. Nothing here changes a weight."""
+"""Perplexity, generation and speed of a model, whose weights stay unchanged."""
 
 from __future__ import annotations
 
@@ -18,14 +18,18 @@ from slimllm.evaluation import significance
 from slimllm.models.loading import Subject
 from slimllm.tokenizers.text_start import begin_ids, cut_windows
 
-TOKENS_PER_BATCH = 1024  # logits are the largest tensor of an evaluation: this many rows of the vocabulary
+# Logits, with one row per token, are the largest tensor of an evaluation.
+TOKENS_PER_BATCH = 1024
 
 
 @dataclass(frozen=True)
 class Perplexity:
-    """exp(nll): `nll` is the mean negative log-likelihood over `tokens` predicted tokens in `windows`
-    windows, of which each begins with the token called `begins_with`, where the tokenizer puts one; `losses`
-    is that of each of at most 64 stretches of the text, in order."""
+    """The perplexity exp(nll) of a model on a text.
+
+    `nll` is the mean negative log-likelihood in nats over `tokens` predicted tokens in `windows` windows of
+    `window` tokens. Each window begins with the token called `begins_with`, if the tokenizer has one.
+    `losses` holds the mean of each of at most 64 stretches of the text, in order.
+    """
 
     perplexity: float
     nll: float
@@ -38,8 +42,10 @@ class Perplexity:
 
 @dataclass(frozen=True)
 class Speed:
-    """Tokens read per second at the stated prompt length and tokens written per second, batch 1, of every
-    round."""
+    """Tokens read per second (prefill) and written per second (decode) in every round, at batch size 1.
+
+    `length` is the number of tokens in the prompt, and `new_tokens` the number written.
+    """
 
     prefill: tuple[float, ...]
     decode: tuple[float, ...]
@@ -48,20 +54,23 @@ class Speed:
 
     @property
     def prefill_tokens_per_second(self) -> float:
-        """The median."""
+        """The median over all rounds."""
         return statistics.median(self.prefill)
 
     @property
     def decode_tokens_per_second(self) -> float:
-        """The median."""
+        """The median over all rounds."""
         return statistics.median(self.decode)
 
 
 @dataclass(frozen=True)
 class TokenLosses:
-    """What a model made of a passage, an entry for each token that it was asked to predict: its loss in nats,
-    the token that was likeliest there instead, and that one's probability; tensors on the CPU. The first
-    token of a passage has no entry unless something stands in front of it."""
+    """A model's predictions in a passage, with one entry for each of the n predicted tokens.
+
+    Tensors are on the CPU. `losses` (n,) are in nats, `likeliest` (n,) are the most likely tokens, and
+    `certainty` (n,) are their probabilities. The first token of a passage has no entry unless the tokenizer
+    puts a token before it.
+    """
 
     losses: Tensor
     likeliest: Tensor
@@ -71,12 +80,13 @@ class TokenLosses:
 def measure_perplexity(
     subject: Subject, tokens: Tensor, window: int = 128
 ) -> Generator[Progress, None, Perplexity]:
-    """Perplexity over consecutive windows that do not overlap. Each begins as the model's tokenizer begins a
-    text, and that counts into its length.
+    """Measure perplexity over consecutive windows of token ids (n,) that do not overlap.
 
-    What a window begins with is not predicted, the first token behind it is; without such a beginning the
-    first token of a window is not predicted. NLL is summed over tokens (never averaged over windows); what
-    does not fill a window at the end is left out. Raises `Refusal` where the text does not fill one window.
+    Each window begins as the model's tokenizer begins a text, and the beginning counts towards its length.
+    The beginning is not predicted, but the first token after it is. Without a beginning, the first token of a
+    window is not predicted. The negative log-likelihood is summed over tokens, never averaged over windows.
+    Tokens at the end that do not fill a window are ignored. Raise `Refusal` if the text does not fill one
+    window.
     """
     first, most = subject.beginning.predicted_from, subject.shape.max_length
     if not first < window <= most:
@@ -104,30 +114,32 @@ def measure_perplexity(
 
 
 def window_loss(subject: Subject, batch: Tensor) -> float:
-    """Summed negative log-likelihood of a batch of windows (b, w) with their beginning, in float32."""
+    """Return the summed negative log-likelihood in nats of windows (b, w) with their beginning."""
     return window_losses(subject, batch)[0]
 
 
 @torch.inference_mode()
 def window_losses(subject: Subject, batch: Tensor) -> tuple[float, Tensor]:
-    """Summed negative log-likelihood of a batch of windows (b, w) with their beginning, and that of each
-    (b,), in float32."""
+    """Return the summed negative log-likelihood of a batch of windows (b, w), and that of each one (b,).
+
+    Both are in nats and computed in float32; windows include their beginning.
+    """
     batch, first = batch.to(subject.device), subject.beginning.predicted_from
     logits = subject.model(input_ids=batch, use_cache=False).logits[:, first - 1 : -1]  # (b, w−first, vocab)
+    # (b · (w − first), vocab) and (b · (w − first),)
     logs, next_ids = logits.flatten(0, 1).float().log_softmax(-1), batch[:, first:].flatten()
-    each = -logs.gather(1, next_ids[:, None]).view(len(batch), -1).sum(1)
+    each = -logs.gather(1, next_ids[:, None]).view(len(batch), -1).sum(1)  # (b, w − first) → (b,)
     return torch.nn.functional.nll_loss(logs, next_ids, reduction="sum").item(), each.cpu()
 
 
 def token_losses(logits: Tensor, ids: Tensor, first: int = 1) -> TokenLosses:
-    """The losses of tokens ids (n,) from place `first` on under logits (n, vocab), where row i speaks of
-    token i + 1; in float32.
+    """Return the predictions of token ids (n,) from position `first` on by logits (n, vocab), in float32.
 
-    Where the logits are not numbers, the loss is infinite and the certainty 0.
+    Row i of the logits predicts token i + 1. If logits are NaN, the loss is infinite and the certainty 0.
     """
-    logs = logits[first - 1 : -1].float().log_softmax(-1)
-    losses = -logs.gather(1, ids[first:, None].to(logs.device))[:, 0]
-    best, likeliest = logs.max(-1)
+    logs = logits[first - 1 : -1].float().log_softmax(-1)  # (n − first, vocab)
+    losses = -logs.gather(1, ids[first:, None].to(logs.device))[:, 0]  # (n − first,)
+    best, likeliest = logs.max(-1)  # (n − first,) each
     return TokenLosses(
         losses.nan_to_num(nan=math.inf, posinf=math.inf).cpu(), likeliest.cpu(), best.exp().nan_to_num().cpu()
     )
@@ -135,8 +147,10 @@ def token_losses(logits: Tensor, ids: Tensor, first: int = 1) -> TokenLosses:
 
 @torch.inference_mode()
 def read_passage(subject: Subject, ids: Tensor) -> TokenLosses:
-    """The losses of a passage ids (n,) that the model reads at once, behind what its tokenizer begins texts
-    with; a `Refusal` where it cannot."""
+    """Return the predictions of a passage's token ids (n,), read at once after the tokenizer's beginning.
+
+    Raise `Refusal` if the passage is too short or too long.
+    """
     begun, first = begin_ids(ids, subject.beginning), subject.beginning.predicted_from
     if len(begun) <= first:
         raise Refusal("The passage is too short; give at least a few words.")
@@ -158,10 +172,11 @@ def generate_text(
     seed: int = 0,
     use_cache: bool = True,
 ) -> Iterator[str]:
-    """The continuation as it is written, one piece per token, empty inside a character: greedy at temperature
-    0, else sampled with the seed. The model reads the prompt behind what its tokenizer begins texts with.
+    """Yield the continuation of a prompt, one piece per token; a piece is empty inside a character.
 
-    Ends at the end-of-text token, after `max_new_tokens`, or where the model's longest input is reached.
+    Generation is greedy at temperature 0, else sampled with the seed. The prompt comes after the tokenizer's
+    beginning. It ends at the end-of-text token, after `max_new_tokens`, or at the model's longest input.
+    Raise `Refusal` if the settings are impossible, or if the prompt is empty or too long.
     """
     if max_new_tokens < 1 or not math.isfinite(temperature) or temperature < 0:
         raise Refusal("Generation needs at least 1 new token and a temperature of 0 or more.")
@@ -170,7 +185,7 @@ def generate_text(
     ).input_ids.long()
     if not plain.numel():
         raise Refusal("The prompt is empty; write a few words to continue.")
-    ids = begin_ids(plain[0], subject.beginning)[None]
+    ids = begin_ids(plain[0], subject.beginning)[None]  # (1, n)
     room = subject.shape.max_length - ids.shape[1]
     if room < 1:
         raise Refusal(
@@ -181,7 +196,8 @@ def generate_text(
     for token in continue_ids(subject, ids, min(max_new_tokens, room), temperature, seed, use_cache):
         written.append(token)
         longer = subject.tokenizer.decode(written, skip_special_tokens=True)
-        if longer.endswith("\ufffd"):  # a character may take several tokens
+        # A character may take several tokens.
+        if longer.endswith("\ufffd"):
             longer = text
         yield longer[len(text) :]
         text = longer
@@ -191,7 +207,7 @@ def generate_text(
 def next_logits(
     subject: Subject, ids: Tensor, cache: object | None, use_cache: bool
 ) -> tuple[Tensor, object | None]:
-    """Logits (vocab,) of the next token, and the cache to continue from."""
+    """Return the logits (vocab,) of the next token after ids (1, n), and the cache to continue from."""
     known = {} if cache is None else {"cache": cache}
     output = subject.model(input_ids=ids, use_cache=use_cache, logits_to_keep=1, **known)
     return output.logits[0, -1].float(), output.cache if use_cache else None
@@ -200,7 +216,7 @@ def next_logits(
 def continue_ids(
     subject: Subject, ids: Tensor, limit: int, temperature: float, seed: int, use_cache: bool
 ) -> Iterator[int]:
-    """Token ids one after the other."""
+    """Yield the ids of the tokens that follow ids (1, n), at most `limit` of them."""
     ends = subject.model.generation_config.eos_token_id
     stop = set(ends if isinstance(ends, list) else [ends])
     random = torch.Generator().manual_seed(check_seed(seed))
@@ -216,17 +232,18 @@ def continue_ids(
 
 
 def pick_token(logits: Tensor, temperature: float, random: torch.Generator) -> int:
-    """The most likely token at temperature 0, else a draw."""
+    """Return the most likely token by logits (vocab,) at temperature 0, else a random one."""
     if temperature == 0 or not torch.isfinite(logits).all():
         return int(logits.nan_to_num(neginf=-1e30).argmax())
-    heated = (logits - logits.max()) / max(temperature, 1e-6)  # below that, the best one is drawn anyway
+    # At lower temperatures, the most likely token is drawn anyway.
+    heated = (logits - logits.max()) / max(temperature, 1e-6)
     return int(torch.multinomial(heated.softmax(0), 1, generator=random))
 
 
 def measure_speed(
     subject: Subject, *, length: int = 128, new_tokens: int = 32, repeats: int = significance.FEWEST
 ) -> Generator[Progress, None, Speed]:
-    """Prefill and decode speed at batch 1, after one warm-up."""
+    """Measure prefill and decode speed in tokens per second at batch size 1, after one warm-up round."""
     length = min(length, subject.shape.max_length - new_tokens)
     ids = begin_ids(torch.arange(length) % subject.shape.vocab, subject.beginning)[None, :length]
     ids = ids.to(subject.device)
@@ -237,7 +254,8 @@ def measure_speed(
         middle = read_clock(subject)
         for _ in range(new_tokens):
             logits, cache = next_logits(subject, logits.argmax().view(1, 1), cache, True)
-        if i:  # the first round is the warm-up
+        # The first round is the warm-up.
+        if i:
             prefill.append(length / (middle - start))
             decode.append(new_tokens / (read_clock(subject) - middle))
         yield Progress("speed", i, repeats, f"Round {i} of {repeats}")
@@ -247,8 +265,10 @@ def measure_speed(
 def measure_in_turns(
     speeds: Mapping[str, Generator[Progress, None, Speed]],
 ) -> Generator[Progress, None, dict[str, Speed]]:
-    """The speeds of several models, a round of each in turn, so that a busy moment slows all of them
-    alike."""
+    """Measure the speeds of several models, one round of each in turn, and return them by name.
+
+    A busy moment of the machine then slows all models equally.
+    """
     waiting, found = dict(speeds), {}
     while waiting:
         for name, steps in list(waiting.items()):
@@ -261,7 +281,7 @@ def measure_in_turns(
 
 
 def read_clock(subject: Subject) -> float:
-    """Seconds, once the device has finished what it was given."""
+    """Return the time in seconds, after the device has finished its work."""
     if subject.device.type == "cuda":
         torch.cuda.synchronize(subject.device)
     return time.perf_counter()
@@ -270,7 +290,7 @@ def read_clock(subject: Subject) -> float:
 def timed_generation(
     subject: Subject, prompt: str, say: Callable[[str], object] = str, **settings: float
 ) -> tuple[str, int, float]:
-    """(text, tokens written, tokens per second) of one generation."""
+    """Return (text, tokens written, tokens per second) of one generation, and pass each piece to `say`."""
     start, pieces = time.perf_counter(), []
     for piece in generate_text(subject, prompt, **settings):  # type: ignore[arg-type]
         say(piece)

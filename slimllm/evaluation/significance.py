@@ -1,5 +1,7 @@
-"""What of a difference chance alone explains, so that nothing is said that was not measured: a rank test for
-the speeds of rounds, and the spread of paired losses. Pure."""
+"""The significance of differences: a rank test for speeds, and standard errors of paired losses. Pure.
+
+Differences that chance alone explains are not reported.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +10,30 @@ import math
 import statistics
 from collections.abc import Sequence
 
-SURE = 0.01  # a difference in speed that chance alone brings this often is none
-FEWEST = 5  # rounds of each model, below which no order of them is rare enough
-EXACT = 30  # rounds of both together up to which every order is counted
-LOSS_PARTS = 64  # stretches of a text, at most, whose mean losses are kept
-ERRORS = 2.5  # standard errors that a difference in loss must exceed; chance alone brings 1 in 80 so far
+# A difference in speed counts only if its p-value is at most this.
+SURE = 0.01
+# With fewer rounds of each model, no order of them has a p-value that small.
+FEWEST = 5
+# Up to this many rounds of both models together, every order is counted.
+EXACT = 30
+# The most stretches of a text whose mean losses are kept.
+LOSS_PARTS = 64
+# The standard errors that a difference in loss must exceed; by chance alone, 1 in 80 differences does.
+ERRORS = 2.5
 
 
 def rank_test(one: Sequence[float], other: Sequence[float]) -> float:
-    """How often, by chance alone, the ranks of two samples are at least as far apart: the two-sided p-value
-    of Mann and Whitney (Annals of Mathematical Statistics 18, 1947). Equal values share their ranks."""
+    """Return the two-sided p-value of the rank test of Mann and Whitney for two samples.
+
+    Source: Annals of Mathematical Statistics 18, 1947. It is the probability that, by chance alone, the ranks
+    of the samples differ at least this much. Equal values have equal ranks.
+    """
     ranks = doubled_ranks([*one, *other])
     n, total = len(one), len(ranks)
     if not n or n == total:
         return 1.0
-    expected = n * (total + 1)  # of the sum of the first sample's doubled ranks
+    # The expected sum of the first sample's doubled ranks.
+    expected = n * (total + 1)
     distance = abs(sum(ranks[:n]) - expected)
     if total <= EXACT:
         ways = subset_sums(ranks, n)
@@ -33,7 +44,7 @@ def rank_test(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def doubled_ranks(values: Sequence[float]) -> list[int]:
-    """Twice the rank of every value, from 1; equal ones share the mean of theirs."""
+    """Return twice the rank of every value, from 1 on; equal values get the mean of their ranks."""
     order = sorted(range(len(values)), key=values.__getitem__)
     ranks, start = [0] * len(values), 0
     for _, group in itertools.groupby(order, key=values.__getitem__):
@@ -45,7 +56,7 @@ def doubled_ranks(values: Sequence[float]) -> list[int]:
 
 
 def subset_sums(numbers: Sequence[int], size: int) -> list[int]:
-    """In how many ways `size` of the numbers add up to each sum, from 0 on."""
+    """Return in how many ways `size` of the numbers add up to each sum, from 0 on."""
     width = sum(numbers) + 1
     ways = [[0] * width for _ in range(size + 1)]
     ways[0][0] = 1
@@ -58,15 +69,19 @@ def subset_sums(numbers: Sequence[int], size: int) -> list[int]:
 
 
 def part_means(losses: Sequence[float]) -> tuple[float, ...]:
-    """The means of at most 64 equal stretches of a text's losses, in order; what is left over at the end is
-    left out."""
+    """Return the means of at most 64 equal stretches of a text's losses, in order.
+
+    Losses at the end that do not fill a stretch are ignored.
+    """
     size = -(-len(losses) // LOSS_PARTS) if losses else 1
     return tuple(statistics.fmean(losses[i : i + size]) for i in range(0, len(losses) - size + 1, size))
 
 
 def paired_difference(one: Sequence[float], other: Sequence[float]) -> tuple[float, float] | None:
-    """The mean of `other` less `one`, stretch by stretch of the same text, and its standard error; None where
-    they are not of the same stretches, or of fewer than two."""
+    """Return the mean difference `other` − `one` over stretches of one text, and its standard error.
+
+    Return None if the numbers of stretches differ, if there are fewer than two, or if a loss is not finite.
+    """
     if len(one) != len(other) or len(one) < 2:
         return None
     apart = [b - a for a, b in zip(one, other, strict=True)]
@@ -76,7 +91,6 @@ def paired_difference(one: Sequence[float], other: Sequence[float]) -> tuple[flo
 
 
 def losses_differ(one: Sequence[float], other: Sequence[float]) -> bool | None:
-    """Whether two models' losses on the same stretches differ by more than chance explains; None where that
-    is not known."""
+    """Return whether two models' losses on the same stretches differ significantly; None if unknown."""
     found = paired_difference(one, other)
     return None if found is None else abs(found[0]) > ERRORS * found[1]

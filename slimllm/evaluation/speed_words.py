@@ -1,4 +1,4 @@
-"""What the speeds of two models say in words: nothing that their rounds do not show, and no cause. Pure."""
+"""Sentences about the speeds of two models, limited to what their rounds show. Pure."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from collections.abc import Sequence
 
 from slimllm.evaluation.significance import FEWEST, SURE, rank_test
 
-SMALL = 0.02  # a difference in speed that nobody feels, however sure it is
+# A smaller difference in speed is not noticeable, even if it is significant.
+SMALL = 0.02
 
 
 def compare_speeds(dense: Sequence[float], other: Sequence[float], verb: str) -> str:
-    """A sentence on tokens per second of rounds taken in turns; `verb` is reads or writes."""
+    """Return a sentence about two models' tokens per second in alternating rounds.
+
+    `verb` is "reads" or "writes".
+    """
     if not dense or not other:
         return ""
     spans = f"{rounds_span(other)} against {rounds_span(dense)} tokens/s"
@@ -28,6 +32,6 @@ def compare_speeds(dense: Sequence[float], other: Sequence[float], verb: str) ->
 
 
 def rounds_span(rounds: Sequence[float]) -> str:
-    """The slowest and the fastest round: 5.4–22.7."""
+    """Return the slowest and the fastest round, such as "5.4–22.7"."""
     low, high = (f"{value:,.1f}" for value in (min(rounds), max(rounds)))
     return low if low == high else f"{low}–{high}"

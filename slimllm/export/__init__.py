@@ -1,1 +1,1 @@
-"""Storing pruned models, verified, in a form that other programs read."""
+"""Verified storage of pruned models in formats that other programs read."""

@@ -1,4 +1,4 @@
-"""Write a pruned model so that plain transformers loads it, and prove that before it counts as done."""
+"""Writing a pruned model so that plain transformers loads it, and verifying that before it counts as done."""
 
 from __future__ import annotations
 
@@ -36,10 +36,11 @@ def export_checkpoint(
     recipe: str = "",
     card_notes: Sequence[str] = (),
 ) -> Generator[Progress, None, Export]:
-    """The export of a pruned model into `folder`: complete, verified, all or nothing.
+    """Export a pruned model into `folder`, verified, all or nothing; return the `Export`.
 
-    `recipe` is the command line that repeats it, `card_notes` further lines for the model card. A folder that
-    holds anything but an earlier export, or what the model comes from, is refused; see `write_targets`.
+    `recipe` is the command line that repeats the pruning, and `card_notes` are further lines for the model
+    card. Raise `Refusal` if the folder holds anything but an earlier export, or what the model is read from
+    (see `write_targets`), or if the verification fails.
     """
     folder, how = check_target(folder, pruned.subject.source), how_of(pruned.subject)
     kept = as_stored(pruned)
@@ -64,7 +65,10 @@ def export_checkpoint(
 
 
 def write_checkpoint(form: Form, pruned: Pruned, folder: Path) -> tuple[int, int]:
-    """Bytes and parameters of the weights file just written, beside config, code, tokenizer and plan."""
+    """Write weights, config, code, tokenizer and plan; return the bytes and parameters of the weights.
+
+    Raise `Refusal` if the disk has too little space.
+    """
     subject, config, tensors = pruned.subject, form.model.config, stored_tensors(form)
     need, free = sum(t.nbytes for t in tensors.values()) / 2**20, shutil.disk_usage(folder).free / 2**20
     if need >= free:
@@ -80,12 +84,13 @@ def write_checkpoint(form: Form, pruned: Pruned, folder: Path) -> tuple[int, int
     else:
         weights = save_weights(tensors, subject, folder)
     for file in weights:
-        shutil.copymode(folder / "config.json", file)  # safetensors lets only the owner read it
+        # safetensors makes files that only the owner can read.
+        shutil.copymode(folder / "config.json", file)
     if getattr(config, "auto_map", None):
         code = Path(modeling_slim.__file__).read_text(encoding="utf-8")
         code += f"\n\nclass SlimForCausalLM(Slim, transformers.{base_of(subject)}): ...\n"
         (folder / "modeling_slim.py").write_text(code, encoding="utf-8")
-    # not by its own method, which refuses to save some settings that it was willing to load
+    # Its own `save_pretrained` refuses some settings that it loads.
     generation = subject.model.generation_config.to_json_string()
     (folder / "generation_config.json").write_text(generation, encoding="utf-8")
     if subject.tokenizer is not None:
@@ -97,7 +102,7 @@ def write_checkpoint(form: Form, pruned: Pruned, folder: Path) -> tuple[int, int
 
 
 def save_weights(tensors: dict[str, Tensor], subject: Subject, folder: Path) -> list[Path]:
-    """The files just written: one, or one for each layer of a model that lends them."""
+    """Write the weight files and return their paths: one file, or one per layer of an offloaded model."""
     if not is_lent(subject.model):
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         return [folder / "model.safetensors"]
@@ -123,8 +128,10 @@ def save_weights(tensors: dict[str, Tensor], subject: Subject, folder: Path) -> 
 
 
 def stored_tensors(form: Form) -> dict[str, Tensor]:
-    """The tensors of the weights file: tied ones once, biases that only the class has as zeros; of lent
-    layers only the shapes."""
+    """Return the tensors of the weights file; those of offloaded layers are on the meta device.
+
+    Tied tensors are stored once, and biases that only the stored class has are zeros.
+    """
     tied, tensors = form.model.all_tied_weights_keys, {}
     dtype = next(iter(form.state.values())).dtype
     for name, like in form.model.state_dict().items():

@@ -1,4 +1,4 @@
-"""How a model could shrink and be stored, tried on an empty one without memory, before any weight is read."""
+"""Trials of how a model can shrink and be stored, on a model without memory, before any weight is read."""
 
 from __future__ import annotations
 
@@ -27,8 +27,11 @@ from slimllm.pruning import surgery
 
 @dataclass(frozen=True)
 class TriedStep:
-    """How attention can shrink: the unit that goes, how often, and the head counts at which all layers alike
-    are stored without a code file (where the recovery adds no bias)."""
+    """How attention can shrink in one unit.
+
+    `steps` is the number of steps and `heads` the head count after each. `plain_heads` are those at which all
+    layers alike are stored without a code file, if the recovery adds no bias.
+    """
 
     unit: str
     steps: int
@@ -38,8 +41,11 @@ class TriedStep:
 
 @dataclass(frozen=True)
 class Way:
-    """How one kind of plan is stored: the tier that auto takes, the class that reads it, and why; whether it
-    can be filled up with zeros instead, and stored for llama.cpp."""
+    """How one kind of plan is stored.
+
+    These are the tier that auto takes, the class that reads it, and the reason; then whether the model can be
+    padded with zeros instead, and whether it can be stored for llama.cpp.
+    """
 
     plan: str
     tier: str
@@ -50,21 +56,21 @@ class Way:
 
 
 def sketch_subject(config: Any, source: str) -> Subject:
-    """A subject around a model of this config without memory."""
+    """Return a subject for a model of this config on the meta device, without memory."""
     config = copy.deepcopy(config)
     with loading.refuse_load_failures(source, True), torch.device("meta"):
         return loading.make_subject(source, build_slim_model(config, source), None)
 
 
 def shorten_subject(subject: Subject) -> Subject:
-    """The subject with its first two layers."""
+    """Return the subject with only its first two layers."""
     model = shared_copy.share_model(subject.model)
     drop_layers(model, subject.family, range(2, len(subject.layers)))
     return dataclasses.replace(subject, model=model, shape=shape_of(model, subject.family))
 
 
 def try_widths(subject: Subject, heads: list[int], channels: list[int], unit: UnitName, bias: bool) -> Pruned:
-    """The subject with these widths, and biases as a recovery would add them."""
+    """Return the subject pruned to these widths, with biases if a recovery would add them."""
     slim = dataclasses.replace(subject, model=shared_copy.share_model(subject.model))
     family, size = subject.family, subject.shape.head_size
     for layer, shape, width, count in zip(slim.layers, subject.shape.layers, heads, channels, strict=True):
@@ -82,9 +88,10 @@ def try_widths(subject: Subject, heads: list[int], channels: list[int], unit: Un
 
 
 def as_pruned(subject: Subject) -> Pruned:
-    """The subject as what a plan left, for the forms to be tried on."""
+    """Return the subject as the result of a plan, so that forms can be tried on it."""
     for module in subject.model.modules():
-        if isinstance(module, Placed):  # which places does not matter, but they have to be known
+        # Any places will do, but they must not be on the meta device.
+        if isinstance(module, Placed):
             module.places = torch.arange(len(module.places))
     widths = subject.shape.widths
     heads, channels = (tuple(row[place] for row in widths) for place in (0, 2))
@@ -94,7 +101,7 @@ def as_pruned(subject: Subject) -> Pruned:
 def cut_attention(
     layer: Any, family: Family, shape: LayerShape, size: int, width: int, unit: UnitName, repair: Any
 ) -> None:
-    """Keeps the first units."""
+    """Keep the first units of an attention site."""
     name = family.attention.reader
     if UNITS[unit].narrows_heads:
         columns = torch.arange(width).repeat(shape.groups, 1)
@@ -109,13 +116,13 @@ def cut_attention(
 
 
 def can_be_cut(subject: Subject) -> bool:
-    """Whether the layers can be tried further: all whole and alike."""
+    """Return whether the layers can be tried at other widths: they must be whole and alike."""
     size = subject.shape.head_size
     return not subject.shape.uneven and all(a.values == size for a in subject.shape.layers)
 
 
 def width_steps(subject: Subject) -> Iterator[TriedStep]:
-    """How attention can shrink."""
+    """Yield the ways in which attention can shrink."""
     shape = max(subject.shape.layers, key=lambda layer: layer.heads)
     short = shorten_subject(subject)
     for unit in subject.shape.units if not shape.whole else ():
@@ -128,7 +135,7 @@ def width_steps(subject: Subject) -> Iterator[TriedStep]:
 
 
 def stays_plain(short: Subject, heads: int, unit: UnitName) -> bool:
-    """Whether a stock class holds layers that all have this many heads."""
+    """Return whether a stock class can hold layers that all have this many heads."""
     count, channels = len(short.layers), short.shape.channels
     return (
         storage_way("", try_widths(short, [heads] * count, [max(1, channels // 2)] * count, unit, False)).tier
@@ -137,7 +144,7 @@ def stays_plain(short: Subject, heads: int, unit: UnitName) -> bool:
 
 
 def list_ways(subject: Subject) -> Iterator[Way]:
-    """How the kinds of plans are stored, each tried."""
+    """Yield how each kind of plan is stored, found by trying it."""
     if not can_be_cut(subject):
         yield storage_way("As it is", as_pruned(subject))
         return
@@ -161,8 +168,10 @@ def list_ways(subject: Subject) -> Iterator[Way]:
 
 
 def check_storable(subject: Subject, plan: Plan, wanted: str) -> None:
-    """Refuses a plan whose outcome cannot be stored as `wanted`, before anything is pruned, as far as that
-    can be told."""
+    """Raise `Refusal` if the result of a plan cannot be stored as `wanted`.
+
+    This is checked before pruning, as far as the result is known by then.
+    """
     if any(a.values < subject.shape.head_size for a in subject.shape.layers):
         return
     empty = dataclasses.replace(
@@ -178,7 +187,7 @@ def check_storable(subject: Subject, plan: Plan, wanted: str) -> None:
 
 
 def is_storable(subject: Subject, plan: Plan, wanted: str) -> bool:
-    """Whether the outcome of a plan can be stored as `wanted`, as far as that can be told."""
+    """Return whether the result of a plan can be stored as `wanted`, as far as known before pruning."""
     try:
         check_storable(subject, plan, wanted)
     except Refusal:
@@ -187,14 +196,14 @@ def is_storable(subject: Subject, plan: Plan, wanted: str) -> bool:
 
 
 def storage_way(plan: str, pruned: Pruned) -> Way:
-    """What auto stores this model as, and whether it could be filled up with zeros instead."""
+    """Return how auto stores this model, and whether it could be padded with zeros instead."""
     form = formats.choose_format(pruned)
     padded = form.tier == "shim" and fits_format(pruned, "padded")
     return Way(plan, form.tier, formats.name_of(form.model), padded, form.words, fits_format(pruned, "gguf"))
 
 
 def fits_format(pruned: Pruned, tier: str) -> bool:
-    """Whether this tier can hold the model."""
+    """Return whether this tier can hold the model."""
     try:
         formats.choose_format(pruned, tier)
     except Refusal:

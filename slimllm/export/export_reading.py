@@ -1,5 +1,4 @@
-"""A loaded model seen as a pruned one: the plan and reports of its folder, and without the zeros of a padded
-export."""
+"""Reading an export: its plan and reports, and its model without the zeros of padding."""
 
 from __future__ import annotations
 
@@ -30,12 +29,15 @@ from slimllm.pruning.surgery import slice_attention, slice_mlp, slice_values
 
 
 def load_export(source: str, *, say: Callable[[str], object] = str, **how: Any) -> Subject:
-    """A subject as `loading.load_model` gives it, but a padded export of ours without its zeros, which would
-    be all that pruning takes away; options as there."""
+    """Load a model as `loading.load_model` does, with the same options, but without the zeros of padding.
+
+    Otherwise pruning a padded export would first remove its zeros.
+    """
     subject = loading.load_model(source, say=say, **how)
     try:
         tier, _ = read_facts(Path(subject.source).expanduser() / FACTS)
-    except Refusal:  # no export of ours
+    except Refusal:
+        # It is not an export of ours.
         tier = ""
     if tier != "padded" or is_lent(subject.model) or is_spread(subject.model):
         return subject
@@ -44,16 +46,17 @@ def load_export(source: str, *, say: Callable[[str], object] = str, **how: Any) 
 
 
 def as_pruned(subject: Subject) -> Pruned:
-    """A loaded subject with the plan and reports of its folder, where that is an export of ours; else with a
-    plan that keeps everything.
+    """Return a loaded subject with the plan and reports of its folder.
 
-    Zeros that a padded export was filled up with are cut away, for training would fill them. Raises `Refusal`
-    where the folder's plan or reports cannot be read.
+    If the folder is not an export of ours, return it with a plan that keeps everything. The zeros of a padded
+    export are removed, because training would change them. Raise `Refusal` if the folder's plan or reports
+    cannot be read.
     """
     folder = Path(subject.source).expanduser()
     if (folder / FACTS).is_file():
         plan, (tier, layers) = read_witness(folder / "plan.json"), read_facts(folder / FACTS)
-        if tier == "padded":  # its widths are not those of the plan
+        # The widths of a padded export are not those of its plan.
+        if tier == "padded":
             return Pruned(remove_padding(subject), plan, layers, 0.0, 0.0)
         check_reports(plan, layers, subject.shape, folder)
         return Pruned(subject, plan, layers, 0.0, 0.0)
@@ -73,7 +76,7 @@ def as_pruned(subject: Subject) -> Pruned:
 
 
 def check_reports(plan: Plan, layers: Sequence[LayerReport], shape: Shape, folder: Path) -> None:
-    """Refuses a plan, reports of layers and a model that do not belong together."""
+    """Raise `Refusal` if a plan, reports of layers and a model do not belong together."""
     columns = UNITS[plan.unit].narrows_heads
     left = [pair for pair in zip(plan.heads, plan.channels, strict=True) if any(pair)]
     found = [(layer.values if columns else layer.heads, layer.channels) for layer in shape.layers]
@@ -86,7 +89,10 @@ def check_reports(plan: Plan, layers: Sequence[LayerReport], shape: Shape, folde
 
 
 def read_facts(file: Path) -> tuple[str, tuple[LayerReport, ...]]:
-    """(tier, layer reports) of an export's slimllm.json, where unknown errors are null; here they are NaN."""
+    """Return (tier, layer reports) from an export's slimllm.json; errors that are null there become NaN.
+
+    Raise `Refusal` if the file is not valid.
+    """
 
     def read_error(value: float | None) -> float:
         return math.nan if value is None else float(value)
@@ -110,43 +116,47 @@ def read_facts(file: Path) -> tuple[str, tuple[LayerReport, ...]]:
 
 
 def remove_padding(subject: Subject) -> Subject:
-    """The subject without the heads, values and channels that its readers multiply by zero: what
-    `padding.pad_state` filled up."""
+    """Return the subject without the heads, values and channels that its readers multiply by zero.
+
+    `padding.pad_state` adds such units.
+    """
     slim, family = dataclasses.replace(subject, model=share_model(subject.model)), subject.family
     for layer in slim.layers:
         cut_heads(layer, family, subject.shape.head_size)
         if narrows_values(family):
             cut_values(layer, family, subject.shape.head_size)
         shape, weight = layer_shape(layer, family), linear_of(layer, family.mlp.reader).weight
-        kept = live_units(weight, 1)
+        kept = live_units(weight, 1)  # (k,)
         if 0 < len(kept) < shape.channels:
             slice_mlp(layer, family, shape, kept, Repair(weight[:, kept]))
     return dataclasses.replace(slim, shape=shape_of(slim.model, family))
 
 
 def cut_heads(layer: nn.Module, family: Family, size: int) -> None:
-    """Cuts heads of zeros, where equally many remain in every group that remains."""
+    """Remove heads of zeros, if equally many remain in every remaining group."""
     shape, weight = layer_shape(layer, family), linear_of(layer, family.attention.reader).weight
     kept = live_units(weight, size)
-    in_groups = (kept // (shape.heads // shape.groups)).unique(return_counts=True)[1]
+    # The number of kept heads in each group that has any.
+    in_groups = (kept // (shape.heads // shape.groups)).unique(return_counts=True)[1]  # (groups,)
     if len(kept) < shape.heads and len(in_groups.unique()) == 1:
-        inputs = (kept[:, None] * size + torch.arange(size)).flatten()
+        inputs = (kept[:, None] * size + torch.arange(size)).flatten()  # (k, e) → (k·e,)
         slice_attention(layer, family, shape, size, kept, Repair(weight[:, inputs]))
 
 
 def cut_values(layer: nn.Module, family: Family, size: int) -> None:
-    """Cuts value columns of zeros, where equally many remain in every group."""
+    """Remove value columns of zeros, if equally many remain in every group."""
     shape, weight = layer_shape(layer, family), linear_of(layer, family.attention.reader).weight
     each = shape.heads // shape.groups
-    mask = (weight != 0).any(0).cpu().view(shape.groups, each, size).any(1)  # (G, size)
-    counts = mask.sum(1)
+    mask = (weight != 0).any(0).cpu().view(shape.groups, each, size).any(1)  # (G, H/G, e) → (G, e)
+    counts = mask.sum(1)  # (G,)
     if 0 < counts.min() == counts.max() < size:
-        kept = mask.nonzero()[:, 1].view(shape.groups, -1)
-        heads = torch.arange(shape.heads)
-        inputs = (heads[:, None] * size + kept[heads // each]).flatten()
+        kept = mask.nonzero()[:, 1].view(shape.groups, -1)  # (G, v)
+        heads = torch.arange(shape.heads)  # (H,)
+        inputs = (heads[:, None] * size + kept[heads // each]).flatten()  # (H, v) → (H·v,)
         slice_values(layer, family, shape, size, kept, Repair(weight[:, inputs]))
 
 
 def live_units(weight: Tensor, size: int) -> Tensor:
-    """The units (k,) of a reader's weight (o, units·size) that have any column but zeros, on the CPU."""
+    """Return the units (k,) of a reader's weight (o, units·size) that have a nonzero column, on the CPU."""
+    # (units·size,) → (units, size) → (units,) → (k,)
     return (weight != 0).any(0).view(-1, size).any(1).nonzero().flatten().cpu()

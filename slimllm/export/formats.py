@@ -1,9 +1,8 @@
-"""The forms in which a pruned model can be stored, chosen by building the class that will read it, without
-memory.
+"""The forms in which a pruned model can be stored, chosen by building the class that will read it.
 
-native: the same class at other widths; twin: a stock class that computes the same; shim: any widths, with a
-short code file; padded: zeros up to the widest layer, then native or twin; gguf: native or twin in the one
-file that llama.cpp reads, or a Llama of any widths.
+These are native: the same class at other widths; twin: a stock class that computes the same; shim: any
+widths, with a short code file; padded: zeros up to the widest layer, then native or twin; gguf: native or
+twin in the one file that llama.cpp reads, or a Llama of any widths. The class is built without memory.
 """
 
 from __future__ import annotations
@@ -29,9 +28,11 @@ from slimllm.models.slim_class import slim_class
 
 BIAS_FLAGS = ("attention_bias", "mlp_bias", "use_bias")
 TWINS = ("MistralForCausalLM", "GraniteForCausalLM")
-LIKE_LLAMA = ("llama", "mistral", "qwen2")  # one architecture but for biases, where no window slides
+# Families that differ only in biases, if they have no sliding window.
+LIKE_LLAMA = ("llama", "mistral", "qwen2")
 
-Build = tuple[str, Any, dict[str, Any]]  # class name, config class, config settings
+# Class name, config class, config settings.
+Build = tuple[str, Any, dict[str, Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +46,7 @@ class Form:
 
 
 class Misfit(Exception):
-    """Why a model cannot take a form, and the remedy, to be completed to a sentence."""
+    """The reason why a model does not fit a form, and the remedy; both complete a sentence."""
 
     def __init__(self, reason: str, remedy: str) -> None:
         super().__init__(reason)
@@ -53,7 +54,10 @@ class Misfit(Exception):
 
 
 def choose_format(pruned: Pruned, wanted: str = "auto") -> Form:
-    """The form asked for; for auto the first of native, twin, shim that holds the model without loss."""
+    """Return the requested form; for auto, the first of native, twin and shim that holds the model.
+
+    Raise `Refusal` if the model does not fit.
+    """
     check_wanted(wanted)
     for tier in ("native", "twin", "shim") if wanted == "auto" else (wanted,):
         try:
@@ -64,13 +68,13 @@ def choose_format(pruned: Pruned, wanted: str = "auto") -> Form:
 
 
 def check_wanted(wanted: str) -> None:
-    """Refuses what is no form."""
+    """Raise `Refusal` if a name is not a form."""
     if wanted != "auto" and wanted not in FORMS:
         raise Refusal(f"Export '{wanted}' is not known; use auto, {', '.join(FORMS)}.")
 
 
 def native_format(pruned: Pruned) -> Form:
-    """The model's own class at other widths."""
+    """Return the model in its own class at other widths."""
     state = pruned.subject.model.state_dict()
     model = first_fit(native_builds(pruned.subject, same_widths(pruned)), state)
     words = f"All layers are equally wide, so it is a standard {name_of(model)}, without a code file."
@@ -78,7 +82,7 @@ def native_format(pruned: Pruned) -> Form:
 
 
 def twin_format(pruned: Pruned) -> Form:
-    """Another stock class that computes the same."""
+    """Return the model in another stock class that computes the same."""
     subject, state = pruned.subject, pruned.subject.model.state_dict()
     model = first_fit(twin_builds(subject, same_widths(pruned)), state)
     words = (
@@ -89,7 +93,7 @@ def twin_format(pruned: Pruned) -> Form:
 
 
 def shim_format(pruned: Pruned) -> Form:
-    """The model's own class with every linear resized, by the code file that travels along."""
+    """Return the model in its own class with resized linear layers, which the stored code file reads."""
     subject, base = pruned.subject, base_of(pruned.subject)
     family = subject.family
     names = [name for site in (family.attention, family.mlp) for name in (*site.writers, site.reader)]
@@ -119,7 +123,7 @@ def shim_format(pruned: Pruned) -> Form:
 
 
 def padded_format(pruned: Pruned) -> Form:
-    """The model filled up with zeros to its widest layer, or further where the stock class demands it."""
+    """Return the model padded with zeros to its widest layer, or further if the stock class requires it."""
     for unpadded in (native_format, twin_format):
         with contextlib.suppress(Misfit):
             return unpadded(pruned)
@@ -147,7 +151,7 @@ def padded_format(pruned: Pruned) -> Form:
 
 
 def gguf_format(pruned: Pruned) -> Form:
-    """A stock class in one file, where llama.cpp has an architecture that computes the same."""
+    """Return the model in one file, if llama.cpp has an architecture that computes the same."""
     subject = pruned.subject
     if is_lent(subject.model):
         raise Misfit("its weights do not fit into memory together", "use --export auto or shim")
@@ -171,7 +175,7 @@ def gguf_format(pruned: Pruned) -> Form:
 
 
 def uneven_gguf(pruned: Pruned) -> Form:
-    """Any widths in one file, where llama.cpp has an architecture for that."""
+    """Return a model of any widths in one file, if llama.cpp has an architecture for it."""
     check_values(pruned)
     model = shim_format(pruned).model
     if reason := gguf_writer.hindrance_uneven(model):
@@ -185,7 +189,7 @@ def uneven_gguf(pruned: Pruned) -> Form:
 
 
 def coarse_words(subject: Subject) -> str:
-    """What llama.cpp cannot quantise of a model."""
+    """Return a sentence about what llama.cpp cannot quantise in a model, or an empty string."""
     return gguf_writer.coarse_words([layer.channels for layer in subject.shape.layers])
 
 
@@ -199,7 +203,7 @@ FORMS: dict[str, Callable[[Pruned], Form]] = {
 
 
 def same_widths(pruned: Pruned) -> Widths:
-    """The widths that all layers share, their values as wide as their heads."""
+    """Return the widths that all layers share; raise `Misfit` if there are none."""
     check_values(pruned)
     if pruned.subject.shape.uneven:
         remedy = "use --export shim or padded, or keep every layer the same width"
@@ -208,7 +212,7 @@ def same_widths(pruned: Pruned) -> Widths:
 
 
 def check_values(pruned: Pruned) -> None:
-    """A `Misfit` where values are narrower than heads."""
+    """Raise `Misfit` if values are narrower than heads."""
     size = pruned.subject.shape.head_size
     if any(0 < layer.values < size for layer in pruned.subject.shape.layers):
         remedy = "use --export auto, shim or padded"
@@ -216,13 +220,13 @@ def check_values(pruned: Pruned) -> None:
 
 
 def native_builds(subject: Subject, widths: Widths) -> Iterator[Build]:
-    """The model's own class at these widths."""
+    """Yield the model's own class at these widths."""
     settings = {**plain_settings(subject), **sized_settings(subject, widths)}
     return with_biases(base_of(subject), type(subject.model.config), settings)
 
 
 def twin_builds(subject: Subject, widths: Widths, names: Sequence[str] = TWINS) -> Iterator[Build]:
-    """The classes called `names`, for what is a Llama in all but name."""
+    """Yield the classes called `names` for a model that computes what a Llama does."""
     settings = plain_settings(subject)
     windowed = settings.get("sliding_window") or "sliding_attention" in (settings.get("layer_types") or ())
     if settings["model_type"] not in LIKE_LLAMA or windowed:
@@ -243,7 +247,7 @@ def twin_builds(subject: Subject, widths: Widths, names: Sequence[str] = TWINS) 
 
 
 def with_biases(name: str, kind: Any, settings: dict[str, Any]) -> Iterator[Build]:
-    """The build as it is, then with the biases switched on that its config can switch on."""
+    """Yield the build as it is, then with the biases that its config can switch on."""
     flags = [flag for flag in BIAS_FLAGS if settings.get(flag) is False]
     for count in range(len(flags) + 1):
         for chosen in itertools.combinations(flags, count):
@@ -251,27 +255,33 @@ def with_biases(name: str, kind: Any, settings: dict[str, Any]) -> Iterator[Buil
 
 
 def plain_settings(subject: Subject) -> dict[str, Any]:
-    """The settings of the model's config without those of an earlier export."""
+    """Return the settings of the model's config without those of an earlier export."""
     ours = ("slim", "auto_map", "architectures", "transformers_version")
     settings = {key: value for key, value in subject.model.config.to_dict().items() if key not in ours}
     head = subject.model.get_output_embeddings()
     if settings.get("tie_word_embeddings") and head.weight is not subject.model.get_input_embeddings().weight:
-        settings["tie_word_embeddings"] = False  # the config of a model may lag behind what it holds
+        # The config may not match the weights.
+        settings["tie_word_embeddings"] = False
     return settings
 
 
 def sized_settings(subject: Subject, widths: Widths) -> dict[str, int]:
+    """Return the config settings for these widths."""
     names = ("num_attention_heads", "num_key_value_heads", "intermediate_size")
     return {**dict(zip(names, widths, strict=True)), "head_dim": subject.shape.head_size}
 
 
 def first_fit(builds: Iterator[Build], state: State) -> Any:
-    """The first empty model with places for all tensors; only biases may be over; a `Misfit` if none has."""
+    """Return the first empty model that has a place for all tensors and lacks at most biases.
+
+    Raise `Misfit` if there is none.
+    """
     misfit = Misfit("no stock class computes the same", "use --export auto or shim")
     for name, kind, settings in builds:
         try:
             model = empty_model(getattr(transformers, name), kind.from_dict(settings))
-        except Exception as failure:  # whatever a config's or a class's own checks raise
+        except Exception as failure:
+            # The checks of configs and classes raise exceptions of any type.
             reason = str(failure).strip().splitlines()[-1].strip().removeprefix("ValueError: ").rstrip(".")
             misfit = Misfit(f"{kind.__name__} refuses it ({reason})", "use --export auto or shim")
             continue
@@ -287,22 +297,23 @@ def first_fit(builds: Iterator[Build], state: State) -> Any:
 
 
 def empty_model(kind: Any, config: Any) -> Any:
-    """A model of this class without memory."""
+    """Return a model of this class on the meta device, without memory."""
     with torch.device("meta"):
         return kind(config)
 
 
 def name_of(model: Any) -> str:
+    """Return the name of a model's class."""
     return type(model).__name__
 
 
 def base_of(subject: Subject) -> str:
-    """The stock class behind the model."""
+    """Return the name of the stock class that the model is based on."""
     return (getattr(subject.model.config, "slim", None) or {}).get("base") or name_of(subject.model)
 
 
 def norm_heads(subject: Subject) -> dict[str, dict[str, list[int]]]:
-    """How many heads each norm with weights of their own has in every layer; nothing where none has such."""
+    """Return how many heads each norm with separate weights for each head has in every layer."""
     found: dict[str, list[int]] = {}
     for layer, (heads, groups, _) in zip(subject.layers, subject.shape.widths, strict=True):
         for name, _, letter in head_norms(layer, subject.family):
@@ -311,7 +322,7 @@ def norm_heads(subject: Subject) -> dict[str, dict[str, list[int]]]:
 
 
 def linear_extent(linear: nn.Linear) -> list[int | bool | str]:
-    """The linear's shape as `modeling_slim.resize_linears` reads it."""
+    """Return a linear layer's shape in the format of `modeling_slim.resize_linears`."""
     shape: list[int | bool | str] = [linear.out_features, linear.in_features, linear.bias is not None]
     if isinstance(linear, Placed):
         shape += [type(linear).__name__, len(linear.places)]

@@ -1,5 +1,4 @@
-"""A model as llama.cpp reads it: one GGUF file with sizes, tokenizer and weights, under the names and in the
-order it expects."""
+"""Writing a model as one GGUF file, with the sizes, tokenizer and weights that llama.cpp expects."""
 
 from __future__ import annotations
 
@@ -18,17 +17,21 @@ from slimllm.files.rope_scaling import llama3_factors
 from slimllm.tokenizers import gguf_vocabulary
 
 FILE = "model.gguf"
-# which of llama.cpp's architectures computes what a class does, at any head count
+# llama.cpp's architecture that computes the same as a class, at any head count.
 ARCHITECTURES = {
     "LlamaForCausalLM": "llama",
     "GraniteForCausalLM": "llama",
     "Qwen3ForCausalLM": "qwen3",
 }
-BLOCK = 32  # inputs that its smallest quantised blocks hold
-UNEVEN = "deci"  # the one that is a Llama with widths of its own in every layer
-TWINS = ("LlamaForCausalLM", "GraniteForCausalLM")  # for what is a Llama in all but name
+# The inputs in the smallest quantised block of llama.cpp.
+BLOCK = 32
+# llama.cpp's architecture of a Llama with individual widths in every layer.
+UNEVEN = "deci"
+# The classes that can hold a model which computes what a Llama does.
+TWINS = ("LlamaForCausalLM", "GraniteForCausalLM")
 ALIKE = ("MistralForCausalLM", "Qwen2ForCausalLM")
-ROTATED = ("llama", UNEVEN)  # whose queries and keys are stored with neighbouring instead of opposite pairs
+# The architectures that rotate neighbouring instead of opposite rows of queries and keys.
+ROTATED = ("llama", UNEVEN)
 SCALES = ("embedding_multiplier", "residual_multiplier", "logits_scaling")
 ROPES = ("default", "linear", "llama3")
 GGUF_TYPES = {
@@ -39,8 +42,10 @@ GGUF_TYPES = {
 
 
 def llamacpp_hindrance(name: str, config: Any, size: int, tokenizer: Any) -> str:
-    """Why llama.cpp cannot read models of the class `name` with heads of this size and this tokenizer, where
-    that is known; empty where it can."""
+    """Return why llama.cpp cannot read models of a class with this head size and tokenizer, as far as known.
+
+    Return an empty string if it can.
+    """
     if name not in (*ARCHITECTURES, *ALIKE):
         return f"there is no mapping of {name} to an architecture of llama.cpp here"
     if config.hidden_act != "silu":
@@ -59,8 +64,10 @@ def llamacpp_hindrance(name: str, config: Any, size: int, tokenizer: Any) -> str
 
 
 def hindrance_uneven(model: Any) -> str:
-    """Why llama.cpp cannot read a model whose layers have widths of their own, one of those that pass
-    `llamacpp_hindrance` at equal widths; empty where it can."""
+    """Return why llama.cpp cannot read a model with individual widths in every layer, or an empty string.
+
+    The model must pass `llamacpp_hindrance` at equal widths.
+    """
     base = model.config.slim["base"]
     if base not in (*TWINS, "MistralForCausalLM"):
         return f"llama.cpp reads layers of different widths only as a Llama, which {base} is not"
@@ -71,8 +78,10 @@ def hindrance_uneven(model: Any) -> str:
 
 
 def coarse_words(channels: Sequence[int]) -> str:
-    """What llama.cpp cannot quantise of layers with so many channels, in one sentence; empty where it can
-    quantise all."""
+    """Return a sentence about layers with these channels that llama.cpp cannot quantise fully.
+
+    Return an empty string if it can quantise them all.
+    """
     odd = sum(count % BLOCK > 0 for count in channels)
     if not odd:
         return ""
@@ -84,12 +93,12 @@ def coarse_words(channels: Sequence[int]) -> str:
 
 
 def rope_fields(config: Any) -> dict[str, Any]:
-    """How positions are encoded."""
+    """Return the settings of the rotary position encoding."""
     return {"rope_type": "default", **(config.rope_parameters or {})}
 
 
 def write_gguf(model: Any, tensors: Mapping[str, Tensor], tokenizer: Any, name: str, file: Path) -> None:
-    """Writes the file: `model` is the empty model of the class these tensors belong to."""
+    """Write tensors to a GGUF file; `model` is the empty model of the class that they belong to."""
     config = model.config
     arch = UNEVEN if getattr(config, "slim", None) else ARCHITECTURES[type(model).__name__]
     dtype = next(iter(tensors.values())).dtype
@@ -118,7 +127,7 @@ def write_gguf(model: Any, tensors: Mapping[str, Tensor], tokenizer: Any, name: 
 
 
 def layer_widths(config: Any) -> list[tuple[int, int, int]]:
-    """(heads, groups, channels) of every layer."""
+    """Return (heads, groups, channels) of every layer."""
     slim = getattr(config, "slim", None)
     if not slim:
         alike = config.num_attention_heads, config.num_key_value_heads, config.intermediate_size
@@ -128,7 +137,7 @@ def layer_widths(config: Any) -> list[tuple[int, int, int]]:
 
 
 def add_sizes(writer: gguf.GGUFWriter, config: Any) -> None:
-    """Puts what a config says into the file."""
+    """Write the sizes in a config to the file."""
     writer.add_vocab_size(config.vocab_size)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
@@ -150,17 +159,18 @@ def add_sizes(writer: gguf.GGUFWriter, config: Any) -> None:
 
 
 def add_tensor(writer: gguf.GGUFWriter, name: str, tensor: Tensor) -> None:
-    """Puts a tensor into the file: vectors as float32, matrices as they are."""
+    """Write a tensor to the file: vectors in float32, matrices in their dtype."""
     if tensor.ndim == 1:
         tensor = tensor.float()
-    if tensor.dtype == torch.bfloat16:  # which numpy does not know
-        raw: np.ndarray[Any, Any] = tensor.contiguous().view(torch.uint8).numpy()
+    # numpy has no bfloat16.
+    if tensor.dtype == torch.bfloat16:
+        raw: np.ndarray[Any, Any] = tensor.contiguous().view(torch.uint8).numpy()  # (…, n) → (…, 2n)
         writer.add_tensor(name, raw, raw_dtype=GGUF_TYPES[tensor.dtype][0])
     else:
         writer.add_tensor(name, tensor.contiguous().numpy())
 
 
 def interleave_halves(tensor: Tensor, heads: int) -> Tensor:
-    """Rows (heads · 2 · n, …) with the two halves of every head interleaved."""
-    halves = tensor.view(heads, 2, -1, *tensor.shape[1:])
-    return halves.transpose(1, 2).reshape(tensor.shape)
+    """Return the rows (heads · e, …) with the two halves of every head interleaved."""
+    halves = tensor.view(heads, 2, -1, *tensor.shape[1:])  # (heads · e, …) → (heads, 2, e/2, …)
+    return halves.transpose(1, 2).reshape(tensor.shape)  # (heads, e/2, 2, …) → (heads · e, …)

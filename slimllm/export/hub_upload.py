@@ -1,5 +1,8 @@
-"""Exports on a model hub. Its address and the token are the client library's: HF_ENDPOINT, HF_TOKEN or
-`hf auth login`; the token is never said, kept or logged here."""
+"""Uploading exports to a model hub.
+
+Its address and the token are those of the client library: HF_ENDPOINT, HF_TOKEN or `hf auth login`. The token
+is never shown, stored or logged here.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ from slimllm.export.model_card import FACTS
 
 
 def check_repository(repository: str, *, offline: bool = False) -> None:
-    """Refuses a repository's name, a missing or unknown token, and a hub out of reach, before any work."""
+    """Raise `Refusal` for a wrong repository name, a missing or invalid token, or an unreachable hub.
+
+    This is checked before any work.
+    """
     try:
         validate_repo_id(repository)
     except HFValidationError:
@@ -39,8 +45,10 @@ def check_repository(repository: str, *, offline: bool = False) -> None:
 
 
 def check_content(repository: str) -> None:
-    """Refuses a repository that holds files, but for one that holds an earlier export of this program, whose
-    history keeps it."""
+    """Raise `Refusal` if a repository holds files that are not from an earlier export of this program.
+
+    The repository's history keeps an earlier export.
+    """
     try:
         found = huggingface_hub.HfApi().model_info(repository).siblings or []
     except RepositoryNotFoundError:
@@ -54,8 +62,10 @@ def check_content(repository: str) -> None:
 
 
 def push_export(folder: Path, repository: str, say: Callable[[str], object] = str) -> str:
-    """The address of the repository that all files of an export were taken to, in one commit; a new one is
-    private."""
+    """Upload all files of an export in one commit, and return the address of the repository.
+
+    A new repository is private. Raise `Refusal` if the folder is not an export or the upload fails.
+    """
     if not (folder / FACTS).is_file():
         raise Refusal(f"'{folder}' is no export of this program; give a folder that holds {FACTS}.")
     size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
@@ -71,8 +81,10 @@ def push_export(folder: Path, repository: str, say: Callable[[str], object] = st
 
 @contextlib.contextmanager
 def translate_hub_failures(repository: str, rest: str = "") -> Iterator[None]:
-    """Turns what goes wrong with the hub into one sentence that ends with `rest`. What hub and library say is
-    left out, for the token might be in it."""
+    """Turn a failure of the hub into a `Refusal` that ends with `rest`.
+
+    The messages of the hub and of the library are left out, because they may contain the token.
+    """
     place = huggingface_hub.constants.ENDPOINT
     try:
         yield

@@ -1,5 +1,7 @@
-"""What an exported folder says about itself: README.md for people, slimllm.json for programs, and which
-models it came from."""
+"""The description of an exported folder: README.md for people, slimllm.json for programs.
+
+It includes the models that the export was made from.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,11 @@ AGAIN = 'python -m slimllm generate --model {} --prompt "Water boils when"'
 
 @dataclass(frozen=True)
 class Export:
-    """What was written: `parameters` and `bytes` of the weights file, in plain `words` why this tier, and the
-    dtype that the weights are `stored_in`."""
+    """What was written.
+
+    `parameters` and `bytes` are those of the weights file, `words` say why it has this tier, and the weights
+    are `stored_in` this dtype.
+    """
 
     tier: str
     folder: str
@@ -45,13 +50,14 @@ class Export:
 
 
 def write_description(done: Export, pruned: Pruned, folder: Path, recipe: str, notes: Sequence[str]) -> None:
-    """Writes where the weights come from into `folder`."""
+    """Write README.md and slimllm.json into `folder`."""
     layers = [dataclasses.asdict(report) for report in pruned.layers]
     for layer in layers:
         unknown = [
             key for key, value in layer.items() if isinstance(value, float) and not math.isfinite(value)
         ]
-        layer.update(dict.fromkeys(unknown))  # JSON has no NaN
+        # JSON has no NaN, so unknown errors become null.
+        layer.update(dict.fromkeys(unknown))
     facts = {
         "format": 1,
         "source": pruned.subject.source,
@@ -66,7 +72,7 @@ def write_description(done: Export, pruned: Pruned, folder: Path, recipe: str, n
 
 
 def list_ancestors(pruned: Pruned) -> list[dict[str, Any]]:
-    """The exports that this model was pruned from, the oldest first: name, tier, parameters and plan of each.
+    """Return the exports that this model was pruned from, the oldest first: name, tier, parameters and plan.
 
     A model that was read from an export and only trained or stored anew has that export's ancestors.
     """
@@ -85,7 +91,10 @@ def list_ancestors(pruned: Pruned) -> list[dict[str, Any]]:
 
 
 def write_readme(done: Export, pruned: Pruned, recipe: str, notes: Sequence[str]) -> str:
-    """The model card: five lines, and one for what texts begin with, then the notes."""
+    """Return the text of the model card.
+
+    It has five lines, one for the tokenizer's beginning, one for adapters if needed, then the notes.
+    """
     plan, folder = pruned.plan, Path(done.folder)
     first = original_model(pruned)
     past = f" (itself pruned, from {first})" if first != plan.model else ""
@@ -114,7 +123,7 @@ def write_readme(done: Export, pruned: Pruned, recipe: str, notes: Sequence[str]
 
 
 def text_start_line(words: str) -> list[str]:
-    """What stands in front of every text, as a line; nothing where nothing does."""
+    """Return the line about the tokenizer's beginning, or nothing if there is none."""
     if not words:
         return []
     return [
@@ -124,7 +133,10 @@ def text_start_line(words: str) -> list[str]:
 
 
 def adapter_lines(pruned: Pruned) -> list[str]:
-    """For values narrower than their heads, which modules adapters can be merged into; else nothing."""
+    """Return the line about modules that adapters cannot be merged into, or nothing if there are none.
+
+    These are linear layers of values that are narrower than their heads.
+    """
     family = pruned.subject.family
     linears = [name for site in (family.attention, family.mlp) for name in (*site.writers, site.reader)]
     narrow = [
@@ -143,7 +155,7 @@ def adapter_lines(pruned: Pruned) -> list[str]:
 
 
 def reload_line(tier: str, name: str, options: Mapping[str, str]) -> str:
-    """The line of Python that loads the folder without this program."""
+    """Return the line of Python that loads the folder without this program."""
     if tier == "gguf":
         how = f", gguf_file={FILE!r}, config=transformers.AutoConfig.from_pretrained({name!r})"
     else:
@@ -153,13 +165,13 @@ def reload_line(tier: str, name: str, options: Mapping[str, str]) -> str:
 
 
 def original_model(pruned: Pruned) -> str:
-    """The model that was there before any pruning, as far as it is known."""
+    """Return the model before any pruning, as far as it is known."""
     plans = [row["plan"] for row in list_ancestors(pruned) if "plan" in row]
     return str(plans[0]["model"]) if plans else pruned.plan.model
 
 
 def kept_words(plan: Plan) -> str:
-    """What a plan keeps of how much."""
+    """Return in words what a plan keeps."""
     heads, channels = (sum(row[place] for row in plan.widths) for place in (0, 2))
     attention = (
         f"{sum(plan.heads)} value columns in all heads"

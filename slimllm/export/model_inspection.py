@@ -1,4 +1,4 @@
-"""What can be done with a model, before any work: by its config, its weight files' headers and trials."""
+"""What can be done with a model, before any work: from its config, its weight files' headers and trials."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from slimllm.models import folder_check, loading, sources, weight_coverage
 from slimllm.models.loading import Subject
 from slimllm.models.weight_reading import settle_head
 
-# how llama.cpp's converter calls the architecture of each family; vLLM lists the classes of them all
+# llama.cpp's converter uses these names for the families' architectures; vLLM lists the classes of them all.
 GGUF = {
     **{name: name for name in ("llama", "qwen2", "qwen3", "gemma", "gemma2", "phi3", "granite")},
     **{name: name for name in ("smollm3", "starcoder2", "stablelm", "olmo", "olmo2", "ernie4_5", "seed_oss")},
@@ -36,7 +36,7 @@ DTYPE_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bf
 
 @dataclass(frozen=True)
 class Card:
-    """What a model is and what can be done with it; of one that is not supported only the reason."""
+    """What a model is and what can be done with it; for an unsupported model only the reason."""
 
     model: str
     supported: bool
@@ -62,8 +62,10 @@ class Card:
 
 
 def inspect_model(source: str, *, offline: bool = False) -> Card:
-    """The card of a model by the same names as `loading.load_model`; nothing is converted, no weight is
-    read."""
+    """Return the card of a model, by the same names as in `loading.load_model`.
+
+    Nothing is converted and no weight is read.
+    """
     source = str(source).strip()
     try:
         return describe_model(source, offline)
@@ -72,7 +74,10 @@ def inspect_model(source: str, *, offline: bool = False) -> Card:
 
 
 def examine_source(source: str, offline: bool) -> tuple[Path | None, Subject]:
-    """(folder or GGUF file, model without memory) of a supported model; a `Refusal` for any other."""
+    """Return (folder or GGUF file or None, model without memory) of a supported model.
+
+    Raise `Refusal` for any other model.
+    """
     place = sources.source_path(source) if source else None
     if place is not None and place.suffix == ".gguf" and sources.conversion_folder(place).is_dir():
         place = sources.conversion_folder(place)
@@ -97,7 +102,7 @@ def examine_source(source: str, offline: bool) -> tuple[Path | None, Subject]:
 
 
 def describe_model(source: str, offline: bool) -> Card:
-    """The card of a supported model; a `Refusal` for any other."""
+    """Return the card of a supported model; raise `Refusal` for any other."""
     place, subject = examine_source(source, offline)
     with loading.refuse_load_failures(source, local=True):
         steps, kinds = tuple(width_steps(subject)), tuple(list_ways(subject))
@@ -132,7 +137,7 @@ def describe_model(source: str, offline: bool) -> Card:
 
 
 def model_parts(shape: Shape) -> dict[str, int]:
-    """Parameters by part."""
+    """Return the number of parameters of each part."""
     return {
         "embeddings": shape.outside,
         "attention": sum(a.heads * a.head_cost + a.groups * a.group_cost for a in shape.layers),
@@ -142,8 +147,10 @@ def model_parts(shape: Shape) -> dict[str, int]:
 
 
 def notes_of(tensors: Sequence[sources.Stored], subject: Subject) -> tuple[str, ...]:
-    """What files hold that the model does not read, in a sentence; a `Refusal` where they lack something, or
-    hold what the model should read."""
+    """Return a sentence about tensors that the model does not read, if there are any.
+
+    Raise `Refusal` if tensors are missing, or if the model should read them.
+    """
     missing, unused = weight_coverage.compare_names(tensors, subject.model)
     weight_coverage.check_missing(missing, subject.source)
     said = weight_coverage.judge_unused(unused, subject.model, subject.family, subject.source)
@@ -151,7 +158,7 @@ def notes_of(tensors: Sequence[sources.Stored], subject: Subject) -> tuple[str, 
 
 
 def describe_weights(tensors: Sequence[sources.Stored]) -> tuple[str, int, int]:
-    """The dtype that most weights have, bytes and number of the weight files, from their headers."""
+    """Return the dtype of most tensors, and the bytes and number of the weight files."""
     files = {tensor.file for tensor in tensors}
     ((kind, _),) = Counter(tensor.dtype for tensor in tensors).most_common(1) or [("", 0)]
     return DTYPE_NAMES.get(kind, kind.lower()), sum(file.stat().st_size for file in files), len(files)
@@ -161,7 +168,7 @@ def describe_weights(tensors: Sequence[sources.Stored]) -> tuple[str, int, int]:
 
 
 def attention_words(subject: Subject) -> str:
-    """Why attention cannot shrink as it does elsewhere; empty where it can."""
+    """Return why attention cannot shrink as in other models, or an empty string if it can."""
     shape = subject.shape.layers[0]
     if shape.whole:
         return f"Heads stay: {subject.family.whole}. Method fasp can take value columns out of them."
@@ -173,7 +180,7 @@ def attention_words(subject: Subject) -> str:
 
 
 def list_runtimes(subject: Subject) -> tuple[str, ...]:
-    """Which programs read what is exported, as far as it is known."""
+    """Return a sentence for each program that can read the exports, as far as known."""
     name, kind = formats.base_of(subject), subject.shape.family
     settings = subject.model.config.to_dict()
     said = [
@@ -191,7 +198,7 @@ def list_runtimes(subject: Subject) -> tuple[str, ...]:
 
 
 def in_llamacpp(subject: Subject) -> str:
-    """How the model gets into llama.cpp."""
+    """Return how the model can be used in llama.cpp."""
     name, config = formats.base_of(subject), subject.model.config
     reason = gguf_writer.llamacpp_hindrance(name, config, subject.shape.head_size, subject.tokenizer)
     if not reason:
@@ -203,7 +210,7 @@ def in_llamacpp(subject: Subject) -> str:
 
 
 def unit_words(step: TriedStep, heads: int) -> str:
-    """One step of attention in a sentence."""
+    """Return one sentence about a way in which attention can shrink."""
     if UNITS[step.unit].narrows_heads:
         return f"value columns of every head (method fasp): {step.steps} steps per layer"
     each = heads // step.steps
@@ -218,7 +225,7 @@ def unit_words(step: TriedStep, heads: int) -> str:
 
 
 def card_lines(found: Card) -> list[str]:
-    """The card for a terminal."""
+    """Return the lines of the card for a terminal."""
     if not found.supported:
         return [found.model, f"  cannot be used: {found.reason}"]
     p = found.parameters
@@ -243,7 +250,7 @@ def card_lines(found: Card) -> list[str]:
 
 
 def export_lines(found: Iterable[Way]) -> list[str]:
-    """One sentence for each kind of plan."""
+    """Return one sentence for each kind of plan."""
     plain = {
         "native": "a standard {}, without a code file (native)",
         "twin": "a standard {}, which computes the same, without a code file (twin)",
@@ -257,7 +264,7 @@ def export_lines(found: Iterable[Way]) -> list[str]:
 
 
 def export_outlook(subject: Subject) -> list[str]:
-    """How pruned versions of a loaded model can be stored, a sentence for each kind of plan."""
+    """Return how pruned versions of a loaded model can be stored, one sentence for each kind of plan."""
     empty = dataclasses.replace(
         sketch_subject(subject.model.config, subject.source), tokenizer=subject.tokenizer
     )

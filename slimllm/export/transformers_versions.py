@@ -1,5 +1,7 @@
-"""What an export says beside the settings of transformers 5, so that transformers 4.57 reads it alike; and
-which exports need a newer version."""
+"""Settings in an export that let transformers 4.57 read it as version 5 does.
+
+It also says which exports need a newer version.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-OLDEST = "4.57"  # the oldest version of transformers that is tried
+# The oldest version of transformers that is tested.
+OLDEST = "4.57"
 NEWER = "5"
-UNKNOWN = ("ministral3",)  # families that came with version 5
-TOKENIZER = "PreTrainedTokenizerFast"  # the class that reads a tokenizer.json as it is, in every version
-OLDER_SCALING = {  # of families whose config of version 4 takes these keys and no others
+# The families that are new in version 5.
+UNKNOWN = ("ministral3",)
+# The class that reads a tokenizer.json as it is, in every version.
+TOKENIZER = "PreTrainedTokenizerFast"
+# The families whose config in version 4 accepts only these keys for scaling.
+OLDER_SCALING = {
     **dict.fromkeys(("olmo", "olmo2"), ("type", "factor")),
     "phi3": ("type", "short_factor", "long_factor"),
 }
@@ -20,7 +26,7 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 
 
 def version_hindrance(settings: Mapping[str, Any]) -> str:
-    """Why transformers 4.57 cannot read a model of these settings as 5 does; empty where it can."""
+    """Return why transformers 4.57 cannot read a model of these settings as 5 does, or an empty string."""
     kind, turn = settings.get("model_type"), settings.get("rope_parameters") or {}
     scaling = turn.get("rope_type", "default")
     if kind in UNKNOWN:
@@ -41,18 +47,21 @@ def version_hindrance(settings: Mapping[str, Any]) -> str:
 
 
 def reader_versions(settings: Mapping[str, Any]) -> str:
-    """Which versions of transformers read a model of these settings as it is."""
+    """Return in words which versions of transformers read a model of these settings."""
     reason = version_hindrance(settings)
     return f"transformers {NEWER} or newer, as {reason}" if reason else f"transformers {OLDEST} or newer"
 
 
 def loading_options(settings: Mapping[str, Any]) -> dict[str, str]:
-    """What has to be asked for at loading: version 4 would take an attention that caps no logits."""
+    """Return the options that loading needs.
+
+    Version 4 would otherwise choose an attention implementation that caps no logits.
+    """
     return {"attn_implementation": "eager"} if settings.get("attn_logit_softcapping") else {}
 
 
 def with_older_keys(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a config.json with those by which transformers 4 says the same."""
+    """Return the settings of a config.json with the corresponding keys of transformers 4 added."""
     done = dict(settings)
     if settings.get("dtype"):
         done["torch_dtype"] = settings["dtype"]
@@ -68,7 +77,7 @@ def with_older_keys(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def rope_keys(turn: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """How transformers 4 writes the encoding of positions that `rope_parameters` describe."""
+    """Return the keys of transformers 4 for the position encoding that `rope_parameters` describe."""
     apart = ("rope_theta", "partial_rotary_factor")
     keys = {name: turn[name] for name in apart if turn.get(name) is not None}
     scaling = {name: value for name, value in turn.items() if name not in apart and value is not None}
@@ -84,31 +93,32 @@ def rope_keys(turn: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str,
 
 
 def complete_config(folder: Path) -> None:
-    """Adds to the config.json in a folder what transformers 4 looks for."""
+    """Add the keys of transformers 4 to the config.json in a folder."""
     rewrite_json(folder / "config.json", with_older_keys)
 
 
 def complete_tokenizer(folder: Path) -> None:
-    """Makes the tokenizer's settings in a folder name a class and keys that every version knows, where a
-    tokenizer.json says all the rest."""
+    """Set a class and keys that every version knows in the tokenizer's settings in a folder.
+
+    The folder must have a tokenizer.json, which contains everything else.
+    """
     if (folder / "tokenizer.json").is_file() and (folder / "tokenizer_config.json").is_file():
         rewrite_json(folder / "tokenizer_config.json", with_known_class)
 
 
 def with_known_class(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a tokenizer_config.json as every version reads them."""
+    """Return the settings of a tokenizer_config.json in a form that every version reads."""
     done = {name: value for name, value in settings.items() if name != "backend"}
     done["tokenizer_class"] = TOKENIZER
-    done["model_input_names"] = [
-        "input_ids",
-        "attention_mask",
-    ]  # 4 would add types, which no model here takes
-    if isinstance(done.get("extra_special_tokens"), list):  # which 4 takes for names of tokens
+    # Version 4 would add token types, which no model here accepts.
+    done["model_input_names"] = ["input_ids", "attention_mask"]
+    # Version 4 reads this list as names of tokens.
+    if isinstance(done.get("extra_special_tokens"), list):
         done["additional_special_tokens"] = done.pop("extra_special_tokens")
     return done
 
 
 def rewrite_json(file: Path, made: Any) -> None:
-    """Writes the JSON object in a file anew."""
+    """Replace the JSON object in a file by what `made` returns for it."""
     settings = made(json.loads(file.read_text(encoding="utf-8")))
     file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")

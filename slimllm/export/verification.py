@@ -1,5 +1,4 @@
-"""Proof that a checkpoint is what it should be: it is loaded by plain transformers in a fresh process, and
-compared."""
+"""Verification of a checkpoint: plain transformers loads it in a fresh process, and results are compared."""
 
 from __future__ import annotations
 
@@ -24,18 +23,25 @@ from slimllm.models.layer_offload import is_lent
 from slimllm.models.loading import Subject
 from slimllm.tokenizers.tokenizer_guard import SAMPLE
 
-LARGE = 2_000_000_000  # parameters beyond which no float32 copy is made for the comparison
-PROMPT, NEW = 24, 16  # tokens that the comparison reads, and generates
+# For models with more parameters, no float32 copy is made for the comparison.
+LARGE = 2_000_000_000
+# The tokens that the comparison reads and generates.
+PROMPT, NEW = 24, 16
+# The tokens that it generates with an offloaded model.
 NEW_FROM_DISK = 2
-OTHERWISE = 10  # tolerances between ways to read the same, which sum in other orders
+# The factor on the tolerance between ways to read the same text, which sum in other orders.
+OTHERWISE = 10
 
 
 @dataclass(frozen=True)
 class How:
-    """How a checkpoint is compared: in float32 if `exact`, else in the `dtype` of the model in memory; over
-    `new` generated tokens, with its modules in these `places` – everything in memory where there are none.
-    The prompt begins with these ids, as a text of the model's tokenizer does. `buffers` that the model in
-    memory holds in a narrower dtype than float32 are rounded to it, by name."""
+    """How a checkpoint is compared.
+
+    The comparison is in float32 if `exact`, else in the `dtype` of the model in memory, over `new` generated
+    tokens. The modules are in these `places`; without any, everything is in memory. The prompt begins with
+    the ids `begins_with`. `buffers` that the model in memory holds in a narrower dtype than float32 are
+    rounded to it, by name.
+    """
 
     exact: bool = True
     new: int = NEW
@@ -50,9 +56,12 @@ EVERYTHING = How()
 
 @dataclass(frozen=True, eq=False)
 class Reload:
-    """What a fresh process made of a checkpoint: prompt and greedy continuation (n,), generated with the
-    cache; logits (n, v) over them all, computed without; the ids of a sample sentence; by how much logits are
-    `off` when the same is read in other ways, by the names of these."""
+    """The results of a checkpoint in a fresh process.
+
+    `ids` (n,) are the prompt and its greedy continuation, generated with the cache. `logits` (n, v) are
+    computed over all of them without a cache. `words` (m,) are the ids of a sample sentence. `off` holds the
+    largest difference of a logit for other ways to read the same text, by their names.
+    """
 
     ids: Tensor
     logits: Tensor
@@ -63,13 +72,16 @@ class Reload:
 def reload_elsewhere(
     folders: Sequence[Path], how: How = EVERYTHING, python: str | None = None
 ) -> list[Reload]:
-    """What plain transformers makes of these checkpoints, in one process that cannot import this package; by
-    the packages of another `python` where one is given."""
+    """Return the results of these checkpoints with plain transformers, in one fresh process.
+
+    The process cannot import this package. It uses the packages of another `python` if one is given. Raise
+    `Refusal` if it fails.
+    """
     with atomic_write.temporary_folder() as place:
         outs = [str(place / f"{index}.safetensors") for index in range(len(folders))]
         job = {
             "folders": [(str(folder), out) for folder, out in zip(folders, outs, strict=True)],
-            # this process's packages, wherever they are
+            # The fresh process uses the packages of this one.
             "path": [] if python else [entry for entry in sys.path if entry],
             "threads": torch.get_num_threads(),
             "dtype": how.dtype,
@@ -94,14 +106,17 @@ def reload_elsewhere(
 
 
 def reload_of(found: dict[str, Tensor]) -> Reload:
-    """What one file of answers says."""
+    """Return the results in one file of answers."""
     ids, logits, words = found.pop("ids"), found.pop("logits"), found.pop("words", None)
     return Reload(ids, logits, words, {name: float(off) for name, off in found.items()})
 
 
 def how_of(subject: Subject) -> How:
-    """Large models are compared in the dtype they have; those larger than the memory, which are read from
-    disk for every token, over few tokens."""
+    """Return how a model's checkpoint is compared.
+
+    Large models are compared in their own dtype. Offloaded models, which are read from disk for every token,
+    are compared over few tokens.
+    """
     begins_with = subject.beginning.ids
     dtype = str(subject.dtype).removeprefix("torch.")
     if not is_lent(subject.model):
@@ -125,9 +140,10 @@ def how_of(subject: Subject) -> How:
 
 
 def compare_reload(subject: Subject, reload: Reload) -> float:
-    """The largest logit difference between the model in memory and its reload; a `Refusal` where they differ.
+    """Return the largest logit difference between the model in memory and its reload.
 
-    The continuation has to be greedy for the model in memory too, up to ties within the tolerance.
+    The continuation must also be greedy for the model in memory, up to ties within the tolerance. Raise
+    `Refusal` if the results differ.
     """
     how = how_of(subject)
     exact = how.exact
@@ -135,8 +151,8 @@ def compare_reload(subject: Subject, reload: Reload) -> float:
         logits = on_cpu(subject.model, exact)(reload.ids[None], use_cache=False).logits[0].float()
     difference, top = float((logits - reload.logits).abs().max()), float(logits.abs().max())
     tolerance = max(1e-4, 1e-5 * top) if exact else 0.02 * top
-    steps, chosen = logits[PROMPT - 1 : -1], reload.ids[PROMPT:, None]
-    lag = float((steps.max(1).values - steps.gather(1, chosen)[:, 0]).max())
+    steps, chosen = logits[PROMPT - 1 : -1], reload.ids[PROMPT:, None]  # (new, v), (new, 1)
+    lag = float((steps.max(1).values - steps.gather(1, chosen)[:, 0]).max())  # (new,) → ()
     if not (difference <= tolerance and lag <= 2 * tolerance and len(chosen) == how.new):
         found = f"gives other results (logits off by {difference:.2g}, greedy tokens by {lag:.2g})"
         raise Refusal(
@@ -155,7 +171,10 @@ def compare_reload(subject: Subject, reload: Reload) -> float:
 
 
 def on_cpu(model: Any, exact: bool) -> Any:
-    """The model on the CPU, in float32 if `exact`; itself where it is so already, or lends its layers."""
+    """Return the model on the CPU, in float32 if `exact`.
+
+    Return the model itself if it already is so or if it is offloaded.
+    """
     if is_lent(model):
         return model
 

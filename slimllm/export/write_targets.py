@@ -1,5 +1,7 @@
-"""Where an export may be written: nowhere that the model comes from, and over nothing that this program did
-not write."""
+"""The places where an export may be written.
+
+An export never replaces what the model is read from or files that this program did not write.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,18 @@ from slimllm.files.paths import path_of
 from slimllm.files.written_files import FACTS, foreign_files, has_inventory
 from slimllm.models.sources import conversion_folder, source_path
 
-MOUNTS = Path("/proc/self/mountinfo")  # of Linux; os.path.ismount knows no folder mounted from the same disk
-Identity = tuple[int, int]  # of a file or folder, whatever the names it goes by
+# On Linux; os.path.ismount does not recognise a folder mounted from the same disk.
+MOUNTS = Path("/proc/self/mountinfo")
+# Device and number of a file or folder, which do not depend on its name.
+Identity = tuple[int, int]
 
 
 def check_target(folder: str | Path, source: str = "") -> Path:
-    """The absolute path to export to; a `Refusal` where something else is there, where the model called
-    `source` would be lost, or where nothing can be written."""
+    """Return the absolute path to export to.
+
+    Raise `Refusal` if something else is there, if the model called `source` would be lost, or if nothing can
+    be written.
+    """
     try:
         folder = path_of(folder).resolve()
         if folder.exists() and not folder.is_dir():
@@ -39,7 +46,7 @@ def check_target(folder: str | Path, source: str = "") -> Path:
 
 
 def check_content(folder: Path) -> None:
-    """Refuses a folder that holds anything but an export as this program wrote it."""
+    """Raise `Refusal` if a folder holds anything but an earlier, unchanged export, or cannot be replaced."""
     if not folder.is_dir():
         return
     if is_mount(folder):
@@ -62,8 +69,10 @@ def check_content(folder: Path) -> None:
 
 
 def find_overlap(folder: Path, source: str) -> str:
-    """How a folder lies to the places that a model is read from, by what they are, whatever their names:
-    "is", "is inside of" or "holds"; empty where it has nothing to do with them."""
+    """Return how a folder relates to the places that a model is read from: "is", "is inside of" or "holds".
+
+    Files are compared by identity, not by name. Return an empty string if they are unrelated.
+    """
     around, own = set(path_identities(folder)), path_identity(folder)
     for place in places_of(source):
         if own is not None and own in set(path_identities(place)):
@@ -74,11 +83,14 @@ def find_overlap(folder: Path, source: str) -> str:
 
 
 def places_of(source: str) -> list[Path]:
-    """The real places that a model is read from: its folder and where links in it lead, or its GGUF file and
-    the folder that this one is converted into; none for a model of the hub."""
+    """Return the real places that a model is read from, or nothing for a model of the hub.
+
+    These are its folder and the targets of links in it, or its GGUF file and the folder of its conversion.
+    """
     try:
         place = source_path(source) if source else None
-    except Refusal:  # it only has a name, or is gone
+    except Refusal:
+        # The source is not a place, or no longer exists.
         return []
     if place is None:
         return []
@@ -91,12 +103,12 @@ def places_of(source: str) -> list[Path]:
 
 
 def path_identities(path: Path) -> Iterator[Identity]:
-    """What a path and all folders around it are, as far as they exist."""
+    """Yield the identities of a path and of all folders around it that exist."""
     return (found for place in (path, *path.parents) if (found := path_identity(place)) is not None)
 
 
 def path_identity(path: Path) -> Identity | None:
-    """What a path leads to: device and number there; None where nothing is."""
+    """Return the device and number of what a path leads to, or None if nothing is there."""
     try:
         state = path.stat()
     except OSError:
@@ -105,7 +117,7 @@ def path_identity(path: Path) -> Identity | None:
 
 
 def is_mount(folder: Path) -> bool:
-    """Whether another file system, or another folder, is mounted there."""
+    """Return whether another file system, or another folder, is mounted there."""
     try:
         mounted = {line.split()[4] for line in MOUNTS.read_text().splitlines()}
     except (OSError, IndexError):

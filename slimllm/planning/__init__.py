@@ -1,1 +1,1 @@
-"""From an analysis to a plan: widths that meet a budget, by rules and by hand."""
+"""From an analysis to a plan: widths that meet a budget, by rules or by hand."""

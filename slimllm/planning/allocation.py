@@ -1,7 +1,7 @@
-"""Allocations: how much of the budget each layer gives up. Pure.
+"""Allocations: how the budget is divided among layers. Pure.
 
-Most give every layer a ratio, the removed share of its parameters, which heads and channels of the layer
-share.
+Most of them give every layer a ratio, the removed share of its parameters, which applies to its heads and
+channels.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from slimllm.planning.budget import MAX_RATIO, Problem, Widths, layer_cost, sett
 def fill_ratios(
     weights: Sequence[float], sizes: Sequence[int], target: float, cap: float | None
 ) -> list[float]:
-    """Ratios proportional to `weights` that remove `target` parameters of layers with these sizes.
+    """Return ratios proportional to `weights` that remove `target` parameters of layers with these sizes.
 
-    Ratios above `cap` are clipped and the excess goes to the other layers of positive weight, then to all.
+    Ratios above `cap` are clipped, and the excess goes to the other layers of positive weight, then to all.
     """
     if cap is None:
         scale = target / sum(w * s for w, s in zip(weights, sizes, strict=True))
@@ -42,13 +42,16 @@ def fill_ratios(
 
 
 def interpolate_setting(ratio: float, at_20: float, at_50: float) -> float:
-    """A setting the paper gives at 20 % and 50 %, linear between and constant outside."""
+    """Return a setting that the paper gives at 20 % and 50 %: linear between them and constant outside."""
     return at_20 + (at_50 - at_20) * min(1.0, max(0.0, (ratio - 0.2) / 0.3))
 
 
 def cosine_weights(analysis: Analysis, ratio: float) -> list[float]:
-    """SlimLLM's layer weights: softmax(α c) over the m layers of largest cosine, the first and last left
-    alone."""
+    """Return SlimLLM's layer weights: softmax(α c), without its constant factor, over some layers.
+
+    These are the m layers of largest cosine c. In models of more than 8 layers, the first and the last have
+    weight 0.
+    """
     cosine = analysis.cosine
     n = len(cosine)
     inner = range(1, n - 1) if n > 8 else range(n)
@@ -59,24 +62,25 @@ def cosine_weights(analysis: Analysis, ratio: float) -> list[float]:
 
 
 def implied_ratios(analysis: Analysis, removed: float) -> list[float]:
-    """The ratio that each layer's cosine alone implies where so many parameters of the decoder go."""
+    """Return each layer's ratio by its cosine alone if `removed` parameters of the decoder are removed."""
     sizes = [layer.dense for layer in analysis.shape.layers]
     return fill_ratios(cosine_weights(analysis, removed / sum(sizes)), sizes, removed, MAX_RATIO)
 
 
 def logarithmic_weights(analysis: Analysis, ratio: float) -> list[float]:
-    """SlimGPT's rising ratios (arXiv 2412.18110): nothing from the first layer, log(i + 1) from layer i."""
+    """Return SlimGPT's rising weights (arXiv 2412.18110): 0 for the first layer, log(i + 1) for layer i."""
     return [math.log(i + 1) for i in range(len(analysis.layers))] if len(analysis.layers) > 1 else [1.0]
 
 
 def uniform_weights(analysis: Analysis, ratio: float) -> list[float]:
+    """Return equal weights."""
     return [1.0] * len(analysis.layers)
 
 
 def by_ratios(
     weights: Callable[[Analysis, float], list[float]], cap: float | None = MAX_RATIO
 ) -> Callable[[Problem, float], Widths]:
-    """An allocation that gives heads and channels of a layer the same ratio."""
+    """Return an allocation that gives heads and channels of a layer the same ratio."""
 
     def allocate_widths(problem: Problem, budget: float) -> Widths:
         sizes = [layer.dense for layer in problem.layers]
@@ -101,24 +105,24 @@ def by_ratios(
 
 
 def by_error(problem: Problem, budget: float) -> Widths:
-    """Spends parameters where the predicted error per parameter is largest; every layer counts alike."""
+    """Allocate by the predicted error per parameter; every layer has the same weight."""
     return by_price(problem, budget, energy_shares)
 
 
 def by_sensitivity(problem: Problem, budget: float) -> Widths:
-    """Spends parameters where the answers would move most per parameter, as far as probing can tell."""
+    """Allocate by the change of the model's output per parameter, as estimated by probing."""
     return by_price(problem, budget, probed_prices)
 
 
 def energy_shares(found: LayerAnalysis, unit: UnitName) -> tuple[float, float]:
-    """What an error in each site counts: its share of the energy of both."""
+    """Return the weight of an error in each site: its share of the energy of both."""
     energies = found.attention[unit].energy, found.mlp.energy
     total = sum(energies) or 1.0
     return energies[0] / total, energies[1] / total
 
 
 def probed_prices(found: LayerAnalysis, unit: UnitName) -> tuple[float, float]:
-    """What an error in each site counts: the nats by which it moves the answers."""
+    """Return the weight of an error in each site: the nats by which it changes the model's output."""
     attention, mlp = found.attention[unit].energy, found.mlp.energy
     return attention * found.sensitivity.get("attention", 1.0), mlp * found.sensitivity.get("mlp", 1.0)
 
@@ -126,14 +130,18 @@ def probed_prices(found: LayerAnalysis, unit: UnitName) -> tuple[float, float]:
 def by_price(
     problem: Problem, budget: float, counts: Callable[[LayerAnalysis, UnitName], tuple[float, float]]
 ) -> Widths:
-    """One price per parameter for all sites, found by bisection: each takes the width where its error, as it
-    counts, and its cost are least together."""
+    """Return the widths at one price per parameter for all sites, found by bisection.
+
+    Each site takes the width at which the sum of its weighted error and its cost is smallest. `counts`
+    returns the weights of errors in attention and MLP.
+    """
     curves = [
         site_curves(problem, i, *counts(problem.analysis.layers[i], problem.unit))
         for i in range(len(problem.layers))
     ]
 
     def widths_at(price: float) -> Widths:
+        """Return the widths at this price per parameter."""
         heads, channels = [], []
         for h, c in curves:
             heads.append(h.cheapest(price))
@@ -151,7 +159,7 @@ def by_price(
 
 
 def inner_weights(analysis: Analysis, ratio: float) -> list[float]:
-    """LLM-Pruner's equal ratios for all but the first four and the last two layers of a deep model."""
+    """Return LLM-Pruner's weights: 0 for the first four and the last two layers of a deep model, else 1."""
     count = len(analysis.layers)
     if count <= 8:
         return uniform_weights(analysis, ratio)
@@ -160,22 +168,29 @@ def inner_weights(analysis: Analysis, ratio: float) -> list[float]:
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    widths: torch.Tensor  # (s,) feasible kept counts
-    error: torch.Tensor  # (s,) predicted error there
-    cost: torch.Tensor  # (s,) parameters there, in units of the mean layer
+    """The error and cost of one site at its s feasible widths."""
+
+    # Feasible kept counts (s,).
+    widths: torch.Tensor
+    # The predicted error (s,) at each width.
+    error: torch.Tensor
+    # The parameters (s,) at each width, in units of the mean layer.
+    cost: torch.Tensor
 
     def cheapest(self, price: float) -> int:
+        """Return the width with the smallest sum of error and price · cost."""
         return int(self.widths[(self.error + price * self.cost).argmin()])
 
 
 def site_curves(problem: Problem, index: int, attention: float, mlp: float) -> tuple[Curve, Curve]:
+    """Return the curves of attention and MLP of one layer, with errors multiplied by these weights."""
     layer, bounds = problem.layers[index], problem.bounds[index]
     found = problem.analysis.layers[index]
     scale = sum(s.dense for s in problem.layers) / len(problem.layers)
-    heads = torch.tensor(bounds.heads)
-    steps = torch.tensor([layer.step(h, problem.unit) for h in bounds.heads])
-    head_cost = torch.tensor([layer_cost(layer, h, 0, problem.unit, "none", 0) for h in bounds.heads])
-    channels = torch.arange(bounds.low, bounds.high + 1)
+    heads = torch.tensor(bounds.heads)  # (s,)
+    steps = torch.tensor([layer.step(h, problem.unit) for h in bounds.heads])  # (s,)
+    head_cost = torch.tensor([layer_cost(layer, h, 0, problem.unit, "none", 0) for h in bounds.heads])  # (s,)
+    channels = torch.arange(bounds.low, bounds.high + 1)  # (widths of the MLP,)
     return (
         Curve(
             heads,
@@ -191,24 +206,28 @@ def site_curves(problem: Problem, index: int, attention: float, mlp: float) -> t
 
 
 def by_standing(problem: Problem, budget: float) -> Widths:
-    """FLAP's one ranking of all units (arXiv 2312.11983): scores standardised within each site, removed from
-    the lowest up until the budget is met, every unit at its true cost."""
+    """Allocate by FLAP's single ranking of all units (arXiv 2312.11983).
+
+    Scores are standardised within each site, and units are removed from the lowest score up until the budget
+    is met, each at its true cost.
+    """
     return by_rank(problem, budget, standardise_scores)
 
 
 def by_gates(problem: Problem, budget: float) -> Widths:
-    """DDP's one ranking of all units by their trained gates, which are comparable as they are."""
+    """Allocate by DDP's single ranking of all units; trained gates are comparable as they are."""
     return by_rank(problem, budget, lambda scores: scores)
 
 
 def standardise_scores(scores: torch.Tensor) -> torch.Tensor:
-    """Scores (n,) with mean 0 and variance 1; equal ones all 0."""
+    """Return scores (n,) with mean 0 and variance 1, or zeros if all are equal."""
     return (scores - scores.mean()) / scores.std(unbiased=False).clamp_min(torch.finfo(scores.dtype).tiny)
 
 
 def by_rank(problem: Problem, budget: float, comparable: Callable[[torch.Tensor], torch.Tensor]) -> Widths:
-    """Widths after the lowest steps of all layers and sites are removed, in one ascending order."""
-    steps: list[tuple[float, int, bool]] = []  # (score, layer, whether of attention)
+    """Return the widths after the lowest steps of all layers and sites are removed in ascending order."""
+    # (score, layer, whether it belongs to attention).
+    steps: list[tuple[float, int, bool]] = []
     for index, (bounds, layer) in enumerate(zip(problem.bounds, problem.layers, strict=True)):
         found = problem.analysis.layers[index]
         of_heads = step_scores(comparable(found.attention[problem.unit].ranking.scores), layer, problem.unit)
@@ -231,16 +250,21 @@ def by_rank(problem: Problem, budget: float, comparable: Callable[[torch.Tensor]
 
 
 def step_scores(scores: torch.Tensor, layer: LayerShape, unit: UnitName) -> torch.Tensor:
-    """The score (s,) of each step of an attention site, ascending, from its heads' or columns' scores: the
-    mean over what goes with the step."""
+    """Return the score (s,) of each step of an attention site, ascending, from the scores (n,) of its units.
+
+    A step's score is the mean over everything that the step removes.
+    """
     if UNITS[unit].takes_groups:
-        return scores.view(layer.groups, -1).mean(1).sort().values
-    return scores.view(layer.groups, -1).sort(1).values.mean(0)
+        return scores.view(layer.groups, -1).mean(1).sort().values  # (H,) → (G, H/G) → (G,)
+    return scores.view(layer.groups, -1).sort(1).values.mean(0)  # (n,) → (G, s) → (s,)
 
 
 def whole_layers(problem: Problem, budget: float) -> Widths:
-    """Drops the layers that change their input least (block influence, ShortGPT, arXiv 2403.03853) until the
-    budget is met, to within one layer; locked layers and those with protected units stay."""
+    """Drop the layers that change their input least (block influence, ShortGPT, arXiv 2403.03853).
+
+    Layers are dropped until the budget is met, to within half a layer. Locked layers and those with protected
+    units stay.
+    """
     heads = [max(b.heads) for b in problem.bounds]
     channels = [b.high for b in problem.bounds]
     cosine = problem.analysis.cosine
@@ -248,7 +272,8 @@ def whole_layers(problem: Problem, budget: float) -> Widths:
     order = sorted(range(len(heads)), key=lambda i: -cosine[i])[:-1]
     for index in [i for i in order if problem.bounds[i].droppable]:
         cost = problem.cost(index, heads[index], channels[index])
-        if left - cost / 2 <= budget:  # what is left is nearer than with one more layer dropped
+        # The present size is nearer to the budget than the size without this layer.
+        if left - cost / 2 <= budget:
             break
         heads[index] = channels[index] = 0
         left -= cost
@@ -257,10 +282,13 @@ def whole_layers(problem: Problem, budget: float) -> Widths:
 
 @dataclass(frozen=True)
 class Allocation:
+    """A row of the table: an allocation's title, description and function."""
+
     title: str
     words: str
     widths: Callable[[Problem, float], Widths]
-    methods: tuple[str, ...] = ()  # the only methods it makes sense for; empty: all
+    # The methods that it is limited to; empty means all.
+    methods: tuple[str, ...] = ()
 
 
 ALLOCATIONS: dict[str, Allocation] = {

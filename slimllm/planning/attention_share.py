@@ -1,4 +1,4 @@
-"""How much of what goes comes from attention, and plans of the same size with another such share. Pure."""
+"""The share of attention in what a plan removes, and plans of the same size with another share. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from slimllm.planning.plan_making import problem_of_plan
 
 
 def attention_share(shape: Shape, plan: Plan) -> float:
-    """The share of what the plan removes that is attention; 0 where it removes nothing."""
+    """Return the share of attention in the removed parameters, or 0 if nothing is removed."""
     layers = list(zip(shape.layers, plan.heads, plan.channels, strict=True))
     attention = sum(layer.dense - layer.at(h, layer.channels, plan.unit) for layer, h, _ in layers)
     both = sum(layer.dense - layer.at(h, c, plan.unit) for layer, h, c in layers)
@@ -25,11 +25,11 @@ def attention_share(shape: Shape, plan: Plan) -> float:
 
 
 def rebalance_plan(analysis: Analysis, plan: Plan, share: float, locked: Collection[int] = ()) -> Plan:
-    """A plan of the same size in which this share of what goes is attention, as nearly as heads can be cut
-    and the channels allow; locked and dropped layers stay, and those that the plan leaves whole.
+    """Return a plan of the same size in which about this share of the removed parameters is attention.
 
-    Heads go, or come back, one step at a time where that moves the answers least, or mends most, per
-    parameter; then the channels make up for them.
+    Heads are removed or restored one step at a time, where that changes the model's output least, or improves
+    it most, per parameter; then channels compensate. Locked and dropped layers stay, and so do layers that
+    the plan leaves uncut. Raise `Refusal` if the share is not between 0 and 1.
     """
     if not (math.isfinite(share) and 0 <= share <= 1):
         raise Refusal(f"A share of {share} is not possible; give one from 0 to 1.")
@@ -48,13 +48,16 @@ def rebalance_plan(analysis: Analysis, plan: Plan, share: float, locked: Collect
 
 
 def is_uncut(problem: Problem, index: int, heads: int, channels: int) -> bool:
-    """Whether these widths leave a layer whole."""
+    """Return whether these widths leave a layer whole."""
     layer = problem.layers[index]
     return (heads, channels) == (layer.widest(problem.unit), layer.channels)
 
 
 def step_head_counts(problem: Problem, present: Sequence[int], target: float) -> list[int]:
-    """Head counts whose attention has lost about `target` parameters, reached by the cheapest steps."""
+    """Return head counts at which attention has lost about `target` parameters.
+
+    They are reached by the cheapest steps.
+    """
     unit, layers = problem.unit, problem.layers
     found = problem.analysis.layers
     errors = [layer.attention[unit].error[problem.recovery].tolist() for layer in found]
@@ -63,16 +66,18 @@ def step_head_counts(problem: Problem, present: Sequence[int], target: float) ->
     heads = [bounds.snapped_heads(h) for bounds, h in zip(problem.bounds, present, strict=True)]
 
     def attention_size(i: int, h: int) -> int:
+        """Return the parameters of layer i with h heads and all channels."""
         return layers[i].at(h, layers[i].channels, unit)
 
     def attention_error(i: int, h: int) -> float:
+        """Return the weighted error of layer i with h heads."""
         return counts[i] * errors[i][layers[i].step(h, unit)]
 
     gone = sum(layer.dense - attention_size(i, heads[i]) for i, layer in enumerate(layers))
     way = -1 if gone < target else 1
 
     def next_step(i: int) -> tuple[float, int, int] | None:
-        """The next step of a layer that way: what an error costs per parameter, the layer, its heads then."""
+        """Return (change of the error per parameter, layer, its heads) of a layer's next step, or None."""
         place = steps[i].index(heads[i]) + way
         if not 0 <= place < len(steps[i]):
             return None

@@ -1,8 +1,7 @@
-"""Budgets: what a width costs, which widths are feasible, and whole widths that meet a number of parameters.
-Pure.
+"""Budgets: the cost of a width, the feasible widths, and whole widths that meet a number of parameters. Pure.
 
-Heads move in feasible steps; channels absorb the rest, so that a result never holds more parameters than the
-budget, and less than one step of one layer fewer.
+Heads change in feasible steps, and channels absorb the rest. A result therefore never has more parameters
+than the budget, and falls short of it by less than one step of one layer.
 """
 
 from __future__ import annotations
@@ -17,43 +16,46 @@ from slimllm.core.shapes import LayerShape, SiteName
 from slimllm.core.types import Analysis, Pin
 from slimllm.methods.recovery import RECOVERIES
 
-Widths = tuple[list[int], list[int]]  # kept heads and kept channels of every layer
-MAX_RATIO = 0.95  # no layer loses more than this unless the target demands it
+# Kept heads and kept channels of every layer.
+Widths = tuple[list[int], list[int]]
+# The highest ratio that a layer gets, and the largest share of its channels that it loses.
+MAX_RATIO = 0.95
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """The widths one layer may take: head counts in steps, channels on a grid."""
+    """The feasible widths of one layer: head counts in steps, and channels from `low` to `high` on a grid."""
 
     heads: tuple[int, ...]
     low: int
     high: int
     align: int
-    droppable: bool = True  # whether the layer may be dropped whole
+    # Whether the layer may be dropped.
+    droppable: bool = True
 
     def down(self, channels: float) -> int:
-        """The largest feasible channel count not above `channels`."""
+        """Return the largest feasible channel count not above `channels`."""
         if channels >= self.high:
             return self.high
         return max(self.low, int(channels) // self.align * self.align)
 
     def up(self, channels: int) -> int:
-        """The next feasible channel count."""
+        """Return the next larger feasible channel count."""
         return min(self.high, (channels // self.align + 1) * self.align)
 
     def snapped_heads(self, heads: int) -> int:
-        """The feasible head count nearest to this one."""
+        """Return the feasible head count nearest to `heads`."""
         return min(self.heads, key=lambda feasible: abs(feasible - heads))
 
     def nearest_heads(self, share: float) -> int:
-        """The feasible head count nearest to this share of the most; half a step rounds up."""
+        """Return the feasible head count nearest to this share of the largest; half a step rounds up."""
         wanted = share * max(self.heads)
         return min(self.heads, key=lambda h: (abs(h - wanted), -h))
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What every allocation is given: the layers, what a width costs, which widths are feasible."""
+    """The input of every allocation: the analysed layers, the unit, the recovery and the feasible widths."""
 
     analysis: Analysis
     unit: UnitName
@@ -62,10 +64,11 @@ class Problem:
 
     @property
     def layers(self) -> tuple[LayerShape, ...]:
+        """The shapes of the layers."""
         return self.analysis.shape.layers
 
     def holding(self, widths: Mapping[int, tuple[int, int]]) -> Problem:
-        """The problem in which these layers have no choice but these heads and channels."""
+        """Return the problem in which these layers have fixed (heads, channels)."""
         bounds = tuple(
             replace(b, heads=(widths[i][0],), low=widths[i][1], high=widths[i][1], droppable=False)
             if i in widths
@@ -75,18 +78,23 @@ class Problem:
         return replace(self, bounds=bounds)
 
     def cost(self, index: int, heads: int, channels: int) -> int:
+        """Return the parameters of one layer at these widths."""
         return layer_cost(
             self.layers[index], heads, channels, self.unit, self.recovery, self.analysis.shape.hidden
         )
 
     def total(self, heads: Sequence[int], channels: Sequence[int]) -> int:
+        """Return the parameters of all layers at these widths."""
         return sum(self.cost(i, h, c) for i, (h, c) in enumerate(zip(heads, channels, strict=True)))
 
 
 def layer_cost(
     layer: LayerShape, width: int, channels: int, unit: UnitName, recovery: str, hidden: int
 ) -> int:
-    """Parameters of a layer at these widths, with the biases that the recovery adds to cut readers."""
+    """Return the parameters of a layer at these widths, with the biases that the recovery adds.
+
+    A recovery may add a bias to every reader that loses inputs.
+    """
     added = 0
     if RECOVERIES[recovery].bias and (width or channels):
         added += hidden * (width < layer.widest(unit) and not layer.attention_bias)
@@ -95,7 +103,7 @@ def layer_cost(
 
 
 def pinned_units(pins: Collection[Pin], layer: int, site: SiteName) -> set[int]:
-    """The heads or channels of one layer that pins name."""
+    """Return the heads or channels of one layer that the pins name."""
     mine = (pin for pin in pins if pin.layer == layer and pin.site == site)
     return {unit for pin in mine for unit in range(pin.index, pin.index + pin.count)}
 
@@ -108,8 +116,12 @@ def bounds_of(
     protected: Collection[Pin],
     forced: Collection[Pin],
 ) -> Bounds:
-    """What one layer may keep: at least one step and what is protected, never what is forced out; nothing
-    where all of it is. Where a unit is both, it is protected."""
+    """Return the feasible widths of one layer.
+
+    The layer keeps at least one step and everything that is protected, and loses everything that is forced
+    out. It keeps nothing only if all of it is forced out. A unit that is both protected and forced out is
+    protected.
+    """
     kept_heads, kept_channels = (pinned_units(protected, index, site) for site in ("attention", "mlp"))
     cut_heads = pinned_units(forced, index, "attention") - kept_heads
     cut_channels = pinned_units(forced, index, "mlp") - kept_channels
@@ -130,8 +142,10 @@ def bounds_of(
 
 
 def per_pool(layer: LayerShape, unit: UnitName, heads: Collection[int]) -> int:
-    """The most units that these heads make up in any pool, so the steps they take. Where every head is only
-    narrowed, all of them stand for all steps and some of them for none."""
+    """Return how many steps these heads take: the most units that they make up in any pool.
+
+    If heads are only narrowed, all heads together take all steps, and fewer take none.
+    """
     each = layer.heads // layer.groups
     if UNITS[unit].narrows_heads or not heads:
         return layer.values if len(heads) == layer.heads else 0
@@ -142,8 +156,11 @@ def per_pool(layer: LayerShape, unit: UnitName, heads: Collection[int]) -> int:
 def settle_widths(
     problem: Problem, heads: list[int], channels: Sequence[float], budget: float, movable: Collection[int]
 ) -> Widths:
-    """Whole, feasible widths near these within `budget` parameters: channels of the movable layers give way
-    first, then those of every layer, then heads step down. A `Refusal` where even that is too much."""
+    """Return whole, feasible widths near these within `budget` parameters.
+
+    Channels of the movable layers are reduced first, then those of every layer, then heads step down. Raise
+    `Refusal` if the smallest feasible widths still exceed the budget.
+    """
     heads = list(heads)
     wanted = [float(c) for c in channels]
     everyone = range(len(heads))
@@ -154,7 +171,8 @@ def settle_widths(
                 problem.total(heads, [b.down(c) for b, c in zip(problem.bounds, wanted, strict=True)])
                 <= budget
             ):
-                wanted = spread_channels(problem, heads, wanted, budget, everyone)  # whoever still has room
+                # The movable layers may be full while other layers still have room.
+                wanted = spread_channels(problem, heads, wanted, budget, everyone)
                 return raise_heads(problem, heads, wanted, budget)
         lower = [i for i in everyone if heads[i] > min(problem.bounds[i].heads)]
         if not lower:
@@ -164,7 +182,10 @@ def settle_widths(
 
 
 def raise_heads(problem: Problem, heads: list[int], wanted: list[float], budget: float) -> Widths:
-    """The widths after heads step up where all channels are kept and budget is left; channels give way."""
+    """Return the widths after heads step up while all channels are kept and budget remains.
+
+    Channels are reduced to pay for heads.
+    """
     channels = round_channels(problem, heads, wanted, budget)
     while all(c == b.high for c, b in zip(channels, problem.bounds, strict=True)):
         lower = [i for i, h in enumerate(heads) if h < max(problem.bounds[i].heads)]
@@ -183,7 +204,7 @@ def raise_heads(problem: Problem, heads: list[int], wanted: list[float], budget:
 def spread_channels(
     problem: Problem, heads: Sequence[int], channels: list[float], budget: float, group: Collection[int]
 ) -> list[float]:
-    """Real-valued channels of `group` scaled so that the total meets the budget; bounds are respected."""
+    """Return real-valued channels, scaled in the layers of `group` within their bounds to meet the budget."""
     channels = list(channels)
     for _ in range(64):
         excess = exact_total(problem, heads, channels) - budget
@@ -203,7 +224,7 @@ def spread_channels(
 
 
 def exact_total(problem: Problem, heads: Sequence[int], channels: Sequence[float]) -> float:
-    """Parameters at real-valued channel counts."""
+    """Return the parameters at real-valued channel counts."""
     return sum(
         problem.cost(i, h, math.floor(c)) + (c - math.floor(c)) * problem.layers[i].channel_cost
         for i, (h, c) in enumerate(zip(heads, channels, strict=True))
@@ -213,10 +234,11 @@ def exact_total(problem: Problem, heads: Sequence[int], channels: Sequence[float
 def round_channels(
     problem: Problem, heads: Sequence[int], wanted: Sequence[float], budget: float
 ) -> list[int]:
-    """Channels rounded down to the grid, then raised by largest remainder while the budget allows."""
+    """Return channels rounded down to the grid, then raised by largest remainder within the budget."""
     channels = [b.down(c) for b, c in zip(problem.bounds, wanted, strict=True)]
     left = budget - problem.total(heads, channels)
-    for _ in range(2):  # remainders first, then whoever still fits
+    # The first pass distributes remainders, the second any budget that is still left.
+    for _ in range(2):
         for i in sorted(range(len(wanted)), key=lambda i: channels[i] - wanted[i]):
             step = problem.bounds[i].up(channels[i])
             price = problem.cost(i, heads[i], step) - problem.cost(i, heads[i], channels[i])
@@ -226,6 +248,7 @@ def round_channels(
 
 
 def unreachable_budget(problem: Problem, budget: float) -> str:
+    """Return the message for a budget below the smallest feasible widths."""
     floor = problem.total([min(b.heads) for b in problem.bounds], [b.low for b in problem.bounds])
     dense = sum(layer.dense for layer in problem.layers)
     return (

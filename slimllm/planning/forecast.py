@@ -1,4 +1,4 @@
-"""What a plan will give: sizes exactly, errors as predicted from the dense stream. Pure."""
+"""Forecasts of plans: exact sizes, and errors predicted from the dense stream. Pure."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from slimllm.planning.budget import layer_cost
 
 
 def fill_forecast(analysis: Analysis, plan: Plan) -> Plan:
-    """The plan with its achieved ratio and predicted errors filled in."""
+    """Return the plan with its achieved ratio and predicted errors filled in."""
     view = forecast_plan(analysis, plan)
     return dataclasses.replace(plan, ratio_achieved=view.ratio, predicted_error=view.error)
 
 
 def refigure_ratio(plan: Plan, shape: Shape) -> Plan:
-    """The plan with the ratio that its widths achieve in a model of this shape. Errors that were predicted
-    for other widths are left out."""
+    """Return the plan with the ratio that its widths achieve in a model of this shape.
+
+    Errors that were predicted for other widths are removed.
+    """
     share = shape.parameters if plan.count == "all" else shape.decoder
     ratio = (shape.decoder - decoder_parameters(shape, plan)) / share
     same = math.isclose(ratio, plan.ratio_achieved, rel_tol=0, abs_tol=1e-12)
@@ -29,7 +31,7 @@ def refigure_ratio(plan: Plan, shape: Shape) -> Plan:
 
 
 def forecast_plan(analysis: Analysis, plan: Plan) -> Forecast:
-    """What the plan will give: sizes exactly, errors as predicted from the dense model's moments."""
+    """Return the forecast of a plan: exact sizes, and errors predicted from the dense model's moments."""
     shape = analysis.shape
     decoder = decoder_parameters(shape, plan)
     attention, mlp, both = [], [], []
@@ -59,13 +61,13 @@ def forecast_plan(analysis: Analysis, plan: Plan) -> Forecast:
 
 
 def joint_error(found: LayerAnalysis, site: SiteAnalysis, attention: float, mlp: float) -> float:
-    """The relative error of a layer's two outputs together, weighted by their energies."""
+    """Return the relative error of a layer's two outputs together, weighted by their energies."""
     total = site.energy + found.mlp.energy
     return (site.energy * attention + found.mlp.energy * mlp) / total if total > 0 else 0.0
 
 
 def decoder_parameters(shape: Shape, plan: Plan) -> int:
-    """Parameters of the decoder layers that the plan leaves."""
+    """Return the parameters of the decoder layers that remain."""
     return sum(
         layer_cost(layer, h, c, plan.unit, plan.recovery, shape.hidden)
         for layer, h, c in zip(shape.layers, plan.heads, plan.channels, strict=True)

@@ -1,5 +1,4 @@
-"""Layers that a person has locked: they keep the widths that a plan gives them, whatever is planned next.
-Pure."""
+"""Locked layers, which keep the widths of a plan whatever is planned next. Pure."""
 
 from __future__ import annotations
 
@@ -21,9 +20,9 @@ class Locks:
     layers: frozenset[int]
 
     def widths(self, shape: Shape, unit: UnitName) -> dict[int, tuple[int, int]]:
-        """{layer: (heads, channels)} of the locked layers, counted in this attention unit.
+        """Return {layer: (heads, channels)} of the locked layers, counted in this attention unit.
 
-        Raises `Refusal` where a locked width cannot be counted in it: value columns are no heads.
+        Raise `Refusal` if a locked width cannot be counted in it, because value columns are not heads.
         """
         found = {}
         for index in sorted(self.layers):
@@ -41,8 +40,10 @@ class Locks:
 
 
 def hold_locked(problem: Problem, locks: Locks | None) -> Problem:
-    """The problem in which locked layers have no choice but their widths; a `Refusal` where pins or the unit
-    of attention do not allow them."""
+    """Return the problem in which locked layers have fixed widths.
+
+    Raise `Refusal` if pins or the attention unit do not permit these widths.
+    """
     if locks is None:
         return problem
     widths = locks.widths(problem.analysis.shape, problem.unit)
@@ -59,7 +60,7 @@ def hold_locked(problem: Problem, locks: Locks | None) -> Problem:
 
 
 def name_layers(layers: Iterable[int]) -> str:
-    """The layers in words: Layer 3, or Layers 3, 5 and 8."""
+    """Return the layers in words, such as "Layer 3" or "Layers 3, 5 and 8"."""
     numbers = [str(index) for index in sorted(layers)]
     if len(numbers) == 1:
         return f"Layer {numbers[0]}"

@@ -1,4 +1,4 @@
-"""Hands on a plan: heads, channels and layers that a person protects, forces out, releases or locks. Pure."""
+"""Changes of a plan by hand: units and layers that are protected, forced out, released or locked. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Mark = Literal["protect", "force", "clear"]
 
 
 def merge_pins(layer: int, site: SiteName, units: Iterable[int]) -> list[Pin]:
-    """The units as pins, neighbours together."""
+    """Return pins for these units, with neighbours merged."""
     found: list[Pin] = []
     for unit in sorted(set(units)):
         last = found[-1] if found else None
@@ -33,13 +33,16 @@ def merge_pins(layer: int, site: SiteName, units: Iterable[int]) -> list[Pin]:
 
 
 def whole_layer(shape: Shape, layer: int) -> list[Pin]:
-    """Pins on all that a layer has."""
+    """Return pins for all units of a layer."""
     heads, _, channels = shape.widths[layer]
     return [Pin(layer, "attention", 0, heads), Pin(layer, "mlp", 0, channels)]
 
 
 def mark_spots(plan: Plan, mark: Mark, spots: Collection[Pin]) -> tuple[tuple[Pin, ...], tuple[Pin, ...]]:
-    """(protected, forced) after these spots are protected, forced out or released; no unit is in both."""
+    """Return (protected, forced) after these spots are protected, forced out or released.
+
+    No unit is in both.
+    """
     protected, forced = list(plan.protected), list(plan.forced)
     for layer, site in sorted({(spot.layer, spot.site) for spot in spots}):
         units = pinned_units(spots, layer, site)
@@ -51,16 +54,17 @@ def mark_spots(plan: Plan, mark: Mark, spots: Collection[Pin]) -> tuple[tuple[Pi
 
 
 def pin_order(pin: Pin) -> tuple[int, str, int]:
+    """Return the sort key of a pin."""
     return pin.layer, pin.site, pin.index
 
 
 def pin_units(
     analysis: Analysis, plan: Plan, mark: Mark, spots: Collection[Pin], locks: Locks | None = None
 ) -> Plan:
-    """The plan after these spots are protected, forced out or released.
+    """Return the plan after these spots are protected, forced out or released.
 
-    A plan made by rules is made again by the same rules, so its size stays; one made by hand moves only where
-    it must. Locked layers keep their widths; a `Refusal` where that cannot be.
+    A plan made by rules is made again by the same rules, so its size stays. A plan made by hand changes only
+    where it must. Locked layers keep their widths. Raise `Refusal` if that is impossible.
     """
     check_pins(analysis.shape, spots)
     protected, forced = mark_spots(plan, mark, spots)
@@ -81,8 +85,10 @@ def pin_units(
 
 
 def keep_locked(analysis: Analysis, plan: Plan, locks: Locks | None) -> Plan:
-    """The plan with the widths of the locked layers in place of its own; a `Refusal` where its pins or its
-    attention unit do not allow them."""
+    """Return the plan with the widths of the locked layers in place of its own.
+
+    Raise `Refusal` if its pins or its attention unit do not permit them.
+    """
     if locks is None:
         return plan
     problem = problem_of_plan(analysis, plan)
@@ -99,7 +105,7 @@ def keep_locked(analysis: Analysis, plan: Plan, locks: Locks | None) -> Plan:
 
 
 def heads_alone(shape: Shape, forced: Collection[Pin], protected: Collection[Pin], spot: Pin) -> bool:
-    """Whether heads of a layer are pinned, but not together with all the rest of it."""
+    """Return whether heads of a layer are pinned without the rest of the layer."""
     if spot.site != "attention":
         return False
     heads, _, channels = shape.widths[spot.layer]
@@ -114,8 +120,10 @@ def heads_alone(shape: Shape, forced: Collection[Pin], protected: Collection[Pin
 
 
 def snap_widths(shape: Shape, before: Plan, after: Plan) -> dict[int, tuple[int, int]]:
-    """The layers whose widths have to move for other pins; one that is no longer forced out comes back
-    whole."""
+    """Return the widths of the layers that must change for new pins.
+
+    A layer that is no longer forced out becomes whole again.
+    """
     found = {}
     for index, layer in enumerate(shape.layers):
         old, new = (bounds_of(layer, index, p.unit, p.align, p.protected, p.forced) for p in (before, after))

@@ -1,4 +1,4 @@
-"""Whether the numbers of a plan fit together, which a change by hand can spoil. Pure."""
+"""Checks that the numbers of a plan fit together, which a change by hand can break. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from slimllm.planning.budget import per_pool, pinned_units
 
 
 def check_lengths(plan: Plan) -> None:
-    """Refuses a plan that says something of more or fewer layers than it is for."""
+    """Raise `Refusal` if a plan has widths for more or fewer layers than its model has."""
     layers = len(plan.widths)
     for name in ("heads", "channels"):
         if len(getattr(plan, name)) != layers:
@@ -20,7 +20,7 @@ def check_lengths(plan: Plan) -> None:
 
 
 def check_pinned(plan: Plan, shape: Shape) -> None:
-    """Refuses a plan whose widths have no room for what it protects, or too much for what it forces out."""
+    """Raise `Refusal` if a plan's widths contradict what it protects and forces out."""
     for index, layer in enumerate(shape.layers):
         protected, forced = (
             {site: pinned_units(pins, index, site) for site in ("attention", "mlp")}

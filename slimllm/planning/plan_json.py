@@ -1,4 +1,4 @@
-"""Plans as JSON: the one recipe that the command line, the faders, the history and the model card share."""
+"""Plans as JSON: the common format of the command line, the sliders, the history and the model card."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from slimllm.planning.allocation import ALLOCATIONS
 
 PLAN_FORMAT, CHECKSUM = 1, "checksum"
 LARGEST_PLAN = file_limits.LARGEST_FILES["plan.json"]
-MOST_WHOLE = 2**31  # of a width, an alignment, a number of samples
+# The limit of a width, an alignment or a number of samples.
+MOST_WHOLE = 2**31
 SHARES = ("ratio_requested", "ratio_achieved")
 CHOICES: dict[str, Iterable[str]] = {
     "method": METHODS,
@@ -31,13 +32,17 @@ CHOICES: dict[str, Iterable[str]] = {
     "unit": UNITS,
     "count": ("decoder", "all"),
 }
-LOWEST = {"widths": 1, "heads": 0, "channels": 0, "align": 1}  # of the whole numbers in a field
-LATER = ("options", "align", "fingerprints", "same_width")  # which plans of earlier versions lack
+# The smallest whole number in a field.
+LOWEST = {"widths": 1, "heads": 0, "channels": 0, "align": 1}
+# The fields that plans of earlier versions lack.
+LATER = ("options", "align", "fingerprints", "same_width")
 
 
 def plan_to_dict(plan: Plan) -> dict[str, Any]:
-    """The plan as JSON-able data; options and versions become objects. By its checksum it is known whether a
-    person has changed it since."""
+    """Return the plan as JSON data, with options and versions as objects.
+
+    Its checksum shows whether a person has changed it since.
+    """
     data = dataclasses.asdict(plan)
     data["options"], data["versions"] = dict(plan.options), dict(plan.versions)
     data["fingerprints"] = dict(plan.fingerprints)
@@ -46,27 +51,30 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
 
 
 def plan_checksum(data: Mapping[str, Any]) -> str:
-    """A short SHA-256 of all else that a plan's data say."""
+    """Return the first 16 hexadecimal digits of the SHA-256 of a plan's data without the checksum."""
     rest = {key: value for key, value in data.items() if key != CHECKSUM}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def is_edited(data: Mapping[str, Any]) -> bool:
-    """Whether a plan's data were changed since this program wrote them; those of versions that wrote no
-    checksum are not known to be."""
+    """Return whether a plan's data were changed since this program wrote them.
+
+    Data without a checksum, from earlier versions, count as unchanged.
+    """
     return data.get(CHECKSUM, plan_checksum(data)) != plan_checksum(data)
 
 
 def plan_text(plan: Plan) -> str:
-    """The plan as the text of a plan.json."""
+    """Return the plan as the text of a plan.json."""
     return json.dumps(plan_to_dict(plan), indent=1) + "\n"
 
 
 def check_place(path: Path) -> None:
-    """Refuses a path where something else than a plan is, or a plan that an export was made by."""
+    """Raise `Refusal` if a path holds something other than a plan, or the plan of an export."""
     path = path.expanduser()
     if not os.path.lexists(path) or (path.exists() and not path.is_file() and not path.is_dir()):
-        return  # nothing, or a device
+        # Nothing is there, or a device.
+        return
     if (path.resolve().parent / FACTS).is_file():
         raise Refusal(f"'{path}' belongs to an export; choose another path for the plan.")
     try:
@@ -76,13 +84,13 @@ def check_place(path: Path) -> None:
 
 
 def save_plan(plan: Plan, path: Path) -> None:
-    """Writes a plan, whole or not at all; over nothing but another plan."""
+    """Write a plan completely or not at all; replace nothing but another plan."""
     check_place(path)
     atomic_write.write_text(path, plan_text(plan), f"The plan cannot be written to '{path}'")
 
 
 def read_plan(path: Path) -> Plan:
-    """The plan in a file; a `Refusal` where it is missing or malformed."""
+    """Return the plan in a file; raise `Refusal` if it is missing or malformed."""
     what, remedy = f"Plan '{path}'", "give the path of a plan.json"
     try:
         return plan_from_text(file_limits.read_text(path, what, remedy, LARGEST_PLAN), str(path))
@@ -91,7 +99,7 @@ def read_plan(path: Path) -> Plan:
 
 
 def read_witness(path: Path) -> Plan:
-    """The plan that an export was made by; a `Refusal` where it is not as it was written, too."""
+    """Return the plan of an export; raise `Refusal` if it is missing, malformed or changed since."""
     plan = read_plan(path)
     if is_edited(json.loads(path.read_text(encoding="utf-8-sig"))):
         raise Refusal(
@@ -102,11 +110,14 @@ def read_witness(path: Path) -> Plan:
 
 
 def plan_from_text(text: str, name: str = "The plan") -> Plan:
-    """The plan in a JSON text, every field checked; a `Refusal` that names the first fault. Figures that
-    follow from the rest are left out where the text was changed since they were computed."""
+    """Return the plan in a JSON text; raise `Refusal` with the first fault.
+
+    The achieved ratio and the predicted errors are removed if the text was changed since they were computed.
+    """
     try:
         data = json.loads(text, parse_constant=_refuse_constant)
-        json.dumps(data, ensure_ascii=False).encode()  # a ValueError for halves of letters
+        # This raises a ValueError for lone surrogates.
+        json.dumps(data, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as failure:
         raise Refusal(
             f"{name} is not valid JSON ({str(failure)[:100]}); save it again from the program."
@@ -123,15 +134,16 @@ def plan_from_text(text: str, name: str = "The plan") -> Plan:
 
 
 class PlanFault(Exception):
-    """What is wrong with a plan, to be completed to a sentence."""
+    """A fault in a plan; its message completes a sentence."""
 
 
 def _refuse_constant(constant: str) -> float:
+    """Raise `ValueError` for a constant such as NaN."""
     raise ValueError(f"the number {constant}")
 
 
 def _checked_plan(data: Mapping[str, Any]) -> Plan:
-    """Read the plan in JSON data: first of which kind its fields are, then whether they fit together."""
+    """Return the plan in JSON data; raise `PlanFault` if a field is wrong or fields contradict each other."""
     for key, known in CHOICES.items():
         if data.get(key) not in tuple(known):
             raise PlanFault(f"has '{key}' {data.get(key)!r}, which is none of: {', '.join(known)}")
@@ -160,15 +172,15 @@ def _checked_plan(data: Mapping[str, Any]) -> Plan:
         raise PlanFault("has in 'predicted_error' what is no number")
     _check_pins("protected", plan.protected, plan.widths)
     _check_pins("forced", plan.forced, plan.widths)
-    if "same_width" not in data:  # plans of earlier versions tell by their widths
+    # Plans of earlier versions lack the field, but their widths show it.
+    if "same_width" not in data:
         alike = len(set(zip(plan.heads, plan.channels, strict=True))) == 1
         return dataclasses.replace(plan, same_width=plan.ratio_requested > 0 and alike)
     return plan
 
 
 def _read_fields(data: Mapping[str, Any]) -> Plan:
-    """Read the fields of a plan, each of the kind that `Plan` declares. What `Plan` does not know is left
-    out."""
+    """Return the plan with fields of the types that `Plan` declares; unknown fields are ignored."""
     fields = {field.name: data[field.name] for field in dataclasses.fields(Plan) if field.name in data}
     for field in dataclasses.fields(Plan):
         if field.name not in fields and field.name not in LATER:
@@ -193,7 +205,7 @@ def _read_fields(data: Mapping[str, Any]) -> Plan:
 
 
 def _fault_of(wrong: WrongPart) -> PlanFault:
-    """What is wrong with a plan in which a part is of another kind."""
+    """Return the fault of a plan with a part of the wrong type."""
     key, *inside = wrong.place
     if key in SHARES:
         return PlanFault(f"has '{key}' {wrong.value!r:.80}, which is no share below 1")
@@ -206,12 +218,13 @@ def _fault_of(wrong: WrongPart) -> PlanFault:
 
 
 def _number_fault(key: str, value: Any) -> PlanFault:
+    """Return the fault of a plan with a number that is not a whole one or is too small."""
     low = LOWEST.get(key, 1)
     return PlanFault(f"has {value!r:.80} in '{key}', where a whole number of at least {low} belongs")
 
 
 def _object_in(data: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """An object inside of the plan, empty where it is missing."""
+    """Return an object inside the plan's data, or an empty one if it is missing."""
     found = data.get(key, {})
     if not isinstance(found, dict):
         raise PlanFault(f"has {key} that are not an object")
@@ -219,15 +232,17 @@ def _object_in(data: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 
 def _check_whole(key: str, values: Sequence[int]) -> None:
-    """Raise a `PlanFault` for a whole number that is too small or too large."""
+    """Raise `PlanFault` for a whole number that is too small or too large."""
     for value in values:
         if not LOWEST.get(key, 1) <= value < MOST_WHOLE:
             raise _number_fault(key, value)
 
 
 def _check_layer(index: int, dense: tuple[int, ...], kept: tuple[int, int], unit: str) -> None:
-    """Raise a `PlanFault` where a layer cannot be this wide; what depends on the head size is checked beside
-    the model."""
+    """Raise `PlanFault` if a layer cannot have these widths.
+
+    What depends on the head size is checked against the model.
+    """
     (heads, groups, most), (width, channels) = dense, kept
     if heads % groups:
         raise PlanFault(f"says that layer {index} has {heads} heads in {groups} groups, which do not divide")
@@ -243,7 +258,7 @@ def _check_layer(index: int, dense: tuple[int, ...], kept: tuple[int, int], unit
 
 
 def _check_pins(key: str, pins: Sequence[Pin], widths: Sequence[tuple[int, int, int]]) -> None:
-    """Raise a `PlanFault` for a pin of what the model does not have."""
+    """Raise `PlanFault` for a pin on a unit that the model does not have."""
     for pin in pins:
         known = 0 <= pin.layer < len(widths) and pin.count >= 1
         most = widths[pin.layer][0 if pin.site == "attention" else 2] if known else 0

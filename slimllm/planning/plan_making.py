@@ -1,6 +1,6 @@
-"""Plans: widths for a target, and changes by hand. Pure.
+"""Making plans: widths for a target ratio, and changes by hand. Pure.
 
-Ratios are removed shares of parameters, counts are kept units.
+Ratios are removed shares of parameters; counts are kept units.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ from slimllm.planning.rules import (
 
 
 def make_plan(analysis: Analysis, rules: PlanRules) -> Plan:
-    """Return the widths that the rules lead to, with what they will give.
+    """Return the plan that follows from the rules, with its forecast.
 
-    Raises `Refusal` for what is not possible or cannot be met.
+    Raise `Refusal` if the rules are impossible or the ratio cannot be reached.
     """
     shape, ratio = analysis.shape, rules.ratio
     check_ratio(ratio)
@@ -94,7 +94,7 @@ def problem_of(
     protected: Collection[Pin],
     forced: Collection[Pin],
 ) -> Problem:
-    """The problem with the bounds of every layer."""
+    """Return the problem with the bounds of every layer; raise `Refusal` if every layer is forced out."""
     layers = enumerate(analysis.shape.layers)
     bounds = tuple(bounds_of(layer, i, unit, align, protected, forced) for i, layer in layers)
     if not any(b.high for b in bounds):
@@ -103,12 +103,15 @@ def problem_of(
 
 
 def problem_of_plan(analysis: Analysis, plan: Plan) -> Problem:
-    """Return the problem that a plan is a solution of."""
+    """Return the problem that a plan solves."""
     return problem_of(analysis, plan.unit, plan.recovery, plan.align, plan.protected, plan.forced)
 
 
 def equal_widths(problem: Problem, budget: float) -> Widths:
-    """One head count and one channel count for all layers: the largest within the budget."""
+    """Return one head count and one channel count for all layers, the largest within the budget.
+
+    Raise `Refusal` if the layers differ in width, have no common width, or exceed the budget.
+    """
     if len({(layer.heads, layer.groups, layer.channels) for layer in problem.layers}) > 1:
         raise Refusal(
             "The layers of this model already differ in width, so they cannot all be given the same one."
@@ -124,7 +127,8 @@ def equal_widths(problem: Problem, budget: float) -> Widths:
     if not common or first.low > first.high:
         raise Refusal("The locked layers and pinned units leave no common width; release some of them.")
     wanted = max(common) * budget / sum(layer.dense for layer in problem.layers)
-    found: dict[int, int] = {}  # heads → the most channels beside them
+    # Heads → the most channels beside them.
+    found: dict[int, int] = {}
     widths = sorted({first.low, *range(first.up(first.low), first.high, first.align), first.high})
     for heads in first.heads:
 
@@ -136,14 +140,14 @@ def equal_widths(problem: Problem, budget: float) -> Widths:
             found[heads] = widths[place - 1]
     if not found:
         raise Refusal(unreachable_budget(problem, budget))
-    # with all channels kept budget may be left over, unless all heads are kept too
+    # A choice that keeps all channels but not all heads may leave part of the budget unused.
     spent = [h for h in found if found[h] < first.high or h == max(common)]
     heads = min(spent, key=lambda h: (abs(h - wanted), -h)) if spent else max(found)
     return [heads] * n, [found[heads]] * n
 
 
 def library_versions() -> tuple[tuple[str, str], ...]:
-    """The library versions a plan was made with."""
+    """Return the versions of the libraries that a plan is made with."""
     return tuple((name, metadata.version(name)) for name in ("torch", "transformers"))
 
 
@@ -155,10 +159,10 @@ def adjust_plan(
     hold: bool = False,
     locked: Collection[int] = (),
 ) -> Plan:
-    """The plan after `changes` {layer: (heads, channels)}, snapped to feasible widths.
+    """Return the plan after `changes` {layer: (heads, channels)}, snapped to feasible widths.
 
-    With `hold` the channels of the other, unlocked layers give way so that the total stays within what it
-    was.
+    With `hold`, the channels of the other unlocked layers change so that the total stays within its present
+    value. Raise `Refusal` if they cannot change enough.
     """
     problem = problem_of_plan(analysis, plan)
     bounds = problem.bounds
@@ -187,8 +191,7 @@ def adjust_plan(
 
 
 def check_plan(plan: Plan, shape: Shape) -> None:
-    """Refuses a plan that was made for other widths than this model has, or whose numbers do not fit
-    together."""
+    """Raise `Refusal` if a plan was made for another model or if its numbers do not fit together."""
     check_lengths(plan)
     if plan.family != shape.family or plan.widths != shape.widths:
         raise Refusal(

@@ -1,4 +1,4 @@
-"""The rules that a person chooses for a plan, and which of them combine. Pure."""
+"""The rules that a person chooses for a plan, and which of them can be combined. Pure."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from slimllm.methods.table import find_method
 from slimllm.planning.allocation import ALLOCATIONS
 from slimllm.planning.locks import Locks
 
-# Below that, least squares fits its text so closely that it errs more on others.
+# With fewer tokens, least squares overfits its text and has larger errors on others.
 TOKENS_PER_CHANNEL = 8
 COUNT_KINDS: tuple[Count, ...] = get_args(Count)
 
 
 @dataclass(frozen=True)
 class PlanRules:
-    """Everything that a person chooses for a plan; None stands for the method's own choice.
+    """Everything that a person chooses for a plan; None means the method's own choice.
 
-    `ratio` is the share (0 to 1) of parameters to remove, of the decoder or of all by `count`; `unit` is an
-    attention unit or auto; channels are kept in multiples of `align`. `same_width` gives all layers one
-    width. Protected units stay, forced ones go, locked layers keep their widths.
+    `ratio` is the share (0 to 1) of parameters to remove, of the decoder or of all by `count`. `unit` is an
+    attention unit or auto. Channels are kept in multiples of `align`. `same_width` gives all layers one
+    width. Protected units are kept, forced ones are removed, and locked layers keep their widths.
     """
 
     ratio: float
@@ -44,7 +44,7 @@ class PlanRules:
 
 
 def rules_of_plan(plan: Plan) -> PlanRules:
-    """Return the rules that a plan was made by; one made by hand gives the method's own allocation."""
+    """Return the rules of a plan; for a plan made by hand, the allocation is the method's own."""
     return PlanRules(
         plan.ratio_requested,
         allocation=plan.allocation if plan.allocation in ALLOCATIONS else None,
@@ -59,14 +59,16 @@ def rules_of_plan(plan: Plan) -> PlanRules:
 
 
 def keep_pins(rules: PlanRules, present: Plan | None, locks: Locks | None) -> PlanRules:
-    """Return the rules with what a person has pinned in the present plan and the layers that are locked."""
+    """Return the rules with the pins of the present plan and the locked layers."""
     protected, forced = (present.protected, present.forced) if present else ((), ())
     return dataclasses.replace(rules, protected=protected, forced=forced, locks=locks)
 
 
 def resolve_unit(analysis: Analysis, unit: str, offered: tuple[UnitName, ...] = ()) -> UnitName:
-    """The attention unit asked for, among those `offered` (by default those analysed); auto takes the
-    method's first, which has the most steps."""
+    """Return the requested attention unit, which must be `offered` (by default analysed).
+
+    For auto, return the method's first unit, which has the most steps. Raise `Refusal` for any other unit.
+    """
     known = offered or tuple(analysis.layers[0].attention)
     if unit == "auto":
         return known[0]
@@ -80,8 +82,10 @@ def resolve_unit(analysis: Analysis, unit: str, offered: tuple[UnitName, ...] = 
 
 
 def combination_hindrance(name: str, recovery: str, allocation: str) -> str:
-    """Why this method does not combine with this recovery and allocation, in one sentence; empty where it
-    does."""
+    """Return one sentence that says why a method does not work with a recovery and an allocation.
+
+    Return an empty string if it does.
+    """
     row = find_method(name)
     if row.recoveries and recovery not in row.recoveries:
         return f"{row.title} does not combine with recovery '{recovery}': {row.alone}."
@@ -94,8 +98,10 @@ def combination_hindrance(name: str, recovery: str, allocation: str) -> str:
 
 
 def check_combination(name: str, allocation: str | None, recovery: str | None) -> tuple[str, str]:
-    """The allocation and the recovery, the method's own where none is wanted; a `Refusal` for what is not
-    known or does not combine."""
+    """Return the allocation and the recovery, each the method's own unless one is given.
+
+    Raise `Refusal` if one is unknown or if they cannot be combined.
+    """
     row = find_method(name)
     allocation, recovery = allocation or row.allocation, recovery or row.recovery
     check_known(allocation, ALLOCATIONS)
@@ -106,13 +112,13 @@ def check_combination(name: str, allocation: str | None, recovery: str | None) -
 
 
 def check_known(name: str, table: Collection[str]) -> None:
+    """Raise `Refusal` if a name is not in a table."""
     if name not in table:
         raise Refusal(f"'{name}' is not known; use one of: {', '.join(table)}.")
 
 
 def text_doubt(shape: Shape, recovery: str, tokens: int) -> str:
-    """A warning where a recovery has too little text to learn from, in one sentence; empty where it has
-    enough."""
+    """Return one sentence of warning if a recovery has too few tokens to fit, or an empty string."""
     row, inputs = RECOVERIES[recovery], max(layer.channels for layer in shape.layers)
     if not row.fits or tokens >= TOKENS_PER_CHANNEL * inputs:
         return ""
@@ -124,6 +130,7 @@ def text_doubt(shape: Shape, recovery: str, tokens: int) -> str:
 
 
 def check_ratio(ratio: float) -> float:
+    """Return the ratio as a float; raise `Refusal` if it is not in [0, 1)."""
     if not (isinstance(ratio, int | float) and math.isfinite(ratio) and 0 <= ratio < 1):
         raise Refusal(
             f"Ratio {ratio} is not possible; give a share from 0 up to, but not including, 1, such as 0.2."
@@ -132,7 +139,7 @@ def check_ratio(ratio: float) -> float:
 
 
 def check_pins(shape: Shape, pins: Collection[Pin]) -> None:
-    """Refuses a pin on a layer, head or channel that the model does not have."""
+    """Raise `Refusal` for a pin on a layer, head or channel that the model does not have."""
     for pin in pins:
         inside = 0 <= pin.layer < len(shape.layers)
         widths = shape.widths[pin.layer] if inside else (0, 0, 0)
@@ -145,6 +152,7 @@ def check_pins(shape: Shape, pins: Collection[Pin]) -> None:
 
 
 def check_align(align: int) -> int:
+    """Return the alignment; raise `Refusal` if it is not a whole number from 1 to 4096."""
     if not (isinstance(align, int) and 1 <= align <= 4096):
         raise Refusal(f"Alignment {align} is not possible; use 1, 8, 16, 32, 64 or 128.")
     return align

@@ -1,1 +1,1 @@
-"""Tokenizers of others: how they begin texts, and how they are used within limits."""
+"""Other people's tokenizers: how they begin texts, and how they are used within limits."""

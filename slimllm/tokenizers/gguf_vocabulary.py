@@ -1,4 +1,4 @@
-"""A tokenizer as llama.cpp keeps it: tokens and their kinds, and by which rule text is cut into them."""
+"""A tokenizer as llama.cpp stores it: tokens and their types, and the rule that splits text into them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from slimllm.tokenizers.text_start import find_beginning
 
 SPLITS = {GGUF_PRE_TOKENIZER_SPLITS[name]: name for name in ("llama-bpe", "qwen2", "tekken")}
 SPECIAL = ("bos", "eos", "unk", "pad")
-BYTES, PIECES = "gpt2", "llama"  # what llama.cpp calls byte-level BPE, and SentencePiece's kind
-SPACE = "\u2581"  # what stands for a space in pieces
-# ways to split text for which llama.cpp begins texts with <bos> where the file does not say (measured)
+# llama.cpp's names of byte-level BPE and of SentencePiece tokenizers.
+BYTES, PIECES = "gpt2", "llama"
+# The character that stands for a space in pieces.
+SPACE = "\u2581"
+# With these rules for splitting text, llama.cpp begins texts with <bos> if the file does not say (measured).
 BEGUN = {
     "chameleon", "falcon-h1", "falcon3", "jina-v5-nano", "lfm2", "llama-bpe", "llama-v3", "llama3",
     "midm-2.0", "pixtral", "tekken",
@@ -28,14 +30,18 @@ BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What a GGUF says of a tokenizer. Byte-level ones have the name of their way to `split` text into words,
-    and `merges`; those of pieces have `scores`, and may put a space before every text (`spaced`)."""
+    """The tokenizer in a GGUF.
+
+    Byte-level tokenizers have the name of the rule that `split`s text into words, and `merges`. SentencePiece
+    tokenizers have `scores`, and may put a space before every text (`spaced`).
+    """
 
     kind: str
     tokens: tuple[str, ...]
     kinds: tuple[int, ...]
     special: Mapping[str, int]
-    starts: bool  # whether every text begins with the token for that
+    # Whether every text begins with the beginning-of-text token.
+    starts: bool
     template: str
     split: str = "default"
     merges: tuple[str, ...] = ()
@@ -44,7 +50,7 @@ class Vocabulary:
 
 
 def tokenizer_hindrance(tokenizer: Any) -> str:
-    """Why a tokenizer cannot be written; empty where it can."""
+    """Return why a tokenizer cannot be written to a GGUF, or an empty string if it can."""
     if not getattr(tokenizer, "is_fast", False):
         return "its tokenizer has no tokenizer.json"
     made = vocabulary_parts(tokenizer)
@@ -58,18 +64,18 @@ def tokenizer_hindrance(tokenizer: Any) -> str:
 
 
 def vocabulary_parts(tokenizer: Any) -> dict[str, Any]:
-    """The tokenizer.json of a tokenizer."""
+    """Return the tokenizer.json of a tokenizer."""
     found: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
     return found
 
 
 def normalizer_steps(part: Mapping[str, Any] | None, inside: str) -> list[Mapping[str, Any]]:
-    """The steps of a normaliser or of what splits text into words."""
+    """Return the steps of a normaliser or of a pre-tokenizer."""
     return [] if part is None else part.get(inside, [part])
 
 
 def split_of(made: Mapping[str, Any]) -> str:
-    """What llama.cpp calls the way in which a byte-level tokenizer splits text; empty where it has none."""
+    """Return llama.cpp's name for a byte-level tokenizer's rule of splitting text, or an empty string."""
     steps = normalizer_steps(made["pre_tokenizer"], "pretokenizers")
     kinds = [step["type"] for step in steps]
     if (made["normalizer"] or {}).get("type", "NFC") != "NFC" or kinds[-1:] != ["ByteLevel"]:
@@ -85,7 +91,10 @@ def split_of(made: Mapping[str, Any]) -> str:
 
 
 def joins_pieces(made: Mapping[str, Any]) -> bool:
-    """Whether a tokenizer joins pieces as SentencePiece does: over the whole text, with a mark for spaces."""
+    """Return whether a tokenizer joins pieces over the whole text, with a mark for spaces.
+
+    SentencePiece does so.
+    """
     marks = [step["type"] for step in normalizer_steps(made["normalizer"], "normalizers")]
     splits = normalizer_steps(made["pre_tokenizer"], "pretokenizers")
     if not splits:
@@ -95,7 +104,7 @@ def joins_pieces(made: Mapping[str, Any]) -> bool:
 
 
 def gguf_vocabulary_of(tokenizer: Any, count: int) -> Vocabulary:
-    """The tokenizer of a model with `count` embeddings; those without a token are called [PADn]."""
+    """Return the tokenizer of a model with `count` embeddings; those without a token are called [PADn]."""
     made = vocabulary_parts(tokenizer)
     pieces = bool(made["model"].get("byte_fallback"))
     known = {index: token for token, index in tokenizer.get_vocab().items()}
@@ -133,7 +142,7 @@ def gguf_vocabulary_of(tokenizer: Any, count: int) -> Vocabulary:
 
 
 def scores_of(tokens: Sequence[str], merges: Sequence[tuple[str, ...]]) -> tuple[float, ...]:
-    """A score for every token: the sooner a pair is joined to it, the higher."""
+    """Return a score for every token; it is higher the earlier a pair is merged into the token."""
     joined: dict[str, int] = {}
     for rank, pair in enumerate(merges):
         joined.setdefault("".join(pair), rank)
@@ -141,15 +150,17 @@ def scores_of(tokens: Sequence[str], merges: Sequence[tuple[str, ...]]) -> tuple
 
 
 def begin_as_llama_cpp(tokenizer: Any, metadata: Mapping[str, Any]) -> None:
-    """Lets the tokenizer of a GGUF that does not say how texts begin put <bos> in front of them where
-    llama.cpp does; transformers does so for pieces only."""
+    """Let a GGUF's tokenizer begin texts with <bos> where llama.cpp does although the file does not say so.
+
+    transformers does this only for SentencePiece tokenizers.
+    """
     unsaid = "tokenizer.ggml.add_bos_token" not in metadata
     if unsaid and metadata.get("tokenizer.ggml.pre") in BEGUN and tokenizer.bos_token is not None:
         tokenizer.add_bos_token = True
 
 
 def add_to(writer: gguf.GGUFWriter, words: Vocabulary) -> None:
-    """Puts a vocabulary into a file."""
+    """Write a vocabulary to a GGUF file."""
     writer.add_tokenizer_model(words.kind)
     writer.add_tokenizer_pre(words.split)
     writer.add_token_list(words.tokens)

@@ -1,5 +1,4 @@
-"""How a tokenizer begins every text: the tokens that it puts in front, and putting them in front of what a
-model reads."""
+"""The beginning of every text: the tokens that a tokenizer puts before it."""
 
 from __future__ import annotations
 
@@ -9,27 +8,34 @@ from typing import Any
 import torch
 from torch import Tensor
 
-PROBES = ("x", "a", "1")  # the first that a tokenizer has a token for is asked about
+# The first of these that a tokenizer has a token for shows its beginning.
+PROBES = ("x", "a", "1")
 
 
 @dataclass(frozen=True)
 class Beginning:
-    """The tokens in front of every text, such as Gemma's <bos>: their `ids`, and their `words`. Many
-    tokenizers put none."""
+    """The tokens before every text, such as Gemma's <bos>: their `ids` and `words`.
+
+    Many tokenizers have none.
+    """
 
     ids: tuple[int, ...] = ()
     words: str = ""
 
     @property
     def predicted_from(self) -> int:
-        """The first place of a begun text whose token a model is asked to predict: the one behind the
-        beginning, which is never predicted itself; without a beginning the second one."""
+        """The position of the first token that a model is asked to predict in a text.
+
+        That is the token after the beginning, or without a beginning the second token.
+        """
         return max(1, len(self.ids))
 
 
 def find_beginning(tokenizer: Any) -> Beginning:
-    """What a tokenizer puts in front of a text, by comparing it with and without special tokens; what it puts
-    behind a text, such as an end-of-text token, is left out."""
+    """Return the beginning of a tokenizer's texts, found by comparing a text with and without special tokens.
+
+    Tokens after a text, such as an end-of-text token, are ignored.
+    """
     for probe in PROBES if tokenizer is not None else ():
         plain = list(tokenizer(probe, add_special_tokens=False).input_ids)
         whole = list(tokenizer(probe).input_ids)
@@ -43,23 +49,26 @@ def find_beginning(tokenizer: Any) -> Beginning:
 
 
 def begin_ids(ids: Tensor, beginning: Beginning) -> Tensor:
-    """The token ids (n,) of a text with the beginning in front, never twice."""
+    """Return the token ids (n,) of a text with the beginning before them, unless they already have it."""
     front = ids.new_tensor(beginning.ids)
-    return ids if torch.equal(ids[: len(front)], front) else torch.cat((front, ids))
+    return ids if torch.equal(ids[: len(front)], front) else torch.cat((front, ids))  # (beginning + n,)
 
 
 def cut_windows(ids: Tensor, length: int, beginning: Beginning) -> Tensor:
-    """The token ids (n,) of a text cut into windows (k, length) that do not overlap; each begins as a text
-    does, and the beginning counts into its length. What does not fill a window at the end is left out."""
+    """Cut the token ids (n,) of a text into windows (k, length) that do not overlap.
+
+    Each window begins as a text does, and the beginning counts towards its length. Tokens at the end that do
+    not fill a window are left out.
+    """
     if not beginning.ids:
         count = len(ids) // length
-        return ids[: count * length].view(count, length)
+        return ids[: count * length].view(count, length)  # (k · length,) → (k, length)
     rows: list[Tensor] = []
     start = 0
     while True:
         window = begin_ids(ids[start : start + length], beginning)[:length]
         if len(window) < length:
-            return torch.stack(rows) if rows else ids.new_empty(0, length)
+            return torch.stack(rows) if rows else ids.new_empty(0, length)  # (k, length)
         begun = torch.equal(ids[start : start + len(beginning.ids)], window[: len(beginning.ids)])
         start += length if begun else length - len(beginning.ids)
         rows.append(window)

@@ -1,8 +1,8 @@
-"""The token ids of a long text stretch by stretch, the same as those of the whole, so that the work is
-bounded by what is asked for.
+"""The token ids of a long text, stretch by stretch, so that only as much as needed is tokenised.
 
-Stretches overlap. Two neighbours are joined inside their overlap, where both have the same tokens at the same
-letters several times in a row: what a tokenizer makes of a place depends on the letters around it only.
+The ids are the same as those of the whole text. Stretches overlap. Two neighbours are joined inside their
+overlap, where both have the same tokens at the same characters several times in a row: the tokens at a place
+depend only on the characters around it.
 """
 
 from __future__ import annotations
@@ -10,23 +10,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-STRETCH = 1 << 15  # letters
-OVERLAP = 2048  # letters that two stretches have in common
-MARGIN = (
-    512  # letters at both ends of the overlap that are not trusted: a word, or a run of spaces, may be cut
-)
-AGREED = 8  # tokens in a row that have to be the same
-Token = tuple[int, int, int]  # its id, and the places of its first letter and of the one behind its last
+STRETCH = 1 << 15  # characters
+# The characters that two stretches share.
+OVERLAP = 2048
+# The characters at both ends of the overlap that are not used, because a word or a run of spaces may be cut.
+MARGIN = 512
+# The tokens in a row that must be the same.
+AGREED = 8
+# A token's id, the position of its first character, and the position after its last.
+Token = tuple[int, int, int]
 
 
 class Letters:
-    """The letters of a text that comes in pieces."""
+    """A reader of the characters of a text that comes in pieces."""
 
     def __init__(self, pieces: Iterable[str]) -> None:
         self.pieces, self.rest = iter(pieces), ""
 
     def read(self, count: int) -> str:
-        """The next `count` letters, fewer at the end."""
+        """Return the next `count` characters, or fewer at the end."""
         parts = [self.rest]
         have = len(self.rest)
         while have < count and (piece := next(self.pieces, None)) is not None:
@@ -38,10 +40,10 @@ class Letters:
 
 
 def token_ids(pieces: Iterable[str], tokenizer: Any) -> Iterator[Sequence[int]]:
-    """The token ids of the pieces joined, without special tokens, stretch by stretch.
+    """Yield the token ids of the joined pieces, without special tokens, stretch by stretch.
 
-    Where two stretches do not agree, as in a word of thousands of letters, they are read as one. A tokenizer
-    that does not say which letters a token stands for reads all at once.
+    If two stretches do not agree, as in a word of thousands of characters, they are read as one. A tokenizer
+    that does not give the characters of its tokens reads the whole text at once.
     """
     if not getattr(tokenizer, "is_fast", False):
         yield tokenizer("".join(pieces), add_special_tokens=False, verbose=False).input_ids
@@ -63,7 +65,7 @@ def token_ids(pieces: Iterable[str], tokenizer: Any) -> Iterator[Sequence[int]]:
 
 
 def tokens_of(text: str, tokenizer: Any) -> list[Token]:
-    """The tokens of a text and the letters that each stands for."""
+    """Return the tokens of a text with the characters that each stands for."""
     found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     return [
         (token, start, end) for token, (start, end) in zip(found.input_ids, found.offset_mapping, strict=True)
@@ -71,8 +73,10 @@ def tokens_of(text: str, tokenizer: Any) -> list[Token]:
 
 
 def seam_between(earlier: Sequence[Token], later: Sequence[Token], shift: int) -> tuple[int, int] | None:
-    """The numbers of the same token in both stretches, in the middle of a run on which they agree; None where
-    there is no such run. The later one begins `shift` letters behind the earlier one."""
+    """Return the indices of one token in both stretches, in the middle of a run of tokens that agree.
+
+    Return None if there is no such run. The later stretch begins `shift` characters after the earlier one.
+    """
     trusted = range(MARGIN, OVERLAP - MARGIN)
     places = {
         (token, start - shift, end - shift): number

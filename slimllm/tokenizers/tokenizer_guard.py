@@ -1,7 +1,7 @@
-"""Tokenizers of others, whose patterns and replacements may take endless time or memory on some text.
+"""Safe use of other people's tokenizers, whose patterns could take unlimited time or memory on some texts.
 
-One whose parts are all known (`tokenizer_rules`) is used as it is. Any other is tried in a process of its own
-before it is loaded, and afterwards reads and writes only there, with a deadline for every text.
+A tokenizer whose parts are all known (`tokenizer_rules`) is used directly. Any other is first tried in a
+separate process, and afterwards runs only there, with a deadline for every text.
 """
 
 from __future__ import annotations
@@ -29,11 +29,15 @@ from slimllm.tokenizers import tokenizer_process
 from slimllm.tokenizers.tokenizer_rules import RuleFault, check_tables, check_tokens, unknown_parts
 
 NAME, TOKENIZER_REMEDY = "tokenizer.json", "fetch the model again, or give it another tokenizer"
-SECONDS = 10.0  # that a text may take, and one more for every so many bytes of it
+# The seconds that a text may take, plus one for every `BYTES_PER_SECOND` bytes.
+SECONDS = 10.0
 BYTES_PER_SECOND = 50_000
-RULES = 1  # of this version: what was found by others is found again
-KEPT_FROM = 2 * file_limits.MIB  # bytes of a tokenizer.json from which on it is remembered that it is fine
-RUN = 20_000  # letters in a row
+# The version of the rules; results under other versions are not used.
+RULES = 1
+# For a tokenizer.json of more bytes, a successful check is remembered.
+KEPT_FROM = 2 * file_limits.MIB
+# The length in characters of each repeated sample.
+RUN = 20_000
 SAMPLE = "What remains must still say what the whole one said: 3 * 14 = 42."
 SAMPLES = (
     SAMPLE,
@@ -45,8 +49,11 @@ SAMPLES = (
 
 
 def check_tokenizer(folder: Path, beside: Sequence[Mapping[str, Any]], source: str) -> None:
-    """Refuses a folder's tokenizer.json whose tables are larger than any, or which takes endless time or
-    memory on sample texts; `beside` are the objects in the other files that tell of tokens."""
+    """Raise `Refusal` if a folder's tokenizer.json has too large tables or takes too long on sample texts.
+
+    `beside` are the objects in the other files that describe tokens. Only a tokenizer with unknown parts is
+    tried on the samples.
+    """
     file, what = folder / NAME, f"The tokenizer of '{source}'"
     try:
         for settings in beside:
@@ -68,7 +75,8 @@ def check_tokenizer(folder: Path, beside: Sequence[Mapping[str, Any]], source: s
         raise Refusal(f"{what} cannot be read ({why}); {TOKENIZER_REMEDY}.") from None
     unknown = unknown_parts(data)
     if unknown:
-        words = [json.dumps(settings, ensure_ascii=False) for settings in beside]  # these become tokens, too
+        # The texts in these settings become tokens too.
+        words = [json.dumps(settings, ensure_ascii=False) for settings in beside]
         with contextlib.closing(Guarded(content.decode("utf-8-sig"), source)) as tried:
             found = tried.encode([*SAMPLES, *words], True, SECONDS)
             tried.decode(found[0].ids, False)
@@ -80,7 +88,7 @@ def check_tokenizer(folder: Path, beside: Sequence[Mapping[str, Any]], source: s
 
 
 def guard_tokenizer(tokenizer: Any, source: str) -> Any:
-    """The tokenizer, which reads and writes in a process of its own where any part of it is unknown."""
+    """Return the tokenizer, which runs in a separate process if any part of it is unknown."""
     backend = getattr(tokenizer, "_tokenizer", None)
     if backend is not None and unknown_parts(tokenizer_parts(backend)):
         tokenizer._tokenizer = Backend(backend, source)
@@ -88,7 +96,7 @@ def guard_tokenizer(tokenizer: Any, source: str) -> Any:
 
 
 def tokenizer_parts(backend: Any) -> dict[str, Any]:
-    """The parts of a loaded tokenizer but for its tables, as a tokenizer.json has them."""
+    """Return the parts of a loaded tokenizer, without its tables, in the format of a tokenizer.json."""
     names = ("normalizer", "pre_tokenizer", "decoder", "post_processor")
     parts = {name: getattr(backend, name) for name in names}
     found = {name: json.loads(part.__getstate__()) for name, part in parts.items() if part is not None}
@@ -101,8 +109,11 @@ def tokenizer_parts(backend: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Encoded:
-    """What transformers asks of one text's tokens, as the process says it: ids, whether each is a special
-    one, and its first letter and the one behind its last."""
+    """The tokens of one text, with the attributes that transformers reads.
+
+    `numbers` (n,) are the ids, `special` (n,) says whether each one is a special token, and `places` (2n,)
+    holds for each one the positions of its first character and after its last.
+    """
 
     numbers: memoryview
     special: memoryview
@@ -132,8 +143,10 @@ class Encoded:
 
 
 class Guarded:
-    """A tokenizer in a process of its own, from the text of a tokenizer.json. The process begins with the
-    first text, and anew after one that it did not survive."""
+    """A tokenizer in a separate process, made from the text of a tokenizer.json.
+
+    The process starts with the first text, and again after a text that ended it.
+    """
 
     def __init__(self, text: str, source: str) -> None:
         self.text, self.source = text, source
@@ -142,7 +155,10 @@ class Guarded:
         self.channel: socket.socket | None = None
 
     def encode(self, texts: Sequence[str], special: bool, seconds: float | None = None) -> list[Encoded]:
-        """The tokens of each text; a `Refusal` where they take too long, too much memory, or panic."""
+        """Return the tokens of each text.
+
+        Raise `Refusal` if a text takes too much time or memory, or if the tokenizer fails.
+        """
         size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
         job = {"texts": list(texts), "special": special, "size": size}
         said = self.ask(job, seconds or SECONDS + size / BYTES_PER_SECOND)
@@ -153,19 +169,20 @@ class Guarded:
         return found
 
     def decode(self, ids: Sequence[int], skip: bool) -> str:
-        """The text of tokens."""
+        """Return the text of tokens; raise `Refusal` as `encode` does."""
         job = {"ids": list(map(int, ids)), "skip": skip, "size": 1000 * len(ids)}
         found: str = self.ask(job, SECONDS)["text"]
         return found
 
     def ask(self, job: dict[str, Any], seconds: float) -> dict[str, Any]:
-        """The answer to a job; a `Refusal` where there is none in time."""
+        """Return the answer to a job; raise `Refusal` if there is none within `seconds`."""
         failed = f"The tokenizer of '{self.source}' fails"
         with self.lock:
             try:
                 self.begin(seconds)
                 said = self.exchange({**job, "seconds": seconds}, seconds)
-            except BaseException as failure:  # also Ctrl-C, after which nobody waits for the answer
+            except BaseException as failure:
+                # After Ctrl-C, too, nobody reads the answer any more.
                 self.close()
                 if isinstance(failure, TimeoutError):
                     why = f"a text took it more than {seconds:.0f} s"
@@ -179,7 +196,7 @@ class Guarded:
         return said
 
     def begin(self, seconds: float) -> None:
-        """Starts the process and lets it load the tokenizer, where it does not run."""
+        """Start the process and load the tokenizer in it, unless it is running."""
         if self.channel is not None:
             return
         self.channel, theirs = socket.socketpair()
@@ -200,7 +217,7 @@ class Guarded:
             )
 
     def exchange(self, job: dict[str, Any], seconds: float) -> dict[str, Any]:
-        """Sends a job and waits for its answer until the deadline, with a `TimeoutError`."""
+        """Send a job and return the answer; raise `TimeoutError` after `seconds`."""
         assert self.channel is not None
         deadline = time.monotonic() + seconds
         data = json.dumps(job).encode()
@@ -214,6 +231,7 @@ class Guarded:
         return found
 
     def receive(self, count: int, deadline: float) -> bytes:
+        """Return the next `count` bytes; raise `EOFError` if the process has ended."""
         assert self.channel is not None
         parts = []
         while count:
@@ -226,21 +244,24 @@ class Guarded:
         return b"".join(parts)
 
     def close(self) -> None:
-        """Ends the process."""
+        """End the process."""
         if self.program is not None and self.channel is not None:
             end_program(self.program, self.channel)
         self.program = self.channel = None
 
 
 def end_program(program: subprocess.Popen[bytes], channel: socket.socket) -> None:
+    """Close the channel and end the process."""
     channel.close()
     program.kill()
     program.wait()
 
 
 class Backend:
-    """Stands for a loaded backend of transformers' tokenizers: what reads or writes text happens in the
-    process, all else in the one that stands behind it."""
+    """A substitute for the backend of a transformers tokenizer.
+
+    Texts are encoded and decoded in the separate process; everything else is the original backend's.
+    """
 
     def __init__(self, backend: Any, source: str) -> None:
         vars(self).update(_backend=backend, _process=Guarded(backend.to_str(), source))
@@ -257,14 +278,14 @@ class Backend:
     def encode_batch(
         self, texts: Sequence[str], add_special_tokens: bool = True, is_pretokenized: bool = False
     ) -> list[Encoded]:
-        """The tokens of each text; words, and what fills up or cuts off, are left to ordinary tokenizers."""
+        """Return the tokens of each text; raise `Refusal` for split words, padding and truncation."""
         if is_pretokenized or self._backend.truncation or self._backend.padding:
             raise Refusal("This tokenizer only reads whole texts; use a model with an ordinary one.")
         found: list[Encoded] = self._process.encode(texts, add_special_tokens)
         return found
 
     def decode(self, ids: Any, skip_special_tokens: bool = True) -> str:
-        """The text of tokens."""
+        """Return the text of tokens."""
         many = ids if isinstance(ids, Sequence) else [ids]
         found: str = self._process.decode(many, skip_special_tokens)
         return found

@@ -1,9 +1,9 @@
-"""The program of the process in which a tokenizer is used that may take endless time or memory. It is started
-by `tokenizer_guard`, which ends it at a deadline, and imports nothing of this package.
+"""The program of the process that runs a tokenizer which could take unlimited time or memory.
 
-Frames are eight bytes of length and a JSON object, over the socket that is its standard input. The first one
-brings the text of a tokenizer.json; each further one is answered with a text, with why there is none, or with
-`counts` of tokens, after which the tokens come as a frame of numbers of four bytes.
+`tokenizer_guard` starts it and ends it at a deadline; it imports nothing from this package. A frame consists
+of its length in eight bytes and a JSON object, sent over the socket on standard input. The first frame holds
+the text of a tokenizer.json. Each further one is answered with a text, with an error, or with `counts` of
+tokens, which are followed by a frame of four-byte numbers.
 """
 
 from __future__ import annotations
@@ -17,18 +17,21 @@ import sys
 from array import array
 from typing import Any
 
-MEMORY = 2 * 2**30  # bytes of addresses, and so many more for every byte of a text
+# The limit of the address space in bytes, plus `MEMORY_PER_BYTE` for every byte of a text.
+MEMORY = 2 * 2**30
 MEMORY_PER_BYTE = 128
-GROWTH, SOME = 16, 10_000  # tokens that a letter, and a text, may become at most
+# The most tokens per byte of a text, and the tokens allowed in addition.
+GROWTH, SOME = 16, 10_000
 
 
 def receive_frame(channel: socket.socket) -> Any:
-    """The next frame; None at the end."""
+    """Return the next frame, or None at the end."""
     head = receive_exactly(channel, 8)
     return json.loads(receive_exactly(channel, struct.unpack("<Q", head)[0])) if head else None
 
 
 def receive_exactly(channel: socket.socket, count: int) -> bytes:
+    """Return the next `count` bytes, or none at the end."""
     parts = []
     while count:
         part = channel.recv(min(count, 2**20))
@@ -40,14 +43,17 @@ def receive_exactly(channel: socket.socket, count: int) -> bytes:
 
 
 def send_frame(channel: socket.socket, data: bytes) -> None:
+    """Send data as one frame."""
     channel.sendall(struct.pack("<Q", len(data)))
     channel.sendall(data)
 
 
 def limit_process(size: int, seconds: float) -> None:
-    """Limits what one answer may take. The processor's time is for the case that nobody is left to end this
-    process."""
-    # Windows lacks it, where this module can be imported all the same.
+    """Limit the memory and CPU time of one answer.
+
+    The limit on CPU time takes effect if no process is left to end this one.
+    """
+    # Windows lacks this module, but must be able to import the present one.
     import resource
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY + MEMORY_PER_BYTE * size, resource.RLIM_INFINITY))
@@ -56,8 +62,11 @@ def limit_process(size: int, seconds: float) -> None:
 
 
 def encode_texts(tokenizer: Any, texts: list[str], special: bool) -> tuple[list[int], array[int]]:
-    """How many tokens every text has, and of every text the ids of its tokens, whether each is a special one,
-    and where each begins and ends; a `ValueError` where they are far more than its letters."""
+    """Return how many tokens every text has, and the numbers of all tokens, text by text.
+
+    The numbers of a text of n tokens are n ids, n marks of special tokens, and n pairs of positions. Raise
+    `ValueError` if there are far more tokens than characters.
+    """
     counts, numbers = [], array("I")
     for text in texts:
         made = tokenizer.encode(text, add_special_tokens=special)
@@ -71,7 +80,7 @@ def encode_texts(tokenizer: Any, texts: list[str], special: bool) -> tuple[list[
 
 
 def answer_job(tokenizer: Any, job: dict[str, Any]) -> dict[str, Any]:
-    """What a job asks for."""
+    """Return the answer to a job; raise `ValueError` if it is far too long."""
     limit_process(job["size"], job["seconds"])
     if "texts" in job:
         counts, numbers = encode_texts(tokenizer, job["texts"], job["special"])
@@ -83,7 +92,9 @@ def answer_job(tokenizer: Any, job: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started this ends it
+    """Answer jobs until the channel closes."""
+    # Only the process that started this one ends it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = socket.socket(fileno=0)
     job = receive_frame(channel)
     sys.path[:] = job["path"]
@@ -100,7 +111,8 @@ def main() -> None:
                 said: dict[str, Any] = {}
             else:
                 said = answer_job(tokenizer, job)
-        except BaseException as failure:  # a panic of the library derives from nothing narrower
+        except BaseException as failure:
+            # A panic of the library derives directly from BaseException.
             said = {"error": (str(failure).strip().splitlines() or [type(failure).__name__])[0][:200]}
         numbers = said.pop("numbers", None)
         send_frame(channel, json.dumps(said).encode())

@@ -1,5 +1,8 @@
-"""What a tokenizer.json may hold: limits on its tables, and the parts whose time and output are known to grow
-no faster than the text. Any other part is only ever used in a process that can be ended."""
+"""Rules for a tokenizer.json: limits on its tables, and the parts that are known to be safe.
+
+The time and output of a safe part grow no faster than the text. Any other part runs only in a process that
+can be ended.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,21 @@ from typing import Any
 
 from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 
-MOST_WORDS = 600_000  # of a vocabulary; 262,144 are in use
+# The most words of a vocabulary; 262,144 are in use.
+MOST_WORDS = 600_000
 MOST_MERGES = 1_200_000
-MOST_ADDED = 20_000  # 6,415 are in use
-LONGEST_WORD = 4096  # letters
-MOST_SQUARES = 500_000_000  # sum of the squared lengths: older formats seek merges in every cut of a word
-MOST_RULES = 64  # of a normalizer or another part
-GROWTH = 8  # letters that a part may make of one
+# The most added tokens; 6,415 are in use.
+MOST_ADDED = 20_000
+LONGEST_WORD = 4096  # characters
+# The largest sum of squared word lengths, because older formats search merges at every cut of a word.
+MOST_SQUARES = 500_000_000
+# The most steps of a normalizer or another part.
+MOST_RULES = 64
+# The most characters that a part may make from one.
+GROWTH = 8
 
-PATTERNS = frozenset(  # regular expressions of models in use, each of which reads any text in linear time
+# Regular expressions of models in use, each of which reads any text in linear time.
+PATTERNS = frozenset(
     {
         *GGUF_PRE_TOKENIZER_SPLITS.values(),
         r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
@@ -30,7 +39,8 @@ PATTERNS = frozenset(  # regular expressions of models in use, each of which rea
         r"\s+",
     }
 )
-PLAIN_PARTS = {  # parts without settings that matter
+# Parts whose settings do not matter.
+PLAIN_PARTS = {
     "normalizer": {
         *("NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Strip", "BertNormalizer", "Nmt"),
         "ByteLevel",
@@ -46,11 +56,11 @@ PLAIN_PARTS = {  # parts without settings that matter
 
 
 class RuleFault(ValueError):
-    """What is wrong with a tokenizer, to be completed to a sentence."""
+    """A fault in a tokenizer; its message completes a sentence."""
 
 
 def check_tables(data: Mapping[str, Any]) -> None:
-    """Raises a `RuleFault` where a table of a tokenizer.json is larger than any, or of no known form."""
+    """Raise `RuleFault` if a table of a tokenizer.json is too large or not of a known form."""
     model, added = data.get("model"), data.get("added_tokens") or []
     if not isinstance(model, Mapping) or not isinstance(added, list):
         raise RuleFault("has no model")
@@ -75,7 +85,7 @@ def check_tables(data: Mapping[str, Any]) -> None:
 
 
 def vocabulary_words(words: Any) -> Iterator[str]:
-    """The words of a vocabulary."""
+    """Yield the words of a vocabulary; raise `RuleFault` if one is not a string."""
     for word in words:
         word = word[0] if isinstance(word, list) and word else word
         if not isinstance(word, str):
@@ -84,7 +94,7 @@ def vocabulary_words(words: Any) -> Iterator[str]:
 
 
 def check_tokens(found: Mapping[str, Any]) -> None:
-    """Raises a `RuleFault` where a file of settings beside adds tokens far away or of other types."""
+    """Raise `RuleFault` if another settings file adds too many tokens or tokens with impossible ids."""
     added = found.get("added_tokens_decoder", {})
     if not isinstance(added, Mapping) or not all(isinstance(row, Mapping) for row in added.values()):
         raise RuleFault("says what no table of added tokens says")
@@ -95,13 +105,15 @@ def check_tokens(found: Mapping[str, Any]) -> None:
 
 
 def unknown_parts(data: Mapping[str, Any]) -> list[str]:
-    """The parts of a tokenizer that may take more time, or make more letters, than the text is long; `data`
-    are its parts by the names of a tokenizer.json."""
+    """Return the parts of a tokenizer that may take more time, or make more characters, than a text is long.
+
+    `data` holds the parts by their names in a tokenizer.json.
+    """
     return [name for name in PLAIN_PARTS if data.get(name) is not None and not is_bounded(name, data[name])]
 
 
 def is_bounded(part: str, data: Any) -> bool:
-    """Whether all steps of a part are known, and their text grows no more than `GROWTH` times."""
+    """Return whether all steps of a part are known and lengthen a text at most `GROWTH` times."""
     steps = list(rule_steps(data))
     if len(steps) > MOST_RULES:
         return False
@@ -115,7 +127,7 @@ def is_bounded(part: str, data: Any) -> bool:
 
 
 def rule_steps(data: Any) -> Iterator[Any]:
-    """The steps of a part, sequences in sequences one after the other."""
+    """Yield the steps of a part, with nested sequences flattened."""
     if isinstance(data, Mapping) and data.get("type") == "Sequence":
         for name in ("normalizers", "pretokenizers", "decoders", "processors"):
             for step in data.get(name, ()):
@@ -125,7 +137,7 @@ def rule_steps(data: Any) -> Iterator[Any]:
 
 
 def growth_of(part: str, step: Any) -> float | None:
-    """How many times longer a step makes a text at most; None where it is not known."""
+    """Return the largest factor by which a step lengthens a text, or None if it is unknown."""
     if not isinstance(step, Mapping):
         return None
     kind = step.get("type", "BPE" if part == "model" and "merges" in step else None)
@@ -150,7 +162,7 @@ def growth_of(part: str, step: Any) -> float | None:
 
 
 def is_short_template(step: Mapping[str, Any]) -> bool:
-    """Whether a template is short and every token in it has an id: the library panics at one without."""
+    """Return whether a template is short and every token in it has an id; otherwise the library panics."""
     known, pieces = step.get("special_tokens"), step.get("single")
     if not isinstance(known, Mapping) or not isinstance(pieces, list) or len(pieces) > MOST_RULES:
         return False
