@@ -101,10 +101,12 @@ class MomentStore:
         return self.kept(key, layers) == layers
 
     def readable(self, index: int) -> bool:
+        """Return whether the file of one layer is complete."""
         return is_readable(self.file(index))
 
     @property
     def unwritten(self) -> str:
+        """The beginning of the message about a failed write."""
         return f"The moments in '{self.folder.parent}' cannot be written"
 
     @contextlib.contextmanager
@@ -278,6 +280,7 @@ SIMPLE = ("model", "method", "options", "fingerprints", *FIGURES)
 
 
 def site_tensors(prefix: str, site: SiteAnalysis) -> dict[str, Tensor]:
+    """Return the tensors of a site by their names in the file."""
     tensors = {f"{prefix}.scores": site.ranking.scores, f"{prefix}.order": site.ranking.order}
     some = {"subsets": site.ranking.subsets, "unsearched": site.ranking.unsearched, "spectrum": site.spectrum}
     tensors |= {f"{prefix}.{name}": tensor for name, tensor in some.items() if tensor is not None}
@@ -315,6 +318,7 @@ def open_analysis(folder: Path) -> Analysis:
 
 
 def open_layer_analysis(file: Any, names: list[str], index: int, found: LayerHead) -> LayerAnalysis:
+    """Return the analysis of one layer from an open file."""
     sites: dict[Any, SiteAnalysis] = {
         name: open_site(file, names, f"{index}.{name}", energy) for name, energy in found.energy.items()
     }
@@ -328,6 +332,8 @@ def open_layer_analysis(file: Any, names: list[str], index: int, found: LayerHea
 
 
 def open_site(file: Any, names: list[str], prefix: str, energy: float) -> SiteAnalysis:
+    """Return the analysis of one site from an open file."""
+
     def read_optional(name: str) -> Tensor | None:
         return file.get_tensor(f"{prefix}.{name}") if f"{prefix}.{name}" in names else None
 

@@ -66,11 +66,13 @@ class TextFile(Sequence[str]):
         yield self[0]
 
     def pieces(self) -> Iterator[str]:
+        """Yield the whole file piece by piece; raise `Refusal` if it cannot be read as UTF-8."""
         with refuse_unreadable(self.path), self.path.open(encoding="utf-8-sig") as file:
             while piece := file.read(READ_LETTERS):
                 yield piece
 
     def read(self, place: int, count: int) -> str:
+        """Return at most `count` characters from about the byte `place` on."""
         with refuse_unreadable(self.path), self.path.open("rb") as file:
             file.seek(place)
             # The place may lie inside a character of several bytes.
@@ -87,9 +89,11 @@ class Held:
         self.words, self.size = words, len(words)
 
     def pieces(self) -> Iterator[str]:
+        """Yield the whole document piece by piece."""
         return (self.words[start : start + READ_LETTERS] for start in range(0, self.size, READ_LETTERS))
 
     def read(self, place: int, count: int) -> str:
+        """Return at most `count` characters from `place` on."""
         return self.words[place : place + count]
 
 
@@ -132,17 +136,20 @@ class JsonLines(Rows):
 
     @cached_property
     def column(self) -> str:
+        """The field of each object that holds the text."""
         with refuse_unreadable(self.path), self.path.open("rb") as file:
             row: Any = next((row_of(line) for _, line in lines_of(file) if line.strip()), None)
         return column_of(row if isinstance(row, dict) else (), self.path)
 
     def documents(self) -> Iterator[tuple[int, str]]:
+        """Yield (offset in bytes, document) of every line with a document."""
         with refuse_unreadable(self.path), self.path.open("rb") as file:
             for place, line in lines_of(file):
                 if line.strip() and (document := self.document(line)) is not None:
                     yield place, document
 
     def pick(self, numbers: Sequence[int]) -> list[str]:
+        """Return the documents with these numbers, in this order."""
         found = {}
         with refuse_unreadable(self.path), self.path.open("rb") as file:
             for place in sorted({self.places[number] for number in numbers}):
@@ -165,10 +172,12 @@ class Parquet(Rows):
 
     @cached_property
     def column(self) -> str:
+        """The column that holds the text."""
         with refuse_unreadable(self.path), pyarrow.parquet.ParquetFile(self.path) as file:
             return column_of(file.schema_arrow.names, self.path)
 
     def documents(self) -> Iterator[tuple[int, str]]:
+        """Yield (row number, document) of every row with a document."""
         place = 0
         with refuse_unreadable(self.path), open_parquet(self.path, self.column) as file:
             if not file.metadata.num_rows:
@@ -180,6 +189,7 @@ class Parquet(Rows):
                     place += 1
 
     def pick(self, numbers: Sequence[int]) -> list[str]:
+        """Return the documents with these numbers, in this order; read each row group at most once."""
         wanted, found, first = {self.places[number] for number in numbers}, {}, 0
         with refuse_unreadable(self.path), open_parquet(self.path, self.column) as file:
             for group in range(file.num_row_groups):

@@ -34,6 +34,7 @@ class AttentionUnit:
 
     @property
     def plural(self) -> str:
+        """The plural of what a width counts."""
         return f"{self.noun}s"
 
     def widest(self, heads: int, values: int) -> int:

@@ -84,7 +84,8 @@ def list_ancestors(pruned: Pruned) -> list[dict[str, Any]]:
         older, plan = list(facts.get("ancestors", ())), read_witness(folder / "plan.json")
         known = {"model": pruned.subject.source, "tier": facts["tier"], "parameters": facts["parameters"]}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, Refusal):
-        return [{"model": pruned.subject.source}]  # its past cannot be read, and is no reason to stop
+        # An unreadable past is no reason to stop.
+        return [{"model": pruned.subject.source}]
     if plan_to_dict(plan) == plan_to_dict(pruned.plan):
         return older
     return [*older, {**known, "plan": plan_to_dict(plan)}]

@@ -63,6 +63,8 @@ def progress_class(source: str, say: Say) -> type[Any]:
     """Return a tqdm class that reports the client library's progress to `say` as sentences."""
 
     class Told(tqdm):
+        """A progress bar that shows nothing and reports to `say`."""
+
         said = time.monotonic()
 
         def __init__(self, *args: Any, **how: Any) -> None:
@@ -70,9 +72,11 @@ def progress_class(source: str, say: Say) -> type[Any]:
             super().__init__(*args, **{**how, "file": io.StringIO()})
 
         def display(self, *_: Any, **__: Any) -> bool:
+            """Show nothing."""
             return True
 
         def update(self, n: float | None = 1) -> bool | None:
+            """Count what has come, and report it every `EVERY` seconds."""
             shown: bool | None = super().update(n)
             if self.unit == "B" and self.n and self.total and time.monotonic() - Told.said >= EVERY:
                 Told.said = time.monotonic()

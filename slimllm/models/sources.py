@@ -115,6 +115,7 @@ class Stored:
 
     @property
     def count(self) -> int:
+        """The number of values."""
         return math.prod(self.shape)
 
 

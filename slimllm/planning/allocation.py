@@ -250,9 +250,10 @@ def by_rank(problem: Problem, budget: float, comparable: Callable[[torch.Tensor]
 
 
 def step_scores(scores: torch.Tensor, layer: LayerShape, unit: UnitName) -> torch.Tensor:
-    """Return the score (s,) of each step of an attention site, ascending, from the scores (n,) of its units.
+    """Return the score (s,) of each step of an attention site, ascending.
 
-    A step's score is the mean over everything that the step removes.
+    `scores` (n,) are those of its heads or value columns. A step's score is the mean over everything that the
+    step removes.
     """
     if UNITS[unit].takes_groups:
         return scores.view(layer.groups, -1).mean(1).sort().values  # (H,) → (G, H/G) → (G,)

@@ -123,22 +123,27 @@ class Encoded:
 
     @property
     def ids(self) -> list[int]:
+        """The token ids."""
         return self.numbers.tolist()
 
     @property
     def special_tokens_mask(self) -> list[int]:
+        """1 for every special token, else 0."""
         return self.special.tolist()
 
     @property
     def offsets(self) -> list[tuple[int, int]]:
+        """The positions of each token's first character and after its last."""
         return list(zip(self.places[::2].tolist(), self.places[1::2].tolist(), strict=True))
 
     @property
     def attention_mask(self) -> list[int]:
+        """1 for every token."""
         return [1] * len(self.numbers)
 
     @property
     def type_ids(self) -> list[int]:
+        """0 for every token."""
         return [0] * len(self.numbers)
 
 
@@ -182,7 +187,7 @@ class Guarded:
                 self.begin(seconds)
                 said = self.exchange({**job, "seconds": seconds}, seconds)
             except BaseException as failure:
-                # After Ctrl-C, too, nobody reads the answer any more.
+                # The answer is not read any more, also after Ctrl-C.
                 self.close()
                 if isinstance(failure, TimeoutError):
                     why = f"a text took it more than {seconds:.0f} s"
