@@ -61,8 +61,8 @@ def available_mib(device: torch.device | None = None) -> float:
     """Return the memory in MiB that this process can still take.
 
     On a CUDA device, return the device's free memory. Otherwise return the smaller of the machine's available
-    memory and what the limits of the process's control group leave, or infinity if the system reports
-    neither.
+    memory and the limit of the control group minus this process's own memory, or infinity if the system
+    reports neither.
     """
     if device is not None and device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] / 2**20

@@ -138,7 +138,11 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Return the requested dtype, or for auto the fastest one on this device that does not lose range."""
+    """Return the requested dtype, or for auto a fast one on this device.
+
+    That is bfloat16 where the device supports it, otherwise float16 on CUDA and float32 on a CPU. Raise
+    `Refusal` for any other name.
+    """
     named = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if name in named:
         return named[name]

@@ -67,7 +67,7 @@ def keep_pins(rules: PlanRules, present: Plan | None, locks: Locks | None) -> Pl
 def resolve_unit(analysis: Analysis, unit: str, offered: tuple[UnitName, ...] = ()) -> UnitName:
     """Return the requested attention unit, which must be `offered` (by default analysed).
 
-    For auto, return the method's first unit, which has the most steps. Raise `Refusal` for any other unit.
+    For auto, return the first one, which the method prefers. Raise `Refusal` for any other unit.
     """
     known = offered or tuple(analysis.layers[0].attention)
     if unit == "auto":

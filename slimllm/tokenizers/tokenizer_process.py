@@ -65,7 +65,7 @@ def encode_texts(tokenizer: Any, texts: list[str], special: bool) -> tuple[list[
     """Return how many tokens every text has, and the numbers of all tokens, text by text.
 
     The numbers of a text of n tokens are n ids, n marks of special tokens, and n pairs of positions. Raise
-    `ValueError` if there are far more tokens than characters.
+    `ValueError` if there are far more tokens than bytes.
     """
     counts, numbers = [], array("I")
     for text in texts:
