@@ -119,10 +119,8 @@ def analysed(session: Session, model: str) -> None:
     Raise `SystemExit` where a job fails.
     """
     jobs: Iterable[Callable[[], Any]] = (
-        lambda: work.start_load(REGISTRY, session, model, "cpu", "auto", True),
-        lambda: work.start_analyse(
-            REGISTRY, session, Calibration(samples=4, length=128), "slimllm", True, None
-        ),
+        lambda: work.start_load(REGISTRY, session, model),
+        lambda: work.start_analyse(REGISTRY, session, Calibration(samples=4, length=128), "slimllm"),
     )
     for begin in jobs:
         job = begin()
@@ -134,7 +132,7 @@ def analysed(session: Session, model: str) -> None:
 def measured(model: Model | str, repeats: int, updates: int) -> Found:
     """Return all measurements of one case, made in a browser of its own."""
     found = Found()
-    with served("smollm2") as url, chromium() as browser:
+    with served("smollm2", dtype="auto") as url, chromium() as browser:
         page = browser.new_page(viewport={"width": 1400, "height": 900})
         page.set_default_timeout(30_000)
         watch = Stopwatch(page)

@@ -34,6 +34,7 @@ from ui.server.request_limits import MOST_UPLOADED
 from ui.server.responses import Safe
 from ui.session import crash_recovery
 from ui.session.registry import REGISTRY
+from ui.session.settings import SessionSettings
 from ui.tabs import load_tab
 from ui.tabs.analyse import analyse_tab
 from ui.tabs.compare import compare_tab
@@ -64,6 +65,11 @@ class Settings:
     offline: bool = False
 
     @property
+    def session_settings(self) -> SessionSettings:
+        """What the sessions of the page follow."""
+        return SessionSettings(self.device, self.dtype, self.offline)
+
+    @property
     def address(self) -> Address:
         return Address(self.listen, self.public, self.forwarded)
 
@@ -76,7 +82,8 @@ class Settings:
 
 
 def build_page(settings: Settings) -> Served:
-    """The page."""
+    """Return the page; sessions that are made from now on follow these settings."""
+    REGISTRY.settings = settings.session_settings
     os.environ.pop("GRADIO_ALLOWED_PATHS", None)  # no folder is handed out, whatever other apps are told
     os.environ["FORWARDED_ALLOW_IPS"] = ""  # who asks is found out by the door, not by what anybody writes
     with Served(title="slimllm", delete_cache=(3600, 7200), analytics_enabled=False) as demo:
@@ -90,25 +97,22 @@ def build_page(settings: Settings) -> Served:
             gr.Button("Present", elem_id="present-start", scale=0, min_width=100)
             start = gr.Button("Take the tour", elem_id="tour-start", scale=0, min_width=130)
         model = settings.model or "smollm2"
-        press = partial(
-            load_tab.press_load, device=settings.device, dtype=settings.dtype, offline=settings.offline
-        )
-        tour.build(screen, start, partial(press, source=model))
+        tour.build(screen, start, partial(load_tab.press_load, source=model))
         with gr.Tabs(selected="load", elem_id="tabs") as screen.tabs:
             with gr.Tab("Load", id="load"):
-                load_tab.build(screen, model, press)
+                load_tab.build(screen, model)
             with gr.Tab("Analyse", id="analyse") as tab:
-                analyse_tab.build(screen, settings.offline)
+                analyse_tab.build(screen)
                 screen.on(tab.select, "analyse", analyse_tab.show_tab)
             with gr.Tab("Tune", id="tune") as tab:
                 tune_tab.build(screen)
                 screen.on(tab.select, "preview", preview_panel.show_tab)
             with gr.Tab("Compare", id="compare"):
-                compare_tab.build(screen, settings.offline)
+                compare_tab.build(screen)
             with gr.Tab("History", id="history"):
-                history_tab.build(screen, settings.device, settings.dtype, settings.offline)
+                history_tab.build(screen)
         screen.wire(demo)
-        api.register_endpoints(settings.device, settings.dtype, settings.offline)
+        api.register_endpoints()
     return demo
 
 

@@ -26,6 +26,7 @@ from ui.app import Settings, build_page, launch_options
 from ui.look import theme
 from ui.server.delivery import Delivery
 from ui.server.module_files import ModuleFiles
+from ui.session.registry import REGISTRY
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or ""
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
@@ -44,12 +45,14 @@ def served(model: str, threads: int = 1, **more: Any) -> Iterator[str]:
     torch.set_num_threads(threads)
     usual = {"port": free_port(), "device": "cpu", "dtype": "float32", "offline": True}
     settings = Settings(model=model, **{**usual, **more})
+    earlier = REGISTRY.settings
     demo = build_page(settings)
     demo.launch(**launch_options(settings), prevent_thread_lock=True)
     try:
         yield f"http://127.0.0.1:{settings.port}/"
     finally:
         demo.close(verbose=False)
+        REGISTRY.settings = earlier  # a page that is served longer goes on with its own
         torch.set_num_threads(before)
 
 

@@ -64,7 +64,6 @@ class Asked:
     new_tokens: int = 48
     temperature: float = 0.0
     seed: int = 0
-    offline: bool = False
 
     def begun(self, begins_with: str) -> Asked:
         """The same for a model whose tokenizer begins texts with this token."""

@@ -53,9 +53,9 @@ USUAL_SETTINGS = {  # what the plan endpoint takes where nothing else is asked f
 }
 
 
-def register_endpoints(device: str, dtype: str, offline: bool) -> None:
+def register_endpoints() -> None:
     """Registers the endpoints."""
-    endpoints = Endpoints(device, dtype, offline)
+    endpoints = Endpoints()
     for name in ("load", "analyse", "plan", "prune", "evaluate", "generate", "export"):
         gr.api(answer_calls(getattr(endpoints, name)), api_name=name, concurrency_limit=None)
 
@@ -119,13 +119,10 @@ def column_of(name: str, column: Column) -> dict[str, Any]:
 class Endpoints:
     """One method per endpoint; each answers with plain JSON."""
 
-    def __init__(self, device: str, dtype: str, offline: bool):
-        self.device, self.dtype, self.offline = device, dtype, offline
-
     def load(self, request: gr.Request, model: str = "smollm2") -> Action:
         """Loads a model: smollm2, a folder, a .gguf file or a hub id."""
         session = session_of(request)
-        yield work.start_load(REGISTRY, session, model, self.device, self.dtype, self.offline)
+        yield work.start_load(REGISTRY, session, model)
         loaded, shape = session.loaded, session.subject.shape
         return {
             "model": session.subject.source,
@@ -152,7 +149,7 @@ class Endpoints:
         """Scores every layer, head and channel of the loaded model on a text."""
         session = session_of(request)
         asked = calibration_of(text, samples, length, seed)
-        yield work.start_analyse(REGISTRY, session, asked, method, self.offline, options)
+        yield work.start_analyse(REGISTRY, session, asked, method, options)
         found = session.known
         unit = next(iter(found.layers[0].attention))
         return {
@@ -212,7 +209,7 @@ class Endpoints:
         """Prunes by the present plan, without and with its recovery, and measures both against the dense
         model."""
         session = session_of(request)
-        asked = asked_for(text, window, limit, "", 1, 0.0, 0, offline=self.offline)
+        asked = asked_for(text, window, limit, "", 1, 0.0, 0)
         yield comparing.start_compare(REGISTRY, session, asked)
         run = session.runs[-1]
         return {
@@ -225,7 +222,7 @@ class Endpoints:
     ) -> Action:
         """Measures the models of the last pruning again, on another text or window."""
         session = session_of(request)
-        asked = asked_for(text, window, limit, "", 1, 0.0, 0, offline=self.offline)
+        asked = asked_for(text, window, limit, "", 1, 0.0, 0)
         yield comparing.start_measure(REGISTRY, session, asked)
         return run_figures(session.run(comparing.present_comparison(session).run))
 
@@ -239,7 +236,7 @@ class Endpoints:
     ) -> Action:
         """Lets all models of the last pruning continue one prompt."""
         session = session_of(request)
-        asked = asked_for("encyclopedia", 128, 0, "", max_new_tokens, temperature, seed, offline=self.offline)
+        asked = asked_for("encyclopedia", 128, 0, "", max_new_tokens, temperature, seed)
         asked = dataclasses.replace(asked, prompts=(prompt,))
         yield comparing.start_answers(REGISTRY, session, asked)
         return {"prompt": prompt, **session.answers[0].texts}
@@ -247,7 +244,7 @@ class Endpoints:
     def export(self, request: gr.Request, tier: str = "auto") -> Action:
         """Writes, verifies and packs the checkpoint of the last pruning."""
         session = session_of(request)
-        yield work.start_export(REGISTRY, session, session.archive.chosen, tier, self.offline)
+        yield work.start_export(REGISTRY, session, session.archive.chosen, tier)
         made = dict(session.run(session.archive.chosen).exported or {})
         made.pop("zip", None)
         return made

@@ -17,6 +17,7 @@ from ui.jobs.visitors import NOBODY, Visitor, giving_way
 from ui.jobs.worker import Worker
 from ui.session.loaded import Loaded
 from ui.session.session import Session
+from ui.session.settings import AUTOMATIC, SessionSettings
 
 IDLE_SECONDS = 3600.0
 EMPTY_SECONDS = 900.0  # the same for a session in which nothing was loaded yet
@@ -50,10 +51,13 @@ def has_changed(subject: Subject) -> bool:
 
 class Registry:
     """Sessions by id, forgotten after an hour without a sign of life, and when there are too many; one worker
-    and one set of models for all."""
+    and one set of models for all. New sessions follow the registry's settings."""
 
-    def __init__(self, idle: float = IDLE_SECONDS, most: int = MOST_SESSIONS):
-        self.idle, self.most, self.worker, self.models = idle, most, Worker(), Models()
+    def __init__(
+        self, idle: float = IDLE_SECONDS, most: int = MOST_SESSIONS, settings: SessionSettings = AUTOMATIC
+    ):
+        self.idle, self.most, self.settings = idle, most, settings
+        self.worker, self.models = Worker(), Models()
         self._sessions: dict[str, Session] = {}
         self._visitors: dict[str, Visitor] = {}
         self._gone: OrderedDict[str, str] = OrderedDict()  # id → what is told to whom comes back
@@ -74,7 +78,7 @@ class Registry:
                     session.touched = time.monotonic()
                     return session
             self._make_room()
-            session = Session(id)
+            session = Session(id, self.settings)
             with self._lock:
                 self._sessions[id], self._visitors[id] = session, visitor
                 said = self._gone.pop(id, "")

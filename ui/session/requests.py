@@ -121,9 +121,7 @@ def rules_from(
     return keep_pins(rules, present, locks)
 
 
-def asked_for(
-    text: Any, window: Any, limit: Any, prompts: Any, length: Any, heat: Any, seed: Any, *, offline: bool
-) -> Asked:
+def asked_for(text: Any, window: Any, limit: Any, prompts: Any, length: Any, heat: Any, seed: Any) -> Asked:
     """What is to be measured and answered; a `Refusal` for what cannot be."""
     lines = [line.strip() for line in str(prompts or "").splitlines() if line.strip()]
     if len(lines) > MOST_PROMPTS:
@@ -142,5 +140,4 @@ def asked_for(
         new_tokens=whole_number(length, "The answer length", 1, 4096),
         temperature=float(heat),
         seed=whole_number(seed, "Seed", 0, 2**31 - 1),
-        offline=offline,
     )

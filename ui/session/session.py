@@ -34,6 +34,7 @@ from ui.session.notes import tell_after
 from ui.session.plan_history import PlanHistory, PlanStep, same_rules, tell_kept
 from ui.session.preview import Preview
 from ui.session.run_history import Archive, complete_run
+from ui.session.settings import AUTOMATIC, SessionSettings
 
 KEPT_WEIGHTS = 2  # pruned models stay in memory for the latest runs only
 KEPT_ANALYSES = 16  # a few megabytes each
@@ -43,8 +44,8 @@ class Session:
     """The state of one browser. `serial` counts the changes of each part, so that a page can tell what it has
     not shown."""
 
-    def __init__(self, id: str):
-        self.id = id
+    def __init__(self, id: str, settings: SessionSettings = AUTOMATIC):
+        self.id, self.settings = id, settings
         self.lock = threading.RLock()
         self.drawing = threading.RLock()  # pages of this session act and are drawn one after the other
         self.acts = 0  # how often a page has acted

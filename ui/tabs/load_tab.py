@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
@@ -28,7 +27,7 @@ PARTS = (
 )
 
 
-def build(screen: Screen, model: str, press: Callable[[Session, str], None]) -> None:
+def build(screen: Screen, model: str) -> None:
     """The components and events of the tab."""
     add_intro(
         screen,
@@ -57,8 +56,8 @@ def build(screen: Screen, model: str, press: Callable[[Session, str], None]) -> 
     asked = Form("load", lambda s: (s.loaded.subject.source if s.loaded else model,))
     screen.keep([name], "load", asked.values, asked.enter)
     start_and_stop(screen, "load", button, stop, lambda _: True, dress_load)
-    screen.on(button.click, "load", press, name)
-    screen.on(name.submit, "load", press, name)
+    screen.on(button.click, "load", press_load, name)
+    screen.on(name.submit, "load", press_load, name)
 
 
 def dress_load(session: Session) -> dict[str, Any]:
@@ -68,9 +67,9 @@ def dress_load(session: Session) -> dict[str, Any]:
     return {"value": "Load", "variant": "primary"}
 
 
-def press_load(session: Session, source: str, *, device: str, dtype: str, offline: bool) -> None:
+def press_load(session: Session, source: str) -> None:
     """Starts loading."""
-    work.start_load(REGISTRY, session, source, device, dtype, offline)
+    work.start_load(REGISTRY, session, source)
 
 
 def draw_card(session: Session) -> str:

@@ -36,7 +36,7 @@ def start_compare(registry: Registry, session: Session, asked: Asked) -> Job:
     asked = asked.begun(subject.beginning.words)
 
     def run_steps(_: Job) -> Steps:
-        protocol = with_tokens(asked.protocol, subject, asked.offline)
+        protocol = with_tokens(asked.protocol, subject, session.settings.offline)
         pending = session.pending = Comparison(plan, protocol)
         earlier, session.answers, done = session.answers, [], False
         session.mark("table", "answers")
@@ -96,18 +96,16 @@ def compare_stages(session: Session, subject: Subject, pending: Comparison, aske
     plans = {"pruned": bare} if plan.recovery == "none" else {"pruned": bare, "recovered": plan}
     if plan.recovery != "none" and "none" not in possible_keys(recoveries_for(plan.method)):
         del plans["pruned"]  # the method cannot do without
-    stages: list[Stage] = [
-        (LABELS["dense"], partial(measure_column, session, "dense", subject, pending, asked))
-    ]
+    stages: list[Stage] = [(LABELS["dense"], partial(measure_column, session, "dense", subject, pending))]
     for name, wanted in plans.items():
 
         def prune_stage(name: str = name, wanted: Plan = wanted) -> Steps:
-            text = texts.find_text(wanted.calibration.text, offline=asked.offline)
+            text = texts.find_text(wanted.calibration.text, offline=session.settings.offline)
             pending.models[name] = yield from pipeline.prune_model(subject, wanted, text, known)
             pending.reports[name] = pending.models[name].layers
 
         def measure_stage(name: str = name) -> Steps:
-            yield from measure_column(session, name, pending.models[name].subject, pending, asked)
+            yield from measure_column(session, name, pending.models[name].subject, pending)
 
         stages += [(f"{LABELS[name]}: pruning", prune_stage), (LABELS[name], measure_stage)]
     stages.append(("Speed", lambda: race_models(session, subject, pending)))
@@ -123,7 +121,7 @@ def compared_subjects(dense: Subject, comparison: Comparison) -> dict[str, Subje
     return {"dense": dense, **{name: pruned.subject for name, pruned in comparison.models.items()}}
 
 
-def measure_column(session: Session, name: str, subject: Subject, pending: Comparison, asked: Asked) -> Steps:
+def measure_column(session: Session, name: str, subject: Subject, pending: Comparison) -> Steps:
     """Fills one column: sizes at once, then perplexity, which for the dense model is measured only once."""
     reports, column = pending.reports.get(name), size_of(subject)
     if reports:
@@ -142,7 +140,7 @@ def measure_column(session: Session, name: str, subject: Subject, pending: Compa
     put_column(session, pending, name, column)
     known = known_dense(session, pending.protocol) if name == "dense" else None
     if known is None or known.perplexity is None:
-        known = yield from measured_column(subject, pending.protocol, asked.offline)
+        known = yield from measured_column(subject, pending.protocol, session.settings.offline)
     put_column(
         session,
         pending,
@@ -227,12 +225,12 @@ def start_measure(registry: Registry, session: Session, asked: Asked) -> Job:
     asked = asked.begun(subject.beginning.words)
 
     def run_steps(_: Job) -> Steps:
-        protocol = with_tokens(asked.protocol, subject, asked.offline)
+        protocol = with_tokens(asked.protocol, subject, session.settings.offline)
         pending = session.pending = dataclasses.replace(last, protocol=protocol, columns={})
         try:
             who = compared_subjects(subject, last)
             yield from number_stages(
-                [(LABELS[n], partial(measure_column, session, n, who[n], pending, asked)) for n in who]
+                [(LABELS[n], partial(measure_column, session, n, who[n], pending)) for n in who]
             )
             return pending
         finally:

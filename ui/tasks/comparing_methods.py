@@ -34,7 +34,11 @@ class Contest:
     analysis: Analysis
     budget: Budget
     dense: Column
-    offline: bool
+
+    @property
+    def offline(self) -> bool:
+        """Whether the network is left alone."""
+        return self.session.settings.offline
 
 
 def budget_of(plan: Plan, analysis: Analysis, asked: Asked) -> Budget:
@@ -53,10 +57,10 @@ def start_methods(registry: Registry, session: Session, methods: Sequence[str], 
     asked = asked.begun(subject.beginning.words)
 
     def run_steps(_: Job) -> Steps:
-        protocol = with_tokens(asked.protocol, subject, asked.offline)
+        protocol = with_tokens(asked.protocol, subject, session.settings.offline)
         budget = replace(budget_of(plan, analysis, asked), protocol=protocol)
-        dense = yield from lead_steps("Dense model", "0", dense_column(session, subject, budget, asked))
-        contest = Contest(session, subject, plan, analysis, budget, dense, asked.offline)
+        dense = yield from lead_steps("Dense model", "0", dense_column(session, subject, budget))
+        contest = Contest(session, subject, plan, analysis, budget, dense)
         total = len(methods)
         yield from try_entry("", "Your plan", "p", contest)
         for number, name in enumerate(methods, 1):
@@ -130,9 +134,7 @@ def analysis_by(name: str, contest: Contest) -> Generator[Progress, None, Analys
     return known
 
 
-def dense_column(
-    session: Session, subject: Subject, budget: Budget, asked: Asked
-) -> Generator[Progress, None, Column]:
+def dense_column(session: Session, subject: Subject, budget: Budget) -> Generator[Progress, None, Column]:
     """The dense model's figures, measured once for each way of measuring."""
     for entry in session.entries:
         if entry.budget.protocol == budget.protocol:
@@ -140,4 +142,4 @@ def dense_column(
     known = known_dense(session, budget.protocol)
     if known is not None and known.perplexity is not None:
         return known
-    return (yield from measured_column(subject, budget.protocol, asked.offline))
+    return (yield from measured_column(subject, budget.protocol, session.settings.offline))

@@ -34,9 +34,9 @@ from ui.tasks.model_remaking import lesson_tokens, weights_of
 TIMES_FORWARD = 5.0  # a step of learning takes about as long as reading its tokens so many times
 
 
-def start_polish(registry: Registry, session: Session, number: int | None, wish: Wish, offline: bool) -> Job:
+def start_polish(registry: Registry, session: Session, number: int | None, wish: Wish) -> Job:
     """The job that tunes the chosen run's model on a text and measures it before and after."""
-    run, text = session.run(number), texts.find_text(wish.text, offline=offline)
+    run, text = session.run(number), texts.find_text(wish.text, offline=session.settings.offline)
 
     def run_steps(job: Job) -> Steps:
         shown, done = Polished(run.number, wish), False
@@ -45,21 +45,21 @@ def start_polish(registry: Registry, session: Session, number: int | None, wish:
         session.mark("polish")
         try:
             job.say(f"Opening the model of {run.name}.")
-            pruned = yield from lead_steps("The model as it is", "1", weights_of(session, run, offline))
+            pruned = yield from lead_steps("The model as it is", "1", weights_of(session, run))
             begins_with = pruned.subject.beginning.words
             shown.measured = [Measured(row.protocol.begun(begins_with)) for row in shown.measured]
             wanted = tuning_of(
                 wish, learnable_tokens(text, pruned.subject, wish), pruned.subject.shape.max_length
             )
             yield from lead_steps(
-                "Step 1 of 3 · Before", "2", read_protocols(session, shown, pruned.subject, run, offline)
+                "Step 1 of 3 · Before", "2", read_protocols(session, shown, pruned.subject, run)
             )
             tokens = lesson_tokens(text, pruned.subject, wanted)
             tuned = yield from lead_steps(
                 "Step 2 of 3 · Learning", "3", finetuning.finetune_model(pruned, tokens, wanted)
             )
             yield from lead_steps(
-                "Step 3 of 3 · After", "4", read_protocols(session, shown, tuned.subject, None, offline)
+                "Step 3 of 3 · After", "4", read_protocols(session, shown, tuned.subject, None)
             )
             done = True
             return tuned, wanted, shown
@@ -101,14 +101,14 @@ def learnable_tokens(text: texts.Text, subject: Subject, wish: Wish) -> int:
 
 
 def read_protocols(
-    session: Session, shown: Polished, subject: Subject, known: Run | None, offline: bool
+    session: Session, shown: Polished, subject: Subject, known: Run | None
 ) -> Generator[Progress, None, None]:
     """Measures the model in every way that is shown: before, where the run it is of is known and may know
     the first figure already; else after."""
     for place, row in enumerate(shown.measured):
         value = known.best.perplexity if known is not None and known.protocol == row.protocol else None
         if value is None:
-            value = (yield from measured_column(subject, row.protocol, offline)).perplexity
+            value = (yield from measured_column(subject, row.protocol, session.settings.offline)).perplexity
         before, after = (value, row.after) if known is not None else (row.before, value)
         shown.measured[place] = Measured(row.protocol, before, after)
         session.mark("polish")

@@ -33,9 +33,7 @@ Made = Mapping[str, Subject]
 # A passage --------------------------------------------------------------------------------------------------
 
 
-def start_passage(
-    registry: Registry, session: Session, own: str, text: str, offline: bool, *, search: bool = False
-) -> Job:
+def start_passage(registry: Registry, session: Session, own: str, text: str, *, search: bool = False) -> Job:
     """The job that lets all models read one passage: the user's own, else the next one of a text's evaluation
     part, or with `search` the one of several whose loss rose most."""
     subject, last = session.subject, present_comparison(session)
@@ -46,7 +44,7 @@ def start_passage(
             found = [("your own words", own_ids(subject, own))]
         else:
             job.say(f"Opening {text}.")
-            documents = texts.find_text(text, offline=offline).part("evaluation")
+            documents = texts.find_text(text, offline=session.settings.offline).part("evaluation")
             numbers = range(SEARCHED) if search else [findings.next_passage]
             found = [
                 (f"{text}, passage {n + 1}", passage_ids(subject, find_excerpt(documents, n)))

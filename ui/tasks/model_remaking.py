@@ -20,12 +20,12 @@ from ui.facts.runs import Run
 from ui.session.session import Session
 
 
-def weights_of(session: Session, run: Run, offline: bool) -> Generator[Progress, None, Pruned]:
+def weights_of(session: Session, run: Run) -> Generator[Progress, None, Pruned]:
     """The model that the run stands for; one that is no longer in memory takes as long as it first took."""
     held = session.weights.get(run.number, {}).get(run.best_name)
     if held is not None:
         return held
-    subject = subject_of(session, run.plan, offline)
+    subject, offline = subject_of(session, run.plan), session.settings.offline
     text = texts.find_text(run.plan.calibration.text, offline=offline)
     pruned = yield from pipeline.prune_model(subject, run.plan, text, session.made_from(run.plan))
     for wanted in run.tunings:
@@ -46,12 +46,12 @@ def is_made_for(plan: Plan, subject: Subject) -> bool:
     return subject.source == plan.model and not is_other(dict(plan.fingerprints), now)
 
 
-def subject_of(session: Session, plan: Plan, offline: bool) -> Subject:
+def subject_of(session: Session, plan: Plan) -> Subject:
     """The dense model that a plan was made for: the session's own, else loaded from the plan's source."""
     mine = session.loaded
     if mine is not None and is_made_for(plan, mine.subject):
         plan_making.check_plan(plan, mine.subject.shape)
         return mine.subject
-    subject = export_reading.load_export(plan.model, offline=offline)
+    subject = export_reading.load_export(plan.model, offline=session.settings.offline)
     plan_making.check_plan(plan, subject.shape)
     return subject

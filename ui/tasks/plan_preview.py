@@ -67,7 +67,7 @@ def start_preview(registry: Registry, session: Session) -> Job:
 
     def run_steps(job: Job) -> Steps:
         yield from wait_for_stillness(job)
-        rows = preview_windows(subject, analysis, preview, pace)
+        rows = preview_windows(subject, analysis, preview, pace, session.settings.offline)
         dense = Heard(*preview.dense_loss, preview.dense_texts.get(prompt, ""))
         preview.masked, preview.dense, preview.shown = Heard(), dense, asked
         slim = mask_units(subject, masks_of(analysis, plan, sites))
@@ -94,7 +94,9 @@ def wait_for_stillness(job: Job) -> Steps:
         yield Progress("still", 0, 0)
 
 
-def preview_windows(subject: Subject, analysis: Analysis, preview: Preview, pace: float) -> Tensor:
+def preview_windows(
+    subject: Subject, analysis: Analysis, preview: Preview, pace: float, offline: bool
+) -> Tensor:
     """The windows (k, w) that all previews with this analysis read, so that their figures can be compared."""
     name = analysis.calibration.text
     read = f"{name} {analysis.fingerprints.get('tokens', '')}"  # the words that the name stood for
@@ -102,7 +104,8 @@ def preview_windows(subject: Subject, analysis: Analysis, preview: Preview, pace
         preview.text, preview.dense_loss = read, (0.0, 0)
         count = min(max(2, round(READING * pace / WINDOW)), MOST_WINDOWS)
         # of a hub set, only the part that the analysis has read is sure to be on this machine
-        part = texts.find_text(name).part("calibration" if name in texts.HUB_SETS else "evaluation")
+        half: texts.Part = "calibration" if name in texts.HUB_SETS else "evaluation"
+        part = texts.find_text(name, offline=offline).part(half)
         ids = texts.tokenize_documents(part, subject.tokenizer, limit=count * WINDOW)
         beginning = subject.beginning
         width = min(WINDOW, subject.shape.max_length, len(begin_ids(ids, beginning)))

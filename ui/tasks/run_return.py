@@ -12,9 +12,7 @@ from ui.tasks import work
 from ui.tasks.model_remaking import is_made_for
 
 
-def start_restore(
-    registry: Registry, session: Session, number: int | None, device: str, dtype: str, offline: bool
-) -> Job:
+def start_restore(registry: Registry, session: Session, number: int | None) -> Job:
     """The job that makes the plan of a run the present one; the model and the analysis at hand give way only
     once both are there again."""
     run = session.run(number)
@@ -23,14 +21,14 @@ def start_restore(
     def run_steps(job: Job) -> Steps:
         loaded = session.loaded
         if loaded is None or not is_made_for(plan, loaded.subject):
-            loaded = work.open_model(registry, job, plan.model, device, dtype, offline)
+            loaded = work.open_model(registry, job, plan.model, session.settings)
         plan_making.check_plan(plan, loaded.subject.shape)
         if not is_made_for(plan, loaded.subject):
             yield Progress(NOTE, 0, 0, f"The weights of '{plan.model}' have changed since {run.name}.")
         yield Progress("load", 1, 1, "Loaded.")
         job.say(f"Reading {plan.calibration.text} again.")
         analysis = yield from work.score_layers(
-            loaded.subject, plan.calibration, plan.method, dict(plan.options), offline
+            loaded.subject, plan.calibration, plan.method, dict(plan.options), session.settings.offline
         )
         return loaded, analysis
 

@@ -39,6 +39,7 @@ from ui.session.loaded import Loaded
 from ui.session.registry import Registry, has_changed
 from ui.session.requests import text_title
 from ui.session.session import Session
+from ui.session.settings import SessionSettings
 from ui.tasks.model_remaking import weights_of
 
 MOMENTS_ON_DISK = 2_000_000_000  # bytes: beyond this a change of method reads the text again
@@ -48,21 +49,19 @@ START_RATIO = 0.2
 # Load -------------------------------------------------------------------------------------------------------
 
 
-def start_load(
-    registry: Registry, session: Session, source: str, device: str, dtype: str, offline: bool
-) -> Job:
+def start_load(registry: Registry, session: Session, source: str) -> Job:
     """The job that loads a model, or takes it from another session that has it."""
     source = str(source or "").strip()
 
     def run_steps(job: Job) -> Steps:
-        found = open_model(registry, job, source, device, dtype, offline)
+        found = open_model(registry, job, source, session.settings)
         yield Progress("load", 1, 1, "Loaded.")
         return found
 
     return session.begin(registry.worker, Job("load", "Loading", run_steps, on_done=session.set_loaded))
 
 
-def open_model(registry: Registry, job: Job, source: str, device: str, dtype: str, offline: bool) -> Loaded:
+def open_model(registry: Registry, job: Job, source: str, how: SessionSettings) -> Loaded:
     """A model: the one in memory, where some session has it, else read and timed."""
     job.say(f"Opening {source or 'the model'}.")
 
@@ -71,7 +70,7 @@ def open_model(registry: Registry, job: Job, source: str, device: str, dtype: st
             words = f"The files of '{source}' have changed since they were loaded, so they are read again."
             job.note(Progress(NOTE, 0, 0, words))
         subject = export_reading.load_export(
-            source, device=device, dtype=dtype, offline=offline, say=job.heed
+            source, device=how.device, dtype=how.dtype, offline=how.offline, say=job.heed
         )
         job.say("Measuring how fast it reads.")
         found = pipeline.finish_job(evaluate.measure_speed(subject, length=128, new_tokens=1, repeats=2))
@@ -81,7 +80,7 @@ def open_model(registry: Registry, job: Job, source: str, device: str, dtype: st
             subject, rates, str(subject.device), kind, tuple(model_inspection.export_outlook(subject))
         )
 
-    return registry.models.take(source, device, dtype, make_model)
+    return registry.models.take(source, how.device, how.dtype, make_model)
 
 
 # Analyse ----------------------------------------------------------------------------------------------------
@@ -92,7 +91,6 @@ def start_analyse(
     session: Session,
     calibration: Calibration,
     method: str,
-    offline: bool,
     options: Mapping[str, Any] | None = None,
 ) -> Job:
     """The job that scores all layers; the session's partial layers fill up while it runs."""
@@ -106,7 +104,7 @@ def start_analyse(
         job.say(f"Reading {calibration.samples * calibration.length:,} tokens of {calibration.text}.")
         done = False
         try:
-            found = yield from score_layers(subject, calibration, method, options, offline)
+            found = yield from score_layers(subject, calibration, method, options, session.settings.offline)
             done = True
             return found
         finally:
@@ -169,13 +167,13 @@ def start_second(
     calibration: Calibration,
     method: str,
     options: Mapping[str, Any] | None,
-    offline: bool,
 ) -> Job:
     """The job that scores the layers a second time, by another method or from another text."""
     subject = session.subject
 
     def run_steps(job: Job) -> Steps:
         job.say(f"Scoring with {method_title(method)} on {text_title(calibration.text)}.")
+        offline = session.settings.offline
         return (yield from score_layers(subject, calibration, method, options, offline))
 
     def on_done(analysis: Analysis) -> None:
@@ -260,7 +258,7 @@ def exports_folder(session: Session) -> Path:
     return root if paths_module.allowed_roots() is None else root / session.archive.shelf.folder.name
 
 
-def start_export(registry: Registry, session: Session, number: int | None, tier: str, offline: bool) -> Job:
+def start_export(registry: Registry, session: Session, number: int | None, tier: str) -> Job:
     """The job that writes, verifies and packs the checkpoint of a run; pruned again from its plan if need
     be."""
     run = session.run(number)
@@ -268,7 +266,7 @@ def start_export(registry: Registry, session: Session, number: int | None, tier:
 
     def run_steps(job: Job) -> Steps:
         job.say(f"Opening the model of {run.name}.")
-        pruned = yield from weights_of(session, run, offline)
+        pruned = yield from weights_of(session, run)
         slug = re.sub(r"[^A-Za-z0-9.-]+", "-", Path(run.plan.model).name).strip("-.") or "model"
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")  # nobody else's export has the same name
         folder = exports_folder(session) / f"{slug}-run{run.number}-{stamp}"

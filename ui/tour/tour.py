@@ -31,9 +31,7 @@ from ui.tour.story import STEPS, Stage, TourStep
 # Enough to read, score and measure to be true, and little enough to wait for.
 READ = Calibration(samples=12, length=128)
 METHOD = "slimllm"
-ASKED = Asked(
-    Protocol(limit=1024), ("Once upon a time there was a small robot who",), new_tokens=24, offline=True
-)
+ASKED = Asked(Protocol(limit=1024), ("Once upon a time there was a small robot who",), new_tokens=24)
 
 
 @dataclass(frozen=True)
@@ -150,7 +148,7 @@ def leave_tour(session: Session) -> None:
 
 def start_analysis(session: Session) -> None:
     """Starts the short analysis of the tour; the tab says what is asked for."""
-    work.start_analyse(REGISTRY, session, READ, METHOD, offline=True)
+    work.start_analyse(REGISTRY, session, READ, METHOD)
     defaults = (option.default for _, option in all_options())
     ANALYSE.fill(session, (READ.text, READ.samples, READ.length, READ.seed, METHOD, *defaults))
 

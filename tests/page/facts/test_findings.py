@@ -30,6 +30,7 @@ from ui.session.loaded import Loaded
 from ui.session.registry import Registry
 from ui.session.requests import MEASURE, PLACE, PROMPTS
 from ui.session.session import Answer, Session
+from ui.session.settings import SessionSettings
 from ui.tabs.compare import answers_panel, speed_panel, topics_panel
 from ui.tasks import comparing, model_probes, plan_preview
 
@@ -186,7 +187,7 @@ def compared_begun(page: Path) -> tuple[Registry, Session]:
 
 
 def compared_with(subject: Subject, page: Path) -> tuple[Registry, Session]:
-    registry = Registry()
+    registry = Registry(settings=SessionSettings(offline=True))
     session = registry.open(None)
     session.set_loaded(Loaded(subject, Rates(1000.0), "cpu", "float32"))
     analysis = pipeline.analyse_model(
@@ -201,22 +202,22 @@ def compared_with(subject: Subject, page: Path) -> tuple[Registry, Session]:
 
 def test_passages_are_read_by_all_models(compared: tuple[Registry, Session], page: Path) -> None:
     registry, session = compared
-    finished(model_probes.start_passage(registry, session, "", str(page), True))
+    finished(model_probes.start_passage(registry, session, "", str(page)))
     findings = session.comparison.findings  # type: ignore[union-attr]
     first = findings.passage
     assert first is not None
     assert set(first.pieces[1].guesses) == {"dense", "pruned", "recovered"}
     assert first.source.endswith("passage 1")
-    finished(model_probes.start_passage(registry, session, "", str(page), True))
+    finished(model_probes.start_passage(registry, session, "", str(page)))
     assert findings.passage.source.endswith("passage 2")
-    finished(model_probes.start_passage(registry, session, "My own words", str(page), True))
+    finished(model_probes.start_passage(registry, session, "My own words", str(page)))
     assert "".join(piece.text for piece in findings.passage.pieces) == "My own words"
     assert findings.next_passage == 2
-    finished(model_probes.start_passage(registry, session, "", str(page), True, search=True))
+    finished(model_probes.start_passage(registry, session, "", str(page), search=True))
     worst = model_probes.mean_rise(findings.passage, session.comparison)  # type: ignore[arg-type]
     assert worst >= model_probes.mean_rise(first, session.comparison)  # type: ignore[arg-type]
     for own, words in (("x", "too short"), ("x" * 401, "at most 400")):
-        job = finished(model_probes.start_passage(registry, session, own, str(page), True))
+        job = finished(model_probes.start_passage(registry, session, own, str(page)))
         assert job.state == "failed"
         assert words in job.error
     assert findings.passage.source != "your own words", "what was there stays"
@@ -261,7 +262,7 @@ def test_everything_begins_as_the_tokenizer_begins_texts(
     said = "in windows of 32 tokens that do not overlap and begin with &lt;bos&gt;, as the tokenizer begins"
     assert said in tables.table_of(dict(run.columns), run.protocol, "bias")
     assert said in report.report_page(run)
-    finished(model_probes.start_passage(registry, session, "My own", str(page), True))
+    finished(model_probes.start_passage(registry, session, "My own", str(page)))
     findings = session.comparison.findings  # type: ignore[union-attr]
     assert findings.passage is not None
     assert findings.passage.begins_with == "<bos>"

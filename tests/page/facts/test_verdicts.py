@@ -192,13 +192,13 @@ def test_figures_of_the_last_run_are_still_there_after_a_restart(planned: Sessio
 def test_another_method_is_chosen_on_the_analyse_tab(planned: Session) -> None:
     planned.comparison = Comparison(planned.plan, columns=columns(90.0, 100.0))
     place = next(i for i, step in enumerate(outcome.steps_for(planned)) if step.method)
-    assert outcome.go_on(planned, place=place, offline=True) == "analyse"
+    assert outcome.go_on(planned, place=place) == "analyse"
     asked = planned.wishes["analyse"]
     read = planned.plan.calibration
     assert asked[:5] == (read.text, read.samples, read.length, read.seed, "best")
     assert METHODS["best"].title in planned.notes["analyse"][1]
     with pytest.raises(Refusal, match="no longer on offer"):
-        outcome.go_on(planned, place=4, offline=True)
+        outcome.go_on(planned, place=4)
 
 
 def test_more_text_is_asked_for_on_the_analyse_tab(planned: Session) -> None:
@@ -209,6 +209,6 @@ def test_more_text_is_asked_for_on_the_analyse_tab(planned: Session) -> None:
     steps = outcome.steps_for(planned)
     assert [step.label for step in steps[:2]] == ["Use regression", "Read more text: 2,048 tokens"]
     assert outcome.draw_steps(planned)[0].variant == "primary"
-    assert outcome.go_on(planned, place=1, offline=True) == "analyse"
+    assert outcome.go_on(planned, place=1) == "analyse"
     assert planned.wishes["analyse"][:5] == (few.text, 128, 16, few.seed, plan.method)
     assert "2,048 tokens are chosen" in planned.notes["analyse"][1]

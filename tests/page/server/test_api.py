@@ -324,7 +324,7 @@ def test_a_second_method_is_laid_over_and_taken_away(planned: Session) -> None:
     assert overlay.shown_layers(planned) is second.layers
     for name, text in (("slimllm", ""), ("", ""), ("", "encyclopedia")):
         with pytest.raises(Refusal, match="Choose a second"):
-            overlay.Press(True)(planned, name, text)
+            overlay.press_overlay(planned, name, text)
     overlay.choose_overlay(planned, {0: "", 1: ""})
     assert planned.second is None
 

@@ -244,6 +244,7 @@ def screen_of_the_app() -> Screen:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Screen, "wire", caught)
+        patch.setattr(REGISTRY, "settings", REGISTRY.settings)  # pages that are served keep theirs
         build_page(Settings())
     return found[0]
 

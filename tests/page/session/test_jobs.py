@@ -28,6 +28,7 @@ from ui.page.elements import progress_line
 from ui.session.loaded import Loaded
 from ui.session.registry import Registry
 from ui.session.session import Session
+from ui.session.settings import SessionSettings
 from ui.tasks import comparing_methods
 
 Steps = Generator[Progress, None, Any]
@@ -333,13 +334,14 @@ def test_only_the_latest_weights_stay_in_memory() -> None:
 @pytest.fixture
 def ready(page: Path) -> tuple[Session, Asked]:
     """A session with a tiny model, analysed and planned, and a way to measure it."""
-    session, model = Registry().open(None), tiny_subject()
+    session = Registry(settings=SessionSettings("cpu", "float32", offline=True)).open(None)
+    model = tiny_subject()
     session.set_loaded(Loaded(model, Rates(1000.0), "cpu", "float32"))
     calibration = Calibration(str(page), 4, 32)
     made = pipeline.analyse_model(model, texts.find_text(str(page)), calibration)
     analysis = pipeline.finish_job(made)
     session.set_analysis(analysis, plan_making.make_plan(analysis, PlanRules(0.3, align=1)))
-    return session, Asked(Protocol(str(page), 32, 128), offline=True)
+    return session, Asked(Protocol(str(page), 32, 128))
 
 
 def test_every_method_becomes_a_row_and_refusals_say_why(

@@ -50,6 +50,7 @@ from ui.session import presets
 from ui.session.registry import Registry
 from ui.session.run_store import Shelf
 from ui.session.session import Session
+from ui.session.settings import SessionSettings
 from ui.tabs.history import downloads
 from ui.tasks import comparing, work
 
@@ -602,15 +603,15 @@ def done(job: Job) -> None:
 
 def start_all(registry: Registry, session: Session, model: Path, text: Path, ratio: float) -> list[Any]:
     """What a person does on three tabs, one after the other."""
-    asked = Asked(Protocol(str(text), 32, 128), offline=True)
+    asked = Asked(Protocol(str(text), 32, 128))
 
     def compare() -> Job:
         session.push(plan_making.make_plan(session.known, PlanRules(ratio, align=1)))
         return comparing.start_compare(registry, session, asked)
 
     return [
-        lambda: work.start_load(registry, session, str(model), "cpu", "float32", True),
-        lambda: work.start_analyse(registry, session, Calibration(str(text), 4, 32), "slimllm", True),
+        lambda: work.start_load(registry, session, str(model)),
+        lambda: work.start_analyse(registry, session, Calibration(str(text), 4, 32), "slimllm"),
         compare,
     ]
 
@@ -621,7 +622,8 @@ def test_bad_day_twenty_cycles_leave_memory_flat(tmp_path: Path, bench: Bench) -
     shape = {"num_hidden_layers": 2, "hidden_size": 384, "intermediate_size": 128, "vocab_size": 13_000}
     tiny_model("llama", **shape).save_pretrained(tmp_path / "model")
     tiny_tokenizer().save_pretrained(tmp_path / "model")
-    registry, resident = Registry(), list[float]()
+    registry = Registry(settings=SessionSettings("cpu", "float32", offline=True))
+    resident = list[float]()
     for _ in range(20):
         session = registry.open(None)
         for start in start_all(registry, session, tmp_path / "model", bench.text, 0.2):
@@ -657,7 +659,7 @@ def test_bad_day_two_sessions_at_once_share_nothing(tiny_folder: Path, bench: Be
     """Different models and plans, every job of the one queued beside one of the other's. What two sessions
     share of the same model: test_session_jobs.py; what one browser sees of another's runs:
     test_browser_history.py."""
-    registry = Registry()
+    registry = Registry(settings=SessionSettings("cpu", "float32", offline=True))
     mine, other = registry.open(None), registry.open(None)
     pairs = zip(
         start_all(registry, mine, tiny_folder, bench.text, 0.3),
@@ -682,7 +684,7 @@ def test_bad_day_two_sessions_at_once_share_nothing(tiny_folder: Path, bench: Be
     gc.collect()
     assert (dense(), pruned()) == (None, None)
     assert len(other.subject.layers) == LAYERS
-    done(work.start_analyse(registry, other, Calibration(str(bench.text), 4, 32, 1), "slimllm", True))
+    done(work.start_analyse(registry, other, Calibration(str(bench.text), 4, 32, 1), "slimllm"))
 
 
 def test_bad_day_moments_that_are_read_are_not_cleared_away(tiny_folder: Path, page: Path) -> None:

@@ -33,6 +33,7 @@ from ui.facts.runs import Asked, Protocol
 from ui.jobs.worker import Job
 from ui.session.registry import Registry
 from ui.session.session import Session
+from ui.session.settings import SessionSettings
 from ui.tasks import comparing, comparing_methods, work
 from ui.tasks.plan_preview import preview_windows
 from ui.tasks.run_return import start_restore
@@ -344,10 +345,10 @@ def finished(job: Job) -> Job:
 @pytest.fixture
 def here(tmp_path: Path, page: Path) -> tuple[Registry, Session, Path]:
     """A session that has loaded a model from a folder and analysed it on the page."""
-    registry, place = Registry(), model_folder(tmp_path / "model")
-    session = registry.open(None)
-    finished(work.start_load(registry, session, str(place), "cpu", "float32", True))
-    finished(work.start_analyse(registry, session, Calibration(str(page), 4, 32), "slimllm", True))
+    registry = Registry(settings=SessionSettings("cpu", "float32", offline=True))
+    session, place = registry.open(None), model_folder(tmp_path / "model")
+    finished(work.start_load(registry, session, str(place)))
+    finished(work.start_analyse(registry, session, Calibration(str(page), 4, 32), "slimllm"))
     return registry, session, place
 
 
@@ -356,13 +357,13 @@ def test_a_model_whose_files_changed_is_loaded_again_and_told(
 ) -> None:
     registry, session, place = here
     first = session.loaded
-    finished(work.start_load(registry, session, str(place), "cpu", "float32", True))
+    finished(work.start_load(registry, session, str(place)))
     assert session.loaded is first
     change_weights(place)
-    finished(work.start_analyse(registry, session, Calibration(str(page), 4, 32), "magnitude", True))
+    finished(work.start_analyse(registry, session, Calibration(str(page), 4, 32), "magnitude"))
     assert f"The files of '{place}' have changed since it was loaded" in session.notes["analyse"][1]
     other = registry.open(None)
-    finished(work.start_load(registry, other, str(place), "cpu", "float32", True))
+    finished(work.start_load(registry, other, str(place)))
     assert other.loaded is not first
     said = f"The files of '{place}' have changed since they were loaded, so they are read again."
     assert said in other.notes["load"][1]
@@ -374,7 +375,7 @@ def test_the_page_says_that_a_text_has_changed(here: tuple[Registry, Session, Pa
     registry, session, _ = here
     assert SAID_TEXT not in session.notes.get("analyse", ("", ""))[1]
     page.write_text(OTHER)
-    finished(work.start_analyse(registry, session, Calibration(str(page), 4, 32), "slimllm", True))
+    finished(work.start_analyse(registry, session, Calibration(str(page), 4, 32), "slimllm"))
     assert SAID_TEXT in session.notes["analyse"][1]
 
 
@@ -382,7 +383,7 @@ def test_figures_of_the_dense_model_are_those_of_the_text_as_it_is(
     here: tuple[Registry, Session, Path], page: Path
 ) -> None:
     registry, session, _ = here
-    asked = Asked(Protocol(str(page), 32, 512), offline=True)
+    asked = Asked(Protocol(str(page), 32, 512))
 
     def dense() -> float | None:
         finished(comparing.start_compare(registry, session, asked))
@@ -403,7 +404,7 @@ def test_remembered_scores_are_those_of_the_text_as_it_is(
     here: tuple[Registry, Session, Path], page: Path
 ) -> None:
     registry, session, _ = here
-    asked = Asked(Protocol(str(page), 32, 512), offline=True)
+    asked = Asked(Protocol(str(page), 32, 512))
     finished(comparing_methods.start_methods(registry, session, ["magnitude", "wanda-sp"], asked))
     first = {e.method: e.plan for e in session.entries if e.plan and not e.present}
     known = dict(session.analyses)
@@ -421,11 +422,11 @@ def test_a_preview_reads_the_text_as_it_was_analysed(
     here: tuple[Registry, Session, Path], page: Path
 ) -> None:
     registry, session, _ = here
-    before = preview_windows(session.subject, session.known, session.preview, 1000.0)
-    assert preview_windows(session.subject, session.known, session.preview, 1000.0) is before
+    before = preview_windows(session.subject, session.known, session.preview, 1000.0, True)
+    assert preview_windows(session.subject, session.known, session.preview, 1000.0, True) is before
     page.write_text(OTHER)
-    finished(work.start_analyse(registry, session, Calibration(str(page), 4, 32), "slimllm", True))
-    after = preview_windows(session.subject, session.known, session.preview, 1000.0)
+    finished(work.start_analyse(registry, session, Calibration(str(page), 4, 32), "slimllm"))
+    after = preview_windows(session.subject, session.known, session.preview, 1000.0, True)
     assert hash_tokens(after) != hash_tokens(before)
 
 
@@ -433,13 +434,13 @@ def test_going_back_to_a_run_whose_weights_are_gone_says_so(
     here: tuple[Registry, Session, Path], page: Path
 ) -> None:
     registry, session, place = here
-    finished(comparing.start_compare(registry, session, Asked(Protocol(str(page), 32, 512), offline=True)))
+    finished(comparing.start_compare(registry, session, Asked(Protocol(str(page), 32, 512))))
     run = session.runs[-1]
-    finished(start_restore(registry, session, run.number, "cpu", "float32", True))
+    finished(start_restore(registry, session, run.number))
     assert "weights" not in session.notes["tune"][1]
     change_weights(place)
     other = registry.open(None)
     other.archive.runs = [run]
-    finished(start_restore(registry, other, run.number, "cpu", "float32", True))
+    finished(start_restore(registry, other, run.number))
     assert f"The weights of '{place}' have changed since {run.name}." in other.notes["tune"][1]
     assert f"The plan of {run.name} is in Tune again." in other.notes["tune"][1]

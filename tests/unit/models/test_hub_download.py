@@ -27,6 +27,7 @@ from slimllm.models.layer_offload import is_lent
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
 from ui.jobs.worker import Job
 from ui.session.registry import Registry
+from ui.session.settings import SessionSettings
 from ui.tasks import work
 
 NAME = "ann/tiny"
@@ -130,7 +131,7 @@ def test_a_hub_model_is_fetched_once_and_is_the_same_offline(fake: Hub) -> None:
 
 def test_a_fetch_is_told_and_can_be_stopped_in_the_middle(fake: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub_download, "EVERY", 0.0)
-    registry, said = Registry(), list[str]()
+    registry, said = Registry(settings=SessionSettings("cpu", "float32")), list[str]()
     session, come, plain = registry.open(None), threading.Event(), Job.heed
 
     def heed(job: Job, words: str) -> None:
@@ -142,13 +143,13 @@ def test_a_fetch_is_told_and_can_be_stopped_in_the_middle(fake: Hub, monkeypatch
 
     with monkeypatch.context() as patch:
         patch.setattr(Job, "heed", heed)
-        job = work.start_load(registry, session, NAME, "cpu", "float32", False)
+        job = work.start_load(registry, session, NAME)
         assert come.wait(20)
         registry.worker.cancel(job)
         assert job.finished.wait(20)
     assert (job.state, job.error, session.loaded) == ("stopped", "", None)
     assert any(re.fullmatch(rf"Fetching '{NAME}': \d of \d MiB have come.", words) for words in said)
-    again = work.start_load(registry, session, NAME, "cpu", "float32", False)
+    again = work.start_load(registry, session, NAME)
     assert again.finished.wait(20)
     assert again.state == "done", again.error
     assert fake.sent["model.safetensors.index.json"] == 1

@@ -29,7 +29,7 @@ ORDERS = [("sorted, best first", "sorted"), ("in place", "place"), ("adding up",
 ZOOMS = [("all layers", "all"), ("one layer, every channel", "one")]
 
 
-def build(screen: Screen, offline: bool) -> None:
+def build(screen: Screen) -> None:
     """The components and events of the tab."""
     add_intro(screen, "analyse", PURPOSE, lambda s: "" if s.loaded else "It needs a model first.")
     with gr.Row(elem_classes="next"):
@@ -46,9 +46,9 @@ def build(screen: Screen, offline: bool) -> None:
     screen.keep(asked, "analyse", ANALYSE.values, ANALYSE.enter)
     screen.show(preflight, draw_preflight, "subject", "preflight")
     start_and_stop(screen, "analyse", button, stop, lambda s: s.loaded is not None, dress_analyse)
-    screen.on(button.click, "analyse", Press(offline), *asked)
+    screen.on(button.click, "analyse", press_analyse, *asked)
     build_training(screen)
-    build_maps(screen, offline)
+    build_maps(screen)
     layer_detail.build(screen)
 
 
@@ -73,7 +73,7 @@ def draw_training(session: Session) -> Any:
     return training_charts.training_chart(session.training) if session.training else None
 
 
-def build_maps(screen: Screen, offline: bool) -> None:
+def build_maps(screen: Screen) -> None:
     """The three pictures of the whole model, with a second method over them; a click on a layer opens it."""
     layers = PlotView(
         height=260,
@@ -81,7 +81,7 @@ def build_maps(screen: Screen, offline: bool) -> None:
         placeholder="How little each layer changes its input: a layer that changes little can lose more.",
         elem_id="analyse-layers",
     )
-    overlay.build_chooser(screen, offline)
+    overlay.build_chooser(screen)
     with gr.Row(equal_height=False, elem_classes="maps"):
         heads = PlotView(
             height=420,
@@ -142,17 +142,12 @@ def next_step(session: Session) -> tuple[str, str] | None:
     return ("Next: choose how small", "tune") if session.analysis and not session.busy else None
 
 
-class Press:
-    """Starts the analysis that the controls ask for."""
-
-    def __init__(self, offline: bool):
-        self.offline = offline
-
-    def __call__(self, session: Session, *asked: Any) -> None:
-        ANALYSE.fill(session, asked)
-        calibration, name = calibration_of(*asked[: FIXED - 1]), str(asked[FIXED - 1])
-        options = options_of(name, asked[FIXED:])
-        work.start_analyse(REGISTRY, session, calibration, name, self.offline, options)
+def press_analyse(session: Session, *asked: Any) -> None:
+    """Start the analysis that the controls ask for."""
+    ANALYSE.fill(session, asked)
+    calibration, name = calibration_of(*asked[: FIXED - 1]), str(asked[FIXED - 1])
+    options = options_of(name, asked[FIXED:])
+    work.start_analyse(REGISTRY, session, calibration, name, options)
 
 
 def dress_analyse(session: Session) -> dict[str, Any]:

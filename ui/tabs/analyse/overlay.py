@@ -35,7 +35,7 @@ COLOURS = {
 }
 
 
-def build_chooser(screen: Screen, offline: bool) -> None:
+def build_chooser(screen: Screen) -> None:
     """The second method and text, the button that scores by them, and whose colours the maps wear."""
     with gr.Row(elem_classes="bar second"):
         second = gr.Dropdown(
@@ -75,7 +75,7 @@ def build_chooser(screen: Screen, offline: bool) -> None:
         [colours], "analyse", lambda s: [colours_of(s)], choose_colours, draw=draw_colours, parts=["second"]
     )
     start_and_stop(screen, "second", button, stop, lambda s: s.analysis is not None)
-    screen.on(button.click, "analyse", Press(offline), second, text)
+    screen.on(button.click, "analyse", press_overlay, second, text)
 
 
 def build_agreement(screen: Screen) -> None:
@@ -93,23 +93,18 @@ def build_agreement(screen: Screen) -> None:
     screen.show(chart, draw_chart, "second", "layers", "look", pace=1.0)
 
 
-class Press:
-    """Lays the second method or text over the maps, scoring by it first where that has not been done yet."""
-
-    def __init__(self, offline: bool):
-        self.offline = offline
-
-    def __call__(self, session: Session, name: str, text: str) -> None:
-        session.wishes["second"] = (name, text)
-        wanted = wanted_of(session, name, text)
-        if wanted is None:
-            raise Refusal("Choose a second method or text first, other than what the maps show already.")
-        known = known_second(session, wanted)
-        if known is not None and work.is_current(known, session.subject, self.offline):
-            session.lay_over(known)
-            return
-        method, options, calibration = wanted
-        work.start_second(REGISTRY, session, calibration, method, dict(options), self.offline)
+def press_overlay(session: Session, name: str, text: str) -> None:
+    """Lay the second method or text over the maps; score by it first where that has not been done yet."""
+    session.wishes["second"] = (name, text)
+    wanted = wanted_of(session, name, text)
+    if wanted is None:
+        raise Refusal("Choose a second method or text first, other than what the maps show already.")
+    known = known_second(session, wanted)
+    if known is not None and work.is_current(known, session.subject, session.settings.offline):
+        session.lay_over(known)
+        return
+    method, options, calibration = wanted
+    work.start_second(REGISTRY, session, calibration, method, dict(options))
 
 
 def wanted_of(session: Session, name: str, text: str) -> Source | None:

@@ -3,14 +3,18 @@ prompts."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gradio as gr
 
+from ui.facts.runs import Asked
+from ui.jobs.worker import Job
 from ui.page.elements import add_intro, add_lead, job_line, start_and_stop
 from ui.page.inputs import Number
 from ui.page.screen import Screen
-from ui.session.registry import REGISTRY
+from ui.session.registry import REGISTRY, Registry
 from ui.session.requests import MEASURE, USUAL, asked_for, text_choices
 from ui.session.session import Session
 from ui.tabs.compare import answers_panel, methods_panel, outcome, passage_panel, speed_panel, topics_panel
@@ -19,7 +23,7 @@ from ui.tasks import comparing
 PURPOSE = "Cut the model by your plan, and see what that cost and what it saved."
 
 
-def build(screen: Screen, offline: bool) -> None:
+def build(screen: Screen) -> None:
     """The components and events of the tab."""
     add_intro(screen, "compare", PURPOSE, lambda s: "" if s.plans else "It needs a plan first.")
     with gr.Row(elem_classes="next"):
@@ -36,7 +40,7 @@ def build(screen: Screen, offline: bool) -> None:
         stop = gr.Button("Stop", elem_id="compare-stop", scale=0, min_width=90, interactive=False)
         add_lead(screen, "compare", next_step)
         job_line(screen, "compare", "compare-progress", beside=("methods", "passage", "topics", "pace"))
-    outcome.build(screen, offline)
+    outcome.build(screen)
     measured = measure_box()
     with gr.Row(elem_classes="bar"):
         again = gr.Button(
@@ -49,16 +53,16 @@ def build(screen: Screen, offline: bool) -> None:
             "Answer again", elem_id="compare-answer", scale=0, min_width=140, interactive=False
         )
     answers_panel.build_answers(screen)
-    passage_panel.build(screen, offline, asked[0])
+    passage_panel.build(screen, asked[0])
     topics_panel.build(screen)
     speed_panel.build(screen)
-    methods_panel.build(screen, offline, asked)
+    methods_panel.build(screen, asked)
     screen.keep(asked, "compare", MEASURE.values, MEASURE.enter)
     start_and_stop(screen, "compare", button, stop, lambda s: bool(s.plans), dress_compare)
     screen.show([again, answers], draw_again, token=lambda s: bool(s.comparison) and not s.busy)
-    screen.on(button.click, "compare", Press(comparing.start_compare, offline), *asked)
-    screen.on(again.click, "compare", Press(comparing.start_measure, offline), *asked)
-    screen.on(answers.click, "compare", Press(comparing.start_answers, offline), *asked)
+    screen.on(button.click, "compare", partial(press_compare, start=comparing.start_compare), *asked)
+    screen.on(again.click, "compare", partial(press_compare, start=comparing.start_measure), *asked)
+    screen.on(answers.click, "compare", partial(press_compare, start=comparing.start_answers), *asked)
 
 
 def measure_box() -> tuple[Any, ...]:
@@ -96,16 +100,11 @@ def missing_step(session: Session) -> tuple[str, str] | None:
     return None if session.plans else ("Go to Analyse", "analyse")
 
 
-class Press:
-    """Starts one of the jobs of this tab with what the controls say."""
-
-    def __init__(self, start: Any, offline: bool):
-        self.start, self.offline = start, offline
-
-    def __call__(self, session: Session, *values: Any) -> None:
-        found = asked_for(*values, offline=self.offline)
-        MEASURE.fill(session, values)
-        self.start(REGISTRY, session, found)
+def press_compare(session: Session, *values: Any, start: Callable[[Registry, Session, Asked], Job]) -> None:
+    """Start one of the jobs of this tab with what the controls say."""
+    found = asked_for(*values)
+    MEASURE.fill(session, values)
+    start(REGISTRY, session, found)
 
 
 def dress_compare(session: Session) -> dict[str, Any]:

@@ -41,7 +41,7 @@ element.addEventListener('click', (event) => {
 QUICK = [name for name, row in METHODS.items() if not row.learns]
 
 
-def build(screen: Screen, offline: bool, asked: tuple[Any, ...]) -> None:
+def build(screen: Screen, asked: tuple[Any, ...]) -> None:
     """The chooser, the buttons, the table and the picture; `asked` are the controls that say how to
     measure."""
     about = gr.HTML(elem_id="compare-methods-intro", padding=False)
@@ -74,22 +74,17 @@ def build(screen: Screen, offline: bool, asked: tuple[Any, ...]) -> None:
     screen.show(table, draw_entries, "entries")
     screen.show(scatter, draw_scatter, "entries")
     start_and_stop(screen, "methods", button, stop, lambda s: bool(s.plans))
-    screen.on(button.click, "compare", Press(offline), methods, *asked)
+    screen.on(button.click, "compare", press_methods, methods, *asked)
     screen.on(table.take, "compare", take_plan, click=True)
 
 
-class Press:
-    """Starts the comparison of the chosen methods."""
-
-    def __init__(self, offline: bool):
-        self.offline = offline
-
-    def __call__(self, session: Session, methods: Any, *values: Any) -> None:
-        found = asked_for(*values, offline=self.offline)
-        named = [name for name in METHODS if name in known_methods(methods)]
-        MEASURE.fill(session, values)
-        session.wishes["methods"] = (named,)
-        start_methods(REGISTRY, session, named, found)
+def press_methods(session: Session, methods: Any, *values: Any) -> None:
+    """Start the comparison of the chosen methods."""
+    found = asked_for(*values)
+    named = [name for name in METHODS if name in known_methods(methods)]
+    MEASURE.fill(session, values)
+    session.wishes["methods"] = (named,)
+    start_methods(REGISTRY, session, named, found)
 
 
 def known_methods(methods: Any) -> list[str]:

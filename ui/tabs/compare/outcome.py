@@ -36,7 +36,7 @@ MOST_NEXT_STEPS = 4
 PLACE = "The table of all three models appears here, column by column, while they are measured."
 
 
-def build(screen: Screen, offline: bool) -> None:
+def build(screen: Screen) -> None:
     """Verdict, next steps, table and chart."""
     said = gr.HTML(elem_id="compare-verdict", padding=False)
     with gr.Row(elem_classes="bar steps", elem_id="compare-steps"):
@@ -63,7 +63,7 @@ def build(screen: Screen, offline: bool) -> None:
     screen.show(errors, draw_errors, "table", "runs", pace=2.0)
     screen.show(words, draw_layer_words, token=table_token, pace=2.0)
     for place, button in enumerate(buttons):
-        screen.on(button.click, "compare", partial(go_on, place=place, offline=offline))
+        screen.on(button.click, "compare", partial(go_on, place=place))
 
 
 def shown_comparison(session: Session) -> Comparison | None:
@@ -177,7 +177,7 @@ def draw_steps(session: Session) -> list[Any]:
     return updates
 
 
-def go_on(session: Session, *, place: int, offline: bool) -> str | None:
+def go_on(session: Session, *, place: int) -> str | None:
     """Takes the step of a button: prunes by a changed plan at once, or leads to where another method is
     analysed."""
     steps = steps_for(session)
@@ -207,5 +207,5 @@ def go_on(session: Session, *, place: int, offline: bool) -> str | None:
     )
     made = plan_making.make_plan(session.known, rules)
     session.take_plan(made)
-    comparing.start_compare(REGISTRY, session, asked_for(*MEASURE.values(session), offline=offline))
+    comparing.start_compare(REGISTRY, session, asked_for(*MEASURE.values(session)))
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -25,7 +26,7 @@ OWN_PASSAGE = Form("passage", lambda _: ("",))
 EMPTY = "A passage appears here once you ask for one."
 
 
-def build(screen: Screen, offline: bool, text: Any) -> None:
+def build(screen: Screen, text: Any) -> None:
     """The panel; `text` is the control that names the text to measure on."""
     add_heading(
         screen, "passage", "Where did it break?", PURPOSE, lambda s: "" if s.comparison else "Prune first."
@@ -76,21 +77,14 @@ def build(screen: Screen, offline: bool, text: Any) -> None:
         lambda s: gr.Button(interactive=s.comparison is not None and not s.busy),
         token=lambda s: s.comparison is not None and not s.busy,
     )
-    screen.on(button.click, "passage", Press(offline, search=False), own, text)
-    screen.on(worst.click, "passage", Press(offline, search=True), own, text)
+    screen.on(button.click, "passage", partial(press_passage, search=False), own, text)
+    screen.on(worst.click, "passage", partial(press_passage, search=True), own, text)
 
 
-class Press:
-    """Starts the reading of a passage, or the search for the worst one."""
-
-    def __init__(self, offline: bool, *, search: bool):
-        self.offline, self.search = offline, search
-
-    def __call__(self, session: Session, own: str | None, text: str | None) -> None:
-        given = "" if self.search else str(own or "")
-        model_probes.start_passage(
-            REGISTRY, session, given, str(text or "").strip(), self.offline, search=self.search
-        )
+def press_passage(session: Session, own: str | None, text: str | None, *, search: bool) -> None:
+    """Start the reading of a passage, or the search for the worst one."""
+    given = "" if search else str(own or "")
+    model_probes.start_passage(REGISTRY, session, given, str(text or "").strip(), search=search)
 
 
 def dress_passage(session: Session) -> dict[str, Any]:

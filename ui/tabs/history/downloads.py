@@ -34,7 +34,7 @@ TIER = Form("tier", lambda _: ("auto",))
 ROOM = "free space, or set TMPDIR to another folder"
 
 
-def build(screen: Screen, number: Any, offline: bool) -> None:
+def build(screen: Screen, number: Any) -> None:
     """The components and events of this part; `number` is that of the run that the page shows."""
     gr.HTML("<h3>Take it away</h3>", elem_id="history-away", padding=False)
     with gr.Row(elem_classes="bar"):
@@ -71,17 +71,12 @@ def build(screen: Screen, number: Any, offline: bool) -> None:
     screen.show([page, plan, archive, line, made], draw_downloads, "runs")
     start_and_stop(screen, "export", export, stop, lambda s: bool(s.runs))
     screen.keep([tier], "history", TIER.values, TIER.enter)
-    screen.on(export.click, "history", Press(offline), number, tier)
+    screen.on(export.click, "history", press_export, number, tier)
 
 
-class Press:
-    """Starts the export of a run."""
-
-    def __init__(self, offline: bool):
-        self.offline = offline
-
-    def __call__(self, session: Session, number: Any, tier: str) -> None:
-        work.start_export(REGISTRY, session, number, tier, self.offline)
+def press_export(session: Session, number: Any, tier: str) -> None:
+    """Start the export of a run."""
+    work.start_export(REGISTRY, session, number, tier)
 
 
 def draw_downloads(session: Session) -> list[Any]:

@@ -26,7 +26,7 @@ USUAL_TUNING = Wish()
 WISH = Form("polish", lambda _: (USUAL_TUNING.text, USUAL_TUNING.steps, USUAL_TUNING.rate), ("polish-wish",))
 
 
-def build(screen: Screen, number: Any, offline: bool) -> None:
+def build(screen: Screen, number: Any) -> None:
     """The controls, the loss curve and the table, folded away at first; `number` is that of the run that the
     page shows."""
     with gr.Accordion("Fine-tune what was pruned", open=False, elem_id="polish"):
@@ -56,7 +56,7 @@ def build(screen: Screen, number: Any, offline: bool) -> None:
     )
     screen.show(curve, draw_curve, "polish", pace=1.0)
     start_and_stop(screen, "polish", button, stop, can_finetune)
-    screen.on(button.click, "history", Press(offline), number, *asked)
+    screen.on(button.click, "history", press_finetune, number, *asked)
 
 
 def build_controls() -> tuple[Any, ...]:
@@ -92,15 +92,10 @@ def build_controls() -> tuple[Any, ...]:
     return text, steps, rate
 
 
-class Press:
-    """Starts the tuning that the controls ask for."""
-
-    def __init__(self, offline: bool):
-        self.offline = offline
-
-    def __call__(self, session: Session, number: Any, *asked: Any) -> None:
-        WISH.fill(session, asked)
-        start_polish(REGISTRY, session, number, wish_of(*asked), self.offline)
+def press_finetune(session: Session, number: Any, *asked: Any) -> None:
+    """Start the tuning that the controls ask for."""
+    WISH.fill(session, asked)
+    start_polish(REGISTRY, session, number, wish_of(*asked))
 
 
 def can_finetune(session: Session) -> bool:

@@ -44,17 +44,17 @@ EMPTY = "Every comparison becomes a row here, and stays when you close the page.
 LONGEST_NOTE = 500
 
 
-def build(screen: Screen, device: str, dtype: str, offline: bool) -> None:
+def build(screen: Screen) -> None:
     """The components and events of the tab."""
     add_intro(screen, "history", PURPOSE, lambda s: "" if s.runs else "It needs a comparison first.")
     with gr.Row(elem_classes="next"):
         add_lead(screen, "history", lambda s: None if s.runs else ("Go to Compare", "compare"))
     build_overview(screen)
     with gr.Column(elem_id="history-one"):  # hidden by the style sheet while there is no run
-        number = looked_at(screen, device, dtype, offline)
+        number = looked_at(screen)
         run_findings.build(screen)
-        downloads.build(screen, number, offline)
-        finetuning_panel.build(screen, number, offline)
+        downloads.build(screen, number)
+        finetuning_panel.build(screen, number)
 
 
 def build_overview(screen: Screen) -> None:
@@ -80,7 +80,7 @@ def build_overview(screen: Screen) -> None:
     screen.on(deleted.back, "history", bring_back, click=True, mode="multiple")
 
 
-def looked_at(screen: Screen, device: str, dtype: str, offline: bool) -> Number:
+def looked_at(screen: Screen) -> Number:
     """The chosen run: in words, in figures, its note, and its plan beside another one; its number, which says
     what this page shows, whatever is chosen in another tab meanwhile."""
     about = gr.HTML(elem_id="history-about", padding=False)
@@ -124,7 +124,7 @@ def looked_at(screen: Screen, device: str, dtype: str, offline: bool) -> Number:
     screen.show(said, draw_difference_words, token=pair_token)
     screen.show(picture, draw_difference, token=pair_token)
     screen.on([words.blur, words.submit], "history", keep_note, number, words)
-    screen.on(restore.click, "history", Restore(device, dtype, offline), number)
+    screen.on(restore.click, "history", restore_plan, number)
     screen.on(delete.click, "history", delete_shown, number)
     return number
 
@@ -176,23 +176,18 @@ def bring_back(session: Session, event: gr.EventData) -> None:
         session.archive.bring_back(number)
 
 
-class Restore:
-    """Makes a run's plan the present one: at once where its analysis is known, else once the model
-    is loaded and analysed again."""
-
-    def __init__(self, device: str, dtype: str, offline: bool):
-        self.where = (device, dtype, offline)
-
-    def __call__(self, session: Session, number: Any) -> str | None:
-        run = session.run(number)
-        mine = session.loaded is not None and is_made_for(run.plan, session.loaded.subject)
-        if not mine or session.made_from(run.plan) is None:
-            start_restore(REGISTRY, session, run.number, *self.where)
-            return None
-        kept = session.take_plan(run.plan)
-        session.parent = run.number
-        session.say("tune", f"This is the plan of {run.name}.{kept}", "good")
-        return "tune"
+def restore_plan(session: Session, number: Any) -> str | None:
+    """Make a run's plan the present one: at once where its analysis is known, else once the model is loaded
+    and analysed again."""
+    run = session.run(number)
+    mine = session.loaded is not None and is_made_for(run.plan, session.loaded.subject)
+    if not mine or session.made_from(run.plan) is None:
+        start_restore(REGISTRY, session, run.number)
+        return None
+    kept = session.take_plan(run.plan)
+    session.parent = run.number
+    session.say("tune", f"This is the plan of {run.name}.{kept}", "good")
+    return "tune"
 
 
 # What is shown ----------------------------------------------------------------------------------------------
