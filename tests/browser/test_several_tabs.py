@@ -12,8 +12,8 @@ from slimllm.methods.recovery import RECOVERIES
 from tests.support.serving import drag, fader, spot, text_of
 from tests.support.visitor import BROWSER, Browser, Page, Visitor, expect
 from ui.page.notice import CHANGED
+from ui.session.forms import AnalyseForm
 from ui.session.registry import REGISTRY
-from ui.session.requests import ANALYSE
 from ui.session.session import Session
 
 pytestmark = BROWSER
@@ -72,8 +72,8 @@ def form_says(page: Page, text: str) -> None:
 
 def test_a_reload_and_a_second_tab_leave_the_form_as_it_was(person: Visitor, text_file: str) -> None:
     page, session = person.page, session_of(person)
-    stored = ANALYSE.values(session)
-    assert (*stored[1:3], stored[4]) == (12, 128, "slimllm")
+    stored = AnalyseForm.of_session(session)
+    assert (stored.samples, stored.length, stored.method) == (12, 128, "slimllm")
     page.reload()
     form_says(page, text_file)  # on the tab that was open
     second = another_tab(person, "Analyse")
@@ -81,7 +81,7 @@ def test_a_reload_and_a_second_tab_leave_the_form_as_it_was(person: Visitor, tex
     second.close()
     page.wait_for_timeout(1500)  # whatever drawing raises has come by now
     form_says(page, text_file)
-    assert ANALYSE.values(session) == stored
+    assert AnalyseForm.of_session(session) == stored
 
 
 def test_what_is_entered_in_one_tab_is_shown_in_the_other(person: Visitor) -> None:

@@ -168,16 +168,12 @@ def all_options() -> list[tuple[str, Option]]:
     return [(name, option) for name, row in METHODS.items() for option in row.options]
 
 
-def options_of(name: str, values: Iterable[Any]) -> dict[str, Any]:
-    """Return the options of one method from the values of `all_options`.
+def options_of(name: str, given: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the options of one method among those of all methods, which are given by method and name.
 
     Raise a `Refusal` where a value does not fit its option (see `check_option`).
     """
-    found: dict[str, Any] = {}
-    for (owner, option), value in zip(all_options(), values, strict=True):
-        if owner == name:
-            found[option.name] = check_option(option, value)
-    return found
+    return {o.name: check_option(o, given[owner][o.name]) for owner, o in all_options() if owner == name}
 
 
 def check_option(option: Option, value: Any) -> Any:

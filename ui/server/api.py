@@ -30,6 +30,7 @@ from ui.jobs.visitors import Places
 from ui.jobs.worker import Job, sentence
 from ui.page.events import visitor_of
 from ui.page.inputs import sanitize_value
+from ui.session.forms import AnalyseForm, MeasureForm, RulesForm
 from ui.session.registry import REGISTRY
 from ui.session.requests import asked_for, calibration_of, rules_from
 from ui.session.session import Session
@@ -148,7 +149,7 @@ class Endpoints:
     ) -> Action:
         """Scores every layer, head and channel of the loaded model on a text."""
         session = session_of(request)
-        asked = calibration_of(text, samples, length, seed)
+        asked = calibration_of(AnalyseForm(text, samples, length, seed))
         yield work.start_analyse(REGISTRY, session, asked, method, options)
         found = session.known
         unit = next(iter(found.layers[0].attention))
@@ -191,14 +192,8 @@ class Endpoints:
             option_checks.check_against(read, named)
             session.take_plan(read)
         else:
-            session.push(
-                make_plan(
-                    session.known,
-                    rules_from(
-                        None, ratio, recovery, allocation, unit, align, count, same_width, session.locks
-                    ),
-                )
-            )
+            form = RulesForm(ratio, recovery, allocation, unit, align, count, same_width)
+            session.push(make_plan(session.known, rules_from(None, form, session.locks)))
         view = forecast.forecast_plan(session.known, session.plan)
         yield from ()  # nothing to wait for
         return {**plan_to_dict(session.plan), "forecast": dataclasses.asdict(view)}
@@ -209,7 +204,7 @@ class Endpoints:
         """Prunes by the present plan, without and with its recovery, and measures both against the dense
         model."""
         session = session_of(request)
-        asked = asked_for(text, window, limit, "", 1, 0.0, 0)
+        asked = asked_for(MeasureForm(text, window, limit, prompts="", new_tokens=1))
         yield comparing.start_compare(REGISTRY, session, asked)
         run = session.runs[-1]
         return {
@@ -222,7 +217,7 @@ class Endpoints:
     ) -> Action:
         """Measures the models of the last pruning again, on another text or window."""
         session = session_of(request)
-        asked = asked_for(text, window, limit, "", 1, 0.0, 0)
+        asked = asked_for(MeasureForm(text, window, limit, prompts="", new_tokens=1))
         yield comparing.start_measure(REGISTRY, session, asked)
         return run_figures(session.run(comparing.present_comparison(session).run))
 
@@ -236,8 +231,8 @@ class Endpoints:
     ) -> Action:
         """Lets all models of the last pruning continue one prompt."""
         session = session_of(request)
-        asked = asked_for("encyclopedia", 128, 0, "", max_new_tokens, temperature, seed)
-        asked = dataclasses.replace(asked, prompts=(prompt,))
+        form = MeasureForm(limit=0, prompts="", new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+        asked = dataclasses.replace(asked_for(form), prompts=(prompt,))
         yield comparing.start_answers(REGISTRY, session, asked)
         return {"prompt": prompt, **session.answers[0].texts}
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 from slimllm.core.errors import Refusal
 from slimllm.pruning.finetuning import Tuning, check_finetuning
 from ui.facts.runs import Protocol
 from ui.facts.verdicts import SLIGHT
 from ui.look.formatting import escape_html, format_change, format_figure
+from ui.session.forms import TuningForm
 from ui.session.requests import whole_number
 
 MOST_TRAINING_STEPS = 20_000
@@ -21,9 +21,9 @@ BATCH, LENGTH = 4, 128  # pieces per step, tokens per piece
 class Wish:
     """The text to learn, how many steps, the highest learning rate."""
 
-    text: str = "encyclopedia"
-    steps: int = 100
-    rate: float = Tuning.rate
+    text: str
+    steps: int
+    rate: float
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,14 @@ class Polished:
     made: int | None = None
 
 
-def wish_of(text: Any, steps: Any, rate: Any) -> Wish:
-    """What the controls ask for; a `Refusal` for what cannot be, also where peft is missing."""
-    name = str(text or "").strip()
+def wish_of(form: TuningForm) -> Wish:
+    """Return what a form asks for; raise a `Refusal` for what cannot be, also where peft is missing."""
+    name, rate = str(form.text or "").strip(), form.rate
     if not name:
         raise Refusal("There is no text to learn; choose one.")
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= 1:
         raise Refusal("The learning rate must be a number above 0 and up to 1, such as 0.001.")
-    wish = Wish(name, whole_number(steps, "Steps", 1, MOST_TRAINING_STEPS), float(rate))
+    wish = Wish(name, whole_number(form.steps, "Steps", 1, MOST_TRAINING_STEPS), float(rate))
     check_finetuning(Tuning(rate=wish.rate))
     return wish
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from slimllm.calibration import texts
 from slimllm.core.errors import Refusal
@@ -13,41 +13,11 @@ from slimllm.core.types import Calibration, Plan
 from slimllm.planning.allocation import ALLOCATIONS
 from slimllm.planning.locks import Locks
 from slimllm.planning.rules import PlanRules, keep_pins
-from ui.facts.combinations import all_options
 from ui.facts.runs import Asked, Protocol
 from ui.look.formatting import method_title
-from ui.session.forms import Form
+from ui.session.forms import AnalyseForm, MeasureForm, RulesForm
 
-if TYPE_CHECKING:
-    from ui.session.session import Session
-
-FIRST = "best"  # the method that is offered first: it lost least in docs/benchmarks.md
-FIXED = 5  # values of the Analyse form before the methods' options
 MOST_PROMPTS, LONGEST_PROMPT = 4, 20_000
-PROMPTS = (
-    "The capital of France is",
-    "Water boils when",
-    "Once upon a time there was a small robot who",
-    "The opposite of hot is",
-    "To bake bread you need",
-    "def add(a, b):",
-)
-PLACE = 3  # of the prompts among what is to be measured
-USUAL = ("encyclopedia", 128, 8192, "\n".join(PROMPTS[:3]), 48, 0, 0)
-
-
-def usual_analysis(session: Session) -> tuple[Any, ...]:
-    """What the Analyse form says by itself: how the present analysis was made, else what is offered first."""
-    found = session.analysis
-    read = found.calibration if found else Calibration()
-    given = dict(found.options) if found else {}
-    name = found.method if found else FIRST
-    options = (given.get(o.name, o.default) if owner == name else o.default for owner, o in all_options())
-    return read.text, read.samples, read.length, read.seed, name, *options
-
-
-ANALYSE = Form("analyse", usual_analysis, ("preflight",))  # text, samples, length, seed, method, options
-MEASURE = Form("compare", lambda _: USUAL)  # text, window, limit, prompts, length, temperature, seed
 
 
 def whole_number(value: Any, name: str, low: int, high: int) -> int:
@@ -83,61 +53,53 @@ def made_words(method: str, read: Calibration) -> str:
     return f"{method_title(method)} on {text_title(read.text)}, {tokens}"
 
 
-def calibration_of(text: Any, samples: Any, length: Any, seed: Any) -> Calibration:
-    """The calibration that the controls ask for; a `Refusal` for what cannot be."""
+def calibration_of(form: AnalyseForm) -> Calibration:
+    """Return the calibration that a form asks for; raise a `Refusal` for what cannot be."""
     return Calibration(
-        str(text or "").strip(),
-        whole_number(samples, "Samples", 1, 100_000),
-        whole_number(length, "Length", 2, 1_000_000),
-        whole_number(seed, "Seed", 0, 2**31 - 1),
+        str(form.text or "").strip(),
+        whole_number(form.samples, "Samples", 1, 100_000),
+        whole_number(form.length, "Length", 2, 1_000_000),
+        whole_number(form.seed, "Seed", 0, 2**31 - 1),
     )
 
 
-def rules_from(
-    present: Plan | None,
-    ratio: Any,
-    recovery: str,
-    allocation: str,
-    unit: str,
-    align: Any,
-    count: Any,
-    same: bool,
-    locks: Locks | None = None,
-) -> PlanRules:
-    """Return the rules that the controls ask for; protected and forced units of the present plan stay, and so
-    do the widths of locked layers. Raises `Refusal` for a ratio that is no number."""
-    if isinstance(ratio, bool) or not isinstance(ratio, int | float):
+def rules_from(present: Plan | None, form: RulesForm, locks: Locks | None = None) -> PlanRules:
+    """Return the rules that a form asks for; protected and forced units of the present plan stay, and so do
+    the widths of locked layers. Raises `Refusal` for a ratio that is no number."""
+    if isinstance(form.ratio, bool) or not isinstance(form.ratio, int | float):
         raise Refusal("The dial needs a number from 0 to 0.9.")
-    recovery, allocation, unit, count = map(str, (recovery, allocation, unit, count))
+    recovery, allocation = str(form.recovery), str(form.allocation)
+    count: Any = str(form.count)
     rules = PlanRules(
-        float(ratio),
+        float(form.ratio),
         allocation=allocation if allocation in ALLOCATIONS else None,
         recovery=None if recovery == "auto" else recovery,
-        unit=unit,
-        align=align,
+        unit=str(form.unit),
+        align=form.align,
         count=count,
-        same_width=bool(same),
+        same_width=bool(form.same_width),
     )
     return keep_pins(rules, present, locks)
 
 
-def asked_for(text: Any, window: Any, limit: Any, prompts: Any, length: Any, heat: Any, seed: Any) -> Asked:
-    """What is to be measured and answered; a `Refusal` for what cannot be."""
-    lines = [line.strip() for line in str(prompts or "").splitlines() if line.strip()]
+def asked_for(form: MeasureForm) -> Asked:
+    """Return what is to be measured and answered; raise a `Refusal` for what cannot be."""
+    lines = [line.strip() for line in str(form.prompts or "").splitlines() if line.strip()]
     if len(lines) > MOST_PROMPTS:
         raise Refusal(f"There are {len(lines)} prompts; up to {MOST_PROMPTS} can be compared at once.")
     if max(map(len, lines), default=0) > LONGEST_PROMPT:
         raise Refusal(f"A prompt may have up to {LONGEST_PROMPT:,} letters; use a shorter one.")
+    heat = form.temperature
     if not isinstance(heat, int | float) or not math.isfinite(heat) or not 0 <= heat <= 10:
         raise Refusal("The temperature must be a number from 0 to 10.")
     return Asked(
         protocol=Protocol(
-            str(text or "").strip(),
-            whole_number(window, "Window", 2, 1_000_000),
-            whole_number(limit, "The limit", 0, 2**31 - 1),
+            str(form.text or "").strip(),
+            whole_number(form.window, "Window", 2, 1_000_000),
+            whole_number(form.limit, "The limit", 0, 2**31 - 1),
         ),
         prompts=tuple(lines),
-        new_tokens=whole_number(length, "The answer length", 1, 4096),
+        new_tokens=whole_number(form.new_tokens, "The answer length", 1, 4096),
         temperature=float(heat),
-        seed=whole_number(seed, "Seed", 0, 2**31 - 1),
+        seed=whole_number(form.seed, "Seed", 0, 2**31 - 1),
     )

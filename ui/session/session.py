@@ -7,6 +7,7 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from ui.look.formatting import method_title
 from ui.session import presets
 from ui.session.crash_recovery import Diary, page_folder
 from ui.session.finetuning_state import Polished
+from ui.session.forms import AnalyseForm, Form
 from ui.session.loaded import Loaded
 from ui.session.notes import tell_after
 from ui.session.plan_history import PlanHistory, PlanStep, same_rules, tell_kept
@@ -79,7 +81,8 @@ class Session:
         self.parent: int | None = None
         self.weights: dict[int, dict[str, Pruned]] = {}
         self.notes: dict[str, tuple[str, str]] = {}
-        self.wishes: dict[str, tuple[object, ...]] = {}
+        self.forms: dict[type[Form], Form] = {}
+        self.drawn_plan: Plan | None = None  # the plan that the pictures of the Analyse tab show
         self.diary = Diary(id)
         if broken_off := self.diary.broken_off():
             self.say("load", broken_off)
@@ -223,8 +226,8 @@ class Session:
             )
             if found is not self.analysis:
                 self.show_analysis(found)
-                if asked := self.wishes.get("analyse"):  # the chooser follows
-                    self.wishes["analyse"] = (*asked[:4], found.method, *asked[5:])
+                if form := AnalyseForm.find_in(self):  # the chooser follows
+                    replace(form, method=found.method).fill_in(self)
                 self.mark("preflight")
 
     @property

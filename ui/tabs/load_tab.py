@@ -12,7 +12,7 @@ from slimllm.export.model_inspection import attention_words, model_parts
 from ui.look.formatting import escape_html, format_bytes, format_count, format_share, note_html
 from ui.page.elements import add_intro, add_lead, job_line, start_and_stop
 from ui.page.screen import Screen
-from ui.session.forms import Form
+from ui.session.forms import LoadForm
 from ui.session.loaded import Loaded
 from ui.session.registry import REGISTRY
 from ui.session.session import Session
@@ -53,11 +53,16 @@ def build(screen: Screen, model: str) -> None:
         job_line(screen, "load", "load-progress")
     card = gr.HTML(elem_id="load-card", padding=False)
     screen.show(card, draw_card, "subject")
-    asked = Form("load", lambda s: (s.loaded.subject.source if s.loaded else model,))
-    screen.keep([name], "load", asked.values, asked.enter)
+    screen.keep([name], "load", lambda s: source_form(s, model).list_values(), LoadForm.take_entered)
     start_and_stop(screen, "load", button, stop, lambda _: True, dress_load)
     screen.on(button.click, "load", press_load, name)
     screen.on(name.submit, "load", press_load, name)
+
+
+def source_form(session: Session, model: str) -> LoadForm:
+    """Return what the box says: what was entered, else the model that is loaded, else this one."""
+    usual = LoadForm(session.loaded.subject.source if session.loaded else model)
+    return LoadForm.find_in(session) or usual
 
 
 def dress_load(session: Session) -> dict[str, Any]:

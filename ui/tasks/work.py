@@ -35,6 +35,7 @@ from ui.facts.combinations import carry_choices
 from ui.facts.estimates import measure_rates
 from ui.jobs.worker import Job, Steps
 from ui.look.formatting import method_title
+from ui.session.forms import START_RATIO
 from ui.session.loaded import Loaded
 from ui.session.registry import Registry, has_changed
 from ui.session.requests import text_title
@@ -43,7 +44,6 @@ from ui.session.settings import SessionSettings
 from ui.tasks.model_remaking import weights_of
 
 MOMENTS_ON_DISK = 2_000_000_000  # bytes: beyond this a change of method reads the text again
-START_RATIO = 0.2
 
 
 # Load -------------------------------------------------------------------------------------------------------

@@ -16,13 +16,12 @@ from slimllm.core.attention_unit import UNITS
 from slimllm.core.types import Calibration
 from slimllm.planning import forecast
 from ui.charts.layer_charts import removed_shares
-from ui.facts.combinations import all_options
 from ui.facts.runs import Asked, Protocol, best_name
 from ui.look.formatting import escape_html, format_count, format_share, note_html
 from ui.page.elements import progress_line
 from ui.page.screen import Screen
+from ui.session.forms import AnalyseForm
 from ui.session.registry import REGISTRY
-from ui.session.requests import ANALYSE
 from ui.session.session import Comparison, Session
 from ui.tasks import comparing, work
 from ui.tour import sketches, story
@@ -149,8 +148,7 @@ def leave_tour(session: Session) -> None:
 def start_analysis(session: Session) -> None:
     """Starts the short analysis of the tour; the tab says what is asked for."""
     work.start_analyse(REGISTRY, session, READ, METHOD)
-    defaults = (option.default for _, option in all_options())
-    ANALYSE.fill(session, (READ.text, READ.samples, READ.length, READ.seed, METHOD, *defaults))
+    AnalyseForm.of_reading(READ, METHOD).fill_in(session)
 
 
 def start_comparison(session: Session) -> None:

@@ -26,9 +26,9 @@ from ui.facts.findings import Findings, Guess, Passage, Piece, find_excerpt, pie
 from ui.facts.runs import Asked, Protocol
 from ui.html import answer_columns, coloured_passage, report, tables, topics_table
 from ui.jobs.worker import Job
+from ui.session.forms import PROMPTS, MeasureForm
 from ui.session.loaded import Loaded
 from ui.session.registry import Registry
-from ui.session.requests import MEASURE, PLACE, PROMPTS
 from ui.session.session import Answer, Session
 from ui.session.settings import SessionSettings
 from ui.tabs.compare import answers_panel, speed_panel, topics_panel
@@ -153,13 +153,12 @@ def test_words_that_the_dense_model_did_not_write_are_marked() -> None:
 
 def test_our_prompts_are_added_and_taken_away() -> None:
     session = Registry().open(None)
-    MEASURE.enter(session, {PLACE: "mine"})
-    values = MEASURE.values(session)
+    MeasureForm(prompts="mine").fill_in(session)
     answers_panel.toggle_prompt(session, prompt=PROMPTS[0])
-    assert MEASURE.values(session)[PLACE] == f"mine\n{PROMPTS[0]}"
+    assert MeasureForm.of_session(session) == MeasureForm(prompts=f"mine\n{PROMPTS[0]}")
     answers_panel.toggle_prompt(session, prompt=PROMPTS[0])
-    assert MEASURE.values(session) == values
-    MEASURE.enter(session, {PLACE: "a\nb\nc\nd"})
+    assert MeasureForm.of_session(session) == MeasureForm(prompts="mine")
+    MeasureForm(prompts="a\nb\nc\nd").fill_in(session)
     with pytest.raises(Refusal, match="room for 4"):
         answers_panel.toggle_prompt(session, prompt=PROMPTS[0])
 

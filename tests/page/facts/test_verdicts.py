@@ -18,6 +18,7 @@ from tests.support.made_up_analyses import synthetic_analysis
 from ui.facts import verdicts
 from ui.facts.runs import Column, Protocol, Run
 from ui.html.tables import ROWS, line_of
+from ui.session.forms import AnalyseForm
 from ui.session.registry import Registry
 from ui.session.session import Comparison, Session
 from ui.tabs.compare import outcome
@@ -193,9 +194,7 @@ def test_another_method_is_chosen_on_the_analyse_tab(planned: Session) -> None:
     planned.comparison = Comparison(planned.plan, columns=columns(90.0, 100.0))
     place = next(i for i, step in enumerate(outcome.steps_for(planned)) if step.method)
     assert outcome.go_on(planned, place=place) == "analyse"
-    asked = planned.wishes["analyse"]
-    read = planned.plan.calibration
-    assert asked[:5] == (read.text, read.samples, read.length, read.seed, "best")
+    assert AnalyseForm.of_session(planned) == AnalyseForm.of_reading(planned.plan.calibration, "best")
     assert METHODS["best"].title in planned.notes["analyse"][1]
     with pytest.raises(Refusal, match="no longer on offer"):
         outcome.go_on(planned, place=4)
@@ -210,5 +209,6 @@ def test_more_text_is_asked_for_on_the_analyse_tab(planned: Session) -> None:
     assert [step.label for step in steps[:2]] == ["Use regression", "Read more text: 2,048 tokens"]
     assert outcome.draw_steps(planned)[0].variant == "primary"
     assert outcome.go_on(planned, place=1) == "analyse"
-    assert planned.wishes["analyse"][:5] == (few.text, 128, 16, few.seed, plan.method)
+    more = dataclasses.replace(few, samples=128)
+    assert AnalyseForm.of_session(planned) == AnalyseForm.of_reading(more, plan.method)
     assert "2,048 tokens are chosen" in planned.notes["analyse"][1]

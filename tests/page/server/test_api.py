@@ -35,6 +35,7 @@ from ui.app import Settings, check_settings, launch_options
 from ui.facts import combinations
 from ui.facts.runs import Budget, Column, Entry, Protocol, Run
 from ui.html import report, tables
+from ui.session.forms import ColoursForm, OverlayForm, named_options
 from ui.session.registry import REGISTRY, Registry
 from ui.session.session import Comparison, Session
 from ui.tabs.analyse import overlay
@@ -264,9 +265,8 @@ def test_an_option_out_of_range_is_refused_by_its_name() -> None:
     for bad in (10, 2.5, None, True):
         with pytest.raises(Refusal, match="Sharp ness must be"):
             combinations.check_option(number, bad)
-    values = [option.default for _, option in combinations.all_options()]
     for name in METHODS:
-        assert combinations.options_of(name, values) == fill_options(name, {})
+        assert combinations.options_of(name, named_options()) == fill_options(name, {})
 
 
 def test_a_plan_that_drops_layers_is_told_drawn_and_moved() -> None:
@@ -316,10 +316,10 @@ def test_a_second_method_is_laid_over_and_taken_away(planned: Session) -> None:
     assert "SlimLLM and Wanda-sp agree on" in overlay.draw_agreement_words(planned)
     for figure in (overlay.heads_picture(planned), overlay.channels_picture(planned, True)):
         assert [trace.name for trace in figure.data[1:]][1:3] == ["only by SlimLLM", "only by Wanda-sp"]
-    overlay.choose_colours(planned, {0: "difference"})
+    ColoursForm("difference").fill_in(planned)
     for figure in (overlay.heads_picture(planned), overlay.channels_picture(planned, True)):
         assert "How differently" in figure.layout.title.text
-    overlay.choose_colours(planned, {0: "second"})
+    ColoursForm("second").fill_in(planned)
     assert overlay.channels_picture(planned, True) is None
     assert overlay.shown_layers(planned) is second.layers
     for name, text in (("slimllm", ""), ("", ""), ("", "encyclopedia")):
@@ -338,7 +338,7 @@ def test_a_second_text_is_laid_over_by_the_same_method(planned: Session) -> None
     assert planned.second is other
     assert "and “poems.txt” agree on" in overlay.draw_agreement_words(planned)
     assert "only by “poems.txt”" in [trace.name for trace in overlay.heads_picture(planned).data]
-    assert overlay.chosen_overlay(planned) == ["", text]
+    assert OverlayForm.of_session(planned) == OverlayForm("", text)
     both = dataclasses.replace(other, method="wanda-sp")
     assert overlay.names_of(planned.known, both)[1] == "Wanda-sp on “poems.txt”"
     planned.show_analysis(both)

@@ -3,7 +3,9 @@ that shows an old state."""
 
 from __future__ import annotations
 
+import dataclasses
 import types
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -11,23 +13,31 @@ import pytest
 import torch
 
 from slimllm.core.errors import Refusal
+from slimllm.core.types import Calibration
 from slimllm.planning import plan_making
 from slimllm.planning.rules import PlanRules
 from tests.support.made_up_analyses import synthetic_analysis
 from ui.app import Settings, build_page
+from ui.facts.combinations import all_options
 from ui.page import notice
 from ui.page.fast_blocks import LEAVE_ALONE
 from ui.page.notice import CHANGED, Told
 from ui.page.screen import Screen
 from ui.page.views import Event
-from ui.session.forms import Form, Shown
+from ui.session.forms import AnalyseForm, Form, MeasureForm, MethodsForm, Shown
 from ui.session.registry import REGISTRY
-from ui.session.requests import ANALYSE, made_words
+from ui.session.requests import made_words
 from ui.session.session import Session
 from ui.tabs.analyse import analyse_tab
 from ui.tabs.tune import tune_tab
 
-TAKEN = Form("taken", lambda _: ("one", 2))
+
+@dataclass(frozen=True)
+class Taken(Form):
+    """A form of two controls."""
+
+    word: Any = "one"
+    number: Any = 2
 
 
 class Page:
@@ -72,7 +82,7 @@ def made() -> tuple[Screen, Event, Session]:
     screen = Screen()
     with gr.Blocks(), gr.Tabs() as screen.tabs, gr.Tab("Here", id="here"):
         controls = [gr.Textbox(), gr.Number()]
-        screen.keep(controls, "here", TAKEN.values, TAKEN.enter)
+        screen.keep(controls, "here", Taken.list_shown, Taken.take_entered)
     return screen, screen.events[-1], REGISTRY.open(None)
 
 
@@ -80,9 +90,9 @@ def test_a_page_enters_what_was_entered_there_and_nothing_else(made: tuple[Scree
     screen, event, session = made
     one, other = Page(screen, session), Page(screen, session)
     one.enter(event, p0="new")
-    assert TAKEN.values(session) == ("new", 2)
+    assert Taken.of_session(session) == Taken("new", 2)
     other.enter(event, p1=7)  # its first control still says "one"
-    assert TAKEN.values(session) == ("new", 7)
+    assert Taken.of_session(session) == Taken("new", 7)
     assert [other.shows[control] for control in event.inputs[1:]] == ["new", 7]
     one.look()
     assert [one.shows[control] for control in event.inputs[1:]] == ["new", 7]
@@ -93,7 +103,7 @@ def test_events_that_drawing_raises_enter_nothing(made: tuple[Screen, Event, Ses
     one, other = Page(screen, session), Page(screen, session)
     one.enter(event, p0="new", p1=3)
     other.enter(event)  # all that it shows, none of it entered
-    assert session.wishes["taken"] == ("new", 3)
+    assert Taken.find_in(session) == Taken("new", 3)
     assert other.shows[event.inputs[1]] == "new"
 
 
@@ -107,7 +117,7 @@ def test_what_was_entered_before_a_draw_arrived_is_told_from_what_it_drew(
     one.enter(event, p0="new")
     other.look()  # draws "new", but `sent` was put together before
     other.take(*screen._do(session.id, other.seen, screen._all, event, [heard, sent[0], 9]))
-    assert TAKEN.values(session) == ("new", 9)
+    assert Taken.of_session(session) == Taken("new", 9)
     assert other.shows[event.inputs[1]] == "new"
 
 
@@ -167,6 +177,49 @@ def test_shown_tells_what_a_person_entered() -> None:
     assert drawn.sent("d", 5).value == "d"
 
 
+FORMS = sorted(Form.__subclasses__(), key=lambda kind: kind.__name__)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FORMS if kind is not Taken])
+def test_a_form_says_the_same_after_it_went_through_the_places_of_its_controls(kind: type[Form]) -> None:
+    usual = kind()
+    assert kind.from_values(usual.list_values()) == usual
+    values: list[Any] = [f"value {place}" for place in range(len(usual.list_values()))]
+    if kind is MethodsForm:
+        values = [["wanda-sp", "slimllm"]]
+    assert list(kind.from_values(values).list_values()) == values
+    for place, value in enumerate(values):
+        entered = usual.with_entered({place: value})
+        expected = [*usual.list_values()]
+        expected[place] = value
+        assert list(entered.list_values()) == expected
+
+
+def test_every_field_of_a_form_has_a_place() -> None:
+    assert AnalyseForm("t", 1, 2, 3, "m").list_values()[:5] == ("t", 1, 2, 3, "m")
+    assert len(AnalyseForm().list_values()) == 5 + len(all_options())
+    assert MeasureForm.from_values(["t", 1, 2, "p", 3, 4, 5]) == MeasureForm(
+        text="t", window=1, limit=2, prompts="p", new_tokens=3, temperature=4, seed=5
+    )
+    for kind in FORMS:
+        if kind is not AnalyseForm:
+            assert len(kind().list_values()) == len(dataclasses.fields(kind)), kind
+
+
+def test_options_of_all_methods_have_their_places_and_their_names() -> None:
+    changed = AnalyseForm.from_values(
+        [*AnalyseForm().list_values()[:5], *(f"{name} {option.name}" for name, option in all_options())]
+    )
+    for name, option in all_options():
+        assert changed.options[name][option.name] == f"{name} {option.name}"
+    assert AnalyseForm.of_reading(Calibration(), "ddp", {"steps": 7}).options["ddp"]["steps"] == 7
+
+
+def test_only_known_methods_are_taken() -> None:
+    assert MethodsForm.from_values([["wanda-sp", "nonsense", "wanda-sp", 5]]).methods == ("wanda-sp",)
+    assert MethodsForm.from_values([None]).methods == ()
+
+
 # The plan ---------------------------------------------------------------------------------------------------
 
 
@@ -203,7 +256,7 @@ def test_a_rule_changed_on_an_old_page_leaves_the_dial_as_it_is(planned: Session
     tune_tab.change_rules(planned, {0: 0.1})
     tune_tab.change_rules(planned, {1: "none"})
     assert (planned.plan.ratio_requested, planned.plan.recovery) == (0.1, "none")
-    assert tune_tab.rules_of(planned)[:2] == [0.1, "none"]
+    assert (tune_tab.shown_rules(planned).ratio, tune_tab.shown_rules(planned).recovery) == (0.1, "none")
 
 
 def test_the_plan_of_another_page_is_told_once(planned: Session, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,9 +304,10 @@ def screen_of_the_app() -> Screen:
 
 def test_the_form_says_how_the_analysis_was_made_until_somebody_enters_something(planned: Session) -> None:
     read = planned.known.calibration
-    assert ANALYSE.values(planned)[:5] == (read.text, read.samples, read.length, read.seed, "slimllm")
-    ANALYSE.enter(planned, {1: 77})
-    assert ANALYSE.values(planned)[:3] == (read.text, 77, read.length)
+    assert AnalyseForm.of_session(planned) == AnalyseForm.of_reading(read, "slimllm")
+    AnalyseForm.take_entered(planned, {1: 77})
+    more = dataclasses.replace(read, samples=77)
+    assert AnalyseForm.of_session(planned) == AnalyseForm.of_reading(more, "slimllm")
 
 
 def test_the_maps_say_how_they_were_made(planned: Session) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import gradio as gr
 
 from slimllm.core.errors import Refusal
-from slimllm.core.types import Calibration
 from slimllm.methods.interface import Option
 from slimllm.methods.table import METHODS, find_method
 from slimllm.planning import rules
@@ -17,10 +16,11 @@ from ui.facts.combinations import all_options, label_of, options_of
 from ui.look.formatting import escape_html, format_bytes, format_duration, note_html
 from ui.page.inputs import Number
 from ui.page.screen import Screen
-from ui.session.requests import ANALYSE, FIRST, FIXED, calibration_of, text_choices
+from ui.session.forms import FIRST, AnalyseForm
+from ui.session.requests import calibration_of, text_choices
 from ui.session.session import Session
 
-DEFAULT = Calibration()
+DEFAULT = AnalyseForm()
 
 
 def build_controls(screen: Screen) -> tuple[Any, ...]:
@@ -48,7 +48,7 @@ def build_controls(screen: Screen) -> tuple[Any, ...]:
         )
         chosen = gr.Dropdown(
             [(row.title, name) for name, row in METHODS.items()],
-            value=FIRST,
+            value=DEFAULT.method,
             label="Method",
             info="how importance is judged",
             elem_id="analyse-method",
@@ -81,7 +81,7 @@ def option_box(name: str, option: Option) -> Any:
 
 def chosen_method(session: Session) -> str:
     """The method that the chooser shows."""
-    name = str(ANALYSE.values(session)[FIXED - 1])
+    name = str(AnalyseForm.of_session(session).method)
     return name if name in METHODS else FIRST
 
 
@@ -105,10 +105,10 @@ def draw_preflight(session: Session) -> str:
     """What the analysis will take, before it starts."""
     if session.loaded is None:
         return ""
-    asked, name = ANALYSE.values(session), chosen_method(session)
+    form, name = AnalyseForm.of_session(session), chosen_method(session)
     try:
-        calibration = calibration_of(*asked[: FIXED - 1])
-        options = options_of(name, asked[FIXED:])
+        calibration = calibration_of(form)
+        options = options_of(name, form.options)
         if calibration.length > session.loaded.subject.shape.max_length:
             raise Refusal(
                 f"This model reads at most {session.loaded.subject.shape.max_length:,} tokens at once."

@@ -17,8 +17,9 @@ from ui.facts.selection import Picked
 from ui.page.elements import add_intro, add_lead, job_line, start_and_stop
 from ui.page.plotview import PlotView
 from ui.page.screen import Screen
+from ui.session.forms import AnalyseForm, MapsForm
 from ui.session.registry import REGISTRY
-from ui.session.requests import ANALYSE, FIXED, calibration_of, made_words
+from ui.session.requests import calibration_of, made_words
 from ui.session.session import Session
 from ui.tabs.analyse import layer_detail, overlay, pin_bar
 from ui.tabs.analyse.analyse_settings import build_controls, draw_preflight
@@ -43,7 +44,7 @@ def build(screen: Screen) -> None:
         stop = gr.Button("Stop", elem_id="analyse-stop", scale=0, min_width=90, interactive=False)
         add_lead(screen, "analyse", next_step)
         job_line(screen, "analyse", "analyse-progress", beside="second")
-    screen.keep(asked, "analyse", ANALYSE.values, ANALYSE.enter)
+    screen.keep(asked, "analyse", AnalyseForm.list_shown, AnalyseForm.take_entered)
     screen.show(preflight, draw_preflight, "subject", "preflight")
     start_and_stop(screen, "analyse", button, stop, lambda s: s.loaded is not None, dress_analyse)
     screen.on(button.click, "analyse", press_analyse, *asked)
@@ -144,10 +145,10 @@ def next_step(session: Session) -> tuple[str, str] | None:
 
 def press_analyse(session: Session, *asked: Any) -> None:
     """Start the analysis that the controls ask for."""
-    ANALYSE.fill(session, asked)
-    calibration, name = calibration_of(*asked[: FIXED - 1]), str(asked[FIXED - 1])
-    options = options_of(name, asked[FIXED:])
-    work.start_analyse(REGISTRY, session, calibration, name, options)
+    form = AnalyseForm.from_values(asked)
+    form.fill_in(session)
+    calibration, name = calibration_of(form), str(form.method)
+    work.start_analyse(REGISTRY, session, calibration, name, options_of(name, form.options))
 
 
 def dress_analyse(session: Session) -> dict[str, Any]:
@@ -210,10 +211,8 @@ def draw_channels(session: Session) -> Any:
 
 def choose_order(session: Session, entered: dict[int, Any]) -> None:
     """Shows the channels sorted, in place or adding up; of all layers or each of one."""
-    for place, value in entered.items():
-        session.wishes[("order", "zoom")[place]] = (value,)
     session.picked = None
-    session.mark("order")
+    MapsForm.take_entered(session, entered)
 
 
 def click_bar(session: Session, event: gr.EventData) -> None:
@@ -234,8 +233,8 @@ class ClickMap:
 
 def show_tab(session: Session) -> None:
     """On coming back to the tab: the present plan is drawn into the detail, once instead of at every move."""
-    if session.wishes.get("look") != (session.present,):
-        session.wishes["look"] = (session.present,)
+    if session.drawn_plan != session.present:
+        session.drawn_plan = session.present
         session.mark("look")
 
 

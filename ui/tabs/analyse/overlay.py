@@ -21,6 +21,7 @@ from ui.look.formatting import method_title, note_html
 from ui.page.elements import job_line, start_and_stop
 from ui.page.plotview import PlotView
 from ui.page.screen import Screen
+from ui.session.forms import START_RATIO, ColoursForm, OverlayForm
 from ui.session.registry import REGISTRY
 from ui.session.requests import made_words, text_choices, text_title
 from ui.session.session import Session
@@ -70,9 +71,14 @@ def build_chooser(screen: Screen) -> None:
         elem_classes="inline-choice",
         visible=False,
     )
-    screen.keep([second, text], "analyse", chosen_overlay, choose_overlay)
+    screen.keep([second, text], "analyse", OverlayForm.list_shown, choose_overlay)
     screen.keep(
-        [colours], "analyse", lambda s: [colours_of(s)], choose_colours, draw=draw_colours, parts=["second"]
+        [colours],
+        "analyse",
+        ColoursForm.list_shown,
+        ColoursForm.take_entered,
+        draw=draw_colours,
+        parts=["second"],
     )
     start_and_stop(screen, "second", button, stop, lambda s: s.analysis is not None)
     screen.on(button.click, "analyse", press_overlay, second, text)
@@ -95,8 +101,9 @@ def build_agreement(screen: Screen) -> None:
 
 def press_overlay(session: Session, name: str, text: str) -> None:
     """Lay the second method or text over the maps; score by it first where that has not been done yet."""
-    session.wishes["second"] = (name, text)
-    wanted = wanted_of(session, name, text)
+    form = OverlayForm(name, text)
+    form.fill_in(session)
+    wanted = wanted_of(session, form)
     if wanted is None:
         raise Refusal("Choose a second method or text first, other than what the maps show already.")
     known = known_second(session, wanted)
@@ -107,15 +114,15 @@ def press_overlay(session: Session, name: str, text: str) -> None:
     work.start_second(REGISTRY, session, calibration, method, dict(options))
 
 
-def wanted_of(session: Session, name: str, text: str) -> Source | None:
+def wanted_of(session: Session, form: OverlayForm) -> Source | None:
     """What the second analysis is to be made with; None where that is what the maps show already."""
     first = session.known
     method, options, calibration = source_of(first)
-    if name:
-        ratio = session.plan.ratio_requested if session.plans else work.START_RATIO
+    if name := form.method:
+        ratio = session.plan.ratio_requested if session.plans else START_RATIO
         method, options = name, tuple(sorted(fill_options(name, for_ratio(name, ratio)).items()))
-    if str(text or "").strip():
-        calibration = dataclasses.replace(calibration, text=str(text).strip())
+    if text := str(form.text or "").strip():
+        calibration = dataclasses.replace(calibration, text=text)
     wanted = (method, options, calibration)
     return None if wanted == source_of(first) else wanted
 
@@ -129,21 +136,15 @@ def known_second(session: Session, wanted: Source) -> Analysis | None:
 
 def choose_overlay(session: Session, entered: dict[int, Any]) -> None:
     """Takes away what was laid over, or lays over what is known already."""
-    name, text = (entered.get(place, old) for place, old in enumerate(chosen_overlay(session)))
-    session.wishes["second"] = (name, text)
+    form = OverlayForm.of_session(session).with_entered(entered)
+    form.fill_in(session)
     if session.analysis is None:
         return
-    wanted = wanted_of(session, name, text)
+    wanted = wanted_of(session, form)
     if wanted is None:
         session.lay_over(None)
     elif (known := known_second(session, wanted)) is not None:
         session.lay_over(known)
-
-
-def choose_colours(session: Session, entered: dict[int, Any]) -> None:
-    """Shows who keeps what, how far the ranks lie apart, or one side's importance."""
-    session.wishes["overlay"] = (entered[0],)
-    session.mark("overlay")
 
 
 def overlay_pair(session: Session) -> tuple[Analysis, Analysis, Plan] | None:
@@ -163,7 +164,8 @@ def names_of(first: Analysis, second: Analysis) -> tuple[str, str]:
 
 
 def colours_of(session: Session) -> str:
-    return str(session.wishes.get("overlay", ("both",))[0])
+    """Whose importance the maps show, or how the two differ."""
+    return str(ColoursForm.of_session(session).colours)
 
 
 def shown_layers(session: Session) -> Layers:
@@ -223,11 +225,6 @@ def laid_pair(session: Session) -> tuple[Analysis, Analysis, Plan] | None:
 def is_filling(session: Session) -> bool:
     """Whether an analysis is under way, whose layers the maps show as they come."""
     return session.analysis is None or session.partial[0] is not session.analysis.layers[0]
-
-
-def chosen_overlay(session: Session) -> list[Any]:
-    """The second method and text as this session last left them."""
-    return list(session.wishes.get("second", (SAME, SAME)))
 
 
 def draw_colours(session: Session) -> list[Any]:

@@ -15,6 +15,7 @@ from ui.facts import pin_effects, selection
 from ui.look.formatting import escape_html, note_html
 from ui.page.plotview import PlotView
 from ui.page.screen import Screen
+from ui.session.forms import MapsForm
 from ui.session.session import Session
 from ui.tabs.analyse.layer_detail import chosen_layer
 from ui.tabs.analyse.overlay import shown_layers
@@ -68,7 +69,7 @@ def held_pins(session: Session) -> Any:
 
 def order_of(session: Session) -> Order:
     """How the map of channels is ordered."""
-    found: Any = session.wishes.get("order", (ORDERS[0],))[0]
+    found = MapsForm.of_session(session).order
     return found if found in ORDERS else ORDERS[0]
 
 
@@ -104,7 +105,7 @@ def choose_event(session: Session, what: Literal["heads", "channels"], where: An
 
 def zoom_of(session: Session) -> str:
     """Whether the map of channels shows all layers or one."""
-    return "one" if session.wishes.get("zoom") == ("one",) else "all"
+    return "one" if MapsForm.of_session(session).zoom == "one" else "all"
 
 
 def zoomed_layer(session: Session) -> int | None:
@@ -155,7 +156,7 @@ def undo_step(session: Session) -> None:
 
 def redraw_plan(session: Session) -> None:
     """Draws the plan into the pictures of this tab, and into the faders and rules of the next."""
-    session.wishes["look"] = (session.present,)
+    session.drawn_plan = session.present
     session.mark("look", "bank", "controls")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,8 @@ from ui.look.formatting import note_html
 from ui.page.elements import add_heading
 from ui.page.inputs import Number
 from ui.page.screen import Screen
-from ui.session.requests import MEASURE, MOST_PROMPTS, PLACE, PROMPTS, USUAL
+from ui.session.forms import PROMPTS, MeasureForm
+from ui.session.requests import MOST_PROMPTS
 from ui.session.session import Session
 
 PURPOSE = (
@@ -26,9 +28,10 @@ EMPTY = "The answers appear here side by side, word by word as they are written.
 def build(screen: Screen) -> tuple[Any, ...]:
     """The controls: prompts, length, temperature, seed."""
     add_heading(screen, "answers", "Let them write", PURPOSE)
+    usual = MeasureForm()
     with gr.Row(elem_classes="controls"):
         prompts = gr.Textbox(
-            USUAL[PLACE],
+            usual.prompts,
             label="Prompts to continue",
             info=f"one per line, up to {MOST_PROMPTS}",
             lines=3,
@@ -42,9 +45,9 @@ def build(screen: Screen) -> tuple[Any, ...]:
                 value, label=label, info=info, precision=precision, elem_id=f"compare-{name}", min_width=120
             )
             for value, label, info, precision, name in (
-                (48, "Answer length", "new tokens at most", 0, "length"),
-                (0, "Temperature", "0: the likeliest word", None, "temperature"),
-                (0, "Seed", "of the draw", 0, "seed"),
+                (usual.new_tokens, "Answer length", "new tokens at most", 0, "length"),
+                (usual.temperature, "Temperature", "0: the likeliest word", None, "temperature"),
+                (usual.seed, "Seed", "of the draw", 0, "seed"),
             )
         )
     return prompts, length, heat, seed
@@ -67,15 +70,15 @@ def build_answers(screen: Screen) -> None:
 
 def toggle_prompt(session: Session, *, prompt: str) -> None:
     """Adds a prompt, or takes it away where it is there already."""
-    written = str(MEASURE.values(session)[PLACE] or "")
-    lines = [line.strip() for line in written.splitlines() if line.strip()]
+    form = MeasureForm.of_session(session)
+    lines = [line.strip() for line in str(form.prompts or "").splitlines() if line.strip()]
     if prompt in lines:
         lines.remove(prompt)
     elif len(lines) >= MOST_PROMPTS:
         raise Refusal(f"There is room for {MOST_PROMPTS} prompts; take one away first.")
     else:
         lines.append(prompt)
-    MEASURE.enter(session, {PLACE: "\n".join(lines)})
+    replace(form, prompts="\n".join(lines)).fill_in(session)
 
 
 def draw_answers(session: Session) -> str:

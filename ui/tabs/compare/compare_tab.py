@@ -14,8 +14,9 @@ from ui.jobs.worker import Job
 from ui.page.elements import add_intro, add_lead, job_line, start_and_stop
 from ui.page.inputs import Number
 from ui.page.screen import Screen
+from ui.session.forms import MeasureForm
 from ui.session.registry import REGISTRY, Registry
-from ui.session.requests import MEASURE, USUAL, asked_for, text_choices
+from ui.session.requests import asked_for, text_choices
 from ui.session.session import Session
 from ui.tabs.compare import answers_panel, methods_panel, outcome, passage_panel, speed_panel, topics_panel
 from ui.tasks import comparing
@@ -41,23 +42,23 @@ def build(screen: Screen) -> None:
         add_lead(screen, "compare", next_step)
         job_line(screen, "compare", "compare-progress", beside=("methods", "passage", "topics", "pace"))
     outcome.build(screen)
-    measured = measure_box()
+    text, window, limit = measure_box()
     with gr.Row(elem_classes="bar"):
         again = gr.Button(
             "Measure again", elem_id="compare-measure", scale=0, min_width=140, interactive=False
         )
-    asked = (*measured, *answers_panel.build(screen))
+    asked = (text, window, limit, *answers_panel.build(screen))
     answers_panel.build_ours(screen)
     with gr.Row(elem_classes="bar"):
         answers = gr.Button(
             "Answer again", elem_id="compare-answer", scale=0, min_width=140, interactive=False
         )
     answers_panel.build_answers(screen)
-    passage_panel.build(screen, asked[0])
+    passage_panel.build(screen, text)
     topics_panel.build(screen)
     speed_panel.build(screen)
     methods_panel.build(screen, asked)
-    screen.keep(asked, "compare", MEASURE.values, MEASURE.enter)
+    screen.keep(asked, "compare", MeasureForm.list_shown, MeasureForm.take_entered)
     start_and_stop(screen, "compare", button, stop, lambda s: bool(s.plans), dress_compare)
     screen.show([again, answers], draw_again, token=lambda s: bool(s.comparison) and not s.busy)
     screen.on(button.click, "compare", partial(press_compare, start=comparing.start_compare), *asked)
@@ -67,10 +68,11 @@ def build(screen: Screen) -> None:
 
 def measure_box() -> tuple[Any, ...]:
     """On what perplexity is measured."""
+    usual = MeasureForm()
     with gr.Row(elem_classes="controls"):
         text = gr.Dropdown(
             text_choices(),
-            value=USUAL[0],
+            value=usual.text,
             allow_custom_value=True,
             label="Text to measure on",
             info="its evaluation part, which the analysis never reads",
@@ -78,8 +80,8 @@ def measure_box() -> tuple[Any, ...]:
             scale=3,
             min_width=230,
         )
-        window = number_box(USUAL[1], "Window", "tokens read at once", "window")
-        limit = number_box(USUAL[2], "At most", "tokens; 0 for all", "limit")
+        window = number_box(usual.window, "Window", "tokens read at once", "window")
+        limit = number_box(usual.limit, "At most", "tokens; 0 for all", "limit")
     return text, window, limit
 
 
@@ -102,8 +104,9 @@ def missing_step(session: Session) -> tuple[str, str] | None:
 
 def press_compare(session: Session, *values: Any, start: Callable[[Registry, Session, Asked], Job]) -> None:
     """Start one of the jobs of this tab with what the controls say."""
-    found = asked_for(*values)
-    MEASURE.fill(session, values)
+    form = MeasureForm.from_values(values)
+    found = asked_for(form)
+    form.fill_in(session)
     start(REGISTRY, session, found)
 
 

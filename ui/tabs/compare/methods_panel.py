@@ -26,9 +26,10 @@ from ui.page.elements import job_line, start_and_stop
 from ui.page.inputs import CheckboxGroup
 from ui.page.plotview import PlotView
 from ui.page.screen import Screen
+from ui.session.forms import MeasureForm, MethodsForm
 from ui.session.loaded import Loaded
 from ui.session.registry import REGISTRY
-from ui.session.requests import MEASURE, asked_for
+from ui.session.requests import asked_for
 from ui.session.session import Session
 from ui.tasks.comparing_methods import budget_of, start_methods
 
@@ -38,7 +39,6 @@ element.addEventListener('click', (event) => {
   if (button) trigger('take', {row: Number(button.dataset.row)});
 });
 """
-QUICK = [name for name, row in METHODS.items() if not row.learns]
 
 
 def build(screen: Screen, asked: tuple[Any, ...]) -> None:
@@ -47,7 +47,7 @@ def build(screen: Screen, asked: tuple[Any, ...]) -> None:
     about = gr.HTML(elem_id="compare-methods-intro", padding=False)
     methods = CheckboxGroup(
         [(row.title, name) for name, row in METHODS.items()],
-        value=QUICK,
+        value=list(MethodsForm().methods),
         label="Methods",
         info="each with its own recovery and allocation, one after the other",
         elem_id="compare-methods",
@@ -69,7 +69,7 @@ def build(screen: Screen, asked: tuple[Any, ...]) -> None:
         placeholder="Every method becomes a point: further down is better, the dense model is the reference.",
         elem_id="compare-methods-scatter",
     )
-    screen.keep([methods], "compare", lambda s: [chosen_methods(s)], choose_methods)
+    screen.keep([methods], "compare", MethodsForm.list_shown, MethodsForm.take_entered)
     screen.show(about, draw_budget, "plan", "methods")
     screen.show(table, draw_entries, "entries")
     screen.show(scatter, draw_scatter, "entries")
@@ -80,23 +80,11 @@ def build(screen: Screen, asked: tuple[Any, ...]) -> None:
 
 def press_methods(session: Session, methods: Any, *values: Any) -> None:
     """Start the comparison of the chosen methods."""
-    found = asked_for(*values)
-    named = [name for name in METHODS if name in known_methods(methods)]
-    MEASURE.fill(session, values)
-    session.wishes["methods"] = (named,)
+    form, ticked = MeasureForm.from_values(values), MethodsForm.from_values([methods])
+    found, named = asked_for(form), [name for name in METHODS if name in ticked.methods]
+    form.fill_in(session)
+    MethodsForm(tuple(named)).fill_in(session)
     start_methods(REGISTRY, session, named, found)
-
-
-def known_methods(methods: Any) -> list[str]:
-    """The methods among what the browser says is ticked, in its order."""
-    ticked = methods if isinstance(methods, list) else []
-    return [name for name in dict.fromkeys(map(str, ticked)) if name in METHODS]
-
-
-def choose_methods(session: Session, entered: dict[int, Any]) -> None:
-    """Keeps which methods are chosen, and says what they will take."""
-    session.wishes["methods"] = (known_methods(entered[0]),)
-    session.mark("methods")
 
 
 def take_plan(session: Session, event: gr.EventData) -> str:
@@ -113,11 +101,6 @@ def take_plan(session: Session, event: gr.EventData) -> str:
 def name_of(entry: Entry) -> str:
     title = method_title(entry.method)
     return f"your plan ({title})" if entry.present else title
-
-
-def chosen_methods(session: Session) -> list[str]:
-    found: Any = session.wishes.get("methods", (QUICK,))[0]
-    return list(found)
 
 
 def draw_budget(session: Session) -> str:
@@ -139,7 +122,7 @@ def draw_budget(session: Session) -> str:
 
 def scoring_seconds(session: Session, loaded: Loaded, budget: Budget) -> float:
     """Seconds that scoring by the chosen methods takes, as far as they have not been scored on this text."""
-    todo = {name: for_ratio(name, budget.ratio) for name in chosen_methods(session)}
+    todo = {name: for_ratio(name, budget.ratio) for name in MethodsForm.of_session(session).methods}
     return sum(
         estimates.analysis_seconds(loaded.subject, loaded.rates, budget.calibration, name, options)
         for name, options in todo.items()

@@ -13,7 +13,6 @@ from slimllm.core.errors import Refusal
 from slimllm.planning import plan_making
 from slimllm.planning.rules import rules_of_plan
 from ui.charts import result_charts
-from ui.facts.combinations import all_options
 from ui.facts.verdicts import (
     NextStep,
     Pairs,
@@ -27,8 +26,9 @@ from ui.html.tables import table_of, verdict_html
 from ui.look.formatting import escape_html, format_share, method_title, note_html
 from ui.page.plotview import PlotView
 from ui.page.screen import Screen
+from ui.session.forms import AnalyseForm, MeasureForm
 from ui.session.registry import REGISTRY
-from ui.session.requests import ANALYSE, MEASURE, asked_for
+from ui.session.requests import asked_for
 from ui.session.session import Comparison, Session
 from ui.tasks import comparing
 
@@ -186,9 +186,8 @@ def go_on(session: Session, *, place: int) -> str | None:
     step, plan = steps[place], session.comparison.plan
     if step.method is not None or step.samples is not None:
         read, name = plan.calibration, step.method or plan.method
-        usual = [option.default for _, option in all_options()]
         samples = step.samples or read.samples
-        ANALYSE.fill(session, (read.text, samples, read.length, read.seed, name, *usual))
+        AnalyseForm.of_reading(replace(read, samples=samples), name).fill_in(session)
         said = (
             f"Method {method_title(name)} is chosen"
             if step.method
@@ -207,5 +206,5 @@ def go_on(session: Session, *, place: int) -> str | None:
     )
     made = plan_making.make_plan(session.known, rules)
     session.take_plan(made)
-    comparing.start_compare(REGISTRY, session, asked_for(*MEASURE.values(session)))
+    comparing.start_compare(REGISTRY, session, asked_for(MeasureForm.of_session(session)))
     return None

@@ -13,7 +13,7 @@ from ui.look.formatting import note_html
 from ui.look.theme import SCRIPTS
 from ui.page.elements import add_heading, job_line, start_and_stop
 from ui.page.screen import Screen
-from ui.session.forms import Form
+from ui.session.forms import AgainstForm, PassageForm
 from ui.session.registry import REGISTRY
 from ui.session.session import Session
 from ui.tasks import model_probes
@@ -22,7 +22,6 @@ PURPOSE = (
     "Every word of a passage, coloured by how much harder it became to foresee. Point at a word, or go along "
     "with the arrow keys, to see what each model expected instead."
 )
-OWN_PASSAGE = Form("passage", lambda _: ("",))
 EMPTY = "A passage appears here once you ask for one."
 
 
@@ -67,9 +66,14 @@ def build(screen: Screen, text: Any) -> None:
         js_on_load=(SCRIPTS / "passage.js").read_text(encoding="utf-8"),
     )
     screen.show(shown, draw_passage, "passage", "table", "against")
-    screen.keep([own], "passage", OWN_PASSAGE.values, OWN_PASSAGE.enter)
+    screen.keep([own], "passage", PassageForm.list_shown, PassageForm.take_entered)
     screen.keep(
-        [against], "passage", chosen_model, choose_model, draw=draw_against, parts=["passage", "table"]
+        [against],
+        "passage",
+        lambda s: [chosen_model(s)],
+        AgainstForm.take_entered,
+        draw=draw_against,
+        parts=["passage", "table"],
     )
     start_and_stop(screen, "passage", button, stop, lambda s: s.comparison is not None, dress_passage)
     screen.show(
@@ -92,17 +96,11 @@ def dress_passage(session: Session) -> dict[str, Any]:
     return {"value": "Show the next passage" if seen else "Show where it broke"}
 
 
-def choose_model(session: Session, entered: dict[int, Any]) -> None:
-    """Colours the passage by another model."""
-    session.wishes["against"] = (entered[0],)
-    session.mark("against")
-
-
-def chosen_model(session: Session) -> list[str]:
+def chosen_model(session: Session) -> str:
     """The model that the passage is coloured by; an empty name before anything was compared."""
     models = session.comparison.models if session.comparison else {}
-    wish = str(session.wishes.get("against", ("",))[0])
-    return [wish if wish in models or not models else best_name(models)]
+    wish = str(AgainstForm.of_session(session).model)
+    return wish if wish in models or not models else best_name(models)
 
 
 def draw_against(session: Session) -> list[Any]:
@@ -111,7 +109,7 @@ def draw_against(session: Session) -> list[Any]:
     if last is None or last.findings.passage is None or len(last.models) < 2:
         return [gr.Radio(visible=False)]
     choices = [(LABELS[name], name) for name in last.models]
-    return [gr.Radio(choices=choices, value=chosen_model(session)[0], visible=True)]
+    return [gr.Radio(choices=choices, value=chosen_model(session), visible=True)]
 
 
 def draw_passage(session: Session) -> str:
@@ -119,4 +117,4 @@ def draw_passage(session: Session) -> str:
     last = session.comparison
     if last is None or last.findings.passage is None:
         return note_html("quiet", EMPTY)
-    return passage_html(last.findings.passage, chosen_model(session)[0])
+    return passage_html(last.findings.passage, chosen_model(session))

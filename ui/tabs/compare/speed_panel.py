@@ -15,7 +15,7 @@ from ui.look.formatting import escape_html, format_duration, format_figure, note
 from ui.page.elements import add_heading, job_line, start_and_stop
 from ui.page.inputs import Number
 from ui.page.screen import Screen
-from ui.session.forms import Form
+from ui.session.forms import SpeedForm
 from ui.session.registry import REGISTRY
 from ui.session.requests import whole_number
 from ui.session.session import Session
@@ -26,20 +26,20 @@ PURPOSE = (
     "machine alone meanwhile."
 )
 EMPTY = "The speeds appear here once they are measured."
-ASKED = Form("pace", lambda _: (128, 32, 5))  # prompt, answer, rounds
 PAGE = 700  # tokens of a page, roughly 500 words
 
 
 def build(screen: Screen) -> None:
     """The panel."""
     add_heading(screen, "pace", "How fast is it?", PURPOSE, lambda s: "" if s.comparison else "Prune first.")
+    usual = SpeedForm()
     with gr.Row(elem_classes="controls"):
         length, new_tokens, rounds = (
             Number(value, label=label, info=info, precision=0, elem_id=f"compare-pace-{name}", min_width=140)
             for value, label, info, name in (
-                (128, "Prompt", "tokens to read", "length"),
-                (32, "Answer", "tokens to write", "new"),
-                (5, "Rounds", "of which the median counts", "rounds"),
+                (usual.length, "Prompt", "tokens to read", "length"),
+                (usual.new_tokens, "Answer", "tokens to write", "new"),
+                (usual.rounds, "Rounds", "of which the median counts", "rounds"),
             )
         )
     with gr.Row(elem_classes="bar"):
@@ -51,7 +51,7 @@ def build(screen: Screen) -> None:
     table = gr.HTML(elem_id="compare-pace", padding=False)
     screen.show(table, draw_speeds, "pace", "table")
     start_and_stop(screen, "pace", button, stop, lambda s: s.comparison is not None)
-    screen.keep([length, new_tokens, rounds], "pace", ASKED.values, ASKED.enter)
+    screen.keep([length, new_tokens, rounds], "pace", SpeedForm.list_shown, SpeedForm.take_entered)
     screen.on(button.click, "pace", start_measuring, length, new_tokens, rounds)
 
 

@@ -13,7 +13,7 @@ from ui.look.formatting import note_html
 from ui.page.elements import add_heading, job_line, start_and_stop
 from ui.page.inputs import Number
 from ui.page.screen import Screen
-from ui.session.forms import Form
+from ui.session.forms import TopicsForm
 from ui.session.registry import REGISTRY
 from ui.session.requests import whole_number
 from ui.session.session import Session
@@ -24,8 +24,6 @@ PURPOSE = (
     "the analysis never reads, and sorts them by how much harder they became."
 )
 EMPTY = "The topics appear here, row by row, as they are measured."
-TOKENS = 1024
-LIMIT = Form("topics", lambda _: (TOKENS,))
 
 
 def build(screen: Screen) -> None:
@@ -38,7 +36,7 @@ def build(screen: Screen) -> None:
         )
         stop = gr.Button("Stop", elem_id="compare-topics-stop", scale=0, min_width=90, interactive=False)
         limit = Number(
-            TOKENS,
+            TopicsForm().limit,
             label="Tokens of each topic",
             precision=0,
             elem_id="compare-topics-limit",
@@ -49,7 +47,7 @@ def build(screen: Screen) -> None:
     table = gr.HTML(elem_id="compare-topics", padding=False)
     screen.show(table, draw_topics, "topics", "table", pace=1.0)
     start_and_stop(screen, "topics", button, stop, lambda s: not lack and s.comparison is not None)
-    screen.keep([limit], "topics", LIMIT.values, LIMIT.enter)
+    screen.keep([limit], "topics", TopicsForm.list_shown, TopicsForm.take_entered)
     screen.on(button.click, "topics", start_topics, limit)
 
 

@@ -17,7 +17,7 @@ from ui.html import report
 from ui.look.formatting import format_bytes, note_html
 from ui.page.elements import job_line, start_and_stop
 from ui.page.screen import Screen
-from ui.session.forms import Form
+from ui.session.forms import TierForm
 from ui.session.registry import REGISTRY
 from ui.session.session import Session
 from ui.tasks import work
@@ -30,7 +30,6 @@ TIERS = [
     ("GGUF (for llama.cpp)", "gguf"),
 ]
 
-TIER = Form("tier", lambda _: ("auto",))
 ROOM = "free space, or set TMPDIR to another folder"
 
 
@@ -49,7 +48,7 @@ def build(screen: Screen, number: Any) -> None:
     with gr.Row(elem_classes="controls"):
         tier = gr.Dropdown(
             TIERS,
-            value="auto",
+            value=TierForm().tier,
             label="Store the checkpoint as",
             info="how other programs will read it",
             elem_id="history-tier",
@@ -70,7 +69,7 @@ def build(screen: Screen, number: Any) -> None:
     made = gr.HTML(elem_id="history-made", padding=False)
     screen.show([page, plan, archive, line, made], draw_downloads, "runs")
     start_and_stop(screen, "export", export, stop, lambda s: bool(s.runs))
-    screen.keep([tier], "history", TIER.values, TIER.enter)
+    screen.keep([tier], "history", TierForm.list_shown, TierForm.take_entered)
     screen.on(export.click, "history", press_export, number, tier)
 
 

@@ -15,15 +15,14 @@ from ui.page.elements import job_line, start_and_stop
 from ui.page.inputs import Number
 from ui.page.plotview import PlotView
 from ui.page.screen import Screen
-from ui.session.finetuning_state import BATCH, LENGTH, MOST_TRAINING_STEPS, Wish, table_of, wish_of
-from ui.session.forms import Form
+from ui.session.finetuning_state import BATCH, LENGTH, MOST_TRAINING_STEPS, table_of, wish_of
+from ui.session.forms import TuningForm
 from ui.session.registry import REGISTRY
 from ui.session.requests import text_choices
 from ui.session.session import Session
 from ui.tasks.finetuning_run import TIMES_FORWARD, start_polish
 
-USUAL_TUNING = Wish()
-WISH = Form("polish", lambda _: (USUAL_TUNING.text, USUAL_TUNING.steps, USUAL_TUNING.rate), ("polish-wish",))
+USUAL_TUNING = TuningForm()
 
 
 def build(screen: Screen, number: Any) -> None:
@@ -48,7 +47,7 @@ def build(screen: Screen, number: Any) -> None:
                 elem_id="polish-curve",
             )
     screen.show(about, draw_tuning_words, "runs")
-    screen.keep(asked, "history", WISH.values, WISH.enter)
+    screen.keep(asked, "history", TuningForm.list_shown, TuningForm.take_entered)
     screen.show(preflight, draw_preflight, "polish-wish", "subject", "runs")
     screen.show(table, draw_readings, "polish")
     screen.show(
@@ -94,8 +93,9 @@ def build_controls() -> tuple[Any, ...]:
 
 def press_finetune(session: Session, number: Any, *asked: Any) -> None:
     """Start the tuning that the controls ask for."""
-    WISH.fill(session, asked)
-    start_polish(REGISTRY, session, number, wish_of(*asked))
+    form = TuningForm.from_values(asked)
+    form.fill_in(session)
+    start_polish(REGISTRY, session, number, wish_of(form))
 
 
 def can_finetune(session: Session) -> bool:
@@ -127,7 +127,7 @@ def draw_preflight(session: Session) -> str:
     if not can_finetune(session):
         return ""
     try:
-        wish = wish_of(*WISH.values(session))
+        wish = wish_of(TuningForm.of_session(session))
     except Refusal as refusal:
         return note_html("bad", str(refusal))
     read = wish.steps * BATCH * LENGTH

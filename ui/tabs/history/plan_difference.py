@@ -18,7 +18,7 @@ DENSE = -1  # stands for the dense model, where a run's number is asked for
 
 def lay_beside(session: Session, entered: dict[int, Any]) -> None:
     """Lays another plan beside that of the chosen run."""
-    session.archive.against = entered[0]
+    (session.archive.against,) = entered.values()
 
 
 def difference_choices(session: Session) -> list[tuple[str, int]]:

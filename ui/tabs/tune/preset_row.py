@@ -9,6 +9,7 @@ import gradio as gr
 from slimllm.planning import forecast
 from ui.page.screen import Screen
 from ui.session import presets
+from ui.session.forms import PresetForm
 from ui.session.session import Session
 from ui.tabs.tune.preview_panel import preview_after
 
@@ -45,9 +46,9 @@ def build(screen: Screen) -> None:
 
 def present_key(session: Session) -> str | None:
     """The preset whose plan is the present one, as it was taken."""
-    key, plan = session.wishes.get("preset", ("", None))
-    gone = str(key).startswith("mine ") and str(key).removeprefix("mine ") not in session.presets
-    return str(key) if session.plans and plan == session.plan and not gone else None
+    taken = PresetForm.of_session(session)
+    gone = taken.key.startswith("mine ") and taken.key.removeprefix("mine ") not in session.presets
+    return taken.key if session.plans and taken.plan == session.plan and not gone else None
 
 
 def draw_choices(session: Session) -> Any:
@@ -70,7 +71,7 @@ def take_preset(session: Session, key: Any) -> None:
     session.suit(plan)
     plan = forecast.fill_forecast(session.known, plan)
     said += session.take_plan(plan)
-    session.wishes["preset"] = (str(key), session.plan)
+    PresetForm(str(key), session.plan).fill_in(session)
     if said:
         session.say("tune", said.strip())
 
@@ -81,7 +82,7 @@ def keep_plan(session: Session, name: Any) -> None:
     mine = presets.keep_preset(session.presets, proper, plan)
     presets.write_presets(session.id, mine)
     session.presets = mine
-    session.wishes["preset"] = (f"mine {proper}", plan)
+    PresetForm(f"mine {proper}", plan).fill_in(session)
     session.mark("presets")
     session.say("tune", f"The plan is kept as “{proper}”.", "good")
 

@@ -96,7 +96,8 @@ def start_preview(session: Session, prompt: Any) -> None:
 
 def set_auto(session: Session, entered: dict[int, Any]) -> None:
     """Previews after every change, or only on request."""
-    session.preview.auto = bool(entered[0])
+    (auto,) = entered.values()
+    session.preview.auto = bool(auto)
     plan_preview.follow_plan(REGISTRY, session)
 
 

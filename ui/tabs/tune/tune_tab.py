@@ -4,6 +4,7 @@ plans."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -35,18 +36,16 @@ from ui.page.faders import Faders, bank_json, value_of
 from ui.page.inputs import Slider
 from ui.page.menu import Menu, menu_value
 from ui.page.screen import Screen
-from ui.session.forms import Form
-from ui.session.requests import FIRST, rules_from
+from ui.session.forms import FIRST, HoldForm, RulesForm
+from ui.session.requests import rules_from
 from ui.session.session import Session
 from ui.tabs.tune import preset_row, preview_panel, share_slider, width_switches
 from ui.tabs.tune.plan_file import draw_file, draw_load, load_plan
 from ui.tabs.tune.preview_panel import preview_after
-from ui.tasks import work
 
 PURPOSE = "Say how much smaller the model should become, and from where to take it."
 ALIGNMENTS = (1, 8, 16, 32, 64, 128)
 COUNTS = [("parameters in the layers", "decoder"), ("all parameters", "all")]
-HOLD = Form("hold", lambda _: (False,))  # whether other layers give way to one that is moved
 
 
 def build(screen: Screen) -> None:
@@ -89,8 +88,15 @@ def build(screen: Screen) -> None:
     screen.show([undo, redo], draw_steps, token=step_token)
     screen.show(save, draw_file, "plan", "layers")
     screen.show(load, draw_load, token=lambda session: (session.born, session.analysis is not None))
-    screen.keep(rules, "tune", rules_of, preview_after(change_rules), draw=draw_rules, parts=["controls"])
-    screen.keep([hold], "tune", HOLD.values, HOLD.enter)
+    screen.keep(
+        rules,
+        "tune",
+        lambda s: shown_rules(s).list_values(),
+        preview_after(change_rules),
+        draw=draw_rules,
+        parts=["controls"],
+    )
+    screen.keep([hold], "tune", HoldForm.list_shown, HoldForm.take_entered)
     screen.show(faders, partial(draw_faders, faders), "plan", "bank", "locks")
     screen.on(faders.release, "tune", preview_after(move_faders), faders, hold, mode="always_last")
     screen.on(faders.grasp, "preview", preview_panel.grasp_fader)
@@ -139,26 +145,25 @@ def missing_step(session: Session) -> tuple[str, str] | None:
     return None if session.analysis else ("Go to Analyse", "analyse")
 
 
-def rules_of(session: Session) -> list[Any]:
-    """The dial and the rules as the present plan has them: ratio, recovery, allocation, unit, alignment, what
-    is counted, the same width everywhere."""
+def shown_rules(session: Session) -> RulesForm:
+    """Return the dial and the rules as the present plan has them; it does not know whether its unit was left
+    open, nor how its layers shared what goes before a hand moved them."""
     if not session.plans or session.analysis is None:
-        first = find_method(FIRST)
-        return [work.START_RATIO, first.recovery, first.allocation, "auto", 8, "decoder", False]
-    plan, analysis = session.plan, session.analysis
-    unit, allocation = session.wishes.get("rules", ("auto", ""))
-    known = possible_keys(allocations_for(analysis.method))
-    wanted = (plan.allocation, str(allocation), find_method(analysis.method).allocation)
+        return RulesForm()
+    plan, analysis, asked = session.plan, session.analysis, RulesForm.find_in(session)
+    known, usual = possible_keys(allocations_for(analysis.method)), find_method(analysis.method).allocation
+    wanted = (plan.allocation, str(asked.allocation) if asked else "", usual)
+    unit_left_open = asked is None or asked.unit == "auto"
     first_unit = next(iter(analysis.layers[0].attention))
-    return [
+    return RulesForm(
         min(max(plan.ratio_requested, 0.0), 0.9),
         plan.recovery,
         next((cut for cut in wanted if cut in known), None),
-        "auto" if unit == "auto" and plan.unit == first_unit else plan.unit,
+        "auto" if unit_left_open and plan.unit == first_unit else plan.unit,
         plan.align,
         plan.count,
         plan.same_width,
-    ]
+    )
 
 
 def change_rules(session: Session, entered: dict[int, Any]) -> None:
@@ -166,15 +171,13 @@ def change_rules(session: Session, entered: dict[int, Any]) -> None:
     step of undo."""
     if session.analysis is None:
         raise Refusal("The model is not analysed yet; do that on the Analyse tab first.")
-    if entered.get(0, 0) is None:
+    shown = shown_rules(session)
+    wanted = shown.with_entered(entered)
+    if wanted.ratio is None:
         return  # a number is being typed: a refusal would draw over what comes next
-    ratio, recovery, allocation, unit, align, counted, equal = (
-        entered.get(place, rule) for place, rule in enumerate(rules_of(session))
-    )
-    wanted = (ratio, recovery, allocation, unit, align, counted, equal)
-    plan = make_plan(session.known, rules_from(session.present, *wanted, session.locks))
-    session.push(plan, "dial" if set(entered) == {0} else "")
-    session.wishes["rules"] = (unit, allocation)
+    plan = make_plan(session.known, rules_from(session.present, wanted, session.locks))
+    session.push(plan, "dial" if wanted == replace(shown, ratio=wanted.ratio) else "")
+    wanted.fill_in(session)
     session.mark("bank")
 
 
@@ -268,17 +271,17 @@ def draw_steps(session: Session) -> list[Any]:
 
 def draw_rules(session: Session) -> list[Any]:
     """The dial and the rules; what does not combine is greyed."""
-    ratio, recovery, allocation, unit, align, counted, same = rules_of(session)
+    rules = shown_rules(session)
     name = session.analysis.method if session.analysis else FIRST
     units = units_for(session.analysis) if session.analysis else [Choice("Automatic", "auto")]
     return [
-        ratio,
-        menu_value(recoveries_for(name), recovery),
-        menu_value(allocations_for(name), allocation),
-        menu_value(units, unit),
-        align if align in ALIGNMENTS else gr.skip(),
-        counted,
-        same,
+        rules.ratio,
+        menu_value(recoveries_for(name), rules.recovery),
+        menu_value(allocations_for(name), rules.allocation),
+        menu_value(units, rules.unit),
+        rules.align if rules.align in ALIGNMENTS else gr.skip(),
+        rules.count,
+        rules.same_width,
     ]
 
 
