@@ -1,8 +1,15 @@
 """The entry point of `python -m slimllm`."""
 
+from __future__ import annotations
+
+import argparse
 import atexit
 import os
 import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from slimllm.cli.terminal import Report
 
 
 def run_command(arguments: list[str]) -> int:
@@ -10,10 +17,44 @@ def run_command(arguments: list[str]) -> int:
     try:
         from slimllm.cli.main import main
 
-        return main(arguments)
+        return main(arguments, serve_page)
     except KeyboardInterrupt:
         print("slimllm: cancelled before it began; nothing was changed.", file=sys.stderr)
         return 130
+
+
+def serve_page(given: argparse.Namespace, report: Report) -> dict[str, Any]:
+    """Start the app and run it until it ends; raise a `Refusal` if gradio or the ui folder is missing."""
+    from slimllm.cli.commands import NO_PAGE
+    from slimllm.cli.credentials import find_credentials
+    from slimllm.core.errors import Refusal
+
+    try:
+        from ui import app
+        from ui.server.address import public_url
+    except ModuleNotFoundError as failure:
+        if failure.name not in ("gradio", "ui"):
+            raise
+        raise Refusal(NO_PAGE) from failure
+    auth, warning = find_credentials(given.auth, given.auth_file, os.environ)
+    if warning:
+        report.say(warning)
+    app.serve_page(
+        app.Settings(
+            host=given.host,
+            port=given.port,
+            model=given.model,
+            listen=given.listen,
+            auth=auth,
+            public=public_url(given.public_url) if given.public_url else "",
+            forwarded=given.trust_forwarded_for,
+            roots=tuple(given.root or ()),
+            device=given.device,
+            dtype=given.dtype,
+            offline=given.offline,
+        )
+    )
+    return {"served": True}
 
 
 def end_program(status: int) -> None:

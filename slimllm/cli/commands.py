@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import time
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,7 +11,6 @@ from typing import Any, Protocol
 from slimllm import pipeline
 from slimllm.analysis import analysis_files, analysis_store
 from slimllm.calibration import distributed, texts
-from slimllm.cli.credentials import find_credentials
 from slimllm.cli.option_checks import method_options
 from slimllm.core.errors import Refusal
 from slimllm.core.fingerprints import is_other
@@ -41,6 +39,7 @@ class Report(Protocol):
     def progress(self, step: Progress) -> None: ...
 
 
+NO_PAGE = "The app needs gradio and the ui folder; start it from the project with 'make run'."
 Arguments = argparse.Namespace
 
 
@@ -285,34 +284,6 @@ def run_methods(given: Arguments, report: Report) -> dict[str, Any]:
     }
 
 
-def run_serve(given: Arguments, report: Report) -> dict[str, Any]:
-    """Start the app and run it until it ends; raise `Refusal` if gradio or the ui folder is missing."""
-    try:
-        from ui.app import Settings
-        from ui.app import serve_page as run
-        from ui.server.address import public_url
-    except ModuleNotFoundError as failure:
-        if failure.name not in ("gradio", "ui"):
-            raise
-        raise Refusal(
-            "The app needs gradio and the ui folder; start it from the project with 'make run'."
-        ) from failure
-    auth, warning = find_credentials(given.auth, given.auth_file, os.environ)
-    if warning:
-        report.say(warning)
-    run(
-        Settings(
-            host=given.host,
-            port=given.port,
-            model=given.model,
-            listen=given.listen,
-            auth=auth,
-            public=public_url(given.public_url) if given.public_url else "",
-            forwarded=given.trust_forwarded_for,
-            roots=tuple(given.root or ()),
-            device=given.device,
-            dtype=given.dtype,
-            offline=given.offline,
-        )
-    )
-    return {"served": True}
+def refuse_serve(given: Arguments, report: Report) -> dict[str, Any]:
+    """Raise a `Refusal`: the library was started without the page."""
+    raise Refusal(NO_PAGE)

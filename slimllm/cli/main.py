@@ -34,6 +34,7 @@ from slimllm.pruning.finetuning import Tuning
 from slimllm.pruning.stopping import left_by
 
 OK, REFUSED, CANCELLED = 0, 2, 130
+Command = Callable[[argparse.Namespace, Report], dict[str, Any] | None]
 
 
 class Parser(argparse.ArgumentParser):
@@ -113,15 +114,15 @@ def shared_options() -> dict[str, Parser]:
     return groups
 
 
-def build_parser() -> Parser:
-    """Return the parser of all commands."""
+def build_parser(serve: Command = commands.refuse_serve) -> Parser:
+    """Return the parser of all commands; `serve` carries out the command of this name."""
     top = Parser(
         prog="slimllm", description="See what matters inside a language model, and cut the rest away."
     )
     kinds = top.add_subparsers(dest="command", required=True, parser_class=Parser, metavar="COMMAND")
     top.kinds, groups = kinds, shared_options()
 
-    def add_command(name: str, words: str, run: Callable[..., dict[str, Any] | None], *shared: str) -> Parser:
+    def add_command(name: str, words: str, run: Command, *shared: str) -> Parser:
         parents = [groups[group] for group in ("common", *shared)]
         found: Parser = kinds.add_parser(name, help=words, description=words, parents=parents)
         found.set_defaults(run=run, show=print_answer)
@@ -169,7 +170,7 @@ def build_parser() -> Parser:
 
     add_card_and_push(add_command)
     add_command("methods", "list methods, recoveries, allocations and families", commands.run_methods)
-    add_serve(add_command("serve", "start the app", commands.run_serve))
+    add_serve(add_command("serve", "start the app", serve))
     return top
 
 
@@ -256,13 +257,16 @@ def add_serve(serve: Parser) -> None:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit status: 0 done, 2 refused with one sentence, 130 cancelled."""
+def main(arguments: Sequence[str] | None = None, serve: Command = commands.refuse_serve) -> int:
+    """Run one command and return the exit status: 0 done, 2 refused with one sentence, 130 cancelled.
+
+    The library does not know the page: `serve` starts it.
+    """
     report = Report()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         quiet_libraries()
-        given = build_parser().parse_args(arguments)
+        given = build_parser(serve).parse_args(arguments)
         given.named = named_in(arguments)
         if given.offline:
             os.environ["HF_HUB_OFFLINE"] = "1"

@@ -21,8 +21,8 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 from safetensors.torch import load_file, save_file
 
+from slimllm.__main__ import run_command
 from slimllm.calibration import texts
-from slimllm.cli import main
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Calibration
 from slimllm.models import loading, sources
@@ -79,7 +79,7 @@ def line(words: str) -> Provoke:
         filled = [[word, word.format(**places)] for word in words.split(" ") if word]
         given = [part for raw, word in filled for part in ([word] if raw == "{empty}" else word.split(" "))]
         world.capsys.readouterr()
-        status = main.main(given)
+        status = run_command(given)
         out, err = world.capsys.readouterr()
         assert (status, out) == (2, "")
         assert snapshot(world.folder) == before

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from slimllm.__main__ import run_command
 from slimllm.cli import commands, main, terminal
 from slimllm.core.types import Progress
 
@@ -146,7 +147,7 @@ def test_port_in_use_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None
     with socket.socket() as busy:
         busy.bind(("127.0.0.1", 0))
         busy.listen()
-        assert main.main(["serve", "--port", str(busy.getsockname()[1])]) == 2
+        assert run_command(["serve", "--port", str(busy.getsockname()[1])]) == 2
     assert "port" in capsys.readouterr().err.lower()
 
 
@@ -218,3 +219,8 @@ def test_words_on_a_terminal_take_the_place_of_the_progress(capsys: pytest.Captu
     report.progress(Progress("analyse", 1, 3, "Layer 1 of 3 scored"))
     report.say("slimllm: cancelled")
     assert capsys.readouterr().err == "\r\033[KLayer 1 of 3 scored\r\033[Kslimllm: cancelled\n"
+
+
+def test_the_library_alone_says_where_the_page_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["serve"]) == 2
+    assert "start it from the project with 'make run'" in capsys.readouterr().err
