@@ -1,20 +1,26 @@
 # Two commands matter: `make run` starts the app, `make test` runs the tests. Both install what they need first.
+# `make test` takes about four minutes on two cores; `make test-all` also runs what is slow and what opens a browser.
 # `make screens` takes pictures of every tab in its states, for looking at.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
-MARK ?= not slow and not gpu and not network and not soak
-# Test processes, one for each core and at most four; a file of tests stays in one, the long ones (browser) come first.
-WORKERS ?= logical
+MARK ?= not slow and not browser and $(USUAL)
+USUAL := not gpu and not network and not timed and not soak
+# Test processes: one more than there are cores, for tests also wait. A file of tests stays in one process; the long
+# ones (browser) come first.
+WORKERS ?= $(shell $(PYTHON) -c "import os; print(min(4, os.cpu_count() + 1))")
 NO_NODE := The check of the page's scripts needs Node.js and npm; install them (apt-get install nodejs npm).
 
-.PHONY: run test check check-scripts node fix screens elsewhere clean
+.PHONY: run test test-all check check-scripts node fix screens elsewhere clean
 
 run: .venv/.app
 	@$(BIN)/python app.py $(ARGS)
 
 test: .venv/.dev
-	@$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m "$(MARK)" $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "$(MARK)" $(ARGS)
+
+test-all: MARK := $(USUAL)
+test-all: test
 
 check: .venv/.dev
 	@find ui -name "*.pyi" -delete # Gradio writes them beside its components, and they go out of date

@@ -137,6 +137,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stored]:
     return stored(tmp_path_factory.mktemp("gguf"), pruned, dict.fromkeys(CASES, "gguf"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_transformers_reads_the_file_as_what_was_pruned(shelf: dict[str, Stored], name: str) -> None:
     stored = shelf[name]
@@ -248,6 +249,7 @@ def test_the_flag_of_a_file_is_what_the_tokenizer_does() -> None:
 # One export, for real ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_gguf_export_is_verified_labelled_and_pruned_again(tmp_path: Path, page: Path) -> None:
     pruned = CASES["llama biases"].pruned()
     done = slimllm.save(pruned, tmp_path / "small", wanted="gguf")
@@ -269,6 +271,7 @@ def test_a_gguf_export_is_verified_labelled_and_pruned_again(tmp_path: Path, pag
     assert [row["tier"] for row in facts["ancestors"]] == ["gguf"]
 
 
+@pytest.mark.slow
 def test_a_gguf_of_different_widths_is_verified_labelled_and_pruned_again(tmp_path: Path, page: Path) -> None:
     pruned = CASES["uneven biases"].pruned()
     done = slimllm.save(pruned, tmp_path / "small", wanted="gguf")
@@ -285,6 +288,7 @@ def test_a_gguf_of_different_widths_is_verified_labelled_and_pruned_again(tmp_pa
     assert again.parameters < done.parameters
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_equal_widths_where_llama_cpp_wants_them(
     tmp_path: Path, page: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -300,6 +304,7 @@ def test_the_command_line_takes_equal_widths_where_llama_cpp_wants_them(
         assert ("only if all layers are equally wide" in said.err) == alike
 
 
+@pytest.mark.slow
 def test_a_gguf_that_reads_as_another_model_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -137,6 +137,7 @@ def test_every_file_of_an_export_arrives_in_one_commit(fake: Hub, small: Path) -
     assert not any(TOKEN in line for line in said)
 
 
+@pytest.mark.slow
 def test_the_command_line_exports_prunes_and_pushes_without_a_word_of_the_token(
     fake: Hub, tiny_folder: Path, page: Path, tmp_path: Path
 ) -> None:

@@ -60,6 +60,7 @@ def check_hash(name: str, now: str) -> None:
     assert STORED[name] == now
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_writes_the_bytes_that_it_wrote_before(
     method: str, tiny_folder: Path, tmp_path: Path

@@ -182,6 +182,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stored]:
     return stored(tmp_path_factory.mktemp("shelf"), pruned, wanted, again=SHIMS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_read_elsewhere_is_what_was_pruned(shelf: dict[str, Stored], name: str) -> None:
     case, stored = CASES[name], shelf[name]
@@ -277,6 +278,7 @@ def test_a_reloaded_shim_can_be_stored_again_and_pruned_to_equal_widths(
 # One export, for real ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_export_is_verified_complete_and_repeatable(tmp_path: Path) -> None:
     pruned = uneven("gemma3_text", dtype=torch.bfloat16)
     target = tmp_path / "deep" / "small"
@@ -308,6 +310,7 @@ def test_an_export_is_verified_complete_and_repeatable(tmp_path: Path) -> None:
     assert (tmp_path / "twice/model.safetensors").read_bytes() == (target / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_does_not_load_elsewhere_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,6 +91,7 @@ def test_an_export_stored_again_is_the_same_byte_for_byte(
         assert (second / file).read_bytes() == (folder / file).read_bytes(), file
 
 
+@pytest.mark.slow
 def test_an_export_that_fails_in_one_way_only_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

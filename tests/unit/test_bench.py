@@ -34,6 +34,7 @@ def run(tiny_folder: Path, page: Path, tmp_path: Path, capsys: pytest.CaptureFix
     return benchmark
 
 
+@pytest.mark.slow
 def test_end_to_end_and_never_twice(run: Run, tmp_path: Path) -> None:
     asked = ("--ratios", "0.3", "--methods", "slimllm", "random")
     first = run(*asked)
@@ -57,6 +58,7 @@ def test_end_to_end_and_never_twice(run: Run, tmp_path: Path) -> None:
     assert run(*asked, "--samples", "5")["computed"] == 2  # the dense model reads no calibration text
 
 
+@pytest.mark.slow
 def test_changed_source_counts_as_new(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = ("--ratios", "0.3", "--methods", "random")
     run(*asked)
@@ -71,6 +73,7 @@ def test_a_digest_of_source_ignores_words_and_hears_numbers() -> None:
     assert {"slimllm.core.types", "slimllm.methods.wanda"} <= set(cells.imported_everywhere())
 
 
+@pytest.mark.slow
 def test_a_refusal_is_recorded_and_the_rest_goes_on(run: Run) -> None:
     asked = ("--ratios", "0.3", "0.99", "--methods", "slimllm", "random")
     found = run(*asked)

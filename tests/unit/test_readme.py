@@ -20,6 +20,7 @@ def commands() -> list[list[str]]:
     return [shlex.split(line) for block in blocks for line in block.strip().splitlines()]
 
 
+@pytest.mark.slow
 def test_every_command_runs(
     tmp_path: Path, tiny_folder: Path, page: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -34,6 +35,7 @@ def test_every_command_runs(
         assert main.main(line) == 0, line
 
 
+@pytest.mark.slow
 def test_the_python_example_runs(
     tmp_path: Path, tiny_folder: Path, page: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,8 +55,9 @@ WITHOUT_GRADIO = ("look/formatting", "look/glossary", "facts", "charts", "jobs",
 BELOW_THE_PAGE = ("gradio", "plotly", "ui")
 
 
-def modules() -> list[Path]:
-    return sorted(file for top in FLOORS for file in (ROOT / top).rglob("*.py"))
+@cache
+def modules() -> tuple[Path, ...]:
+    return tuple(sorted(file for top in FLOORS for file in (ROOT / top).rglob("*.py")))
 
 
 def room_of(file: Path) -> tuple[str, str]:
@@ -168,18 +169,18 @@ def test_the_app_is_short() -> None:
 
 def names_at_load(file: Path) -> set[Path]:
     """The files of this repository that a file needs while it is being loaded."""
-    needed: set[Path] = set()
+    needed, known = set[Path](), set(modules())
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ImportFrom):
             for name in (node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)):
                 path = (ROOT / name.replace(".", "/")).with_suffix(".py")
-                needed |= {path} & set(modules())
+                needed |= {path} & known
     return needed
 
 
 def test_no_modules_need_each_other() -> None:
     left = {file: names_at_load(file) for file in modules()}
-    while free := {file for file, needed in left.items() if not needed & set(left)}:
+    while free := {file for file, needed in left.items() if not needed & left.keys()}:
         left = {file: needed for file, needed in left.items() if file not in free}
     assert not left, f"these import each other: {sorted(map(name_of, left))}"
 

@@ -553,6 +553,7 @@ class Echo(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None: ...
 
 
+@pytest.mark.slow
 def test_security_a_token_sent_to_the_hub_is_not_told(tmp_path: Path) -> None:
     hub = HTTPServer(("127.0.0.1", 0), Echo)
     threading.Thread(target=hub.serve_forever, daemon=True).start()
@@ -581,6 +582,7 @@ def holding(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()]
 
 
+@pytest.mark.slow
 def test_security_tokens_are_in_no_log_history_or_report(
     forger: Forger,
     tmp_path: Path,

@@ -308,6 +308,7 @@ def check_log(caplog: pytest.LogCaptureFixture, said: str) -> None:
         assert "Traceback" not in record.getMessage(), record.getMessage()
 
 
+@pytest.mark.slow
 def test_whatever_a_client_sends_ends_in_a_refusal(
     stranger: Stranger, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,6 +22,7 @@ def run(*words: str, home: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["slimllm", "best"])
 def test_two_processes_find_what_one_finds(
     method: str, tiny_folder: Path, page: Path, tmp_path: Path
@@ -48,6 +49,7 @@ def test_two_processes_find_what_one_finds(
             assert float((tensor - theirs[key]).abs().max()) <= 1e-5 * scale, key
 
 
+@pytest.mark.slow
 def test_moments_found_before_are_used_by_two_processes_as_well(
     tiny_folder: Path, page: Path, tmp_path: Path
 ) -> None:
@@ -58,6 +60,7 @@ def test_moments_found_before_are_used_by_two_processes_as_well(
     assert json.loads(second.stdout)["head_scores"] == json.loads(first.stdout)["head_scores"]
 
 
+@pytest.mark.slow
 def test_fewer_samples_than_processes_are_one_sentence(tiny_folder: Path, page: Path, tmp_path: Path) -> None:
     asked = ["analyse", "--model", str(tiny_folder), "--text", str(page), "--samples", "1", "--length", "32"]
     done = run(*TORCHRUN, *asked, "--out", str(tmp_path / "out"), home=tmp_path / "home")
@@ -66,6 +69,7 @@ def test_fewer_samples_than_processes_are_one_sentence(tiny_folder: Path, page: 
     assert "slimllm/calibration/distributed.py" not in done.stderr
 
 
+@pytest.mark.slow
 def test_other_commands_refuse_several_processes(tiny_folder: Path, tmp_path: Path) -> None:
     asked = ["prune", "--model", str(tiny_folder), "--ratio", "0.2", "--out", str(tmp_path / "out")]
     done = run(*TORCHRUN, *asked, home=tmp_path / "home")

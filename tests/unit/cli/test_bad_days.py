@@ -157,6 +157,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 # kill −9 --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_bad_day_kill_during_analyse(bench: Bench, tmp_path: Path) -> None:
     out, pulse = tmp_path / "a", tmp_path / "a/.moments.unfinished/layer_003.safetensors"
     analysis_store.save_analysis(bench.analysed(0, out / "moments"), out)
@@ -183,6 +184,7 @@ def test_bad_day_kill_during_analyse(bench: Bench, tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_bad_day_kill_during_prune_and_export(bench: Bench, tmp_path: Path) -> None:
     """The same command is killed at three moments, each time found by the next one, and then let be."""
     small, text = tmp_path / "small", texts.find_text(str(bench.text))
@@ -250,6 +252,7 @@ def upload(port: int, content: bytes) -> None:
     urllib.request.urlopen(urllib.request.Request(where, body, kind)).close()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_bad_day_kill_of_the_page(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home, port, temporary = tmp_path / "home", free_port(), tmp_path / "tmp"
@@ -332,6 +335,7 @@ def refused(capsys: pytest.CaptureFixture[str], *line: object) -> str:
     return said[0]
 
 
+@pytest.mark.slow
 def test_bad_day_disk_full_during_moments(bench: Bench, small_disk: Path, tmp_path: Path) -> None:
     out = small_disk / "a"
     out.mkdir()
@@ -372,6 +376,7 @@ def family_analysis() -> Analysis:
     return synthetic_analysis(layers=2, heads=4, groups=2, head_size=8, channels=32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("free", [0.5, 1.2])
 def test_bad_day_disk_full_during_export(
     free: float, bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -436,6 +441,7 @@ def test_bad_day_disk_full_during_history_report_and_zip(
     assert (session.folder / "report-run2.html").is_file()
 
 
+@pytest.mark.slow
 def test_bad_day_folder_read_only(bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, locked = tmp_path / "out", "(Read-only file system)"
     analysis_store.save_analysis(family_analysis(), out / "a")
@@ -505,6 +511,7 @@ def interrupted(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> dict[
         return dict(zip(INTERRUPTED, pool.map(interrupt, INTERRUPTED), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", INTERRUPTED)
 def test_bad_day_interrupted(command: str, interrupted: dict[str, tuple[End, Path]]) -> None:
     ended, out = interrupted[command]
@@ -616,6 +623,7 @@ def start_all(registry: Registry, session: Session, model: Path, text: Path, rat
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_bad_day_twenty_cycles_leave_memory_flat(tmp_path: Path, bench: Bench) -> None:
     """Analyse, prune, discard: the model alone has 41 MB, so a leak of it would show after one cycle."""
@@ -654,6 +662,7 @@ def test_bad_day_memory_of_a_finished_job_goes_back_to_the_system() -> None:
     assert resident_mib() - before < 100
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_bad_day_two_sessions_at_once_share_nothing(tiny_folder: Path, bench: Bench) -> None:
     """Different models and plans, every job of the one queued beside one of the other's. What two sessions

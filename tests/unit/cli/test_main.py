@@ -34,6 +34,7 @@ def reading(tiny_folder: Path, page: Path) -> list[object]:
     return ["--model", tiny_folder, "--text", page, "--samples", 4, "--length", 32, "--dtype", "float32"]
 
 
+@pytest.mark.slow
 def test_analyse_plan_prune_evaluate_generate_compare(
     tmp_path: Path, page: Path, tiny_folder: Path, reading: list[object], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -119,6 +120,7 @@ def test_analyse_plan_prune_evaluate_generate_compare(
     assert both["models"][0]["parameters"] > both["models"][1]["parameters"]
 
 
+@pytest.mark.slow
 def test_prune_with_a_ratio_does_it_all(
     tmp_path: Path, reading: list[object], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -171,6 +173,7 @@ def interrupted(shown: str, *arguments: object) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
+@pytest.mark.slow
 def test_interrupted_is_status_130_without_traceback(tmp_path: Path, tiny_folder: Path, page: Path) -> None:
     text = tmp_path / "long.txt"
     text.write_text(page.read_text() * 300)

@@ -435,6 +435,7 @@ JUNK: list[Any] = [
 ]
 
 
+@pytest.mark.slow
 def test_bad_input_every_event_of_the_page_takes_junk(address: str, caplog: pytest.LogCaptureFixture) -> None:
     forger = Forger(address)
     session = forger.session

@@ -244,6 +244,7 @@ def test_hostile_tokenizer_that_was_tried_is_known_again(copy: Path, monkeypatch
         loading.read_tokenizer(copy, "x")
 
 
+@pytest.mark.slow
 def test_hostile_tokenizer_leaves_ctrl_c_alone(copy: Path) -> None:
     """Ctrl-C while a tokenizer is tried: status 130 at once, and its process is gone."""
     hostile_files.TOKENIZERS["prepends"].make(copy)

@@ -87,6 +87,7 @@ def test_every_method_meets_its_budget(name: str, text: texts.Text) -> None:
 # Whole layers ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", list(FAMILY_CONFIGS))
 def test_dropped_layers_are_those_of_highest_cosine_and_the_rest_is_a_stock_model(
     family: str, text: texts.Text, tmp_path: Path

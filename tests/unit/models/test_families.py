@@ -388,6 +388,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Prune
     return {name: (*pair, reload) for (name, pair), reload in zip(done.items(), found, strict=True)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ELSEWHERE)
 def test_families_export_read_elsewhere(
     elsewhere: dict[str, tuple[Pruned, str, verification.Reload]], name: str

@@ -106,6 +106,7 @@ def pruned_from_disk(folder: Path, page: Path, monkeypatch: pytest.MonkeyPatch) 
     return pipeline.finish_job(pipeline.prune_model(subject, slimllm.plan(analysis, ratio=0.3), text))
 
 
+@pytest.mark.slow
 def test_export_of_a_borrowed_model_is_verified_and_loads_whole(
     tiny_folder: Path, tmp_path: Path, page: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +125,7 @@ def test_export_of_a_borrowed_model_is_verified_and_loads_whole(
         torch.testing.assert_close(elsewhere(ids).logits, again.model(ids).logits)
 
 
+@pytest.mark.slow
 def test_a_borrowed_export_can_be_borrowed_again(
     tiny_folder: Path, tmp_path: Path, page: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

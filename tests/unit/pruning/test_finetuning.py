@@ -343,6 +343,7 @@ def test_an_export_is_opened_with_its_plan_and_its_true_widths(
     torch.testing.assert_close(logits(found.subject.model, pieces()), logits(given.subject.model, pieces()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tier", ["shim", "padded"])
 def test_a_tuned_export_is_exported_verified_and_reloads(
     tmp_path: Path, page: Path, tier: str, unproven: Callable[..., None]
@@ -403,6 +404,7 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, A
 LITTLE = ["--samples", 8, "--length", 32, "--window", 32, "--dtype", "float32"]
 
 
+@pytest.mark.slow
 def test_the_command_tunes_what_prune_exported(
     tmp_path: Path,
     tiny_folder: Path,
@@ -436,6 +438,7 @@ def test_the_command_tunes_what_prune_exported(
         assert math.isclose(score["perplexity"], found[key], rel_tol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_command_tunes_a_dense_folder_and_measures_elsewhere(
     tmp_path: Path, tiny_folder: Path, page: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

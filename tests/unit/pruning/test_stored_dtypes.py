@@ -70,6 +70,7 @@ def same_bytes(one: Tensor, other: Tensor) -> bool:
     return one.dtype == other.dtype and torch.equal(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lent", [False, True], ids=["whole", "layer by layer"])
 @pytest.mark.parametrize("kind", SOURCES)
 def test_nothing_removed_is_the_source_to_the_last_bit(

@@ -303,6 +303,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stored]:
     return stored(tmp_path_factory.mktemp("values"), pruned, wanted, again=SHIMS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_read_elsewhere_is_what_was_pruned(shelf: dict[str, Stored], name: str) -> None:
     case, stored = CASES[name], shelf[name]
@@ -379,6 +380,7 @@ def test_half_precision_leaves_the_places_whole(tmp_path: Path) -> None:
             assert one.places.max() > 256  # more than either dtype could count to without gaps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tier", ["shim", "padded"])
 def test_an_export_is_verified_and_loads_as_a_subject(tier: str, tmp_path: Path) -> None:
     pruned = prune(tiny_subject("qwen2", dtype=torch.bfloat16))
@@ -396,6 +398,7 @@ def test_a_stock_class_is_refused(tier: str) -> None:
         formats.choose_format(pruned, tier)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_its_places_is_no_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

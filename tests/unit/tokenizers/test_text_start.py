@@ -214,6 +214,7 @@ def exported(
     return pruned, place, found[0]
 
 
+@pytest.mark.slow
 def test_an_export_begins_texts_as_before_and_says_so(
     exported: tuple[Pruned, Path, verification.Reload], page: str
 ) -> None:
