@@ -170,7 +170,7 @@ def open_layers(page: Page, watch: Stopwatch, session: Session, repeats: int, fo
     place.scroll_into_view_if_needed()
     box = place.bounding_box()
     assert box is not None
-    layers, taken = len(session.partial), []
+    layers, taken = len(session.analyses.partial), []
     for turn in range(repeats + 1):
         row = (7 * turn + 1) % layers
         height = (row + 0.5) / layers * box["height"]

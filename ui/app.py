@@ -32,7 +32,7 @@ from ui.server.address import HERE, Address
 from ui.server.module_files import ModuleFiles
 from ui.server.request_limits import MOST_UPLOADED
 from ui.server.responses import Safe
-from ui.session import crash_recovery
+from ui.session.kept import crash_recovery
 from ui.session.registry import REGISTRY
 from ui.session.settings import SessionSettings
 from ui.tabs import load_tab

@@ -15,13 +15,14 @@ from tests.support.made_up_analyses import synthetic_analysis
 from tests.support.made_up_runs import family
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
 from tests.support.visitor import BROWSER, Visitor, expect
+from ui.facts.comparison import Answer, Comparison
 from ui.facts.estimates import Rates
 from ui.facts.findings import Findings, Guess, Passage, Piece
 from ui.facts.runs import Budget, Entry, Protocol
 from ui.html import report
 from ui.session.loaded import Loaded
 from ui.session.registry import REGISTRY
-from ui.session.session import Answer, Comparison, Session
+from ui.session.session import Session
 
 pytestmark = BROWSER
 EVIL = (
@@ -65,9 +66,11 @@ def poisoned(session: Session) -> str:
         window=16,
         speeds={name: Speed((1.0,), (1.0,), 1, 1) for name in guess},
     )
-    session.comparison = Comparison(run.plan, Protocol(EVIL), dict(run.columns), findings=found, run=1)
+    session.results.comparison = Comparison(
+        run.plan, Protocol(EVIL), dict(run.columns), findings=found, run=1
+    )
     session.comparison.models = dict.fromkeys(guess)  # type: ignore[arg-type]
-    session.answers = [Answer(EVIL, dict(answers[0][1]), done=True)]
+    session.results.answers = [Answer(EVIL, dict(answers[0][1]), done=True)]
     budget = Budget(0.2, "decoder", analysis.calibration, Protocol(EVIL))
     session.put_entry(Entry("slimllm", budget, run.columns["dense"], refusal=EVIL))
     for part in ("load", "analyse", "tune", "compare", "history", "tour"):

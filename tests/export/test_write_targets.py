@@ -26,8 +26,8 @@ from tests.export.test_tiers import by_groups, prune
 from tests.page.session.test_presets import planned  # noqa: F401 – a fixture
 from tests.support.tiny_models import tiny_subject
 from tests.unit.cli.test_bad_days import mounted
-from ui.session import crash_recovery, presets
-from ui.session.run_store import Shelf
+from ui.session.kept import crash_recovery, presets
+from ui.session.kept.run_store import Shelf
 from ui.session.session import Session
 from ui.tabs.tune import preset_row
 from ui.tasks import work

@@ -41,11 +41,11 @@ def cell(x: int, y: int) -> dict[str, list[float]]:
 
 def test_a_click_chooses_a_head_and_opens_its_layer(planned: Session) -> None:
     analyse_tab.ClickMap("heads")(planned, event(cell=cell(4, 2)))
-    assert planned.picked == Picked("heads", (2, 2), (4, 4))
-    assert planned.detail == 2
+    assert planned.focus.picked == Picked("heads", (2, 2), (4, 4))
+    assert planned.focus.detail == 2
     analyse_tab.click_bar(planned, event(x=1))
-    assert planned.picked == Picked("layers", (1, 1))
-    assert planned.detail == 1
+    assert planned.focus.picked == Picked("layers", (1, 1))
+    assert planned.focus.detail == 1
 
 
 def test_a_letter_is_one_step_of_undo(planned: Session) -> None:
@@ -64,7 +64,7 @@ def test_a_letter_is_one_step_of_undo(planned: Session) -> None:
 def test_an_event_that_covers_nothing_changes_nothing(planned: Session) -> None:
     act = pin_bar.letter_handler("heads")
     act(planned, event(mark="layer", **cell(0, 1)))
-    chosen, plan = planned.picked, planned.plan
+    chosen, plan = planned.focus.picked, planned.plan
     assert chosen == Picked("layers", (1, 1))
     for data in ({}, {"x": None, "y": None}, {"x": [90, 95], "y": [0, 1]}, {"x": "a", "y": [None]}):
         act(planned, event(mark="force", **data))
@@ -74,19 +74,19 @@ def test_an_event_that_covers_nothing_changes_nothing(planned: Session) -> None:
 
 def test_one_layer_in_full_is_chosen_from_without_rows(planned: Session) -> None:
     analyse_tab.choose_order(planned, {0: "place", 1: "one"})
-    planned.detail = 3
+    planned.focus.detail = 3
     pin_bar.letter_handler("channels")(planned, event(mark="force", x=[9.5, 12.5], y=None))
     assert planned.plan.forced == (Pin(3, "mlp", 10, 3),)
     assert "every channel" in analyse_tab.draw_channels(planned).layout.title.text
     analyse_tab.choose_order(planned, {0: "sum", 1: "all"})
-    assert planned.picked is None, "what was chosen in another order is not meant any more"
+    assert planned.focus.picked is None, "what was chosen in another order is not meant any more"
     assert "adding up" in analyse_tab.draw_channels(planned).layout.title.text
 
 
 def test_without_a_choice_or_a_plan_there_is_a_sentence(planned: Session) -> None:
     with pytest.raises(Refusal, match="Choose heads"):
         pin_bar.apply_mark(planned, "protect")
-    planned.picked = Picked("layers", (1, 1))
+    planned.focus.picked = Picked("layers", (1, 1))
     planned.history = PlanHistory()
     with pytest.raises(Refusal, match="no plan yet"):
         pin_bar.apply_mark(planned, "protect")

@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 
+from ui.facts.comparison import Answer
 from ui.facts.runs import LABELS, NAMES
 from ui.look.formatting import escape_html
-from ui.session.session import Answer
 
 
 def answer_html(place: int | str, answer: Answer) -> str:

@@ -10,6 +10,7 @@ from slimllm.methods.recovery import RECOVERIES
 from slimllm.planning.plan_json import plan_text
 from ui.charts.chart_style import COLOUR
 from ui.facts.command_line import command_line, plan_name
+from ui.facts.comparison import Comparison
 from ui.facts.runs import LABELS, Run
 from ui.facts.verdicts import on_layers
 from ui.html.coloured_passage import best_reader, passage_html
@@ -26,7 +27,6 @@ from ui.look.formatting import (
     method_title,
 )
 from ui.look.theme import PALETTE, SCRIPTS, STYLES, colour_variables
-from ui.session.session import Comparison
 
 # The page's own script for a passage, run on the passage of the report.
 SAYS = f"""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from slimllm.methods.recovery import RECOVERIES
 from slimllm.planning.allocation import ALLOCATIONS
+from ui.facts.comparison import Comparison
 from ui.facts.runs import LABELS, NAMES, Budget, Column, Entry, Protocol
 from ui.facts.verdicts import (
     Columns,
@@ -30,7 +31,6 @@ from ui.look.formatting import (
     method_title,
     note_html,
 )
-from ui.session.session import Comparison
 
 
 def speed_words(number: float) -> str:

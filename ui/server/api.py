@@ -234,7 +234,7 @@ class Endpoints:
         form = MeasureForm(limit=0, prompts="", new_tokens=max_new_tokens, temperature=temperature, seed=seed)
         asked = dataclasses.replace(asked_for(form), prompts=(prompt,))
         yield comparing.start_answers(REGISTRY, session, asked)
-        return {"prompt": prompt, **session.answers[0].texts}
+        return {"prompt": prompt, **session.results.answers[0].texts}
 
     def export(self, request: gr.Request, tier: str = "auto") -> Action:
         """Writes, verifies and packs the checkpoint of the last pruning."""

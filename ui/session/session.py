@@ -6,40 +6,32 @@ import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from slimllm.core.errors import Refusal
-from slimllm.core.fingerprints import is_other
-from slimllm.core.types import Analysis, Calibration, LayerAnalysis, Plan
-from slimllm.methods.table import fill_options
+from slimllm.core.types import Analysis, Plan
 from slimllm.models.loading import Pruned, Subject
 from slimllm.planning.forecast import fill_forecast
 from slimllm.planning.locks import Locks
 from slimllm.planning.pins import keep_locked
 from slimllm.planning.plan_making import check_plan
-from ui.facts.combinations import Source, are_comparable, source_of
-from ui.facts.comparison import Answer, Comparison
+from ui.facts.comparison import Comparison
 from ui.facts.runs import Entry, Run
-from ui.facts.selection import Picked
 from ui.jobs.worker import Job, Worker
-from ui.look.formatting import method_title
-from ui.session import presets
-from ui.session.crash_recovery import Diary, page_folder
-from ui.session.finetuning_state import Polished
+from ui.session.analyses import Analyses, Focus
 from ui.session.forms import AnalyseForm, Form
+from ui.session.kept import presets
+from ui.session.kept.crash_recovery import Diary, page_folder
+from ui.session.kept.run_history import Archive, complete_run
 from ui.session.loaded import Loaded
 from ui.session.notes import tell_after
 from ui.session.plan_history import PlanHistory, PlanStep, same_rules, tell_kept
 from ui.session.preview import Preview
-from ui.session.run_history import Archive, complete_run
+from ui.session.results import Results
 from ui.session.settings import AUTOMATIC, SessionSettings
-
-KEPT_WEIGHTS = 2  # pruned models stay in memory for the latest runs only
-KEPT_ANALYSES = 16  # a few megabytes each
 
 
 class Session:
@@ -58,31 +50,16 @@ class Session:
         self._swept: Callable[[], object] = lambda: None
         self.loaded: Loaded | None = None
         self.job: Job | None = None
-        self.analysis: Analysis | None = None
-        self.analyses: dict[Source, Analysis] = {}
-        self.second: Analysis | None = None
-        self.training: list[dict[str, float]] = []
-        self.entries: list[Entry] = []
-        self.polished: Polished | None = None
-        self.partial: list[LayerAnalysis | None] = []
-        self.made: tuple[str, Calibration] | None = None  # the method and the text of the partial layers
-        self.detail: int | None = None
-        self.picked: Picked | None = None
+        self.analyses, self.focus = Analyses(), Focus()
         self.history = PlanHistory()
         self.turn = 0  # the number of the last release of the faders that was heard
         # what the faders' facts were made of last, and they
         self.bank: tuple[Analysis, tuple[object, ...], str] | None = None
         self.preview = Preview()
         self.presets: dict[str, Plan] = presets.read_presets(id)
-        self.comparison: Comparison | None = None
-        self.pending: Comparison | None = None
-        self.answers: list[Answer] = []
-        self.archive = Archive(id, lambda: self.mark("runs"))
-        self.parent: int | None = None
-        self.weights: dict[int, dict[str, Pruned]] = {}
+        self.results, self.archive = Results(), Archive(id, lambda: self.mark("runs"))
         self.notes: dict[str, tuple[str, str]] = {}
         self.forms: dict[type[Form], Form] = {}
-        self.drawn_plan: Plan | None = None  # the plan that the pictures of the Analyse tab show
         self.diary = Diary(id)
         if broken_off := self.diary.broken_off():
             self.say("load", broken_off)
@@ -146,16 +123,14 @@ class Session:
             if self.loaded is loaded:
                 return
             self.loaded = loaded
-            self.comparison, self.answers = None, []
-            self.weights.clear()
+            self.results.drop_models()
             self.forget_analysis()
             self.mark("subject", "table", "answers")
 
     def forget_analysis(self) -> None:
         with self.lock:
-            self.analysis, self.partial, self.made, self.detail, self.picked = None, [], None, None, None
-            self.analyses, self.second, self.training, self.entries = {}, None, [], []
-            self.history, self.parent = PlanHistory(), None
+            self.analyses, self.focus, self.history = Analyses(), Focus(), PlanHistory()
+            self.results.drop_entries()
             self.preview.forget()
             self.mark(
                 "layers", "detail", "plan", "controls", "bank", "second", "training", "entries", "preview"
@@ -174,61 +149,36 @@ class Session:
                 self.say("tune", f"The locked layers are unlocked. {refusal}")
 
     def keep_analysis(self, analysis: Analysis) -> None:
-        """Remembers an analysis, so that its plans can be shown and pruned again; the oldest give way."""
+        """Remember an analysis, so that its plans can be shown and pruned again."""
         with self.lock:
-            source = source_of(analysis)
-            self.analyses.pop(source, None)
-            self.analyses[source] = analysis
-            for old in list(self.analyses)[:-KEPT_ANALYSES]:
-                del self.analyses[old]
+            self.analyses.remember_analysis(analysis)
 
     def show_analysis(self, analysis: Analysis) -> None:
-        """Makes an analysis the present one; a second one stays beside it only while one thing tells them
-        apart."""
+        """Make an analysis the present one."""
         with self.lock:
-            self.analysis, self.partial = analysis, list(analysis.layers)
-            self.made = (analysis.method, analysis.calibration)
-            if self.second is not None and not are_comparable(self.second, analysis):
-                self.second = None
+            self.analyses.make_present(analysis)
             self.mark("layers", "detail", "bank", "controls", "second")
-
-    def made_from(self, plan: Plan) -> Analysis | None:
-        """The analysis that a plan was made from, if it is remembered."""
-        found = self.analyses.get(source_of(plan))
-        if found is not None and is_other(dict(plan.fingerprints), found.fingerprints):
-            return None
-        return found
-
-    def analysis_by(
-        self, method: str, options: Mapping[str, Any], calibration: Calibration
-    ) -> Analysis | None:
-        """The analysis by a method with these options, the others as usual, if it is remembered."""
-        return self.analyses.get((method, tuple(sorted(fill_options(method, options).items())), calibration))
 
     def lay_over(self, second: Analysis | None) -> None:
         """Lays a second analysis over the maps, or takes it away."""
-        self.second = second
+        self.analyses.second = second
         self.mark("second", "layers")
 
     def suit(self, plan: Plan) -> None:
         """Makes the analysis that a plan was made from the present one, or another that knows its units; a
         `Refusal` where there is none."""
         with self.lock:
-            able = [a for a in self.analyses.values() if plan.unit in a.layers[0].attention]
-            if not able:
-                raise Refusal(
-                    f"This plan cuts {plan.unit} units; analyse the model with method "
-                    f"{method_title(plan.method)} first."
-                )
-            found = max(
-                able,
-                key=lambda a: (source_of(a) == source_of(plan), a.method == plan.method, a is self.analysis),
-            )
+            found = self.analyses.find_suitable(plan)
             if found is not self.analysis:
                 self.show_analysis(found)
                 if form := AnalyseForm.find_in(self):  # the chooser follows
                     replace(form, method=found.method).fill_in(self)
                 self.mark("preflight")
+
+    @property
+    def analysis(self) -> Analysis | None:
+        """The present analysis, if there is one."""
+        return self.analyses.present
 
     @property
     def known(self) -> Analysis:
@@ -306,13 +256,17 @@ class Session:
                 self.suit(self.plan)
                 self.mark("plan", "locks", *(() if same_rules(left, self.plan) else ("controls", "bank")))
 
-    # Runs
+    # Comparisons and runs
+
+    @property
+    def comparison(self) -> Comparison | None:
+        """The present comparison, if there is one."""
+        return self.results.comparison
 
     def put_entry(self, entry: Entry) -> None:
-        """Adds a row to the table of methods; the same method on the same budget has one row."""
+        """Add a row to the table of methods."""
         with self.lock:
-            kept = [old for old in self.entries if old.place != entry.place]
-            self.entries = [*kept, entry]
+            self.results.put_entry(entry)
             self.mark("entries")
 
     @property
@@ -322,15 +276,15 @@ class Session:
     def add_run(self, run: Run, models: dict[str, Pruned]) -> None:
         """Keeps a finished comparison; the weights of the latest ones stay in memory."""
         with self.lock:
-            self.weights[run.number] = models
-            for number in sorted(self.weights)[:-KEPT_WEIGHTS]:
-                del self.weights[number]
-            self.parent = run.number
-            parent, analysis = self.archive.find(run.parent), self.made_from(run.plan)
-            answers = self.answers
+            self.results.keep_models(run.number, models)
             self.archive.add(
                 complete_run(
-                    run, models, parent=parent, analysis=analysis, loaded=self.loaded, answers=answers
+                    run,
+                    models,
+                    parent=self.archive.find(run.parent),
+                    analysis=self.analyses.find_origin(run.plan),
+                    loaded=self.loaded,
+                    answers=self.results.answers,
                 )
             )
 

@@ -21,11 +21,12 @@ from slimllm.evaluation import evaluate
 from slimllm.models.loading import Subject
 from slimllm.planning import forecast, plan_making
 from ui.facts.combinations import possible_keys, recoveries_for
+from ui.facts.comparison import Answer, Comparison
 from ui.facts.runs import LABELS, Asked, Column, Protocol, Run, best_name
 from ui.jobs.worker import Job, Steps
+from ui.session.kept.run_history import answer_texts
 from ui.session.registry import Registry
-from ui.session.run_history import answer_texts
-from ui.session.session import Answer, Comparison, Session
+from ui.session.session import Session
 
 
 def start_compare(registry: Registry, session: Session, asked: Asked) -> Job:
@@ -37,27 +38,27 @@ def start_compare(registry: Registry, session: Session, asked: Asked) -> Job:
 
     def run_steps(_: Job) -> Steps:
         protocol = with_tokens(asked.protocol, subject, session.settings.offline)
-        pending = session.pending = Comparison(plan, protocol)
-        earlier, session.answers, done = session.answers, [], False
+        pending = session.results.pending = Comparison(plan, protocol)
+        earlier, session.results.answers, done = session.results.answers, [], False
         session.mark("table", "answers")
         try:
             yield from number_stages(compare_stages(session, subject, pending, asked))
             done = True
             return pending
         finally:
-            session.pending = None
-            session.answers = session.answers if done else earlier
+            session.results.pending = None
+            session.results.answers = session.results.answers if done else earlier
             session.mark("table", "answers")
 
     def on_done(comparison: Comparison) -> None:
-        session.comparison = comparison
+        session.results.comparison = comparison
         run = Run(
             number=session.archive.shelf.next_number(),
             made=datetime.now().astimezone().isoformat(timespec="seconds"),
             plan=plan,
             protocol=comparison.protocol,
             columns=dict(comparison.columns),
-            parent=session.parent,
+            parent=session.results.parent,
             errors=tuple((r.error_predicted, r.error_measured) for r in best_reports(comparison)),
         )
         comparison.run = run.number
@@ -92,7 +93,7 @@ def compare_stages(session: Session, subject: Subject, pending: Comparison, aske
     plan, bare = pending.plan, dataclasses.replace(pending.plan, recovery="none")
     if plan.recovery != "none" and session.analysis is not None:
         bare = forecast.fill_forecast(session.analysis, bare)
-    known = session.made_from(plan)
+    known = session.analyses.find_origin(plan)
     plans = {"pruned": bare} if plan.recovery == "none" else {"pruned": bare, "recovered": plan}
     if plan.recovery != "none" and "none" not in possible_keys(recoveries_for(plan.method)):
         del plans["pruned"]  # the method cannot do without
@@ -226,7 +227,7 @@ def start_measure(registry: Registry, session: Session, asked: Asked) -> Job:
 
     def run_steps(_: Job) -> Steps:
         protocol = with_tokens(asked.protocol, subject, session.settings.offline)
-        pending = session.pending = dataclasses.replace(last, protocol=protocol, columns={})
+        pending = session.results.pending = dataclasses.replace(last, protocol=protocol, columns={})
         try:
             who = compared_subjects(subject, last)
             yield from number_stages(
@@ -234,11 +235,11 @@ def start_measure(registry: Registry, session: Session, asked: Asked) -> Job:
             )
             return pending
         finally:
-            session.pending = None
+            session.results.pending = None
             session.mark("table")
 
     def on_done(comparison: Comparison) -> None:
-        session.comparison = comparison
+        session.results.comparison = comparison
         session.archive.amend(comparison.run, protocol=comparison.protocol, columns=dict(comparison.columns))
         session.mark("table")
 
@@ -264,7 +265,7 @@ def start_answers(registry: Registry, session: Session, asked: Asked) -> Job:
         )
 
     def on_done(_: None) -> None:
-        session.archive.amend(last.run, answers=answer_texts(session.answers))
+        session.archive.amend(last.run, answers=answer_texts(session.results.answers))
 
     return session.begin(registry.worker, Job("compare", "Answering", run_steps, on_done=on_done))
 
@@ -272,9 +273,9 @@ def start_answers(registry: Registry, session: Session, asked: Asked) -> Job:
 def answer_prompts(session: Session, who: dict[str, Subject], asked: Asked) -> Steps:
     """Lets all models continue every prompt with the same seed, a token of each in turn; the session's
     answers grow side by side."""
-    session.answers = [Answer(prompt) for prompt in asked.prompts]
+    session.results.answers = [Answer(prompt) for prompt in asked.prompts]
     total, most = len(asked.prompts), asked.new_tokens
-    for place, answer in enumerate(session.answers):
+    for place, answer in enumerate(session.results.answers):
         writing = {name: answer_pieces(subject, answer.prompt, asked) for name, subject in who.items()}
         answer.texts = dict.fromkeys(writing, "")
         written = 0

@@ -111,9 +111,10 @@ def attempt_method(name: str, contest: Contest) -> Generator[Progress, None, Ent
             ),
         )
     else:
-        plan, analysis = contest.present, session.made_from(contest.present) or contest.analysis
+        plan, analysis = contest.present, session.analyses.find_origin(contest.present) or contest.analysis
     of = partial(Entry, plan.method, budget, contest.dense, plan, present=not name)
-    known = next((e for e in session.entries if e.plan == plan and e.budget == budget and e.column), None)
+    entries = session.results.entries
+    known = next((e for e in entries if e.plan == plan and e.budget == budget and e.column), None)
     if known is not None:
         return of(column=known.column, seconds=known.seconds)
     text = texts.find_text(plan.calibration.text, offline=contest.offline)
@@ -125,7 +126,7 @@ def attempt_method(name: str, contest: Contest) -> Generator[Progress, None, Ent
 def analysis_by(name: str, contest: Contest) -> Generator[Progress, None, Analysis]:
     """The scores by one method: remembered ones, else new ones from the moments on disk."""
     options, session = for_ratio(name, contest.budget.ratio), contest.session
-    known = session.analysis_by(name, options, contest.budget.calibration)
+    known = session.analyses.find_analysis(name, options, contest.budget.calibration)
     if known is None or not is_current(known, contest.subject, contest.offline):
         known = yield from score_layers(
             contest.subject, contest.budget.calibration, name, options, contest.offline
@@ -136,7 +137,7 @@ def analysis_by(name: str, contest: Contest) -> Generator[Progress, None, Analys
 
 def dense_column(session: Session, subject: Subject, budget: Budget) -> Generator[Progress, None, Column]:
     """The dense model's figures, measured once for each way of measuring."""
-    for entry in session.entries:
+    for entry in session.results.entries:
         if entry.budget.protocol == budget.protocol:
             return entry.dense
     known = known_dense(session, budget.protocol)

@@ -41,7 +41,7 @@ def start_polish(registry: Registry, session: Session, number: int | None, wish:
     def run_steps(job: Job) -> Steps:
         shown, done = Polished(run.number, wish), False
         shown.measured = [Measured(protocol) for protocol in measuring_protocols(run, wish)]
-        earlier, session.polished = session.polished, shown
+        earlier, session.results.polished = session.results.polished, shown
         session.mark("polish")
         try:
             job.say(f"Opening the model of {run.name}.")
@@ -65,12 +65,12 @@ def start_polish(registry: Registry, session: Session, number: int | None, wish:
             return tuned, wanted, shown
         finally:
             if not done:
-                session.polished = earlier
+                session.results.polished = earlier
                 session.mark("polish")
 
     def on_progress(step: Progress) -> None:
-        if step.stage == "3 tune" and session.polished is not None:
-            session.polished.losses.append(step.result)
+        if step.stage == "3 tune" and session.results.polished is not None:
+            session.results.polished.losses.append(step.result)
             session.mark("polish")
 
     def on_done(found: tuple[Pruned, Tuning, Polished]) -> None:

@@ -17,11 +17,12 @@ from slimllm.core.types import Progress
 from slimllm.evaluation import evaluate
 from slimllm.evaluation.significance import paired_difference
 from slimllm.models.loading import Subject
+from ui.facts.comparison import Comparison
 from ui.facts.findings import Passage, find_excerpt, pieces_of
 from ui.facts.runs import LABELS, best_name
 from ui.jobs.worker import Job, Steps, retold
 from ui.session.registry import Registry
-from ui.session.session import Comparison, Session
+from ui.session.session import Session
 from ui.tasks.comparing import compared_subjects, present_comparison, with_speed
 
 PASSAGE = 160  # tokens of a passage that is taken from a text

@@ -22,12 +22,12 @@ from ui.session.session import Session
 
 def weights_of(session: Session, run: Run) -> Generator[Progress, None, Pruned]:
     """The model that the run stands for; one that is no longer in memory takes as long as it first took."""
-    held = session.weights.get(run.number, {}).get(run.best_name)
+    held = session.results.weights.get(run.number, {}).get(run.best_name)
     if held is not None:
         return held
     subject, offline = subject_of(session, run.plan), session.settings.offline
     text = texts.find_text(run.plan.calibration.text, offline=offline)
-    pruned = yield from pipeline.prune_model(subject, run.plan, text, session.made_from(run.plan))
+    pruned = yield from pipeline.prune_model(subject, run.plan, text, session.analyses.find_origin(run.plan))
     for wanted in run.tunings:
         tokens = lesson_tokens(texts.find_text(wanted.text, offline=offline), pruned.subject, wanted)
         pruned = yield from finetuning.finetune_model(pruned, tokens, wanted)

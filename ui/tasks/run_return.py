@@ -37,7 +37,7 @@ def start_restore(registry: Registry, session: Session, number: int | None) -> J
         session.set_loaded(loaded)
         session.set_analysis(analysis, forecast.fill_forecast(analysis, plan))
         session.mark("controls", "bank")
-        session.parent = run.number
+        session.results.parent = run.number
         for page in ("history", "tune"):
             session.say(page, f"The plan of {run.name} is in Tune again.", "good")
 

@@ -97,9 +97,7 @@ def start_analyse(
     subject = session.subject
 
     def run_steps(job: Job) -> Steps:
-        earlier, session.partial = (session.partial, session.made), [None] * len(subject.layers)
-        session.made = (method, calibration)
-        trained, session.training = session.training, []
+        bring_back = session.analyses.begin_filling(method, calibration, len(subject.layers))
         session.mark("layers", "training")
         job.say(f"Reading {calibration.samples * calibration.length:,} tokens of {calibration.text}.")
         done = False
@@ -109,15 +107,15 @@ def start_analyse(
             return found
         finally:
             if not done:
-                (session.partial, session.made), session.training = earlier, trained
+                bring_back()
                 session.mark("layers", "training")
 
     def on_progress(progress: Progress) -> None:
         if progress.stage == "gates" and progress.result:
-            session.training.append(progress.result)
+            session.analyses.training.append(progress.result)
             session.mark("training")
         elif isinstance(progress.result, LayerAnalysis):
-            session.partial[progress.done - 1] = progress.result
+            session.analyses.partial[progress.done - 1] = progress.result
             session.mark("layers")
 
     def on_done(analysis: Analysis) -> None:

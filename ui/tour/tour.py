@@ -16,13 +16,14 @@ from slimllm.core.attention_unit import UNITS
 from slimllm.core.types import Calibration
 from slimllm.planning import forecast
 from ui.charts.layer_charts import removed_shares
+from ui.facts.comparison import Comparison
 from ui.facts.runs import Asked, Protocol, best_name
 from ui.look.formatting import escape_html, format_count, format_share, note_html
 from ui.page.elements import progress_line
 from ui.page.screen import Screen
 from ui.session.forms import AnalyseForm
 from ui.session.registry import REGISTRY
-from ui.session.session import Comparison, Session
+from ui.session.session import Session
 from ui.tasks import comparing, work
 from ui.tour import sketches, story
 from ui.tour.story import STEPS, Stage, TourStep
@@ -223,9 +224,9 @@ def compared_columns(comparison: Comparison) -> tuple[Any, Any]:
 
 def answers_html(session: Session) -> str:
     """What both models wrote, side by side."""
-    if not session.answers:
+    if not session.results.answers:
         return ""
-    answer = session.answers[0]
+    answer = session.results.answers[0]
     new = answer.texts.get(best_name(answer.texts), "")
     both = (("The old one", answer.texts.get("dense", "")), ("The new one", new))
     cells = "".join(f"<div><dt>{who}</dt><dd>{escape_html(text.strip())} …</dd></div>" for who, text in both)
@@ -239,7 +240,7 @@ def draw_model(session: Session, label: str) -> str:
 def draw_matter(session: Session, label: str) -> str:
     """The heads' scores of every layer that has arrived, against the layer's best."""
     rows: list[list[float] | None] = []
-    for found in session.partial or [None] * 12:
+    for found in session.analyses.partial or [None] * 12:
         scores = None if found is None else next(iter(found.attention.values())).ranking.scores.clamp(min=0)
         best = 1.0 if scores is None else max(float(scores.max()), 1e-12)
         rows.append(None if scores is None else [float(score) / best for score in scores])

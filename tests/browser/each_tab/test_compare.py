@@ -220,7 +220,7 @@ def test_recovery_that_did_harm_is_told_and_more_text_is_one_press_away(visitor:
     for name, perplexity in (("dense", 20.0), ("pruned", 31.6), ("recovered", 40.2)):
         last.columns[name] = dataclasses.replace(last.columns[name], perplexity=perplexity, losses=())
     session.take_plan(plan)
-    session.comparison = dataclasses.replace(last, plan=session.plan)
+    session.results.comparison = dataclasses.replace(last, plan=session.plan)
     session.mark("table")
     visitor.open()
     visitor.tab("Compare")

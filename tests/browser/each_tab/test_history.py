@@ -17,8 +17,8 @@ from tests.support.made_up_runs import family
 from tests.support.visitor import BROWSER, Browser, Visitor, expect
 from ui.html import report
 from ui.jobs.worker import Job
+from ui.session.kept.run_store import Shelf
 from ui.session.registry import REGISTRY
-from ui.session.run_store import Shelf
 
 pytestmark = BROWSER
 KEY = "slimllm-browser"

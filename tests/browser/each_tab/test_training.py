@@ -69,7 +69,7 @@ def test_fine_tuning_becomes_a_run_that_is_exported_and_can_be_stopped(
         visitor.set(f"compare-{name}", value)
     page.click("#compare-button")
     expect(page.locator("#compare-progress")).to_contain_text("done", timeout=40_000)
-    dense, pruned = session.subject.model, session.weights[1]["recovered"].subject.model
+    dense, pruned = session.subject.model, session.results.weights[1]["recovered"].subject.model
     before = fingerprint(dense), fingerprint(pruned)
 
     visitor.tab("History")

@@ -21,6 +21,7 @@ from slimllm.planning import plan_making
 from slimllm.planning.rules import PlanRules
 from tests.support.bos_gemma import BOS, begun_tokenizer
 from tests.support.tiny_models import tiny_subject
+from ui.facts.comparison import Answer
 from ui.facts.estimates import Rates
 from ui.facts.findings import Findings, Guess, Passage, Piece, find_excerpt, pieces_of
 from ui.facts.runs import Asked, Protocol
@@ -29,7 +30,7 @@ from ui.jobs.worker import Job
 from ui.session.forms import PROMPTS, MeasureForm
 from ui.session.loaded import Loaded
 from ui.session.registry import Registry
-from ui.session.session import Answer, Session
+from ui.session.session import Session
 from ui.session.settings import SessionSettings
 from ui.tabs.compare import answers_panel, speed_panel, topics_panel
 from ui.tasks import comparing, model_probes, plan_preview
@@ -314,15 +315,15 @@ def test_speed_is_measured_in_turns_and_goes_into_the_table(compared: tuple[Regi
 
 def test_answers_grow_side_by_side(compared: tuple[Registry, Session]) -> None:
     _, session = compared
-    assert [answer.done for answer in session.answers] == [True, True]
+    assert [answer.done for answer in session.results.answers] == [True, True]
     who = comparing.compared_subjects(session.subject, session.comparison)  # type: ignore[arg-type]
     asked = dataclasses.replace(Asked(), prompts=("A model",), new_tokens=6)
     steps = comparing.answer_prompts(session, who, asked)
     for _ in range(3):
         next(steps)
-    assert session.answers[0].done is False
-    lengths = [len(text) for text in session.answers[0].texts.values()]
+    assert session.results.answers[0].done is False
+    lengths = [len(text) for text in session.results.answers[0].texts.values()]
     assert max(lengths) - min(lengths) <= 1
     for _ in steps:
         pass
-    assert session.answers[0].done
+    assert session.results.answers[0].done

@@ -16,11 +16,12 @@ from slimllm.planning import plan_making
 from slimllm.planning.rules import PlanRules
 from tests.support.made_up_analyses import synthetic_analysis
 from ui.facts import verdicts
+from ui.facts.comparison import Comparison
 from ui.facts.runs import Column, Protocol, Run
 from ui.html.tables import ROWS, line_of
 from ui.session.forms import AnalyseForm
 from ui.session.registry import Registry
-from ui.session.session import Comparison, Session
+from ui.session.session import Session
 from ui.tabs.compare import outcome
 
 
@@ -185,13 +186,13 @@ def test_figures_of_the_last_run_are_still_there_after_a_restart(planned: Sessio
     assert "40.00" in outcome.draw_columns(planned)
     assert "Layer 0 lost most" in outcome.draw_layer_words(planned)
     assert outcome.steps_for(planned) == ()
-    planned.comparison = Comparison(planned.plan, columns=columns(90.0, 100.0))
+    planned.results.comparison = Comparison(planned.plan, columns=columns(90.0, 100.0))
     assert "This is Run 3" not in outcome.draw_verdict(planned)
     assert len(outcome.steps_for(planned)) == 3
 
 
 def test_another_method_is_chosen_on_the_analyse_tab(planned: Session) -> None:
-    planned.comparison = Comparison(planned.plan, columns=columns(90.0, 100.0))
+    planned.results.comparison = Comparison(planned.plan, columns=columns(90.0, 100.0))
     place = next(i for i, step in enumerate(outcome.steps_for(planned)) if step.method)
     assert outcome.go_on(planned, place=place) == "analyse"
     assert AnalyseForm.of_session(planned) == AnalyseForm.of_reading(planned.plan.calibration, "best")
@@ -204,7 +205,7 @@ def test_more_text_is_asked_for_on_the_analyse_tab(planned: Session) -> None:
     few = Calibration(samples=12, length=16)
     plan = dataclasses.replace(planned.plan, recovery="least-squares", calibration=few)
     planned.take_plan(plan)
-    planned.comparison = Comparison(planned.plan, columns=columns(90.0))
+    planned.results.comparison = Comparison(planned.plan, columns=columns(90.0))
     steps = outcome.steps_for(planned)
     assert [step.label for step in steps[:2]] == ["Use regression", "Read more text: 2,048 tokens"]
     assert outcome.draw_steps(planned)[0].variant == "primary"

@@ -33,11 +33,12 @@ from tests.support.made_up_analyses import synthetic_analysis
 from tests.support.serving import by_columns, columns_analysis, text_of
 from ui.app import Settings, check_settings, launch_options
 from ui.facts import combinations
+from ui.facts.comparison import Comparison
 from ui.facts.runs import Budget, Column, Entry, Protocol, Run
 from ui.html import report, tables
 from ui.session.forms import ColoursForm, OverlayForm, named_options
 from ui.session.registry import REGISTRY, Registry
-from ui.session.session import Comparison, Session
+from ui.session.session import Session
 from ui.tabs.analyse import overlay
 from ui.tabs.compare import methods_panel
 from ui.tabs.history import history_tab
@@ -103,7 +104,7 @@ def test_run_is_exported_from_its_plan_alone(address: str, tiny_folder: Path, te
     call("plan", ratio=0.3)
     call("prune", text=text_file, window=32, limit=256)
     for session in list(REGISTRY._sessions.values()):  # as after a restart: only the plan is left
-        session.weights.clear()
+        session.results.weights.clear()
     made = call("export", tier="auto")
     assert made["verified"] is True
     assert made["max_logit_difference"] < 1e-4
@@ -312,7 +313,7 @@ def test_a_second_method_is_laid_over_and_taken_away(planned: Session) -> None:
     second = dataclasses.replace(synthetic_analysis(layers=4, channels=256, seed=1), method="wanda-sp")
     planned.keep_analysis(second)
     overlay.choose_overlay(planned, {0: "wanda-sp", 1: ""})
-    assert planned.second is second
+    assert planned.analyses.second is second
     assert "SlimLLM and Wanda-sp agree on" in overlay.draw_agreement_words(planned)
     for figure in (overlay.heads_picture(planned), overlay.channels_picture(planned, True)):
         assert [trace.name for trace in figure.data[1:]][1:3] == ["only by SlimLLM", "only by Wanda-sp"]
@@ -326,7 +327,7 @@ def test_a_second_method_is_laid_over_and_taken_away(planned: Session) -> None:
         with pytest.raises(Refusal, match="Choose a second"):
             overlay.press_overlay(planned, name, text)
     overlay.choose_overlay(planned, {0: "", 1: ""})
-    assert planned.second is None
+    assert planned.analyses.second is None
 
 
 def test_a_second_text_is_laid_over_by_the_same_method(planned: Session) -> None:
@@ -335,16 +336,16 @@ def test_a_second_text_is_laid_over_by_the_same_method(planned: Session) -> None
     other = dataclasses.replace(other, calibration=dataclasses.replace(other.calibration, text=text))
     planned.keep_analysis(other)
     overlay.choose_overlay(planned, {0: "", 1: text})
-    assert planned.second is other
+    assert planned.analyses.second is other
     assert "and “poems.txt” agree on" in overlay.draw_agreement_words(planned)
     assert "only by “poems.txt”" in [trace.name for trace in overlay.heads_picture(planned).data]
     assert OverlayForm.of_session(planned) == OverlayForm("", text)
     both = dataclasses.replace(other, method="wanda-sp")
     assert overlay.names_of(planned.known, both)[1] == "Wanda-sp on “poems.txt”"
     planned.show_analysis(both)
-    assert planned.second is other, "the same text read by another method is still one step away"
+    assert planned.analyses.second is other, "the same text read by another method is still one step away"
     planned.show_analysis(dataclasses.replace(planned.known, method="wanda-sp", calibration=Calibration("x")))
-    assert planned.second is None
+    assert planned.analyses.second is None
 
 
 def entry(planned: Session, method: str, perplexity: float, **more: Any) -> Entry:
@@ -359,7 +360,9 @@ def test_the_table_of_methods_is_sorted_escaped_and_leads_to_tune(planned: Sessi
     planned.put_entry(entry(planned, "magnitude", 30.0))
     planned.put_entry(entry(planned, "slimllm", 12.0))
     planned.put_entry(entry(planned, "slimllm", 13.0, present=True))
-    refused = Entry("random", planned.entries[0].budget, Column(100, 200, 10.0), refusal="No <b>luck</b>.")
+    refused = Entry(
+        "random", planned.results.entries[0].budget, Column(100, 200, 10.0), refusal="No <b>luck</b>."
+    )
     planned.put_entry(refused)
     planned.put_entry(entry(planned, "magnitude", 29.0))
     html = methods_panel.draw_entries(planned)
@@ -367,7 +370,7 @@ def test_the_table_of_methods_is_sorted_escaped_and_leads_to_tune(planned: Sessi
     assert (html.count("Magnitude</th>"), html.count("To Tune"), html.count("29.00")) == (1, 3, 1)
     assert f"{math.log(2.9):.3f}" in html
     assert len(methods_panel.draw_scatter(planned).layout.annotations) == 3
-    row = next(i for i, e in enumerate(planned.entries) if e.method == "magnitude")
+    row = next(i for i, e in enumerate(planned.results.entries) if e.method == "magnitude")
 
     def pressed(data: Any) -> Any:
         return methods_panel.take_plan(planned, types.SimpleNamespace(_data=data))  # type: ignore[arg-type]

@@ -324,7 +324,7 @@ def test_only_the_latest_weights_stay_in_memory() -> None:
     session = Registry().open(None)
     for number in range(1, 5):
         session.add_run(make_run(number), {})
-    assert sorted(session.weights) == [3, 4]
+    assert sorted(session.results.weights) == [3, 4]
     assert [run.number for run in session.runs] == [1, 2, 3, 4]
 
 
@@ -362,24 +362,24 @@ def test_every_method_becomes_a_row_and_refusals_say_why(
     job.on_progress = lambda step: seen.append(step.words)
     assert job.finished.wait(60)
     assert (job.state, job.error) == ("done", "")
-    assert [(e.method, e.present) for e in session.entries] == [
+    assert [(e.method, e.present) for e in session.results.entries] == [
         ("slimllm", True),
         ("slimllm", False),
         ("random", False),
         ("block-influence", False),
     ]
-    assert session.entries[2].refusal == "Not today."
+    assert session.results.entries[2].refusal == "Not today."
     assert any(words.startswith("Method 3 of 3 · Block influence · Layer") for words in seen)
-    mine, whole = session.entries[0], session.entries[3]
+    mine, whole = session.results.entries[0], session.results.entries[3]
     assert mine.column is not None
     assert whole.plan is not None
     assert mine.excess is not None
     assert 0 in whole.plan.heads
-    before = list(session.entries)
+    before = list(session.results.entries)
     again = comparing_methods.start_methods(Registry(), session, ["slimllm"], asked)
     assert again.finished.wait(60)
-    assert len(session.entries) == len(before)
-    assert session.analysis_by("block-influence", {}, session.known.calibration) is not None
+    assert len(session.results.entries) == len(before)
+    assert session.analyses.find_analysis("block-influence", {}, session.known.calibration) is not None
     session.take_plan(whole.plan)
     assert session.known.method == "block-influence"
 
@@ -391,7 +391,7 @@ def test_a_stop_keeps_the_finished_methods(ready: tuple[Session, Asked]) -> None
     job.on_progress = lambda step: job.stopping.set() if step.words.startswith("Method 2") else None
     assert job.finished.wait(60)
     assert job.state == "stopped"
-    assert [e.method for e in session.entries] == ["slimllm", "magnitude"]
+    assert [e.method for e in session.results.entries] == ["slimllm", "magnitude"]
     assert "what was finished is in the table" in progress_line(job, 0)
     with pytest.raises(Refusal, match="No method"):
         comparing_methods.start_methods(registry, session, [], asked)

@@ -12,10 +12,10 @@ from slimllm.planning import forecast, plan_making
 from slimllm.planning.rules import PlanRules
 from tests.support.made_up_analyses import synthetic_analysis
 from ui.page.faders import bank_json, forecast_figures, value_of
-from ui.session import presets
+from ui.session.kept import presets
+from ui.session.kept.run_store import Shelf
 from ui.session.plan_history import PlanHistory, PlanStep
 from ui.session.registry import Registry
-from ui.session.run_store import Shelf
 from ui.session.session import Session
 from ui.tabs.tune import preset_row, tune_tab, width_switches
 

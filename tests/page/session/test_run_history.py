@@ -36,9 +36,9 @@ from ui.facts.run_maps import CELLS, portrait_of
 from ui.facts.runs import Protocol, Run, run_from_dict, run_to_dict
 from ui.html import runs_table
 from ui.look import formatting
+from ui.session.kept.run_history import PRESENT, Archive, complete_run
+from ui.session.kept.run_store import KEPT_DELETED, Shelf
 from ui.session.registry import Registry
-from ui.session.run_history import PRESENT, Archive, complete_run
-from ui.session.run_store import KEPT_DELETED, Shelf
 from ui.session.session import Session
 from ui.tabs.history import downloads, history_tab, plan_difference
 

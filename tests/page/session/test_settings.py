@@ -87,7 +87,7 @@ def test_every_job_asks_the_hub_as_the_session_is_set(asked_offline: list[bool],
     ):
         finished(start())
         assert heard() == {offline}
-    session.weights.clear()  # so that an export prunes again
+    session.results.weights.clear()  # so that an export prunes again
     pipeline.finish_job(weights_of(session, session.runs[0]))
     assert heard() == {offline}
     overlay.press_overlay(session, "wanda-sp", "")

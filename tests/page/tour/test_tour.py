@@ -13,10 +13,11 @@ from slimllm.core.types import LayerReport
 from slimllm.planning import plan_making
 from slimllm.planning.rules import PlanRules
 from tests.support.made_up_analyses import synthetic_analysis
+from ui.facts.comparison import Answer, Comparison
 from ui.facts.estimates import Rates
 from ui.facts.runs import Column
 from ui.session.loaded import Loaded
-from ui.session.session import Answer, Comparison, Session
+from ui.session.session import Session
 from ui.tour import sketches, story
 from ui.tour.story import STEPS, TourStep
 from ui.tour.tour import Guide
@@ -147,8 +148,8 @@ def travelled(recovery: str = "regression") -> Session:
     )
     name = "pruned" if recovery == "none" else "recovered"
     columns = {"dense": Column(1_000_000, 4_000_000, 19.2), name: Column(840_000, 3_360_000, 27.4)}
-    session.comparison = Comparison(plan, columns=columns, reports={name: reports})
-    session.answers = [Answer("Once", {"dense": "upon <b>a</b> time", name: "a time"})]
+    session.results.comparison = Comparison(plan, columns=columns, reports={name: reports})
+    session.results.answers = [Answer("Once", {"dense": "upon <b>a</b> time", name: "a time"})]
     return session
 
 

@@ -46,9 +46,9 @@ from tests.support.serving import free_port
 from tests.support.tiny_models import PAGE, tiny_model, tiny_tokenizer
 from ui.facts.runs import Asked, Protocol
 from ui.jobs.worker import Job
-from ui.session import presets
+from ui.session.kept import presets
+from ui.session.kept.run_store import Shelf
 from ui.session.registry import Registry
-from ui.session.run_store import Shelf
 from ui.session.session import Session
 from ui.session.settings import SessionSettings
 from ui.tabs.history import downloads
@@ -683,11 +683,11 @@ def test_bad_day_two_sessions_at_once_share_nothing(tiny_folder: Path, bench: Be
         assert [run.number for run in session.runs] == [1]
         assert session.runs[0].plan == session.plan
         assert session.plan.ratio_requested == ratio
-        assert len(session.plan.heads) == len(session.weights[1]["recovered"].layers) == layers
+        assert len(session.plan.heads) == len(session.results.weights[1]["recovered"].layers) == layers
         assert session.comparison is not None
         assert session.comparison.columns["dense"].parameters == session.subject.shape.parameters
     dense = weakref.ref(mine.subject.model)
-    pruned = weakref.ref(mine.weights[1]["recovered"].subject.model)
+    pruned = weakref.ref(mine.results.weights[1]["recovered"].subject.model)
     registry._sessions.pop(mine.id).close()
     del mine, session, job, pair, pairs
     gc.collect()

@@ -406,16 +406,16 @@ def test_remembered_scores_are_those_of_the_text_as_it_is(
     registry, session, _ = here
     asked = Asked(Protocol(str(page), 32, 512))
     finished(comparing_methods.start_methods(registry, session, ["magnitude", "wanda-sp"], asked))
-    first = {e.method: e.plan for e in session.entries if e.plan and not e.present}
-    known = dict(session.analyses)
+    first = {e.method: e.plan for e in session.results.entries if e.plan and not e.present}
+    known = dict(session.analyses.remembered)
     page.write_text(OTHER)
     assert not work.is_current(session.known, session.subject, True)
     finished(comparing_methods.start_methods(registry, session, ["magnitude", "wanda-sp"], asked))
-    again = {e.method: e.plan for e in session.entries if e.plan and not e.present}
+    again = {e.method: e.plan for e in session.results.entries if e.plan and not e.present}
     assert {n: dict(p.fingerprints)["tokens"] for n, p in again.items()} != {
         n: dict(p.fingerprints)["tokens"] for n, p in first.items()
     }
-    assert len(session.analyses) == len(known)
+    assert len(session.analyses.remembered) == len(known)
 
 
 def test_a_preview_reads_the_text_as_it_was_analysed(

@@ -64,14 +64,15 @@ def build_training(screen: Screen) -> None:
         )
     screen.show(
         panel,
-        lambda session: gr.Column(visible=bool(session.training)),
-        token=lambda session: (session.born, bool(session.training)),
+        lambda session: gr.Column(visible=bool(session.analyses.training)),
+        token=lambda session: (session.born, bool(session.analyses.training)),
     )
     screen.show(curve, draw_training, "training", pace=1.0)
 
 
 def draw_training(session: Session) -> Any:
-    return training_charts.training_chart(session.training) if session.training else None
+    steps = session.analyses.training
+    return training_charts.training_chart(steps) if steps else None
 
 
 def build_maps(screen: Screen) -> None:
@@ -169,7 +170,7 @@ def failure_words(session: Session) -> str:
 
 
 def draw_layers(session: Session) -> Any:
-    if session.loaded is None or not session.partial:
+    if session.loaded is None or not session.analyses.partial:
         return missing_words(session)
     shape, plan = session.subject.shape, session.present
     implied: Sequence[float] = ()
@@ -177,12 +178,13 @@ def draw_layers(session: Session) -> Any:
         plan = None
     else:
         implied = implied_ratios(session.analysis, shape.decoder - forecast.decoder_parameters(shape, plan))
-    chart = layer_charts.layer_chart(session.partial, len(session.partial), plan, shape, implied)
-    return add_subtitle(chart, made_words(*session.made)) if session.made else chart
+    layers, made = session.analyses.partial, session.analyses.made
+    chart = layer_charts.layer_chart(layers, len(layers), plan, shape, implied)
+    return add_subtitle(chart, made_words(*made)) if made else chart
 
 
 def draw_heads(session: Session) -> Any:
-    if session.loaded is None or not session.partial:
+    if session.loaded is None or not session.analyses.partial:
         return missing_words(session)
     shape, plan = session.subject.shape, session.present
     laid = overlay.heads_picture(session)
@@ -190,12 +192,12 @@ def draw_heads(session: Session) -> Any:
         layers = overlay.shown_layers(session)
         laid = heads_map.heads_map(layers, len(layers), shape)
     laid = add_subtitle(laid, overlay.made_of(session))
-    columns = any(layer and VALUE_COLUMN.name in layer.attention for layer in session.partial)
+    columns = any(layer and VALUE_COLUMN.name in layer.attention for layer in session.analyses.partial)
     return laid if columns else pin_marks.on_heads(laid, plan, session.subject.shape)
 
 
 def draw_channels(session: Session) -> Any:
-    if session.loaded is None or not session.partial:
+    if session.loaded is None or not session.analyses.partial:
         return missing_words(session)
     order, by_rank, only = pin_bar.order_of(session), pin_bar.by_rank(session), pin_bar.zoomed_layer(session)
     layers, plan = overlay.shown_layers(session), session.present
@@ -211,14 +213,14 @@ def draw_channels(session: Session) -> Any:
 
 def choose_order(session: Session, entered: dict[int, Any]) -> None:
     """Shows the channels sorted, in place or adding up; of all layers or each of one."""
-    session.picked = None
+    session.focus.picked = None
     MapsForm.take_entered(session, entered)
 
 
 def click_bar(session: Session, event: gr.EventData) -> None:
     """Opens and chooses the layer of a clicked bar."""
-    if show_layer(session, event._data.get("x")) and session.detail is not None:
-        session.picked = Picked("layers", (session.detail, session.detail))
+    if show_layer(session, event._data.get("x")) and session.focus.detail is not None:
+        session.focus.picked = Picked("layers", (session.focus.detail, session.focus.detail))
 
 
 class ClickMap:
@@ -233,8 +235,8 @@ class ClickMap:
 
 def show_tab(session: Session) -> None:
     """On coming back to the tab: the present plan is drawn into the detail, once instead of at every move."""
-    if session.drawn_plan != session.present:
-        session.drawn_plan = session.present
+    if session.focus.drawn_plan != session.present:
+        session.focus.drawn_plan = session.present
         session.mark("look")
 
 
@@ -244,8 +246,9 @@ def show_layer(session: Session, where: Any) -> bool:
         index = round(float(where))
     except (TypeError, ValueError, OverflowError):
         return False
-    if not (0 <= index < len(session.partial) and session.partial[index] is not None):
+    layers = session.analyses.partial
+    if not (0 <= index < len(layers) and layers[index] is not None):
         return False
-    session.detail = index
+    session.focus.detail = index
     session.mark("detail")
     return True

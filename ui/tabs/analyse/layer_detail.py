@@ -52,12 +52,12 @@ def build(screen: Screen) -> None:
 
 def chosen_layer(session: Session) -> tuple[int, LayerAnalysis] | None:
     """The layer to look at: the one clicked, else the middle one once all are there."""
-    index = session.detail
+    index, layers = session.focus.detail, session.analyses.partial
     if index is None and session.analysis is not None:
-        index = len(session.partial) // 2
-    if index is None or index >= len(session.partial):
+        index = len(layers) // 2
+    if index is None or index >= len(layers):
         return None
-    layer = session.partial[index]
+    layer = layers[index]
     return None if layer is None else (index, layer)
 
 
@@ -121,7 +121,7 @@ def about_layer(session: Session, index: int, layer: LayerAnalysis) -> str:
     """What there is to say about one layer, in plain words, as HTML."""
     shape = session.subject.shape
     widths = shape.layers[index]
-    cosines = [other.cosine for other in session.partial if other is not None]
+    cosines = [other.cosine for other in session.analyses.partial if other is not None]
     place = sum(cosine > layer.cosine for cosine in cosines) + 1
     recovery = "regression" if "regression" in layer.mlp.error else next(iter(layer.mlp.error))
     half = float(layer.mlp.error[recovery][widths.channels // 2])

@@ -130,8 +130,9 @@ def wanted_of(session: Session, form: OverlayForm) -> Source | None:
 def known_second(session: Session, wanted: Source) -> Analysis | None:
     """The analysis that is wanted, if it is remembered, also with other options of its method."""
     method, _, calibration = wanted
-    fits = (a for a in session.analyses.values() if (a.method, a.calibration) == (method, calibration))
-    return session.analyses.get(wanted) or next((a for a in fits if a is not session.analysis), None)
+    known = session.analyses.remembered
+    fits = (a for a in known.values() if (a.method, a.calibration) == (method, calibration))
+    return known.get(wanted) or next((a for a in fits if a is not session.analysis), None)
 
 
 def choose_overlay(session: Session, entered: dict[int, Any]) -> None:
@@ -149,9 +150,9 @@ def choose_overlay(session: Session, entered: dict[int, Any]) -> None:
 
 def overlay_pair(session: Session) -> tuple[Analysis, Analysis, Plan] | None:
     """Both analyses and the plan at whose widths they are compared, once there are all three."""
-    if session.analysis is None or session.second is None or not session.plans:
+    if session.analysis is None or session.analyses.second is None or not session.plans:
         return None
-    return session.analysis, session.second, session.plan
+    return session.analysis, session.analyses.second, session.plan
 
 
 def names_of(first: Analysis, second: Analysis) -> tuple[str, str]:
@@ -170,9 +171,10 @@ def colours_of(session: Session) -> str:
 
 def shown_layers(session: Session) -> Layers:
     """The layers whose importance the maps show: the first method's, or the second's if asked for."""
-    if session.second is not None and not is_filling(session) and colours_of(session) == "second":
-        return session.second.layers
-    return session.partial
+    second = session.analyses.second
+    if second is not None and not is_filling(session) and colours_of(session) == "second":
+        return second.layers
+    return session.analyses.partial
 
 
 def heads_picture(session: Session) -> Any:
@@ -204,9 +206,9 @@ def channels_picture(session: Session, ordered: bool) -> Any:
 
 def made_of(session: Session) -> str:
     """How what the maps show was made: method, text and tokens, of both analyses where they show both."""
-    if session.made is None:
+    if session.analyses.made is None:
         return ""
-    shown, second = made_words(*session.made), session.second
+    shown, second = made_words(*session.analyses.made), session.analyses.second
     if second is None or is_filling(session) or colours_of(session) == "first":
         return shown
     other = made_words(second.method, second.calibration)
@@ -224,7 +226,7 @@ def laid_pair(session: Session) -> tuple[Analysis, Analysis, Plan] | None:
 
 def is_filling(session: Session) -> bool:
     """Whether an analysis is under way, whose layers the maps show as they come."""
-    return session.analysis is None or session.partial[0] is not session.analysis.layers[0]
+    return session.analysis is None or session.analyses.partial[0] is not session.analysis.layers[0]
 
 
 def draw_colours(session: Session) -> list[Any]:

@@ -58,7 +58,13 @@ def listen_to_map(screen: Screen, view: PlotView, what: Literal["heads", "channe
 
 def bar_token(session: Session) -> Any:
     """What the bar depends on: the choice, the scores, and the plan's pins, from wherever they changed."""
-    return (session.born, session.picked, session.serial["layers"], session.cursor > 0, held_pins(session))
+    return (
+        session.born,
+        session.focus.picked,
+        session.serial["layers"],
+        session.cursor > 0,
+        held_pins(session),
+    )
 
 
 def held_pins(session: Session) -> Any:
@@ -87,18 +93,18 @@ def pick_handler(what: Literal["heads", "channels"]) -> Callable[[Session, gr.Ev
 
 def choose_event(session: Session, what: Literal["heads", "channels"], where: Any) -> bool:
     """Makes what an event covers the choice, and opens its layer; says whether it covers anything."""
-    if session.loaded is None or not session.partial or not isinstance(where, Mapping):
+    if session.loaded is None or not session.analyses.partial or not isinstance(where, Mapping):
         return False
-    unit = next((u for x in session.partial if x for u in x.attention), None)
+    unit = next((u for x in session.analyses.partial if x for u in x.attention), None)
     layer = zoomed_layer(session) if what == "channels" else None
     found = selection.pick_units(
         session.subject.shape, what, where, what == "channels" and by_rank(session), layer
     )
     if found is None:
         return False
-    session.picked = found.whole() if what == "heads" and unit and UNITS[unit].narrows_heads else found
-    if session.partial[found.layers[0]] is not None and session.detail != found.layers[0]:
-        session.detail = found.layers[0]
+    session.focus.picked = found.whole() if what == "heads" and unit and UNITS[unit].narrows_heads else found
+    if session.analyses.partial[found.layers[0]] is not None and session.focus.detail != found.layers[0]:
+        session.focus.detail = found.layers[0]
         session.mark("detail")
     return True
 
@@ -133,19 +139,19 @@ def press_handler(mark: Mark) -> Callable[[Session], None]:
 
 def apply_mark(session: Session, mark: Mark) -> None:
     """Protects, forces out or releases what is chosen: one step of undo."""
-    if session.picked is None:
+    if session.focus.picked is None:
         raise Refusal("Choose heads, channels or a layer on a map first.")
     if not session.plans:
         raise Refusal("There is no plan yet that could keep this; wait until the model is analysed.")
-    spots = selection.picked_pins(session.picked, session.subject.shape, shown_layers(session))
+    spots = selection.picked_pins(session.focus.picked, session.subject.shape, shown_layers(session))
     session.push(pin_units(session.known, session.plan, mark, spots, session.locks))
     redraw_plan(session)
 
 
 def widen_to_layers(session: Session) -> None:
     """Chooses all of the layers in which something is chosen."""
-    if session.picked is not None:
-        session.picked = session.picked.whole()
+    if session.focus.picked is not None:
+        session.focus.picked = session.focus.picked.whole()
 
 
 def undo_step(session: Session) -> None:
@@ -156,18 +162,18 @@ def undo_step(session: Session) -> None:
 
 def redraw_plan(session: Session) -> None:
     """Draws the plan into the pictures of this tab, and into the faders and rules of the next."""
-    session.drawn_plan = session.present
+    session.focus.drawn_plan = session.present
     session.mark("look", "bank", "controls")
 
 
 def draw_said(session: Session) -> str:
     """What is chosen, what the plan says of it, and all that is held."""
     plan = session.present
-    if session.picked is None or session.loaded is None or not session.partial:
+    if session.focus.picked is None or session.loaded is None or not session.analyses.partial:
         said = note_html("quiet", EMPTY)
     else:
         shape = session.subject.shape
-        words = selection.describe_pick(session.picked, shape, shown_layers(session), plan)
+        words = selection.describe_pick(session.focus.picked, shape, shown_layers(session), plan)
         said = f"<p>{escape_html(words)}</p>"
     rest = ""
     if plan is not None and session.loaded is not None:
@@ -178,7 +184,7 @@ def draw_said(session: Session) -> str:
 
 def draw_buttons(session: Session) -> list[Any]:
     """Every button, as far as it can do something."""
-    picked = session.picked
+    picked = session.focus.picked
     able = picked is not None and bool(session.plans)
     wider = able and picked is not None and picked != picked.whole()
     marks = [gr.Button(interactive=able) for _ in MARKS]

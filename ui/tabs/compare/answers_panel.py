@@ -83,6 +83,6 @@ def toggle_prompt(session: Session, *, prompt: str) -> None:
 
 def draw_answers(session: Session) -> str:
     """The answers so far."""
-    if not session.answers:
+    if not session.results.answers:
         return note_html("quiet", EMPTY)
-    return "".join(answer_html(place, answer) for place, answer in enumerate(session.answers))
+    return "".join(answer_html(place, answer) for place, answer in enumerate(session.results.answers))

@@ -89,8 +89,8 @@ def press_methods(session: Session, methods: Any, *values: Any) -> None:
 
 def take_plan(session: Session, event: gr.EventData) -> str:
     """Makes the plan of a row the present one and leads to Tune."""
-    row = event._data.get("row")
-    entry = session.entries[row] if isinstance(row, int) and 0 <= row < len(session.entries) else None
+    row, entries = event._data.get("row"), session.results.entries
+    entry = entries[row] if isinstance(row, int) and 0 <= row < len(entries) else None
     if entry is None or entry.plan is None:
         raise Refusal("This row has no plan to take; compare its method again.")
     kept = session.take_plan(entry.plan)
@@ -126,15 +126,15 @@ def scoring_seconds(session: Session, loaded: Loaded, budget: Budget) -> float:
     return sum(
         estimates.analysis_seconds(loaded.subject, loaded.rates, budget.calibration, name, options)
         for name, options in todo.items()
-        if session.analysis_by(name, options, budget.calibration) is None
+        if session.analyses.find_analysis(name, options, budget.calibration) is None
     )
 
 
 def draw_entries(session: Session) -> str:
     """The methods tried so far, or what will be here."""
-    if not session.entries:
+    if not session.results.entries:
         return note_html("info", "The methods you compare appear here, row by row, as they finish.")
-    return methods_table(session.entries)
+    return methods_table(session.results.entries)
 
 
 def draw_scatter(session: Session) -> Any:
@@ -147,12 +147,12 @@ def draw_scatter(session: Session) -> Any:
             "words": f"{format_change(entry.column.perplexity, entry.dense.perplexity or 0.0)} against dense",
             "present": entry.present,
         }
-        for entry in latest_entries(session.entries)
+        for entry in latest_entries(session.results.entries)
         if entry.column is not None and entry.column.perplexity is not None
     ]
     if not rows:
         return None
-    dense = latest_entries(session.entries)[0].dense
+    dense = latest_entries(session.results.entries)[0].dense
     words = f"perplexity {format_figure(dense.perplexity or 0.0)}"
     reference = {
         "name": "Dense",

@@ -13,6 +13,7 @@ from slimllm.core.errors import Refusal
 from slimllm.planning import plan_making
 from slimllm.planning.rules import rules_of_plan
 from ui.charts import result_charts
+from ui.facts.comparison import Comparison
 from ui.facts.verdicts import (
     NextStep,
     Pairs,
@@ -29,7 +30,7 @@ from ui.page.screen import Screen
 from ui.session.forms import AnalyseForm, MeasureForm
 from ui.session.registry import REGISTRY
 from ui.session.requests import asked_for
-from ui.session.session import Comparison, Session
+from ui.session.session import Session
 from ui.tasks import comparing
 
 MOST_NEXT_STEPS = 4
@@ -68,7 +69,7 @@ def build(screen: Screen) -> None:
 
 def shown_comparison(session: Session) -> Comparison | None:
     """The comparison being filled, else the present one, else what is left of the last run."""
-    found = session.pending or session.comparison
+    found = session.results.pending or session.comparison
     if found is not None or not session.runs:
         return found
     run = session.runs[-1]
@@ -89,7 +90,7 @@ def errors_of(session: Session) -> Pairs:
 def tell_outdated(session: Session) -> str:
     """That the figures shown are not those of the present plan, in plain sentences; empty where they are."""
     last = session.comparison
-    if last is None or session.pending is not None or not session.plans:
+    if last is None or session.results.pending is not None or not session.plans:
         return ""
     run = session.archive.find(last.run)
     whose = f"{run.name} ({format_share(last.plan.ratio_achieved)} removed)" if run else "an earlier plan"
@@ -110,7 +111,7 @@ def draw_verdict(session: Session) -> str:
     found = shown_comparison(session)
     if found is None:
         return ""
-    if session.pending is not None:
+    if session.results.pending is not None:
         return note_html("info", "The verdict comes once all is measured.")
     if session.comparison is not None:
         old = tell_outdated(session)

@@ -103,7 +103,7 @@ def can_finetune(session: Session) -> bool:
 
 
 def is_finetuning(session: Session) -> bool:
-    return session.polished is not None and bool(session.polished.losses)
+    return session.results.polished is not None and bool(session.results.polished.losses)
 
 
 def draw_tuning_words(session: Session) -> str:
@@ -140,7 +140,7 @@ def draw_preflight(session: Session) -> str:
 
 def draw_readings(session: Session) -> str:
     """Perplexity before and after, as far as it is known."""
-    shown = session.polished
+    shown = session.results.polished
     if shown is None:
         return ""
     try:
@@ -152,5 +152,5 @@ def draw_readings(session: Session) -> str:
 
 def draw_curve(session: Session) -> Any:
     """The loss so far."""
-    shown = session.polished
+    shown = session.results.polished
     return training_charts.loss_chart(shown.losses, shown.wish.steps) if shown and shown.losses else None

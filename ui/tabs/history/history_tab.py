@@ -181,11 +181,11 @@ def restore_plan(session: Session, number: Any) -> str | None:
     and analysed again."""
     run = session.run(number)
     mine = session.loaded is not None and is_made_for(run.plan, session.loaded.subject)
-    if not mine or session.made_from(run.plan) is None:
+    if not mine or session.analyses.find_origin(run.plan) is None:
         start_restore(REGISTRY, session, run.number)
         return None
     kept = session.take_plan(run.plan)
-    session.parent = run.number
+    session.results.parent = run.number
     session.say("tune", f"This is the plan of {run.name}.{kept}", "good")
     return "tune"
 

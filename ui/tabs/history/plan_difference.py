@@ -10,7 +10,7 @@ from slimllm.core.types import Plan
 from ui.charts.plan_difference_map import difference_chart
 from ui.facts.plan_changes import summarise_changes, uncut_plan
 from ui.look.formatting import note_html
-from ui.session.run_history import PRESENT
+from ui.session.kept.run_history import PRESENT
 from ui.session.session import Session
 
 DENSE = -1  # stands for the dense model, where a run's number is asked for

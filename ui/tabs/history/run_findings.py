@@ -6,13 +6,14 @@ from typing import Any
 
 import gradio as gr
 
+from ui.facts.comparison import Answer
 from ui.facts.runs import Run
 from ui.html.answer_columns import answer_html
 from ui.html.coloured_passage import best_reader, passage_html
 from ui.html.topics_table import topics_html
 from ui.look.theme import SCRIPTS
 from ui.page.screen import Screen
-from ui.session.session import Answer, Session
+from ui.session.session import Session
 
 
 def build(screen: Screen) -> None:

@@ -25,7 +25,7 @@ def load_plan(session: Session, path: str | None) -> None:
         raise Refusal("The file is not readable text; choose a plan.json.") from None
     plan = plan_json.plan_from_text(text, "The plan")
     said = "The plan is loaded." + session.take_plan(plan)
-    if session.made_from(plan) is None:
+    if session.analyses.find_origin(plan) is None:
         said += " It was made with another method or text; errors shown are from the present analysis."
     now = {"weights": session.loaded.subject.fingerprint.content} if session.loaded else {}
     said = " ".join([said, *told_changes(dict(plan.fingerprints), now, plan.calibration.text, plan.model)])

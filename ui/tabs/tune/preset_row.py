@@ -8,8 +8,8 @@ import gradio as gr
 
 from slimllm.planning import forecast
 from ui.page.screen import Screen
-from ui.session import presets
 from ui.session.forms import PresetForm
+from ui.session.kept import presets
 from ui.session.session import Session
 from ui.tabs.tune.preview_panel import preview_after
 

@@ -15,8 +15,8 @@ from ui.facts.comparison import Answer
 from ui.facts.plan_changes import told_change
 from ui.facts.run_maps import portrait_of
 from ui.facts.runs import Run, best_name
+from ui.session.kept.run_store import Shelf
 from ui.session.loaded import Loaded
-from ui.session.run_store import Shelf
 
 PRESENT = 0  # stands for the plan of the Tune tab, where a run's number is asked for
 

@@ -13,7 +13,7 @@ from slimllm.files import atomic_write, file_limits
 from slimllm.files.paths import home_folder
 from ui.jobs.worker import Job, Steps
 from ui.look.formatting import format_time
-from ui.session.run_store import Shelf
+from ui.session.kept.run_store import Shelf
 
 UNREAD = (OSError, ValueError, KeyError, TypeError, RecursionError)
 READING = ("analyse", "second", "methods", "restore")  # kinds of jobs that keep what they read

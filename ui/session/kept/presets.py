@@ -17,7 +17,7 @@ from slimllm.planning.locks import Locks
 from slimllm.planning.plan_json import plan_from_text, plan_to_dict
 from slimllm.planning.plan_making import check_plan, make_plan
 from slimllm.planning.rules import PlanRules, keep_pins
-from ui.session.run_store import LARGEST_RUN, RUN_REMEDY, UNREADABLE, Shelf
+from ui.session.kept.run_store import LARGEST_RUN, RUN_REMEDY, UNREADABLE, Shelf
 
 log = logging.getLogger(__name__)
 
