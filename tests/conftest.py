@@ -19,10 +19,24 @@ import pytest
 import torch
 
 from slimllm.models.loading import Subject
+from tests.support import leftovers
 from tests.support.tiny_models import FAMILY_CONFIGS, PAGE, tiny_model, tiny_subject, tiny_tokenizer
 
 if TYPE_CHECKING:
     from tests.support.visitor import Browser, Visitor
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Stop what an earlier run, which was killed, left running."""
+    if not hasattr(config, "workerinput"):
+        leftovers.mark_run()
+        leftovers.stop_leftovers(own=False)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop what this run left running, also where it was interrupted."""
+    if not hasattr(config, "workerinput"):
+        leftovers.stop_leftovers(own=True)
 
 
 @pytest.fixture(params=list(FAMILY_CONFIGS))

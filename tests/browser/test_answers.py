@@ -13,6 +13,7 @@ import gradio as gr
 import pytest
 
 from tests.support.bad_connection import Weather, bad_connection
+from tests.support.patience import JOB
 from tests.support.serving import drag, shown, spot
 from tests.support.visitor import BROWSER, Browser, Visitor, expect
 from ui.tabs.tune import tune_tab
@@ -53,7 +54,7 @@ def test_events_are_carried_out_once_and_in_order(
         page.goto(detour)
         for name in pressed:
             page.click(f"#{name}")
-        expect(page.locator("#told textarea")).to_have_value(" ".join(pressed), timeout=60_000)
+        expect(page.locator("#told textarea")).to_have_value(" ".join(pressed), timeout=JOB)
         page.wait_for_timeout(500)
         expect(page.locator("#told textarea")).to_have_value(" ".join(pressed))
         page.close()
@@ -73,12 +74,10 @@ def test_a_page_that_cannot_reach_the_server_says_so_and_comes_back(
         weather.change(unheard=1.0)
         page.click("#three")
         expect(page.locator("[data-testid=toast-body]")).to_contain_text(
-            "connection", ignore_case=True, timeout=30_000
+            "connection", ignore_case=True, timeout=JOB
         )
         weather.change(unheard=0.0)
-        expect(page.locator("[data-testid=toast-body]")).to_have_count(
-            0, timeout=30_000
-        )  # it has loaded anew
+        expect(page.locator("[data-testid=toast-body]")).to_have_count(0, timeout=JOB)  # it has loaded anew
         page.click("#two")
         expect(page.locator("#told textarea")).not_to_have_value("")
         page.close()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.patience import JOB
 from tests.support.reverse_proxies import NGINX, WAYS, nginx, small_proxy
 from tests.support.serving import free_port, served
 from tests.support.visitor import BROWSER, Visitor, expect
@@ -49,7 +50,7 @@ def test_login_then_the_page(browser: Any, tiny_folder: Path) -> None:
         page.get_by_role("button", name="Login").click()
         expect(page.locator("#load-intro")).to_contain_text("language model")
         page.click("#load-button")
-        expect(page.locator("#load-card")).to_contain_text("6 in 3 KV groups", timeout=20_000)
+        expect(page.locator("#load-card")).to_contain_text("6 in 3 KV groups", timeout=JOB)
         context.close()
 
 

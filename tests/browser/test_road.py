@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.patience import ANSWER, JOB
 from tests.support.serving import drag, spot, text_of
 from tests.support.visitor import BROWSER, Browser, Visitor, expect
 
@@ -101,7 +102,7 @@ def test_whole_road(visitor: Visitor, text_file: str) -> None:
     visitor.set("compare-prompt", "A model\nThe gates <b>open</b>")
     visitor.set("compare-length", "4")
     page.click("#compare-button")
-    expect(page.locator("#compare-progress")).to_contain_text("done", timeout=40_000)
+    expect(page.locator("#compare-progress")).to_contain_text("done", timeout=JOB)
     table = page.locator("#compare-table")
     for words in ("Dense", "Pruned + recovery", "Perplexity", "tokens/s", "windows of 32"):
         expect(table).to_contain_text(words)
@@ -114,7 +115,7 @@ def test_whole_road(visitor: Visitor, text_file: str) -> None:
     line = page.locator("#history-command textarea")
     expect(line).to_have_value(re.compile("^python -m slimllm prune"))
     page.click("#history-export")
-    expect(page.locator("#history-progress")).to_contain_text("done", timeout=40_000)
+    expect(page.locator("#history-progress")).to_contain_text("done", timeout=JOB)
     expect(page.locator("#history-made")).to_contain_text("loaded again in a fresh process")
     with page.expect_download() as saved:
         page.click("#history-zip")
@@ -147,7 +148,7 @@ def test_reload_finds_the_job_again_and_stop_stops_it(
     expect(page.locator("#compare-window input")).to_have_value("32")
     expect(page.locator("#load-card")).to_contain_text("KV groups")
     page.click("#compare-stop")
-    expect(page.locator("#compare-progress")).to_contain_text("stopped after", timeout=10_000)
+    expect(page.locator("#compare-progress")).to_contain_text("stopped after", timeout=ANSWER)
     expect(page.locator("#compare-button")).to_be_enabled()
     expect(page.locator("#compare-table table")).to_have_count(0)
 
@@ -183,7 +184,7 @@ def test_second_method_is_laid_over_the_maps(visitor: Visitor, text_file: str) -
     expect(page.locator("#analyse-intro")).to_contain_text("Choose a second method")
     visitor.choose("analyse-second", "Wanda-sp")
     page.click("#analyse-second-button")
-    expect(page.locator("#analyse-agreement-words")).to_contain_text("agree on", timeout=20_000)
+    expect(page.locator("#analyse-agreement-words")).to_contain_text("agree on", timeout=JOB)
     expect(page.locator("#analyse-agreement .main-svg").first).to_be_visible()
     for id in ("analyse-heads", "analyse-channels"):
         expect(page.locator(f"#{id} .legend")).to_contain_text("only by Wanda-sp")
@@ -208,7 +209,7 @@ def test_several_methods_on_one_budget(visitor: Visitor, text_file: str) -> None
             label.inner_text().strip() in ("Magnitude", "FASP", "Block influence")
         )
     page.click("#compare-methods-button")
-    expect(page.locator("#compare-methods-progress")).to_contain_text("done", timeout=60_000)
+    expect(page.locator("#compare-methods-progress")).to_contain_text("done", timeout=JOB)
     table = page.locator("#compare-methods-table")
     for words in (
         "Dense",

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from slimllm.methods.recovery import RECOVERIES
+from tests.support.patience import JOB
 from tests.support.serving import drag, fader, spot, text_of
 from tests.support.visitor import BROWSER, Browser, Page, Visitor, expect
 from ui.page.notice import CHANGED
@@ -37,7 +38,7 @@ def person(browser: Browser, address: str, text_file: str) -> Iterator[Visitor]:
     for id, value in {"text": text_file, **FORM}.items():
         visitor.set(f"analyse-{id}", value)
     visitor.page.click("#analyse-button")
-    expect(visitor.page.locator("#analyse-progress")).to_contain_text("done", timeout=30_000)
+    expect(visitor.page.locator("#analyse-progress")).to_contain_text("done", timeout=JOB)
     yield visitor
     visitor.close()
 
@@ -200,5 +201,5 @@ def test_nothing_can_be_pressed_before_the_server_knows_the_page(browser: Browse
     )
     page.route("**/gradio_api/run/**", lambda route: (page.wait_for_timeout(300), route.continue_()))
     page.goto(address)
-    expect(page.locator("#load-card")).to_contain_text("6 in 3 KV groups", timeout=20_000)
+    expect(page.locator("#load-card")).to_contain_text("6 in 3 KV groups", timeout=JOB)
     page.context.close()

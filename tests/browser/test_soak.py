@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.bad_connection import Weather, bad_connection
+from tests.support.patience import ANSWER, JOB
 from tests.support.visitor import BROWSER, Browser, Visitor, expect
 from ui.jobs.worker import Job, Worker
 
@@ -52,8 +53,8 @@ def soak(browser: Browser, address: str, text: str, jobs: list[Job], count: int)
     with bad_connection(address, weather) as detour:
         visitor = Visitor(browser, detour)
         page = visitor.page
-        page.set_default_timeout(60_000)
-        expect.set_options(timeout=60_000)
+        page.set_default_timeout(JOB)
+        expect.set_options(timeout=JOB)
         visitor.load()
         visitor.tab("Compare")
         for id, value in (("text", text), ("window", "32"), ("limit", "256"), ("length", "4")):
@@ -68,7 +69,7 @@ def soak(browser: Browser, address: str, text: str, jobs: list[Job], count: int)
         page.wait_for_timeout(1000)
         visitor.leaving = True
         visitor.context.close()
-    expect.set_options(timeout=15_000)
+    expect.set_options(timeout=ANSWER)
     print(f"\nseconds until shown: {[round(x, 1) for x in late]}; {dict(weather.happened)}")
     assert all(weather.happened[name] for name in ("unheard", "unanswered", "torn"))
     return late

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.patience import JOB
 from tests.support.visitor import BROWSER, Browser, Visitor, expect
 from tests.support.walk.hands import Finger, Hand, Keys, Mouse
 from tests.support.walk.hearing import Ears, Hold
@@ -58,9 +59,9 @@ def pruned(visitor: Visitor, text: str, runs: int = 2) -> None:
         visitor.tab("Compare")
         page.click("#compare-button")
         visitor.tab("History")
-        expect(page.locator("#history-table")).to_contain_text(f"Run {number + 1}", timeout=40_000)
+        expect(page.locator("#history-table")).to_contain_text(f"Run {number + 1}", timeout=JOB)
         visitor.tab("Compare")
-        expect(page.locator("#compare-progress")).to_contain_text("done", timeout=40_000)
+        expect(page.locator("#compare-progress")).to_contain_text("done", timeout=JOB)
     visitor.tab("History")
     page.locator("#polish button.label-wrap").click()
     visitor.set("polish-steps", "6")

@@ -19,6 +19,7 @@ from slimllm.planning.forecast import forecast_plan
 from slimllm.planning.plan_making import make_plan
 from slimllm.planning.rules import PlanRules
 from tests.support.made_up_analyses import synthetic_analysis
+from tests.support.patience import ANSWER
 from tests.support.serving import columns_analysis, drag, fader, shown, spot, without_layers
 from tests.support.visitor import BROWSER, expect
 from ui.charts import heads_map
@@ -120,7 +121,7 @@ def visit(app: App, browser: Any) -> Iterator[Open]:
     def go(query: str = "", width: int = 1100, started: bool = True, **context: Any) -> Any:
         contexts.append(browser.new_context(viewport={"width": width, "height": 1100}, **context))
         page = contexts[-1].new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(ANSWER)
         page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda e: complaints.append(str(e)))
         page.on("request", lambda r: None if local(r.url) else complaints.append(f"asked {r.url}"))

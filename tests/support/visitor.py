@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("playwright.sync_api")
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
+from tests.support.patience import ANSWER, JOB
 from tests.support.serving import CHROMIUM, fader
 
 __all__ = ["BROWSER", "THEMES", "Browser", "Page", "Visitor", "against_axe", "dress", "expect", "settled"]
@@ -20,7 +21,7 @@ BROWSER = [  # the marks of every browser test
     pytest.mark.filterwarnings("ignore:.*(no_silent_downcasting|copy keyword)"),  # Gradio's own
 ]
 THEMES = ("light", "dark")
-expect.set_options(timeout=15_000)  # other programs may keep the machine busy
+expect.set_options(timeout=ANSWER)  # other programs may keep the machine busy
 
 
 class Visitor:
@@ -32,7 +33,7 @@ class Visitor:
         self.context: BrowserContext = browser.new_context(
             viewport={"width": width, "height": 900}, has_touch=touch
         )
-        self.context.set_default_timeout(15_000)
+        self.context.set_default_timeout(ANSWER)
         self.page: Page = self.context.new_page()
         self.leaving = False
         self.page.on("pageerror", lambda error: self.complain(f"error: {error}"))
@@ -109,7 +110,7 @@ class Visitor:
 
     def load(self) -> None:
         self.page.click("#load-button")
-        expect(self.page.locator("#load-card")).to_contain_text("6 in 3 KV groups", timeout=20_000)
+        expect(self.page.locator("#load-card")).to_contain_text("6 in 3 KV groups", timeout=JOB)
 
     def analyse(self, text: str, samples: str = "8") -> None:
         self.page.click("#load-next")
@@ -118,7 +119,7 @@ class Visitor:
         self.set("analyse-length", "32")
         expect(self.page.locator("#analyse-preflight")).to_contain_text(f"{int(samples) * 32:,} tokens")
         self.page.click("#analyse-button")
-        expect(self.page.locator("#analyse-progress")).to_contain_text("done", timeout=20_000)
+        expect(self.page.locator("#analyse-progress")).to_contain_text("done", timeout=JOB)
 
     def fader(self, site: str, layer: int) -> Locator:
         return fader(self.page, site, layer)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.patience import JOB
 from tests.support.serving import fader, text_of
 from tests.support.visitor import BROWSER, Browser, Page, Visitor, expect
 
@@ -199,7 +200,7 @@ def test_another_text_is_laid_over_with_difference_and_rank_correlation(
     )
     visitor.set("analyse-second-text", str(other))
     page.click("#analyse-second-button")
-    expect(page.locator("#analyse-agreement-words")).to_contain_text("“poems.txt” agree on", timeout=30_000)
+    expect(page.locator("#analyse-agreement-words")).to_contain_text("“poems.txt” agree on", timeout=JOB)
     expect(page.locator("#analyse-agreement .ytitle")).to_have_text("Rank correlation")
     expect(page.locator("#analyse-heads .legend")).to_contain_text("only by “poems.txt”")
     page.locator("#analyse-overlay").get_by_text("difference in rank").click()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.patience import JOB
 from tests.support.visitor import BROWSER, Visitor, expect
 
 pytestmark = BROWSER
@@ -40,7 +41,7 @@ def test_what_does_not_combine_is_greyed_with_the_reason(visitor: Visitor, text_
     visitor.tab("Analyse")
     visitor.choose("analyse-method", "Block influence")
     page.click("#analyse-button")
-    expect(page.locator("#tune-recovery option:disabled")).to_have_count(4, timeout=20_000)
+    expect(page.locator("#tune-recovery option:disabled")).to_have_count(4, timeout=JOB)
     visitor.tab("Tune")
     expect(page.locator("#tune-recovery option:disabled").first).to_contain_text("nothing is left to repair")
     expect(recovery).to_have_value("none")

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.patience import JOB
 from tests.support.visitor import BROWSER, THEMES, Browser, Page, Visitor, against_axe, expect, settled
 from ui.session.registry import REGISTRY
 from ui.session.session import Session
@@ -52,7 +53,7 @@ def visitor(
         visitor.set("compare-prompt", "A model")
         visitor.set("compare-length", "6")
         visitor.page.click("#compare-button")
-        expect(visitor.page.locator("#compare-progress")).to_contain_text("done", timeout=40_000)
+        expect(visitor.page.locator("#compare-progress")).to_contain_text("done", timeout=JOB)
         yield visitor
         assert visitor.complaints == []
         visitor.close()
@@ -63,7 +64,7 @@ def session_of(page: Page) -> Session:
 
 
 def finished(page: Page, name: str) -> None:
-    expect(page.locator(f"#compare-{name}-progress")).to_contain_text("done", timeout=40_000)
+    expect(page.locator(f"#compare-{name}-progress")).to_contain_text("done", timeout=JOB)
 
 
 def test_every_figure_is_told_in_plain_words(visitor: Visitor) -> None:
@@ -148,7 +149,7 @@ def test_prompts_are_answered_side_by_side(visitor: Visitor) -> None:
     expect(page.locator("#compare-prompt textarea")).to_have_value("A model\nThe capital of France is")
     page.click("#compare-answer")
     expect(page.locator("#answer-1-recovered")).to_be_visible()
-    expect(page.locator("#compare-progress")).to_contain_text("Answering: done", timeout=40_000)
+    expect(page.locator("#compare-progress")).to_contain_text("Answering: done", timeout=JOB)
     answers = page.locator("#compare-generations .answers")
     expect(answers).to_have_count(2)
     expect(answers.nth(1)).to_contain_text("The capital of France is")
@@ -205,7 +206,7 @@ def test_a_ruined_run_offers_the_next_step(visitor: Visitor) -> None:
     step = page.locator("#compare-step-0")
     expect(step).to_have_text("Try a smaller cut: 10 %")
     step.click()
-    expect(page.locator("#compare-progress")).to_contain_text("comparing: done", timeout=40_000)
+    expect(page.locator("#compare-progress")).to_contain_text("comparing: done", timeout=JOB)
     expect(page.locator("#compare-verdict")).not_to_contain_text("ruined")
     assert session.plan.ratio_achieved < before
     expect(page.locator("#compare-passage")).to_contain_text("A passage appears here")

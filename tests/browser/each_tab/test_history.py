@@ -14,6 +14,7 @@ import pytest
 from slimllm.core.types import Progress
 from tests.support.made_up_analyses import synthetic_analysis
 from tests.support.made_up_runs import family
+from tests.support.patience import JOB
 from tests.support.visitor import BROWSER, Browser, Visitor, expect
 from ui.html import report
 from ui.jobs.worker import Job
@@ -132,7 +133,7 @@ def test_nothing_is_lost_when_the_tab_closes_or_reloads(
     visitor.page = page = visitor.context.new_page()
     visitor.open()
     visitor.tab("Analyse")
-    expect(page.locator("#analyse-progress")).to_contain_text("done", timeout=20_000)
+    expect(page.locator("#analyse-progress")).to_contain_text("done", timeout=JOB)
     visitor.tab("Tune")
     expect(visitor.fader("mlp", 2)).to_be_visible()
 
@@ -150,7 +151,7 @@ def test_nothing_is_lost_when_the_tab_closes_or_reloads(
         visitor.tab("Compare")
         expect(page.locator("#compare-progress")).to_contain_text("pruning")
         hold.go.set()
-    expect(page.locator("#compare-progress")).to_contain_text("done", timeout=40_000)
+    expect(page.locator("#compare-progress")).to_contain_text("done", timeout=JOB)
     expect(page.locator("#compare-table")).to_contain_text("Pruned + recovery")
     visitor.tab("History")
     expect(page.locator("#history-about h3")).to_contain_text("Run 1")
@@ -161,7 +162,7 @@ def test_nothing_is_lost_when_the_tab_closes_or_reloads(
     restarted(visitor)
     visitor.tab("History")
     page.click("#history-restore")
-    expect(page.locator("#history-restoring")).to_contain_text("done", timeout=30_000)
+    expect(page.locator("#history-restoring")).to_contain_text("done", timeout=JOB)
     expect(page.locator("#history-intro")).to_contain_text("The plan of Run 1 is in Tune again")
     session = REGISTRY.open(owner_of(visitor))
     assert dataclasses.replace(session.plan, versions=()) == dataclasses.replace(run.plan, versions=())

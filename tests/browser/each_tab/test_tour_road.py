@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.patience import ANSWER, FACTOR
 from tests.support.serving import served
 from tests.support.visitor import BROWSER, Browser, Page, expect
 from ui.tour.story import STEPS
@@ -17,7 +18,7 @@ MOST_CLICKS, MOST_SECONDS = 6, 180.0
 
 def opened(browser: Browser, address: str) -> Page:
     page = browser.new_context(viewport={"width": 1200, "height": 900}).new_page()
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(ANSWER)
     page.goto(address)
     page.wait_for_function("document.querySelector('#load-intro')?.textContent.includes('language model')")
     return page
@@ -30,9 +31,9 @@ def take(page: Page, patience: float) -> tuple[int, float]:
     page.click("#tour-start")
     for number, step in enumerate(STEPS, 1):
         card = page.locator("#tour")
-        expect(card).to_contain_text(f"Step {number} of {len(STEPS)}", timeout=15_000)
+        expect(card).to_contain_text(f"Step {number} of {len(STEPS)}", timeout=ANSWER)
         onward = page.locator("#tour-onward")
-        expect(onward).to_be_enabled(timeout=1000 * patience)
+        expect(onward).to_be_enabled(timeout=1000 * patience * FACTOR)
         expect(onward).to_have_text(step.onward)
         expect(page.get_by_role("tab", name=step.tab.capitalize(), exact=True)).to_have_attribute(
             "aria-selected", "true"
@@ -69,7 +70,7 @@ def test_tour_says_what_went_wrong_and_tries_again(browser: Browser, tmp_path: P
     with served(str(tmp_path / "nothing-here")) as address:
         page = opened(browser, address)
         page.click("#tour-start")
-        expect(page.locator("#tour")).to_contain_text("There is no folder", timeout=15_000)
+        expect(page.locator("#tour")).to_contain_text("There is no folder", timeout=ANSWER)
         expect(page.locator("#tour-onward")).to_have_text("Try again")
         page.click("#tour-onward")
         expect(page.locator("#tour")).to_contain_text("Step 1 of")

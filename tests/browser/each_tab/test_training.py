@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.patience import JOB
 from tests.support.visitor import BROWSER, Visitor, expect
 from ui.session.registry import REGISTRY
 from ui.session.session import Session
@@ -68,7 +69,7 @@ def test_fine_tuning_becomes_a_run_that_is_exported_and_can_be_stopped(
     for name, value in (("text", text_file), ("window", "32"), ("limit", "512"), ("prompt", "")):
         visitor.set(f"compare-{name}", value)
     page.click("#compare-button")
-    expect(page.locator("#compare-progress")).to_contain_text("done", timeout=40_000)
+    expect(page.locator("#compare-progress")).to_contain_text("done", timeout=JOB)
     dense, pruned = session.subject.model, session.results.weights[1]["recovered"].subject.model
     before = fingerprint(dense), fingerprint(pruned)
 
@@ -79,14 +80,14 @@ def test_fine_tuning_becomes_a_run_that_is_exported_and_can_be_stopped(
     visitor.set("polish-rate", "0.01")
     expect(page.locator("#polish-preflight")).to_contain_text("6,144 tokens")
     page.click("#polish-button")
-    expect(page.locator("#polish-progress")).to_contain_text("done", timeout=40_000)
+    expect(page.locator("#polish-progress")).to_contain_text("done", timeout=JOB)
     expect(page.locator("#polish-curve .main-svg").first).to_be_visible()
     expect(page.locator("#polish-table td").nth(2)).to_contain_text("−")
     expect(page.locator("#polish-table")).to_contain_text("measured on what it learned")
     expect(page.locator("#history-intro")).to_contain_text("Run 2 is Run 1, fine-tuned 12 steps")
     expect(page.locator("#history-table")).to_contain_text("from Run 1: fine-tuned 12 steps")
     page.click("#history-export")
-    expect(page.locator("#history-progress")).to_contain_text("done", timeout=60_000)
+    expect(page.locator("#history-progress")).to_contain_text("done", timeout=JOB)
     expect(page.locator("#history-made")).to_contain_text("loaded again in a fresh process")
 
     visitor.set("polish-steps", "20000")

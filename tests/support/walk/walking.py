@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.support.patience import FACTOR
 from tests.support.visitor import Visitor
 from tests.support.walk.hands import Hand
 from tests.support.walk.hearing import Ears, Hold
@@ -23,7 +24,7 @@ from ui.session.registry import REGISTRY
 from ui.session.session import Session
 
 SCRIPT = Path(__file__).with_name("walk.js").read_text(encoding="utf-8")
-PATIENCE = 6.0  # seconds that something may take to be seen or heard on a busy machine
+PATIENCE = 6.0 * FACTOR  # seconds that something may take to be seen or heard on a busy machine
 PANELS = '#tabs [role="tabpanel"]'
 ABOVE = '#masthead, #tour, #tabs [role="tablist"]'
 # Buttons come late: they start jobs, draw their tab anew, and lead away.
