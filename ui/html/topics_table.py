@@ -10,8 +10,6 @@ from ui.facts.runs import LABELS, Protocol, best_name
 from ui.html.tables import windows_of
 from ui.look.formatting import escape_html, format_change, format_figure, note_html
 
-pass
-
 
 def topics_html(findings: Findings | Found) -> str:
     """Return a summary and a row per topic with figures and bars, the hardest hit on top, as HTML.

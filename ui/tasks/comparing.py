@@ -1,4 +1,4 @@
-"""The jobs of the Compare tab: prune twice, measure all three models, let them answer. No Gradio in here."""
+"""The jobs of the Compare tab: prune, measure all models, and let them continue prompts. No Gradio."""
 
 from __future__ import annotations
 
@@ -30,8 +30,15 @@ from ui.session.session import Session
 
 
 def start_compare(registry: Registry, session: Session, asked: Asked) -> Job:
-    """The job that prunes by the session's plan, without and with recovery, measures all three models and
-    lets them answer; it becomes a run."""
+    """Start the job that prunes by the session's plan, measures all models, and lets them answer prompts.
+
+    It prunes without recovery and with the plan's recovery, as far as the method allows both. The dense and
+    the pruned models are measured, and continue the prompts if there are any. The result becomes a run of the
+    session.
+
+    Return the job. Raise `Refusal` if there is no model or plan, if the plan does not fit the model, or if
+    another job of the session is active.
+    """
     subject, plan = session.subject, session.plan
     plan_making.check_plan(plan, subject.shape)
     asked = asked.begun(subject.beginning.words)
@@ -69,15 +76,19 @@ def start_compare(registry: Registry, session: Session, asked: Asked) -> Job:
 
 
 def best_reports(comparison: Comparison) -> tuple[LayerReport, ...]:
-    """The layer reports of the pruned model that the plan stands for."""
+    """Return the layer reports of a comparison's best model, or () before it is pruned."""
     return comparison.reports.get(best_name(comparison.reports), ())
 
 
+# The title of a stage, and the function that makes its steps.
 Stage = tuple[str, Callable[[], Generator[Progress, None, Any]]]
 
 
 def number_stages(stages: Sequence[Stage]) -> Steps:
-    """Runs stages one after the other; each step says which of how many it belongs to."""
+    """Run stages one after the other, and put "Step n of N", and their title, before their words.
+
+    Notes pass through unchanged.
+    """
     for number, (title, run) in enumerate(stages, 1):
         with contextlib.closing(run()) as steps:
             for step in steps:
@@ -89,14 +100,19 @@ def number_stages(stages: Sequence[Stage]) -> Steps:
 
 
 def compare_stages(session: Session, subject: Subject, pending: Comparison, asked: Asked) -> list[Stage]:
-    """All stages of a comparison, in the order in which they are shown."""
+    """Return the stages that fill a comparison, in the order in which the page shows them.
+
+    The first stage measures the dense model. Two stages prune and measure each pruned model; then come speed,
+    and the answers if there are prompts.
+    """
     plan, bare = pending.plan, dataclasses.replace(pending.plan, recovery="none")
     if plan.recovery != "none" and session.analysis is not None:
         bare = forecast.fill_forecast(session.analysis, bare)
     known = session.analyses.find_origin(plan)
     plans = {"pruned": bare} if plan.recovery == "none" else {"pruned": bare, "recovered": plan}
     if plan.recovery != "none" and "none" not in possible_keys(recoveries_for(plan.method)):
-        del plans["pruned"]  # the method cannot do without
+        # The method cannot prune without a recovery.
+        del plans["pruned"]
     stages: list[Stage] = [(LABELS["dense"], partial(measure_column, session, "dense", subject, pending))]
     for name, wanted in plans.items():
 
@@ -118,12 +134,16 @@ def compare_stages(session: Session, subject: Subject, pending: Comparison, aske
 
 
 def compared_subjects(dense: Subject, comparison: Comparison) -> dict[str, Subject]:
-    """The models of a comparison by column."""
+    """Return the models of a comparison by column name, the dense model first."""
     return {"dense": dense, **{name: pruned.subject for name, pruned in comparison.models.items()}}
 
 
 def measure_column(session: Session, name: str, subject: Subject, pending: Comparison) -> Steps:
-    """Fills one column: sizes at once, then perplexity, which for the dense model is measured only once."""
+    """Fill one column of `pending`: first sizes and errors, then perplexity.
+
+    Errors are means over layers. Speeds that are still valid are copied. The dense model's perplexity is
+    measured only if the latest comparison has none by the same protocol.
+    """
     reports, column = pending.reports.get(name), size_of(subject)
     if reports:
         column = dataclasses.replace(
@@ -151,7 +171,10 @@ def measure_column(session: Session, name: str, subject: Subject, pending: Compa
 
 
 def known_speeds(session: Session, pending: Comparison) -> Mapping[str, Column]:
-    """The columns whose speeds were measured before, where the models are the same ones."""
+    """Return the columns of the present comparison if `pending` is of the same run, else an empty dict.
+
+    Their models are the same, so their speeds are still valid.
+    """
     last = session.comparison
     if last is None or last.run is None or last.run != pending.run:
         return {}
@@ -159,8 +182,11 @@ def known_speeds(session: Session, pending: Comparison) -> Mapping[str, Column]:
 
 
 def race_models(session: Session, dense: Subject, pending: Comparison) -> Steps:
-    """Measures how fast all models write, round by round in turns, so that a busy moment slows all of them
-    alike."""
+    """Measure the writing speed of all models in turns, and add it to their columns.
+
+    A busy moment of the machine then slows all models equally. In every round, each model reads 64 tokens and
+    writes 16.
+    """
     found = yield from evaluate.measure_in_turns(
         {
             name: evaluate.measure_speed(subject, length=64, new_tokens=16)
@@ -172,19 +198,20 @@ def race_models(session: Session, dense: Subject, pending: Comparison) -> Steps:
 
 
 def with_speed(column: Column, speed: evaluate.Speed) -> Column:
-    """The column with a writing speed."""
+    """Return the column with a writing speed in tokens per second: the median, and every round."""
     return dataclasses.replace(
         column, tokens_per_second=speed.decode_tokens_per_second, writing_rounds=speed.decode
     )
 
 
 def put_column(session: Session, pending: Comparison, name: str, column: Column) -> None:
+    """Set one column of a comparison, and mark the table as changed."""
     pending.columns[name] = column
     session.mark("table")
 
 
 def known_dense(session: Session, protocol: Protocol) -> Column | None:
-    """The dense model's figures from the latest comparison, if measured the same way."""
+    """Return the dense model's column of the latest comparison if its protocol is the same, else None."""
     last = session.comparison
     if last is None or "dense" not in last.columns:
         return None
@@ -193,26 +220,28 @@ def known_dense(session: Session, protocol: Protocol) -> Column | None:
 
 
 def size_of(subject: Subject) -> Column:
-    """A column with a model's sizes."""
+    """Return a column with only a model's sizes: its parameters, and their bytes in its dtype."""
     parameters = subject.shape.parameters
     return Column(parameters, parameters * subject.dtype.itemsize)
 
 
 def with_tokens(protocol: Protocol, subject: Subject, offline: bool) -> Protocol:
-    """The protocol with the fingerprint of the tokens that it reads now: the same name may stand for other
-    words later."""
+    """Return the protocol with the fingerprint of the tokens that its text has now.
+
+    The text of the same name may change later. Raise `Refusal` if there is no such text.
+    """
     ids = read_tokens(protocol, subject, offline)
     return dataclasses.replace(protocol, tokens=hash_tokens(ids))
 
 
 def read_tokens(protocol: Protocol, subject: Subject, offline: bool) -> Tensor:
-    """The token ids (n,) that are measured on."""
+    """Return the token ids (n,) that a protocol measures on; n is at most its limit, if it has one."""
     text = texts.find_text(protocol.text, offline=offline)
     return texts.evaluation_tokens(text, subject.tokenizer, limit=protocol.limit or None)
 
 
 def measured_column(subject: Subject, protocol: Protocol, offline: bool) -> Generator[Progress, None, Column]:
-    """A column with a model's sizes and its perplexity."""
+    """Measure a model's perplexity, and return a column with it and the model's sizes."""
     ids = read_tokens(protocol, subject, offline)
     found = yield from evaluate.measure_perplexity(subject, ids, protocol.window)
     return dataclasses.replace(
@@ -221,7 +250,13 @@ def measured_column(subject: Subject, protocol: Protocol, offline: bool) -> Gene
 
 
 def start_measure(registry: Registry, session: Session, asked: Asked) -> Job:
-    """The job that measures the models of the present comparison again, on another text or window."""
+    """Start the job that measures the models of the present comparison again, by another protocol.
+
+    The new columns replace those of the comparison and of its run.
+
+    Return the job. Raise `Refusal` if there is no model, if nothing has been pruned yet, or if another job of
+    the session is active.
+    """
     subject, last = session.subject, present_comparison(session)
     asked = asked.begun(subject.beginning.words)
 
@@ -247,14 +282,20 @@ def start_measure(registry: Registry, session: Session, asked: Asked) -> Job:
 
 
 def present_comparison(session: Session) -> Comparison:
-    """The present comparison; a `Refusal` where nothing has been pruned yet."""
+    """Return the present comparison; raise `Refusal` if nothing has been pruned yet."""
     if session.comparison is None:
         raise Refusal("Nothing has been pruned yet; press Prune and compare first.")
     return session.comparison
 
 
 def start_answers(registry: Registry, session: Session, asked: Asked) -> Job:
-    """The job that lets all models of the present comparison continue the prompts."""
+    """Start the job in which all models of the present comparison continue the prompts.
+
+    The answers replace those of the comparison's run.
+
+    Return the job. Raise `Refusal` if there is no model or prompt, if nothing has been pruned yet, or if
+    another job of the session is active.
+    """
     subject, last = session.subject, present_comparison(session)
     if not asked.prompts:
         raise Refusal("There is no prompt; write one per line.")
@@ -271,8 +312,10 @@ def start_answers(registry: Registry, session: Session, asked: Asked) -> Job:
 
 
 def answer_prompts(session: Session, who: dict[str, Subject], asked: Asked) -> Steps:
-    """Lets all models continue every prompt with the same seed, a token of each in turn; the session's
-    answers grow side by side."""
+    """Let all models continue every prompt with the same seed, one token of each model in turn.
+
+    The answers in `session.results.answers` grow side by side.
+    """
     session.results.answers = [Answer(prompt) for prompt in asked.prompts]
     total, most = len(asked.prompts), asked.new_tokens
     for place, answer in enumerate(session.results.answers):
@@ -297,6 +340,7 @@ def answer_prompts(session: Session, who: dict[str, Subject], asked: Asked) -> S
 
 
 def answer_pieces(subject: Subject, prompt: str, asked: Asked) -> Iterator[str]:
+    """Return an iterator over a model's answer to a prompt, with one piece of text per token."""
     return evaluate.generate_text(
         subject, prompt, max_new_tokens=asked.new_tokens, temperature=asked.temperature, seed=asked.seed
     )

@@ -1,5 +1,7 @@
-"""The job that tries several methods on one budget, one after the other; what is finished stays when it is
-stopped. No Gradio in here."""
+"""The job that compares several methods on one budget, one after the other. No Gradio.
+
+The methods that are finished stay in the table if the job is stopped.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,11 @@ from ui.tasks.work import is_current, score_layers
 
 @dataclass(frozen=True, eq=False)
 class Contest:
-    """What all entries of one job share."""
+    """What all entries of one job share.
+
+    `subject` is the dense model, and `dense` its figures. `present` is the session's plan, and `analysis` the
+    present analysis.
+    """
 
     session: Session
     subject: Subject
@@ -37,19 +43,28 @@ class Contest:
 
     @property
     def offline(self) -> bool:
-        """Whether the network is left alone."""
+        """Whether the network must not be used."""
         return self.session.settings.offline
 
 
 def budget_of(plan: Plan, analysis: Analysis, asked: Asked) -> Budget:
-    """The budget of the present plan: what was asked for, or what a hand made of it."""
+    """Return the budget of the present plan: its size, its calibration, and the protocol that was asked for.
+
+    The size is the requested ratio, or the achieved one if the widths were set by hand.
+    """
     ratio = plan.ratio_achieved if plan.allocation == "hand" else plan.ratio_requested
     return Budget(ratio, plan.count, analysis.calibration, asked.protocol)
 
 
 def start_methods(registry: Registry, session: Session, methods: Sequence[str], asked: Asked) -> Job:
-    """The job that prunes by each method with its own recovery and allocation, and by the present plan, and
-    measures each; every finished one becomes an entry of the session at once."""
+    """Start the job that prunes by each method, and by the present plan, and measures the results.
+
+    Each method uses its own recovery and allocation. Every finished method becomes an entry of the session at
+    once.
+
+    Return the job. Raise `Refusal` if there is no plan or analysis, if no method is chosen, if the plan does
+    not fit the model, or if another job of the session is active.
+    """
     subject, plan, analysis = session.subject, session.plan, session.known
     if not methods:
         raise Refusal("No method is chosen; choose at least one to compare.")
@@ -73,8 +88,7 @@ def start_methods(registry: Registry, session: Session, methods: Sequence[str], 
 
 
 def try_entry(name: str, title: str, stage: str, contest: Contest) -> Steps:
-    """One entry, kept in the session; what cannot be done becomes an entry with the sentence that says
-    why."""
+    """Add one method's entry to the session; if the method fails, its entry says why in one sentence."""
     try:
         entry = yield from lead_steps(title, stage, attempt_method(name, contest))
     except Exception as failure:
@@ -91,14 +105,18 @@ def try_entry(name: str, title: str, stage: str, contest: Contest) -> Steps:
 def lead_steps(
     title: str, stage: str, steps: Generator[Progress, None, Result]
 ) -> Generator[Progress, None, Result]:
-    """The steps, each saying what it belongs to."""
+    """Yield steps with a title before their words and a prefix before their stage; return their result."""
     return retold(
         steps, lambda step: replace(step, stage=f"{stage} {step.stage}", words=f"{title} · {step.words}")
     )
 
 
 def attempt_method(name: str, contest: Contest) -> Generator[Progress, None, Entry]:
-    """Scores, plans, prunes and measures by one method; the present plan where there is no name."""
+    """Score, plan, prune and measure by one method, and return its entry.
+
+    An empty name stands for the present plan. A plan that has an entry with figures on this budget is not
+    measured again.
+    """
     session, subject, budget = contest.session, contest.subject, contest.budget
     if name:
         analysis = yield from analysis_by(name, contest)
@@ -124,7 +142,10 @@ def attempt_method(name: str, contest: Contest) -> Generator[Progress, None, Ent
 
 
 def analysis_by(name: str, contest: Contest) -> Generator[Progress, None, Analysis]:
-    """The scores by one method: remembered ones, else new ones from the moments on disk."""
+    """Return the analysis by one method: the remembered one, or a new one from the moments on disk.
+
+    A new analysis is remembered by the session.
+    """
     options, session = for_ratio(name, contest.budget.ratio), contest.session
     known = session.analyses.find_analysis(name, options, contest.budget.calibration)
     if known is None or not is_current(known, contest.subject, contest.offline):
@@ -136,7 +157,7 @@ def analysis_by(name: str, contest: Contest) -> Generator[Progress, None, Analys
 
 
 def dense_column(session: Session, subject: Subject, budget: Budget) -> Generator[Progress, None, Column]:
-    """The dense model's figures, measured once for each way of measuring."""
+    """Return the dense model's figures, which are measured only once for each protocol."""
     for entry in session.results.entries:
         if entry.budget.protocol == budget.protocol:
             return entry.dense

@@ -1,5 +1,4 @@
-"""The job that fine-tunes the pruned model of a run; what comes of it is a run of its own. No Gradio in
-here."""
+"""The job that fine-tunes the pruned model of a run, and makes a new run of the result. No Gradio."""
 
 from __future__ import annotations
 
@@ -31,11 +30,18 @@ from ui.tasks.comparing import measured_column, size_of
 from ui.tasks.comparing_methods import lead_steps
 from ui.tasks.model_remaking import lesson_tokens, weights_of
 
-TIMES_FORWARD = 5.0  # a step of learning takes about as long as reading its tokens so many times
+# A training step takes about as long as reading its tokens this many times.
+TIMES_FORWARD = 5.0
 
 
 def start_polish(registry: Registry, session: Session, number: int | None, wish: Wish) -> Job:
-    """The job that tunes the chosen run's model on a text and measures it before and after."""
+    """Start the job that fine-tunes the model of run `number` on a text, and measures it before and after.
+
+    The result is a new run. If the job fails or is stopped, the session shows the earlier fine-tuning again.
+
+    Return the job. Raise `Refusal` if there is no such run or text, or if another job of the session is
+    active.
+    """
     run, text = session.run(number), texts.find_text(wish.text, offline=session.settings.offline)
 
     def run_steps(job: Job) -> Steps:
@@ -89,13 +95,13 @@ def start_polish(registry: Registry, session: Session, number: int | None, wish:
 
 
 def measuring_protocols(run: Run, wish: Wish) -> list[Protocol]:
-    """How it is measured: as the run was, and on the learned text if that is another one."""
+    """Return the run's own protocol, and the same on the learned text if that is another text."""
     own = dataclasses.replace(run.protocol, text=wish.text, tokens="")
     return [run.protocol] if own.is_like(run.protocol) else [run.protocol, own]
 
 
 def learnable_tokens(text: texts.Text, subject: Subject, wish: Wish) -> int:
-    """How many tokens the text has to learn from, as far as they matter."""
+    """Return the number of tokens in a text's calibration part, counted only as far as the wish can read."""
     limit = wish.steps * BATCH * LENGTH
     return len(texts.tokenize_documents(text.part("calibration"), subject.tokenizer, limit=limit))
 
@@ -103,8 +109,11 @@ def learnable_tokens(text: texts.Text, subject: Subject, wish: Wish) -> int:
 def read_protocols(
     session: Session, shown: Polished, subject: Subject, known: Run | None
 ) -> Generator[Progress, None, None]:
-    """Measures the model in every way that is shown: before, where the run it is of is known and may know
-    the first figure already; else after."""
+    """Measure the perplexity of a model by every protocol that is shown, before or after fine-tuning.
+
+    `known` is the run before fine-tuning; perplexity by its own protocol is taken from it. After fine-tuning,
+    `known` is None.
+    """
     for place, row in enumerate(shown.measured):
         value = known.best.perplexity if known is not None and known.protocol == row.protocol else None
         if value is None:
@@ -115,7 +124,7 @@ def read_protocols(
 
 
 def tuned_run(session: Session, run: Run, wanted: Tuning, shown: Polished, subject: Subject) -> Run:
-    """The run that a tuning makes of another one."""
+    """Return the new run of a fine-tuned model: the columns of the earlier run, and one more."""
     tuned = dataclasses.replace(size_of(subject), perplexity=shown.measured[0].after, tokens=run.best.tokens)
     return Run(
         number=session.archive.shelf.next_number(),
@@ -130,7 +139,7 @@ def tuned_run(session: Session, run: Run, wanted: Tuning, shown: Polished, subje
 
 
 def finetuning_verdict(run: Run, made: Run, shown: Polished) -> str:
-    """What came of it, in a sentence."""
+    """Return a sentence on the change in perplexity, with advice if the model reads no better."""
     first = shown.measured[0]
     moved = format_change(first.after or 0.0, first.before or 0.0)
     words = f"{made.name} is {run.name}, {lineage_words(shown.wish)}: perplexity {moved}."

@@ -1,5 +1,7 @@
-"""Jobs that ask the models of the present comparison: what they make of a passage, of every topic, how fast
-they are. No Gradio in here."""
+"""Jobs that probe the models of the present comparison. No Gradio.
+
+One measures the loss of every token of a passage, one perplexity on every topic, and one speed.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,13 @@ from ui.session.registry import Registry
 from ui.session.session import Session
 from ui.tasks.comparing import compared_subjects, present_comparison, with_speed
 
-PASSAGE = 160  # tokens of a passage that is taken from a text
-MOST_OWN_TOKENS, LONGEST_PASSAGE = 400, 8000  # tokens and letters of the user's own passage at most
-SEARCHED = 12  # passages among which the worst is found
+# Tokens of a passage that is taken from a text.
+PASSAGE = 160
+# The most tokens and letters of the user's own passage.
+MOST_OWN_TOKENS, LONGEST_PASSAGE = 400, 8000
+# Passages among which the worst is found.
+SEARCHED = 12
+# The models by column name.
 Made = Mapping[str, Subject]
 
 
@@ -35,8 +41,14 @@ Made = Mapping[str, Subject]
 
 
 def start_passage(registry: Registry, session: Session, own: str, text: str, *, search: bool = False) -> Job:
-    """The job that lets all models read one passage: the user's own, else the next one of a text's evaluation
-    part, or with `search` the one of several whose loss rose most."""
+    """Start the job in which all models read one passage.
+
+    It is the user's own passage if there is one. Otherwise it is the next passage in the evaluation part of
+    `text`, or with `search` the one of SEARCHED passages whose loss rises most.
+
+    Return the job. Raise `Refusal` if there is no model, if nothing has been pruned yet, or if another job of
+    the session is active.
+    """
     subject, last = session.subject, present_comparison(session)
     who, own, findings = compared_subjects(subject, last), own.strip(), last.findings
 
@@ -71,7 +83,7 @@ def start_passage(registry: Registry, session: Session, own: str, text: str, *, 
 
 
 def own_ids(subject: Subject, text: str) -> torch.Tensor:
-    """The tokens of the user's own passage; a `Refusal` where they are too many or too few."""
+    """Return the token ids (n,) of the user's own passage; raise `Refusal` if it is too long."""
     if len(text) > LONGEST_PASSAGE:
         raise Refusal(f"The passage has {len(text):,} letters; use one of at most {LONGEST_PASSAGE:,}.")
     ids = (
@@ -85,13 +97,16 @@ def own_ids(subject: Subject, text: str) -> torch.Tensor:
 
 
 def passage_ids(subject: Subject, text: str) -> torch.Tensor:
-    """The first tokens of a text, as many as can be read and shown."""
+    """Return the first token ids (n,) of a text: at most PASSAGE, and no more than the model can read."""
     room = subject.shape.max_length - len(subject.beginning.ids)
     return texts.tokenize_documents([text], subject.tokenizer, limit=min(PASSAGE, room))
 
 
 def read_passage(who: Made, source: str, ids: torch.Tensor, place: int, total: int) -> Steps:
-    """Lets every model read one passage."""
+    """Let every model read the passage `ids` (n,), and return it with their losses.
+
+    It is passage number `place` of `total`.
+    """
     made, models = {}, len(who)
     for index, (name, subject) in enumerate(who.items()):
         which = f" passage {place + 1} of {total}" if total > 1 else " the passage"
@@ -105,6 +120,7 @@ def read_passage(who: Made, source: str, ids: torch.Tensor, place: int, total: i
 
 
 def mean_rise(passage: Passage, comparison: Comparison) -> float:
+    """Return the mean rise of the best model's loss in nats per piece; −inf if no piece was predicted."""
     rises = passage.rises(best_name(comparison.models))
     return statistics.fmean(rises) if rises else -math.inf
 
@@ -113,8 +129,13 @@ def mean_rise(passage: Passage, comparison: Comparison) -> float:
 
 
 def start_topics(registry: Registry, session: Session, limit: int) -> Job:
-    """The job that measures all models on every topic of the encyclopedia, `limit` tokens of each; what is
-    measured stays when it is stopped."""
+    """Start the job that measures all models on `limit` tokens of every topic of the encyclopedia.
+
+    What is measured stays if the job is stopped. A topic that fills no window is only reported as too short.
+
+    Return the job. Raise `Refusal` if nothing has been pruned yet, if the starter kit is missing, if `limit`
+    fills no window, or if another job of the session is active.
+    """
     subject, last = session.subject, present_comparison(session)
     who, findings, window = compared_subjects(subject, last), last.findings, last.protocol.window
     names = texts.list_topics()
@@ -146,7 +167,8 @@ def start_topics(registry: Registry, session: Session, limit: int) -> Job:
                     if apart := paired_difference(losses["dense"], found.losses):
                         findings.spreads.setdefault(topic, {})[name] = apart[1]
                     session.mark("topics")
-        finally:  # also what was measured until a stop
+        finally:
+            # A stopped job keeps what it has measured.
             session.archive.amend(last.run, found=findings.found())
 
     job = Job("topics", "Measuring every topic", run_steps)
@@ -155,7 +177,7 @@ def start_topics(registry: Registry, session: Session, limit: int) -> Job:
 
 
 def merge_steps(steps: Steps, place: int, total: int, words: str) -> Steps:
-    """The steps of one measurement, told as one of a series."""
+    """Yield the steps of one measurement as step `place` of `total`, and return its result."""
     return retold(steps, lambda _: Progress("topics", place, total, words))
 
 
@@ -163,8 +185,14 @@ def merge_steps(steps: Steps, place: int, total: int, words: str) -> Steps:
 
 
 def start_pace(registry: Registry, session: Session, length: int, new_tokens: int, rounds: int) -> Job:
-    """The job that measures how fast all models read and write, in turns; the table takes over the writing
-    speed."""
+    """Start the job that measures in turns how fast all models read and write.
+
+    `length` and `new_tokens` are the tokens of the prompt and of the answer. The new writing speeds also
+    replace those of the table.
+
+    Return the job. Raise `Refusal` if nothing has been pruned yet, if prompt and answer are longer than the
+    model can read, or if another job of the session is active.
+    """
     subject, last = session.subject, present_comparison(session)
     room = subject.shape.max_length - new_tokens
     if length > room:

@@ -1,5 +1,4 @@
-"""The pruned model of a run: held in memory, or made once more from its plan and its tunings. No Gradio in
-here."""
+"""The pruned model of a run: taken from memory, or made again from its plan and fine-tunings. No Gradio."""
 
 from __future__ import annotations
 
@@ -21,7 +20,11 @@ from ui.session.session import Session
 
 
 def weights_of(session: Session, run: Run) -> Generator[Progress, None, Pruned]:
-    """The model that the run stands for; one that is no longer in memory takes as long as it first took."""
+    """Return the best pruned model of a run.
+
+    If it is no longer in memory, it is pruned and fine-tuned again, which takes as long as the first time.
+    Raise `Refusal` if the dense model or a text cannot be found, or if the plan does not fit the model.
+    """
     held = session.results.weights.get(run.number, {}).get(run.best_name)
     if held is not None:
         return held
@@ -35,19 +38,22 @@ def weights_of(session: Session, run: Run) -> Generator[Progress, None, Pruned]:
 
 
 def lesson_tokens(text: texts.Text, subject: Subject, wanted: Tuning) -> Tensor:
-    """The pieces (samples, length) that a tuning reads."""
+    """Return the token ids (samples, length) that a fine-tuning reads."""
     asked = Calibration(wanted.text, wanted.samples, wanted.length, wanted.seed)
     return texts.calibration_tokens(text, subject.tokenizer, asked, max_length=subject.shape.max_length)
 
 
 def is_made_for(plan: Plan, subject: Subject) -> bool:
-    """Whether a plan is for this very model: its name, and the weights where the plan knows them."""
+    """Return whether a plan is for this model: same source, and same weights if the plan knows them."""
     now = {"weights": subject.fingerprint.content}
     return subject.source == plan.model and not is_other(dict(plan.fingerprints), now)
 
 
 def subject_of(session: Session, plan: Plan) -> Subject:
-    """The dense model that a plan was made for: the session's own, else loaded from the plan's source."""
+    """Return the dense model of a plan: the session's own if the plan is for it, else loaded from its source.
+
+    Raise `Refusal` if it cannot be loaded or does not fit the plan.
+    """
     mine = session.loaded
     if mine is not None and is_made_for(plan, mine.subject):
         plan_making.check_plan(plan, mine.subject.shape)

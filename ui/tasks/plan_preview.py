@@ -1,6 +1,6 @@
-"""The job of the mask preview: silence the plan's units, read a few windows, continue the prompt. No Gradio.
+"""The job of the mask preview: mask the plan's units, read a few windows, continue the prompt. No Gradio.
 
-It is a spare job: it gives way to every other, and a newer preview replaces it.
+It is a spare job: every other job goes first, and a newer preview replaces it.
 """
 
 from __future__ import annotations
@@ -22,18 +22,25 @@ from ui.session.preview import Heard, Preview
 from ui.session.registry import Registry
 from ui.session.session import Session
 
-WINDOW = 64  # tokens: short, so that a step is soon over and the job can give way
-READING = 0.9  # seconds of reading that are aimed at for each model
+# Tokens of a window. Short windows make short steps, and another job can start after each step.
+WINDOW = 64
+# Seconds that each model reads for, about.
+READING = 0.9
 MOST_WINDOWS = 16
 NEW_TOKENS = 14
-WRITING = 2.0  # seconds after which a continuation ends with what there is
-STILL = 0.25  # seconds without a newer change before the work begins
-SLOWEST = 40.0  # tokens per second below which a preview is made only on request
+# Seconds after which a continuation ends, however short it is.
+WRITING = 2.0
+# Seconds without a newer change before the work begins.
+STILL = 0.25
+# Tokens per second below which a preview is made only on request.
+SLOWEST = 40.0
 
 
 def follow_plan(registry: Registry, session: Session) -> None:
-    """Begins a preview of a plan that has changed, where that is wanted and quick enough; one under way is
-    out of date and ends."""
+    """Start a preview of a changed plan if previews are automatic and quick, else stop the present one.
+
+    Do nothing if the present preview is for this plan.
+    """
     preview = session.preview
     if not session.plans or preview.asks(session.plan):
         return
@@ -44,12 +51,12 @@ def follow_plan(registry: Registry, session: Session) -> None:
 
 
 def is_quick(session: Session) -> bool:
-    """Whether the model reads fast enough for a preview after every change."""
+    """Return whether the model reads fast enough for a preview after every change."""
     return session.loaded is not None and session.loaded.rates.reading >= SLOWEST
 
 
 def drop_preview(registry: Registry, session: Session) -> None:
-    """Ends the preview under way."""
+    """Stop the preview that waits or runs."""
     preview = session.preview
     if preview.job is not None and preview.going:
         registry.worker.cancel(preview.job)
@@ -58,7 +65,10 @@ def drop_preview(registry: Registry, session: Session) -> None:
 
 
 def start_preview(registry: Registry, session: Session) -> Job:
-    """The spare job that previews the present plan; it takes the place of one under way."""
+    """Start the spare job that previews the present plan, in place of an earlier one; return the job.
+
+    Raise `Refusal` if there is no model, analysis or plan.
+    """
     subject, plan, analysis, preview = session.subject, session.plan, session.known, session.preview
     pace = session.loaded.rates.reading if session.loaded else SLOWEST
     drop_preview(registry, session)
@@ -88,7 +98,10 @@ def start_preview(registry: Registry, session: Session) -> Job:
 
 
 def wait_for_stillness(job: Job) -> Steps:
-    """Waits a moment: while a hand goes on moving, every preview is replaced before it has cost anything."""
+    """Wait STILL seconds, in short steps.
+
+    While the user drags a fader, every preview is replaced before it has cost anything.
+    """
     for _ in range(5):
         job.stopping.wait(STILL / 5)
         yield Progress("still", 0, 0)
@@ -97,13 +110,18 @@ def wait_for_stillness(job: Job) -> Steps:
 def preview_windows(
     subject: Subject, analysis: Analysis, preview: Preview, pace: float, offline: bool
 ) -> Tensor:
-    """The windows (k, w) that all previews with this analysis read, so that their figures can be compared."""
+    """Return the token windows (k, w) that all previews with this analysis read.
+
+    The windows stay the same, so that figures of different plans can be compared. `pace` is the reading speed
+    in tokens per second; it sets the number of windows. Raise `Refusal` if the text is too short.
+    """
     name = analysis.calibration.text
-    read = f"{name} {analysis.fingerprints.get('tokens', '')}"  # the words that the name stood for
+    # The file behind a name may change, so the fingerprint of its tokens counts as well.
+    read = f"{name} {analysis.fingerprints.get('tokens', '')}"
     if preview.rows is None or preview.text != read:
         preview.text, preview.dense_loss = read, (0.0, 0)
         count = min(max(2, round(READING * pace / WINDOW)), MOST_WINDOWS)
-        # of a hub set, only the part that the analysis has read is sure to be on this machine
+        # Of a hub data set, only the part that the analysis has read is sure to be on this machine.
         half: texts.Part = "calibration" if name in texts.HUB_SETS else "evaluation"
         part = texts.find_text(name, offline=offline).part(half)
         ids = texts.tokenize_documents(part, subject.tokenizer, limit=count * WINDOW)
@@ -116,7 +134,7 @@ def preview_windows(
 
 
 def read_windows(subject: Subject, rows: Tensor, heard: Heard) -> Steps:
-    """Adds the loss of every window of the rows (k, w)."""
+    """Add the loss in nats and the predicted tokens of every window of `rows` (k, w) to `heard`."""
     for done, row in enumerate(rows, 1):
         heard.loss += evaluate.window_loss(subject, row[None])
         heard.tokens += len(row) - subject.beginning.predicted_from
@@ -124,7 +142,7 @@ def read_windows(subject: Subject, rows: Tensor, heard: Heard) -> Steps:
 
 
 def write_answer(subject: Subject, prompt: str, heard: Heard) -> Steps:
-    """Adds the continuation of the prompt piece by piece, as far as it gets in the time."""
+    """Add the continuation of the prompt to `heard` piece by piece, for at most WRITING seconds."""
     end = time.monotonic() + WRITING
     for done, piece in enumerate(evaluate.generate_text(subject, prompt, max_new_tokens=NEW_TOKENS), 1):
         heard.text += piece

@@ -1,4 +1,4 @@
-"""The job that leads back to a run's plan: its model loaded and analysed again. No Gradio in here."""
+"""The job that takes a run's plan back into Tune: its model is loaded and analysed again. No Gradio."""
 
 from __future__ import annotations
 
@@ -13,8 +13,13 @@ from ui.tasks.model_remaking import is_made_for
 
 
 def start_restore(registry: Registry, session: Session, number: int | None) -> Job:
-    """The job that makes the plan of a run the present one; the model and the analysis at hand give way only
-    once both are there again."""
+    """Start the job that makes the plan of a run the present one.
+
+    It loads the plan's model, unless that is present, and analyses it as the plan says. The session's model
+    and analysis are replaced only when both new ones are there.
+
+    Return the job. Raise `Refusal` if there is no such run, or if another job of the session is active.
+    """
     run = session.run(number)
     plan = run.plan
 

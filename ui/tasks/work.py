@@ -1,5 +1,4 @@
-"""The long jobs of the page: library generators strung together, their results put into the session. No
-Gradio in here."""
+"""The long jobs of the page: they run the library and put the results into the session. No Gradio."""
 
 from __future__ import annotations
 
@@ -43,14 +42,18 @@ from ui.session.session import Session
 from ui.session.settings import SessionSettings
 from ui.tasks.model_remaking import weights_of
 
-MOMENTS_ON_DISK = 2_000_000_000  # bytes: beyond this a change of method reads the text again
+# The most bytes of moments on disk. With larger moments, a change of method reads the text again.
+MOMENTS_ON_DISK = 2_000_000_000
 
 
 # Load -------------------------------------------------------------------------------------------------------
 
 
 def start_load(registry: Registry, session: Session, source: str) -> Job:
-    """The job that loads a model, or takes it from another session that has it."""
+    """Start the job that loads a model, or shares one that another session has loaded.
+
+    Return the job. Raise `Refusal` if another job of the session is active.
+    """
     source = str(source or "").strip()
 
     def run_steps(job: Job) -> Steps:
@@ -62,7 +65,10 @@ def start_load(registry: Registry, session: Session, source: str) -> Job:
 
 
 def open_model(registry: Registry, job: Job, source: str, how: SessionSettings) -> Loaded:
-    """A model: the one in memory, where some session has it, else read and timed."""
+    """Return a model: the one in memory if some session uses it, else a new one, loaded and timed.
+
+    Raise `Refusal` if it cannot be loaded, and `Stopped` if the job is stopped meanwhile.
+    """
     job.say(f"Opening {source or 'the model'}.")
 
     def make_model(again: bool) -> Loaded:
@@ -93,7 +99,12 @@ def start_analyse(
     method: str,
     options: Mapping[str, Any] | None = None,
 ) -> Job:
-    """The job that scores all layers; the session's partial layers fill up while it runs."""
+    """Start the job that scores all layers; `session.partial` fills up while it runs.
+
+    If the job fails or is stopped, the session shows the earlier layers again.
+
+    Return the job. Raise `Refusal` if there is no model, or if another job of the session is active.
+    """
     subject = session.subject
 
     def run_steps(job: Job) -> Steps:
@@ -131,7 +142,10 @@ def start_analyse(
 def score_layers(
     subject: Subject, calibration: Calibration, method: str, options: Mapping[str, Any] | None, offline: bool
 ) -> Generator[Progress, None, Analysis]:
-    """The scores of all layers; moments that are on disk already are not collected again."""
+    """Score all layers, and return the analysis; moments that are on disk are not collected again.
+
+    Raise `Refusal` if there is no such text.
+    """
     if has_changed(subject):
         words = (
             f"The files of '{subject.source}' have changed since it was loaded; load it again to use them."
@@ -147,9 +161,13 @@ def score_layers(
 
 
 def is_current(analysis: Analysis, subject: Subject, offline: bool) -> bool:
-    """Whether an analysis is of the words that its text has now; only files change."""
+    """Return whether the text of an analysis still has the tokens that it had.
+
+    Only files can change. The answer is True if the text cannot be found.
+    """
     asked = analysis.calibration
-    with contextlib.suppress(Refusal):  # a text that is gone says nothing
+    # A text that is gone does not show whether it has changed.
+    with contextlib.suppress(Refusal):
         text = texts.find_text(asked.text, offline=offline)
         if not text.parts_differ:
             tokens = texts.calibration_tokens(
@@ -166,7 +184,10 @@ def start_second(
     method: str,
     options: Mapping[str, Any] | None,
 ) -> Job:
-    """The job that scores the layers a second time, by another method or from another text."""
+    """Start the job that scores the layers by a second method or text, and lays the result over the maps.
+
+    Return the job. Raise `Refusal` if there is no model, or if another job of the session is active.
+    """
     subject = session.subject
 
     def run_steps(job: Job) -> Steps:
@@ -182,8 +203,11 @@ def start_second(
 
 
 def first_plan(session: Session, analysis: Analysis) -> tuple[Plan, str]:
-    """A plan to start from, with what was chosen for the present one as far as it combines, else a fifth
-    smaller; and what had to be given up."""
+    """Return a plan to start from, and a sentence on the choices that it had to give up.
+
+    It follows the present plan as far as the analysis allows. Without one, it makes the model smaller by
+    START_RATIO. If a ratio is not possible, it tries START_RATIO, then 0.1, then 0.
+    """
     present = session.present
     recovery, allocation, said = carry_choices(present, analysis.method)
     wanted = PlanRules(
@@ -201,8 +225,10 @@ def first_plan(session: Session, analysis: Analysis) -> tuple[Plan, str]:
 
 
 def moments_folder(subject: Subject, calibration: Calibration) -> Path | None:
-    """Where the moments are kept for a change of method, the latest calibration only and what another program
-    is at; None if they are too large."""
+    """Return the folder of the moments for later changes of method, or None if they are too large.
+
+    Moments of earlier calibrations are removed, except the latest and those that another program uses.
+    """
     shape = subject.shape
     size = sum(4 * ((layer.heads * shape.head_size) ** 2 + layer.channels**2) for layer in shape.layers)
     if size > MOMENTS_ON_DISK:
@@ -219,7 +245,7 @@ def moments_folder(subject: Subject, calibration: Calibration) -> Path | None:
 
 
 def oldest_first(paths: Iterable[Path]) -> list[Path]:
-    """Paths by when they were last changed; those that vanish meanwhile are left out."""
+    """Return paths in the order of their last change, without those that vanish meanwhile."""
     times = {}
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
@@ -231,8 +257,10 @@ def oldest_first(paths: Iterable[Path]) -> list[Path]:
 
 
 def pack_export(folder: Path, into: Path) -> dict[str, str]:
-    """The path of the zip of an exported folder as `zip`, or as `unpacked` why there is none; the one before
-    it gives way."""
+    """Pack an exported folder into a zip file in `into`, in place of the one before it.
+
+    Return its path as `zip`, or as `unpacked` the sentence that says why there is none.
+    """
     for old in into.glob("*.zip"):
         old.unlink(missing_ok=True)
     archive = into / f"{folder.name}.zip"
@@ -250,15 +278,22 @@ def pack_export(folder: Path, into: Path) -> dict[str, str]:
 
 
 def exports_folder(session: Session) -> Path:
-    """Where exports of a session go; on a server for others under a name that nobody else can guess, for what
-    is there may be opened by whoever knows the name."""
+    """Return the folder for the exports of a session.
+
+    On a server for others its name cannot be guessed, because whoever knows it may open what is inside.
+    """
     root = home_folder() / "exports"
     return root if paths_module.allowed_roots() is None else root / session.archive.shelf.folder.name
 
 
 def start_export(registry: Registry, session: Session, number: int | None, tier: str) -> Job:
-    """The job that writes, verifies and packs the checkpoint of a run; pruned again from its plan if need
-    be."""
+    """Start the job that writes, verifies and packs the checkpoint of a run.
+
+    The model is made again from its plan if it is no longer in memory.
+
+    Return the job. Raise `Refusal` if there is no such run or tier, or if another job of the session is
+    active.
+    """
     run = session.run(number)
     formats.check_wanted(tier)
 
@@ -266,7 +301,8 @@ def start_export(registry: Registry, session: Session, number: int | None, tier:
         job.say(f"Opening the model of {run.name}.")
         pruned = yield from weights_of(session, run)
         slug = re.sub(r"[^A-Za-z0-9.-]+", "-", Path(run.plan.model).name).strip("-.") or "model"
-        stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")  # nobody else's export has the same name
+        # With microseconds, no other export has the same name.
+        stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")
         folder = exports_folder(session) / f"{slug}-run{run.number}-{stamp}"
         job.say("Choosing how to store it.", "export")
         notes = [finetuning.finetuning_words(wanted) for wanted in run.tunings]
