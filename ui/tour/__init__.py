@@ -1,1 +1,1 @@
-"""The guide."""
+"""The guided tour."""

@@ -1,5 +1,7 @@
-"""The small pictures of the tour, one per idea, as SVG. Pure: numbers in, text out; colours are classes of
-the style sheet."""
+"""The small pictures of the tour, one for each idea, as SVG. Pure.
+
+Functions take numbers and return text; colours are classes of the style sheet.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,12 @@ from ui.look.formatting import escape_html
 WIDE, HIGH = 480, 200  # units of the drawing
 SHADES = 7  # colours of the sequential scale
 MOST_COLUMNS, MOST_ROWS = 48, 12
-Kept = Sequence[float]  # share that stays of each layer
+# The share of each layer that is kept, from 0 to 1.
+Kept = Sequence[float]
 
 
 def svg_drawing(body: str, label: str) -> str:
-    """An SVG of our size; a screen reader says the label."""
+    """Return an SVG element of WIDE × HIGH units; a screen reader reads its label."""
     return (
         f'<svg class="sketch" viewBox="0 0 {WIDE} {HIGH}" role="img" aria-label="{escape_html(label)}">'
         '<defs><pattern id="gone" width="6" height="6" patternUnits="userSpaceOnUse" '
@@ -25,6 +28,7 @@ def svg_drawing(body: str, label: str) -> str:
 
 
 def svg_box(x: float, y: float, width: float, height: float, kind: str, round: float = 2) -> str:
+    """Return a rectangle of the CSS class `kind`, with corners of the radius `round`."""
     return (
         f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{max(0.0, width):.1f}" '
         f'height="{max(0.0, height):.1f}" rx="{round:g}"/>'
@@ -32,18 +36,19 @@ def svg_box(x: float, y: float, width: float, height: float, kind: str, round: f
 
 
 def svg_words(x: float, y: float, text: str, kind: str = "", anchor: str = "middle") -> str:
+    """Return a text element at (x, y) of the CSS class `kind`."""
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape_html(text)}</text>'
 
 
 def split_columns(count: int, left: float = 0, right: float = WIDE) -> tuple[list[float], float]:
-    """The left edges of so many columns, and the width of each."""
+    """Return the left edges of `count` columns, and the width of each, in units of the drawing."""
     pitch = (right - left) / max(1, count)
     gap = min(4.0, 0.25 * pitch)
     return [left + i * pitch for i in range(count)], pitch - gap
 
 
 def thin_values(values: Sequence[float], most: int) -> list[float]:
-    """At most so many values: means of neighbours where there are more."""
+    """Return at most `most` values; where there are more, they are means of neighbours."""
     if len(values) <= most:
         return list(values)
     edges = [round(i * len(values) / most) for i in range(most + 1)]
@@ -51,8 +56,10 @@ def thin_values(values: Sequence[float], most: int) -> list[float]:
 
 
 def layer_stack(layers: int, label: str) -> str:
-    """The model as a row of layers with a word going in and one coming out; pale where its size is not known
-    yet."""
+    """Return the model as a row of layers between the words that go in and the word that comes out.
+
+    The layers are pale if `layers` is 0, which means that their number is not known yet.
+    """
     left, right = 84.0, WIDE - 84.0
     places, width = split_columns(min(layers or 16, MOST_COLUMNS), left, right)
     bars = "".join(svg_box(x, 40, width, 120, "k5" if layers else "k2") for x in places)
@@ -63,8 +70,11 @@ def layer_stack(layers: int, label: str) -> str:
 
 
 def head_squares(rows: Sequence[Sequence[float] | None], label: str) -> str:
-    """A column per layer, a square per head, coloured by its share (0 to 1) of the layer's best; layers that
-    are still to come are empty."""
+    """Return the scores of all heads: a column per layer, and in it a square per head.
+
+    Each value is the head's share, 0 to 1, of its layer's best score. A row is None, and its squares stay
+    empty, until the layer is scored.
+    """
     tall = max((min(len(row), MOST_ROWS) for row in rows if row), default=MOST_ROWS)
     places, width = split_columns(len(rows))
     pitch = (HIGH - 24) / tall
@@ -77,19 +87,19 @@ def head_squares(rows: Sequence[Sequence[float] | None], label: str) -> str:
 
 
 def share_class(value: float | None) -> str:
-    """The class of a share from 0 to 1."""
+    """Return the CSS class of a share from 0 to 1; None stands for an unknown share."""
     return "k0" if value is None else f"k{1 + min(SHADES - 1, int(SHADES * max(0.0, value)))}"
 
 
 def ends_of(count: int, y: float = HIGH - 6) -> str:
-    """The numbers of the first and the last layer."""
+    """Return the labels of the first and the last of `count` layers, at height `y`."""
     return svg_words(0, y, "layer 0", "quiet", "start") + svg_words(
         WIDE - 4, y, f"layer {count - 1}", "quiet", "end"
     )
 
 
 def kept_bars(kept: Kept, label: str) -> str:
-    """A bar per layer: what stays is full, what goes is striped, from the top."""
+    """Return a bar per layer: the part that is kept is full, and the removed part above it is striped."""
     places, width = split_columns(len(kept))
     tall = HIGH - 24
     body = ""
@@ -100,7 +110,10 @@ def kept_bars(kept: Kept, label: str) -> str:
 
 
 def cut_columns(heads: Sequence[Sequence[bool]], channels: Kept, label: str) -> str:
-    """A column per layer: its heads as squares, crossed where cut, and below a bar of its channels."""
+    """Return a column per layer: its heads as squares, and below them a bar of its channels.
+
+    `heads` says of every head of each layer whether it is kept; a removed head is crossed out.
+    """
     tall = max((min(len(row), MOST_ROWS) for row in heads), default=1)
     places, width = split_columns(len(heads))
     split, end = 112.0, HIGH - 24.0
@@ -118,6 +131,7 @@ def cut_columns(heads: Sequence[Sequence[bool]], channels: Kept, label: str) -> 
 
 
 def cut_cell(x: float, y: float, width: float, height: float, kept: bool) -> str:
+    """Return the square of one head: full if it is kept, else crossed out."""
     if kept:
         return svg_box(x, y, width, height, "k5")
     right, low = f"{width - 4:.1f}", f"{height - 4:.1f}"
@@ -126,8 +140,10 @@ def cut_cell(x: float, y: float, width: float, height: float, kept: bool) -> str
 
 
 def before_after_bars(rows: Sequence[tuple[str, float, float, str, str]], label: str) -> str:
-    """(title, before, after, before in words, after in words) as pairs of bars: what was cut off, or was
-    added, is striped."""
+    """Return pairs of bars, before and after; what was removed or added is striped.
+
+    Each row is (title, before, after, before in words, after in words).
+    """
     left, right = 72.0, WIDE - 128.0
     body = ""
     for i, (title, before, after, before_said, after_said) in enumerate(rows):

@@ -1,7 +1,7 @@
-"""What the tour says: every step and every sentence as data, for people who never heard of pruning. Pure.
+"""The text of the tour: every step and every sentence as data, for readers who never heard of pruning. Pure.
 
-Each sentence must be easy to read: a test counts words and syllables. Names in braces are filled in by
-`step_sentences`.
+Each sentence must be easy to read: a test counts words and syllables. `step_sentences` fills in the names in
+braces.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ Stage = Literal["before", "during", "after"]
 
 @dataclass(frozen=True)
 class TourStep:
-    """One idea: the tab it stands on, what is said before, during and after its work, what its picture
-    shows, and the label of the button that leads on."""
+    """One step of the tour: one idea, on the tab that shows it.
+
+    `before`, `during` and `after` are its sentences in the three stages of its job. `picture` says what its
+    picture shows, and `onward` is the label of the button to the next step.
+    """
 
     name: str
     tab: str
@@ -127,7 +130,8 @@ SPREAD_PLANNED = (
 SPREAD_CUT = ("Layer {most} lost the most, and layer {least} lost the least.", "Each layer lost the same.")
 MENDED = "The parts that stayed were changed a bit to make up for the loss."
 BARE = "The parts that stayed were left as they were."
-VERDICTS = (  # up to which factor of unsureness, and what that means
+# (largest factor of perplexity, what it means), in ascending order.
+VERDICTS = (
     (1.1, "So it reads almost as well as before."),
     (1.5, "So it reads a bit worse, but still quite well."),
     (3.0, "So it reads a good deal worse, and that is the price of the cut."),
@@ -138,11 +142,11 @@ TRY_AGAIN = "Try again"
 
 
 def verdict_words(factor: float) -> str:
-    """What it means to be so many times as unsure as before."""
+    """Return what a perplexity means that is `factor` times the one before."""
     return next(words for limit, words in VERDICTS if factor <= limit)
 
 
 def step_sentences(step: TourStep, stage: Stage, facts: Mapping[str, str]) -> list[str]:
-    """The sentences of a step at this stage, with its facts filled in."""
+    """Return the sentences of a step at this stage, with the facts filled in."""
     sentences: tuple[str, ...] = getattr(step, stage)
     return [sentence.format_map(facts) for sentence in sentences]

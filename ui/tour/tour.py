@@ -1,6 +1,7 @@
-"""The guide: a card above the tabs that drives the real page in a few clicks, and says what is seen there.
+"""The guided tour: a card above the tabs that uses the real page in a few clicks, and explains it.
 
-What it says is in `story`, what it draws in `sketches`; here the page's own jobs are started and read.
+Its sentences are in `story` and its pictures in `sketches`. This module starts the page's own jobs and reads
+their results.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from ui.tasks import comparing, work
 from ui.tour import sketches, story
 from ui.tour.story import STEPS, Stage, TourStep
 
-# Enough to read, score and measure to be true, and little enough to wait for.
+# Enough tokens for true results, and few enough for a short wait.
 READ = Calibration(samples=12, length=128)
 METHOD = "slimllm"
 ASKED = Asked(Protocol(limit=1024), ("Once upon a time there was a small robot who",), new_tokens=24)
@@ -44,7 +45,7 @@ class Work:
 
 
 class Guide:
-    """The works of the steps, and the acts of the card's buttons."""
+    """The jobs of the steps, and the handlers of the card's buttons."""
 
     def __init__(self, load: Callable[[Session], None]):
         self.works = {
@@ -54,7 +55,7 @@ class Guide:
         }
 
     def stage(self, session: Session, step: TourStep) -> Stage:
-        """Whether the step's work is still to come, under way, or done; a step without work is done."""
+        """Return whether the step's job is still to come, under way or done; a step without a job is done."""
         mine, job = self.works.get(step.name), session.job
         if mine is None:
             return "after"
@@ -63,8 +64,10 @@ class Guide:
         return "after" if mine.done(session) else "before"
 
     def go(self, session: Session, to: int) -> str | None:
-        """Stands at a step, starts its work unless done, and names its tab; beyond the last one the tour is
-        over."""
+        """Go to a step, start its job unless that is done, and return its tab.
+
+        A number beyond the steps ends the tour; then the answer is None.
+        """
         session.tour = to if 0 <= to < len(STEPS) else None
         if session.tour is None:
             return None
@@ -74,15 +77,16 @@ class Guide:
         return step.tab
 
     def onward(self, session: Session) -> str | None:
-        """The next step; or the present one again, if its work has not been done."""
+        """Go to the next step, or to the present one if its job is not done; return the tab."""
         at = 0 if session.tour is None else session.tour
         return self.go(session, at + (self.stage(session, STEPS[at]) == "after"))
 
     def back(self, session: Session) -> str | None:
+        """Go to the step before, and return its tab."""
         return self.go(session, max(0, (session.tour or 0) - 1))
 
     def draw(self, session: Session) -> list[Any]:
-        """The card, its words and picture, and its buttons."""
+        """Return the updates of the card, its content, and its buttons Back and onward."""
         if session.tour is None:
             return [gr.Column(visible=False), "", gr.skip(), gr.skip()]
         step = STEPS[session.tour]
@@ -95,7 +99,7 @@ class Guide:
         ]
 
     def card(self, session: Session, step: TourStep, stage: Stage) -> str:
-        """One step as HTML: sentences beside a picture, and how far the work is."""
+        """Return a step as HTML: sentences beside a picture, and the progress of its job."""
         facts = tour_facts(session) if stage == "after" else {}
         text = "".join(
             f"<p>{escape_html(sentence)}</p>" for sentence in story.step_sentences(step, stage, facts)
@@ -117,7 +121,7 @@ class Guide:
 
 
 def build(screen: Screen, start: gr.Button, load: Callable[[Session], None]) -> None:
-    """The card of the guide, hidden until asked for."""
+    """Add the card of the tour, which is hidden until `start` is pressed."""
     guide = Guide(load)
     with gr.Column(visible=False, elem_id="tour") as card:
         words = gr.HTML(padding=False)
@@ -133,7 +137,7 @@ def build(screen: Screen, start: gr.Button, load: Callable[[Session], None]) -> 
 
 
 def card_token(session: Session) -> Any:
-    """What the card depends on; while a job runs, its progress as well."""
+    """Return what the card depends on; while a job runs, its progress as well."""
     if session.tour is None:
         return None
     job, parts = session.job, ("subject", "layers", "plan", "table", "answers")
@@ -142,31 +146,31 @@ def card_token(session: Session) -> Any:
 
 
 def leave_tour(session: Session) -> None:
-    """Puts the guide away."""
+    """End the tour, and hide its card."""
     session.tour = None
 
 
 def start_analysis(session: Session) -> None:
-    """Starts the short analysis of the tour; the tab says what is asked for."""
+    """Start the short analysis of the tour, and show its settings on the Analyse tab."""
     work.start_analyse(REGISTRY, session, READ, METHOD)
     AnalyseForm.of_reading(READ, METHOD).fill_in(session)
 
 
 def start_comparison(session: Session) -> None:
-    """Starts the short comparison of the tour."""
+    """Start the short comparison of the tour."""
     comparing.start_compare(REGISTRY, session, ASKED)
 
 
-# What there is to tell and to draw --------------------------------------------------------------------------
+# Facts and pictures -----------------------------------------------------------------------------------------
 
 
 def is_compared(session: Session) -> bool:
-    """Whether the present plan has been carried out and measured."""
+    """Return whether the present plan has been pruned and measured."""
     return bool(session.comparison and session.plans and session.comparison.plan == session.plan)
 
 
 def tour_facts(session: Session) -> dict[str, str]:
-    """All that the sentences may need of what is known so far."""
+    """Return the facts that the sentences may need, by name, as far as they are known."""
     if session.loaded is None:
         return {}
     shape = session.subject.shape
@@ -181,14 +185,14 @@ def tour_facts(session: Session) -> dict[str, str]:
 
 
 def spread_words(removed: list[float], sentences: tuple[str, str]) -> dict[str, str]:
-    """Which layer loses the most and which the least, in a sentence; or that all lose alike."""
+    """Return {"spread": a sentence}: which layers lose the most and the least, or that all lose alike."""
     uneven, even = sentences
     most, least = removed.index(max(removed)), removed.index(min(removed))
     return {"spread": even if most == least else uneven.format(most=most, least=least)}
 
 
 def cut_facts(session: Session, comparison: Comparison) -> dict[str, str]:
-    """How many heads and channels are gone, and where most of them."""
+    """Return how many heads and channels are gone, and from which layers the most, in words by name."""
     plan, shape, reports = comparison.plan, session.subject.shape, comparing.best_reports(comparison)
     heads = sum(layer.widest(plan.unit) for layer in shape.layers)
     channels = sum(layer.channels for layer in shape.layers)
@@ -203,7 +207,7 @@ def cut_facts(session: Session, comparison: Comparison) -> dict[str, str]:
 
 
 def cost_facts(comparison: Comparison) -> dict[str, str]:
-    """Size and unsureness before and after."""
+    """Return size and perplexity before and after in words by name, or {} before both are measured."""
     dense, best = compared_columns(comparison)
     if not dense.perplexity or not best.perplexity:
         return {}
@@ -217,13 +221,13 @@ def cost_facts(comparison: Comparison) -> dict[str, str]:
 
 
 def compared_columns(comparison: Comparison) -> tuple[Any, Any]:
-    """The columns of the dense model and of the one that the plan stands for."""
+    """Return the columns of the dense model and of the best pruned one."""
     columns = comparison.columns
     return columns["dense"], columns[best_name(columns)]
 
 
 def answers_html(session: Session) -> str:
-    """What both models wrote, side by side."""
+    """Return what both models wrote, side by side, as HTML; empty before they write."""
     if not session.results.answers:
         return ""
     answer = session.results.answers[0]
@@ -234,11 +238,12 @@ def answers_html(session: Session) -> str:
 
 
 def draw_model(session: Session, label: str) -> str:
+    """Return a picture of the model's layers."""
     return sketches.layer_stack(len(session.subject.shape.layers) if session.loaded else 0, label)
 
 
 def draw_matter(session: Session, label: str) -> str:
-    """The heads' scores of every layer that has arrived, against the layer's best."""
+    """Return a picture of the head scores of every layer scored so far, as shares of the layer's best."""
     rows: list[list[float] | None] = []
     for found in session.analyses.partial or [None] * 12:
         scores = None if found is None else next(iter(found.attention.values())).ranking.scores.clamp(min=0)
@@ -248,14 +253,14 @@ def draw_matter(session: Session, label: str) -> str:
 
 
 def draw_small(session: Session, label: str) -> str:
-    """What the plan leaves of every layer."""
+    """Return a picture of what the plan keeps of every layer."""
     if session.analysis is None or not session.plans:
         return sketches.kept_bars([1.0] * 12, label)
     return sketches.kept_bars([1 - x for x in removed_shares(session.plan, session.analysis.shape)], label)
 
 
 def draw_cut(session: Session, label: str) -> str:
-    """Which heads were really cut, and how many channels; before that, as planned."""
+    """Return a picture of the heads and channels that were cut; before the cut, of the plan."""
     shown = session.comparison if is_compared(session) else None
     if shown is None or session.loaded is None:
         return draw_small(session, label)
@@ -270,7 +275,7 @@ def draw_cut(session: Session, label: str) -> str:
 
 
 def draw_cost(session: Session, label: str) -> str:
-    """Size and unsureness before and after."""
+    """Return a picture of size and perplexity before and after; before they are known, of the plan."""
     if not is_compared(session) or session.comparison is None:
         return draw_small(session, label)
     dense, best = compared_columns(session.comparison)
