@@ -1,4 +1,4 @@
-"""The page as a whole: settings, the five tabs, and how it is served to this machine only."""
+"""The page as a whole: its settings, its five tabs, and the server behind it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import os
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")  # else it makes a table of 10,000 at every event
+# By default, Gradio makes a table of up to 10,000 past events at every event.
+os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
 
 import socket
 import time
@@ -42,15 +43,23 @@ from ui.tabs.history import history_tab
 from ui.tabs.tune import preview_panel, tune_tab
 from ui.tour import tour
 
-SHORTEST = 8  # characters of a password that others may guess at, a few times an hour
-PATIENCE = 3.0  # seconds that a job has to end when the program is interrupted
+# The fewest characters of a password: others may guess at it, but only a few times an hour.
+SHORTEST = 8
+# Seconds that a job has to end when the program is interrupted.
+PATIENCE = 3.0
 PAGES_CSS = theme.STYLES / "pages.css"
-LAYERS = (Safe, delivery.Delivery, ModuleFiles)  # inside of Gradio's own, the outermost first
+# The middleware inside Gradio's own, the outermost first.
+LAYERS = (Safe, delivery.Delivery, ModuleFiles)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How the app is served, and what is in the model box at first."""
+    """How the app is served, and what the model box contains at first.
+
+    `listen` lets other machines connect, which needs `auth` (user, password). `public` is the address at
+    which a proxy serves the page, or empty, and `forwarded` says that the proxy names the visitor's address.
+    `roots` are the folders in which files may be opened.
+    """
 
     host: str = "127.0.0.1"
     port: int = 7860
@@ -66,16 +75,17 @@ class Settings:
 
     @property
     def session_settings(self) -> SessionSettings:
-        """What the sessions of the page follow."""
+        """The settings that the sessions of the page follow."""
         return SessionSettings(self.device, self.dtype, self.offline)
 
     @property
     def address(self) -> Address:
+        """How the server can be reached."""
         return Address(self.listen, self.public, self.forwarded)
 
     @property
     def server(self) -> str:
-        """The name that the server binds, an IPv6 address in brackets."""
+        """The name that the server binds; an IPv6 address is in brackets."""
         if self.listen and self.host in HERE:
             return "0.0.0.0"
         return f"[{self.host.strip('[]')}]" if ":" in self.host else self.host
@@ -84,8 +94,10 @@ class Settings:
 def build_page(settings: Settings) -> Served:
     """Return the page; sessions that are made from now on follow these settings."""
     REGISTRY.settings = settings.session_settings
-    os.environ.pop("GRADIO_ALLOWED_PATHS", None)  # no folder is handed out, whatever other apps are told
-    os.environ["FORWARDED_ALLOW_IPS"] = ""  # who asks is found out by the door, not by what anybody writes
+    # The variable may be set for other apps; this one serves no folder.
+    os.environ.pop("GRADIO_ALLOWED_PATHS", None)
+    # A header can be forged, so only `access.Door` decides who the visitor is.
+    os.environ["FORWARDED_ALLOW_IPS"] = ""
     with Served(title="slimllm", delete_cache=(3600, 7200), analytics_enabled=False) as demo:
         screen = Screen()
         with gr.Row(elem_id="masthead"):
@@ -117,8 +129,11 @@ def build_page(settings: Settings) -> Served:
 
 
 def launch_options(settings: Settings) -> dict[str, Any]:
-    """What `launch` is given, in tests as well: only this machine unless `listen`, nothing recorded, nothing
-    from outside."""
+    """Return the arguments for Gradio's `launch`, in tests as well.
+
+    Only this machine can connect unless `listen` is set. Nothing is recorded, and nothing is loaded from
+    another server.
+    """
 
     @asynccontextmanager
     async def guard_app(app: Any) -> AsyncIterator[None]:
@@ -150,8 +165,11 @@ def launch_options(settings: Settings) -> dict[str, Any]:
 
 
 def check_settings(settings: Settings) -> Settings:
-    """The settings, if they can be served; a `Refusal` for an open server without a password or a port in
-    use."""
+    """Return the settings if they can be served.
+
+    Raise `Refusal` if other machines could connect without a password of SHORTEST characters, or if the port
+    is impossible or in use.
+    """
     if settings.listen and not settings.auth:
         raise Refusal(
             "Serving to other machines needs a password; write user:password into a file and add "
@@ -183,14 +201,20 @@ def check_settings(settings: Settings) -> Settings:
 
 
 def declare_roots(settings: Settings) -> None:
-    """Limits what can be opened to the named folders, and to none where others may ask and none is named."""
+    """Let only files in the named folders be opened, and the model at which the page starts.
+
+    Without named folders every file may be opened, unless other machines may connect.
+    """
     if settings.roots or settings.listen:
         mine = [model for model in (settings.model,) if model and os.path.exists(model)]
         paths.declare_roots([*settings.roots, *mine])
 
 
 def serve_page(settings: Settings) -> None:
-    """Serves the page until the process is interrupted."""
+    """Serve the page until the process is interrupted.
+
+    Raise `Refusal` if the settings cannot be served or the cache folder cannot be written.
+    """
     check_settings(settings)
     declare_roots(settings)
     atomic_write.check_folder(paths.home_folder(), paths.ELSEWHERE)
@@ -198,7 +222,8 @@ def serve_page(settings: Settings) -> None:
     crash_recovery.recover_all(say)
     crash_recovery.keep_private(say)
     copies, leave = crash_recovery.page_folder()
-    os.environ["GRADIO_TEMP_DIR"] = str(copies)  # uploads, and copies of all that is downloaded
+    # Gradio stores uploads there, and copies of all files that are downloaded.
+    os.environ["GRADIO_TEMP_DIR"] = str(copies)
     demo = build_page(settings)
     demo.launch(**launch_options(settings), prevent_thread_lock=True)
     name = f"[{settings.host.strip('[]')}]" if ":" in settings.host else settings.host
@@ -206,7 +231,8 @@ def serve_page(settings: Settings) -> None:
     try:
         while demo.is_running:
             time.sleep(0.2)
-    finally:  # interrupted: what is going on ends after its present step, or with the program
+    finally:
+        # The running job ends after its present step, or with the program.
         REGISTRY.worker.stop_all(PATIENCE)
         demo.close(verbose=False)
         leave()

@@ -1,5 +1,4 @@
-"""Finished comparisons: their plan and figures, and what else is kept of them; as JSON and back. No
-weights."""
+"""Finished comparisons: plans, figures and findings without weights, and their form as JSON."""
 
 from __future__ import annotations
 
@@ -25,18 +24,23 @@ LABELS = {
     "recovered": "Pruned + recovery",
     "tuned": "Fine-tuned",
 }
-NAMES = ("dense", "pruned", "recovered")  # the models of a comparison; tuning comes after it
+# The models of a new comparison; fine-tuning adds one later.
+NAMES = ("dense", "pruned", "recovered")
 
 
 def best_name(known: Container[str]) -> str:
-    """Of these models the one that a plan stands for: fine-tuned, with the plan's recovery, or bare."""
+    """Return the name of the best of these models: fine-tuned, else with recovery, else only pruned."""
     return next((name for name in ("tuned", "recovered") if name in known), "pruned")
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How perplexity is measured: text, window length, at most how many tokens, and the token that the
-    model's tokenizer puts in front of every window, if any."""
+    """How perplexity is measured.
+
+    The text is read in windows of `window` tokens, at most `limit` tokens of it (0 for all). `begins_with` is
+    the token that the model's tokenizer puts before every window, or empty. `tokens` is the fingerprint of
+    the tokens, or empty if it is not known.
+    """
 
     text: str = "encyclopedia"
     window: int = 128
@@ -44,20 +48,23 @@ class Protocol:
     begins_with: str = ""
 
     def begun(self, begins_with: str) -> Protocol:
-        """The same for a model whose tokenizer begins texts with this token."""
+        """Return the protocol for a model whose tokenizer begins texts with this token."""
         return dataclasses.replace(self, begins_with=begins_with)
 
     tokens: str = ""
 
     def is_like(self, other: Protocol) -> bool:
-        """Whether the other measures the same, as far as it is known."""
+        """Return whether both measure the same; fingerprints count only if both are known."""
         mine, theirs = (dataclasses.replace(one, tokens="") for one in (self, other))
         return mine == theirs and (self.tokens == other.tokens or not (self.tokens and other.tokens))
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a comparison is to measure and answer."""
+    """What a comparison measures, and the prompts that its models continue.
+
+    An answer has at most `new_tokens` tokens; at temperature 0 every token is the likeliest.
+    """
 
     protocol: Protocol = Protocol()
     prompts: tuple[str, ...] = ()
@@ -66,16 +73,19 @@ class Asked:
     seed: int = 0
 
     def begun(self, begins_with: str) -> Asked:
-        """The same for a model whose tokenizer begins texts with this token."""
+        """Return the same for a model whose tokenizer begins texts with this token."""
         return dataclasses.replace(self, protocol=self.protocol.begun(begins_with))
 
 
 @dataclass(frozen=True)
 class Column:
-    """The figures of one model of a comparison. Errors are means over layers, relative squared; `held_out`
-    says that they were told on text that was not learned, as those of earlier versions were not.
+    """The figures of one model of a comparison.
 
-    `losses` are the mean losses of stretches of the measured text, `writing_rounds` the speed of every round.
+    `tokens` are the predicted ones. Errors are relative squared errors, as means over layers. `held_out` says
+    that they were measured on held-out text, which those of earlier versions were not.
+
+    `losses` are the mean losses of stretches of the measured text, in nats per token. `writing_rounds` is the
+    writing speed of every round in tokens per second, and `tokens_per_second` their median.
     """
 
     parameters: int
@@ -92,15 +102,16 @@ class Column:
 
 @dataclass(frozen=True)
 class Run:
-    """One comparison: the plan, the protocol, the columns by name, the run it started from, what was
-    exported.
+    """One comparison: its plan, its protocol, its columns by name, and what was exported.
 
-    `told` says how the plan differs from that run's, or what else was done to it; `tunings` how its model was
-    fine-tuned after pruning, one after the other. `rules` says whether the plan's rules alone lead to it
-    ("free", or "same" with the same width everywhere) or not (""). `dtype` is that of the model, which its
-    exports have, too, unless they keep that of the source (`as_source`); `answers` are the prompts with the
-    answers by column, `portrait` the maps of the analysis, `found` what else was asked of its models. `note`
-    and `pinned` are the person's.
+    `parent` is the number of the run that it started from, and `told` says how the plan differs from that
+    run's, or what else was done to it. `errors` are (predicted, measured) for every layer. `tunings` are the
+    fine-tunings after pruning, in their order. `rules` says whether the plan's rules alone lead to it
+    ("free", or "same" with the same width everywhere) or not ("").
+
+    `dtype` is that of the model. Its exports have the same dtype, unless `as_source` says that they keep that
+    of the source. `answers` are the prompts with the answers by column, `portrait` the maps of the analysis,
+    and `found` what else was measured on its models. The user sets `note` and `pinned`.
     """
 
     number: int
@@ -124,25 +135,26 @@ class Run:
 
     @property
     def best_name(self) -> str:
-        """The name of the column that the run stands for."""
+        """The column name of the run's best model."""
         return best_name(self.columns)
 
     @property
     def best(self) -> Column:
-        """The column that the run stands for."""
+        """The column of the run's best model."""
         return self.columns[self.best_name]
 
     @property
     def smaller(self) -> float:
-        """The share of all parameters that is gone."""
+        """The share of all parameters that is gone, from 0 to 1."""
         return 1 - self.best.parameters / self.columns["dense"].parameters
 
     @property
     def name(self) -> str:
+        """The name of the run on the page."""
         return f"Run {self.number}"
 
     def is_like(self, other: Run) -> bool:
-        """Whether both are of the same model, and perplexity was measured in the same way."""
+        """Return whether both runs are of the same model, with perplexity measured in the same way."""
         same = self.plan.model == other.plan.model
         mine, theirs = dict(self.plan.fingerprints), dict(other.plan.fingerprints)
         return same and not is_other(mine, theirs, "weights") and self.protocol.is_like(other.protocol)
@@ -150,7 +162,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Budget:
-    """What several methods are compared on: the size, the text they read, how they are measured."""
+    """What is the same for all methods of a comparison: the size, the text they read, how they are measured.
+
+    `ratio` is the removed share of the parameters that `count` names.
+    """
 
     ratio: float
     count: str
@@ -160,8 +175,11 @@ class Budget:
 
 @dataclass(frozen=True)
 class Entry:
-    """One of several methods on one budget: its plan and figures, or why there are none. `present` says that
-    it is the plan of the Tune tab, not a method's own."""
+    """The result of one method on one budget: its plan and figures, or why there are none.
+
+    `present` says that the plan is that of the Tune tab, not the method's own. `seconds` is the time for
+    scoring and pruning, and `refusal` says why there are no figures.
+    """
 
     method: str
     budget: Budget
@@ -174,16 +192,17 @@ class Entry:
 
     @property
     def place(self) -> tuple[str, bool, Budget]:
-        """What a later entry of the same kind takes the row of."""
+        """The key of the entry's row; a later entry with the same key replaces it."""
         return "" if self.present else self.method, self.present, self.budget
 
     @property
     def excess(self) -> float | None:
-        """ln of perplexity over the dense model's: the loss per token that pruning added."""
+        """The loss that pruning added, in nats per token: ln of perplexity over the dense model's."""
         mine, dense = self.column.perplexity if self.column else None, self.dense.perplexity
         return math.log(mine / dense) if mine and dense and math.isfinite(mine) else None
 
 
+# The fields that are JSON-able as they are.
 PLAIN_FIELDS = (
     "number",
     "made",
@@ -199,7 +218,7 @@ PLAIN_FIELDS = (
 
 
 def run_to_dict(run: Run) -> dict[str, Any]:
-    """The run as JSON-able data."""
+    """Return the run as JSON-able data."""
     return {
         "format": RUN_FORMAT,
         **{name: getattr(run, name) for name in PLAIN_FIELDS},
@@ -215,8 +234,11 @@ def run_to_dict(run: Run) -> dict[str, Any]:
 
 
 def run_from_dict(data: Mapping[str, Any]) -> Run:
-    """The run in JSON data; raises what the data provokes where it is malformed. Figures of ruined models are
-    not finite."""
+    """Return the run in JSON data; its figures need not be finite, because those of ruined models are not.
+
+    Raise `ValueError` for another format or missing figures, and another error, such as `KeyError`, for other
+    malformed data.
+    """
     if data["format"] != RUN_FORMAT:
         raise ValueError("another format")
     portrait, found = data.get("portrait"), data.get("found")

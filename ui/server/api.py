@@ -1,8 +1,7 @@
-"""The page's actions for programs: plain JSON in and out, by the names load, analyse, plan, prune, evaluate,
-generate, export.
+"""The page's actions for programs: load, analyse, plan, prune, evaluate, generate, export. Plain JSON.
 
-Every client has a session of its own; the heavy ones wait in the same queue as the page's jobs. While they
-wait they hold no thread, and not more of them wait than the server can keep in mind.
+Every client has a session of its own. Long actions wait in the same queue as the page's jobs. A waiting call
+holds no thread, and only a limited number of calls may wait.
 """
 
 from __future__ import annotations
@@ -36,14 +35,18 @@ from ui.session.requests import asked_for, calibration_of, rules_from
 from ui.session.session import Session
 from ui.tasks import comparing, work
 
+# What an endpoint does: it yields the jobs that it waits for, and returns its answer.
 Action = Generator[Job, None, dict[str, Any]]
-SHORTEST, LONGEST_WAIT = 0.02, 0.5  # seconds between two looks at a job
+# The fewest and the most seconds between two looks at a job.
+SHORTEST, LONGEST_WAIT = 0.02, 0.5
+# The calls that may wait at once: of one visitor, and of all visitors.
 WAITING = Places(
     32,
     96,
     "The server is busy: so many calls wait already that no more can; try again once some are answered.",
 )
-USUAL_SETTINGS = {  # what the plan endpoint takes where nothing else is asked for
+# The defaults of the plan endpoint.
+USUAL_SETTINGS = {
     "ratio": 0.2,
     "recovery": "auto",
     "allocation": "auto",
@@ -55,15 +58,18 @@ USUAL_SETTINGS = {  # what the plan endpoint takes where nothing else is asked f
 
 
 def register_endpoints() -> None:
-    """Registers the endpoints."""
+    """Register all endpoints with Gradio."""
     endpoints = Endpoints()
     for name in ("load", "analyse", "plan", "prune", "evaluate", "generate", "export"):
         gr.api(answer_calls(getattr(endpoints, name)), api_name=name, concurrency_limit=None)
 
 
 def answer_calls(action: Callable[..., Action]) -> Callable[..., Awaitable[dict[str, Any]]]:
-    """The action, its refusals as Gradio errors of one sentence, its answer as strict JSON. Each part of it
-    runs in a thread; between them it waits for a job without one."""
+    """Return an asynchronous handler of an action; its answer is strict JSON.
+
+    Each part of the action runs in a thread. Between the parts, the handler waits for a job without one. It
+    raises `gr.Error` with one sentence if the action is refused or fails.
+    """
 
     @wraps(action)
     async def answer_call(request: gr.Request, *values: Any) -> dict[str, Any]:
@@ -89,7 +95,7 @@ def answer_calls(action: Callable[..., Action]) -> Callable[..., Awaitable[dict[
 
 
 def advance_steps(steps: Action) -> tuple[Job | None, dict[str, Any]]:
-    """(the job that an action waits for next, its answer once there is none)."""
+    """Run an action up to its next job, and return (job, {}), or (None, answer) at its end."""
     try:
         return next(steps), {}
     except StopIteration as end:
@@ -97,7 +103,7 @@ def advance_steps(steps: Action) -> tuple[Job | None, dict[str, Any]]:
 
 
 async def wait_for_job(job: Job) -> None:
-    """Waits until a job is over; a `Refusal` with its sentence where it failed."""
+    """Wait until a job is over; raise `Refusal` with its sentence if it failed or was stopped."""
     pause = SHORTEST
     while not job.finished.is_set():
         await asyncio.sleep(pause)
@@ -107,21 +113,29 @@ async def wait_for_job(job: Job) -> None:
 
 
 def session_of(request: gr.Request) -> Session:
-    """The session of one client; of different accounts never the same."""
+    """Return the session of one client; clients of different accounts never share one."""
     name = f"{request.username or ''} {request.session_hash}".strip()
     id = "api-" + hashlib.sha256(name.encode()).hexdigest()[:32]
     return REGISTRY.open(id, visitor_of(request))
 
 
 def column_of(name: str, column: Column) -> dict[str, Any]:
+    """Return a column as plain data, with its name."""
     return {"name": name, **dataclasses.asdict(column)}
 
 
 class Endpoints:
-    """One method per endpoint; each answers with plain JSON."""
+    """The endpoints, one method for each.
+
+    A method yields the job that it waits for, and returns plain data. It raises `Refusal` if the action is
+    not possible.
+    """
 
     def load(self, request: gr.Request, model: str = "smollm2") -> Action:
-        """Loads a model: smollm2, a folder, a .gguf file or a hub id."""
+        """Load a model: smollm2, a folder, a .gguf file or a hub id.
+
+        Return its source, family, sizes, device and dtype.
+        """
         session = session_of(request)
         yield work.start_load(REGISTRY, session, model)
         loaded, shape = session.loaded, session.subject.shape
@@ -147,7 +161,11 @@ class Endpoints:
         method: str = "slimllm",
         options: dict[str, Any] | None = None,
     ) -> Action:
-        """Scores every layer, head and channel of the loaded model on a text."""
+        """Score every layer, head and channel of the loaded model on a text.
+
+        Return the method, the tokens read, the seconds taken, the cosine of every layer, and the scores of
+        its heads.
+        """
         session = session_of(request)
         asked = calibration_of(AnalyseForm(text, samples, length, seed))
         yield work.start_analyse(REGISTRY, session, asked, method, options)
@@ -174,8 +192,11 @@ class Endpoints:
         same_width: bool = False,
         plan: dict[str, Any] | None = None,
     ) -> Action:
-        """Plans the widths of all layers for a ratio, by the method's own recovery and allocation unless
-        others are named; or takes a whole plan as it is."""
+        """Plan the widths of all layers for a ratio, or take a whole plan as it is.
+
+        Recovery and allocation are the method's own unless others are named. Return the plan with its
+        forecast. Raise `Refusal` if a whole plan contradicts the other settings or does not fit the model.
+        """
         session = session_of(request)
         if plan:
             read = plan_from_text(json.dumps(plan))
@@ -201,8 +222,10 @@ class Endpoints:
     def prune(
         self, request: gr.Request, text: str = "encyclopedia", window: int = 128, limit: int = 8192
     ) -> Action:
-        """Prunes by the present plan, without and with its recovery, and measures both against the dense
-        model."""
+        """Prune by the present plan, without and with its recovery, and measure both against the dense model.
+
+        Return the figures of the run, and the predicted and measured error of every layer.
+        """
         session = session_of(request)
         asked = asked_for(MeasureForm(text, window, limit, prompts="", new_tokens=1))
         yield comparing.start_compare(REGISTRY, session, asked)
@@ -215,7 +238,10 @@ class Endpoints:
     def evaluate(
         self, request: gr.Request, text: str = "encyclopedia", window: int = 128, limit: int = 8192
     ) -> Action:
-        """Measures the models of the last pruning again, on another text or window."""
+        """Measure the models of the last pruning again, on another text or window.
+
+        Return the figures of the run.
+        """
         session = session_of(request)
         asked = asked_for(MeasureForm(text, window, limit, prompts="", new_tokens=1))
         yield comparing.start_measure(REGISTRY, session, asked)
@@ -229,7 +255,10 @@ class Endpoints:
         temperature: float = 0.0,
         seed: int = 0,
     ) -> Action:
-        """Lets all models of the last pruning continue one prompt."""
+        """Let all models of the last pruning continue one prompt.
+
+        Return the prompt, and the answer of every model by its column name.
+        """
         session = session_of(request)
         form = MeasureForm(limit=0, prompts="", new_tokens=max_new_tokens, temperature=temperature, seed=seed)
         asked = dataclasses.replace(asked_for(form), prompts=(prompt,))
@@ -237,7 +266,10 @@ class Endpoints:
         return {"prompt": prompt, **session.results.answers[0].texts}
 
     def export(self, request: gr.Request, tier: str = "auto") -> Action:
-        """Writes, verifies and packs the checkpoint of the last pruning."""
+        """Write and verify the checkpoint of the last pruning.
+
+        Return its tier, folder, size in bytes, and how it was verified.
+        """
         session = session_of(request)
         yield work.start_export(REGISTRY, session, session.archive.chosen, tier)
         made = dict(session.run(session.archive.chosen).exported or {})
@@ -246,7 +278,7 @@ class Endpoints:
 
 
 def run_figures(run: Run) -> dict[str, Any]:
-    """The figures of a run, a row per model."""
+    """Return the figures of a run as plain data, with a row per model."""
     return {
         "run": run.number,
         "protocol": dataclasses.asdict(run.protocol),
