@@ -28,7 +28,7 @@ PARTS = (
 
 
 def build(screen: Screen, model: str) -> None:
-    """The components and events of the tab."""
+    """Add the components and events of the tab; the model box contains `model` at first."""
     add_intro(
         screen,
         "load",
@@ -60,25 +60,25 @@ def build(screen: Screen, model: str) -> None:
 
 
 def source_form(session: Session, model: str) -> LoadForm:
-    """Return what the box says: what was entered, else the model that is loaded, else this one."""
+    """Return the content of the model box: what was entered, else the loaded model, else `model`."""
     usual = LoadForm(session.loaded.subject.source if session.loaded else model)
     return LoadForm.find_in(session) or usual
 
 
 def dress_load(session: Session) -> dict[str, Any]:
-    """The load button's label and weight: the main thing to press only until a model is there."""
+    """Return the label and the look of the load button, which stands out until a model is loaded."""
     if session.loaded:
         return {"value": "Load another", "variant": "secondary"}
     return {"value": "Load", "variant": "primary"}
 
 
 def press_load(session: Session, source: str) -> None:
-    """Starts loading."""
+    """Start loading a model; raise `Refusal` if another job of the session is active."""
     work.start_load(REGISTRY, session, source)
 
 
 def draw_card(session: Session) -> str:
-    """The model card, as HTML."""
+    """Return the model card as HTML."""
     if session.loaded is None:
         return (
             '<div class="card empty"><p>No model yet. The starter, <b>SmolLM2-135M</b>, is a small real '
@@ -103,11 +103,12 @@ def draw_card(session: Session) -> str:
 
 
 def list_items(sentences: list[str]) -> str:
+    """Return sentences as the items of an HTML list."""
     return "".join(f"<li>{escape_html(text)}</li>" for text in sentences)
 
 
 def model_facts(loaded: Loaded) -> list[tuple[str, str]]:
-    """Label and value of every fact on the card."""
+    """Return (label, value) of every fact on the card."""
     shape, subject = loaded.subject.shape, loaded.subject
     groups = f"{shape.heads} in {shape.groups} KV groups" if shape.groups != shape.heads else f"{shape.heads}"
     return [
@@ -124,7 +125,7 @@ def model_facts(loaded: Loaded) -> list[tuple[str, str]]:
 
 
 def parts_bar(shape: Shape) -> str:
-    """The parameters by part as a bar with its legend."""
+    """Return the parameters by part as HTML: a bar and its legend."""
     found = model_parts(shape)
     heads = "heads stay, and can become narrower" if shape.layers[0].whole else "heads can be removed"
     bar = "".join(
@@ -144,7 +145,7 @@ def parts_bar(shape: Shape) -> str:
 
 
 def prunable_items(loaded: Loaded) -> list[str]:
-    """What can go, in which steps."""
+    """Return sentences on what can be pruned, and in how many steps."""
     shape = loaded.subject.shape
     layer = shape.layers[0]
     per_group = layer.heads // layer.groups
@@ -168,5 +169,5 @@ def prunable_items(loaded: Loaded) -> list[str]:
 
 
 def export_items(loaded: Loaded) -> list[str]:
-    """Which checkpoints a pruned version can become."""
+    """Return sentences on the checkpoints that a pruned model can be stored as."""
     return [*loaded.outlook, "In every case the plan, as a small JSON file."]

@@ -1,5 +1,4 @@
-"""What the Analyse tab asks for: the text and how much of it, the method and its options, and what that will
-take."""
+"""The settings of the Analyse tab: the text, the method and its options, and what the analysis will take."""
 
 from __future__ import annotations
 
@@ -24,7 +23,10 @@ DEFAULT = AnalyseForm()
 
 
 def build_controls(screen: Screen) -> tuple[Any, ...]:
-    """The text and how much of it, the method, and all options, of which the method's own are shown."""
+    """Add the controls of the text and the method, and those of all options; return them.
+
+    Only the options of the chosen method are visible. The order is that of `AnalyseForm`.
+    """
     with gr.Row(elem_classes="controls"):
         text = gr.Dropdown(
             text_choices(),
@@ -65,7 +67,7 @@ def build_controls(screen: Screen) -> tuple[Any, ...]:
 
 
 def option_box(name: str, option: Option) -> Any:
-    """A checkbox or a number for one option of one method."""
+    """Return a checkbox or a number for one option of the method `name`."""
     common: dict[str, Any] = {
         "label": label_of(option),
         "elem_id": f"analyse-option-{name}-{option.name}",
@@ -80,20 +82,20 @@ def option_box(name: str, option: Option) -> Any:
 
 
 def chosen_method(session: Session) -> str:
-    """The method that the chooser shows."""
+    """Return the name of the chosen method, or FIRST if there is no such method."""
     name = str(AnalyseForm.of_session(session).method)
     return name if name in METHODS else FIRST
 
 
 def draw_method_words(session: Session) -> str:
-    """The chosen method in a plain sentence."""
+    """Return a sentence on the chosen method, and its paper, as HTML."""
     row = find_method(chosen_method(session))
     source = f" <span>{escape_html(row.paper)}</span>" if row.paper else ""
     return f'<p class="method-words">{escape_html(row.words)}{source}</p>'
 
 
 def draw_options(session: Session) -> list[Any]:
-    """Only the options of the chosen method are shown."""
+    """Return updates that show only the options of the chosen method."""
     name = chosen_method(session)
     return [
         (gr.Checkbox if isinstance(option.default, bool) else gr.Number)(visible=owner == name)
@@ -102,7 +104,7 @@ def draw_options(session: Session) -> list[Any]:
 
 
 def draw_preflight(session: Session) -> str:
-    """What the analysis will take, before it starts."""
+    """Return how much time and memory the analysis will take, or why it is not possible, as HTML."""
     if session.loaded is None:
         return ""
     form, name = AnalyseForm.of_session(session), chosen_method(session)
@@ -129,7 +131,7 @@ def draw_preflight(session: Session) -> str:
 
 
 def longest_part(name: str, options: dict[str, Any]) -> str:
-    """What a method does beside reading the text, in one sentence; empty where it does no more."""
+    """Return a sentence on what a method does besides reading the text; empty if that is all."""
     row = find_method(name)
     if row.probes:
         return "Most of that goes into damaging every layer in turn, to see how far the output moves."

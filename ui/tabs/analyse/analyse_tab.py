@@ -1,4 +1,4 @@
-"""The Analyse tab: read a text, score every layer, head and channel, look at the maps and at one layer."""
+"""The Analyse tab: read a text, score every layer, head and channel, and show maps and one layer."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ZOOMS = [("all layers", "all"), ("one layer, every channel", "one")]
 
 
 def build(screen: Screen) -> None:
-    """The components and events of the tab."""
+    """Add the components and events of the tab."""
     add_intro(screen, "analyse", PURPOSE, lambda s: "" if s.loaded else "It needs a model first.")
     with gr.Row(elem_classes="next"):
         add_lead(screen, "analyse-missing", lambda s: None if s.loaded else ("Go to Load", "load"))
@@ -54,7 +54,7 @@ def build(screen: Screen) -> None:
 
 
 def build_training(screen: Screen) -> None:
-    """The loss curve of a method that trains, shown only once there is one."""
+    """Add the loss curve of a method that trains; it is hidden until there is one."""
     with gr.Column(visible=False, elem_id="analyse-training-panel") as panel:
         curve = PlotView(
             height=300,
@@ -71,12 +71,15 @@ def build_training(screen: Screen) -> None:
 
 
 def draw_training(session: Session) -> Any:
-    steps = session.analyses.training
-    return training_charts.training_chart(steps) if steps else None
+    """Return the training curve, or None if there is none."""
+    return training_charts.training_chart(session.analyses.training) if session.analyses.training else None
 
 
 def build_maps(screen: Screen) -> None:
-    """The three pictures of the whole model, with a second method over them; a click on a layer opens it."""
+    """Add the three pictures of the whole model, and the second method over them.
+
+    A click on a layer opens it.
+    """
     layers = PlotView(
         height=260,
         label="How little each layer changes what passes through it",
@@ -119,7 +122,7 @@ def build_maps(screen: Screen) -> None:
 
 
 def choice_of(choices: list[tuple[str, str]], label: str, elem_id: str) -> gr.Radio:
-    """A quiet row of choices under the maps, the first one chosen."""
+    """Return a row of choices for the maps, with the first one chosen."""
     return gr.Radio(
         choices,
         value=choices[0][1],
@@ -130,7 +133,10 @@ def choice_of(choices: list[tuple[str, str]], label: str, elem_id: str) -> gr.Ra
 
 
 def map_token(*parts: str) -> Callable[[Session], Any]:
-    """What a map depends on: these parts, and the plan's pins, from wherever they changed."""
+    """Return a function that gives what a map depends on: these parts of the session, and the plan's pins.
+
+    Pins may change on other tabs.
+    """
     return lambda session: (
         session.born,
         *(session.serial[part] for part in parts),
@@ -140,12 +146,16 @@ def map_token(*parts: str) -> Callable[[Session], Any]:
 
 
 def next_step(session: Session) -> tuple[str, str] | None:
-    """The way to the next tab, once the analysis is there."""
+    """Return the label and the tab of the next step, or None until the analysis is finished."""
     return ("Next: choose how small", "tune") if session.analysis and not session.busy else None
 
 
 def press_analyse(session: Session, *asked: Any) -> None:
-    """Start the analysis that the controls ask for."""
+    """Start the analysis that the controls ask for.
+
+    Raise `Refusal` if a setting is not possible, if there is no model, or if another job of the session is
+    active.
+    """
     form = AnalyseForm.from_values(asked)
     form.fill_in(session)
     calibration, name = calibration_of(form), str(form.method)
@@ -153,23 +163,28 @@ def press_analyse(session: Session, *asked: Any) -> None:
 
 
 def dress_analyse(session: Session) -> dict[str, Any]:
+    """Return the label and the look of the analyse button."""
     if session.analysis:
         return {"value": "Analyse again", "variant": "secondary"}
     return {"value": "Analyse", "variant": "primary"}
 
 
 def missing_words(session: Session) -> str | None:
-    """What stands in a picture's place while there is nothing to draw, where an analysis failed."""
+    """Return the words in place of a picture after a failed analysis, else None."""
     return f"Nothing to draw yet. {failure_words(session)}" if failure_words(session) else None
 
 
 def failure_words(session: Session) -> str:
-    """Why the latest analysis failed; empty where it did not."""
+    """Return why the latest analysis failed; empty if it did not fail."""
     job = session.job
     return job.error if job is not None and (job.kind, job.state) == ("analyse", "failed") else ""
 
 
 def draw_layers(session: Session) -> Any:
+    """Return the picture of how much each layer changes its input, with what the plan removes.
+
+    Return words or None before there is a picture.
+    """
     if session.loaded is None or not session.analyses.partial:
         return missing_words(session)
     shape, plan = session.subject.shape, session.present
@@ -184,6 +199,10 @@ def draw_layers(session: Session) -> Any:
 
 
 def draw_heads(session: Session) -> Any:
+    """Return the map of the heads with the plan's pins.
+
+    Return words or None before there is a map.
+    """
     if session.loaded is None or not session.analyses.partial:
         return missing_words(session)
     shape, plan = session.subject.shape, session.present
@@ -197,6 +216,10 @@ def draw_heads(session: Session) -> Any:
 
 
 def draw_channels(session: Session) -> Any:
+    """Return the map of the channels with the plan's pins, of all layers or of one.
+
+    Return words or None before there is a map.
+    """
     if session.loaded is None or not session.analyses.partial:
         return missing_words(session)
     order, by_rank, only = pin_bar.order_of(session), pin_bar.by_rank(session), pin_bar.zoomed_layer(session)
@@ -212,19 +235,22 @@ def draw_channels(session: Session) -> Any:
 
 
 def choose_order(session: Session, entered: dict[int, Any]) -> None:
-    """Shows the channels sorted, in place or adding up; of all layers or each of one."""
+    """Set whether the map of channels is sorted, in place or adding up, and whether it shows one layer.
+
+    A cell then shows other channels than before, so the choice of units is cleared.
+    """
     session.focus.picked = None
     MapsForm.take_entered(session, entered)
 
 
 def click_bar(session: Session, event: gr.EventData) -> None:
-    """Opens and chooses the layer of a clicked bar."""
+    """Open and choose the layer of a clicked bar."""
     if show_layer(session, event._data.get("x")) and session.focus.detail is not None:
         session.focus.picked = Picked("layers", (session.focus.detail, session.focus.detail))
 
 
 class ClickMap:
-    """Chooses a clicked cell of a map, and opens its layer."""
+    """The handler of clicks on a map: it chooses the clicked cell and opens its layer."""
 
     def __init__(self, what: Literal["heads", "channels"]):
         self.what = what
@@ -234,14 +260,17 @@ class ClickMap:
 
 
 def show_tab(session: Session) -> None:
-    """On coming back to the tab: the present plan is drawn into the detail, once instead of at every move."""
+    """Draw the present plan into the pictures when the tab opens.
+
+    While another tab is open, changes of the plan draw nothing here.
+    """
     if session.focus.drawn_plan != session.present:
         session.focus.drawn_plan = session.present
         session.mark("look")
 
 
 def show_layer(session: Session, where: Any) -> bool:
-    """Shows one layer in the detail, if there is one by that number; says whether there is."""
+    """Open the layer whose number is `where`; return whether there is one."""
     try:
         index = round(float(where))
     except (TypeError, ValueError, OverflowError):

@@ -1,4 +1,4 @@
-"""One layer of the Analyse tab: what there is to say about it, and its pictures."""
+"""One layer on the Analyse tab: words and pictures."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from ui.page.plotview import PlotView
 from ui.page.screen import Screen
 from ui.session.session import Session
 
+# The parts of the session on which all that shows the plan depends.
 EVERY = ("detail", "layers", "look")
 
 
 def build(screen: Screen) -> None:
-    """One layer in words and three pictures."""
+    """Add the words and the three pictures of one layer."""
     with gr.Column(elem_id="analyse-detail"):
         about = gr.HTML(padding=False, elem_id="analyse-about")
         with gr.Row(equal_height=False):
@@ -51,8 +52,8 @@ def build(screen: Screen) -> None:
 
 
 def chosen_layer(session: Session) -> tuple[int, LayerAnalysis] | None:
-    """The layer to look at: the one clicked, else the middle one once all are there."""
-    index, layers = session.focus.detail, session.analyses.partial
+    """Return (index, analysis) of the opened layer, else of the middle one once all are scored, else None."""
+    index = session.focus.detail
     if index is None and session.analysis is not None:
         index = len(layers) // 2
     if index is None or index >= len(layers):
@@ -62,7 +63,7 @@ def chosen_layer(session: Session) -> tuple[int, LayerAnalysis] | None:
 
 
 def draw_layer_words(session: Session) -> str:
-    """A few words on one layer."""
+    """Return a few sentences on the layer as HTML."""
     found = chosen_layer(session)
     if found is None:
         return note_html("quiet", "Click on a layer in any of the pictures to look inside it.")
@@ -70,7 +71,7 @@ def draw_layer_words(session: Session) -> str:
 
 
 def draw_curves(session: Session) -> Any:
-    """The error curves of one layer."""
+    """Return the layer's error curves, or None."""
     found = chosen_layer(session)
     if found is None:
         return None
@@ -78,7 +79,7 @@ def draw_curves(session: Session) -> Any:
 
 
 def draw_scores(session: Session) -> Any:
-    """The scores of one layer."""
+    """Return the picture of the layer's scores, or None."""
     found = chosen_layer(session)
     if found is None:
         return None
@@ -86,13 +87,13 @@ def draw_scores(session: Session) -> Any:
 
 
 def draw_spectrum(session: Session) -> Any:
-    """The principal directions of one layer's output."""
+    """Return the picture of the principal directions of the layer's output, or None."""
     found = chosen_layer(session)
     return None if found is None else layer_detail_charts.spectrum_chart(found[1], found[0])
 
 
 def draw_story(session: Session) -> str:
-    """What the search did with the heads, and what the spectrum says."""
+    """Return, as HTML, what the search did with the heads, and what the spectrum says."""
     found = chosen_layer(session)
     if found is None:
         return ""
@@ -118,7 +119,7 @@ def draw_story(session: Session) -> str:
 
 
 def about_layer(session: Session, index: int, layer: LayerAnalysis) -> str:
-    """What there is to say about one layer, in plain words, as HTML."""
+    """Return what there is to say about one layer, in plain words, as HTML."""
     shape = session.subject.shape
     widths = shape.layers[index]
     cosines = [other.cosine for other in session.analyses.partial if other is not None]
@@ -141,7 +142,7 @@ def about_layer(session: Session, index: int, layer: LayerAnalysis) -> str:
 
 
 def kept_units_words(session: Session, index: int) -> str:
-    """What the present plan keeps of a layer, as a sentence."""
+    """Return a sentence on what the present plan keeps of a layer; empty without a plan."""
     plan = session.present
     if plan is None:
         return ""

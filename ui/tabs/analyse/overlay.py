@@ -1,5 +1,4 @@
-"""A second method or a second text on the Analyse tab: chosen, scored, laid over the maps, compared layer by
-layer."""
+"""A second method or text on the Analyse tab: scored, laid over the maps, and compared layer by layer."""
 
 from __future__ import annotations
 
@@ -37,7 +36,7 @@ COLOURS = {
 
 
 def build_chooser(screen: Screen) -> None:
-    """The second method and text, the button that scores by them, and whose colours the maps wear."""
+    """Add the second method and text, the button that scores by them, and what the maps show."""
     with gr.Row(elem_classes="bar second"):
         second = gr.Dropdown(
             [("The same method", SAME), *((row.title, name) for name, row in METHODS.items())],
@@ -85,7 +84,7 @@ def build_chooser(screen: Screen) -> None:
 
 
 def build_agreement(screen: Screen) -> None:
-    """What the agreement means in words, and the rank correlation of every layer."""
+    """Add the words on agreement, and the rank correlation of every layer."""
     words = gr.HTML(elem_id="analyse-agreement-words", padding=False)
     chart = PlotView(
         height=280,
@@ -100,7 +99,11 @@ def build_agreement(screen: Screen) -> None:
 
 
 def press_overlay(session: Session, name: str, text: str) -> None:
-    """Lay the second method or text over the maps; score by it first where that has not been done yet."""
+    """Lay a second method or text over the maps, and score by it first if needed.
+
+    Raise `Refusal` if it is what the maps show already, if there is no analysis, or if another job of the
+    session is active.
+    """
     form = OverlayForm(name, text)
     form.fill_in(session)
     wanted = wanted_of(session, form)
@@ -115,7 +118,7 @@ def press_overlay(session: Session, name: str, text: str) -> None:
 
 
 def wanted_of(session: Session, form: OverlayForm) -> Source | None:
-    """What the second analysis is to be made with; None where that is what the maps show already."""
+    """Return (method, options, calibration) of the second analysis, or None if it has the first one's."""
     first = session.known
     method, options, calibration = source_of(first)
     if name := form.method:
@@ -128,7 +131,7 @@ def wanted_of(session: Session, form: OverlayForm) -> Source | None:
 
 
 def known_second(session: Session, wanted: Source) -> Analysis | None:
-    """The analysis that is wanted, if it is remembered, also with other options of its method."""
+    """Return the wanted analysis if it is remembered, if need be with other options, else None."""
     method, _, calibration = wanted
     known = session.analyses.remembered
     fits = (a for a in known.values() if (a.method, a.calibration) == (method, calibration))
@@ -136,7 +139,7 @@ def known_second(session: Session, wanted: Source) -> Analysis | None:
 
 
 def choose_overlay(session: Session, entered: dict[int, Any]) -> None:
-    """Takes away what was laid over, or lays over what is known already."""
+    """Take the choice, and lay its analysis over the maps if it is known, or take the overlay away."""
     form = OverlayForm.of_session(session).with_entered(entered)
     form.fill_in(session)
     if session.analysis is None:
@@ -149,14 +152,14 @@ def choose_overlay(session: Session, entered: dict[int, Any]) -> None:
 
 
 def overlay_pair(session: Session) -> tuple[Analysis, Analysis, Plan] | None:
-    """Both analyses and the plan at whose widths they are compared, once there are all three."""
+    """Return both analyses, and the plan at whose widths they are compared; None if one is missing."""
     if session.analysis is None or session.analyses.second is None or not session.plans:
         return None
     return session.analysis, session.analyses.second, session.plan
 
 
 def names_of(first: Analysis, second: Analysis) -> tuple[str, str]:
-    """What the two are called, by what tells them apart: the method, the text, or the options."""
+    """Return what the two analyses are called: by their methods, their texts or their options."""
     one, other = method_title(first.method), method_title(second.method)
     if first.calibration.text != second.calibration.text:
         here, there = (f"“{text_title(a.calibration.text)}”" for a in (first, second))
@@ -165,21 +168,22 @@ def names_of(first: Analysis, second: Analysis) -> tuple[str, str]:
 
 
 def colours_of(session: Session) -> str:
-    """Whose importance the maps show, or how the two differ."""
+    """Return what the maps show: a key of COLOURS."""
     return str(ColoursForm.of_session(session).colours)
 
 
 def shown_layers(session: Session) -> Layers:
-    """The layers whose importance the maps show: the first method's, or the second's if asked for."""
-    second = session.analyses.second
-    if second is not None and not is_filling(session) and colours_of(session) == "second":
-        return second.layers
+    """Return the layers whose importance the maps show: the first analysis's, or the second's if chosen."""
+    if session.analyses.second is not None and not is_filling(session) and colours_of(session) == "second":
+        return session.analyses.second.layers
     return session.analyses.partial
 
 
 def heads_picture(session: Session) -> Any:
-    """Who keeps which heads, or how far they rank apart; None where the map shows importance, or where heads
-    cannot be compared."""
+    """Return the map of which heads each analysis keeps, or of their difference in rank.
+
+    Return None if the map shows importance, or if the heads cannot be compared.
+    """
     found = laid_pair(session)
     if found is None:
         return None
@@ -193,7 +197,10 @@ def heads_picture(session: Session) -> Any:
 
 
 def channels_picture(session: Session, ordered: bool) -> Any:
-    """Who keeps which channels, or how far they rank apart; None where the map shows importance."""
+    """Return the map of which channels each analysis keeps, or of their difference in rank.
+
+    Return None if the map shows importance.
+    """
     found = laid_pair(session)
     if found is None:
         return None
@@ -205,7 +212,7 @@ def channels_picture(session: Session, ordered: bool) -> Any:
 
 
 def made_of(session: Session) -> str:
-    """How what the maps show was made: method, text and tokens, of both analyses where they show both."""
+    """Return the method, text and tokens of the analysis on the maps, or of both; empty without one."""
     if session.analyses.made is None:
         return ""
     shown, second = made_words(*session.analyses.made), session.analyses.second
@@ -216,7 +223,7 @@ def made_of(session: Session) -> str:
 
 
 def laid_pair(session: Session) -> tuple[Analysis, Analysis, Plan] | None:
-    """The pair, if the maps are to show both and no analysis is filling them."""
+    """Return the pair if the maps are to show both analyses and no analysis is running, else None."""
     return (
         None
         if is_filling(session) or colours_of(session) not in ("both", "difference")
@@ -225,12 +232,12 @@ def laid_pair(session: Session) -> tuple[Analysis, Analysis, Plan] | None:
 
 
 def is_filling(session: Session) -> bool:
-    """Whether an analysis is under way, whose layers the maps show as they come."""
+    """Return whether the maps show the layers of a running analysis as they arrive."""
     return session.analysis is None or session.analyses.partial[0] is not session.analysis.layers[0]
 
 
 def draw_colours(session: Session) -> list[Any]:
-    """The choice of colours, with the names of both sides, once there are two."""
+    """Return the choice of what the maps show, with both names; it is hidden without a second analysis."""
     found = overlay_pair(session)
     if found is None:
         return [gr.Radio(visible=False)]
@@ -241,7 +248,7 @@ def draw_colours(session: Session) -> list[Any]:
 
 
 def draw_agreement_words(session: Session) -> str:
-    """The agreement in plain words."""
+    """Return how far the two analyses agree, in words, as HTML."""
     found = overlay_pair(session)
     if found is None:
         return ""
@@ -255,7 +262,7 @@ def draw_agreement_words(session: Session) -> str:
 
 
 def draw_chart(session: Session) -> Any:
-    """The rank agreement of every layer."""
+    """Return the picture of the rank agreement in every layer, or None."""
     found = overlay_pair(session)
     if found is None:
         return None

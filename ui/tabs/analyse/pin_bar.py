@@ -1,4 +1,4 @@
-"""Hands on the maps: what is chosen there is protected, forced out or released, by button and by key."""
+"""The bar of pins below the maps: it protects, forces out or releases what is chosen, by button or key."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ EMPTY = (
 
 
 def build_bar(screen: Screen) -> None:
-    """What is chosen, and what can be done with it."""
+    """Add the words on what is chosen, and the buttons that pin it."""
     with gr.Row(elem_id="analyse-pins", elem_classes="bar pins"):
         said = gr.HTML(elem_id="analyse-picked", padding=False)
         buttons = [
@@ -51,40 +51,39 @@ def build_bar(screen: Screen) -> None:
 
 
 def listen_to_map(screen: Screen, view: PlotView, what: Literal["heads", "channels"]) -> None:
-    """Takes what is chosen on a map, and the letters pressed there."""
+    """Connect the choices made on a map, and the letters pressed there."""
     screen.on(view.pick, "analyse", pick_handler(what), click=True, mode="multiple")
     screen.on(view.pin, "analyse", letter_handler(what), click=True, mode="multiple")
 
 
 def bar_token(session: Session) -> Any:
-    """What the bar depends on: the choice, the scores, and the plan's pins, from wherever they changed."""
-    return (
-        session.born,
-        session.focus.picked,
-        session.serial["layers"],
-        session.cursor > 0,
-        held_pins(session),
-    )
+    """Return what the bar depends on: the choice, the scores, and the plan's pins.
+
+    Pins may change on other tabs.
+    """
+    return (session.born, session.focus.picked, session.serial["layers"], session.cursor > 0, held_pins(session))
 
 
 def held_pins(session: Session) -> Any:
-    """The present plan's pins."""
+    """Return the protected and the forced units of the present plan, or None without a plan."""
     plan = session.present
     return None if plan is None else (plan.protected, plan.forced)
 
 
 def order_of(session: Session) -> Order:
-    """How the map of channels is ordered."""
+    """Return how the map of channels is ordered."""
     found = MapsForm.of_session(session).order
     return found if found in ORDERS else ORDERS[0]
 
 
 def by_rank(session: Session) -> bool:
-    """Whether the map of channels is in order of rank."""
+    """Return whether the map of channels is in order of rank."""
     return order_of(session) != "place"
 
 
 def pick_handler(what: Literal["heads", "channels"]) -> Callable[[Session, gr.EventData], None]:
+    """Return a handler that chooses the units covered by an event on a map."""
+
     def pick_event(session: Session, event: gr.EventData) -> None:
         choose_event(session, what, event._data)
 
@@ -92,7 +91,7 @@ def pick_handler(what: Literal["heads", "channels"]) -> Callable[[Session, gr.Ev
 
 
 def choose_event(session: Session, what: Literal["heads", "channels"], where: Any) -> bool:
-    """Makes what an event covers the choice, and opens its layer; says whether it covers anything."""
+    """Choose the units that an event covers, and open their first layer; return whether there are any."""
     if session.loaded is None or not session.analyses.partial or not isinstance(where, Mapping):
         return False
     unit = next((u for x in session.analyses.partial if x for u in x.attention), None)
@@ -110,17 +109,19 @@ def choose_event(session: Session, what: Literal["heads", "channels"], where: An
 
 
 def zoom_of(session: Session) -> str:
-    """Whether the map of channels shows all layers or one."""
+    """Return "one" if the map of channels shows a single layer, else "all"."""
     return "one" if MapsForm.of_session(session).zoom == "one" else "all"
 
 
 def zoomed_layer(session: Session) -> int | None:
-    """The one layer that the map of channels shows, if it is zoomed to one."""
+    """Return the index of the single layer that the map of channels shows, or None if it shows all."""
     found = chosen_layer(session) if zoom_of(session) == "one" else None
     return None if found is None else found[0]
 
 
 def letter_handler(what: Literal["heads", "channels"]) -> Callable[[Session, gr.EventData], None]:
+    """Return a handler of the letters pressed on a map."""
+
     def mark_event(session: Session, event: gr.EventData) -> None:
         mark = event._data.get("mark")
         if not choose_event(session, what, event._data):
@@ -134,11 +135,15 @@ def letter_handler(what: Literal["heads", "channels"]) -> Callable[[Session, gr.
 
 
 def press_handler(mark: Mark) -> Callable[[Session], None]:
+    """Return a handler of the button for `mark`."""
     return lambda session: apply_mark(session, mark)
 
 
 def apply_mark(session: Session, mark: Mark) -> None:
-    """Protects, forces out or releases what is chosen: one step of undo."""
+    """Protect, force out or release what is chosen, as one step of undo.
+
+    Raise `Refusal` if nothing is chosen, if there is no plan, or if no plan with these pins is possible.
+    """
     if session.focus.picked is None:
         raise Refusal("Choose heads, channels or a layer on a map first.")
     if not session.plans:
@@ -149,25 +154,25 @@ def apply_mark(session: Session, mark: Mark) -> None:
 
 
 def widen_to_layers(session: Session) -> None:
-    """Chooses all of the layers in which something is chosen."""
+    """Choose everything in the layers in which something is chosen."""
     if session.focus.picked is not None:
         session.focus.picked = session.focus.picked.whole()
 
 
 def undo_step(session: Session) -> None:
-    """One plan back."""
+    """Go back one plan."""
     session.step(-1)
     redraw_plan(session)
 
 
 def redraw_plan(session: Session) -> None:
-    """Draws the plan into the pictures of this tab, and into the faders and rules of the next."""
+    """Draw the plan into the pictures of this tab, and into the faders and rules of Tune."""
     session.focus.drawn_plan = session.present
     session.mark("look", "bank", "controls")
 
 
 def draw_said(session: Session) -> str:
-    """What is chosen, what the plan says of it, and all that is held."""
+    """Return, as HTML, what is chosen, what the plan does with it, and a summary of all pins."""
     plan = session.present
     if session.focus.picked is None or session.loaded is None or not session.analyses.partial:
         said = note_html("quiet", EMPTY)
@@ -183,7 +188,7 @@ def draw_said(session: Session) -> str:
 
 
 def draw_buttons(session: Session) -> list[Any]:
-    """Every button, as far as it can do something."""
+    """Return updates that enable the buttons that can do something."""
     picked = session.focus.picked
     able = picked is not None and bool(session.plans)
     wider = able and picked is not None and picked != picked.whole()

@@ -1,4 +1,4 @@
-"""The same prompts for every model: ours and the user's own, answers side by side, differing words marked."""
+"""The same prompts for every model, built-in and the user's own: answers side by side, differences marked."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EMPTY = "The answers appear here side by side, word by word as they are written.
 
 
 def build(screen: Screen) -> tuple[Any, ...]:
-    """The controls: prompts, length, temperature, seed."""
+    """Add the prompts, the answer length, the temperature and the seed, and return their controls."""
     add_heading(screen, "answers", "Let them write", PURPOSE)
     usual = MeasureForm()
     with gr.Row(elem_classes="controls"):
@@ -54,7 +54,7 @@ def build(screen: Screen) -> tuple[Any, ...]:
 
 
 def build_ours(screen: Screen) -> None:
-    """A button for each of our prompts, which puts it among the others or takes it away."""
+    """Add a button for each built-in prompt, which adds it to the prompts or removes it."""
     with gr.Row(elem_classes="bar chips", elem_id="compare-ours"):
         for place, prompt in enumerate(PROMPTS):
             button = gr.Button(prompt, size="sm", scale=0, min_width=60, elem_id=f"compare-ours-{place}")
@@ -62,14 +62,14 @@ def build_ours(screen: Screen) -> None:
 
 
 def build_answers(screen: Screen) -> None:
-    """The answers."""
+    """Add the answers."""
     with gr.Column(elem_id="compare-generations"):
         shown = gr.HTML(elem_id="compare-answers", padding=False)
     screen.show(shown, draw_answers, "answers", pace=0.4)
 
 
 def toggle_prompt(session: Session, *, prompt: str) -> None:
-    """Adds a prompt, or takes it away where it is there already."""
+    """Add a prompt, or remove it if it is there; raise `Refusal` if there are too many."""
     form = MeasureForm.of_session(session)
     lines = [line.strip() for line in str(form.prompts or "").splitlines() if line.strip()]
     if prompt in lines:
@@ -82,7 +82,7 @@ def toggle_prompt(session: Session, *, prompt: str) -> None:
 
 
 def draw_answers(session: Session) -> str:
-    """The answers so far."""
+    """Return the answers so far as HTML."""
     if not session.results.answers:
         return note_html("quiet", EMPTY)
     return "".join(answer_html(place, answer) for place, answer in enumerate(session.results.answers))

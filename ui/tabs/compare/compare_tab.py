@@ -1,5 +1,4 @@
-"""The Compare tab: prune, measure dense against pruned against recovered, and let all three answer the same
-prompts."""
+"""The Compare tab: prune, measure all models, and let them answer the same prompts."""
 
 from __future__ import annotations
 
@@ -25,7 +24,7 @@ PURPOSE = "Cut the model by your plan, and see what that cost and what it saved.
 
 
 def build(screen: Screen) -> None:
-    """The components and events of the tab."""
+    """Add the components and events of the tab."""
     add_intro(screen, "compare", PURPOSE, lambda s: "" if s.plans else "It needs a plan first.")
     with gr.Row(elem_classes="next"):
         add_lead(screen, "compare-missing", missing_step)
@@ -67,7 +66,7 @@ def build(screen: Screen) -> None:
 
 
 def measure_box() -> tuple[Any, ...]:
-    """On what perplexity is measured."""
+    """Add the text, the window and the limit by which perplexity is measured; return their controls."""
     usual = MeasureForm()
     with gr.Row(elem_classes="controls"):
         text = gr.Dropdown(
@@ -86,24 +85,28 @@ def measure_box() -> tuple[Any, ...]:
 
 
 def number_box(value: int, label: str, info: str, name: str) -> Number:
+    """Return a control for a whole number."""
     return Number(value, label=label, info=info, precision=0, elem_id=f"compare-{name}", min_width=120)
 
 
 def next_step(session: Session) -> tuple[str, str] | None:
-    """The way to the next tab, once the present plan has been carried out."""
+    """Return the label and the tab of the next step, or None until the present plan is measured."""
     done = session.comparison and not session.busy and not outcome.tell_outdated(session)
     return ("Next: keep or export it", "history") if done else None
 
 
 def missing_step(session: Session) -> tuple[str, str] | None:
-    """The way to what this tab lacks."""
+    """Return the label and the tab of what is still missing, or None."""
     if session.loaded is None:
         return "Go to Load", "load"
     return None if session.plans else ("Go to Analyse", "analyse")
 
 
 def press_compare(session: Session, *values: Any, start: Callable[[Registry, Session, Asked], Job]) -> None:
-    """Start one of the jobs of this tab with what the controls say."""
+    """Start one of the jobs of this tab with what the controls say.
+
+    Raise `Refusal` if a setting or the job is not possible.
+    """
     form = MeasureForm.from_values(values)
     found = asked_for(form)
     form.fill_in(session)
@@ -111,11 +114,13 @@ def press_compare(session: Session, *values: Any, start: Callable[[Registry, Ses
 
 
 def dress_compare(session: Session) -> dict[str, Any]:
+    """Return the label and the look of the compare button."""
     if session.comparison and not session.busy and session.plans and session.comparison.plan == session.plan:
         return {"value": "Prune again", "variant": "secondary"}
     return {"value": "Prune and compare", "variant": "primary"}
 
 
 def draw_again(session: Session) -> list[Any]:
+    """Return updates that enable the buttons for measuring and answering again."""
     able = session.comparison is not None and not session.busy
     return [gr.Button(interactive=able), gr.Button(interactive=able)]

@@ -1,5 +1,4 @@
-"""Several methods on one budget: the part of the Compare tab that runs them one after the other, with one
-table and one picture."""
+"""The methods panel of the Compare tab: several methods on one budget, with one table and one picture."""
 
 from __future__ import annotations
 
@@ -42,8 +41,7 @@ element.addEventListener('click', (event) => {
 
 
 def build(screen: Screen, asked: tuple[Any, ...]) -> None:
-    """The chooser, the buttons, the table and the picture; `asked` are the controls that say how to
-    measure."""
+    """Add the methods, buttons, table and picture; `asked` are the controls that say how to measure."""
     about = gr.HTML(elem_id="compare-methods-intro", padding=False)
     methods = CheckboxGroup(
         [(row.title, name) for name, row in METHODS.items()],
@@ -79,7 +77,11 @@ def build(screen: Screen, asked: tuple[Any, ...]) -> None:
 
 
 def press_methods(session: Session, methods: Any, *values: Any) -> None:
-    """Start the comparison of the chosen methods."""
+    """Start the comparison of the chosen methods.
+
+    Raise `Refusal` if none is chosen, if a setting is not possible, or if another job of the session is
+    active.
+    """
     form, ticked = MeasureForm.from_values(values), MethodsForm.from_values([methods])
     found, named = asked_for(form), [name for name in METHODS if name in ticked.methods]
     form.fill_in(session)
@@ -88,9 +90,12 @@ def press_methods(session: Session, methods: Any, *values: Any) -> None:
 
 
 def take_plan(session: Session, event: gr.EventData) -> str:
-    """Makes the plan of a row the present one and leads to Tune."""
-    row, entries = event._data.get("row"), session.results.entries
-    entry = entries[row] if isinstance(row, int) and 0 <= row < len(entries) else None
+    """Make the plan of a row the present one, and return the tab Tune.
+
+    Raise `Refusal` if the row has no plan.
+    """
+    row = event._data.get("row")
+    entry = session.results.entries[row] if isinstance(row, int) and 0 <= row < len(session.results.entries) else None
     if entry is None or entry.plan is None:
         raise Refusal("This row has no plan to take; compare its method again.")
     kept = session.take_plan(entry.plan)
@@ -99,12 +104,13 @@ def take_plan(session: Session, event: gr.EventData) -> str:
 
 
 def name_of(entry: Entry) -> str:
+    """Return the name of an entry: its method, or the user's plan."""
     title = method_title(entry.method)
     return f"your plan ({title})" if entry.present else title
 
 
 def draw_budget(session: Session) -> str:
-    """What is about to be compared, and what takes long."""
+    """Return what will be compared, and about how long scoring takes, as HTML."""
     said = "<h3>Several methods on one budget</h3>"
     if not session.plans or session.analysis is None:
         return said + note_html("quiet", "The budget is that of your plan, so this needs a plan first.")
@@ -121,7 +127,7 @@ def draw_budget(session: Session) -> str:
 
 
 def scoring_seconds(session: Session, loaded: Loaded, budget: Budget) -> float:
-    """Seconds that scoring by the chosen methods takes, as far as they have not been scored on this text."""
+    """Return the seconds for scoring by those chosen methods that are not scored on this text yet."""
     todo = {name: for_ratio(name, budget.ratio) for name in MethodsForm.of_session(session).methods}
     return sum(
         estimates.analysis_seconds(loaded.subject, loaded.rates, budget.calibration, name, options)
@@ -131,14 +137,14 @@ def scoring_seconds(session: Session, loaded: Loaded, budget: Budget) -> float:
 
 
 def draw_entries(session: Session) -> str:
-    """The methods tried so far, or what will be here."""
+    """Return the methods tried so far as HTML, or what will appear here."""
     if not session.results.entries:
         return note_html("info", "The methods you compare appear here, row by row, as they finish.")
     return methods_table(session.results.entries)
 
 
 def draw_scatter(session: Session) -> Any:
-    """The methods of the latest budget that have a perplexity."""
+    """Return the picture of the methods on the latest budget that have a perplexity, or None."""
     rows = [
         {
             "name": name_of(entry)[0].upper() + name_of(entry)[1:],

@@ -1,5 +1,4 @@
-"""The outcome of a comparison: the verdict with the next sensible step, the three columns, the errors of the
-layers."""
+"""The outcome of a comparison: verdict, next steps, the three columns, and the errors of the layers."""
 
 from __future__ import annotations
 
@@ -38,7 +37,7 @@ PLACE = "The table of all three models appears here, column by column, while the
 
 
 def build(screen: Screen) -> None:
-    """Verdict, next steps, table and chart."""
+    """Add the verdict, the next steps, the table and the picture."""
     said = gr.HTML(elem_id="compare-verdict", padding=False)
     with gr.Row(elem_classes="bar steps", elem_id="compare-steps"):
         buttons = [
@@ -68,7 +67,7 @@ def build(screen: Screen) -> None:
 
 
 def shown_comparison(session: Session) -> Comparison | None:
-    """The comparison being filled, else the present one, else what is left of the last run."""
+    """Return the comparison being filled, else the present one, else one with the last run's figures."""
     found = session.results.pending or session.comparison
     if found is not None or not session.runs:
         return found
@@ -77,7 +76,7 @@ def shown_comparison(session: Session) -> Comparison | None:
 
 
 def errors_of(session: Session) -> Pairs:
-    """(predicted, measured) error of every layer of what is shown."""
+    """Return (predicted, measured) error of every layer of what is shown."""
     found = shown_comparison(session)
     if found is None:
         return ()
@@ -88,7 +87,7 @@ def errors_of(session: Session) -> Pairs:
 
 
 def tell_outdated(session: Session) -> str:
-    """That the figures shown are not those of the present plan, in plain sentences; empty where they are."""
+    """Return sentences if the figures shown are not those of the present plan; empty if they are."""
     last = session.comparison
     if last is None or session.results.pending is not None or not session.plans:
         return ""
@@ -102,12 +101,15 @@ def tell_outdated(session: Session) -> str:
 
 
 def mark_outdated(session: Session, html: str) -> str:
-    """What is shown, greyed where it belongs to another plan than the present one."""
+    """Return the HTML, greyed if it belongs to another plan than the present one."""
     return f'<div class="outdated">{html}</div>' if html and tell_outdated(session) else html
 
 
 def draw_verdict(session: Session) -> str:
-    """The verdict once all is measured; on what is left of an earlier run, that it is one."""
+    """Return the verdict as HTML once all is measured.
+
+    For a run from before this session, say so.
+    """
     found = shown_comparison(session)
     if found is None:
         return ""
@@ -123,7 +125,7 @@ def draw_verdict(session: Session) -> str:
 
 
 def draw_columns(session: Session) -> str:
-    """The three columns, or what will be here."""
+    """Return the table of the models as HTML, or what will appear here."""
     found = shown_comparison(session)
     if found is None:
         return note_html("info", PLACE)
@@ -131,12 +133,13 @@ def draw_columns(session: Session) -> str:
 
 
 def draw_errors(session: Session) -> Any:
-    """Predicted against measured error, once pruned."""
+    """Return the picture of predicted against measured errors, or None."""
     errors = errors_of(session)
     return result_charts.errors_chart(errors) if errors else None
 
 
 def draw_layer_words(session: Session) -> str:
+    """Return what the errors of the layers mean, as HTML."""
     found = shown_comparison(session)
     best = best_of(found.columns) if found else None
     said = on_layers(errors_of(session), best is None or best.held_out)
@@ -146,7 +149,11 @@ def draw_layer_words(session: Session) -> str:
 
 
 def steps_for(session: Session) -> tuple[NextStep, ...]:
-    """What the buttons offer: nothing while a job runs or where there is no analysis to plan from."""
+    """Return the steps that the buttons offer.
+
+    There are none while a job runs, if there is no analysis to plan from, or if the figures are not those of
+    the present plan.
+    """
     last = session.comparison
     if last is None or session.busy or not session.plans or session.analysis is None:
         return ()
@@ -157,12 +164,12 @@ def steps_for(session: Session) -> tuple[NextStep, ...]:
 
 
 def recovery_harmed(session: Session) -> bool:
-    """Whether recovery made the model worse."""
+    """Return whether recovery made the model worse."""
     return session.comparison is not None and recovery_effect(session.comparison.columns) == "worse"
 
 
 def draw_steps(session: Session) -> list[Any]:
-    """A button per step; the first is the one to press after a bad run."""
+    """Return a button for each step; after a bad result, the first one stands out."""
     steps, worse = (
         steps_for(session),
         perplexity_ratio(session.comparison.columns) if session.comparison else None,
@@ -179,8 +186,11 @@ def draw_steps(session: Session) -> list[Any]:
 
 
 def go_on(session: Session, *, place: int) -> str | None:
-    """Takes the step of a button: prunes by a changed plan at once, or leads to where another method is
-    analysed."""
+    """Take the step of a button, and return the tab that it leads to, if any.
+
+    The step prunes by a changed plan at once, or fills in the settings of another analysis. Raise `Refusal`
+    if it is no longer offered or not possible.
+    """
     steps = steps_for(session)
     if place >= len(steps) or session.comparison is None:
         raise Refusal("This step is no longer on offer; prune again first.")

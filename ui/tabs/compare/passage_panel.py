@@ -1,4 +1,4 @@
-"""Where did it break: a passage with its tokens coloured by how much harder they became to foresee."""
+"""The passage panel: a passage with its tokens coloured by how much their losses rose."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EMPTY = "A passage appears here once you ask for one."
 
 
 def build(screen: Screen, text: Any) -> None:
-    """The panel; `text` is the control that names the text to measure on."""
+    """Add the components and events; `text` is the control of the text to measure on."""
     add_heading(
         screen, "passage", "Where did it break?", PURPOSE, lambda s: "" if s.comparison else "Prune first."
     )
@@ -86,25 +86,29 @@ def build(screen: Screen, text: Any) -> None:
 
 
 def press_passage(session: Session, own: str | None, text: str | None, *, search: bool) -> None:
-    """Start the reading of a passage, or the search for the worst one."""
+    """Start reading a passage, or with `search` the search for the worst one.
+
+    Raise `Refusal` if nothing has been pruned yet, or if another job of the session is active.
+    """
     given = "" if search else str(own or "")
     model_probes.start_passage(REGISTRY, session, given, str(text or "").strip(), search=search)
 
 
 def dress_passage(session: Session) -> dict[str, Any]:
+    """Return the label of the button."""
     seen = session.comparison is not None and session.comparison.findings.next_passage > 0
     return {"value": "Show the next passage" if seen else "Show where it broke"}
 
 
 def chosen_model(session: Session) -> str:
-    """The model that the passage is coloured by; an empty name before anything was compared."""
+    """Return the name of the model that colours the passage; empty before a comparison."""
     models = session.comparison.models if session.comparison else {}
     wish = str(AgainstForm.of_session(session).model)
     return wish if wish in models or not models else best_name(models)
 
 
 def draw_against(session: Session) -> list[Any]:
-    """Which model; hidden where there is only one."""
+    """Return the choice of the model; it is hidden if there is only one."""
     last = session.comparison
     if last is None or last.findings.passage is None or len(last.models) < 2:
         return [gr.Radio(visible=False)]
@@ -113,7 +117,7 @@ def draw_against(session: Session) -> list[Any]:
 
 
 def draw_passage(session: Session) -> str:
-    """The passage that was read last."""
+    """Return the passage that was read last, as HTML."""
     last = session.comparison
     if last is None or last.findings.passage is None:
         return note_html("quiet", EMPTY)

@@ -1,4 +1,4 @@
-"""How fast are they: reading and writing speed of all models, measured on request and in turns."""
+"""The speed panel: reading and writing speed of all models, measured on request and in turns."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ PURPOSE = (
     "machine alone meanwhile."
 )
 EMPTY = "The speeds appear here once they are measured."
-PAGE = 700  # tokens of a page, roughly 500 words
+# Tokens of a page, which are roughly 500 words.
+PAGE = 700
 
 
 def build(screen: Screen) -> None:
-    """The panel."""
+    """Add the components and events of the panel."""
     add_heading(screen, "pace", "How fast is it?", PURPOSE, lambda s: "" if s.comparison else "Prune first.")
     usual = SpeedForm()
     with gr.Row(elem_classes="controls"):
@@ -56,7 +57,11 @@ def build(screen: Screen) -> None:
 
 
 def start_measuring(session: Session, length: Any, new_tokens: Any, rounds: Any) -> None:
-    """Starts the measurement."""
+    """Start measuring the speed of all models.
+
+    Raise `Refusal` if a number is not possible, if nothing has been pruned yet, or if another job of the
+    session is active.
+    """
     model_probes.start_pace(
         REGISTRY,
         session,
@@ -67,7 +72,7 @@ def start_measuring(session: Session, length: Any, new_tokens: Any, rounds: Any)
 
 
 def draw_speeds(session: Session) -> str:
-    """The speeds that were measured last."""
+    """Return the speeds that were measured last, as HTML."""
     last = session.comparison
     if last is None or not last.findings.speeds:
         return note_html("quiet", EMPTY)
@@ -77,7 +82,7 @@ def draw_speeds(session: Session) -> str:
 
 
 def speeds_html(speeds: Mapping[str, Speed], where: str) -> str:
-    """Reading, writing and the time of a page for every model, with the protocol in words."""
+    """Return reading, writing and the time of a page for every model, with the protocol, as HTML."""
     names = [name for name in LABELS if name in speeds]
     dense, best = speeds["dense"], speeds[best_name(speeds)]
     rows = (

@@ -1,4 +1,4 @@
-"""What did it forget: perplexity of every topic of the encyclopedia before and after, sorted by change."""
+"""The topics panel: perplexity on every topic of the encyclopedia before and after, sorted by change."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EMPTY = "The topics appear here, row by row, as they are measured."
 
 
 def build(screen: Screen) -> None:
-    """The panel."""
+    """Add the components and events of the panel."""
     lack = missing_kit()
     add_heading(screen, "topics", "What did it forget?", PURPOSE, lambda s: lack or needed_first(s))
     with gr.Row(elem_classes="bar"):
@@ -52,7 +52,7 @@ def build(screen: Screen) -> None:
 
 
 def missing_kit() -> str:
-    """Why topics cannot be measured here at all: the starter kit is not installed; else empty."""
+    """Return why topics cannot be measured if the starter kit is not installed, else an empty text."""
     try:
         texts.list_topics()
     except Refusal as refusal:
@@ -61,16 +61,21 @@ def missing_kit() -> str:
 
 
 def needed_first(session: Session) -> str:
+    """Return what the panel still needs; empty if it needs nothing."""
     return "" if session.comparison else "Prune first."
 
 
 def start_topics(session: Session, limit: Any) -> None:
-    """Starts the measurement."""
+    """Start measuring every topic.
+
+    Raise `Refusal` if `limit` is not possible, if nothing has been pruned yet, or if another job of the
+    session is active.
+    """
     model_probes.start_topics(REGISTRY, session, whole_number(limit, "Tokens of each topic", 2, 1_000_000))
 
 
 def draw_topics(session: Session) -> str:
-    """The topics measured so far."""
+    """Return the topics measured so far as HTML."""
     last = session.comparison
     if last is None or not (last.findings.topics or last.findings.too_short):
         return note_html("quiet", EMPTY)

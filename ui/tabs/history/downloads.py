@@ -1,5 +1,4 @@
-"""What can be taken away of the chosen run: its checkpoint, its plan, a report, the command that repeats
-it."""
+"""Downloads of the chosen run: its checkpoint, its plan, a report, and the command that repeats it."""
 
 from __future__ import annotations
 
@@ -34,7 +33,7 @@ ROOM = "free space, or set TMPDIR to another folder"
 
 
 def build(screen: Screen, number: Any) -> None:
-    """The components and events of this part; `number` is that of the run that the page shows."""
+    """Add the components and events; `number` is the control with the number of the shown run."""
     gr.HTML("<h3>Take it away</h3>", elem_id="history-away", padding=False)
     with gr.Row(elem_classes="bar"):
         page = gr.DownloadButton("Report", elem_id="history-report", scale=0, min_width=110)
@@ -74,12 +73,19 @@ def build(screen: Screen, number: Any) -> None:
 
 
 def press_export(session: Session, number: Any, tier: str) -> None:
-    """Start the export of a run."""
+    """Start the export of a run.
+
+    Raise `Refusal` if there is no such run or tier, or if another job of the session is active.
+    """
     work.start_export(REGISTRY, session, number, tier)
 
 
 def draw_downloads(session: Session) -> list[Any]:
-    """Report, plan file, archive, command line and what the last export said, for the chosen run."""
+    """Return updates of report, plan file, zip file, command line, and words on the last export.
+
+    Report and plan are written into the session's folder. If that fails, nothing can be downloaded, and the
+    words say why.
+    """
     run = session.archive.chosen_run
     if run is None:
         off = gr.DownloadButton(interactive=False)
@@ -103,7 +109,7 @@ def draw_downloads(session: Session) -> list[Any]:
 
 
 def exported_words(made: Any) -> str:
-    """What an export made, and how it was checked."""
+    """Return what an export made, and how it was verified, in sentences."""
     check = (
         f"It was loaded again in a fresh process and gave the same answers (largest difference "
         f"{made['max_logit_difference']:.1e})."

@@ -1,4 +1,4 @@
-"""Fine-tuning what was pruned: the part of the History tab that teaches the chosen run's model on a text."""
+"""Fine-tuning on the History tab: the chosen run's model is trained on a text."""
 
 from __future__ import annotations
 
@@ -26,8 +26,10 @@ USUAL_TUNING = TuningForm()
 
 
 def build(screen: Screen, number: Any) -> None:
-    """The controls, the loss curve and the table, folded away at first; `number` is that of the run that the
-    page shows."""
+    """Add the controls, the loss curve and the table, folded at first.
+
+    `number` is the control with the number of the run that the page shows.
+    """
     with gr.Accordion("Fine-tune what was pruned", open=False, elem_id="polish"):
         about = gr.HTML(elem_id="polish-about", padding=False)
         asked = build_controls()
@@ -59,7 +61,7 @@ def build(screen: Screen, number: Any) -> None:
 
 
 def build_controls() -> tuple[Any, ...]:
-    """The text to learn, the steps, the rate."""
+    """Add the text to learn, the steps and the learning rate, and return them."""
     with gr.Row(elem_classes="controls"):
         text = gr.Dropdown(
             text_choices(),
@@ -92,22 +94,28 @@ def build_controls() -> tuple[Any, ...]:
 
 
 def press_finetune(session: Session, number: Any, *asked: Any) -> None:
-    """Start the tuning that the controls ask for."""
+    """Start the fine-tuning that the controls ask for.
+
+    Raise `Refusal` if a setting is not possible, if there is no such run, or if another job of the session is
+    active.
+    """
     form = TuningForm.from_values(asked)
     form.fill_in(session)
     start_polish(REGISTRY, session, number, wish_of(form))
 
 
 def can_finetune(session: Session) -> bool:
+    """Return whether there is a run, and peft is installed."""
     return bool(session.runs) and not finetuning.missing_peft()
 
 
 def is_finetuning(session: Session) -> bool:
+    """Return whether there are losses to show."""
     return session.results.polished is not None and bool(session.results.polished.losses)
 
 
 def draw_tuning_words(session: Session) -> str:
-    """What this does, and to which run."""
+    """Return what fine-tuning does, and to which run, as HTML."""
     if lack := finetuning.missing_peft():
         return note_html("bad", lack)
     run = session.archive.chosen_run
@@ -123,7 +131,7 @@ def draw_tuning_words(session: Session) -> str:
 
 
 def draw_preflight(session: Session) -> str:
-    """What the tuning will take, before it starts."""
+    """Return how many tokens the fine-tuning reads, and how long it takes, as HTML."""
     if not can_finetune(session):
         return ""
     try:
@@ -139,7 +147,7 @@ def draw_preflight(session: Session) -> str:
 
 
 def draw_readings(session: Session) -> str:
-    """Perplexity before and after, as far as it is known."""
+    """Return perplexity before and after as a table, as far as it is known."""
     shown = session.results.polished
     if shown is None:
         return ""
@@ -151,6 +159,6 @@ def draw_readings(session: Session) -> str:
 
 
 def draw_curve(session: Session) -> Any:
-    """The loss so far."""
+    """Return the curve of the losses so far, or None."""
     shown = session.results.polished
     return training_charts.loss_chart(shown.losses, shown.wish.steps) if shown and shown.losses else None

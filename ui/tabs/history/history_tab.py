@@ -1,5 +1,7 @@
-"""The History tab: every run with its figures and where it came from; choose, pin, note, delete, compare two
-plans, go back to one."""
+"""The History tab: every run with its figures and the run it came from.
+
+The user can choose, pin, annotate and delete runs, compare two plans, and take one back into Tune.
+"""
 
 from __future__ import annotations
 
@@ -45,12 +47,13 @@ LONGEST_NOTE = 500
 
 
 def build(screen: Screen) -> None:
-    """The components and events of the tab."""
+    """Add the components and events of the tab."""
     add_intro(screen, "history", PURPOSE, lambda s: "" if s.runs else "It needs a comparison first.")
     with gr.Row(elem_classes="next"):
         add_lead(screen, "history", lambda s: None if s.runs else ("Go to Compare", "compare"))
     build_overview(screen)
-    with gr.Column(elem_id="history-one"):  # hidden by the style sheet while there is no run
+    # The style sheet hides the column while there is no run.
+    with gr.Column(elem_id="history-one"):
         number = looked_at(screen)
         run_findings.build(screen)
         downloads.build(screen, number)
@@ -58,7 +61,7 @@ def build(screen: Screen) -> None:
 
 
 def build_overview(screen: Screen) -> None:
-    """All runs as points and as a table, and what was deleted."""
+    """Add all runs as points and as a table, and the deleted runs."""
     damaged = gr.HTML(elem_id="history-damaged", padding=False)
     scatter = PlotView(
         height=340,
@@ -81,8 +84,11 @@ def build_overview(screen: Screen) -> None:
 
 
 def looked_at(screen: Screen) -> Number:
-    """The chosen run: in words, in figures, its note, and its plan beside another one; its number, which says
-    what this page shows, whatever is chosen in another tab meanwhile."""
+    """Add the chosen run: words, figures, note, and its plan beside another one.
+
+    Return a hidden control with its number. That is the run that this page shows, whichever run another page
+    of the session chooses meanwhile.
+    """
     about = gr.HTML(elem_id="history-about", padding=False)
     with gr.Row(elem_classes="bar"):
         restore = gr.Button(
@@ -133,31 +139,31 @@ def looked_at(screen: Screen) -> Number:
 
 
 def pressed_run(session: Session, event: gr.EventData) -> int:
-    """The run whose row was pressed."""
+    """Return the number of the run whose row was pressed; raise `Refusal` if there is none."""
     number = event._data.get("run")
     return session.run(number if isinstance(number, int) else None).number
 
 
 def choose_row(session: Session, event: gr.EventData) -> None:
-    """Looks at the run of a row."""
+    """Choose the run of a table row."""
     session.archive.choose(pressed_run(session, event))
 
 
 def choose_point(session: Session, event: gr.EventData) -> None:
-    """Looks at the run of a point."""
+    """Choose the run of a point."""
     runs, place = comparable_runs(session), event._data.get("custom")
     if isinstance(place, int) and 0 <= place < len(runs):
         session.archive.choose(runs[place].number)
 
 
 def pin_row(session: Session, event: gr.EventData) -> None:
-    """Pins the run of a row on top, or no longer."""
+    """Pin the run of a row to the top, or unpin it."""
     run = session.run(pressed_run(session, event))
     session.archive.amend(run.number, pinned=not run.pinned)
 
 
 def keep_note(session: Session, number: Any, words: str | None) -> None:
-    """Keeps what the person wrote about a run."""
+    """Store the user's note on a run, up to LONGEST_NOTE characters."""
     run = session.archive.find(number)
     said = str(words or "").strip()[:LONGEST_NOTE]
     if run is not None and said != run.note:
@@ -165,20 +171,23 @@ def keep_note(session: Session, number: Any, words: str | None) -> None:
 
 
 def delete_shown(session: Session, number: Any) -> None:
-    """Lays a run aside; it can be brought back."""
+    """Delete a run so that it can be brought back; raise `Refusal` if it is deleted already."""
     session.archive.delete(number)
 
 
 def bring_back(session: Session, event: gr.EventData) -> None:
-    """Takes a deleted run back."""
+    """Bring back a deleted run."""
     number = event._data.get("run")
     if isinstance(number, int):
         session.archive.bring_back(number)
 
 
 def restore_plan(session: Session, number: Any) -> str | None:
-    """Make a run's plan the present one: at once where its analysis is known, else once the model is loaded
-    and analysed again."""
+    """Make a run's plan the present one.
+
+    If its analysis is known, do it at once, and return the tab Tune. Otherwise start the job that loads and
+    analyses the model again, and return None. Raise `Refusal` if there is no such run.
+    """
     run = session.run(number)
     mine = session.loaded is not None and is_made_for(run.plan, session.loaded.subject)
     if not mine or session.analyses.find_origin(run.plan) is None:
@@ -194,7 +203,7 @@ def restore_plan(session: Session, number: Any) -> str | None:
 
 
 def comparable_runs(session: Session) -> list[Run]:
-    """The runs that can be set against the chosen one: same model, perplexity measured in the same way."""
+    """Return the runs of the chosen run's model, with perplexity measured in the same way."""
     run = session.archive.chosen_run
     if run is None:
         return []
@@ -202,7 +211,7 @@ def comparable_runs(session: Session) -> list[Run]:
 
 
 def draw_scatter(session: Session) -> Any:
-    """Size against perplexity of the runs that are like the chosen one."""
+    """Return the picture of size against perplexity for the comparable runs, or None."""
     runs = comparable_runs(session)
     if not runs:
         return None
@@ -223,7 +232,7 @@ def draw_scatter(session: Session) -> Any:
 
 
 def draw_others(session: Session) -> str:
-    """Says which runs are not in the picture, and why."""
+    """Return which runs are not in the picture, and why, as HTML."""
     left = len(session.runs) - len(comparable_runs(session))
     if not left:
         return ""
@@ -236,22 +245,25 @@ def draw_others(session: Session) -> str:
 
 
 def draw_runs(session: Session) -> str:
+    """Return the table of all runs as HTML."""
     if not session.runs:
         return f'<div class="nothing">{note_html("info", EMPTY)}</div>'
     return runs_table(session.runs, session.archive.chosen)
 
 
 def draw_run_buttons(session: Session) -> list[Any]:
+    """Return updates that enable the buttons for the chosen run."""
     able = bool(session.runs)
     return [gr.Button(interactive=able and not session.busy), gr.Button(interactive=able)]
 
 
 def draw_token(session: Session) -> tuple[Any, ...]:
+    """Return what the buttons for the chosen run depend on."""
     return session.busy, session.serial["runs"]
 
 
 def draw_line(session: Session) -> str:
-    """How far the way back to a plan is."""
+    """Return the progress of the job that takes a plan back into Tune, as HTML."""
     job = session.job
     if job is None or job.kind != "restore":
         return ""
@@ -259,22 +271,24 @@ def draw_line(session: Session) -> str:
 
 
 def note_of(session: Session) -> str:
+    """Return the note on the chosen run."""
     run = session.archive.chosen_run
     return run.note if run else ""
 
 
 def draw_note(session: Session) -> list[Any]:
+    """Return the number of the chosen run, and its note."""
     return [session.archive.chosen, note_of(session)]
 
 
 def draw_run_words(session: Session) -> str:
-    """The chosen run in words and figures."""
+    """Return the chosen run in words and figures, as HTML."""
     run = session.archive.chosen_run
     return about_run(run) if run else ""
 
 
 def about_run(run: Run) -> str:
-    """A run in words and figures, as HTML."""
+    """Return a run in words and figures, as HTML."""
     plan = run.plan
     of = "all parameters" if plan.count == "all" else "the parameters in its layers"
     said = (

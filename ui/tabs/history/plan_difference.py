@@ -1,4 +1,4 @@
-"""Two plans beside each other: the chosen run's, and another run's or the dense model's."""
+"""Two plans side by side: the chosen run's, and that of another run, of Tune or of the dense model."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from ui.look.formatting import note_html
 from ui.session.kept.run_history import PRESENT
 from ui.session.session import Session
 
-DENSE = -1  # stands for the dense model, where a run's number is asked for
+# Stands in place of a run's number for the dense model.
+DENSE = -1
 
 
 def lay_beside(session: Session, entered: dict[int, Any]) -> None:
-    """Lays another plan beside that of the chosen run."""
+    """Choose the plan that is compared with the chosen run's."""
     (session.archive.against,) = entered.values()
 
 
 def difference_choices(session: Session) -> list[tuple[str, int]]:
-    """What the chosen run's plan can be laid beside."""
+    """Return (label, number) of every plan that can be compared with the chosen run's."""
     run = session.archive.chosen_run
     if run is None:
         return []
@@ -33,14 +34,14 @@ def difference_choices(session: Session) -> list[tuple[str, int]]:
 
 
 def beside_run(session: Session) -> int:
-    """What is laid beside it now: what was asked for, else the run it came from, else the dense model."""
+    """Return the number of the compared plan: the requested one, else the parent run, else DENSE."""
     run, known = session.archive.chosen_run, [number for _, number in difference_choices(session)]
     wanted = (session.archive.against, run.parent if run else None)
     return next((number for number in wanted if number in known), DENSE)
 
 
 def plan_pair(session: Session) -> tuple[Plan, Plan, tuple[str, str]] | None:
-    """(the other plan, the chosen run's plan, their names); None without a run."""
+    """Return (the other plan, the chosen run's plan, their names), or None without a run."""
     run, number = session.archive.chosen_run, beside_run(session)
     if run is None:
         return None
@@ -53,12 +54,15 @@ def plan_pair(session: Session) -> tuple[Plan, Plan, tuple[str, str]] | None:
 
 
 def pair_token(session: Session) -> tuple[Any, ...]:
-    """What the comparison of two plans depends on: the two themselves, so that a plan that changes in Tune
-    draws nothing here unless it is one of them."""
+    """Return what the comparison depends on: the two plans themselves.
+
+    A change in Tune then draws nothing here unless its plan is one of the two.
+    """
     return session.born, plan_pair(session)
 
 
 def draw_against(session: Session) -> list[Any]:
+    """Return the update of the choice of the other plan."""
     return [
         gr.Dropdown(
             choices=(found := difference_choices(session)), value=beside_run(session) if found else None
@@ -67,11 +71,12 @@ def draw_against(session: Session) -> list[Any]:
 
 
 def draw_difference_words(session: Session) -> str:
+    """Return what differs between the plans, in words, as HTML."""
     return note_html("quiet", summarise_changes(*found)) if (found := plan_pair(session)) else ""
 
 
 def draw_difference(session: Session) -> Any:
-    """Both plans as a picture."""
+    """Return a picture of both plans, or None if their models have other widths."""
     found = plan_pair(session)
     if found is None or found[0].widths != found[1].widths:
         return None

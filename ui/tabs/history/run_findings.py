@@ -1,4 +1,4 @@
-"""What was found out about the chosen run's models, as it was kept: answers, a passage, topics."""
+"""What was found out about the chosen run's models: answers, a passage, topics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ui.session.session import Session
 
 
 def build(screen: Screen) -> None:
-    """The components; each is there only where the run has something for it."""
+    """Add the components; each is visible only if the run has something for it."""
     answers = gr.HTML(elem_id="history-answers", padding=False, visible=False)
     passage = gr.HTML(
         elem_id="history-passage",
@@ -30,14 +30,14 @@ def build(screen: Screen) -> None:
 
 
 def draw_findings(session: Session) -> list[Any]:
-    """Answers, passage and topics of the chosen run."""
+    """Return updates with the answers, the passage and the topics of the chosen run."""
     run = session.archive.chosen_run
     parts = (answers_html(run), kept_passage_html(run), kept_topics_html(run)) if run else ("", "", "")
     return [gr.HTML(value=part, visible=bool(part)) for part in parts]
 
 
 def answers_html(run: Run) -> str:
-    """What the models wrote after the same prompts; empty where none was asked."""
+    """Return what the models wrote after the same prompts, as HTML; empty if there were none."""
     if not run.answers:
         return ""
     rows = (
@@ -48,14 +48,14 @@ def answers_html(run: Run) -> str:
 
 
 def kept_passage_html(run: Run) -> str:
-    """The passage that was read last; empty where none was."""
+    """Return the passage that was read last, as HTML; empty if there is none."""
     if run.found is None or run.found.passage is None:
         return ""
     return f"<h3>Where it broke</h3>{passage_html(run.found.passage, best_reader(run.found.passage))}"
 
 
 def kept_topics_html(run: Run) -> str:
-    """The topics that were measured; empty where none was."""
+    """Return the topics that were measured, as HTML; empty if there are none."""
     if run.found is None or not run.found.topics:
         return ""
     return f"<h3>What it forgot</h3>{topics_html(run.found)}"

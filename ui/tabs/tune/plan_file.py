@@ -1,4 +1,4 @@
-"""The plan as a file: taken from one that is uploaded, and offered as one."""
+"""The plan as a file, for upload and download."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from ui.session.session import Session
 
 
 def load_plan(session: Session, path: str | None) -> None:
-    """Takes a plan from an uploaded file; nothing changes if it is malformed or for another model."""
+    """Make the plan in an uploaded file the present one.
+
+    Raise `Refusal`, and change nothing, if the file cannot be read, is malformed, or is for another model.
+    """
     if not path:
         return
     file = Path(path)
@@ -33,7 +36,7 @@ def load_plan(session: Session, path: str | None) -> None:
 
 
 def draw_file(session: Session) -> Any:
-    """The plan as a file to download."""
+    """Write the plan into a file, and return the button that downloads it."""
     if not session.plans:
         return gr.DownloadButton(interactive=False)
     file = session.folder / "plan.json"
@@ -42,5 +45,5 @@ def draw_file(session: Session) -> Any:
 
 
 def draw_load(session: Session) -> Any:
-    """The button that takes a plan, once there is an analysis to judge it by."""
+    """Return the upload button, enabled once there is an analysis to judge a plan by."""
     return gr.UploadButton(interactive=session.analysis is not None)

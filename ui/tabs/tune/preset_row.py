@@ -15,7 +15,7 @@ from ui.tabs.tune.preview_panel import preview_after
 
 
 def build(screen: Screen) -> None:
-    """The components and events of the row."""
+    """Add the components and events of the row."""
     with gr.Row(elem_classes="bar", elem_id="tune-presets"):
         chosen = gr.Dropdown(
             presets.preset_choices({}),
@@ -45,27 +45,32 @@ def build(screen: Screen) -> None:
 
 
 def present_key(session: Session) -> str | None:
-    """The preset whose plan is the present one, as it was taken."""
+    """Return the key of the last preset taken if its plan is still the present one, else None."""
     taken = PresetForm.of_session(session)
     gone = taken.key.startswith("mine ") and taken.key.removeprefix("mine ") not in session.presets
     return taken.key if session.plans and taken.plan == session.plan and not gone else None
 
 
 def draw_choices(session: Session) -> Any:
+    """Return the list of presets, with the present plan's own chosen."""
     return gr.Dropdown(choices=presets.preset_choices(session.presets), value=present_key(session))
 
 
 def draw_preset_buttons(session: Session) -> list[Any]:
-    """Keep needs a plan; Forget one of the user's own."""
+    """Return updates that enable Keep if there is a plan, and Forget for a preset of the user."""
     mine = (present_key(session) or "").startswith("mine ")
     return [gr.Button(interactive=bool(session.plans)), gr.Button(interactive=mine)]
 
 
 def take_preset(session: Session, key: Any) -> None:
-    """Makes the plan of a preset the present one; one step of undo."""
+    """Make the plan of a preset the present one, as one step of undo.
+
+    Raise `Refusal` if the preset is gone or its plan is not possible.
+    """
     if not key:
         return
-    session.mark("presets")  # the list shows the present plan's preset, also where this one is refused
+    # If this preset is refused, the list must show the present plan's again.
+    session.mark("presets")
     present = session.present
     plan, said = presets.plan_of(str(key), session.presets, session.known, present, session.locks)
     session.suit(plan)
@@ -77,7 +82,7 @@ def take_preset(session: Session, key: Any) -> None:
 
 
 def keep_plan(session: Session, name: Any) -> None:
-    """Keeps the present plan under a name, also on disk."""
+    """Store the present plan under a name, also on disk; raise `Refusal` if the name is not possible."""
     proper, plan = presets.preset_name(name), session.plan
     mine = presets.keep_preset(session.presets, proper, plan)
     presets.write_presets(session.id, mine)
@@ -88,7 +93,7 @@ def keep_plan(session: Session, name: Any) -> None:
 
 
 def forget_preset(session: Session, key: Any) -> None:
-    """Takes one of the user's presets off the list; its plan stays the present one."""
+    """Remove one of the user's presets; its plan stays the present one."""
     name = str(key or "").removeprefix("mine ")
     if name not in session.presets:
         return

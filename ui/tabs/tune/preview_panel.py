@@ -1,4 +1,4 @@
-"""The panel of the mask preview on the Tune tab: what a plan does to the model, seconds after a change."""
+"""The mask preview on the Tune tab: what a plan does to the model, seconds after a change."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from ui.tasks import plan_preview
 
 LONGEST_PROMPT = 2000  # characters
 ALONE = {"attention": "attention alone", "mlp": "the MLP alone"}
-VERDICTS = (  # up to this many times the dense model's perplexity
+# (largest factor of the dense model's perplexity, what it means), in ascending order.
+VERDICTS = (
     (1.1, "It reads almost as well as before, even unmended."),
     (1.6, "It reads a little worse. Recovery usually wins most of that back."),
     (4.0, "It reads much worse. Look at what recovery brings before you go on."),
@@ -27,7 +28,7 @@ VERDICTS = (  # up to this many times the dense model's perplexity
 
 
 def build(screen: Screen) -> None:
-    """The components and events of the panel."""
+    """Add the components and events of the panel."""
     with gr.Column(elem_id="tune-preview-box"):
         with gr.Row(elem_classes="bar"):
             prompt = gr.Textbox(
@@ -61,7 +62,7 @@ def build(screen: Screen) -> None:
 
 
 def preview_after(act: Callable[..., Any]) -> Callable[..., Any]:
-    """The act, and then a preview of the plan that it left."""
+    """Return a handler that calls `act`, and then previews the plan that results."""
 
     @wraps(act)
     def act_and_preview(session: Session, *values: Any) -> Any:
@@ -73,36 +74,39 @@ def preview_after(act: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def show_tab(session: Session) -> None:
-    """Previews the plan with which the tab is opened."""
+    """Preview the present plan when the tab opens."""
     plan_preview.follow_plan(REGISTRY, session)
 
 
 def grasp_fader(session: Session) -> None:
-    """A hand takes a fader: what is under way is out of date, and the hand needs the machine."""
+    """Stop the preview when the user grasps a fader.
+
+    The preview is out of date then, and dragging needs the processor.
+    """
     plan_preview.drop_preview(REGISTRY, session)
 
 
 def hear_prompt(session: Session, prompt: Any) -> None:
-    """Goes on from another prompt."""
+    """Start a preview if there is a plan and the prompt has changed."""
     if session.plans and str(prompt or "").strip() != session.preview.prompt:
         start_preview(session, prompt)
 
 
 def start_preview(session: Session, prompt: Any) -> None:
-    """Previews the present plan, even where it was previewed before."""
+    """Preview the present plan, even if it was previewed before; raise `Refusal` if there is none."""
     session.preview.prompt = str(prompt or "").strip()[:LONGEST_PROMPT]
     plan_preview.start_preview(REGISTRY, session)
 
 
 def set_auto(session: Session, entered: dict[int, Any]) -> None:
-    """Previews after every change, or only on request."""
+    """Set whether there is a preview after every change, or only on request."""
     (auto,) = entered.values()
     session.preview.auto = bool(auto)
     plan_preview.follow_plan(REGISTRY, session)
 
 
 def preview_token(session: Session) -> tuple[Any, ...]:
-    """What the panel's picture depends on."""
+    """Return what the panel's picture depends on."""
     job, serial = session.preview.job, session.serial
     return (
         serial["preview"],
@@ -113,7 +117,7 @@ def preview_token(session: Session) -> tuple[Any, ...]:
 
 
 def draw_preview(session: Session) -> str:
-    """The preview so far, as HTML; model text and prompt are escaped."""
+    """Return the preview so far as HTML; the model's text and the prompt are escaped."""
     preview = session.preview
     plan = session.present
     if plan is None:
@@ -131,7 +135,7 @@ def draw_preview(session: Session) -> str:
 
 
 def preview_shell(said: str, body: str, stale: str = "") -> str:
-    """The frame of the panel: it says in every state that this is a preview."""
+    """Return the frame of the panel as HTML; it always says that this is a preview."""
     return (
         f'<section class="mp-box{stale}" aria-label="Preview without recovery">'
         '<div class="mp-head"><span class="mp-badge">Preview, no recovery</span>'
@@ -142,7 +146,7 @@ def preview_shell(said: str, body: str, stale: str = "") -> str:
 
 
 def preview_state(session: Session) -> str:
-    """What the preview is doing, in a few words."""
+    """Return in a few words what the preview is doing."""
     preview, job = session.preview, session.preview.job
     if job is None or job.state == "stopped" or not preview.asks(session.plan):
         if not plan_preview.is_quick(session):
@@ -157,7 +161,7 @@ def preview_state(session: Session) -> str:
 
 
 def loss_block(preview: Preview) -> str:
-    """Perplexity on the slice, against the dense model's on the same windows."""
+    """Return perplexity on the windows, beside the dense model's on the same windows, as HTML."""
     mine, dense = preview.masked.perplexity, preview.dense.perplexity
     whole = preview.dense.tokens if preview.dense.tokens == preview.dense_loss[1] else 0
     soloist = preview.shown[1] if preview.shown else ""
@@ -181,7 +185,7 @@ def loss_block(preview: Preview) -> str:
 
 
 def text_blocks(preview: Preview) -> str:
-    """What both models write after the prompt."""
+    """Return what both models write after the prompt, as HTML."""
     if not preview.prompt:
         return '<p class="mp-none">Write a prompt, and both models go on from it here.</p>'
     return text_block("Dense", preview.prompt, preview.dense) + text_block(
@@ -190,6 +194,7 @@ def text_blocks(preview: Preview) -> str:
 
 
 def text_block(title: str, prompt: str, found: Heard) -> str:
+    """Return what one model writes after the prompt, as HTML."""
     return (
         f'<div class="mp-text"><span class="mp-label">{title}</span>'
         f"<p><span>{escape_html(prompt)}</span>{escape_html(found.text)}</p></div>"

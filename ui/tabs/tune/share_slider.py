@@ -1,4 +1,4 @@
-"""How much of what goes comes from attention: shown of the present plan, and moved at the same size."""
+"""The slider for attention's share of the removed parameters; moving it keeps the size."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ui.tabs.tune.preview_panel import preview_after
 
 
 def build(screen: Screen) -> None:
-    """The slider."""
+    """Add the slider."""
     slider = Slider(
         0,
         100,
@@ -34,7 +34,7 @@ def build(screen: Screen) -> None:
 
 
 def draw_slider(session: Session) -> Any:
-    """The slider where the present plan has it; there is none where nothing goes."""
+    """Return the slider at the present plan's share, or disabled if nothing is removed."""
     plan = session.present
     if plan is None or session.analysis is None or plan.ratio_achieved <= 0:
         return gr.Slider(interactive=False)
@@ -42,13 +42,16 @@ def draw_slider(session: Session) -> Any:
 
 
 def shown_share(analysis: Analysis, plan: Plan) -> int:
-    """What the slider says of a plan: attention's share of what goes, in percent."""
+    """Return attention's share of the removed parameters in whole percent, as the slider shows it."""
     return round(100 * attention_share.attention_share(analysis.shape, plan))
 
 
 def move_share(session: Session, wanted: Any) -> None:
-    """Plans the same size with this share of attention; locked layers stay. A press into the number box says
-    the share that is there: it is no answer's business to draw over what is about to be typed."""
+    """Plan the same size with `wanted` percent of the removal from attention; locked layers stay.
+
+    A press into the number box sends the present share. Then nothing happens, because an answer would draw
+    over what the user is about to type. Raise `Refusal` if the share is no number or not possible.
+    """
     if not isinstance(wanted, int | float):
         raise Refusal("The share of attention is no number; move the slider again.")
     if wanted == shown_share(session.known, session.plan):

@@ -1,5 +1,4 @@
-"""The Tune tab: how much smaller, by which rules, and every layer by hand; undo, redo, save and load of
-plans."""
+"""The Tune tab: how much smaller, by which rules, and every layer by hand; undo, redo and plan files."""
 
 from __future__ import annotations
 
@@ -49,7 +48,7 @@ COUNTS = [("parameters in the layers", "decoder"), ("all parameters", "all")]
 
 
 def build(screen: Screen) -> None:
-    """The components and events of the tab."""
+    """Add the components and events of the tab."""
     add_intro(screen, "tune", PURPOSE, lambda s: "" if s.analysis else "It needs an analysis first.")
     with gr.Row(elem_classes="next"):
         add_lead(screen, "tune-missing", missing_step)
@@ -107,7 +106,7 @@ def build(screen: Screen) -> None:
 
 
 def rules_box(screen: Screen) -> tuple[Any, ...]:
-    """The second level, folded away: recovery, allocation, unit, alignment, what is counted."""
+    """Add the folded rules: recovery, allocation, unit, alignment, what is counted; return their controls."""
 
     def add_choice(choices: Any, value: Any, label: str, info: str, name: str) -> gr.Dropdown:
         return gr.Dropdown(
@@ -139,15 +138,18 @@ def rules_box(screen: Screen) -> tuple[Any, ...]:
 
 
 def missing_step(session: Session) -> tuple[str, str] | None:
-    """The way to what this tab lacks."""
+    """Return the label and the tab of what is still missing, or None."""
     if session.loaded is None:
         return "Go to Load", "load"
     return None if session.analysis else ("Go to Analyse", "analyse")
 
 
 def shown_rules(session: Session) -> RulesForm:
-    """Return the dial and the rules as the present plan has them; it does not know whether its unit was left
-    open, nor how its layers shared what goes before a hand moved them."""
+    """Return the dial and the rules of the present plan.
+
+    The plan does not know whether its unit was chosen automatically, nor its allocation before the widths
+    were set by hand. Those are taken from what was entered.
+    """
     if not session.plans or session.analysis is None:
         return RulesForm()
     plan, analysis, asked = session.plan, session.analysis, RulesForm.find_in(session)
@@ -167,14 +169,18 @@ def shown_rules(session: Session) -> RulesForm:
 
 
 def change_rules(session: Session, entered: dict[int, Any]) -> None:
-    """Plans anew by the rules that were changed, and the others as they are; while the dial moves this is one
-    step of undo."""
+    """Make a new plan by the changed rules, with the others as they are.
+
+    All plans of one movement of the dial are one step of undo. Raise `Refusal` if there is no analysis or the
+    plan is not possible.
+    """
     if session.analysis is None:
         raise Refusal("The model is not analysed yet; do that on the Analyse tab first.")
     shown = shown_rules(session)
     wanted = shown.with_entered(entered)
+    # The user is typing a number, and a refusal would draw over it.
     if wanted.ratio is None:
-        return  # a number is being typed: a refusal would draw over what comes next
+        return
     plan = make_plan(session.known, rules_from(session.present, wanted, session.locks))
     session.push(plan, "dial" if wanted == replace(shown, ratio=wanted.ratio) else "")
     wanted.fill_in(session)
@@ -182,11 +188,12 @@ def change_rules(session: Session, entered: dict[int, Any]) -> None:
 
 
 def move_faders(session: Session, value: dict[str, Any] | None, hold: bool) -> None:
-    """Takes what the faders say; counts snap, and with `hold` the unlocked layers give way."""
+    """Take the values of the faders; counts snap, and with `hold` the unlocked layers compensate."""
     if value is None or not session.plans:
         return
     turn = value.get("turn", session.turn + 1)
-    if turn <= session.turn:  # Gradio has sent an answer of ours back
+    # Gradio has sent one of our own answers back.
+    if turn <= session.turn:
         return
     session.turn = turn
     plan, analysis = session.plan, session.known
@@ -215,31 +222,33 @@ def move_faders(session: Session, value: dict[str, Any] | None, hold: bool) -> N
 
 
 def merge_touched(value: dict[str, Any], what: str, sent: Sequence[Any], present: Sequence[Any]) -> list[Any]:
-    """What a hand set on a page, and the present state where it set nothing: the page may show an old
-    plan."""
+    """Return what the user set on a page, and the present values elsewhere.
+
+    The page may show an old plan.
+    """
     mine = value.get("touched")
     pairs = enumerate(zip(sent, present, strict=True))
     return [new if mine is None or f"{what} {i}" in mine else old for i, (new, old) in pairs]
 
 
 def hear_alone(session: Session, event: Any) -> None:
-    """Lets the cuts of one site alone count in figures and preview, or those of both."""
+    """Count the cuts of one site alone in figures and preview, or those of both sites."""
     site = str(getattr(event, "site", ""))
     session.preview.solo = site if site in ("attention", "mlp") else ""
 
 
 def undo_step(session: Session) -> None:
-    """One plan back."""
+    """Go back one plan."""
     session.step(-1)
 
 
 def redo_step(session: Session) -> None:
-    """One plan forth."""
+    """Go forward one plan."""
     session.step(1)
 
 
 def draw_summary(session: Session) -> str:
-    """The plan in one plain sentence."""
+    """Return the plan in plain words as HTML."""
     if not session.plans or session.analysis is None:
         return note_html("info", "Once the model is analysed, this dial plans the whole pruning.")
     plan, shape = session.plan, session.analysis.shape
@@ -259,18 +268,18 @@ def draw_summary(session: Session) -> str:
 
 
 def step_token(session: Session) -> tuple[Any, ...]:
-    """Whether there is a plan to go back to, and one to go forth to."""
+    """Return (when the session began, whether undo is possible, whether redo is possible)."""
     return session.born, session.cursor > 0, session.cursor < len(session.plans) - 1
 
 
 def draw_steps(session: Session) -> list[Any]:
-    """Undo and redo, as far as they can do something."""
+    """Return updates that enable undo and redo if they are possible."""
     _, back, forth = step_token(session)
     return [gr.Button(interactive=back), gr.Button(interactive=forth)]
 
 
 def draw_rules(session: Session) -> list[Any]:
-    """The dial and the rules; what does not combine is greyed."""
+    """Return the dial and the rules; choices that do not combine are greyed."""
     rules = shown_rules(session)
     name = session.analysis.method if session.analysis else FIRST
     units = units_for(session.analysis) if session.analysis else [Choice("Automatic", "auto")]
@@ -286,12 +295,12 @@ def draw_rules(session: Session) -> list[Any]:
 
 
 def draw_rule_words(session: Session) -> str:
-    """The chosen rules in plain words, and what does not combine with the method."""
+    """Return the chosen rules, and what does not combine with the method, in plain words."""
     return words_on_choices(session.plan, session.known) if session.plans else ""
 
 
 def draw_faders(faders: Faders, session: Session) -> Any:
-    """The bank at the present plan; an update replaces all properties, so all of them are given."""
+    """Return the update of the fader bank, with all its properties, because an update replaces them all."""
     if session.analysis is None or not session.plans:
         return gr.update(value=None, **faders.props)
     plan, analysis = session.plan, session.analysis
@@ -307,7 +316,10 @@ def draw_faders(faders: Faders, session: Session) -> Any:
 
 
 def bank_facts_of(session: Session, analysis: Analysis, plan: Plan) -> str:
-    """The bank's facts, made anew (20 ms for 80 layers) only where they are not those of the last plan."""
+    """Return the bank's facts as JSON.
+
+    They take 20 ms for 80 layers, so they are made again only if the plan's settings have changed.
+    """
     made_of = (plan.unit, plan.recovery, plan.align, plan.count, plan.protected, plan.forced)
     if session.bank is None or session.bank[0] is not analysis or session.bank[1] != made_of:
         session.bank = (analysis, made_of, bank_json(analysis, plan))
@@ -315,8 +327,10 @@ def bank_facts_of(session: Session, analysis: Analysis, plan: Plan) -> str:
 
 
 def automatic_plan(session: Session) -> Plan | None:
-    """The plan that the rules alone gave last, which single faders go back to; None where there is none with
-    the present unit."""
+    """Return the last plan that was made by rules alone, to which single faders go back.
+
+    Return None if there is none, or if it has another unit than the present plan.
+    """
     for plan in reversed(session.plans[: session.cursor + 1]):
         if plan.allocation != "hand":
             return plan if plan.unit == session.plan.unit else None

@@ -1,4 +1,4 @@
-"""The switch that gives every layer the same width, so that plain tools load the result; what it costs."""
+"""The switch that gives every layer the same width, so that plain tools load the result, and its cost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ui.session.session import Session
 
 
 def build(screen: Screen) -> gr.Checkbox:
-    """The switch that gives every layer the same width, and what that costs."""
+    """Add the switch that gives every layer the same width, and its cost; return the switch."""
     with gr.Row(elem_classes="bar", elem_id="tune-same-row"):
         same = gr.Checkbox(
             False,
@@ -32,13 +32,13 @@ def build(screen: Screen) -> gr.Checkbox:
 
 
 def cost_token(session: Session) -> tuple[Any, ...]:
-    """What the cost of equal widths depends on."""
+    """Return what the cost of equal widths depends on."""
     plan = session.present
     return session.born, session.serial["layers"], session.serial["bank"], plan
 
 
 def draw_cost(session: Session) -> str:
-    """What equal widths cost, or save where they are chosen: the predicted error with and without."""
+    """Return the predicted error with and without equal widths, in words, as HTML."""
     if not session.plans or session.analysis is None:
         return ""
     plan, analysis = session.plan, session.analysis
@@ -68,4 +68,5 @@ def draw_cost(session: Session) -> str:
 
 
 def cost_line(words: str) -> str:
+    """Return words as a quiet paragraph of HTML."""
     return f'<p class="quiet">{escape_html(words)}</p>'
