@@ -15,7 +15,6 @@ from gradio.themes.utils import colors, fonts, sizes
 
 from ui.look.glossary import as_data
 
-
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 STYLES, SCRIPTS = ASSETS / "styles", ASSETS / "scripts"
 PLOTLY = Path(plotly.__file__).resolve().parent / "package_data" / "plotly.min.js"

@@ -55,7 +55,7 @@ class Guide:
         }
 
     def stage(self, session: Session, step: TourStep) -> Stage:
-        """Return whether the step's job is still to come, under way or done; a step without a job is done."""
+        """Return whether the step's job is still to come, running or done; a step without a job is done."""
         mine, job = self.works.get(step.name), session.job
         if mine is None:
             return "after"
@@ -185,7 +185,7 @@ def tour_facts(session: Session) -> dict[str, str]:
 
 
 def spread_words(removed: list[float], sentences: tuple[str, str]) -> dict[str, str]:
-    """Return {"spread": a sentence}: which layers lose the most and the least, or that all lose alike."""
+    """Return {"spread": a sentence} on which layer loses the most and the least, or that all are equal."""
     uneven, even = sentences
     most, least = removed.index(max(removed)), removed.index(min(removed))
     return {"spread": even if most == least else uneven.format(most=most, least=least)}
