@@ -1,1 +1,1 @@
-"""What one browser has loaded, chosen and kept."""
+"""Hold what one browser has loaded, chosen and kept."""

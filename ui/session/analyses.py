@@ -1,5 +1,7 @@
-"""The analyses of the loaded model: the present one, those that are remembered, and one that fills up. No
-Gradio."""
+"""Hold the analyses of the loaded model: the present one, remembered ones, and one that is being made.
+
+No Gradio.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +17,19 @@ from ui.facts.combinations import Source, are_comparable, source_of
 from ui.facts.selection import Picked
 from ui.look.formatting import method_title
 
-# A few megabytes each.
+# Each takes a few MB of memory.
 KEPT_ANALYSES = 16
 
 
 class Analyses:
-    """All analyses of one model. `second` is laid over the present one.
+    """All analyses of one model.
 
-    `partial` are the layers that the maps show: those of the present analysis, or of one that is under way,
-    as they come; `made` are the method and the text that they were made with, `training` the steps of a
-    method that trains.
+    `present` is the present analysis, and `second` another one that the maps show together with it.
+    `remembered` holds earlier analyses by their method, options and calibration.
+
+    `partial` holds the layers that the maps show, None for a layer that is not analysed yet. They belong to
+    the present analysis, or to one that is being made. `made` is their method and calibration, and `training`
+    holds the training steps of a method that trains.
     """
 
     def __init__(self) -> None:
@@ -36,7 +41,10 @@ class Analyses:
         self.training: list[dict[str, float]] = []
 
     def remember_analysis(self, analysis: Analysis) -> None:
-        """Keep an analysis, so that its plans can be shown and pruned again; the oldest give way."""
+        """Remember an analysis, so that its plans can be shown and pruned again.
+
+        Only the latest KEPT_ANALYSES are remembered.
+        """
         source = source_of(analysis)
         self.remembered.pop(source, None)
         self.remembered[source] = analysis
@@ -44,24 +52,34 @@ class Analyses:
             del self.remembered[old]
 
     def make_present(self, analysis: Analysis) -> None:
-        """Make an analysis the present one; a second one stays only while one thing tells them apart."""
+        """Make an analysis the present one.
+
+        The second analysis stays only if it differs in one thing: the text, or the method with its options.
+        """
         self.present, self.partial = analysis, list(analysis.layers)
         self.made = (analysis.method, analysis.calibration)
         if self.second is not None and not are_comparable(self.second, analysis):
             self.second = None
 
     def begin_filling(self, method: str, calibration: Calibration, layers: int) -> Callable[[], None]:
-        """Make room for the layers of an analysis that begins; return what brings back the ones before."""
+        """Clear the shown layers for an analysis that begins; return a function that restores them.
+
+        `layers` is the number of layers of the model.
+        """
         earlier = self.partial, self.made, self.training
         self.partial, self.made, self.training = [None] * layers, (method, calibration), []
 
         def bring_back() -> None:
+            """Show the earlier layers again."""
             self.partial, self.made, self.training = earlier
 
         return bring_back
 
     def find_origin(self, plan: Plan) -> Analysis | None:
-        """Return the analysis that a plan was made from, if it is remembered."""
+        """Return the analysis that a plan was made from, or None if it is not remembered.
+
+        An analysis of a model with other fingerprints does not count.
+        """
         found = self.remembered.get(source_of(plan))
         if found is not None and is_other(dict(plan.fingerprints), found.fingerprints):
             return None
@@ -70,14 +88,20 @@ class Analyses:
     def find_analysis(
         self, method: str, options: Mapping[str, Any], calibration: Calibration
     ) -> Analysis | None:
-        """Return the analysis by a method with these options, the others as usual, if it is remembered."""
+        """Return the remembered analysis by a method with these options on this calibration, or None.
+
+        Options that are not given have their defaults.
+        """
         return self.remembered.get(
             (method, tuple(sorted(fill_options(method, options).items())), calibration)
         )
 
     def find_suitable(self, plan: Plan) -> Analysis:
-        """Return the analysis that a plan was made from, else another one that knows its units; raise a
-        `Refusal` where there is none."""
+        """Return the remembered analysis that fits a plan best: the one it was made from, if possible.
+
+        Any other must have scores for the plan's attention unit. One by the same method comes before the
+        present one, and that before the rest. Raise `Refusal` if no analysis has these scores.
+        """
         able = [a for a in self.remembered.values() if plan.unit in a.layers[0].attention]
         if not able:
             raise Refusal(
@@ -92,8 +116,11 @@ class Analyses:
 
 @dataclass(eq=False)
 class Focus:
-    """What a person looks at on the Analyse tab: the layer that is open, the units that are chosen on the
-    maps, and the plan that the pictures show."""
+    """What a person looks at on the Analyse tab.
+
+    `detail` is the index of the open layer, `picked` the selection on the maps, and `drawn_plan` the plan
+    that the pictures show.
+    """
 
     detail: int | None = None
     picked: Picked | None = None

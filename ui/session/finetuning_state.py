@@ -1,4 +1,7 @@
-"""What fine-tuning on the page asks for and has shown so far, and its table. No Gradio, no model."""
+"""Check what fine-tuning on the page asks for, hold its results so far, and write their table.
+
+No Gradio, no model.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,11 @@ BATCH, LENGTH = 4, 128  # pieces per step, tokens per piece
 
 @dataclass(frozen=True)
 class Wish:
-    """The text to learn, how many steps, the highest learning rate."""
+    """What a person asks of a fine-tuning.
+
+    `text` is the name of the text to learn, `steps` the number of training steps, and `rate` the highest
+    learning rate.
+    """
 
     text: str
     steps: int
@@ -28,7 +35,7 @@ class Wish:
 
 @dataclass(frozen=True)
 class Measured:
-    """Perplexity in one way of measuring, before and after; None until it is known."""
+    """Perplexity by one protocol before and after the fine-tuning; None until it is measured."""
 
     protocol: Protocol
     before: float | None = None
@@ -37,8 +44,11 @@ class Measured:
 
 @dataclass(eq=False)
 class Polished:
-    """One fine-tuning: of which run, the losses (nats per token) of the steps so far, the perplexities, and
-    the number of the run that came of it."""
+    """One fine-tuning and its results so far.
+
+    `run` is the number of the run that it starts from, and `made` the number of the run that it makes, or
+    None until then. `losses` holds the loss of every step so far, in nats per token.
+    """
 
     run: int
     wish: Wish
@@ -48,7 +58,11 @@ class Polished:
 
 
 def wish_of(form: TuningForm) -> Wish:
-    """Return what a form asks for; raise a `Refusal` for what cannot be, also where peft is missing."""
+    """Return what a form asks for.
+
+    Raise `Refusal` if there is no text, if the steps or the learning rate are impossible, or if peft is not
+    installed.
+    """
     name, rate = str(form.text or "").strip(), form.rate
     if not name:
         raise Refusal("There is no text to learn; choose one.")
@@ -60,8 +74,11 @@ def wish_of(form: TuningForm) -> Wish:
 
 
 def tuning_of(wish: Wish, tokens: int, longest: int) -> Tuning:
-    """The tuning that takes exactly the wished steps on a text of so many tokens, reading as few of them
-    twice as it can, for a model that reads at most `longest` at once."""
+    """Return the settings that take exactly the wished number of steps on a text of `tokens` tokens.
+
+    They have the fewest epochs that permit that. A piece has LENGTH tokens, or `longest` if the model cannot
+    read that many at once. Raise `Refusal` if the text is too short for one step.
+    """
     length = min(LENGTH, longest)
     batches = tokens // (length * BATCH)
     if not batches:
@@ -81,8 +98,10 @@ def tuning_of(wish: Wish, tokens: int, longest: int) -> Tuning:
 
 
 def table_of(shown: Polished, same: bool) -> str:
-    """Perplexities before and after as an HTML table; `same` says that what it is
-    measured on is what it learned."""
+    """Return the perplexities before and after the fine-tuning as an HTML table.
+
+    `same` says that they are measured on the very text that the model learned.
+    """
     rows = ""
     for measured in shown.measured:
         how = measured.protocol
@@ -112,12 +131,12 @@ def table_of(shown: Polished, same: bool) -> str:
 
 
 def lineage_words(wish: Wish) -> str:
-    """What was done to the run that it came from."""
+    """Return in a few words what a fine-tuning did to the run that it started from."""
     return f"fine-tuned {wish.steps:,} step{'' if wish.steps == 1 else 's'} on {wish.text}"
 
 
 def reads_better(measured: Measured) -> bool:
-    """Whether the model reads better than before, by more than a slight difference."""
+    """Return whether perplexity fell by more than the share SLIGHT; False until both values are known."""
     before, after = measured.before, measured.after
     if before is None or after is None or not math.isfinite(after):
         return False

@@ -1,5 +1,7 @@
-"""What the forms of the page say: entered by a person in one tab of a browser, shown in all of its tabs. No
-Gradio."""
+"""Hold what the forms of the page say.
+
+A person enters it in one tab of a browser, and all tabs of that browser show it. No Gradio.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ from ui.facts.combinations import all_options
 if TYPE_CHECKING:
     from ui.session.session import Session
 
-FIRST = "best"  # the method that is offered first: it lost least in docs/benchmarks.md
+# The method that is offered first, because it lost least in docs/benchmarks.md.
+FIRST = "best"
 START_RATIO = 0.2
 PROMPTS = (
     "The capital of France is",
@@ -31,10 +34,10 @@ QUICK_METHODS = tuple(name for name, row in METHODS.items() if not row.learns)
 
 @dataclass(frozen=True)
 class Form:
-    """What the controls of a form say, unchecked, as the browser sent it: a field for each control. It
-    belongs to the session, whose `parts` change with it.
+    """What the controls of a form say, unchecked, as the browser sent it, with a field for each control.
 
-    Controls and pages know only places; `list_values` and `from_values` say which field stands where.
+    A form belongs to the session. `parts` names the parts of the page that change with it. Controls and pages
+    know only positions; `list_values` and `from_values` say which field belongs to which position.
     """
 
     parts: ClassVar[tuple[str, ...]] = ()
@@ -45,42 +48,42 @@ class Form:
 
     @classmethod
     def from_values(cls, values: Sequence[Any]) -> Self:
-        """Return the form that says these values, given in the order of the controls."""
+        """Return the form with these values, which are in the order of the controls."""
         return cls(*values)
 
     def with_entered(self, entered: Mapping[int, Any]) -> Self:
-        """Return the form with what was entered at these places; the rest stays as it is."""
+        """Return the form with the entered values, given by position; the others stay as they are."""
         return self.from_values([entered.get(place, old) for place, old in enumerate(self.list_values())])
 
     @classmethod
     def find_in(cls, session: Session) -> Self | None:
-        """Return what somebody entered or chose in this session; None where nobody did."""
+        """Return what a person entered in this session, or None if nobody did."""
         found = session.forms.get(cls)
         return found if isinstance(found, cls) else None
 
     @classmethod
-    def usual_form(cls, session: Session) -> Self:  # noqa: ARG003 – what others say depends on it
-        """Return what the form says by itself."""
+    def usual_form(cls, session: Session) -> Self:  # noqa: ARG003 – some subclasses use it
+        """Return what the form says before anything is entered."""
         return cls()
 
     @classmethod
     def of_session(cls, session: Session) -> Self:
-        """Return what was entered in this session, else what the form says by itself."""
+        """Return what was entered in this session, or else what the form says by default."""
         return cls.find_in(session) or cls.usual_form(session)
 
     def fill_in(self, session: Session) -> None:
-        """Make this what the form of the session says."""
+        """Store this as what the form says in the session, and mark the parts that change with it."""
         session.forms[type(self)] = self
         session.mark(*self.parts)
 
     @classmethod
     def list_shown(cls, session: Session) -> tuple[Any, ...]:
-        """Return what the controls show, in their order."""
+        """Return the values that the controls show, in their order."""
         return cls.of_session(session).list_values()
 
     @classmethod
     def take_entered(cls, session: Session, entered: Mapping[int, Any]) -> None:
-        """Take what a person entered, by the places of the controls."""
+        """Store what a person entered, given by the positions of the controls."""
         cls.of_session(session).with_entered(entered).fill_in(session)
 
 
@@ -95,7 +98,10 @@ class LoadForm(Form):
 
 
 def named_options(method: str = "", given: Mapping[str, Any] | None = None) -> dict[str, dict[str, Any]]:
-    """Return the options of all methods by method and name: the usual ones, and of one method the given."""
+    """Return the options of all methods by method and name.
+
+    Each option has its default, unless `given` has another value for it and belongs to `method`.
+    """
     found: dict[str, dict[str, Any]] = {}
     for name, option in all_options():
         known = given if given is not None and name == method else {}
@@ -105,8 +111,10 @@ def named_options(method: str = "", given: Mapping[str, Any] | None = None) -> d
 
 @dataclass(frozen=True)
 class AnalyseForm(Form):
-    """What is read, by which method, and the options of all methods by method and name; their controls come
-    last, in the order of `all_options`."""
+    """The text to read, the method, and the options of all methods by method and name.
+
+    The controls of the options come last, in the order of `all_options`.
+    """
 
     parts = ("preflight",)
     text: Any = Calibration.text
@@ -117,11 +125,13 @@ class AnalyseForm(Form):
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=named_options)
 
     def list_values(self) -> tuple[Any, ...]:
+        """Return the values in the order of the controls, the options last."""
         options = (self.options[name][option.name] for name, option in all_options())
         return self.text, self.samples, self.length, self.seed, self.method, *options
 
     @classmethod
     def from_values(cls, values: Sequence[Any]) -> Self:
+        """Return the form with these values; raise `ValueError` if there are too many or too few."""
         text, samples, length, seed, method, *rest = values
         options: dict[str, dict[str, Any]] = {}
         for (name, option), value in zip(all_options(), rest, strict=True):
@@ -130,12 +140,12 @@ class AnalyseForm(Form):
 
     @classmethod
     def of_reading(cls, read: Calibration, method: str, given: Mapping[str, Any] | None = None) -> Self:
-        """Return the form that asks for this text and method, with these of its options."""
+        """Return the form that asks for a calibration and a method with the given options."""
         return cls(read.text, read.samples, read.length, read.seed, method, named_options(method, given))
 
     @classmethod
     def usual_form(cls, session: Session) -> Self:
-        """Return how the present analysis was made, else what is offered first."""
+        """Return the form that made the present analysis, or the default form if there is none."""
         found = session.analysis
         return (
             cls() if found is None else cls.of_reading(found.calibration, found.method, dict(found.options))
@@ -144,7 +154,7 @@ class AnalyseForm(Form):
 
 @dataclass(frozen=True)
 class OverlayForm(Form):
-    """The second method and text; empty for the same as the first."""
+    """The method and the text of the second analysis; empty means the same as the first."""
 
     method: Any = ""
     text: Any = ""
@@ -152,7 +162,7 @@ class OverlayForm(Form):
 
 @dataclass(frozen=True)
 class ColoursForm(Form):
-    """Which of two analyses the maps show, or how they differ."""
+    """Which of two analyses the maps show, or their difference."""
 
     parts = ("overlay",)
     colours: Any = "both"
@@ -160,7 +170,7 @@ class ColoursForm(Form):
 
 @dataclass(frozen=True)
 class MapsForm(Form):
-    """How the channels are ordered, and whether their map shows all layers or one."""
+    """The order of the channels, and whether their map shows all layers or one."""
 
     parts = ("order",)
     order: Any = "sorted"
@@ -172,7 +182,7 @@ class MapsForm(Form):
 
 @dataclass(frozen=True)
 class RulesForm(Form):
-    """The dial and the rules of a plan."""
+    """The dial, which sets the ratio, and the rules of a plan."""
 
     ratio: Any = START_RATIO
     recovery: Any = METHODS[FIRST].recovery
@@ -185,14 +195,14 @@ class RulesForm(Form):
 
 @dataclass(frozen=True)
 class HoldForm(Form):
-    """Whether other layers give way to one that is moved."""
+    """Whether the other layers change to keep the size when one layer is moved."""
 
     hold: Any = False
 
 
 @dataclass(frozen=True)
 class PresetForm(Form):
-    """The preset that was taken last, and the plan that came of it."""
+    """The key of the preset that was applied last, and the plan that it gave."""
 
     key: str = ""
     plan: Plan | None = None
@@ -203,7 +213,7 @@ class PresetForm(Form):
 
 @dataclass(frozen=True)
 class MeasureForm(Form):
-    """On what perplexity is measured, and what the models are to answer."""
+    """The text and settings by which perplexity is measured, and the prompts with their settings."""
 
     text: Any = "encyclopedia"
     window: Any = 128
@@ -216,14 +226,14 @@ class MeasureForm(Form):
 
 @dataclass(frozen=True)
 class PassageForm(Form):
-    """The user's own passage; empty for one from the text."""
+    """A passage that the person wrote; empty for one from the text."""
 
     own: Any = ""
 
 
 @dataclass(frozen=True)
 class AgainstForm(Form):
-    """The model that a passage is coloured by; empty before one was chosen."""
+    """The model whose losses colour a passage; empty until one is chosen."""
 
     parts = ("against",)
     model: Any = ""
@@ -231,14 +241,14 @@ class AgainstForm(Form):
 
 @dataclass(frozen=True)
 class TopicsForm(Form):
-    """How many tokens of each topic are read."""
+    """The number of tokens that are read of each topic."""
 
     limit: Any = 1024
 
 
 @dataclass(frozen=True)
 class SpeedForm(Form):
-    """The tokens of the prompt and of the answer, and how often they are read and written."""
+    """The number of tokens of the prompt and of the answer, and the number of rounds."""
 
     length: Any = 128
     new_tokens: Any = 32
@@ -247,18 +257,21 @@ class SpeedForm(Form):
 
 @dataclass(frozen=True)
 class MethodsForm(Form):
-    """The methods that are compared on one budget; the boxes to tick are one control, whose value is a
-    list."""
+    """The methods that are compared on one budget.
+
+    The boxes to tick are one control, whose value is a list.
+    """
 
     parts = ("methods",)
     methods: tuple[str, ...] = QUICK_METHODS
 
     def list_values(self) -> tuple[Any, ...]:
+        """Return the list of methods as the only value."""
         return (list(self.methods),)
 
     @classmethod
     def from_values(cls, values: Sequence[Any]) -> Self:
-        """Return the known ones among what the browser says is ticked, in its order."""
+        """Return the form with the ticked methods, in the browser's order and without unknown ones."""
         (ticked,) = values
         named = dict.fromkeys(map(str, ticked if isinstance(ticked, list) else []))
         return cls(tuple(name for name in named if name in METHODS))
@@ -269,14 +282,14 @@ class MethodsForm(Form):
 
 @dataclass(frozen=True)
 class TierForm(Form):
-    """How a checkpoint is stored."""
+    """The format in which a checkpoint is stored."""
 
     tier: Any = "auto"
 
 
 @dataclass(frozen=True)
 class TuningForm(Form):
-    """The text to learn, how many steps, the highest learning rate."""
+    """The text to learn, the number of steps, and the highest learning rate."""
 
     parts = ("polish-wish",)
     text: Any = "encyclopedia"
@@ -289,25 +302,28 @@ class TuningForm(Form):
 
 @dataclass(frozen=True)
 class Shown:
-    """What a control shows on one page: since the answer that told of so many acts on the session, and what
-    it showed before that answer arrived."""
+    """What a control shows on one page.
+
+    `value` is shown since an answer that was made after `acts` acts on the session. `before` is what the
+    control showed until that answer arrived.
+    """
 
     acts: int
     value: Any
     before: Any = None
 
     def after(self, acts: int, value: Any) -> Shown:
-        """What it shows once another answer has drawn it."""
+        """Return the state after another answer, made after `acts` acts, has drawn `value`."""
         return Shown(acts, value, self.value)
 
     def overtook(self, heard: int) -> bool:
-        """Whether a page that had heard of so many acts did not show this yet."""
+        """Return whether a page that knew of only `heard` acts did not show this value yet."""
         return self.acts > heard
 
     def differs(self, sent: Any, heard: int) -> bool:
-        """Whether a person must have entered what the page sent."""
+        """Return whether a person must have entered the value that the page sent."""
         return sent != (self.before if self.overtook(heard) else self.value)
 
     def sent(self, value: Any, heard: int) -> Shown:
-        """What it shows after the page has sent this."""
+        """Return the state after the page has sent a value."""
         return Shown(self.acts, self.value, value) if self.overtook(heard) else Shown(heard, value)

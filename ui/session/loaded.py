@@ -1,4 +1,7 @@
-"""A model that a session has loaded, and what is known of it before it is analysed. No Gradio."""
+"""Describe a model that a session has loaded, before it is analysed.
+
+No Gradio.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,11 @@ from ui.facts.estimates import Rates
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A model that all sessions share, how fast this machine works with it, and how it can be stored."""
+    """A model that all sessions share.
+
+    `rates` says how fast this machine works with it, and `outlook` holds sentences that say how it can be
+    exported.
+    """
 
     subject: Subject
     rates: Rates

@@ -1,4 +1,7 @@
-"""The sentences that stand on a page: what a job found out on the way, and how long they stay. No Gradio."""
+"""Change the notes of a page: its sentences about what was asked and what a job found out.
+
+No Gradio.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from ui.jobs.worker import Job
 if TYPE_CHECKING:
     from ui.session.session import Session
 
-PAGES = {  # of the kinds of jobs that have another name than their page
+# The page of each kind of job that does not have the name of its page.
+PAGES = {
     "second": "analyse",
     "methods": "compare",
     "export": "history",
@@ -19,19 +23,26 @@ PAGES = {  # of the kinds of jobs that have another name than their page
 
 
 def outdate_note(session: Session, page: str) -> None:
-    """Takes away a complaint on this page, for a person has acted on it. What else was said stays until the
-    next job begins, muted: a sentence that goes moves all that stands below it while the hand is on it."""
+    """Remove a complaint from this page, because a person has acted on it.
+
+    Any other note stays in muted colour until the next job begins. If it vanished, everything below it would
+    move under the pointer.
+    """
     kind, words = session.notes.pop(page, ("bad", ""))
     if kind != "bad":
         session.notes[page] = ("old", words)
 
 
 def tell_after(session: Session, job: Job) -> None:
-    """Adds what the job's notes say to what its page says once it is done; until then it says nothing."""
+    """Make a job add its own notes to the note of its page once it is done.
+
+    Until then, the page shows no note.
+    """
     done, page = job.on_done, PAGES.get(job.kind, job.kind)
     session.notes.pop(page, None)
 
     def tell_all(result: Any) -> None:
+        """Finish the job, and put its notes before the words that this adds."""
         before = session.notes.get(page)
         done(result)
         kind, words = after = session.notes.get(page, ("info", ""))

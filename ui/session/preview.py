@@ -1,4 +1,7 @@
-"""What a mask preview found so far, and what is known of the dense model beside it. No Gradio, no model."""
+"""Hold what a mask preview has found so far, and the results of the dense model.
+
+No Gradio, no model.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,11 @@ FIRST_PROMPT = "The capital of France is"
 
 @dataclass(eq=False)
 class Heard:
-    """What one model made of a few windows of text and of a prompt: summed loss over `tokens` predicted
-    tokens, and its continuation."""
+    """What one model did with a few windows of text and with a prompt.
+
+    `loss` is the sum of the losses of `tokens` predicted tokens, in nats, and `text` the continuation of the
+    prompt.
+    """
 
     loss: float = 0.0
     tokens: int = 0
@@ -23,7 +29,7 @@ class Heard:
 
     @property
     def perplexity(self) -> float | None:
-        """None before the first window is read."""
+        """The perplexity, or None before the first window is read."""
         if not self.tokens:
             return None
         mean = self.loss / self.tokens
@@ -32,11 +38,14 @@ class Heard:
 
 @dataclass(eq=False)
 class Preview:
-    """One browser's preview: what was asked for, the job under way, what both models said.
+    """The preview of one browser: what was asked for, the present job, and the results of both models.
 
-    `asked` is the plan and the soloist that the latest job is for, `shown` those that the figures are for.
-    `solo` is the one site whose cuts count, or empty; `rows` are the windows (k, w) that are read. What the
-    dense model made of them (summed loss, tokens) and of each prompt is asked for only once.
+    `asked` is the plan and the solo site of the latest job; `shown` is that of the figures. `solo` is the
+    only site whose cuts are applied, or empty for both. `rows` holds the token ids (k, w) of the windows, and
+    `text` the name and the fingerprint of their text.
+
+    `dense_loss` is (sum of losses in nats, number of tokens) of the dense model, and `dense_texts` holds its
+    continuations by prompt. Each is computed only once.
     """
 
     prompt: str = FIRST_PROMPT
@@ -54,24 +63,24 @@ class Preview:
 
     @property
     def going(self) -> bool:
-        """Whether something is under way that a page should look at."""
+        """Whether a job is active, so that a page should look again soon."""
         return self.job is not None and self.job.active
 
     def stop(self) -> None:
-        """Ends the job under way after its present step."""
+        """Stop the present job after its present step."""
         if self.job is not None:
             self.job.stopping.set()
 
     def forget(self) -> None:
-        """Lets go of what was found with another model."""
+        """Stop the present job, and forget what was found with another model."""
         self.stop()
         self.job, self.asked, self.shown, self.masked, self.dense = None, None, None, Heard(), Heard()
         self.text, self.rows, self.dense_loss, self.dense_texts = "", None, (0.0, 0), {}
 
     def asks(self, plan: Plan) -> bool:
-        """Whether the latest job was for this plan, heard the present way."""
+        """Return whether the latest job was for this plan with the present solo site."""
         return self.asked == (plan, self.solo)
 
     def shows(self, plan: Plan) -> bool:
-        """Whether the figures are for this plan, heard the present way."""
+        """Return whether the figures are for this plan with the present solo site."""
         return self.shown == (plan, self.solo)

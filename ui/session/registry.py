@@ -1,4 +1,7 @@
-"""Finds the session of a browser again by its id; one worker and one set of models for all."""
+"""Find the session of a browser by its id.
+
+All sessions share one worker and one set of models.
+"""
 
 from __future__ import annotations
 
@@ -20,22 +23,32 @@ from ui.session.session import Session
 from ui.session.settings import AUTOMATIC, SessionSettings
 
 IDLE_SECONDS = 3600.0
-EMPTY_SECONDS = 900.0  # the same for a session in which nothing was loaded yet
+# The same for a session in which nothing was loaded yet.
+EMPTY_SECONDS = 900.0
 MOST_SESSIONS = 96
-MOST_TOLD = 4_096  # sessions of which is known that they were let go
-STRIPES = 16  # locks for making sessions: one that reads a long history holds up few others
+# The number of removed sessions that are remembered, to tell their browsers when they come back.
+MOST_TOLD = 4_096
+# The number of locks for making sessions.
+# A session that reads a long history delays only those with the same lock.
+STRIPES = 16
 
 
 class Models:
-    """The models in memory: each (source, device, dtype) once, for as long as some session uses it and its
-    files stay as they are."""
+    """The models in memory, each (source, device, dtype) once.
+
+    A model stays as long as a session uses it. It is loaded again if its files have changed.
+    """
 
     def __init__(self) -> None:
         self._known: weakref.WeakValueDictionary[tuple[str, str, str], Loaded] = weakref.WeakValueDictionary()
         self._lock = threading.Lock()
 
     def take(self, source: str, device: str, dtype: str, make: Callable[[bool], Loaded]) -> Loaded:
-        """The model that is there, else the one that `make` loads: `again` where its files have changed."""
+        """Return the model in memory, or load it with `make`.
+
+        `make` gets True if a model is in memory already and its files have changed. Errors of `make` pass
+        through.
+        """
         with self._lock:
             found = self._known.get((source, device, dtype))
             if found is None or has_changed(found.subject):
@@ -44,14 +57,18 @@ class Models:
 
 
 def has_changed(subject: Subject) -> bool:
-    """Whether the files of a local model are others than those that it was loaded from."""
+    """Return whether the files of a local model differ from those that it was loaded from."""
     now = current_fingerprint(subject.source)
     return now is not None and now.exact != subject.fingerprint.exact
 
 
 class Registry:
-    """Sessions by id, forgotten after an hour without a sign of life, and when there are too many; one worker
-    and one set of models for all. New sessions follow the registry's settings."""
+    """The sessions by id, with one worker and one set of models for all.
+
+    A session is removed after `idle` seconds without a request, or after EMPTY_SECONDS if nothing was loaded
+    in it. It may also be removed when there are `most` sessions and another one opens. A busy session stays.
+    New sessions have the settings of the registry.
+    """
 
     def __init__(
         self, idle: float = IDLE_SECONDS, most: int = MOST_SESSIONS, settings: SessionSettings = AUTOMATIC
@@ -60,14 +77,18 @@ class Registry:
         self.worker, self.models = Worker(), Models()
         self._sessions: dict[str, Session] = {}
         self._visitors: dict[str, Visitor] = {}
-        self._gone: OrderedDict[str, str] = OrderedDict()  # id → what is told to whom comes back
+        # The sentence for each removed session by id, told when its browser comes back.
+        self._gone: OrderedDict[str, str] = OrderedDict()
         self._lock = threading.Lock()
         self._stripes = [threading.Lock() for _ in range(STRIPES)]
 
     def open(self, id: str | None, visitor: Visitor = NOBODY) -> Session:
-        """The session of this id; a new one where there is none, under a new id if this is not a proper one.
-        Where there are too many, the one that was left alone longest gives way, of the visitor who has most;
-        a `Refusal` where none can."""
+        """Return the session of this id, or a new one if there is none.
+
+        An invalid id is replaced by a new one. If there are too many sessions, one is removed: the one that
+        was idle for longest, among those of the visitor who has most idle ones. Raise `Refusal` if all are
+        busy.
+        """
         if not (isinstance(id, str) and re.fullmatch(r"[\w-]{16,64}", id)):
             id = secrets.token_urlsafe(24)
         with self._stripes[hash(id) % STRIPES]:
@@ -87,7 +108,7 @@ class Registry:
             return session
 
     def _sweep(self) -> None:
-        """Lets go of sessions that were left alone for long."""
+        """Remove and close the sessions that were idle for too long."""
         now, short = time.monotonic(), min(self.idle, EMPTY_SECONDS)
         with self._lock:
             alone = [
@@ -99,7 +120,10 @@ class Registry:
             session.close()
 
     def _make_room(self) -> None:
-        """Lets go of one session where there are too many."""
+        """Remove and close one idle session if there are too many.
+
+        Raise `Refusal` if all are busy.
+        """
         with self._lock:
             if len(self._sessions) < self.most:
                 return
@@ -115,6 +139,11 @@ class Registry:
         session.close()
 
     def _forget(self, id: str) -> Session:
+        """Remove a session and return it.
+
+        If something was lost with it, a sentence is kept for the browser in case that comes back. The caller
+        must hold the lock and close the session.
+        """
         session = self._sessions.pop(id)
         self._visitors.pop(id, None)
         if session.used:
@@ -128,6 +157,7 @@ class Registry:
         return session
 
     def __len__(self) -> int:
+        """Return the number of sessions."""
         return len(self._sessions)
 
 

@@ -1,5 +1,7 @@
-"""What the controls ask for, checked: plain values in, dataclasses out, a `Refusal` for what cannot be. No
-Gradio."""
+"""Check what the controls ask for: plain values become dataclasses, or a `Refusal`.
+
+No Gradio.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,10 @@ MOST_PROMPTS, LONGEST_PROMPT = 4, 20_000
 
 
 def whole_number(value: Any, name: str, low: int, high: int) -> int:
-    """A whole number between two bounds; a `Refusal` that names it otherwise."""
+    """Return the value as an int from `low` to `high`.
+
+    Raise `Refusal`, which calls the value by `name`, if it is anything else.
+    """
     try:
         number = int(value)
         if number != float(value) or not low <= number <= high:
@@ -32,7 +37,10 @@ def whole_number(value: Any, name: str, low: int, high: int) -> int:
 
 
 def text_choices() -> list[tuple[str, str]]:
-    """The texts that have a name; topics only where the starter kit is installed."""
+    """Return (title, name) of the texts that can be chosen by name.
+
+    The topics of the encyclopedia are among them only if the starter kit is installed.
+    """
     try:
         topics = [(f"Encyclopedia: {topic}", f"encyclopedia/{topic}") for topic in texts.list_topics()]
     except Refusal:
@@ -42,19 +50,22 @@ def text_choices() -> list[tuple[str, str]]:
 
 
 def text_title(name: str) -> str:
-    """What a text is called on the page: its entry in the chooser, or the name of its file."""
+    """Return the title of a text on the page, or the name of its file if it has no title."""
     titles = {value: title for title, value in text_choices()}
     return titles.get(name) or Path(name).name or name
 
 
 def made_words(method: str, read: Calibration) -> str:
-    """How an analysis was made: its method, its text and the tokens that were read."""
+    """Return how an analysis was made in words: its method, its text and the number of tokens."""
     tokens = f"{read.samples:,} × {read.length:,} = {read.samples * read.length:,} tokens"
     return f"{method_title(method)} on {text_title(read.text)}, {tokens}"
 
 
 def calibration_of(form: AnalyseForm) -> Calibration:
-    """Return the calibration that a form asks for; raise a `Refusal` for what cannot be."""
+    """Return the calibration that a form asks for.
+
+    Raise `Refusal` if a number is not whole or out of range.
+    """
     return Calibration(
         str(form.text or "").strip(),
         whole_number(form.samples, "Samples", 1, 100_000),
@@ -64,8 +75,10 @@ def calibration_of(form: AnalyseForm) -> Calibration:
 
 
 def rules_from(present: Plan | None, form: RulesForm, locks: Locks | None = None) -> PlanRules:
-    """Return the rules that a form asks for; protected and forced units of the present plan stay, and so do
-    the widths of locked layers. Raises `Refusal` for a ratio that is no number."""
+    """Return the rules that a form asks for, with the pins of the present plan and the locked layers.
+
+    An unknown allocation becomes the method's own. Raise `Refusal` if the ratio is not a number.
+    """
     if isinstance(form.ratio, bool) or not isinstance(form.ratio, int | float):
         raise Refusal("The dial needs a number from 0 to 0.9.")
     recovery, allocation = str(form.recovery), str(form.allocation)
@@ -83,7 +96,10 @@ def rules_from(present: Plan | None, form: RulesForm, locks: Locks | None = None
 
 
 def asked_for(form: MeasureForm) -> Asked:
-    """Return what is to be measured and answered; raise a `Refusal` for what cannot be."""
+    """Return what a comparison is to measure, and the prompts that the models are to continue.
+
+    Raise `Refusal` if there are too many prompts, if one is too long, or if a number is impossible.
+    """
     lines = [line.strip() for line in str(form.prompts or "").splitlines() if line.strip()]
     if len(lines) > MOST_PROMPTS:
         raise Refusal(f"There are {len(lines)} prompts; up to {MOST_PROMPTS} can be compared at once.")

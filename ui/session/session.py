@@ -1,4 +1,7 @@
-"""What one browser has loaded, analysed, planned and compared. No Gradio in here."""
+"""Hold what one browser has loaded, analysed, planned and compared.
+
+No Gradio.
+"""
 
 from __future__ import annotations
 
@@ -35,15 +38,20 @@ from ui.session.settings import AUTOMATIC, SessionSettings
 
 
 class Session:
-    """The state of one browser. `serial` counts the changes of each part, so that a page can tell what it has
-    not shown."""
+    """The state of one browser.
+
+    `serial` counts the changes of each part of the page, so that a page can tell what it has not shown yet.
+    """
 
     def __init__(self, id: str, settings: SessionSettings = AUTOMATIC):
         self.id, self.settings = id, settings
         self.lock = threading.RLock()
-        self.drawing = threading.RLock()  # pages of this session act and are drawn one after the other
-        self.acts = 0  # how often a page has acted
-        self.author = ""  # the page that made the present plan; empty where a job did
+        # The pages of this session act, and are drawn, one after the other.
+        self.drawing = threading.RLock()
+        # How many times a page has acted.
+        self.acts = 0
+        # The page that made the present plan, or empty if a job did.
+        self.author = ""
         self.touched = time.monotonic()
         self.born = time.monotonic_ns()
         self.serial: Counter[str] = Counter()
@@ -52,8 +60,9 @@ class Session:
         self.job: Job | None = None
         self.analyses, self.focus = Analyses(), Focus()
         self.history = PlanHistory()
-        self.turn = 0  # the number of the last release of the faders that was heard
-        # what the faders' facts were made of last, and they
+        # The number of the last release of a fader that reached the server.
+        self.turn = 0
+        # The analysis, the fields of the plan, and the JSON for the faders that was made from both.
         self.bank: tuple[Analysis, tuple[object, ...], str] | None = None
         self.preview = Preview()
         self.presets: dict[str, Plan] = presets.read_presets(id)
@@ -67,9 +76,13 @@ class Session:
 
     @cached_property
     def folder(self) -> Path:
-        """A temporary folder for files, made when it is first asked for: it costs a handle."""
+        """A temporary folder for files.
+
+        It is made at the first use, because it costs a file handle.
+        """
         folder, sweep = page_folder()
-        self._swept = weakref.finalize(self, sweep)  # at exit, too
+        # The finalizer also runs when the program exits.
+        self._swept = weakref.finalize(self, sweep)
         return folder
 
     @property
@@ -78,12 +91,12 @@ class Session:
         return self.loaded is not None or self.job is not None
 
     def mark(self, *parts: str) -> None:
-        """Says that these parts changed."""
+        """Count a change of these parts of the page."""
         with self.lock:
             self.serial.update(parts)
 
     def say(self, page: str, words: str, kind: str = "info") -> None:
-        """Puts one sentence on a page, or takes it away."""
+        """Show one sentence on a page in place of the last one; empty words remove it."""
         self.notes[page] = (kind, words)
         self.mark("notes")
 
@@ -91,15 +104,19 @@ class Session:
 
     @property
     def busy(self) -> bool:
+        """Whether a job of this session waits or runs."""
         return self.job is not None and self.job.active
 
     @property
     def lively(self) -> bool:
-        """Whether a page should look again soon: for its job, or for a preview."""
+        """Whether a page should look again soon, for the job or for a preview."""
         return self.busy or self.preview.going
 
     def begin(self, worker: Worker, job: Job) -> Job:
-        """Hands a job to the worker; a `Refusal` while another one of this session is not finished."""
+        """Give a job to the worker, and return it.
+
+        Raise `Refusal` if another job of this session is not finished.
+        """
         with self.lock:
             if self.job is not None and self.job.active:
                 raise Refusal(f"{self.job.title} is still going on; stop it or wait for it first.")
@@ -113,12 +130,13 @@ class Session:
 
     @property
     def subject(self) -> Subject:
+        """The loaded model; raise `Refusal` if there is none."""
         if self.loaded is None:
             raise Refusal("No model is loaded yet; load one on the Load tab first.")
         return self.loaded.subject
 
     def set_loaded(self, loaded: Loaded) -> None:
-        """Takes a model; all that was known of another one is forgotten, except the runs."""
+        """Store a model, and forget everything about another one except the runs."""
         with self.lock:
             if self.loaded is loaded:
                 return
@@ -128,6 +146,7 @@ class Session:
             self.mark("subject", "table", "answers")
 
     def forget_analysis(self) -> None:
+        """Forget all analyses and plans, and what was made from them."""
         with self.lock:
             self.analyses, self.focus, self.history = Analyses(), Focus(), PlanHistory()
             self.results.drop_entries()
@@ -137,14 +156,18 @@ class Session:
             )
 
     def set_analysis(self, analysis: Analysis, plan: Plan) -> None:
-        """Takes an analysis and the plan to start from; earlier plans stay if they fit, so that undo goes
-        back to them."""
+        """Make an analysis and its first plan the present ones.
+
+        Earlier plans stay, so that undo goes back to them. If the locked layers do not permit the plan, they
+        are unlocked.
+        """
         with self.lock:
             self.keep_analysis(analysis)
             self.show_analysis(analysis)
             try:
                 self.push(plan)
-            except Refusal as refusal:  # the new plan is the answer to a long job, so the locks give way
+            except Refusal as refusal:
+                # The new plan is the result of a long job, so it matters more than the locks.
                 self.push(plan, locked=frozenset())
                 self.say("tune", f"The locked layers are unlocked. {refusal}")
 
@@ -160,28 +183,32 @@ class Session:
             self.mark("layers", "detail", "bank", "controls", "second")
 
     def lay_over(self, second: Analysis | None) -> None:
-        """Lays a second analysis over the maps, or takes it away."""
+        """Show a second analysis on the maps, or only the present one if it is None."""
         self.analyses.second = second
         self.mark("second", "layers")
 
     def suit(self, plan: Plan) -> None:
-        """Makes the analysis that a plan was made from the present one, or another that knows its units; a
-        `Refusal` where there is none."""
+        """Make the analysis that suits a plan best the present one.
+
+        See `Analyses.find_suitable`, also for the `Refusal` if there is none.
+        """
         with self.lock:
             found = self.analyses.find_suitable(plan)
             if found is not self.analysis:
                 self.show_analysis(found)
-                if form := AnalyseForm.find_in(self):  # the chooser follows
+                # The page's menu of methods must show the method of the present analysis.
+                if form := AnalyseForm.find_in(self):
                     replace(form, method=found.method).fill_in(self)
                 self.mark("preflight")
 
     @property
     def analysis(self) -> Analysis | None:
-        """The present analysis, if there is one."""
+        """The present analysis, or None if there is none."""
         return self.analyses.present
 
     @property
     def known(self) -> Analysis:
+        """The present analysis; raise `Refusal` if there is none."""
         if self.analysis is None:
             raise Refusal("The model is not analysed yet; do that on the Analyse tab first.")
         return self.analysis
@@ -190,6 +217,7 @@ class Session:
 
     @property
     def plan(self) -> Plan:
+        """The present plan; raise `Refusal` if there is none."""
         if self.history.present is None:
             raise Refusal("There is no plan yet; analyse the model first.")
         return self.history.present.plan
@@ -201,34 +229,34 @@ class Session:
 
     @property
     def cursor(self) -> int:
-        """The place of the present plan among them; −1 where there is none."""
+        """The index of the present plan in `plans`, or −1 if there is none."""
         return self.history.cursor
 
     @property
     def present(self) -> Plan | None:
-        """The plan, if there is one."""
+        """The present plan, or None if there is none."""
         return self.history.present.plan if self.history.present else None
 
     @property
     def locked(self) -> frozenset[int]:
-        """The layers whose widths nothing changes but the person who locked them."""
+        """The indices of the locked layers, whose widths stay until they are unlocked."""
         return self.history.present.locked if self.history.present else frozenset()
 
     @property
     def locks(self) -> Locks | None:
-        """The locked layers with the plan whose widths they keep; None where no layer is locked."""
+        """The locked layers with the plan whose widths they keep, or None if no layer is locked."""
         return self.history.present.locks if self.history.present else None
 
     def lock_layers(self, locked: frozenset[int]) -> None:
-        """Locks these layers and no others: one step of undo."""
+        """Lock these layers and no others, as one step of undo."""
         if locked != self.locked:
             self.push(self.plan, locked=locked)
 
     def push(self, plan: Plan, gesture: str = "", locked: frozenset[int] | None = None) -> None:
-        """Makes a plan the present one, and `locked` the locked layers where given. Steps of the same gesture
-        in quick succession are one step of undo.
+        """Make a plan the present one, with the present locked layers or with those in `locked`.
 
-        Locked layers keep their widths; a `Refusal` where this plan does not allow that.
+        Steps of the same gesture in quick succession are one step of undo. Without `locked`, the locked
+        layers keep their widths; raise `Refusal` if the plan does not permit that.
         """
         with self.lock:
             if locked is None:
@@ -239,8 +267,11 @@ class Session:
             self.mark("plan", "locks")
 
     def take_plan(self, plan: Plan) -> str:
-        """Makes a plan from a file or a run the present one, its figures computed anew; a `Refusal` where it
-        is for another model. Returns which locked layers kept their widths, as `tell_kept` has it."""
+        """Make a plan from a file or a run the present one, and compute its figures anew.
+
+        Return a sentence about the locked layers that kept their widths (see `tell_kept`). Raise `Refusal` if
+        the plan is for another model, if no analysis suits it, or if it does not permit the locked widths.
+        """
         check_plan(plan, self.known.shape)
         self.suit(plan)
         self.push(fill_forecast(self.known, plan))
@@ -248,7 +279,10 @@ class Session:
         return tell_kept(plan, self.plan)
 
     def step(self, by: int) -> None:
-        """Moves back (−1) or forth (+1) through the plans, as far as there are any."""
+        """Go `by` plans forward, or back if it is negative, as far as there are any.
+
+        Raise `Refusal` if no remembered analysis suits the plan there.
+        """
         with self.lock:
             left = self.present
             self.history.move_cursor(by)
@@ -260,7 +294,7 @@ class Session:
 
     @property
     def comparison(self) -> Comparison | None:
-        """The present comparison, if there is one."""
+        """The present comparison, or None if there is none."""
         return self.results.comparison
 
     def put_entry(self, entry: Entry) -> None:
@@ -271,10 +305,11 @@ class Session:
 
     @property
     def runs(self) -> list[Run]:
+        """The runs of this browser, oldest first."""
         return self.archive.runs
 
     def add_run(self, run: Run, models: dict[str, Pruned]) -> None:
-        """Keeps a finished comparison; the weights of the latest ones stay in memory."""
+        """Keep a finished comparison as a run, and the models of the latest runs in memory."""
         with self.lock:
             self.results.keep_models(run.number, models)
             self.archive.add(
@@ -289,6 +324,7 @@ class Session:
             )
 
     def run(self, number: int | None) -> Run:
+        """Return the run of this number; raise `Refusal` if there is none."""
         run = self.archive.find(number)
         if run is None:
             raise Refusal(
@@ -297,7 +333,7 @@ class Session:
         return run
 
     def close(self) -> None:
-        """Lets go of everything."""
+        """Stop the job and the preview, and remove the temporary folder."""
         self.preview.stop()
         if self.job is not None and self.job.active:
             self.job.stopping.set()

@@ -1,4 +1,7 @@
-"""How the sessions of a page open models and texts, as the program was started. No Gradio, no model."""
+"""Hold how the sessions of a page open models and texts, as the program was started.
+
+No Gradio, no model.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class SessionSettings:
-    """The device and the dtype that models are loaded for, and whether the network is left alone."""
+    """The device and the dtype of loaded models, and whether the network must not be used."""
 
     device: str = "auto"
     dtype: str = "auto"

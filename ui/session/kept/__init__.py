@@ -1,1 +1,1 @@
-"""What of a session outlives the program, on disk."""
+"""Keep on disk what must outlive the program."""

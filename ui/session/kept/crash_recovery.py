@@ -1,4 +1,7 @@
-"""What a program that was killed left of the page: put in order and told by the next one. No Gradio."""
+"""Clean up what a killed program left of the page, and tell the person about it.
+
+No Gradio.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,11 @@ from ui.look.formatting import format_time
 from ui.session.kept.run_store import Shelf
 
 UNREAD = (OSError, ValueError, KeyError, TypeError, RecursionError)
-READING = ("analyse", "second", "methods", "restore")  # kinds of jobs that keep what they read
+# The kinds of jobs that keep the moments of the layers that they have read.
+READING = ("analyse", "second", "methods", "restore")
 PRIVATE = ("history", "exports")
-CACHE_KINDS = {  # folder of the cache → what an unfinished part of it was
+# What an unfinished part is called, by the folder of the cache that it was in.
+CACHE_KINDS = {
     "exports": "an unfinished export",
     "models": "an unfinished conversion of a model",
     "history": "an unfinished file of the history",
@@ -26,7 +31,7 @@ CACHE_KINDS = {  # folder of the cache → what an unfinished part of it was
 
 
 def recover_all(say: Callable[[str], object]) -> None:
-    """Puts in order what earlier programs left unfinished, and says so in one sentence."""
+    """Clean up what earlier programs left unfinished, and report it to `say` in one sentence."""
     root = home_folder()
     places = atomic_write.mended_below(*(root / kind for kind in (*CACHE_KINDS, "moments")))
     places += [path for left in root.glob(".*") if (path := atomic_write.mend_leftover(left))]
@@ -41,7 +46,10 @@ def recover_all(say: Callable[[str], object]) -> None:
 
 
 def keep_private(say: Callable[[str], object]) -> None:
-    """Takes from other accounts of the machine the right to read runs and exports."""
+    """Make runs and exports unreadable for other accounts of this machine.
+
+    If that fails, `say` receives a sentence about it.
+    """
     for name in PRIVATE:
         folder = home_folder() / name
         try:
@@ -53,7 +61,10 @@ def keep_private(say: Callable[[str], object]) -> None:
 
 
 def page_folder() -> tuple[Path, Callable[[], None]]:
-    """A temporary folder for a session, held by this program, and what takes it away."""
+    """Return a temporary folder for a session, and a function that removes it.
+
+    This program has locked the folder. Raise `Unwritten` if it cannot be made.
+    """
     with atomic_write.translate_write_failures(
         "A page cannot be opened", "free space, or set TMPDIR to another folder"
     ):
@@ -63,23 +74,27 @@ def page_folder() -> tuple[Path, Callable[[], None]]:
 
 
 class Diary:
-    """The job that one browser waits for, on disk while it goes on, so that the page can tell of it after a
-    kill."""
+    """The present job of one browser, on disk while it runs.
+
+    After a kill, the page can therefore say which job was interrupted.
+    """
 
     def __init__(self, owner: str):
         self.file = Shelf(owner).folder / "job.json"
 
     def kept(self, job: Job) -> None:
-        """Lets the job write itself down while it runs."""
+        """Make a job keep its title, kind and start time on disk while it runs."""
         start = job.start
 
         def run_steps(job: Job) -> Steps:
+            """Run the steps of the job, with its entry on disk meanwhile."""
             entry = {
                 "title": job.title,
                 "kind": job.kind,
                 "began": datetime.now().isoformat(timespec="seconds"),
             }
-            with contextlib.suppress(Refusal):  # a full disk: the job itself says what it cannot do
+            # If the disk is full, the job itself says what it cannot do.
+            with contextlib.suppress(Refusal):
                 atomic_write.write_text(self.file, json.dumps(entry))
             try:
                 return (yield from start(job))
@@ -90,7 +105,10 @@ class Diary:
         job.start = run_steps
 
     def broken_off(self) -> str:
-        """What was going on when the program ended, in words; empty where nothing was. It is told once."""
+        """Return a sentence about the job that a kill interrupted, or an empty string if there was none.
+
+        The entry is deleted, so the sentence is returned only once.
+        """
         try:
             entry = json.loads(
                 file_limits.read_text(

@@ -1,4 +1,7 @@
-"""Plans under a name: ours as rules, the user's own kept on disk beside the runs. No Gradio."""
+"""Hold plans under a name: our presets as rules, and the user's own on disk beside the runs.
+
+No Gradio.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ LONGEST_NAME, MOST_PRESETS = 60, 100
 
 @dataclass(frozen=True)
 class Preset:
-    """How much smaller, and by which rules; what is not said is the method's own choice."""
+    """A preset of ours; rules that it does not name are the method's own choice."""
 
     name: str
     rules: PlanRules
@@ -44,7 +47,7 @@ OURS = (
 
 
 def preset_choices(mine: Mapping[str, Plan]) -> list[tuple[str, str]]:
-    """(what is shown, key) of all presets, ours first."""
+    """Return (title, key) of all presets, ours first; `mine` holds the user's own by name."""
     ours = [(preset.name, f"ours {preset.name}") for preset in OURS]
     return [*ours, *((f"{name} (yours)", f"mine {name}") for name in mine)]
 
@@ -56,8 +59,11 @@ def plan_of(
     present: Plan | None,
     locks: Locks | None = None,
 ) -> tuple[Plan, str]:
-    """(plan, a sentence): the plan behind a key. One kept for another model gives its rules, not its
-    widths."""
+    """Return the plan of a preset by its key, and a sentence about it or an empty string.
+
+    A preset that was kept for another model gives its size and rules, but not its widths, and the sentence
+    says so. Raise `Refusal` if there is no such preset, or if its plan cannot be made.
+    """
     kind, _, name = str(key or "").partition(" ")
     ours = next((preset for preset in OURS if kind == "ours" and preset.name == name), None)
     if ours is not None:
@@ -77,7 +83,10 @@ def plan_of(
 
 
 def preset_name(name: object) -> str:
-    """A proper name for a preset; a `Refusal` for what is none."""
+    """Return a name with single spaces.
+
+    Raise `Refusal` if it is empty or longer than LONGEST_NAME characters.
+    """
     proper = " ".join(str(name or "").split())
     if not proper:
         raise Refusal("The preset needs a name; write one beside the button.")
@@ -87,15 +96,20 @@ def preset_name(name: object) -> str:
 
 
 def keep_preset(mine: Mapping[str, Plan], name: str, plan: Plan) -> dict[str, Plan]:
-    """The presets with this one, in the place of an older one of the same name."""
+    """Return the presets with this one, which replaces an older one of the same name.
+
+    Raise `Refusal` if there are MOST_PRESETS already.
+    """
     if name not in mine and len(mine) >= MOST_PRESETS:
         raise Refusal(f"There are {MOST_PRESETS} presets already; forget one first.")
     return {**mine, name: plan}
 
 
 def write_presets(owner: str, mine: Mapping[str, Plan]) -> None:
-    """Writes the presets of one browser, all or nothing; a file in which something could not be read stays
-    under another name."""
+    """Write the presets of one browser completely or not at all.
+
+    A file that could not be read completely stays under another name. Raise `Unwritten` if writing fails.
+    """
     rows = [{"name": name, "plan": plan_to_dict(plan)} for name, plan in mine.items()]
     text = json.dumps({"format": PRESET_FORMAT, "presets": rows}, indent=1)
     file, unwritten = Shelf(owner).folder / FILE, "The preset could not be kept on disk"
@@ -106,7 +120,7 @@ def write_presets(owner: str, mine: Mapping[str, Plan]) -> None:
 
 
 def read_presets(owner: str) -> dict[str, Plan]:
-    """The presets kept for one browser by name; what cannot be read is left out and logged."""
+    """Return the presets of one browser by name; log a warning if some cannot be read."""
     file = Shelf(owner).folder / FILE
     if not file.exists():
         return {}
@@ -117,7 +131,7 @@ def read_presets(owner: str) -> dict[str, Plan]:
 
 
 def presets_in(file: Path) -> Iterator[tuple[str, Plan]]:
-    """(name, plan) of every preset in a file, as far as it can be read."""
+    """Return an iterator over (name, plan) of the presets in a file that can be read."""
     with contextlib.suppress(*UNREADABLE):
         data = json.loads(file_limits.read_text(file, f"'{file}'", "keep presets anew", LARGEST_RUN))
         for row in data["presets"] if data["format"] == PRESET_FORMAT else ():
@@ -126,7 +140,7 @@ def presets_in(file: Path) -> Iterator[tuple[str, Plan]]:
 
 
 def read_whole(file: Path) -> bool:
-    """Whether all presets in a file can be read."""
+    """Return whether all presets in a file can be read."""
     try:
         data = json.loads(file_limits.read_text(file, f"'{file}'", "keep presets anew", LARGEST_RUN))
         return data["format"] == PRESET_FORMAT and len(data["presets"]) == len(list(presets_in(file)))

@@ -1,4 +1,7 @@
-"""The finished comparisons of one session: kept, chosen, noted, deleted and brought back. No Gradio."""
+"""Hold the finished comparisons of one session: keep, choose, change, delete and bring back runs.
+
+No Gradio.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,17 @@ from ui.facts.runs import Run, best_name
 from ui.session.kept.run_store import Shelf
 from ui.session.loaded import Loaded
 
-PRESENT = 0  # stands for the plan of the Tune tab, where a run's number is asked for
+# Stands for the plan of the Tune tab in place of a run's number.
+PRESENT = 0
 
 
 class Archive:
-    """The runs of one browser, oldest first, each also on disk; `chosen` is the number of the one that is
-    looked at, `against` what its plan is laid beside: a run's number, PRESENT, or None for what it came
-    from."""
+    """The runs of one browser, oldest first, each also on disk.
+
+    `damaged` holds the files that cannot be read, and `changed` is called after every change. `chosen` is the
+    number of the run that the page shows. `against` says which plan it is compared with: the number of a run,
+    PRESENT, or None for the run that it started from.
+    """
 
     def __init__(self, owner: str, changed: Callable[[], None]):
         self.shelf, self.changed, self.lock = Shelf(owner), changed, threading.RLock()
@@ -33,29 +40,32 @@ class Archive:
         self.against: int | None = None
 
     def find(self, number: int | None) -> Run | None:
-        """The run of this number, if there is one."""
+        """Return the run of this number, or None if there is none."""
         return next((run for run in self.runs if run.number == number), None)
 
     @property
     def chosen_run(self) -> Run | None:
-        """The run that is looked at."""
+        """The run that the page shows, or None."""
         return self.find(self.chosen)
 
     def add(self, run: Run) -> None:
-        """Takes a new run and chooses it."""
+        """Add a new run, choose it, and write it to disk; raise `Unwritten` if writing fails."""
         with self.lock:
             self.runs = [*self.runs, run]
             self.choose(run.number)
         self.shelf.put(run)
 
     def choose(self, number: int | None) -> None:
-        """Makes a run the one that is looked at."""
+        """Choose the run that the page shows, or none, and compare it with the one that it started from."""
         with self.lock:
             self.chosen, self.against = number, None
             self.changed()
 
     def amend(self, number: int | None, **changes: Any) -> None:
-        """Changes what is kept of a run, unless it has been deleted."""
+        """Change some fields of a run in memory and on disk; do nothing if the run is deleted.
+
+        Raise `Unwritten` if writing fails.
+        """
         with self.lock:
             old = self.find(number)
             if old is None:
@@ -66,7 +76,10 @@ class Archive:
             self.shelf.put(run)
 
     def delete(self, number: int | None) -> None:
-        """Lays a run aside; its neighbour is chosen."""
+        """Delete a run so that it can be brought back; if it was chosen, choose its neighbour.
+
+        Raise `Refusal` if it is deleted already, or `Unwritten` if the disk does not permit it.
+        """
         with self.lock:
             run = self.find(number)
             if run is None:
@@ -81,7 +94,7 @@ class Archive:
             self.changed()
 
     def bring_back(self, number: int) -> None:
-        """Takes a deleted run back and chooses it."""
+        """Bring back a deleted run and choose it; raise `Refusal` if its file is gone or damaged."""
         with self.lock:
             run = self.shelf.bring_back(number)
             self.runs = sorted([*self.runs, run], key=lambda one: one.number)
@@ -97,8 +110,11 @@ def complete_run(
     loaded: Loaded | None,
     answers: Sequence[Answer],
 ) -> Run:
-    """A new run with all that is to be known of it after a restart, when its analysis and its models are
-    gone; what is tuned only takes over what is known of the run it came from."""
+    """Return a run with all that must be known after a restart, when analysis and models are gone.
+
+    A fine-tuned run copies these facts from the run that it started from, its `parent`. For any other run,
+    they come from its analysis, the loaded model, the answers and its best model.
+    """
     if run.tunings and parent:
         known = {
             name: getattr(parent, name)
@@ -118,5 +134,5 @@ def complete_run(
 
 
 def answer_texts(answers: Sequence[Answer]) -> tuple[tuple[str, dict[str, str]], ...]:
-    """The prompts and answers that the Compare tab shows."""
+    """Return (prompt, {column name: answer}) of the answers that the Compare tab shows."""
     return tuple((answer.prompt, dict(answer.texts)) for answer in answers)

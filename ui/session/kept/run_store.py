@@ -1,4 +1,7 @@
-"""The runs of one browser on disk: one file each, whole or not at all; deleted ones are laid aside."""
+"""Store the runs of one browser on disk, one file each, written completely or not at all.
+
+Deleted runs are moved to a folder of their own.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,19 @@ from ui.facts.runs import Run, run_from_dict, run_to_dict
 log = logging.getLogger(__name__)
 
 RUN_REMEDY = f"free space or {ELSEWHERE}"
-LARGEST_RUN = 256 * file_limits.MIB  # of a run or of presets: 3 MiB, of 80 layers
-KEPT_DELETED = 20  # so many deleted runs can be brought back
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)  # of damaged files
+# The largest file, in bytes, of a run or of presets; a run of 80 layers has 3 MiB.
+LARGEST_RUN = 256 * file_limits.MIB
+# Deleted runs that can be brought back.
+KEPT_DELETED = 20
+# The errors that reading a damaged file raises.
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 class Shelf:
-    """Reads and writes the runs of one browser, whose id cannot be read off the folder's name."""
+    """The folder with the runs of one browser.
+
+    The name of the folder is a hash, so that it does not give away the id of the browser.
+    """
 
     def __init__(self, owner: str):
         self.folder = home_folder() / "history" / hashlib.sha256(owner.encode()).hexdigest()[:24]
@@ -32,10 +41,14 @@ class Shelf:
         self._lock = threading.Lock()
 
     def file(self, number: int) -> Path:
+        """Return the path of the run of this number."""
         return self.folder / f"run-{number:04d}.json"
 
     def put(self, run: Run) -> None:
-        """Writes a run; what was there before stays until the new file is complete on the disk."""
+        """Write a run; an earlier version stays until the new one is complete on disk.
+
+        Raise `Unwritten` if writing fails.
+        """
         text = json.dumps(run_to_dict(run), indent=1)
         with self._lock:
             atomic_write.write_text(
@@ -43,7 +56,7 @@ class Shelf:
             )
 
     def runs(self) -> tuple[list[Run], list[Path]]:
-        """(the runs, oldest first; the files that cannot be read)."""
+        """Return the runs, oldest first, and the files that cannot be read as runs."""
         found, damaged = [], []
         for number, file in sorted(numbered_files(self.folder).items()):
             try:
@@ -57,16 +70,22 @@ class Shelf:
         return found, damaged
 
     def next_number(self) -> int:
-        """A number that no run has or had, so that nothing on the shelf is ever written over."""
+        """Return a number above those of all runs here, deleted ones included.
+
+        A new run therefore never overwrites another one.
+        """
         return max((*numbered_files(self.folder), *numbered_files(self.aside)), default=0) + 1
 
     def deleted(self) -> list[int]:
-        """The numbers of the runs that can be brought back, the latest deleted last."""
+        """Return the numbers of the deleted runs that can be brought back, the latest deleted last."""
         files = numbered_files(self.aside)
         return sorted(files, key=lambda number: files[number].stat().st_mtime_ns)
 
     def delete(self, number: int) -> None:
-        """Lays a run aside; the oldest of those that were laid aside give way."""
+        """Move a run to the deleted ones, of which only the latest KEPT_DELETED stay.
+
+        Raise `Unwritten` if that fails.
+        """
         with (
             atomic_write.translate_write_failures(f"Run {number} could not be deleted", RUN_REMEDY),
             self._lock,
@@ -78,7 +97,7 @@ class Shelf:
                 (self.aside / self.file(old).name).unlink(missing_ok=True)
 
     def bring_back(self, number: int) -> Run:
-        """Takes a deleted run back; a `Refusal` where it is gone or damaged."""
+        """Move a deleted run back, and return it; raise `Refusal` if its file is gone or damaged."""
         laid = self.aside / self.file(number).name
         try:
             run = read_run(laid)
@@ -90,11 +109,11 @@ class Shelf:
 
 
 def read_run(file: Path) -> Run:
-    """The run in a file; one of UNREADABLE where it is damaged."""
+    """Return the run in a file; raise one of UNREADABLE if it is gone or damaged."""
     return run_from_dict(json.loads(file_limits.read_text(file, f"'{file}'", "prune again", LARGEST_RUN)))
 
 
 def numbered_files(folder: Path) -> dict[int, Path]:
-    """The files of runs in a folder by number."""
+    """Return the files of runs in a folder by their numbers."""
     matches = ((re.fullmatch(r"run-(\d{4,9})\.json", file.name), file) for file in folder.glob("run-*.json"))
     return {int(match[1]): file for match, file in matches if match}
