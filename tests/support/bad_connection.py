@@ -1,5 +1,8 @@
-"""A bad connection: a proxy before a running app that delays answers, lets one overtake another, and breaks
-connections off – before the request arrives, after it was carried out, or in the middle of its answer."""
+"""Simulate a bad connection with a proxy in front of a running app.
+
+It delays answers, lets one overtake another, and breaks connections: before the request arrives, after it was
+carried out, or in the middle of its answer.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,12 @@ EVENTS = re.compile(rb"^\w+ \S*/gradio_api/(run/|queue/join|queue/data)")
 
 @dataclass
 class Weather:
-    """How bad it is: the share of requests that each mishap hits, and delays in seconds; and what has
-    happened."""
+    """How bad the connection is, and what has happened so far.
+
+    `unheard`, `unanswered` and `torn` are the shares of requests that meet each mishap. A delay is up to
+    `usual` seconds, or up to `long` seconds in a share `often_long` of cases. `happened` counts the mishaps,
+    and `coming` holds the next ones.
+    """
 
     unheard: float = 0.0
     unanswered: float = 0.0
@@ -32,13 +39,16 @@ class Weather:
     coming: list[str] = field(default_factory=list)
 
     def change(self, **shares: float) -> None:
-        """From now on these mishaps have these shares."""
+        """Set the shares of these mishaps for all requests from now on."""
         for name, share in shares.items():
             setattr(self, name, share)
         self.coming.clear()
 
     def fate(self) -> str:
-        """What becomes of the next request: of every twenty, each mishap has its share."""
+        """Return what happens to the next request.
+
+        Every twenty requests, each mishap happens as often as its share says.
+        """
         if not self.coming:
             for name in ("unheard", "unanswered", "torn"):
                 self.coming += [name] * round(20 * getattr(self, name))
@@ -49,19 +59,20 @@ class Weather:
         return found
 
     def delay(self) -> float:
-        """Seconds that the next piece of an answer takes."""
+        """Return a random delay, in seconds, of the next part of an answer."""
         slow = self.random.random() < self.often_long
         return self.random.uniform(0, self.long if slow else self.usual)
 
 
 class Proxy:
-    """One request for each connection; only the page's events meet the weather."""
+    """A proxy with one request for each connection; only events of the page meet mishaps."""
 
     def __init__(self, address: str, weather: Weather):
         parts = urlsplit(address)
         self.host, self.port, self.weather = parts.hostname, parts.port, weather
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Read one request, and pass it on unless it is to be unheard."""
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             head = await reader.readuntil(b"\r\n\r\n")
             length = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
@@ -75,7 +86,7 @@ class Proxy:
     async def pass_on(
         self, head: bytes, body: bytes, writer: asyncio.StreamWriter, event: bool, fate: str
     ) -> None:
-        """Asks the app, and sends its answer on as far as fate will have it."""
+        """Send a request to the app, and as much of the answer back as `fate` permits."""
         there, back = await asyncio.open_connection(self.host, self.port)
         try:
             head = re.sub(rb"(?i)\r\nconnection: [^\r]*", b"", head)
@@ -96,15 +107,17 @@ class Proxy:
 
 @contextlib.contextmanager
 def bad_connection(address: str, weather: Weather) -> Iterator[str]:
-    """The address of the same app behind this weather."""
+    """Yield the address of the app at `address` behind a bad connection."""
     loop, proxy = asyncio.new_event_loop(), Proxy(address, weather)
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
 
     async def begin() -> asyncio.Server:
+        """Start the proxy on a free port."""
         return await asyncio.start_server(proxy.serve, "127.0.0.1", 0, limit=2**20)
 
     async def end() -> None:
+        """Close the proxy, and cancel its requests."""
         server.close()
         going = asyncio.all_tasks() - {asyncio.current_task()}
         for task in going:

@@ -1,4 +1,4 @@
-"""A tokenizer that puts <bos> in front of every text, and a tiny Gemma that has learned to rely on it."""
+"""Make a tokenizer that puts <bos> before every text, and a tiny Gemma that has learned to rely on it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ LEARNED = " sea was calm. The "
 
 
 def begun_tokenizer(template: str = "<bos> $A", *more: str) -> Any:
-    """A token per byte, <bos> and more special tokens behind them; a text becomes what the template says."""
+    """Return a tokenizer with one token per byte, then <bos>, then `more` special tokens.
+
+    It encodes a text as the template says.
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     special = ["<bos>", *more]
     vocab = {token: index for index, token in enumerate([*alphabet, *special])}
@@ -32,8 +35,10 @@ def begun_tokenizer(template: str = "<bos> $A", *more: str) -> Any:
 
 
 def begun_subject(steps: int = 200) -> Subject:
-    """A tiny Gemma 3 after so many steps: it continues a sentence behind <bos>, and guesses wildly where a
-    text begins without."""
+    """Return a tiny Gemma 3 that was trained for so many steps.
+
+    After <bos> it continues a sentence; without <bos> its predictions are random.
+    """
     tokenizer, length, rows = begun_tokenizer(), 24, 8
     kinds = ["sliding_attention", "full_attention"]
     changes = {"vocab_size": BOS + 1, "bos_token_id": BOS, "num_hidden_layers": 2, "layer_types": kinds}

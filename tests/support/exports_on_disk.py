@@ -1,5 +1,7 @@
-"""Exports on disk, and what plain transformers makes of them in fresh processes: shared by the tests of all
-tiers."""
+"""Write exports to disk, and read them with plain transformers in fresh processes.
+
+The tests of all formats share this.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,10 @@ for pair in sys.argv[1:]:
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """A case on disk, what a fresh process made of it, and where plain transformers saved it again, if it
-    did."""
+    """An export on disk, and what a fresh process read from it.
+
+    `second` is the folder to which plain transformers saved it again, if it did.
+    """
 
     pruned: Pruned
     form: Form
@@ -41,8 +45,10 @@ class Stored:
 def stored(
     root: Path, pruned: Mapping[str, Pruned], wanted: Mapping[str, str], again: Collection[str] = ()
 ) -> dict[str, Stored]:
-    """All cases, written here in the tier that is wanted, saved `again` by plain transformers where that is
-    asked for, and read, in two processes altogether."""
+    """Write all models in the wanted formats, read them in one fresh process, and return them by name.
+
+    Before that, another fresh process saves those named in `again` with plain transformers.
+    """
     chosen = {name: formats.choose_format(pruned[name], wanted[name]) for name in pruned}
     folders = {name: root / name.replace(" ", "-").replace("/", "-") for name in pruned}
     seconds = {name: folder.with_name(f"{folder.name}-again") for name, folder in folders.items()}

@@ -1,4 +1,4 @@
-"""What somebody sends who is not the page: events with payloads of their own, to a running app."""
+"""Send events with made-up payloads to a running app, as somebody who is not the page might do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ui.session.session import Session
 
 
 class Forger:
-    """A stranger with a session in a running app of this process."""
+    """A stranger with a session in an app that runs in this process."""
 
     def __init__(self, address: str):
         self.address, self.hash, self.id = address, secrets.token_hex(8), f"forger-{secrets.token_hex(16)}"
@@ -24,33 +24,40 @@ class Forger:
 
     @property
     def session(self) -> Session:
+        """The session of the stranger."""
         return REGISTRY.open(self.id)
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """All events of the page; those of programs have no trigger."""
+        """All events of the page; the events for programs have no trigger and are left out."""
         return [each for each in self.config["dependencies"] if each["targets"]]
 
     def triggers(self, event: dict[str, Any]) -> list[tuple[str, str]]:
-        """(the element's id, the event's name) of all that raises an event."""
+        """Return (id of the element, name of the event) of everything that raises an event."""
         return [(self.names.get(target, ""), name) for target, name in event["targets"]]
 
     def inputs(self, event: dict[str, Any]) -> int:
-        """How many values an event brings, besides what every event does."""
+        """Return the number of values of an event, without those that every event has."""
         return len(event["inputs"]) - len(self.head(event))
 
     def head(self, event: dict[str, Any]) -> list[Any]:
-        """What comes before the values: session, what it has seen, and for a form what its page has heard."""
+        """Return the inputs that come before the values of an event.
+
+        They are the session, what it has seen, and, for a form, the number of acts that its page knows.
+        """
         form = [self.names.get(each, "") for each in event["inputs"]][2:3] == ["notice"]
         return [None, None, *([{"acts": self.session.acts}] if form else [])]
 
     def raise_event(self, element: str, name: str, *values: Any, data: Any = None) -> str:
-        """What the page says to an event with these values, or with this data."""
+        """Raise the event of an element, and return what the page says to it (see `say`)."""
         (event,) = (each for each in self.events if (element, name) in self.triggers(each))
         return self.say(event, list(values), data)
 
     def say(self, event: dict[str, Any], values: list[Any], data: Any = None) -> str:
-        """What the page says to an event: an error, a note, or why the job that it began failed."""
+        """Send an event, and return the error, the complaint or the reason why its job failed.
+
+        Return an empty string if there is none. A job must end within 60 seconds.
+        """
         session = self.session
         session.notes.clear()
         before = session.job
@@ -62,7 +69,7 @@ class Forger:
         return (answer["output"].get("error") or "") if not answer["success"] else "".join(bad)
 
     def send(self, event: dict[str, Any], values: list[Any], data: Any = None) -> dict[str, Any]:
-        """What the app answers to an event, and whether that was a success."""
+        """Send an event, and return {"success": whether the app accepted it, "output": its answer}."""
         body = {"fn_index": event["id"], "data": values, "event_data": data, "session_hash": self.hash}
         headers = {"Content-Type": "application/json"}
         ask = urllib.request.Request(

@@ -1,5 +1,7 @@
-"""Commands run one after the other in processes of their own, each forked off one that has loaded the
-program: the real command line without its seconds of start. Jobs come as JSON lines, and so do answers."""
+"""Run commands of the command line in forks of one process that has loaded the program.
+
+This saves the seconds that every start takes. Jobs arrive as JSON lines, and so do the answers.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,12 @@ KILLED = -9
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended: exit status (below 0: the signal; `KILLED` at the deadline or the bound), what it
-    said, seconds, and how many MiB its memory grew at most."""
+    """How a command ended.
+
+    `status` is the exit status, or minus the signal if it is negative; KILLED stands for a command that
+    exceeded its time or memory. `out` and `err` are its output, `seconds` is its duration, and `mib` is the
+    largest growth of its memory in MiB.
+    """
 
     status: int
     out: str
@@ -33,12 +39,12 @@ class Outcome:
 
     @property
     def said(self) -> str:
-        """The last line on stderr."""
+        """The last line on stderr, or an empty string."""
         return (self.err.strip().splitlines() or [""])[-1]
 
 
 class Soaker:
-    """Runs commands in forks of one process."""
+    """A process that runs commands in forks of itself."""
 
     def __init__(self, home: Path) -> None:
         env = {**os.environ, "SLIMLLM_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
@@ -51,19 +57,21 @@ class Soaker:
         self.to, self.back = self.program.stdin, self.program.stdout
 
     def run(self, arguments: list[str], deadline: float, mib: float) -> Outcome:
-        """What becomes of a command, which is killed after so many seconds or beyond so many MiB."""
+        """Run a command and return its outcome; kill it after `deadline` seconds or beyond `mib` MiB."""
         print(json.dumps([arguments, deadline, mib]), file=self.to, flush=True)
         line = self.back.readline()
         assert line, "the program that commands are forked off is gone"
         return Outcome(**json.loads(line))
 
     def close(self) -> None:
+        """End the process; it has 20 seconds for that."""
         self.to.close()
         self.program.wait(20)
 
 
 @contextlib.contextmanager
 def soaker(home: Path) -> Iterator[Soaker]:
+    """Yield a `Soaker` with this home folder, and close it afterwards."""
     made = Soaker(home)
     try:
         yield made
@@ -72,7 +80,7 @@ def soaker(home: Path) -> Iterator[Soaker]:
 
 
 def resident(pids: list[int]) -> float:
-    """MiB that these processes hold for themselves."""
+    """Return the private memory of these processes in MiB."""
     total = 0
     for pid in pids:
         with contextlib.suppress(OSError, IndexError):
@@ -82,7 +90,7 @@ def resident(pids: list[int]) -> float:
 
 
 def family(pid: int) -> list[int]:
-    """A process and all that it started."""
+    """Return the ids of a process and of all its descendants."""
     found = [pid]
     for each in found:
         with contextlib.suppress(OSError):
@@ -91,7 +99,7 @@ def family(pid: int) -> list[int]:
 
 
 def forked(arguments: list[str], deadline: float, mib: float) -> dict[str, Any]:
-    """Runs one command in a fork."""
+    """Run one command in a fork, and return the fields of its `Outcome`."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         pid = os.fork()
         if not pid:
@@ -136,6 +144,7 @@ def forked(arguments: list[str], deadline: float, mib: float) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Answer jobs from stdin on stdout until stdin ends."""
     sys.path.insert(0, str(ROOT))
     import transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401 – loaded before the forks

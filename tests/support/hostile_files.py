@@ -1,5 +1,7 @@
-"""Files that somebody made to do harm, or that went wrong in odd ways: how each is made, and which commands
-meet it. Small on disk: what is large is sparse."""
+"""Make files that are built to do harm or are damaged in odd ways, and name the commands that read them.
+
+They are small on disk, because large ones are sparse.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,11 @@ ANALYSIS = ("plan --analysis {m}/analysis --ratio 0.2 --out {m}/new.json",)
 
 @dataclass(frozen=True)
 class Case:
-    """A damage, the commands that meet it, and the text they read. `harmless`: it may also be read, where
-    nothing of it is used; `slow`: making or refusing it takes more than a second."""
+    """A damaged file, the commands that read it, and the text that these read.
+
+    `make` damages a folder. A `harmless` file may also be accepted if nothing of the damage is used. A `slow`
+    case takes more than a second to make or to refuse.
+    """
 
     make: Make
     commands: Sequence[str] = MODEL
@@ -38,6 +43,7 @@ class Case:
 
 
 def sparse(path: Path, size: int = LARGE, begin: bytes = b"") -> None:
+    """Write a sparse file of `size` bytes that begins with `begin`."""
     path.unlink(missing_ok=True)
     with path.open("wb") as file:
         file.write(begin)
@@ -45,7 +51,7 @@ def sparse(path: Path, size: int = LARGE, begin: bytes = b"") -> None:
 
 
 def emptied(path: Path) -> Path:
-    """The path, with nothing there."""
+    """Return the path after removing what was there."""
     if path.is_dir():
         path.rmdir()
     path.unlink(missing_ok=True)
@@ -53,31 +59,37 @@ def emptied(path: Path) -> Path:
 
 
 def pipe(name: str) -> Make:
+    """Return a maker of a named pipe."""
     return lambda folder: os.mkfifo(emptied(folder / name))
 
 
 def directory(name: str) -> Make:
+    """Return a maker of an empty folder."""
     return lambda folder: emptied(folder / name).mkdir()
 
 
 def link(name: str, to: str) -> Make:
+    """Return a maker of a symbolic link."""
     return lambda folder: emptied(folder / name).symlink_to(to)
 
 
 def large(name: str, size: int = LARGE, begin: bytes = b"{") -> Make:
+    """Return a maker of a sparse file of `size` bytes that begins with `begin`."""
     return lambda folder: sparse(folder / name, size, begin)
 
 
 def content(name: str, data: bytes | str) -> Make:
+    """Return a maker of a file with this content."""
     return lambda folder: (folder / name).write_bytes(data if isinstance(data, bytes) else data.encode())
 
 
 def cut(name: str, size: int) -> Make:
+    """Return a maker that cuts a file to `size` bytes."""
     return lambda folder: os.truncate(folder / name, size)
 
 
 def edited(name: str, **changes: Any) -> Make:
-    """JSON with other values at the top."""
+    """Return a maker that changes values at the top of a JSON file."""
 
     def make(folder: Path) -> None:
         data = json.loads((folder / name).read_text())
@@ -87,7 +99,10 @@ def edited(name: str, **changes: Any) -> Make:
 
 
 def put(name: str, path: str, value: Any) -> Make:
-    """JSON with another value at a dotted path."""
+    """Return a maker that sets a value at a dotted path of a JSON file.
+
+    A callable value is called for the value.
+    """
 
     def make(folder: Path) -> None:
         data = inner = json.loads((folder / name).read_text())
@@ -101,7 +116,7 @@ def put(name: str, path: str, value: Any) -> Make:
 
 
 def odd(name: str) -> dict[str, Make]:
-    """What can be wrong with any JSON file."""
+    """Return makers of the damage that any JSON file can have, by name."""
     return {
         "pipe": pipe(name),
         "folder": directory(name),
@@ -118,23 +133,27 @@ def odd(name: str) -> dict[str, Make]:
 
 
 def regex(pattern: str) -> dict[str, Any]:
+    """Return a pre-tokenizer that splits by a regular expression."""
     return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
 
 
 def replace(old: str | dict[str, str], new: str) -> dict[str, Any]:
+    """Return a normalizer or decoder that replaces a string or a pattern."""
     return {"type": "Replace", "pattern": {"String": old} if isinstance(old, str) else old, "content": new}
 
 
 def sequence(kind: str, *steps: Any) -> dict[str, Any]:
+    """Return a sequence of steps, which are normalizers or decoders by `kind`."""
     return {"type": "Sequence", kind: list(steps)}
 
 
 def tokens(**changes: Any) -> Make:
+    """Return a maker that changes values of tokenizer.json."""
     return edited("tokenizer.json", **changes)
 
 
 def model(**changes: Any) -> Make:
-    """A tokenizer.json with another model inside."""
+    """Return a maker that changes the model inside tokenizer.json."""
 
     def make(folder: Path) -> None:
         data = json.loads((folder / "tokenizer.json").read_text())
@@ -145,11 +164,13 @@ def model(**changes: Any) -> Make:
 
 
 def added(count: int, first: int = 256) -> Make:
+    """Return a maker that adds `count` tokens, whose ids begin with `first`."""
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
     return tokens(added_tokens=[{"id": first + i, "content": f"<{i}>", **flags} for i in range(count)])
 
 
 def words(count: int, length: int = 8) -> Make:
+    """Return a maker of a vocabulary of `count` words with at least `length` digits each."""
     return lambda folder: model(vocab={f"{i:0{length}}": i for i in range(count)})(folder)
 
 
@@ -270,6 +291,7 @@ TOKENIZERS: dict[str, Case] = {
 
 
 def spoken(**changes: Any) -> Make:
+    """Return a maker that changes values of tokenizer_config.json."""
     return edited("tokenizer_config.json", **changes)
 
 
@@ -303,6 +325,7 @@ SETTINGS: dict[str, Case] = {
 
 
 def config(**changes: Any) -> Make:
+    """Return a maker that changes values of config.json."""
     return edited("config.json", **changes)
 
 
@@ -387,7 +410,10 @@ GENERATION: dict[str, Case] = {
 
 
 def weights(header: Any, size: int = 0, length: int | None = None) -> Make:
-    """A safetensors file with this header and so many bytes after it, which are sparse."""
+    """Return a maker of a safetensors file with this header, followed by `size` sparse bytes.
+
+    The file states `length` bytes for its header, by default the true number.
+    """
 
     def make(folder: Path) -> None:
         made = header if isinstance(header, bytes) else json.dumps(header).encode()
@@ -398,11 +424,12 @@ def weights(header: Any, size: int = 0, length: int | None = None) -> Make:
 
 
 def tensor(shape: list[Any], begin: int, end: int, dtype: str = "F32") -> dict[str, Any]:
+    """Return the entry of a tensor in a safetensors header; its bytes are `begin` up to `end`."""
     return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
 
 
 def beside(name: str, shape: list[int]) -> Make:
-    """The model's weights with another tensor or another shape, sparse."""
+    """Return a maker that adds a sparse float32 tensor to the weights of the model, or replaces one."""
 
     def make(folder: Path) -> None:
         file = folder / "model.safetensors"
@@ -421,6 +448,7 @@ def beside(name: str, shape: list[int]) -> Make:
 
 
 def index(names: Any) -> Make:
+    """Return a maker of an index of weights with this map from tensors to files."""
     return content("model.safetensors.index.json", json.dumps({"weight_map": names}))
 
 
@@ -481,6 +509,7 @@ WEIGHTS: dict[str, Case] = {
 
 
 def gguf_text(words: str | bytes) -> bytes:
+    """Return a string as GGUF stores it: 8 bytes of length, then the text."""
     data = words if isinstance(words, bytes) else words.encode()
     return struct.pack("<Q", len(data)) + data
 
@@ -493,22 +522,32 @@ def gguf(
     version: int = 3,
     size: int = 0,
 ) -> Make:
-    """A GGUF of these keys (name, type, bytes) and this table of tensors, with sparse bytes after it."""
+    """Return a maker of a GGUF with these keys and tensors, followed by `size` sparse bytes.
+
+    A key is (name, type, bytes). `infos` is the table of tensors, and `tensors` the number of tensors that
+    the header states. `count` is the number of keys that it states, by default the true one.
+    """
     head = struct.pack("<4sIQQ", b"GGUF", version, tensors, len(pairs) if count is None else count)
     data = head + b"".join(gguf_text(k) + struct.pack("<I", kind) + v for k, kind, v in pairs) + infos
     return lambda folder: sparse(folder / "x.gguf", len(data) + size, data)
 
 
 def number(name: str, value: int) -> tuple[str, int, bytes]:
+    """Return a key of a GGUF whose value is an unsigned integer of 64 bits."""
     return (f"llama.{name}", 10, struct.pack("<Q", value))
 
 
 def info(name: str, dims: Sequence[int], kind: int = 0, offset: int = 0, count: int | None = None) -> bytes:
+    """Return the entry of a tensor in the table of a GGUF.
+
+    `kind` is the type of its numbers, and `count` the stated number of dimensions, by default the true one.
+    """
     many = len(dims) if count is None else count
     return gguf_text(name) + struct.pack(f"<I{len(dims)}QIQ", many, *dims, kind, offset)
 
 
 def words_of(kind: int, count: int, data: bytes) -> bytes:
+    """Return an array of a GGUF with `count` stated elements of type `kind`."""
     return struct.pack("<IQ", kind, count) + data
 
 
@@ -528,11 +567,12 @@ EMBED = info("token_embd.weight", [16, 4])
 
 
 def but(*changes: tuple[str, int, bytes]) -> list[tuple[str, int, bytes]]:
+    """Return the usual keys of a GGUF with these changes."""
     return list({pair[0]: pair for pair in (*SOME, *changes)}.values())
 
 
 def vocabulary(count: int, word: Callable[[int], str], kind: str = "gpt2") -> Make:
-    """A GGUF with a table of so many words."""
+    """Return a maker of a GGUF with `count` words, each made by `word` from its index."""
 
     def make(folder: Path) -> None:
         table = b"".join(gguf_text(word(i)) for i in range(count))
@@ -600,7 +640,7 @@ GGUFS: dict[str, Case] = {
 
 
 def bomb(folder: Path) -> None:
-    """A parquet of a few kB that is 100 GB of text."""
+    """Write a Parquet file of a few kB that expands to 100 GB of text."""
     import pyarrow
     import pyarrow.parquet
 
@@ -610,7 +650,7 @@ def bomb(folder: Path) -> None:
 
 
 def novel(folder: Path, rows: int) -> None:
-    """A parquet of a few kB, one of whose rows has 900 MB."""
+    """Write a Parquet file of a few kB with `rows` rows, one of which has 900 MB."""
     import pyarrow
     import pyarrow.parquet
 
@@ -619,7 +659,7 @@ def novel(folder: Path, rows: int) -> None:
 
 
 def rows(folder: Path) -> None:
-    """A parquet of a few kB with 100 million rows."""
+    """Write a Parquet file of a few kB with 100 million rows."""
     import pyarrow
     import pyarrow.parquet
 
@@ -632,6 +672,7 @@ def rows(folder: Path) -> None:
 
 
 def numbers(folder: Path) -> None:
+    """Write a Parquet file whose text column holds numbers."""
     import pyarrow
     import pyarrow.parquet
 

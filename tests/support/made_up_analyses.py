@@ -1,4 +1,7 @@
-"""Made-up analyses with the structure of real ones, for tests of the interface. No model is loaded."""
+"""Make up analyses with the structure of real ones, for tests of the interface.
+
+No model is loaded.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ GAINS = {"none": 1.0, "bias": 0.93, "regression": 0.8, "least-squares": 0.45, "g
 
 
 def synthetic_shape(layers: int, heads: int, groups: int, head_size: int, channels: int) -> Shape:
-    """A Llama-like shape."""
+    """Return the shape of a model like Llama."""
     hidden = heads * head_size
     layer = LayerShape(
         heads=heads,
@@ -41,7 +44,10 @@ def synthetic_analysis(
     channels: int = 1536,
     seed: int = 0,
 ) -> Analysis:
-    """An analysis with falling curves, heavy-tailed scores, and middle layers that matter least."""
+    """Return an analysis with falling curves and heavy-tailed scores.
+
+    The first and the last layers matter most.
+    """
     shape = synthetic_shape(layers, heads, groups, head_size, channels)
     random = torch.Generator().manual_seed(seed)
     return Analysis(
@@ -56,6 +62,7 @@ def synthetic_analysis(
 
 
 def synthetic_layer(shape: Shape, index: int, random: torch.Generator) -> LayerAnalysis:
+    """Return the analysis of one layer; the layers in the middle have the largest cosines."""
     depth = index / max(1, len(shape.layers) - 1)
     cosine = 0.05 if index == 0 else 0.86 + 0.12 * math.sin(math.pi * depth) ** 0.7
     if index == len(shape.layers) - 1:
@@ -70,6 +77,7 @@ def synthetic_layer(shape: Shape, index: int, random: torch.Generator) -> LayerA
 
 
 def attention_site(layer: LayerShape, unit: UnitName, power: float, random: torch.Generator) -> SiteAnalysis:
+    """Return the analysis of an attention site with `heads` random scores."""
     scores = torch.rand(layer.heads, generator=random).pow(2) + 0.02
     grouping = Grouping(layer.heads, layer.groups, unit)
     unit_of, steps = grouping.unit_of_head(), layer.steps(unit)
@@ -85,6 +93,7 @@ def attention_site(layer: LayerShape, unit: UnitName, power: float, random: torc
 
 
 def mlp_site(layer: LayerShape, power: float, random: torch.Generator) -> SiteAnalysis:
+    """Return the analysis of an MLP site with `channels` random scores."""
     scores = torch.randn(layer.channels, generator=random).mul(0.8).exp()
     ranking = Ranking(scores, scores.argsort(descending=True, stable=True))
     energy = 9.0 + 4 * float(torch.rand(1, generator=random))
@@ -93,6 +102,7 @@ def mlp_site(layer: LayerShape, power: float, random: torch.Generator) -> SiteAn
 
 
 def curves(steps: int, power: float) -> dict[str, torch.Tensor]:
+    """Return a falling error curve (steps + 1,) for each recovery by name."""
     removed = 1 - torch.arange(steps + 1) / steps
     return {
         name: GAINS.get(name, 0.6) * removed.pow(power * (1.3 if name == "least-squares" else 1))

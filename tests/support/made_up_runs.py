@@ -1,4 +1,4 @@
-"""Made-up runs as the page would keep them, so that tests of the history need no model."""
+"""Make up runs as the page would keep them, so that tests of the history need no model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PROMPTS = ("The capital of France is", "Once upon a time <b>there</b> was")
 
 
 def reports_of(analysis: Analysis, plan: Plan) -> list[LayerReport]:
-    """What pruning by this plan would report: the best units stay."""
+    """Return the reports that pruning by this plan would give, layer by layer."""
     found = []
     for i, layer in enumerate(analysis.layers):
         heads = layer.attention[plan.unit].ranking.kept(plan.heads[i])
@@ -33,7 +33,7 @@ def reports_of(analysis: Analysis, plan: Plan) -> list[LayerReport]:
 
 
 def found_of() -> Found:
-    """A passage and topics as three models made of them."""
+    """Return findings on a passage and on topics for three models."""
     words = ("The", " capital", " of", " France", " is", "\n", " Paris", ".")
     pieces = [Piece(words[0], {})]
     for place, word in enumerate(words[1:]):
@@ -50,7 +50,7 @@ def found_of() -> Found:
 
 
 def run_of(analysis: Analysis, plan: Plan, number: int = 1, **more: object) -> Run:
-    """A run of this plan with plausible figures."""
+    """Return a run of this plan with plausible figures; `more` replaces fields of the run."""
     shape, view = analysis.shape, forecast_plan(analysis, plan)
     size, dense, reports = view.parameters, shape.parameters, reports_of(analysis, plan)
     worse = math.exp(4 * (1 - size / dense))
@@ -77,7 +77,10 @@ def run_of(analysis: Analysis, plan: Plan, number: int = 1, **more: object) -> R
 
 
 def family(analysis: Analysis | None = None, ratios: Sequence[float] = (0.1, 0.2, 0.3)) -> list[Run]:
-    """Runs one after the other by the dial, and a last one of which one layer was moved by hand."""
+    """Return one run for each ratio, each the parent of the next, and a last one that was changed by hand.
+
+    The last run widens one layer of the run before it.
+    """
     made = analysis or synthetic_analysis()
     runs: list[Run] = []
     for number, ratio in enumerate(ratios, 1):

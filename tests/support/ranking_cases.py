@@ -1,4 +1,4 @@
-"""Sites with made-up activations for tests of rankings, and what scores lead to, in plain loops."""
+"""Make sites with made-up activations for tests of rankings, and rank them naively in plain loops."""
 
 from __future__ import annotations
 
@@ -17,40 +17,48 @@ SIZE, OUTPUTS, TOKENS = 3, 5, 60
 
 
 def named(grouping: Grouping) -> str:
+    """Return a short name of a grouping for the id of a test."""
     return f"{grouping.heads}q{grouping.groups}kv-{grouping.unit}"
 
 
 def normal(*shape: int, seed: int) -> Tensor:
+    """Return normally distributed float64 numbers of this shape."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def activations(t: int, d: int, seed: int) -> Tensor:
-    """Correlated features with a mean that is not zero (t, d)."""
+    """Return correlated features (t, d) with a mean that is not zero."""
     return normal(t, d, seed=seed) @ normal(d, d, seed=seed + 1) / d**0.5 + normal(d, seed=seed + 2)
 
 
 def moments_of(x: Tensor) -> Moments:
+    """Return the mean (d,) and the second moment (d, d) of activations (t, d)."""
     return Moments(x.mean(0), x.T @ x / len(x), len(x))
 
 
 def head_case(grouping: Grouping, seed: int) -> tuple[Tensor, Tensor]:
-    """Activations (t, d) and o_proj (o, d) for a grouping."""
+    """Return activations (t, d) and o_proj (o, d) for a grouping."""
     d = grouping.heads * SIZE
     return activations(TOKENS, d, seed), normal(OUTPUTS, d, seed=seed + 3)
 
 
 def channel_case(seed: int) -> tuple[Tensor, Tensor, list[Tensor], Tensor]:
-    """A gated MLP: input (t, o), down_proj (o, c), both writers (c, o), its channels' activations (t, c)."""
+    """Return the tensors of a gated MLP: input (t, o), down_proj (o, c), writers, activations (t, c).
+
+    The writers are gate_proj and up_proj, each (c, o).
+    """
     x, gate, up = activations(TOKENS, 6, seed), normal(16, 6, seed=seed + 5), normal(16, 6, seed=seed + 6)
     return x, normal(6, 16, seed=seed + 7), [gate, up], torch.nn.functional.silu(x @ gate.T) * (x @ up.T)
 
 
 def head_ranking(name: str, x: Tensor, weight: Tensor, grouping: Grouping, **options: bool) -> Ranking:
+    """Rank the heads of a made-up site by a method with these options."""
     site = HeadSite(weight, moments_of(x), grouping, learned=normal(grouping.heads, seed=21).abs())
     return METHODS[name].heads(site, fill_options(name, options))
 
 
 def channel_ranking(name: str, seed: int, pinned: Tensor | None = None, **options: bool) -> Ranking:
+    """Rank the 16 channels of a made-up MLP by a method with these options."""
     x, down, writers, inner = channel_case(seed)
     learned = normal(16, seed=22).abs()
     site = ChannelSite(down, moments_of(inner), writers, x.square().mean(0), pinned, learned=learned)
@@ -58,7 +66,7 @@ def channel_ranking(name: str, seed: int, pinned: Tensor | None = None, **option
 
 
 def naive_start(values: list[float], step: int, grouping: Grouping) -> list[int]:
-    """The `step` best units of every pool."""
+    """Return the indices of the `step` best units of every pool."""
     pools = grouping.pools.tolist()
     kept = []
     for pool in sorted(set(pools)):
@@ -68,6 +76,7 @@ def naive_start(values: list[float], step: int, grouping: Grouping) -> list[int]
 
 
 def kept_at_every_step(ranking: Ranking, grouping: Grouping) -> list[list[int]]:
+    """Return the indices of the kept heads for every number of steps, from none to all."""
     return [ranking.kept(j * grouping.heads // grouping.steps).tolist() for j in range(grouping.steps + 1)]
 
 

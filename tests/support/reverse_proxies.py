@@ -1,4 +1,4 @@
-"""Reverse proxies in front of the app: a small one of our own, and nginx where there is one."""
+"""Run reverse proxies in front of the app: a small one of our own, and nginx if it is installed."""
 
 from __future__ import annotations
 
@@ -28,9 +28,12 @@ RECIPE = {  # what Gradio's own guide sets
 
 @dataclass(frozen=True)
 class Way:
-    """How a proxy passes on: the folder at which it serves, whether it takes that away, and the headers that
-    it sets. Without any, the Host is that of the app and nothing tells of the visitor, as by nginx's
-    defaults."""
+    """How a proxy passes requests on.
+
+    `folder` is the path at which it serves, and `strip` says whether it removes that path. `headers` are
+    those that it sets. Without any, the Host is that of the app, and nothing identifies the visitor, as with
+    nginx's defaults.
+    """
 
     folder: str = ""
     strip: bool = True
@@ -47,7 +50,7 @@ WAYS = {
 
 @contextlib.contextmanager
 def small_proxy(upstream: tuple[str, int], way: Way) -> Iterator[int]:
-    """The port of a proxy of our own."""
+    """Yield the port of a proxy of our own in front of `upstream`, which is (host, port)."""
 
     class Handler(BaseHTTPRequestHandler):
         def pass_on(self) -> None:
@@ -87,7 +90,7 @@ def small_proxy(upstream: tuple[str, int], way: Way) -> Iterator[int]:
 
 
 def location(upstream: tuple[str, int], way: Way) -> str:
-    """The part of nginx's configuration for one way."""
+    """Return the location block of nginx's configuration for one way."""
     target = "http://{}:{}".format(*upstream) + ("/" if way.folder and way.strip else "")
     lines = [f"proxy_set_header {name} {value};" for name, value in way.headers]
     return f"location {way.folder}/ {{ proxy_pass {target}; {' '.join(lines)} }}"
@@ -95,7 +98,7 @@ def location(upstream: tuple[str, int], way: Way) -> str:
 
 @contextlib.contextmanager
 def nginx(upstream: tuple[str, int], way: Way, folder: Path) -> Iterator[int]:
-    """The port of an nginx of our own."""
+    """Yield the port of an nginx in front of `upstream`, which is (host, port)."""
     port = free_port()
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     places = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)

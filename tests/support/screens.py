@@ -1,7 +1,7 @@
-"""Pictures of every tab in its states, for looking at: `make screens ARGS="--only road"`.
+"""Take pictures of every tab in its states, to look at them: `make screens ARGS="--only road"`.
 
-Neither a test nor a benchmark: it starts the app on the starter model with quick settings, drives it as a
-person would, and writes `screens/STATE-TAB-THEME-WIDTH.png`.
+This is neither a test nor a benchmark. It starts the app on the starter model with quick settings, operates
+it as a person would, and writes `screens/STATE-TAB-THEME-WIDTH.png`.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ PATIENCE = 900_000  # milliseconds: other programs may keep the machine busy
 
 @dataclass(frozen=True)
 class Camera:
-    """One browser's page, and where its pictures go."""
+    """The page of one browser, and the folder for its pictures."""
 
     page: Any
     address: str
     folder: Path
 
     def open(self) -> None:
-        """Opens the page, and knows that it is alive."""
+        """Open the page, and wait until it is drawn."""
         self.page.goto(self.address)
         self.page.wait_for_function(
             "document.querySelector('#load-intro')?.textContent.includes('language model')"
         )
 
     def dress(self, theme: str, width: int) -> None:
-        """One theme and width, without a new start."""
+        """Set the theme, and the width in pixels, without a new start."""
         self.page.set_viewport_size({"width": width, "height": 900})
         self.page.evaluate("(dark) => document.body.classList.toggle('dark', dark)", theme == "dark")
 
     def turn_to(self, tab: str) -> None:
-        """Opens a tab; where the row is too narrow for it, from the list behind the row."""
+        """Open a tab."""
         self.page.get_by_role("tab", name=tab, exact=True).click()
 
     def shoot(self, name: str) -> None:
-        """Keeps the whole page as a picture, once its plots and fonts are there."""
+        """Save a picture of the whole page once its plots and fonts are drawn."""
         self.page.evaluate("document.fonts.ready")
         self.page.wait_for_function(
             "[...document.querySelectorAll('.pv-plot:not([hidden])')]"
@@ -58,13 +58,13 @@ class Camera:
         self.page.screenshot(path=self.folder / f"{name}.png", full_page=True, animations="disabled")
 
     def everywhere(self, state: str, tabs: tuple[str, ...] = TABS) -> None:
-        """All tabs in both themes and all widths."""
+        """Save pictures of all tabs in both themes and all widths."""
         for tab in tabs:
             self.turn_to(tab)
             self.all_round(f"{state}-{tab.lower()}")
 
     def all_round(self, name: str) -> None:
-        """The page as it stands, in both themes and all widths."""
+        """Save pictures of the page as it is, in both themes and all widths."""
         for theme in THEMES:
             for width in WIDTHS:
                 self.dress(theme, width)
@@ -72,19 +72,20 @@ class Camera:
         self.dress("light", 1024)
 
     def set(self, id: str, value: str) -> None:
+        """Write a value into a box, and leave it."""
         box = self.page.locator(f"#{id} :is(input, textarea)").first
         box.fill(value)
         box.press("Tab")
 
     def choose(self, id: str, label: str) -> None:
-        """Takes an entry of a drop-down list."""
+        """Choose an entry of a drop-down list."""
         box = self.page.locator(f"#{id} input").first
         box.click()
         menu = self.page.locator(f"#{box.get_attribute('aria-controls')}")
         menu.get_by_role("option", name=label, exact=True).click()
 
     def until(self, id: str, words: str) -> None:
-        """Waits until a part of the page says this."""
+        """Wait until a part of the page contains these words, at most PATIENCE milliseconds."""
         self.page.wait_for_function(
             "([id, words]) => document.getElementById(id)?.textContent.includes(words)",
             arg=[id, words],
@@ -93,11 +94,12 @@ class Camera:
 
 
 def empty(camera: Camera) -> None:
+    """Take pictures of the page before anything is loaded."""
     camera.everywhere("empty")
 
 
 def start_analysis(camera: Camera) -> None:
-    """Loads the model and sets a quick analysis going."""
+    """Load the model, and start a quick analysis."""
     camera.page.click("#load-button")
     camera.until("load-card", "KV groups")
     camera.turn_to("Analyse")
@@ -107,7 +109,10 @@ def start_analysis(camera: Camera) -> None:
 
 
 def road(camera: Camera) -> None:
-    """Loads, analyses, plans and compares; what runs is taken in one theme and width, it does not wait."""
+    """Load, analyse, plan and compare.
+
+    Jobs do not wait, so while they run only one theme and width is taken.
+    """
     page = camera.page
     start_analysis(camera)
     camera.until("analyse-progress", "so far")
@@ -124,7 +129,7 @@ def road(camera: Camera) -> None:
 
 
 def tour(camera: Camera) -> None:
-    """The tour, step by step, and its end as it is presented."""
+    """Take pictures of every step of the tour, and of its end in presenter mode."""
     page = camera.page
     page.click("#tour-start")
     for step in STEPS:
@@ -139,7 +144,7 @@ def tour(camera: Camera) -> None:
 
 
 def rivals(camera: Camera) -> None:
-    """Two methods on one map, several on one budget, and one run fine-tuned."""
+    """Take pictures of two methods on one map, several on one budget, and a run that was fine-tuned."""
     page = camera.page
     start_analysis(camera)
     camera.until("analyse-progress", "done")
@@ -174,7 +179,7 @@ STATES: dict[str, Callable[[Camera], None]] = {
 
 
 def main() -> None:
-    """Takes the pictures."""
+    """Take the pictures of the states that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="*", choices=STATES, default=list(STATES), help="these states only")
     parser.add_argument("--model", default="smollm2")

@@ -1,5 +1,8 @@
-"""What tests and benchmarks of the page share: the app and single components on free ports of this machine, a
-browser, a hand that drags, texts, and analyses of unusual shape."""
+"""Share what tests and benchmarks of the page need.
+
+That is the app and single components on free ports of this machine, a browser, drags with the mouse, texts,
+and analyses of unusual shape.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
 
 
 def free_port() -> int:
+    """Return a port of this machine that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -40,7 +44,10 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def served(model: str, threads: int = 1, **more: Any) -> Iterator[str]:
-    """The address of a running app with more settings; tiny models are fastest on one thread."""
+    """Yield the address of a running app; `more` are further settings.
+
+    Tiny models are fastest on one thread.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     usual = {"port": free_port(), "device": "cpu", "dtype": "float32", "offline": True}
@@ -58,8 +65,10 @@ def served(model: str, threads: int = 1, **more: Any) -> Iterator[str]:
 
 @contextlib.contextmanager
 def shown(page: gr.Blocks) -> Iterator[str]:
-    """The address of a page of single components that looks as the app does, and whose events are delivered
-    as the app's are."""
+    """Yield the address of a page of single components.
+
+    It has the look of the app, and delivers events as the app does.
+    """
     _, url, _ = page.launch(
         server_name="127.0.0.1",
         prevent_thread_lock=True,
@@ -81,7 +90,7 @@ def shown(page: gr.Blocks) -> Iterator[str]:
 
 @contextlib.contextmanager
 def chromium() -> Iterator[Any]:
-    """A browser without a window."""
+    """Yield a browser without a window."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -91,25 +100,25 @@ def chromium() -> Iterator[Any]:
 
 
 def text_of(folder: Path, times: int, name: str = "page.txt") -> str:
-    """The path of a new text: our page so many times."""
+    """Write PAGE `times` times to a new file, and return its path."""
     file = folder / name
     file.write_text(PAGE * times, encoding="utf-8")
     return str(file)
 
 
 def fader(page: Any, site: str, layer: int) -> Any:
-    """One fader of the bank."""
+    """Return one fader of the Tune tab."""
     return page.locator(f"#tune-faders [role=slider][data-site={site}][data-layer='{layer}']")
 
 
 def spot(page: Any, site: str, layer: int, share: float) -> tuple[float, float]:
-    """Where this share of this fader is on the screen."""
+    """Return (x, y) on the screen at a share of a fader, from 0 at its bottom to 1 at its top."""
     box = fader(page, site, layer).bounding_box()
     return box["x"] + box["width"] / 2, box["y"] + box["height"] * (1 - share)
 
 
 def drag(page: Any, *spots: tuple[float, float], steps: int = 4) -> None:
-    """Presses at the first spot, goes through the others, and lets go at the last."""
+    """Press at the first spot, move through the others in `steps` steps each, and release at the last."""
     page.mouse.move(*spots[0])
     page.mouse.down()
     for place in spots[1:]:
@@ -118,12 +127,12 @@ def drag(page: Any, *spots: tuple[float, float], steps: int = 4) -> None:
 
 
 def columns_analysis(layers: int = 4, channels: int = 96) -> Analysis:
-    """A made-up analysis by a method that cuts value columns: 6 heads in 3 groups, 8 columns each."""
+    """Return an analysis by a method that cuts value columns: 6 heads in 3 groups, 8 columns each."""
     return by_columns(synthetic_analysis(layers=layers, heads=6, groups=3, head_size=8, channels=channels))
 
 
 def by_columns(made: Analysis) -> Analysis:
-    """The same model analysed by a method that cuts value columns."""
+    """Return the analysis of the same model by a method that cuts value columns."""
     size, hidden = made.shape.head_size, made.shape.hidden
     random = torch.Generator().manual_seed(0)
     found, widths = [], []
@@ -141,9 +150,10 @@ def by_columns(made: Analysis) -> Analysis:
 
 
 def without_layers(plan: Plan, *gone: int) -> Plan:
-    """The plan with these layers dropped whole."""
+    """Return the plan with these layers removed completely."""
 
     def cut(widths: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the widths, with 0 for the removed layers."""
         return tuple(0 if i in gone else width for i, width in enumerate(widths))
 
     return dataclasses.replace(plan, heads=cut(plan.heads), channels=cut(plan.channels))

@@ -1,4 +1,7 @@
-"""Tiny random models built from configs, a byte-level tokenizer, a page of text. Nothing is downloaded."""
+"""Build tiny random models from configs, a tokenizer with one token per byte, and a page of text.
+
+Nothing is downloaded.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +69,7 @@ PAGE = (
 
 
 def tiny_tokenizer() -> Any:
-    """A tokenizer with one token per byte."""
+    """Return a tokenizer with one token per byte."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -75,7 +78,7 @@ def tiny_tokenizer() -> Any:
 
 
 def tiny_config(family: str, **changes: Any) -> Any:
-    """A config of 3 layers, hidden 48, 6 heads in 3 groups, head size 8, 96 channels."""
+    """Return a config of 3 layers, hidden size 48, 6 heads in 3 groups, head size 8 and 96 channels."""
     settings = {
         "vocab_size": 256,
         "hidden_size": 48,
@@ -96,8 +99,10 @@ def tiny_config(family: str, **changes: Any) -> Any:
 
 
 def tiny_model(family: str, *, seed: int = 0, **changes: Any) -> Any:
-    """A random float32 model of one family; biases and norms are random too, so that none is silently
-    lost."""
+    """Return a random float32 model of one family.
+
+    Biases and norms are random too, so that a test notices if one is lost.
+    """
     torch.manual_seed(seed)
     model = transformers.AutoModelForCausalLM.from_config(tiny_config(family, **changes)).eval()
     with torch.no_grad():
@@ -108,4 +113,5 @@ def tiny_model(family: str, *, seed: int = 0, **changes: Any) -> Any:
 
 
 def tiny_subject(family: str = "llama", **changes: Any) -> Subject:
+    """Return a tiny model with its tokenizer as a `Subject`."""
     return make_subject(f"tiny-{family}", tiny_model(family, **changes), tiny_tokenizer())

@@ -1,5 +1,7 @@
-"""A person in front of the page, and what else the browser tests of all tabs share; their fixtures are in
-conftest.py. A test file that imports this is skipped where there is no Playwright."""
+"""Act as a person in front of the page, and share what else the browser tests of all tabs need.
+
+Their fixtures are in conftest.py. A test file that imports this is skipped if Playwright is missing.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,10 @@ expect.set_options(timeout=ANSWER)  # other programs may keep the machine busy
 
 
 class Visitor:
-    """A person with a browser of their own; complaints are console errors, and requests that leave the
-    machine."""
+    """A person with a browser of their own.
+
+    `complaints` are errors of the page or its console, and requests that leave the machine.
+    """
 
     def __init__(self, browser: Browser, address: str, width: int = 1200, touch: bool = False):
         self.address, self.complaints = address, list[str]()
@@ -42,13 +46,17 @@ class Visitor:
         self.open()
 
     def complain(self, what: str) -> None:
-        """Keeps a complaint. A page that is being left breaks off its own streams, and Gradio calls that an
-        error."""
+        """Keep a complaint.
+
+        A page that is being left breaks off its own streams, which Gradio reports as an error; that does not
+        count.
+        """
         broken_off = "AbortError" in what or "Connection errored out" in what
         if not (self.leaving and broken_off):
             self.complaints.append(what)
 
     def open(self) -> None:
+        """Open the page, and wait until it is drawn."""
         self.leaving = True
         self.page.goto(self.address)
         self.leaving = False
@@ -57,12 +65,13 @@ class Visitor:
         )
 
     def close(self) -> None:
+        """Close the browser, and check that there was no complaint."""
         self.leaving = True
         self.context.close()
         assert self.complaints == [], self.complaints
 
     def press(self, target: Locator) -> None:
-        """Presses a thing in its visible middle, as a hand does: nothing may lie over it."""
+        """Click in the visible middle of an element, and check that nothing covers it."""
         target.scroll_into_view_if_needed()
         box = target.bounding_box()
         assert box is not None
@@ -77,7 +86,7 @@ class Visitor:
         self.page.mouse.click(x, y)
 
     def tab(self, name: str) -> None:
-        """Opens a tab; where the row is too narrow for it, from the list behind the row."""
+        """Open a tab, from the list at the end of the row if the row is too narrow for it."""
         tab, some = self.page.get_by_role("tab", name=name, exact=True), self.page.get_by_role("tab").first
         expect(some).to_be_visible()  # before that, the row has not been laid out
         settled(self)
@@ -87,7 +96,7 @@ class Visitor:
         self.press(tab)
 
     def set(self, id: str, value: str) -> None:
-        """Writes into a box in place of what stands there, and leaves it."""
+        """Replace the value of a box, and leave the box."""
         box = self.page.locator(f"#{id} :is(input, textarea)").first
         self.press(box)
         self.page.keyboard.press("Control+a")
@@ -98,7 +107,7 @@ class Visitor:
         box.press("Tab")
 
     def choose(self, id: str, label: str) -> None:
-        """Takes an entry of a drop-down list by mouse: the list must be seen."""
+        """Choose an entry of a drop-down list by mouse, and check that it can be seen."""
         box = self.page.locator(f"#{id} input").first
         self.press(box)
         entry = self.page.locator(f"#{box.get_attribute('aria-controls')}").get_by_role(
@@ -109,10 +118,12 @@ class Visitor:
         expect(box).to_have_value(label)
 
     def load(self) -> None:
+        """Load the tiny model."""
         self.page.click("#load-button")
         expect(self.page.locator("#load-card")).to_contain_text("6 in 3 KV groups", timeout=JOB)
 
     def analyse(self, text: str, samples: str = "8") -> None:
+        """Analyse on this text, and wait until it is done."""
         self.page.click("#load-next")
         self.set("analyse-text", text)
         self.set("analyse-samples", samples)
@@ -122,15 +133,17 @@ class Visitor:
         expect(self.page.locator("#analyse-progress")).to_contain_text("done", timeout=JOB)
 
     def fader(self, site: str, layer: int) -> Locator:
+        """Return one fader of the Tune tab."""
         return fader(self.page, site, layer)
 
 
 def told(message: Any) -> str:
-    """What the console says, and of which address."""
+    """Return the text of a console message, and the address that it is about."""
     return f"{message.text} {message.location.get('url', '')}".strip()
 
 
 def local(url: str) -> bool:
+    """Return whether a URL stays on this machine."""
     return (
         url.startswith(("data:", "blob:"))
         or re.match(r"http://(127\.0\.0\.1|(slim\.)?localhost)[:/]", url) is not None
@@ -138,12 +151,12 @@ def local(url: str) -> bool:
 
 
 def dress(visitor: Visitor, theme: str) -> None:
-    """Gives the page a theme, light or dark."""
+    """Set the theme of the page, light or dark."""
     visitor.page.evaluate("(dark) => document.body.classList.toggle('dark', dark)", theme == "dark")
 
 
 def against_axe(visitor: Visitor) -> list[str]:
-    """What axe-core calls serious or critical on the page as it stands."""
+    """Return what axe-core calls serious or critical on the page as it is."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     found = axe.run(visitor.page).response["violations"]
     return [
@@ -155,7 +168,7 @@ def against_axe(visitor: Visitor) -> list[str]:
 
 
 def settled(visitor: Visitor) -> None:
-    """Waits until pictures are drawn and nothing fades any more."""
+    """Wait until plots are drawn and no animation runs."""
     visitor.page.wait_for_function(
         "[...document.querySelectorAll('.pv-plot:not([hidden])')]"
         ".every((p) => !p.clientWidth || p.querySelector('.main-svg'))"

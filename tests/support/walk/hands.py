@@ -1,4 +1,4 @@
-"""Three kinds of hand: a mouse, a finger, and keys."""
+"""Operate controls in three ways: by mouse, by touch and by keyboard."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ QUIET = ("combobox", "select", "number", "text", "word", "token", "focusable")  
 
 
 class Hand(abc.ABC):
-    """A hand that presses at a place."""
+    """A way of operating controls."""
 
     name = ""
     points = True  # it presses at a place, so that this may not be covered
@@ -28,19 +28,25 @@ class Hand(abc.ABC):
 
     @abc.abstractmethod
     def press(self, walk: Walk, area: str, control: Control, place: tuple[float, float]) -> str:
-        """Presses a control at a place; what is wrong with it."""
+        """Press a control at a place; return what is wrong with it, or an empty string."""
 
     @abc.abstractmethod
     def take(self, walk: Walk, area: str, control: Control, index: str, chosen: int) -> str:
-        """Takes an entry of the list that is open; what is wrong with it."""
+        """Choose an entry of the open list; return what is wrong with it, or an empty string.
+
+        `index` is that of the entry, and `chosen` that of the present entry or −1.
+        """
 
     @abc.abstractmethod
     def slide(self, walk: Walk, area: str, control: Control) -> None:
-        """Moves a fader that a press in its middle has not moved, since it stood there or was only chosen."""
+        """Move a fader that a press in its middle did not move.
+
+        It may have stood there already, or the press only chose it.
+        """
 
 
 class Mouse(Hand):
-    """Presses by mouse."""
+    """Operate controls by mouse."""
 
     name = "mouse"
 
@@ -52,9 +58,11 @@ class Mouse(Hand):
         return ""
 
     def hover(self, x: float, y: float) -> None:
+        """Move the pointer to a place."""
         self.page.mouse.move(x, y)
 
     def at(self, x: float, y: float) -> None:
+        """Click at a place."""
         self.page.mouse.click(x, y)
 
     def press(self, walk: Walk, area: str, control: Control, place: tuple[float, float]) -> str:
@@ -67,21 +75,21 @@ class Mouse(Hand):
 
 
 class Finger(Mouse):
-    """Presses by touch; the browser's context must have it."""
+    """Operate controls by touch, which the context of the browser must support."""
 
     name = "touch"
 
     def hover(self, x: float, y: float) -> None:
-        """A finger does not hover."""
+        """Do nothing, because a finger does not hover."""
 
     def at(self, x: float, y: float) -> None:
-        """Taps, and waits for the click and the caret, which come later; a plot has none."""
+        """Tap, and wait for the click and the caret, which come later; a plot has none."""
         self.page.evaluate(TAPPED)
         self.page.touchscreen.tap(x, y)
         self.page.evaluate("window.tapped")
 
     def slide(self, walk: Walk, area: str, control: Control) -> None:
-        """Drags the handle that the tap has brought, more than half of the fader up or down."""
+        """Drag the handle, which the tap has shown, by more than half of the fader up or down."""
         box = walk.js("bring", area, control.key)
         handle = walk.js("handle", area, control.key)
         way = 0.6 * box["height"] * (1 if handle["y"] < box["y"] else -1)
@@ -94,7 +102,7 @@ class Finger(Mouse):
 
 
 class Keys(Hand):
-    """Takes the focus and presses the key that belongs to a control; the focus must be seen."""
+    """Focus a control, check that the focus is visible, and press the key that operates the control."""
 
     name = "keyboard"
     points = False

@@ -1,8 +1,10 @@
-"""A walk over everything that a person can operate on the page: found in the live page, pressed in its middle
-by mouse, by touch, or taken by keys, and judged by what can be seen then and what the server heard.
+"""Walk over everything that a person can operate on the page.
 
-What the walk knows of the page is in `walk.js`: nothing here names a control of ours. A test file that
-imports this is skipped where there is no Playwright.
+The walk finds each control in the live page, presses it in its middle by mouse or touch or operates it by
+keyboard, and checks what can be seen then and what the server received.
+
+What the walk knows about the page is in `walk.js`; no control of ours is named here. A test file that imports
+this is skipped if Playwright is missing.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ SPEAKING = {"change", "input", "blur", "submit", "release"}  # events by which a
 
 @dataclass(frozen=True)
 class Control:
-    """One thing to operate, as `walk.js` finds it."""
+    """One control, as `walk.js` finds it."""
 
     key: str
     kind: str
@@ -55,7 +57,7 @@ class Control:
 
 @dataclass
 class Tally:
-    """What was found and operated on one tab, and what was wrong there."""
+    """The keys of the controls that were found and operated on one tab, and what was wrong with them."""
 
     found: set[str] = field(default_factory=set)
     operated: set[str] = field(default_factory=set)
@@ -65,7 +67,10 @@ class Tally:
 
 
 class Walk:
-    """One person with one kind of hand, going over the page; what is wrong is collected, not raised."""
+    """A walk over the page by one kind of hand.
+
+    What is wrong is collected, not raised.
+    """
 
     def __init__(
         self,
@@ -99,12 +104,13 @@ class Walk:
             self.inputs.update(names[id] for id in one["inputs"])
 
     def _arrive(self) -> None:
+        """Count a download or a chooser of files."""
         self.arrived += 1
 
     # The page ----------------------------------------------------------------------------------------------
 
     def js(self, call: str, *given: Any) -> Any:
-        """Calls a function of `walk.js`, which is brought along where the page is new."""
+        """Call a function of `walk.js`, which is loaded first if the page is new."""
         return self.page.evaluate(
             "([script, call, given]) => { if (!window.walk) (0, eval)(script);"
             " return window.walk[call](...given); }",
@@ -113,11 +119,11 @@ class Walk:
 
     @property
     def session(self) -> Session:
-        """What the app, which runs in this process, holds for this browser."""
+        """The session of this browser in the app, which runs in this process."""
         return REGISTRY.open(str(self.page.evaluate("localStorage.getItem('slimllm-browser')")))
 
     def rest(self, patience: float = 90.0) -> None:
-        """Waits until no job runs and nothing on the page moves; closes what was said in a corner."""
+        """Wait until no job runs and nothing on the page moves, and close the notice in the corner."""
         session = self.session
         for _ in range(3):
             self.js("still", 30, 4000)
@@ -134,10 +140,11 @@ class Walk:
             self.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
 
     def find(self, area: str) -> list[Control]:
+        """Return all controls in an area."""
         return [Control(**{**one, "homes": tuple(one["homes"])}) for one in self.js("find", area)]
 
     def until(self, holds: Callable[[], Any], patience: float = PATIENCE) -> bool:
-        """Waits until this holds; whether it did."""
+        """Wait up to `patience` seconds for a condition, and return whether it was met."""
         end = time.monotonic() + patience
         while not holds():
             if time.monotonic() > end:
@@ -146,7 +153,7 @@ class Walk:
         return True
 
     def excuse(self, key: str) -> bool:
-        """Whether a control is one of the exceptions, which it then uses up."""
+        """Return whether a control is one of the exceptions, and mark that exception as used."""
         mine = {one for one in self.excused if one in key}
         self.used |= mine
         return bool(mine)
@@ -154,12 +161,12 @@ class Walk:
     # The walk ----------------------------------------------------------------------------------------------
 
     def tab(self, name: str) -> None:
-        """Opens a tab and walks over it."""
+        """Open a tab and walk over it."""
         self.open_tab(name)
         self.over(name, PANELS, lambda: self.open_tab(name))
 
     def open_tab(self, name: str) -> None:
-        """Back to this tab, out of presenter mode, whatever was pressed before."""
+        """Open this tab, and leave presenter mode first."""
         if self.page.evaluate("document.documentElement.classList.contains('presenting')"):
             self.page.keyboard.press("Escape")
         button = self.page.get_by_role("tab", name=name, exact=True)
@@ -170,7 +177,7 @@ class Walk:
     def over(
         self, name: str, area: str, back: Callable[[], None], only: Callable[[Control], bool] = bool
     ) -> None:
-        """Operates all that stands in an area, also what comes to light meanwhile."""
+        """Operate every control in an area, also those that appear meanwhile."""
         tally = self.tallies.setdefault(name, Tally())
         done: set[str] = set()
         self.later.clear()
@@ -205,7 +212,10 @@ class Walk:
                 tally.wrong[key] = f"the server never heard {value!r}"
 
     def spare(self, control: Control) -> bool:
-        """Whether a brisk walk leaves this out: a word in a panel of which another one was read."""
+        """Return whether a brisk walk leaves a control out.
+
+        It leaves out a word if another word of the same panel was read.
+        """
         if self.hold is None or control.kind != "word":
             return False
         known = control.homes[0] in self.read
@@ -213,8 +223,11 @@ class Walk:
         return known
 
     def next(self, waiting: list[Control], barred: set[str]) -> list[Control]:
-        """What to operate now: what has just come to life, else one kind after the other; all at once where
-        nothing else can come of it."""
+        """Return the controls to operate now.
+
+        Controls that were disabled before come first, then one kind after another. Kinds in LOCAL are
+        returned all at once, because they change nothing else.
+        """
         if not waiting:
             return []
         first = min(waiting, key=lambda one: (one.key not in barred, ORDER.index(one.kind), one.on))
@@ -222,7 +235,7 @@ class Walk:
         return alike if first.kind in LOCAL else [first]
 
     def operate(self, name: str, area: str, control: Control) -> str:
-        """Does with a control what it is there for; what is wrong with it, or nothing."""
+        """Operate a control in the way of its kind; return what is wrong with it, or an empty string."""
         self.page.evaluate("document.activeElement?.blur()")
         if self.hand.points:
             self.page.mouse.move(0, 0)
@@ -245,11 +258,15 @@ class Walk:
         return why
 
     def stop(self, name: str, area: str, key: str, hold: Hold) -> None:
-        """Operates what only the job that this button has started allows: it must stop the job."""
+        """Operate the controls that the job of this button has enabled, and check that they stop the job.
+
+        What is wrong is added to the tally.
+        """
         tally, job = self.tallies[name], self.session.job
         assert job is not None
 
         def brought() -> list[Control]:
+            """Return the controls that were disabled before the job and are enabled now."""
             return [
                 one
                 for one in self.find(area)
@@ -268,7 +285,7 @@ class Walk:
         job.stopping.set()
 
     def stop_all(self, hold: Hold) -> None:
-        """Starts once more each job that the walk has found, and stops it by what the page offers."""
+        """Start each job that the walk has found once more, and stop it with the controls of the page."""
         hold.on = True
         for name, starts in self.starts.items():
             for key in sorted(starts):
@@ -288,11 +305,14 @@ class Walk:
         self.rest()
 
     def component(self, control: Control) -> str:
-        """The component that a control belongs to."""
+        """Return the name of the component that a control belongs to, or an empty string."""
         return next((one for one in control.homes if one in self.events), "")
 
     def _raised(self, control: Control, since: int) -> str:
-        """Whether the server heard of the press, where it wants to."""
+        """Return what is wrong if the server did not receive the press, or an empty string.
+
+        Only buttons and plots with a click event are checked.
+        """
         mine = control.itself if control.kind == "button" else control.homes[0]
         if control.kind not in ("button", "plot") or "click" not in self.events.get(mine, ()):
             return ""
@@ -303,7 +323,7 @@ class Walk:
     # Kinds -------------------------------------------------------------------------------------------------
 
     def reach(self, area: str, control: Control) -> tuple[float, float] | str:
-        """Where to press: the visible middle of a control; or why it cannot be pressed there."""
+        """Return (x, y) of the visible middle of a control, or why it cannot be pressed there."""
         over = ""
         for _ in range(8):  # what comes at the pointer's touch fades in, what is drawn moves the rest
             box = self.js("bring", area, control.key)
@@ -322,14 +342,14 @@ class Walk:
         return f"it is covered: {over}"
 
     def press(self, area: str, control: Control) -> str:
-        """Presses a control; what is wrong if it cannot be reached."""
+        """Press a control; return what is wrong if it cannot be reached, or an empty string."""
         place = self.reach(area, control)
         if isinstance(place, str):
             return place
         return self.hand.press(self, area, control, place)
 
     def _button(self, area: str, control: Control) -> str:
-        """Something can be seen to happen."""
+        """Check that a press changes something on the page, or starts a download or a file chooser."""
         before = self.arrived
         place = self.reach(area, control)
         if isinstance(place, str):
@@ -345,13 +365,13 @@ class Walk:
         return ""
 
     def _text(self, area: str, control: Control) -> str:
-        """What is typed stands in the box, and the server hears it."""
+        """Check that a box shows what is typed into it, and that the server receives it."""
         old = str(self.js("value", area, control.key))
         half = old.replace(",", "")
         return self._typed(area, control, old, str(int(half) // 2) if half.isdigit() else f"{old} x".strip())
 
     def _number(self, area: str, control: Control) -> str:
-        """As a text, with a neighbouring number."""
+        """Check a number box like a text box, with a neighbouring number."""
         old = self.js("value", area, control.key)
         low, high, step = self.js("bounds", area, control.key)
         new = float(old or 0) + step
@@ -360,6 +380,7 @@ class Walk:
         return self._typed(area, control, old, f"{new:.6g}")
 
     def _typed(self, area: str, control: Control, old: str, new: str) -> str:
+        """Type a new value and then the old one; return what is wrong, or an empty string."""
         mine, since = self.component(control), len(self.ears.calls)
         events = self.events.get(mine, set()) & SPEAKING
         leave = "Enter" if events == {"submit"} or mine != control.homes[0] else "Tab"
@@ -387,7 +408,10 @@ class Walk:
         return ""
 
     def _told(self, control: Control, value: Any, since: int) -> str:
-        """Whether the server heard a value: at once where it listens, else with a button pressed later."""
+        """Return what is wrong if the server did not receive a value, or an empty string.
+
+        If the component has no event for it, the value is checked later, once a button has been pressed.
+        """
         mine = self.component(control)
         if mine not in self.inputs:
             return "" if mine else "it belongs to nothing that is told to the server"
@@ -401,7 +425,7 @@ class Walk:
         return f"{value!r} is shown, and the server heard {last}"
 
     def _combobox(self, area: str, control: Control) -> str:
-        """A list opens where it can be seen, and what is pressed in it stands in the box and is heard."""
+        """Check that a list opens visibly, and that the box and the server get the chosen entry."""
         old = self.js("value", area, control.key)
         why = self.choose(area, control, None)
         if not why and old and self.events.get(self.component(control), set()) & SPEAKING:
@@ -410,7 +434,10 @@ class Walk:
         return why
 
     def choose(self, area: str, control: Control, label: str | None) -> str:
-        """Takes the entry of this label, or the one after the present one."""
+        """Choose the entry with this label, or the one after the present entry.
+
+        Return what is wrong, or an empty string.
+        """
         since = len(self.ears.calls)
         self.page.evaluate("document.activeElement?.blur()")
         if why := self.press(area, control):
@@ -418,6 +445,7 @@ class Walk:
         entries: list[dict[str, Any]] = []
 
         def opened() -> bool:
+            """Return whether the list has entries that can be seen."""
             entries[:] = self.js("entries", area, control.key)
             return bool(entries) and all(one["width"] > 0 and one["height"] > 0 for one in entries)
 
@@ -441,7 +469,10 @@ class Walk:
         return self._told_entry(control, since, wanted)
 
     def _told_entry(self, control: Control, since: int, label: str) -> str:
-        """Whether the server heard of an entry; its value is not to be seen, so any new one will do."""
+        """Return what is wrong if the server did not receive a new entry, or an empty string.
+
+        The page does not show the value of an entry, so any new value counts.
+        """
         mine = self.component(control)
         if self.events.get(mine, set()) & SPEAKING:
             values = lambda: [one.values[mine] for one in self.ears.calls[since:] if mine in one.values]  # noqa: E731
@@ -450,7 +481,10 @@ class Walk:
         return ""
 
     def _select(self, area: str, control: Control) -> str:
-        """A native list: the system's own, so what is pressed in it is taken by key."""
+        """Check that another entry of a native list can be chosen.
+
+        The system draws that list, so a key chooses the entry.
+        """
         since, old = len(self.ears.calls), self.js("value", area, control.key)
         if why := self.press(area, control):
             return why
@@ -467,7 +501,7 @@ class Walk:
         return self._told(control, self.js("value", area, control.key), since)
 
     def _checkbox(self, area: str, control: Control) -> str:
-        """Every press turns it over, and the server hears it; two leave it as it was."""
+        """Check that each of two presses toggles a box, and that the server receives both."""
         for _ in range(2):
             since, old = len(self.ears.calls), self.js("value", area, control.key)
             if why := self.press(area, control):
@@ -481,7 +515,7 @@ class Walk:
         return ""
 
     def _radio(self, area: str, control: Control) -> str:
-        """A press chooses it, and the server hears it."""
+        """Check that a press chooses a radio button, and that the server receives it."""
         since, old = len(self.ears.calls), self.js("value", area, control.key)
         if why := self.press(area, control):
             return why
@@ -490,7 +524,7 @@ class Walk:
         return "" if old else self._told(control, self.js("text", area, control.key), since)
 
     def _range(self, area: str, control: Control) -> str:
-        """A press in its middle sets it to the middle, and the server hears it."""
+        """Check that a press in the middle of a range sets the middle, and that the server receives it."""
         since, old = len(self.ears.calls), float(self.js("value", area, control.key))
         low, high, step = self.js("bounds", area, control.key)
         if why := self.press(area, control):
@@ -500,12 +534,15 @@ class Walk:
         mine, told = self.component(control), [""]
 
         def near(value: Any) -> bool:
+            """Return whether a value is close to the wanted one."""
             return abs(float(value) - wanted) <= 0.02 * (high - low) + step
 
         def heard() -> bool:
+            """Return whether the server received a value close to the wanted one."""
             return any(near(one.values[mine]) for one in self.ears.calls[since:] if mine in one.values)
 
         def reached() -> bool:
+            """Return whether the control shows, or the server received, a value close to the wanted one."""
             told[0] = self.js("value", area, control.key)
             return near(told[0]) or heard()
 
@@ -515,7 +552,7 @@ class Walk:
         return "" if heard() else self._told(control, (told[0], self.js("value", area, control.key)), since)
 
     def _slider(self, area: str, control: Control) -> str:
-        """A press on it moves it there, and the server hears what it says."""
+        """Check that a press moves a fader, and that the server receives the new value."""
         since, old = len(self.ears.calls), self.js("value", area, control.key)
         if why := self.press(area, control):
             return why
@@ -530,14 +567,14 @@ class Walk:
         return "" if self.until(found) else f"the server did not hear of {now}"
 
     def _tab(self, area: str, control: Control) -> str:
-        """A press opens it."""
+        """Check that a press opens a tab."""
         if why := self.press(area, control):
             return why
         opened = self.until(lambda: self.js("value", area, control.key) == "true", 3.0)
         return "" if opened else "a press does not open it"
 
     def _word(self, area: str, control: Control) -> str:
-        """Its explanation can be read."""
+        """Check that a press on a word shows its explanation."""
         self.page.mouse.wheel(0, 0)
         place = self.reach(area, control)
         if isinstance(place, str):
@@ -551,7 +588,7 @@ class Walk:
         return ""
 
     def _plot(self, area: str, control: Control) -> str:
-        """Something is told of one of the points that are pressed."""
+        """Check that a press on one of the points of a plot shows something."""
         place = self.reach(area, control)
         if isinstance(place, str):
             return place
@@ -568,20 +605,20 @@ class Walk:
     _token = _plot
 
     def _row(self, area: str, control: Control) -> str:
-        """As a button; keys reach what stands in it."""
+        """Check a row like a button; by keyboard, check that a control inside it can be reached."""
         if self.hand.points:
             return self._button(area, control)
         return "" if self.js("inner", area, control.key) else "no key reaches it"
 
     def _focusable(self, area: str, control: Control) -> str:
-        """It can have the focus."""
+        """Check that a control takes the focus."""
         if why := self.press(area, control):
             return why
         return "" if self.js("focused", area) == control.key else "it does not take the focus"
 
 
 def flat(value: Any) -> list[Any]:
-    """All numbers in what a component of ours says."""
+    """Return all single values in nested dicts and lists."""
     if isinstance(value, dict):
         return [one for inner in value.values() for one in flat(inner)]
     if isinstance(value, list):
@@ -590,7 +627,7 @@ def flat(value: Any) -> list[Any]:
 
 
 def same(shown: Any, wanted: str) -> bool:
-    """Whether a box shows what was typed; numbers may be written otherwise."""
+    """Return whether a box shows what was typed; numbers may be written differently."""
     if str(shown) == wanted:
         return True
     try:
@@ -600,7 +637,11 @@ def same(shown: Any, wanted: str) -> bool:
 
 
 def heard_as(heard: Any, shown: Any) -> bool:
-    """Whether what the server heard is what a person sees; of several boxes and of lists it is a part."""
+    """Return whether the value that the server received is the one that a person sees.
+
+    If `shown` is a tuple, any of its values counts. In a list, or in the value of the faders, it may be one
+    of several.
+    """
     if isinstance(shown, tuple):
         return any(heard_as(heard, one) for one in shown)
     if isinstance(heard, dict) and "turn" in heard:
