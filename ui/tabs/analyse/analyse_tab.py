@@ -72,7 +72,8 @@ def build_training(screen: Screen) -> None:
 
 def draw_training(session: Session) -> Any:
     """Return the training curve, or None if there is none."""
-    return training_charts.training_chart(session.analyses.training) if session.analyses.training else None
+    steps = session.analyses.training
+    return training_charts.training_chart(steps) if steps else None
 
 
 def build_maps(screen: Screen) -> None:

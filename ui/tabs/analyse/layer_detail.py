@@ -53,7 +53,7 @@ def build(screen: Screen) -> None:
 
 def chosen_layer(session: Session) -> tuple[int, LayerAnalysis] | None:
     """Return (index, analysis) of the opened layer, else of the middle one once all are scored, else None."""
-    index = session.focus.detail
+    index, layers = session.focus.detail, session.analyses.partial
     if index is None and session.analysis is not None:
         index = len(layers) // 2
     if index is None or index >= len(layers):

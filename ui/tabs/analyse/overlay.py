@@ -174,8 +174,9 @@ def colours_of(session: Session) -> str:
 
 def shown_layers(session: Session) -> Layers:
     """Return the layers whose importance the maps show: the first analysis's, or the second's if chosen."""
-    if session.analyses.second is not None and not is_filling(session) and colours_of(session) == "second":
-        return session.analyses.second.layers
+    second = session.analyses.second
+    if second is not None and not is_filling(session) and colours_of(session) == "second":
+        return second.layers
     return session.analyses.partial
 
 

@@ -61,7 +61,13 @@ def bar_token(session: Session) -> Any:
 
     Pins may change on other tabs.
     """
-    return (session.born, session.focus.picked, session.serial["layers"], session.cursor > 0, held_pins(session))
+    return (
+        session.born,
+        session.focus.picked,
+        session.serial["layers"],
+        session.cursor > 0,
+        held_pins(session),
+    )
 
 
 def held_pins(session: Session) -> Any:

@@ -94,8 +94,8 @@ def take_plan(session: Session, event: gr.EventData) -> str:
 
     Raise `Refusal` if the row has no plan.
     """
-    row = event._data.get("row")
-    entry = session.results.entries[row] if isinstance(row, int) and 0 <= row < len(session.results.entries) else None
+    row, entries = event._data.get("row"), session.results.entries
+    entry = entries[row] if isinstance(row, int) and 0 <= row < len(entries) else None
     if entry is None or entry.plan is None:
         raise Refusal("This row has no plan to take; compare its method again.")
     kept = session.take_plan(entry.plan)
