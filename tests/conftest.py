@@ -41,7 +41,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(params=list(FAMILY_CONFIGS))
 def any_subject(request: pytest.FixtureRequest) -> Subject:
-    """A tiny subject of each family in turn."""
+    """Return a tiny subject of each family in turn."""
     return tiny_subject(request.param)
 
 
@@ -52,7 +52,7 @@ def tiny() -> Callable[..., Subject]:
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny Llama saved as a user would have it."""
+    """Return the folder of a tiny Llama, saved as a user would have it."""
     folder = tmp_path_factory.mktemp("models") / "tiny-llama"
     tiny_model("llama").save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
@@ -61,7 +61,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def page(tmp_path: Path) -> Path:
-    """A text file of a few thousand bytes."""
+    """Return a text file of a few thousand bytes."""
     file = tmp_path / "page.txt"
     file.write_text(PAGE * 12, encoding="utf-8")
     return file
@@ -93,7 +93,7 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def text_file(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The path of a text that fills the page's boxes."""
+    """Return the path of a text that fills the page's boxes."""
     from tests.support.serving import text_of
 
     return text_of(tmp_path_factory.mktemp("texts"), 40)
@@ -101,7 +101,7 @@ def text_file(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def address(tiny_folder: Path) -> Iterator[str]:
-    """The address of the app, running on the tiny model."""
+    """Return the address of the app, which runs on the tiny model."""
     from tests.support.serving import served
 
     with served(str(tiny_folder)) as url:
@@ -110,7 +110,7 @@ def address(tiny_folder: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A browser of each file's own: nothing else in this process may drive one meanwhile."""
+    """Return a browser for one file of tests: nothing else in this process may drive one meanwhile."""
     from tests.support.serving import chromium
 
     with chromium() as browser:

@@ -13,8 +13,7 @@ import gradio as gr
 import pytest
 
 from tests.support.bad_connection import Weather, bad_connection
-from tests.support.patience import JOB
-from tests.support.serving import drag, shown, spot
+from tests.support.serving import JOB, drag, shown, spot
 from tests.support.visitor import BROWSER, Browser, Visitor, expect
 from ui.tabs.tune import tune_tab
 

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.patience import JOB
 from tests.support.reverse_proxies import NGINX, WAYS, nginx, small_proxy
-from tests.support.serving import free_port, served
+from tests.support.serving import JOB, free_port, served
 from tests.support.visitor import BROWSER, Visitor, expect
 
 pytestmark = BROWSER

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.patience import ANSWER, JOB
-from tests.support.serving import drag, spot, text_of
+from tests.support.serving import ANSWER, JOB, drag, spot, text_of
 from tests.support.visitor import BROWSER, Browser, Visitor, expect
 
 pytestmark = BROWSER

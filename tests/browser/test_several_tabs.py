@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from slimllm.methods.recovery import RECOVERIES
-from tests.support.patience import JOB
-from tests.support.serving import drag, fader, spot, text_of
+from tests.support.serving import JOB, drag, fader, spot, text_of
 from tests.support.visitor import BROWSER, Browser, Page, Visitor, expect
 from ui.page.notice import CHANGED
 from ui.session.forms import AnalyseForm

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.patience import JOB
+from tests.support.serving import JOB
 from tests.support.visitor import BROWSER, Browser, Visitor, expect
 from tests.support.walk.hands import Finger, Hand, Keys, Mouse
 from tests.support.walk.hearing import Ears, Hold

@@ -19,8 +19,7 @@ from slimllm.planning.forecast import forecast_plan
 from slimllm.planning.plan_making import make_plan
 from slimllm.planning.rules import PlanRules
 from tests.support.made_up_analyses import synthetic_analysis
-from tests.support.patience import ANSWER
-from tests.support.serving import columns_analysis, drag, fader, shown, spot, without_layers
+from tests.support.serving import ANSWER, columns_analysis, drag, fader, shown, spot, without_layers
 from tests.support.visitor import BROWSER, expect
 from ui.charts import heads_map
 from ui.page.faders import Faders, bank_json, value_of

@@ -13,8 +13,7 @@ import pytest
 pytest.importorskip("playwright.sync_api")
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
-from tests.support.patience import ANSWER, JOB
-from tests.support.serving import CHROMIUM, fader
+from tests.support.serving import ANSWER, CHROMIUM, JOB, fader
 
 __all__ = ["BROWSER", "THEMES", "Browser", "Page", "Visitor", "against_axe", "dress", "expect", "settled"]
 BROWSER = [  # the marks of every browser test

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.patience import JOB
-from tests.support.serving import fader, text_of
+from tests.support.serving import JOB, fader, text_of
 from tests.support.visitor import BROWSER, Browser, Page, Visitor, expect
 
 pytestmark = BROWSER

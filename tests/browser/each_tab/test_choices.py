@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.patience import JOB
+from tests.support.serving import JOB
 from tests.support.visitor import BROWSER, Visitor, expect
 
 pytestmark = BROWSER

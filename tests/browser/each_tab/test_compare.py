@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.patience import JOB
+from tests.support.serving import JOB
 from tests.support.visitor import BROWSER, THEMES, Browser, Page, Visitor, against_axe, expect, settled
 from ui.session.registry import REGISTRY
 from ui.session.session import Session

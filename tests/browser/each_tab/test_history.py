@@ -14,7 +14,7 @@ import pytest
 from slimllm.core.types import Progress
 from tests.support.made_up_analyses import synthetic_analysis
 from tests.support.made_up_runs import family
-from tests.support.patience import JOB
+from tests.support.serving import JOB
 from tests.support.visitor import BROWSER, Browser, Visitor, expect
 from ui.html import report
 from ui.jobs.worker import Job

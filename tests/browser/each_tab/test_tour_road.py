@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.patience import ANSWER, FACTOR
-from tests.support.serving import served
+from tests.support.serving import ANSWER, FACTOR, served
 from tests.support.visitor import BROWSER, Browser, Page, expect
 from ui.tour.story import STEPS
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.patience import JOB
+from tests.support.serving import JOB
 from tests.support.visitor import BROWSER, Visitor, expect
 from ui.session.registry import REGISTRY
 from ui.session.session import Session

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.support.patience import FACTOR
+from tests.support.serving import FACTOR
 from tests.support.visitor import Visitor
 from tests.support.walk.hands import Hand
 from tests.support.walk.hearing import Ears, Hold
