@@ -43,13 +43,14 @@ class Analyses:
     def remember_analysis(self, analysis: Analysis) -> None:
         """Remember an analysis, so that its plans can be shown and pruned again.
 
-        Only the latest KEPT_ANALYSES are remembered.
+        Only the latest KEPT_ANALYSES are remembered, and the present one.
         """
         source = source_of(analysis)
         self.remembered.pop(source, None)
         self.remembered[source] = analysis
         for old in list(self.remembered)[:-KEPT_ANALYSES]:
-            del self.remembered[old]
+            if self.remembered[old] is not self.present:
+                del self.remembered[old]
 
     def make_present(self, analysis: Analysis) -> None:
         """Make an analysis the present one.

@@ -59,9 +59,13 @@ class PlanHistory:
         self.steps = [*self.steps[:keep], step][-KEPT_PLANS:]
         self.cursor = len(self.steps) - 1
 
+    def place_after(self, by: int) -> int:
+        """Return the index `by` steps after the present one, or before it, as far as there are steps."""
+        return min(max(self.cursor + by, 0), len(self.steps) - 1)
+
     def move_cursor(self, by: int) -> None:
         """Go `by` steps forward, or back if it is negative, as far as there are steps."""
-        self.cursor = min(max(self.cursor + by, 0), len(self.steps) - 1)
+        self.cursor = self.place_after(by)
         self._gesture = ("", 0.0)
 
 

@@ -106,7 +106,8 @@ def asked_for(form: MeasureForm) -> Asked:
     if max(map(len, lines), default=0) > LONGEST_PROMPT:
         raise Refusal(f"A prompt may have up to {LONGEST_PROMPT:,} letters; use a shorter one.")
     heat = form.temperature
-    if not isinstance(heat, int | float) or not math.isfinite(heat) or not 0 <= heat <= 10:
+    number = isinstance(heat, int | float) and not isinstance(heat, bool)
+    if not number or not math.isfinite(heat) or not 0 <= heat <= 10:
         raise Refusal("The temperature must be a number from 0 to 10.")
     return Asked(
         protocol=Protocol(

@@ -281,13 +281,13 @@ class Session:
     def step(self, by: int) -> None:
         """Go `by` plans forward, or back if it is negative, as far as there are any.
 
-        Raise `Refusal` if no remembered analysis suits the plan there.
+        Raise `Refusal`, and stay, if no remembered analysis suits the plan there.
         """
         with self.lock:
             left = self.present
-            self.history.move_cursor(by)
             if left is not None:
-                self.suit(self.plan)
+                self.suit(self.plans[self.history.place_after(by)])
+                self.history.move_cursor(by)
                 self.mark("plan", "locks", *(() if same_rules(left, self.plan) else ("controls", "bank")))
 
     # Comparisons and runs

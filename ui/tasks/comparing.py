@@ -291,7 +291,8 @@ def present_comparison(session: Session) -> Comparison:
 def start_answers(registry: Registry, session: Session, asked: Asked) -> Job:
     """Start the job in which all models of the present comparison continue the prompts.
 
-    The answers replace those of the comparison's run.
+    The answers replace those of the comparison's run. If the job fails or is stopped, the earlier ones are
+    back.
 
     Return the job. Raise `Refusal` if there is no model or prompt, if nothing has been pruned yet, or if
     another job of the session is active.
@@ -301,9 +302,16 @@ def start_answers(registry: Registry, session: Session, asked: Asked) -> Job:
         raise Refusal("There is no prompt; write one per line.")
 
     def run_steps(_: Job) -> Steps:
-        yield from number_stages(
-            [("Answers", lambda: answer_prompts(session, compared_subjects(subject, last), asked))]
-        )
+        earlier, done = session.results.answers, False
+        try:
+            yield from number_stages(
+                [("Answers", lambda: answer_prompts(session, compared_subjects(subject, last), asked))]
+            )
+            done = True
+        finally:
+            if not done:
+                session.results.answers = earlier
+                session.mark("answers")
 
     def on_done(_: None) -> None:
         session.archive.amend(last.run, answers=answer_texts(session.results.answers))

@@ -11,7 +11,7 @@ from functools import partial
 
 from slimllm import pipeline
 from slimllm.calibration import texts
-from slimllm.core.errors import Refusal
+from slimllm.core.errors import Refusal, Stopped
 from slimllm.core.types import Analysis, Plan, Progress
 from slimllm.models.loading import Subject
 from slimllm.planning import plan_making
@@ -91,6 +91,8 @@ def try_entry(name: str, title: str, stage: str, contest: Contest) -> Steps:
     """Add one method's entry to the session; if the method fails, its entry says why in one sentence."""
     try:
         entry = yield from lead_steps(title, stage, attempt_method(name, contest))
+    except Stopped:
+        raise
     except Exception as failure:
         entry = Entry(
             name or contest.present.method,

@@ -7,6 +7,7 @@ from collections.abc import Generator
 from datetime import datetime
 
 from slimllm.calibration import texts
+from slimllm.core.errors import Refusal
 from slimllm.core.types import Progress
 from slimllm.models.loading import Pruned, Subject
 from slimllm.pruning import finetuning
@@ -26,7 +27,7 @@ from ui.session.finetuning_state import (
 )
 from ui.session.registry import Registry
 from ui.session.session import Session
-from ui.tasks.comparing import measured_column, size_of
+from ui.tasks.comparing import measured_column, size_of, with_tokens
 from ui.tasks.comparing_methods import lead_steps
 from ui.tasks.model_remaking import lesson_tokens, weights_of
 
@@ -54,6 +55,7 @@ def start_polish(registry: Registry, session: Session, number: int | None, wish:
             pruned = yield from lead_steps("The model as it is", "1", weights_of(session, run))
             begins_with = pruned.subject.beginning.words
             shown.measured = [Measured(row.protocol.begun(begins_with)) for row in shown.measured]
+            check_unchanged(shown.measured[0].protocol, run, pruned.subject, session.settings.offline)
             wanted = tuning_of(
                 wish, learnable_tokens(text, pruned.subject, wish), pruned.subject.shape.max_length
             )
@@ -98,6 +100,15 @@ def measuring_protocols(run: Run, wish: Wish) -> list[Protocol]:
     """Return the run's own protocol, and the same on the learned text if that is another text."""
     own = dataclasses.replace(run.protocol, text=wish.text, tokens="")
     return [run.protocol] if own.is_like(run.protocol) else [run.protocol, own]
+
+
+def check_unchanged(protocol: Protocol, run: Run, subject: Subject, offline: bool) -> None:
+    """Raise `Refusal` if a run's text is no longer what its perplexities were measured on."""
+    if protocol.tokens and protocol != with_tokens(protocol, subject, offline):
+        raise Refusal(
+            f"The text '{protocol.text}' has changed since {run.name} was measured; press Prune and compare "
+            "first, then fine-tune the new run."
+        )
 
 
 def learnable_tokens(text: texts.Text, subject: Subject, wish: Wish) -> int:

@@ -137,13 +137,14 @@ VERDICTS = (
     (3.0, "So it reads a good deal worse, and that is the price of the cut."),
     (float("inf"), "So it was hurt badly, and a smaller cut would be wise."),
 )
+LOST = "So neither of the two can read this text."
 SIZE, DOUBT = "Numbers in the model", "Words to pick from"
 TRY_AGAIN = "Try again"
 
 
 def verdict_words(factor: float) -> str:
-    """Return what a perplexity means that is `factor` times the one before."""
-    return next(words for limit, words in VERDICTS if factor <= limit)
+    """Return what a perplexity means that is `factor` times the one before; NaN where both are infinite."""
+    return next((words for limit, words in VERDICTS if factor <= limit), LOST)
 
 
 def step_sentences(step: TourStep, stage: Stage, facts: Mapping[str, str]) -> list[str]:

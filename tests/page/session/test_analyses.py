@@ -45,11 +45,16 @@ def test_a_second_analysis_stays_while_one_thing_tells_it_apart(known: Analyses)
     assert known.second is None
 
 
-def test_the_oldest_analyses_are_forgotten(known: Analyses, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_oldest_analyses_are_forgotten_but_for_the_present_one(
+    known: Analyses, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(analyses, "KEPT_ANALYSES", 2)
     known.remember_analysis(OTHER)  # it is the latest once more
     known.remember_analysis(dataclasses.replace(FIRST, calibration=Calibration("another text")))
     assert known.find_analysis("wanda-sp", {}, OTHER.calibration) is OTHER
+    assert known.find_analysis(FIRST.method, {}, FIRST.calibration) is FIRST
+    known.make_present(OTHER)
+    known.remember_analysis(dataclasses.replace(FIRST, calibration=Calibration("a third text")))
     assert known.find_analysis(FIRST.method, {}, FIRST.calibration) is None
 
 

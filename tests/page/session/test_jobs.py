@@ -20,16 +20,19 @@ from slimllm.core.types import Calibration, Plan, Progress
 from slimllm.planning import plan_making
 from slimllm.planning.rules import PlanRules
 from tests.support.made_up_analyses import synthetic_analysis
+from tests.support.serving import by_columns
 from tests.support.tiny_models import tiny_subject
 from ui.facts.estimates import Rates
 from ui.facts.runs import Asked, Column, Protocol, Run
 from ui.jobs.worker import Job, Worker, sentence
 from ui.page.elements import progress_line
+from ui.session.finetuning_state import Wish
 from ui.session.loaded import Loaded
 from ui.session.registry import Registry
 from ui.session.session import Session
 from ui.session.settings import SessionSettings
-from ui.tasks import comparing_methods
+from ui.tasks import comparing, comparing_methods
+from ui.tasks.finetuning_run import start_polish
 
 Steps = Generator[Progress, None, Any]
 
@@ -292,6 +295,18 @@ def test_undo_goes_all_the_way_back_and_redo_forth(planned: Session) -> None:
     assert planned.plan.ratio_requested == 0.1, "a new plan forgets what was undone"
 
 
+def test_an_undo_that_is_refused_changes_nothing(planned: Session) -> None:
+    columns = by_columns(synthetic_analysis(layers=4, channels=64))
+    planned.set_analysis(columns, plan_making.make_plan(columns, PlanRules(0.2)))
+    first = synthetic_analysis(layers=4, channels=64)
+    planned.set_analysis(first, plan_making.make_plan(first, PlanRules(0.3)))
+    present, analysis = planned.plan, planned.known
+    planned.analyses.remembered = {s: a for s, a in planned.analyses.remembered.items() if a is not columns}
+    with pytest.raises(Refusal, match="cuts value-column units"):
+        planned.step(-1)
+    assert (planned.plan, planned.known) == (present, analysis)
+
+
 def test_moving_dial_is_one_step_of_undo(planned: Session) -> None:
     first = planned.plan
     for ratio in (0.25, 0.3, 0.35):
@@ -395,6 +410,31 @@ def test_a_stop_keeps_the_finished_methods(ready: tuple[Session, Asked]) -> None
     assert "what was finished is in the table" in progress_line(job, 0)
     with pytest.raises(Refusal, match="No method"):
         comparing_methods.start_methods(registry, session, [], asked)
+
+
+def test_answers_that_are_stopped_give_way_to_those_before(ready: tuple[Session, Asked]) -> None:
+    session, asked = ready
+    registry = Registry()
+    asked = dataclasses.replace(asked, prompts=("A model",), new_tokens=4)
+    assert comparing.start_compare(registry, session, asked).finished.wait(60)
+    before = session.results.answers
+    assert [answer.prompt for answer in before] == ["A model"]
+    job = comparing.start_answers(registry, session, dataclasses.replace(asked, prompts=("Another",)))
+    job.on_progress = lambda _: job.stopping.set()
+    assert job.finished.wait(60)
+    assert (job.state, session.results.answers) == ("stopped", before)
+
+
+def test_a_run_whose_text_has_changed_is_not_fine_tuned(ready: tuple[Session, Asked], page: Path) -> None:
+    session, asked = ready
+    registry = Registry()
+    assert comparing.start_compare(registry, session, asked).finished.wait(60)
+    run = session.runs[0]
+    page.write_text(page.read_text()[::-1])
+    job = start_polish(registry, session, run.number, Wish(str(page), 1, 1e-3))
+    assert job.finished.wait(60)
+    assert "has changed since run 1 was measured" in job.error.lower()
+    assert session.runs == [run]
 
 
 def test_spare_job_gives_way_and_starts_anew() -> None:

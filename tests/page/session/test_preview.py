@@ -141,3 +141,6 @@ def test_a_broken_model_is_said_to_be_one(session: Session) -> None:
     preview.dense.loss, preview.dense.tokens = 10.0, 10
     preview.dense_loss = 10.0, 10
     assert "hardly reads" in preview_panel.draw_preview(session)
+    preview.masked.loss = preview.dense.loss = math.inf
+    preview.dense_loss = math.inf, 10
+    assert "Neither model can read this text" in preview_panel.draw_preview(session)

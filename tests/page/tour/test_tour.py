@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import xml.etree.ElementTree as xml
 from collections.abc import Iterator
@@ -101,7 +102,8 @@ def test_one_picture_per_idea_on_the_tabs_in_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("factor", "word"), [(1.0, "almost"), (1.3, "bit worse"), (2.0, "price"), (9e9, "hurt")]
+    ("factor", "word"),
+    [(1.0, "almost"), (1.3, "bit worse"), (2.0, "price"), (9e9, "hurt"), (math.nan, "neither")],
 )
 def test_verdict_grows_with_the_loss(factor: float, word: str) -> None:
     assert word in story.verdict_words(factor)

@@ -25,6 +25,7 @@ VERDICTS = (
     (4.0, "It reads much worse. Look at what recovery brings before you go on."),
     (math.inf, "It hardly reads any more. Cut less, or check on Compare what recovery saves."),
 )
+LOST = "Neither model can read this text, so they cannot be compared."
 
 
 def build(screen: Screen) -> None:
@@ -171,9 +172,11 @@ def loss_block(preview: Preview) -> str:
     if mine is not None and dense is not None and preview.masked.tokens == whole:
         ratio = mine / dense
         against = (
-            f"dense {format_figure(dense)}, {'×' + format_figure(ratio) if ratio < 1000 else 'far more'}"
+            f"dense {format_figure(dense)}"
+            if math.isnan(ratio)
+            else f"dense {format_figure(dense)}, {'×' + format_figure(ratio) if ratio < 1000 else 'far more'}"
         )
-        verdict = next(words for most, words in VERDICTS if ratio <= most)
+        verdict = next((words for most, words in VERDICTS if ratio <= most), LOST)
     slice_of = f"on {preview.masked.tokens} tokens" if preview.masked.tokens else "on a few windows of text"
     return (
         f'<div class="mp-loss"><span class="mp-label">Perplexity{escape_html(alone)}</span>'
