@@ -39,7 +39,7 @@ from slimllm.methods.learned_scores import learn_scores, learned_in
 from slimllm.methods.recovery import RECOVERIES
 from slimllm.methods.table import fill_options, find_method
 from slimllm.models.families import shape_of
-from slimllm.models.layer_offload import is_lent, open_layer, put_away
+from slimllm.models.layer_offload import is_offloaded, open_layer, put_away
 from slimllm.models.loading import Pruned, Subject
 from slimllm.models.shared_copy import drop_layers, share_model
 from slimllm.planning.forecast import refigure_ratio
@@ -257,7 +257,7 @@ def scratch_of(model: Any) -> Path | None:
 
     Return None if the model is not offloaded.
     """
-    if not is_lent(model):
+    if not is_offloaded(model):
         return None
     with atomic_write.translate_write_failures(*UNWRITTEN), contextlib.ExitStack() as stack:
         folder = stack.enter_context(atomic_write.scratch_folder(home_folder() / "pruned"))

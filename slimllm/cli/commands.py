@@ -25,7 +25,7 @@ from slimllm.methods.recovery import RECOVERIES
 from slimllm.methods.table import METHODS
 from slimllm.models import sources
 from slimllm.models.families import FAMILIES
-from slimllm.models.layer_offload import is_lent
+from slimllm.models.layer_offload import is_offloaded
 from slimllm.models.loading import Subject
 from slimllm.planning import forecast, plan_json, plan_making, rules
 from slimllm.planning.allocation import ALLOCATIONS
@@ -216,7 +216,7 @@ def measure_speeds(given: Arguments, report: Report) -> list[dict[str, Any]]:
     other, and differences say nothing.
     """
     subjects = [load_subject(source, given, report, spread=True) for source in given.model]
-    together = not any(is_lent(subject.model) for subject in subjects)
+    together = not any(is_offloaded(subject.model) for subject in subjects)
     if together:
         names = map(str, range(len(subjects)))
         running = {

@@ -22,7 +22,7 @@ from slimllm.export.write_targets import check_target
 from slimllm.files import atomic_write
 from slimllm.files.written_files import is_all_ours
 from slimllm.models import modeling_slim
-from slimllm.models.layer_offload import is_lent, open_layer
+from slimllm.models.layer_offload import is_offloaded, open_layer
 from slimllm.models.loading import Pruned, Subject
 from slimllm.planning.plan_json import plan_text
 from slimllm.pruning.stored_dtypes import as_stored, dtype_of, dtype_words
@@ -103,7 +103,7 @@ def write_checkpoint(form: Form, pruned: Pruned, folder: Path) -> tuple[int, int
 
 def save_weights(tensors: dict[str, Tensor], subject: Subject, folder: Path) -> list[Path]:
     """Write the weight files and return their paths: one file, or one per layer of an offloaded model."""
-    if not is_lent(subject.model):
+    if not is_offloaded(subject.model):
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         return [folder / "model.safetensors"]
     count, rest = len(subject.layers) + 1, dict(tensors)

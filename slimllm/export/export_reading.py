@@ -20,7 +20,7 @@ from slimllm.export.model_card import FACTS
 from slimllm.files import file_limits
 from slimllm.models import loading
 from slimllm.models.families import Family, layer_shape, linear_of, narrows_values, shape_of
-from slimllm.models.layer_offload import is_lent, is_spread
+from slimllm.models.layer_offload import is_offloaded, is_spread
 from slimllm.models.loading import Pruned, Subject
 from slimllm.models.shared_copy import share_model
 from slimllm.planning.plan_json import read_witness
@@ -39,7 +39,7 @@ def load_export(source: str, *, say: Callable[[str], object] = str, **how: Any) 
     except Refusal:
         # It is not an export of ours.
         tier = ""
-    if tier != "padded" or is_lent(subject.model) or is_spread(subject.model):
+    if tier != "padded" or is_offloaded(subject.model) or is_spread(subject.model):
         return subject
     say("The zeros that this export was filled up with are left out.")
     return remove_padding(subject)

@@ -21,7 +21,7 @@ from slimllm.core.errors import Refusal
 from slimllm.export import gguf_writer
 from slimllm.export.padding import State, Widths, pad_state, padded_widths
 from slimllm.models.families import head_norms, linear_of
-from slimllm.models.layer_offload import is_lent
+from slimllm.models.layer_offload import is_offloaded
 from slimllm.models.loading import Pruned, Subject
 from slimllm.models.modeling_slim import Placed
 from slimllm.models.slim_class import slim_class
@@ -128,7 +128,7 @@ def padded_format(pruned: Pruned) -> Form:
         with contextlib.suppress(Misfit):
             return unpadded(pruned)
     subject, state = pruned.subject, pruned.subject.model.state_dict()
-    if is_lent(subject.model):
+    if is_offloaded(subject.model):
         raise Misfit("its weights do not fit into memory together", "use --export auto or shim")
     ghosts = {name: tensor.to("meta") for name, tensor in state.items()}
     misfits = []
@@ -153,7 +153,7 @@ def padded_format(pruned: Pruned) -> Form:
 def gguf_format(pruned: Pruned) -> Form:
     """Return the model in one file, if llama.cpp has an architecture that computes the same."""
     subject = pruned.subject
-    if is_lent(subject.model):
+    if is_offloaded(subject.model):
         raise Misfit("its weights do not fit into memory together", "use --export auto or shim")
     name, config = base_of(subject), subject.model.config
     reason = gguf_writer.llamacpp_hindrance(name, config, subject.shape.head_size, subject.tokenizer)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from slimllm.core.errors import Refusal
 from slimllm.files import atomic_write
 from slimllm.models import plain_reload
-from slimllm.models.layer_offload import is_lent
+from slimllm.models.layer_offload import is_offloaded
 from slimllm.models.loading import Subject
 from slimllm.tokenizers.tokenizer_guard import SAMPLE
 
@@ -119,7 +119,7 @@ def how_of(subject: Subject) -> How:
     """
     begins_with = subject.beginning.ids
     dtype = str(subject.dtype).removeprefix("torch.")
-    if not is_lent(subject.model):
+    if not is_offloaded(subject.model):
         if subject.shape.parameters > LARGE:
             return How(False, dtype=dtype, begins_with=begins_with)
         narrow = {
@@ -175,7 +175,7 @@ def on_cpu(model: Any, exact: bool) -> Any:
 
     Return the model itself if it already is so or if it is offloaded.
     """
-    if is_lent(model):
+    if is_offloaded(model):
         return model
 
     def move_tensor(tensor: Tensor) -> Tensor:

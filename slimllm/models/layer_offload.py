@@ -95,13 +95,13 @@ def file_stamp(file: Path) -> tuple[int, int] | None:
     return state.st_size, state.st_mtime_ns
 
 
-class Lent:
+class OffloadedLayer:
     """The offloading of one layer: its first user loads the parameters, and its last user frees them.
 
     `row` holds the offloading of all layers in order, so that the next layer can be read in advance.
     """
 
-    def __init__(self, layer: nn.Module, fetch: OnDisk, row: list[Lent]) -> None:
+    def __init__(self, layer: nn.Module, fetch: OnDisk, row: list[OffloadedLayer]) -> None:
         self.layer, self.fetch, self.users = layer, fetch, 0
         self.row, self.place = row, len(row)
         row.append(self)
@@ -123,32 +123,32 @@ class Lent:
             empty_layer(self.layer)
 
 
-def offload_layer(layer: nn.Module, fetch: OnDisk, row: list[Lent]) -> None:
+def offload_layer(layer: nn.Module, fetch: OnDisk, row: list[OffloadedLayer]) -> None:
     """Offload a layer, as the next one in its row, and free its present parameters."""
-    lent = Lent(layer, fetch, row)
-    layer.lent = lent  # type: ignore[assignment]
-    layer.register_forward_pre_hook(lent.begin)
-    layer.register_forward_hook(lent.end, always_call=True)
+    offloaded = OffloadedLayer(layer, fetch, row)
+    layer.offloaded = offloaded  # type: ignore[assignment]
+    layer.register_forward_pre_hook(offloaded.begin)
+    layer.register_forward_hook(offloaded.end, always_call=True)
     empty_layer(layer)
 
 
 @contextlib.contextmanager
 def open_layer(layer: nn.Module) -> Iterator[None]:
     """Keep the layer's parameters in memory for the block."""
-    lent: Lent | None = getattr(layer, "lent", None)
-    if lent is None:
+    offloaded: OffloadedLayer | None = getattr(layer, "offloaded", None)
+    if offloaded is None:
         yield
         return
     try:
-        lent.begin()
+        offloaded.begin()
         yield
     finally:
-        lent.end()
+        offloaded.end()
 
 
-def is_lent(model: Any) -> bool:
+def is_offloaded(model: Any) -> bool:
     """Return whether some layers of the model are offloaded."""
-    return any(isinstance(getattr(module, "lent", None), Lent) for module in model.modules())
+    return any(isinstance(getattr(module, "offloaded", None), OffloadedLayer) for module in model.modules())
 
 
 def is_spread(model: Any) -> bool:
@@ -158,7 +158,7 @@ def is_spread(model: Any) -> bool:
 
 def check_resident(model: Any, what: str) -> None:
     """Raise `Refusal` for work that needs all weights at once if the model is offloaded."""
-    if is_lent(model):
+    if is_offloaded(model):
         raise Refusal(
             f"{what} needs all weights in memory, and this model is larger than it; take a smaller model or "
             "a machine with more memory."
@@ -172,17 +172,17 @@ def put_away(layer: nn.Module, file: Path, tensors: Mapping[str, Tensor]) -> Non
     """
     held = dict(layer.named_parameters())
     save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, file)
-    lent: Lent = layer.lent  # type: ignore[assignment]
-    before, dtype = lent.fetch, next(iter(held.values())).dtype
-    lent.fetch = OnDisk({name: (file, name) for name in held}, dtype, before.device, before.ahead)
+    offloaded: OffloadedLayer = layer.offloaded  # type: ignore[assignment]
+    before, dtype = offloaded.fetch, next(iter(held.values())).dtype
+    offloaded.fetch = OnDisk({name: (file, name) for name in held}, dtype, before.device, before.ahead)
 
 
-def lend_as_stored(layer: nn.Module) -> None:
+def offload_as_stored(layer: nn.Module) -> None:
     """Let an offloaded layer load its parameters in the dtypes of its files from now on."""
-    lent: Lent = layer.lent  # type: ignore[assignment]
-    lent.fetch = OnDisk(lent.fetch.places, None, torch.device("cpu"))
+    offloaded: OffloadedLayer = layer.offloaded  # type: ignore[assignment]
+    offloaded.fetch = OnDisk(offloaded.fetch.places, None, torch.device("cpu"))
     found = {}
-    for name, (file, key) in lent.fetch.places.items():
+    for name, (file, key) in offloaded.fetch.places.items():
         with safe_open(file, "pt") as tensors:
             found[name] = tensors.get_tensor(key).to("meta")
     fill_layer(layer, found)

@@ -24,7 +24,7 @@ from slimllm.core.types import LayerReport, Plan
 from slimllm.models.families import Family, family_of, shape_of
 from slimllm.models.folder_check import check_promise, inspect_tokenizer, stored_tensors
 from slimllm.models.hub_download import fetch_model, fetched_whole
-from slimllm.models.layer_offload import is_lent, open_layer
+from slimllm.models.layer_offload import is_offloaded, open_layer
 from slimllm.models.shared_copy import Origin
 from slimllm.models.sources import (
     Stored,
@@ -73,7 +73,7 @@ class Subject:
             return self.read_from.fingerprint
         state = self.model.state_dict()
         parts = [hash_tensors({name: tensor for name, tensor in state.items() if not tensor.is_meta})]
-        for layer in self.layers if is_lent(self.model) else ():
+        for layer in self.layers if is_offloaded(self.model) else ():
             with open_layer(layer):
                 parts.append(hash_tensors(layer.state_dict()))
         content = hash_words([*parts, json.dumps(self.model.config.to_dict(), sort_keys=True, default=str)])

@@ -19,7 +19,7 @@ from safetensors import safe_open
 from slimllm.core.errors import Refusal
 from slimllm.core.memory import available_mib
 from slimllm.models.families import Family
-from slimllm.models.layer_offload import Lent, OnDisk, offload_layer
+from slimllm.models.layer_offload import OffloadedLayer, OnDisk, offload_layer
 from slimllm.models.sources import stored_in
 from slimllm.models.weight_coverage import compare_names, judge_unused
 
@@ -35,14 +35,14 @@ def too_large(folder: Path, dtype: torch.dtype, source: str, device: torch.devic
 
 def place_of(
     folder: Path, dtype: torch.dtype, source: str, device: torch.device, spread: bool
-) -> Literal["whole", "lent", "spread"]:
-    """Return how to load the checkpoint: "whole" if it fits, else "lent" (offloaded layer by layer).
+) -> Literal["whole", "offloaded", "spread"]:
+    """Return how to load the checkpoint: "whole" if it fits, else "offloaded" (offloaded layer by layer).
 
     If `spread` is true, a model for CUDA is spread over all CUDA devices and the machine's memory instead.
     """
     if not too_large(folder, dtype, source, device):
         return "whole"
-    return "spread" if spread and device.type == "cuda" else "lent"
+    return "spread" if spread and device.type == "cuda" else "offloaded"
 
 
 def read_ahead_executor(device: torch.device) -> Executor | None:
@@ -98,7 +98,7 @@ def load_offloaded(
         # Buffers that are in no file are still on the CPU.
         for name, buffer in module.named_buffers(recurse=False):
             setattr(module, name, buffer.to(device))
-    row: list[Lent] = []
+    row: list[OffloadedLayer] = []
     ahead = read_ahead_executor(device)
     for index, layer in enumerate(model.get_submodule(family.layers)):
         own = {name: places[f"{prefix}{index}.{name}"] for name, _ in layer.named_parameters()}

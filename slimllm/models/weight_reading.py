@@ -60,7 +60,7 @@ def read_model(folder: Path, config: Any, source: str, where: Where, notes: Note
     if getattr(config, "slim", None):
         builder = slim_class(config.slim, source)
     how = place_of(folder, kind, source, place, spread)
-    if how == "lent":
+    if how == "offloaded":
         notes.say(f"'{source}' is larger than the free memory, so its layers are read when they are needed.")
         make = partial(build_slim_model, config, source, dtype=kind)
         return load_offloaded(folder, make, family, kind, source, place, notes.add)

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from slimllm.models.layer_offload import is_lent, lend_as_stored
+from slimllm.models.layer_offload import is_offloaded, offload_as_stored
 from slimllm.models.loading import Pruned, Subject
 from slimllm.models.shared_copy import Origin, freeze_tensor, share_model
 from slimllm.models.sources import Stored
@@ -31,9 +31,9 @@ def as_stored(pruned: Pruned) -> Pruned:
     if not subject.files:
         return pruned
     model = share_model(subject.model)
-    if is_lent(model):
+    if is_offloaded(model):
         for layer in model.get_submodule(subject.family.layers):
-            lend_as_stored(layer)
+            offload_as_stored(layer)
     here = [
         (module, leaf, held)
         for module in model.modules()

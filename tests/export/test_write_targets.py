@@ -27,7 +27,7 @@ from tests.page.session.test_presets import planned  # noqa: F401 – a fixture
 from tests.support.tiny_models import tiny_subject
 from tests.unit.cli.test_bad_days import mounted
 from ui.session.kept import crash_recovery, presets
-from ui.session.kept.run_store import Shelf
+from ui.session.kept.run_store import RunStore
 from ui.session.session import Session
 from ui.tabs.tune import preset_row
 from ui.tasks import work
@@ -346,7 +346,7 @@ def test_only_what_is_marked_as_ours_is_swept(tmp_path: Path) -> None:
 
 def test_presets_that_cannot_be_read_are_laid_aside(planned: Session) -> None:  # noqa: F811
     preset_row.keep_plan(planned, "Mine")
-    file = Shelf(planned.id).folder / presets.FILE
+    file = RunStore(planned.id).folder / presets.FILE
     newer = file.read_text().replace('"format": 1', '"format": 99', 1)
     file.write_text(newer)
     planned.presets = {}

@@ -99,7 +99,7 @@ class Job:
         """Show words where the work has no countable steps."""
         self.note(Progress(stage or self.kind, 0, 0, words))
 
-    def heed(self, words: str) -> None:
+    def say_unless_stopped(self, words: str) -> None:
         """Show words in the middle of work that has no steps.
 
         Raise `Stopped` where the job is to stop.

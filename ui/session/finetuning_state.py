@@ -21,7 +21,7 @@ BATCH, LENGTH = 4, 128  # pieces per step, tokens per piece
 
 
 @dataclass(frozen=True)
-class Wish:
+class TuningRequest:
     """What a person asks of a fine-tuning.
 
     `text` is the name of the text to learn, `steps` the number of training steps, and `rate` the highest
@@ -43,7 +43,7 @@ class Measured:
 
 
 @dataclass(eq=False)
-class Polished:
+class FineTuning:
     """One fine-tuning and its results so far.
 
     `run` is the number of the run that it starts from, and `made` the number of the run that it makes, or
@@ -51,13 +51,13 @@ class Polished:
     """
 
     run: int
-    wish: Wish
+    request: TuningRequest
     losses: list[float] = field(default_factory=list)
     measured: list[Measured] = field(default_factory=list)
     made: int | None = None
 
 
-def wish_of(form: TuningForm) -> Wish:
+def read_tuning_request(form: TuningForm) -> TuningRequest:
     """Return what a form asks for.
 
     Raise `Refusal` if there is no text, if the steps or the learning rate are impossible, or if peft is not
@@ -68,12 +68,12 @@ def wish_of(form: TuningForm) -> Wish:
         raise Refusal("There is no text to learn; choose one.")
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= 1:
         raise Refusal("The learning rate must be a number above 0 and up to 1, such as 0.001.")
-    wish = Wish(name, whole_number(form.steps, "Steps", 1, MOST_TRAINING_STEPS), float(rate))
-    check_finetuning(Tuning(rate=wish.rate))
-    return wish
+    request = TuningRequest(name, whole_number(form.steps, "Steps", 1, MOST_TRAINING_STEPS), float(rate))
+    check_finetuning(Tuning(rate=request.rate))
+    return request
 
 
-def tuning_of(wish: Wish, tokens: int, longest: int) -> Tuning:
+def tuning_of(request: TuningRequest, tokens: int, longest: int) -> Tuning:
     """Return the settings that take exactly the wished number of steps on a text of `tokens` tokens.
 
     They have the fewest epochs that permit that. A piece has LENGTH tokens, or `longest` if the model cannot
@@ -83,21 +83,23 @@ def tuning_of(wish: Wish, tokens: int, longest: int) -> Tuning:
     batches = tokens // (length * BATCH)
     if not batches:
         raise Refusal(
-            f"'{wish.text}' has {tokens:,} tokens to learn from, and a step takes {length * BATCH}; "
+            f"'{request.text}' has {tokens:,} tokens to learn from, and a step takes {length * BATCH}; "
             "choose a longer text."
         )
-    epochs = next(n for n in range(1, wish.steps + 1) if wish.steps % n == 0 and wish.steps // n <= batches)
+    epochs = next(
+        n for n in range(1, request.steps + 1) if request.steps % n == 0 and request.steps // n <= batches
+    )
     return Tuning(
-        text=wish.text,
-        samples=wish.steps // epochs * BATCH,
+        text=request.text,
+        samples=request.steps // epochs * BATCH,
         length=length,
         epochs=epochs,
         batch=BATCH,
-        rate=wish.rate,
+        rate=request.rate,
     )
 
 
-def table_of(shown: Polished, same: bool) -> str:
+def table_of(shown: FineTuning, same: bool) -> str:
     """Return the perplexities before and after the fine-tuning as an HTML table.
 
     `same` says that they are measured on the very text that the model learned.
@@ -130,9 +132,9 @@ def table_of(shown: Polished, same: bool) -> str:
     )
 
 
-def lineage_words(wish: Wish) -> str:
+def lineage_words(request: TuningRequest) -> str:
     """Return in a few words what a fine-tuning did to the run that it started from."""
-    return f"fine-tuned {wish.steps:,} step{'' if wish.steps == 1 else 's'} on {wish.text}"
+    return f"fine-tuned {request.steps:,} step{'' if request.steps == 1 else 's'} on {request.text}"
 
 
 def reads_better(measured: Measured) -> bool:

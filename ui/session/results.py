@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from slimllm.models.loading import Pruned
 from ui.facts.comparison import Answer, Comparison
 from ui.facts.runs import Entry
-from ui.session.finetuning_state import Polished
+from ui.session.finetuning_state import FineTuning
 
 # Runs whose models stay in memory.
 KEPT_WEIGHTS = 2
@@ -21,7 +21,7 @@ class Results:
     """The results of the plans of one session.
 
     `comparison` is the present comparison, `pending` one that is being filled, and `answers` holds the
-    answers to the prompts. `entries` holds a row for each method that was tried, and `polished` is the latest
+    answers to the prompts. `entries` holds a row for each method that was tried. `finetuning` is the latest
     fine-tuning. `weights` holds the models of the latest runs by run number and column name. `parent` is the
     number of the run that the next run starts from.
     """
@@ -30,7 +30,7 @@ class Results:
     pending: Comparison | None = None
     answers: list[Answer] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
-    polished: Polished | None = None
+    finetuning: FineTuning | None = None
     weights: dict[int, dict[str, Pruned]] = field(default_factory=dict)
     parent: int | None = None
 

@@ -10,12 +10,9 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from torch import Tensor
-
 from slimllm import pipeline
 from slimllm.calibration import texts
 from slimllm.core.errors import Refusal
-from slimllm.core.fingerprints import hash_tokens
 from slimllm.core.types import NOTE, LayerReport, Plan, Progress
 from slimllm.evaluation import evaluate
 from slimllm.models.loading import Subject
@@ -27,6 +24,7 @@ from ui.jobs.worker import Job, Steps
 from ui.session.kept.run_history import answer_texts
 from ui.session.registry import Registry
 from ui.session.session import Session
+from ui.tasks.measuring import measured_column, size_of, with_tokens
 
 
 def start_compare(registry: Registry, session: Session, asked: Asked) -> Job:
@@ -60,7 +58,7 @@ def start_compare(registry: Registry, session: Session, asked: Asked) -> Job:
     def on_done(comparison: Comparison) -> None:
         session.results.comparison = comparison
         run = Run(
-            number=session.archive.shelf.next_number(),
+            number=session.archive.store.next_number(),
             made=datetime.now().astimezone().isoformat(timespec="seconds"),
             plan=plan,
             protocol=comparison.protocol,
@@ -217,36 +215,6 @@ def known_dense(session: Session, protocol: Protocol) -> Column | None:
         return None
     column = last.columns["dense"]
     return column if last.protocol == protocol else None
-
-
-def size_of(subject: Subject) -> Column:
-    """Return a column with only a model's sizes: its parameters, and their bytes in its dtype."""
-    parameters = subject.shape.parameters
-    return Column(parameters, parameters * subject.dtype.itemsize)
-
-
-def with_tokens(protocol: Protocol, subject: Subject, offline: bool) -> Protocol:
-    """Return the protocol with the fingerprint of the tokens that its text has now.
-
-    The text of the same name may change later. Raise `Refusal` if there is no such text.
-    """
-    ids = read_tokens(protocol, subject, offline)
-    return dataclasses.replace(protocol, tokens=hash_tokens(ids))
-
-
-def read_tokens(protocol: Protocol, subject: Subject, offline: bool) -> Tensor:
-    """Return the token ids (n,) that a protocol measures on; n is at most its limit, if it has one."""
-    text = texts.find_text(protocol.text, offline=offline)
-    return texts.evaluation_tokens(text, subject.tokenizer, limit=protocol.limit or None)
-
-
-def measured_column(subject: Subject, protocol: Protocol, offline: bool) -> Generator[Progress, None, Column]:
-    """Measure a model's perplexity, and return a column with it and the model's sizes."""
-    ids = read_tokens(protocol, subject, offline)
-    found = yield from evaluate.measure_perplexity(subject, ids, protocol.window)
-    return dataclasses.replace(
-        size_of(subject), perplexity=found.perplexity, tokens=found.tokens, losses=found.losses
-    )
 
 
 def start_measure(registry: Registry, session: Session, asked: Asked) -> Job:

@@ -22,7 +22,8 @@ from ui.jobs.worker import Job, Result, Steps, retold, sentence
 from ui.look.formatting import method_title
 from ui.session.registry import Registry
 from ui.session.session import Session
-from ui.tasks.comparing import known_dense, measured_column, with_tokens
+from ui.tasks.comparing import known_dense
+from ui.tasks.measuring import measured_column, with_tokens
 from ui.tasks.work import is_current, score_layers
 
 

@@ -18,24 +18,24 @@ from ui.look.formatting import format_change
 from ui.session.finetuning_state import (
     BATCH,
     LENGTH,
+    FineTuning,
     Measured,
-    Polished,
-    Wish,
+    TuningRequest,
     lineage_words,
     reads_better,
     tuning_of,
 )
 from ui.session.registry import Registry
 from ui.session.session import Session
-from ui.tasks.comparing import measured_column, size_of, with_tokens
 from ui.tasks.comparing_methods import lead_steps
+from ui.tasks.measuring import measured_column, size_of, with_tokens
 from ui.tasks.model_remaking import lesson_tokens, weights_of
 
 # A training step takes about as long as reading its tokens this many times.
 TIMES_FORWARD = 5.0
 
 
-def start_polish(registry: Registry, session: Session, number: int | None, wish: Wish) -> Job:
+def start_finetuning(registry: Registry, session: Session, number: int | None, request: TuningRequest) -> Job:
     """Start the job that fine-tunes the model of run `number` on a text, and measures it before and after.
 
     The result is a new run. If the job fails or is stopped, the session shows the earlier fine-tuning again.
@@ -43,12 +43,12 @@ def start_polish(registry: Registry, session: Session, number: int | None, wish:
     Return the job. Raise `Refusal` if there is no such run or text, or if another job of the session is
     active.
     """
-    run, text = session.run(number), texts.find_text(wish.text, offline=session.settings.offline)
+    run, text = session.run(number), texts.find_text(request.text, offline=session.settings.offline)
 
     def run_steps(job: Job) -> Steps:
-        shown, done = Polished(run.number, wish), False
-        shown.measured = [Measured(protocol) for protocol in measuring_protocols(run, wish)]
-        earlier, session.results.polished = session.results.polished, shown
+        shown, done = FineTuning(run.number, request), False
+        shown.measured = [Measured(protocol) for protocol in measuring_protocols(run, request)]
+        earlier, session.results.finetuning = session.results.finetuning, shown
         session.mark("polish")
         try:
             job.say(f"Opening the model of {run.name}.")
@@ -57,7 +57,7 @@ def start_polish(registry: Registry, session: Session, number: int | None, wish:
             shown.measured = [Measured(row.protocol.begun(begins_with)) for row in shown.measured]
             check_unchanged(shown.measured[0].protocol, run, pruned.subject, session.settings.offline)
             wanted = tuning_of(
-                wish, learnable_tokens(text, pruned.subject, wish), pruned.subject.shape.max_length
+                request, learnable_tokens(text, pruned.subject, request), pruned.subject.shape.max_length
             )
             yield from lead_steps(
                 "Step 1 of 3 · Before", "2", read_protocols(session, shown, pruned.subject, run)
@@ -73,15 +73,15 @@ def start_polish(registry: Registry, session: Session, number: int | None, wish:
             return tuned, wanted, shown
         finally:
             if not done:
-                session.results.polished = earlier
+                session.results.finetuning = earlier
                 session.mark("polish")
 
     def on_progress(step: Progress) -> None:
-        if step.stage == "3 tune" and session.results.polished is not None:
-            session.results.polished.losses.append(step.result)
+        if step.stage == "3 tune" and session.results.finetuning is not None:
+            session.results.finetuning.losses.append(step.result)
             session.mark("polish")
 
-    def on_done(found: tuple[Pruned, Tuning, Polished]) -> None:
+    def on_done(found: tuple[Pruned, Tuning, FineTuning]) -> None:
         tuned, wanted, shown = found
         made = tuned_run(session, run, wanted, shown, tuned.subject)
         shown.made = made.number
@@ -96,9 +96,9 @@ def start_polish(registry: Registry, session: Session, number: int | None, wish:
     return session.begin(registry.worker, Job("polish", "Fine-tuning", run_steps, on_progress, on_done))
 
 
-def measuring_protocols(run: Run, wish: Wish) -> list[Protocol]:
+def measuring_protocols(run: Run, request: TuningRequest) -> list[Protocol]:
     """Return the run's own protocol, and the same on the learned text if that is another text."""
-    own = dataclasses.replace(run.protocol, text=wish.text, tokens="")
+    own = dataclasses.replace(run.protocol, text=request.text, tokens="")
     return [run.protocol] if own.is_like(run.protocol) else [run.protocol, own]
 
 
@@ -111,14 +111,14 @@ def check_unchanged(protocol: Protocol, run: Run, subject: Subject, offline: boo
         )
 
 
-def learnable_tokens(text: texts.Text, subject: Subject, wish: Wish) -> int:
-    """Return the number of tokens in a text's calibration part, counted only as far as the wish can read."""
-    limit = wish.steps * BATCH * LENGTH
+def learnable_tokens(text: texts.Text, subject: Subject, request: TuningRequest) -> int:
+    """Return the number of tokens in a text's calibration part, counted as far as the request can read."""
+    limit = request.steps * BATCH * LENGTH
     return len(texts.tokenize_documents(text.part("calibration"), subject.tokenizer, limit=limit))
 
 
 def read_protocols(
-    session: Session, shown: Polished, subject: Subject, known: Run | None
+    session: Session, shown: FineTuning, subject: Subject, known: Run | None
 ) -> Generator[Progress, None, None]:
     """Measure the perplexity of a model by every protocol that is shown, before or after fine-tuning.
 
@@ -134,26 +134,26 @@ def read_protocols(
         session.mark("polish")
 
 
-def tuned_run(session: Session, run: Run, wanted: Tuning, shown: Polished, subject: Subject) -> Run:
+def tuned_run(session: Session, run: Run, wanted: Tuning, shown: FineTuning, subject: Subject) -> Run:
     """Return the new run of a fine-tuned model: the columns of the earlier run, and one more."""
     tuned = dataclasses.replace(size_of(subject), perplexity=shown.measured[0].after, tokens=run.best.tokens)
     return Run(
-        number=session.archive.shelf.next_number(),
+        number=session.archive.store.next_number(),
         made=datetime.now().astimezone().isoformat(timespec="seconds"),
         plan=run.plan,
         protocol=shown.measured[0].protocol,
         columns={**run.columns, "tuned": tuned},
         parent=run.number,
-        told=lineage_words(shown.wish),
+        told=lineage_words(shown.request),
         tunings=(*run.tunings, wanted),
     )
 
 
-def finetuning_verdict(run: Run, made: Run, shown: Polished) -> str:
+def finetuning_verdict(run: Run, made: Run, shown: FineTuning) -> str:
     """Return a sentence on the change in perplexity, with advice if the model reads no better."""
     first = shown.measured[0]
     moved = format_change(first.after or 0.0, first.before or 0.0)
-    words = f"{made.name} is {run.name}, {lineage_words(shown.wish)}: perplexity {moved}."
+    words = f"{made.name} is {run.name}, {lineage_words(shown.request)}: perplexity {moved}."
     return (
         words
         if reads_better(first)

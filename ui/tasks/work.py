@@ -76,7 +76,7 @@ def open_model(registry: Registry, job: Job, source: str, how: SessionSettings) 
             words = f"The files of '{source}' have changed since they were loaded, so they are read again."
             job.note(Progress(NOTE, 0, 0, words))
         subject = export_reading.load_export(
-            source, device=how.device, dtype=how.dtype, offline=how.offline, say=job.heed
+            source, device=how.device, dtype=how.dtype, offline=how.offline, say=job.say_unless_stopped
         )
         job.say("Measuring how fast it reads.")
         found = pipeline.finish_job(evaluate.measure_speed(subject, length=128, new_tokens=1, repeats=2))
@@ -283,7 +283,7 @@ def exports_folder(session: Session) -> Path:
     On a server for others its name cannot be guessed, because whoever knows it may open what is inside.
     """
     root = home_folder() / "exports"
-    return root if paths_module.allowed_roots() is None else root / session.archive.shelf.folder.name
+    return root if paths_module.allowed_roots() is None else root / session.archive.store.folder.name
 
 
 def start_export(registry: Registry, session: Session, number: int | None, tier: str) -> Job:

@@ -18,7 +18,7 @@ from tests.support.serving import JOB
 from tests.support.visitor import BROWSER, Browser, Visitor, expect
 from ui.html import report
 from ui.jobs.worker import Job
-from ui.session.kept.run_store import Shelf
+from ui.session.kept.run_store import RunStore
 from ui.session.registry import REGISTRY
 
 pytestmark = BROWSER
@@ -36,7 +36,7 @@ def restarted(visitor: Visitor) -> None:
 
 
 def test_yesterdays_runs_are_all_there(visitor: Visitor, browser: Browser, address: str) -> None:
-    page, shelf = visitor.page, Shelf(owner_of(visitor))
+    page, shelf = visitor.page, RunStore(owner_of(visitor))
     for run in family(synthetic_analysis(layers=6, channels=256)):
         shelf.put(run)
     shelf.file(9).write_text("{")

@@ -21,14 +21,14 @@ from ui.facts.runs import Column, Protocol, Run, run_from_dict, run_to_dict
 from ui.session.finetuning_state import (
     BATCH,
     LENGTH,
+    FineTuning,
     Measured,
-    Polished,
-    Wish,
+    TuningRequest,
     lineage_words,
+    read_tuning_request,
     reads_better,
     table_of,
     tuning_of,
-    wish_of,
 )
 from ui.session.forms import TuningForm
 from ui.session.session import Session
@@ -36,15 +36,15 @@ from ui.tabs.history import finetuning_panel
 from ui.tasks.finetuning_run import measuring_protocols
 
 
-def wish(text: str = "encyclopedia", steps: int = 100) -> Wish:
-    return Wish(text, steps, 1e-3)
+def request(text: str = "encyclopedia", steps: int = 100) -> TuningRequest:
+    return TuningRequest(text, steps, 1e-3)
 
 
 @pytest.mark.parametrize("steps", [1, 7, 12, 100, 101])
 @pytest.mark.parametrize("batches", [1, 3, 50, 1000])
 def test_a_tuning_takes_exactly_the_wished_steps_and_reads_what_there_is(steps: int, batches: int) -> None:
     tokens = batches * BATCH * LENGTH + 17
-    wanted = tuning_of(wish("some", steps), tokens, 512)
+    wanted = tuning_of(request("some", steps), tokens, 512)
     assert finetuning.count_steps(wanted.samples, wanted) == steps
     assert wanted.samples * wanted.length <= tokens
     if batches >= steps:
@@ -52,12 +52,12 @@ def test_a_tuning_takes_exactly_the_wished_steps_and_reads_what_there_is(steps: 
 
 
 def test_a_model_that_reads_little_at_once_gets_short_pieces() -> None:
-    assert tuning_of(wish(steps=3), 10_000, 40).length == 40
+    assert tuning_of(request(steps=3), 10_000, 40).length == 40
 
 
 def test_a_text_shorter_than_one_step_is_refused() -> None:
     with pytest.raises(Refusal, match="choose a longer text"):
-        tuning_of(wish("short"), BATCH * LENGTH - 1, 512)
+        tuning_of(request("short"), BATCH * LENGTH - 1, 512)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_text_shorter_than_one_step_is_refused() -> None:
 )
 def test_what_cannot_be_tuned_is_one_sentence(asked: tuple[Any, ...], words: str) -> None:
     with pytest.raises(Refusal, match=words):
-        wish_of(TuningForm(*asked))
+        read_tuning_request(TuningForm(*asked))
 
 
 def test_without_peft_the_panel_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +86,7 @@ def test_without_peft_the_panel_says_how_to_install_it(monkeypatch: pytest.Monke
     assert "pip install -r requirements-tune.txt" in finetuning_panel.draw_tuning_words(session)
     assert not finetuning_panel.can_finetune(session)
     with pytest.raises(Refusal, match=r"pip install -r requirements-tune\.txt"):
-        wish_of(TuningForm("encyclopedia", 100, 1e-3))
+        read_tuning_request(TuningForm("encyclopedia", 100, 1e-3))
 
 
 def tuned_run() -> Run:
@@ -104,7 +104,7 @@ def tuned_run() -> Run:
         Protocol(),
         columns,
         parent=1,
-        told=lineage_words(wish(steps=12)),
+        told=lineage_words(request(steps=12)),
         tunings=(Tuning(samples=48, epochs=1), Tuning(text="a.txt", rate=5e-4)),
     )
 
@@ -128,13 +128,13 @@ def test_a_run_kept_before_there_was_tuning_is_still_read() -> None:
 
 def test_it_is_measured_as_the_run_was_and_on_what_it_learns() -> None:
     run = tuned_run()
-    assert measuring_protocols(run, wish("encyclopedia")) == [Protocol()]
-    assert [one.text for one in measuring_protocols(run, wish("own.txt"))] == ["encyclopedia", "own.txt"]
+    assert measuring_protocols(run, request("encyclopedia")) == [Protocol()]
+    assert [one.text for one in measuring_protocols(run, request("own.txt"))] == ["encyclopedia", "own.txt"]
 
 
 def test_the_table_fills_up_and_is_harmless() -> None:
     row = Measured(Protocol("<b>.txt"), 20.0)
-    shown = Polished(1, wish(), measured=[row])
+    shown = FineTuning(1, request(), measured=[row])
     table = table_of(shown, True)
     assert "&lt;b&gt;.txt" in table
     assert "<td>20.00</td><td>…</td>" in table

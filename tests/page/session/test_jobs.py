@@ -26,13 +26,13 @@ from ui.facts.estimates import Rates
 from ui.facts.runs import Asked, Column, Protocol, Run
 from ui.jobs.worker import Job, Worker, sentence
 from ui.page.elements import progress_line
-from ui.session.finetuning_state import Wish
+from ui.session.finetuning_state import TuningRequest
 from ui.session.loaded import Loaded
 from ui.session.registry import Registry
 from ui.session.session import Session
 from ui.session.settings import SessionSettings
 from ui.tasks import comparing, comparing_methods
-from ui.tasks.finetuning_run import start_polish
+from ui.tasks.finetuning_run import start_finetuning
 
 Steps = Generator[Progress, None, Any]
 
@@ -431,7 +431,7 @@ def test_a_run_whose_text_has_changed_is_not_fine_tuned(ready: tuple[Session, As
     assert comparing.start_compare(registry, session, asked).finished.wait(60)
     run = session.runs[0]
     page.write_text(page.read_text()[::-1])
-    job = start_polish(registry, session, run.number, Wish(str(page), 1, 1e-3))
+    job = start_finetuning(registry, session, run.number, TuningRequest(str(page), 1, 1e-3))
     assert job.finished.wait(60)
     assert "has changed since run 1 was measured" in job.error.lower()
     assert session.runs == [run]

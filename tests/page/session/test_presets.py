@@ -13,7 +13,7 @@ from slimllm.planning.rules import PlanRules
 from tests.support.made_up_analyses import synthetic_analysis
 from ui.page.faders import bank_json, forecast_figures, value_of
 from ui.session.kept import presets
-from ui.session.kept.run_store import Shelf
+from ui.session.kept.run_store import RunStore
 from ui.session.plan_history import PlanHistory, PlanStep
 from ui.session.registry import Registry
 from ui.session.session import Session
@@ -77,7 +77,7 @@ def test_improper_names_are_refused(planned: Session, name: str | None) -> None:
 @pytest.mark.parametrize("text", ["", "{", '{"format": 1, "presets": [{"name": "x", "plan": {}}]}', "[]"])
 def test_a_spoilt_file_loses_only_the_presets(planned: Session, text: str) -> None:
     preset_row.keep_plan(planned, "Mine")
-    (Shelf(planned.id).folder / presets.FILE).write_text(text)
+    (RunStore(planned.id).folder / presets.FILE).write_text(text)
     assert presets.read_presets(planned.id) == {}
 
 

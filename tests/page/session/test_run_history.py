@@ -37,7 +37,7 @@ from ui.facts.runs import Protocol, Run, run_from_dict, run_to_dict
 from ui.html import runs_table
 from ui.look import formatting
 from ui.session.kept.run_history import PRESENT, Archive, complete_run
-from ui.session.kept.run_store import KEPT_DELETED, Shelf
+from ui.session.kept.run_store import KEPT_DELETED, RunStore
 from ui.session.registry import Registry
 from ui.session.session import Session
 from ui.tabs.history import downloads, history_tab, plan_difference
@@ -59,7 +59,7 @@ def runs(analysis: Analysis) -> list[Run]:
 def session(runs: list[Run]) -> Session:
     """A session that finds four runs on disk."""
     for run in runs:
-        Shelf(OWNER).put(run)
+        RunStore(OWNER).put(run)
     return Registry().open(OWNER)
 
 
@@ -92,26 +92,26 @@ def test_runs_outlive_the_session_and_belong_to_one_browser(session: Session, ru
     "text", ["", "{", "[]", "null", '{"format": 1, "plan": {}}', '{"format": 9}', "\x00" * 99, "[" * 9999]
 )
 def test_a_damaged_file_costs_only_its_run(session: Session, text: str) -> None:
-    session.archive.shelf.file(2).write_text(text)
+    session.archive.store.file(2).write_text(text)
     again = Registry().open(OWNER)
     assert [run.number for run in again.runs] == [1, 3, 4]
     assert "run-0002.json cannot be read" in runs_table.damaged_line([f.name for f in again.archive.damaged])
-    assert again.archive.shelf.next_number() == 5
-    assert session.archive.shelf.file(2).read_text() == text, "it is left for repair"
+    assert again.archive.store.next_number() == 5
+    assert session.archive.store.file(2).read_text() == text, "it is left for repair"
 
 
 @pytest.mark.parametrize("wrong", [7, {}, {"passage": {"source": 1, "pieces": []}}, {"topics": {"Arts": 3}}])
 def test_findings_of_another_form_are_damage(session: Session, wrong: Any) -> None:
-    data = json.loads(session.archive.shelf.file(2).read_text())
+    data = json.loads(session.archive.store.file(2).read_text())
     data["found"] = wrong if not wrong or wrong == 7 else {**data["found"], **wrong}
-    session.archive.shelf.file(2).write_text(json.dumps(data))
+    session.archive.store.file(2).write_text(json.dumps(data))
     assert [run.number for run in Registry().open(OWNER).runs] == [1, 3, 4]
 
 
 def test_a_portrait_of_another_size_is_damage(session: Session) -> None:
-    data = json.loads(session.archive.shelf.file(2).read_text())
+    data = json.loads(session.archive.store.file(2).read_text())
     data["portrait"]["mlp"]["rows"] = 7
-    session.archive.shelf.file(2).write_text(json.dumps(data))
+    session.archive.store.file(2).write_text(json.dumps(data))
     assert [run.number for run in Registry().open(OWNER).runs] == [1, 3, 4]
 
 
@@ -125,8 +125,8 @@ def test_a_write_that_fails_leaves_the_old_file(session: Session, monkeypatch: p
             Refusal, match=r"Run 2 could not be kept on disk \(No space left.*free space or set SLIMLLM_HOME"
         ):
             session.archive.amend(2, note="new")
-    assert Shelf(OWNER).runs()[0][1].note == ""
-    assert [file.name for file in Shelf(OWNER).folder.iterdir() if file.name.startswith(".")] == []
+    assert RunStore(OWNER).runs()[0][1].note == ""
+    assert [file.name for file in RunStore(OWNER).folder.iterdir() if file.name.startswith(".")] == []
 
 
 def test_deleted_runs_come_back_also_after_a_restart(session: Session) -> None:
@@ -136,11 +136,11 @@ def test_deleted_runs_come_back_also_after_a_restart(session: Session) -> None:
     assert ([run.number for run in archive.runs], archive.chosen) == ([1, 2, 4], 4)
     archive.delete(4)
     assert archive.chosen == 2
-    assert archive.shelf.next_number() == 5, "no number is used twice"
+    assert archive.store.next_number() == 5, "no number is used twice"
     again = Archive(OWNER, lambda: None)
-    assert again.shelf.deleted() == [3, 4]
+    assert again.store.deleted() == [3, 4]
     again.bring_back(3)
-    assert ([run.number for run in again.runs], again.chosen, again.shelf.deleted()) == ([1, 2, 3], 3, [4])
+    assert ([run.number for run in again.runs], again.chosen, again.store.deleted()) == ([1, 2, 3], 3, [4])
     with pytest.raises(Refusal, match="Run 9 cannot be brought back"):
         again.bring_back(9)
     with pytest.raises(Refusal, match="deleted already"):
@@ -148,7 +148,7 @@ def test_deleted_runs_come_back_also_after_a_restart(session: Session) -> None:
 
 
 def test_only_the_latest_deleted_runs_are_held(runs: list[Run]) -> None:
-    shelf = Shelf(OWNER)
+    shelf = RunStore(OWNER)
     for number in range(1, KEPT_DELETED + 4):
         shelf.put(dataclasses.replace(runs[0], number=number))
         shelf.delete(number)

@@ -47,7 +47,7 @@ from tests.support.tiny_models import PAGE, tiny_model, tiny_tokenizer
 from ui.facts.runs import Asked, Protocol
 from ui.jobs.worker import Job
 from ui.session.kept import presets
-from ui.session.kept.run_store import Shelf
+from ui.session.kept.run_store import RunStore
 from ui.session.registry import Registry
 from ui.session.session import Session
 from ui.session.settings import SessionSettings
@@ -272,8 +272,8 @@ def test_bad_day_kill_of_the_page(bench: Bench, tmp_path: Path, monkeypatch: pyt
     assert there(temporary, "slimllm-session-*")()
     owner = "api-" + hashlib.sha256(client.session_hash.encode()).hexdigest()[:32]
     monkeypatch.setenv("SLIMLLM_HOME", str(home))
-    Shelf(owner).put(family(synthetic_analysis(layers=4, channels=64))[1])
-    half = Shelf(owner).folder / ".run-0003.json.0123abcd.partial"
+    RunStore(owner).put(family(synthetic_analysis(layers=4, channels=64))[1])
+    half = RunStore(owner).folder / ".run-0003.json.0123abcd.partial"
     half.mkdir()
     (half / atomic_write.MARK).touch()
     (half / "run-0003.json").write_text('{"format"')

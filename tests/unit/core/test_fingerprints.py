@@ -34,7 +34,7 @@ from ui.jobs.worker import Job
 from ui.session.registry import Registry
 from ui.session.session import Session
 from ui.session.settings import SessionSettings
-from ui.tasks import comparing, comparing_methods, work
+from ui.tasks import comparing, comparing_methods, measuring, work
 from ui.tasks.plan_preview import preview_windows
 from ui.tasks.run_return import start_restore
 
@@ -393,7 +393,7 @@ def test_figures_of_the_dense_model_are_those_of_the_text_as_it_is(
     assert first == again
     page.write_text(OTHER)
     changed = dense()
-    afresh = pipeline.finish_job(comparing.measured_column(session.subject, asked.protocol, True)).perplexity
+    afresh = pipeline.finish_job(measuring.measured_column(session.subject, asked.protocol, True)).perplexity
     assert changed == afresh != first
     assert f"The text '{page}' has changed since the plan was made from it." in session.notes["compare"][1]
     one, _, other = session.runs[-3:]

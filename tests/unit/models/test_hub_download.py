@@ -23,7 +23,7 @@ import torch
 from slimllm.calibration import texts
 from slimllm.core.errors import Refusal
 from slimllm.models import hub_download, loading, offload_loading
-from slimllm.models.layer_offload import is_lent
+from slimllm.models.layer_offload import is_offloaded
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
 from ui.jobs.worker import Job
 from ui.session.registry import Registry
@@ -132,9 +132,9 @@ def test_a_hub_model_is_fetched_once_and_is_the_same_offline(fake: Hub) -> None:
 def test_a_fetch_is_told_and_can_be_stopped_in_the_middle(fake: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub_download, "EVERY", 0.0)
     registry, said = Registry(settings=SessionSettings("cpu", "float32")), list[str]()
-    session, come, plain = registry.open(None), threading.Event(), Job.heed
+    session, come, plain = registry.open(None), threading.Event(), Job.say_unless_stopped
 
-    def heed(job: Job, words: str) -> None:
+    def say_unless_stopped(job: Job, words: str) -> None:
         said.append(words)
         if "have come" in words:
             come.set()
@@ -142,7 +142,7 @@ def test_a_fetch_is_told_and_can_be_stopped_in_the_middle(fake: Hub, monkeypatch
         plain(job, words)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Job, "heed", heed)
+        patch.setattr(Job, "say_unless_stopped", say_unless_stopped)
         job = work.start_load(registry, session, NAME)
         assert come.wait(20)
         registry.worker.cancel(job)
@@ -159,11 +159,11 @@ def test_a_fetch_is_told_and_can_be_stopped_in_the_middle(fake: Hub, monkeypatch
 def test_a_hub_model_larger_than_the_memory_is_read_layer_by_layer(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = loading.load_model(NAME, dtype="float32", device="cpu")
     monkeypatch.setattr(offload_loading, "available_mib", lambda _: 0.1)
-    lent = loading.load_model(NAME, dtype="float32", device="cpu")
-    assert is_lent(lent.model)
+    offloaded = loading.load_model(NAME, dtype="float32", device="cpu")
+    assert is_offloaded(offloaded.model)
     ids = torch.arange(30)[None]
     with torch.inference_mode():
-        assert torch.equal(lent.model(ids).logits, whole.model(ids).logits)
+        assert torch.equal(offloaded.model(ids).logits, whole.model(ids).logits)
 
 
 def test_no_weight_is_fetched_of_what_is_refused(fake: Hub) -> None:

@@ -23,7 +23,7 @@ from slimllm.evaluation import evaluate
 from slimllm.export.export_reading import as_pruned
 from slimllm.files.paths import home_folder
 from slimllm.models import loading, offload_loading, weight_reading
-from slimllm.models.layer_offload import OnDisk, is_lent, open_layer
+from slimllm.models.layer_offload import OnDisk, is_offloaded, open_layer
 from slimllm.models.loading import Subject
 from slimllm.pruning.finetuning import Tuning, finetune_model
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
@@ -41,12 +41,12 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return place
 
 
-def borrowed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Subject:
+def load_offloaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Subject:
     """The checkpoint as a machine with too little memory for it loads it."""
     with monkeypatch.context() as patch:
         patch.setattr(offload_loading, "available_mib", lambda _: 0.1)
         found = loading.load_model(str(folder), dtype="float32", device="cpu")
-    assert is_lent(found.model)
+    assert is_offloaded(found.model)
     return found
 
 
@@ -58,18 +58,18 @@ def resident(subject: Subject) -> int:
 def test_a_borrowed_model_computes_what_the_whole_one_does(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, lent = (
+    whole, offloaded = (
         loading.load_model(str(folder), dtype="float32", device="cpu"),
-        borrowed(folder, monkeypatch),
+        load_offloaded(folder, monkeypatch),
     )
-    assert lent.shape == whole.shape
+    assert offloaded.shape == whole.shape
     ids = torch.arange(40)[None] * 7 % 256
     mask = torch.ones_like(ids)
     with torch.inference_mode():
-        assert torch.equal(lent.model(ids).logits, whole.model(ids).logits)
+        assert torch.equal(offloaded.model(ids).logits, whole.model(ids).logits)
     how = {"attention_mask": mask, "do_sample": False, "max_new_tokens": 4}
-    assert torch.equal(lent.model.generate(ids, **how), whole.model.generate(ids, **how))
-    assert resident(lent) == 0
+    assert torch.equal(offloaded.model.generate(ids, **how), whole.model.generate(ids, **how))
+    assert resident(offloaded) == 0
 
 
 @pytest.mark.parametrize("method", ["slimllm", "best", "fasp", "block-influence"])
@@ -82,7 +82,7 @@ def test_a_borrowed_model_is_analysed_and_pruned_to_the_same_bytes(
     text, pruned, plans = texts.find_text(str(page)), [], []
     for subject in (
         loading.load_model(str(place), dtype="float32", device="cpu"),
-        borrowed(place, monkeypatch),
+        load_offloaded(place, monkeypatch),
     ):
         analysis = pipeline.finish_job(pipeline.analyse_model(subject, text, WANTED, method_name=method))
         plans.append(slimllm.plan(analysis, ratio=0.35))
@@ -90,10 +90,10 @@ def test_a_borrowed_model_is_analysed_and_pruned_to_the_same_bytes(
         assert resident(subject) in (0, len(subject.layers))
     assert plans[0].heads == plans[1].heads
     assert plans[0].channels == plans[1].channels
-    whole, lent = (p.subject for p in pruned)
-    assert resident(lent) == 0
-    assert lent.shape == whole.shape
-    for mine, other in zip(lent.layers, whole.layers, strict=True):
+    whole, offloaded = (p.subject for p in pruned)
+    assert resident(offloaded) == 0
+    assert offloaded.shape == whole.shape
+    for mine, other in zip(offloaded.layers, whole.layers, strict=True):
         with open_layer(mine):
             assert {n: p.tolist() for n, p in mine.named_parameters()} == {
                 n: p.tolist() for n, p in other.named_parameters()
@@ -101,7 +101,7 @@ def test_a_borrowed_model_is_analysed_and_pruned_to_the_same_bytes(
 
 
 def pruned_from_disk(folder: Path, page: Path, monkeypatch: pytest.MonkeyPatch) -> loading.Pruned:
-    subject, text = borrowed(folder, monkeypatch), texts.find_text(str(page))
+    subject, text = load_offloaded(folder, monkeypatch), texts.find_text(str(page))
     analysis = pipeline.finish_job(pipeline.analyse_model(subject, text, WANTED))
     return pipeline.finish_job(pipeline.prune_model(subject, slimllm.plan(analysis, ratio=0.3), text))
 
@@ -131,7 +131,7 @@ def test_a_borrowed_export_can_be_borrowed_again(
 ) -> None:
     pruned = pruned_from_disk(tiny_folder, page, monkeypatch)
     slimllm.save(pruned, tmp_path / "small")
-    again = borrowed(tmp_path / "small", monkeypatch)
+    again = load_offloaded(tmp_path / "small", monkeypatch)
     tokens = torch.arange(256)
     first, second = (
         pipeline.finish_job(evaluate.measure_perplexity(subject, tokens, 32)).nll
@@ -153,21 +153,21 @@ def test_pruned_layers_leave_the_disk_with_their_model(
 def test_a_forward_that_fails_leaves_no_layer_in_memory(
     tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lent = borrowed(tiny_folder, monkeypatch)
-    layer = lent.layers[1]
+    offloaded = load_offloaded(tiny_folder, monkeypatch)
+    layer = offloaded.layers[1]
     with pytest.raises(RuntimeError):  # a stream of another width
         layer(torch.zeros(1, 4, 47))
-    assert resident(lent) == 0
+    assert resident(offloaded) == 0
 
 
 def test_a_checkpoint_that_vanished_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = tmp_path / "gone"
     tiny_model("llama").save_pretrained(place)
     tiny_tokenizer().save_pretrained(place)
-    lent = borrowed(place, monkeypatch)
+    offloaded = load_offloaded(place, monkeypatch)
     for file in place.glob("*.safetensors"):
         file.unlink()
-    with pytest.raises(Refusal, match="cannot be read any more"), open_layer(lent.layers[0]):
+    with pytest.raises(Refusal, match="cannot be read any more"), open_layer(offloaded.layers[0]):
         pass
 
 
@@ -175,10 +175,10 @@ def test_a_checkpoint_that_vanished_is_one_sentence(tmp_path: Path, monkeypatch:
 def test_methods_that_learn_are_refused_on_a_borrowed_model(
     method: str, tiny_folder: Path, page: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lent = borrowed(tiny_folder, monkeypatch)
+    offloaded = load_offloaded(tiny_folder, monkeypatch)
     with pytest.raises(Refusal, match="needs all weights in memory"):
         pipeline.finish_job(
-            pipeline.analyse_model(lent, texts.find_text(str(page)), WANTED, method_name=method)
+            pipeline.analyse_model(offloaded, texts.find_text(str(page)), WANTED, method_name=method)
         )
 
 
@@ -186,9 +186,9 @@ def test_fine_tuning_is_refused_on_a_borrowed_model(
     tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("peft")
-    lent = as_pruned(borrowed(tiny_folder, monkeypatch))
+    offloaded = as_pruned(load_offloaded(tiny_folder, monkeypatch))
     with pytest.raises(Refusal, match="Fine-tuning needs all weights in memory"):
-        pipeline.finish_job(finetune_model(lent, torch.zeros(2, 8, dtype=torch.int64), Tuning()))
+        pipeline.finish_job(finetune_model(offloaded, torch.zeros(2, 8, dtype=torch.int64), Tuning()))
 
 
 def test_the_next_layer_is_read_ahead_where_there_is_a_reader(
@@ -206,17 +206,19 @@ def test_the_next_layer_is_read_ahead_where_there_is_a_reader(
     monkeypatch.setattr(OnDisk, "read", seen)
     with ThreadPoolExecutor(1) as pool:
         monkeypatch.setattr(offload_loading, "read_ahead_executor", lambda _: pool)
-        lent = borrowed(tiny_folder, monkeypatch)
+        offloaded = load_offloaded(tiny_folder, monkeypatch)
         read.clear()
         ids = torch.arange(40)[None]
         with torch.inference_mode():
-            assert torch.equal(lent.model(ids).logits, whole.model(ids).logits)
+            assert torch.equal(offloaded.model(ids).logits, whole.model(ids).logits)
         assert read == [("0", False), ("1", True), ("2", True)]
-        assert resident(lent) == 0
+        assert resident(offloaded) == 0
         text = texts.find_text(str(page))
-        analysis = pipeline.finish_job(pipeline.analyse_model(lent, text, WANTED, method_name="best"))
+        analysis = pipeline.finish_job(pipeline.analyse_model(offloaded, text, WANTED, method_name="best"))
         plan = slimllm.plan(analysis, ratio=0.3)
-        pruned = [pipeline.finish_job(pipeline.prune_model(subject, plan, text)) for subject in (lent, whole)]
+        pruned = [
+            pipeline.finish_job(pipeline.prune_model(subject, plan, text)) for subject in (offloaded, whole)
+        ]
         with torch.inference_mode():
             one, other = (p.subject.model(ids).logits for p in pruned)
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
@@ -225,9 +227,9 @@ def test_the_next_layer_is_read_ahead_where_there_is_a_reader(
 @pytest.mark.parametrize(
     ("device", "free", "spread", "how"),
     [
-        ("cpu", 0.1, True, "lent"),
+        ("cpu", 0.1, True, "offloaded"),
         ("cpu", 1e6, True, "whole"),
-        ("cuda", 0.1, False, "lent"),
+        ("cuda", 0.1, False, "offloaded"),
         ("cuda", 0.1, True, "spread"),
         ("cuda:1", 1e6, True, "whole"),
     ],

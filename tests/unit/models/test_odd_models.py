@@ -212,8 +212,8 @@ def test_what_the_card_calls_fine_goes_all_the_way(
     assert torch.equal(odd.model(ids).logits, plain.model(ids).logits)
     monkeypatch.setattr(offload_loading, "too_large", lambda *_: True)
     if case != "without the prefix of its names":  # which is told to need a larger memory
-        lent = loading.load_model(str(folder), device="cpu", dtype="float32")
-        assert torch.allclose(lent.model(ids).logits, plain.model(ids).logits, atol=1e-5)
+        offloaded = loading.load_model(str(folder), device="cpu", dtype="float32")
+        assert torch.allclose(offloaded.model(ids).logits, plain.model(ids).logits, atol=1e-5)
 
 
 @pytest.mark.parametrize("case", REFUSED)

@@ -22,7 +22,7 @@ from slimllm.export import checkpoint, formats, model_card, model_inspection
 from slimllm.files import rope_scaling
 from slimllm.models import loading, offload_loading
 from slimllm.models.gguf_fields import FREQUENCIES
-from slimllm.models.layer_offload import is_lent
+from slimllm.models.layer_offload import is_offloaded
 from slimllm.models.loading import Subject
 from tests.export.test_gguf import worded
 from tests.export.test_tiers import LLAMA3_ROPE, by_groups, equal, prune
@@ -49,14 +49,14 @@ def whole(place: Path, say: Callable[[str], object] = str) -> Subject:
 
 
 @pytest.fixture
-def lent(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Subject]:
+def offloaded(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Subject]:
     """Loads as on a machine with too little memory."""
 
     def load(place: Path, say: Callable[[str], object] = str) -> Subject:
         with monkeypatch.context() as patch:
             patch.setattr(offload_loading, "available_mib", lambda _: 0.1)
             subject = whole(place, say)
-        assert is_lent(subject.model)
+        assert is_offloaded(subject.model)
         return subject
 
     return load
@@ -75,9 +75,9 @@ def own_head(tensors: dict[str, Tensor]) -> None:
     tensors["lm_head.weight"] = torch.randn(256, 48, generator=dice) * 0.2
 
 
-def test_an_own_head_is_used_however_it_is_loaded(tmp_path: Path, lent: Callable[..., Subject]) -> None:
+def test_an_own_head_is_used_however_it_is_loaded(tmp_path: Path, offloaded: Callable[..., Subject]) -> None:
     place, said = folder_of(tmp_path, own_head, tie_word_embeddings=True), []
-    one, other = whole(place, said.append), lent(place)
+    one, other = whole(place, said.append), offloaded(place)
     assert perplexity(one) == pytest.approx(perplexity(other), rel=1e-6)
     tied = tiny_model("llama", tie_word_embeddings=True)
     assert perplexity(one) != pytest.approx(perplexity(loading.make_subject("tied", tied, None)), rel=1e-2)
@@ -91,12 +91,12 @@ def test_an_own_head_is_used_however_it_is_loaded(tmp_path: Path, lent: Callable
     assert model_inspection.inspect_model(str(place)).parameters["all"] == one.shape.parameters
 
 
-def test_a_head_that_is_the_embedding_stays_tied(tmp_path: Path, lent: Callable[..., Subject]) -> None:
+def test_a_head_that_is_the_embedding_stays_tied(tmp_path: Path, offloaded: Callable[..., Subject]) -> None:
     def same(tensors: dict[str, Tensor]) -> None:
         tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
 
     place = folder_of(tmp_path, same, tie_word_embeddings=True)
-    for subject in (whole(place), lent(place)):
+    for subject in (whole(place), offloaded(place)):
         assert subject.model.config.tie_word_embeddings
         assert subject.notes == ()
         assert subject.model.lm_head.weight is subject.model.model.embed_tokens.weight
@@ -129,10 +129,10 @@ def with_tensor(name: str, like: Tensor | None = None) -> Callable[[dict[str, Te
     return lambda tensors: tensors.update({name: torch.ones(48) if like is None else like})
 
 
-def loaded_in_every_way(place: Path, lent: Callable[..., Subject]) -> list[str]:
+def loaded_in_every_way(place: Path, offloaded: Callable[..., Subject]) -> list[str]:
     """What loading whole, layer by layer and the card say of the files."""
     said: list[list[str]] = []
-    for load in (whole, lent):
+    for load in (whole, offloaded):
         try:
             said.append(list(load(place).notes))
         except Refusal as refusal:
@@ -157,35 +157,35 @@ def loaded_in_every_way(place: Path, lent: Callable[..., Subject]) -> list[str]:
     ],
 )
 def test_an_extra_tensor_is_refused_or_told(
-    name: str, words: str, tmp_path: Path, lent: Callable[..., Subject]
+    name: str, words: str, tmp_path: Path, offloaded: Callable[..., Subject]
 ) -> None:
-    said = loaded_in_every_way(folder_of(tmp_path, with_tensor(name)), lent)
+    said = loaded_in_every_way(folder_of(tmp_path, with_tensor(name)), offloaded)
     assert len(said) == bool(words)
     assert all(name in line and words in line and line.count(". ") == 0 for line in said)
 
 
 @pytest.mark.parametrize("name", ["model.layers.1.mlp.up_proj.weight", "model.norm.weight", "lm_head.weight"])
-def test_a_missing_tensor_is_refused(name: str, tmp_path: Path, lent: Callable[..., Subject]) -> None:
+def test_a_missing_tensor_is_refused(name: str, tmp_path: Path, offloaded: Callable[..., Subject]) -> None:
     def without(tensors: dict[str, Tensor]) -> None:
         del tensors[name]
 
     place = folder_of(tmp_path, without)
-    for load in (whole, lent):
+    for load in (whole, offloaded):
         with pytest.raises(Refusal, match=name):
             load(place)
     assert name in model_inspection.inspect_model(str(place)).reason
 
 
-def test_weights_that_are_codes_are_refused(tmp_path: Path, lent: Callable[..., Subject]) -> None:
+def test_weights_that_are_codes_are_refused(tmp_path: Path, offloaded: Callable[..., Subject]) -> None:
     key = "model.layers.0.mlp.up_proj.weight"
     place = folder_of(tmp_path, with_tensor(key, torch.ones(96, 48, dtype=torch.int8)))
-    assert "which say nothing by themselves; give it unquantised" in loaded_in_every_way(place, lent)[0]
+    assert "which say nothing by themselves; give it unquantised" in loaded_in_every_way(place, offloaded)[0]
 
 
-def test_tensors_of_other_sizes_are_refused(tmp_path: Path, lent: Callable[..., Subject]) -> None:
+def test_tensors_of_other_sizes_are_refused(tmp_path: Path, offloaded: Callable[..., Subject]) -> None:
     key = "model.layers.2.mlp.up_proj.weight"
     place = folder_of(tmp_path, with_tensor(key, torch.ones(80, 48)))
-    for load in (whole, lent):
+    for load in (whole, offloaded):
         with pytest.raises(Refusal, match=key):
             load(place)
     assert (

@@ -11,7 +11,7 @@ from torch import Tensor
 from slimllm import analyse, prune
 from slimllm.calibration import texts
 from slimllm.core.types import Analysis, Calibration, Pin, Plan
-from slimllm.models.layer_offload import Lent, OnDisk, offload_layer
+from slimllm.models.layer_offload import OffloadedLayer, OnDisk, offload_layer
 from slimllm.models.loading import Subject
 from slimllm.planning import plan_making
 from slimllm.planning.rules import PlanRules
@@ -111,14 +111,14 @@ class Held(OnDisk):
 
 
 def test_a_model_whose_layers_are_lent_is_masked_all_the_same() -> None:
-    whole, borrowed = tiny_subject(), tiny_subject()
+    whole, load_offloaded = tiny_subject(), tiny_subject()
     analysis = analysed(whole, "magnitude")
     masks = masks_of(analysis, plan_making.make_plan(analysis, PlanRules(0.4)))
-    row: list[Lent] = []
-    for layer in borrowed.layers:
+    row: list[OffloadedLayer] = []
+    for layer in load_offloaded.layers:
         held = {name: tensor.detach().clone() for name, tensor in layer.named_parameters()}
         offload_layer(layer, Held(held), row)
-    assert torch.equal(logits(mask_units(borrowed, masks)), logits(mask_units(whole, masks)))
+    assert torch.equal(logits(mask_units(load_offloaded, masks)), logits(mask_units(whole, masks)))
 
 
 def test_the_dense_model_is_not_touched() -> None:

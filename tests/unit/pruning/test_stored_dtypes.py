@@ -71,17 +71,17 @@ def same_bytes(one: Tensor, other: Tensor) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lent", [False, True], ids=["whole", "layer by layer"])
+@pytest.mark.parametrize("offloaded", [False, True], ids=["whole", "layer by layer"])
 @pytest.mark.parametrize("kind", SOURCES)
 def test_nothing_removed_is_the_source_to_the_last_bit(
-    kind: str, lent: bool, tmp_path: Path, page: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, offloaded: bool, tmp_path: Path, page: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the command line; two of the cases with the fresh process."""
-    if (kind, lent) not in (("mixed", False), ("float32", True)):
+    if (kind, offloaded) not in (("mixed", False), ("float32", True)):
         monkeypatch.setattr(checkpoint, "reload_elsewhere", lambda *_, **__: [None])
         monkeypatch.setattr(checkpoint, "compare_reload", lambda *_: 0.0)
     source = folder_of(tmp_path, kind)
-    if lent:
+    if offloaded:
         monkeypatch.setattr(offload_loading, "too_large", lambda *_: True)
     line = ["prune", "--model", source, "--text", page, "--samples", 4, "--length", 32, "--ratio", 0]
     assert main.main([*map(str, [*line, "--recovery", "none", "--out", tmp_path / "out"])]) == 0

@@ -16,7 +16,7 @@ from slimllm.files import atomic_write, file_limits
 from slimllm.files.paths import home_folder
 from ui.jobs.worker import Job, Steps
 from ui.look.formatting import format_time
-from ui.session.kept.run_store import Shelf
+from ui.session.kept.run_store import RunStore
 
 UNREAD = (OSError, ValueError, KeyError, TypeError, RecursionError)
 # The kinds of jobs that keep the moments of the layers that they have read.
@@ -80,7 +80,7 @@ class Diary:
     """
 
     def __init__(self, owner: str):
-        self.file = Shelf(owner).folder / "job.json"
+        self.file = RunStore(owner).folder / "job.json"
 
     def kept(self, job: Job) -> None:
         """Make a job keep its title, kind and start time on disk while it runs."""

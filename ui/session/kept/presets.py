@@ -20,7 +20,7 @@ from slimllm.planning.locks import Locks
 from slimllm.planning.plan_json import plan_from_text, plan_to_dict
 from slimllm.planning.plan_making import check_plan, make_plan
 from slimllm.planning.rules import PlanRules, keep_pins
-from ui.session.kept.run_store import LARGEST_RUN, RUN_REMEDY, UNREADABLE, Shelf
+from ui.session.kept.run_store import LARGEST_RUN, RUN_REMEDY, UNREADABLE, RunStore
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ def write_presets(owner: str, mine: Mapping[str, Plan]) -> None:
     """
     rows = [{"name": name, "plan": plan_to_dict(plan)} for name, plan in mine.items()]
     text = json.dumps({"format": PRESET_FORMAT, "presets": rows}, indent=1)
-    file, unwritten = Shelf(owner).folder / FILE, "The preset could not be kept on disk"
+    file, unwritten = RunStore(owner).folder / FILE, "The preset could not be kept on disk"
     if file.exists() and not read_whole(file):
         with atomic_write.translate_write_failures(unwritten, RUN_REMEDY):
             file.rename(file.with_name(f"presets-unread-{secrets.token_hex(4)}.json"))
@@ -121,7 +121,7 @@ def write_presets(owner: str, mine: Mapping[str, Plan]) -> None:
 
 def read_presets(owner: str) -> dict[str, Plan]:
     """Return the presets of one browser by name; log a warning if some cannot be read."""
-    file = Shelf(owner).folder / FILE
+    file = RunStore(owner).folder / FILE
     if not file.exists():
         return {}
     found = dict(presets_in(file))

@@ -18,7 +18,7 @@ from ui.facts.comparison import Answer
 from ui.facts.plan_changes import told_change
 from ui.facts.run_maps import portrait_of
 from ui.facts.runs import Run, best_name
-from ui.session.kept.run_store import Shelf
+from ui.session.kept.run_store import RunStore
 from ui.session.loaded import Loaded
 
 # Stands for the plan of the Tune tab in place of a run's number.
@@ -34,8 +34,8 @@ class Archive:
     """
 
     def __init__(self, owner: str, changed: Callable[[], None]):
-        self.shelf, self.changed, self.lock = Shelf(owner), changed, threading.RLock()
-        self.runs, self.damaged = self.shelf.runs()
+        self.store, self.changed, self.lock = RunStore(owner), changed, threading.RLock()
+        self.runs, self.damaged = self.store.runs()
         self.chosen: int | None = self.runs[-1].number if self.runs else None
         self.against: int | None = None
 
@@ -53,7 +53,7 @@ class Archive:
         with self.lock:
             self.runs = [*self.runs, run]
             self.choose(run.number)
-        self.shelf.put(run)
+        self.store.put(run)
 
     def choose(self, number: int | None) -> None:
         """Choose the run that the page shows, or none, and compare it with the one that it started from."""
@@ -73,7 +73,7 @@ class Archive:
             run = dataclasses.replace(old, **changes)
             self.runs = [run if one is old else one for one in self.runs]
             self.changed()
-            self.shelf.put(run)
+            self.store.put(run)
 
     def delete(self, number: int | None) -> None:
         """Delete a run so that it can be brought back; if it was chosen, choose its neighbour.
@@ -84,7 +84,7 @@ class Archive:
             run = self.find(number)
             if run is None:
                 raise Refusal("This run is deleted already; choose another one.")
-            self.shelf.delete(run.number)
+            self.store.delete(run.number)
             place = self.runs.index(run)
             self.runs = [one for one in self.runs if one is not run]
             if self.chosen == run.number:
@@ -96,7 +96,7 @@ class Archive:
     def bring_back(self, number: int) -> None:
         """Bring back a deleted run and choose it; raise `Refusal` if its file is gone or damaged."""
         with self.lock:
-            run = self.shelf.bring_back(number)
+            run = self.store.bring_back(number)
             self.runs = sorted([*self.runs, run], key=lambda one: one.number)
             self.choose(run.number)
 

@@ -29,7 +29,7 @@ KEPT_DELETED = 20
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
-class Shelf:
+class RunStore:
     """The folder with the runs of one browser.
 
     The name of the folder is a hash, so that it does not give away the id of the browser.

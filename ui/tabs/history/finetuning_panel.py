@@ -15,12 +15,12 @@ from ui.page.elements import job_line, start_and_stop
 from ui.page.inputs import Number
 from ui.page.plotview import PlotView
 from ui.page.screen import Screen
-from ui.session.finetuning_state import BATCH, LENGTH, MOST_TRAINING_STEPS, table_of, wish_of
+from ui.session.finetuning_state import BATCH, LENGTH, MOST_TRAINING_STEPS, read_tuning_request, table_of
 from ui.session.forms import TuningForm
 from ui.session.registry import REGISTRY
 from ui.session.requests import text_choices
 from ui.session.session import Session
-from ui.tasks.finetuning_run import TIMES_FORWARD, start_polish
+from ui.tasks.finetuning_run import TIMES_FORWARD, start_finetuning
 
 USUAL_TUNING = TuningForm()
 
@@ -50,7 +50,7 @@ def build(screen: Screen, number: Any) -> None:
             )
     screen.show(about, draw_tuning_words, "runs")
     screen.keep(asked, "history", TuningForm.list_shown, TuningForm.take_entered)
-    screen.show(preflight, draw_preflight, "polish-wish", "subject", "runs")
+    screen.show(preflight, draw_preflight, "polish-request", "subject", "runs")
     screen.show(table, draw_readings, "polish")
     screen.show(
         panel, lambda s: gr.Column(visible=is_finetuning(s)), token=lambda s: (s.born, is_finetuning(s))
@@ -101,7 +101,7 @@ def press_finetune(session: Session, number: Any, *asked: Any) -> None:
     """
     form = TuningForm.from_values(asked)
     form.fill_in(session)
-    start_polish(REGISTRY, session, number, wish_of(form))
+    start_finetuning(REGISTRY, session, number, read_tuning_request(form))
 
 
 def can_finetune(session: Session) -> bool:
@@ -111,7 +111,7 @@ def can_finetune(session: Session) -> bool:
 
 def is_finetuning(session: Session) -> bool:
     """Return whether there are losses to show."""
-    return session.results.polished is not None and bool(session.results.polished.losses)
+    return session.results.finetuning is not None and bool(session.results.finetuning.losses)
 
 
 def draw_tuning_words(session: Session) -> str:
@@ -135,10 +135,10 @@ def draw_preflight(session: Session) -> str:
     if not can_finetune(session):
         return ""
     try:
-        wish = wish_of(TuningForm.of_session(session))
+        request = read_tuning_request(TuningForm.of_session(session))
     except Refusal as refusal:
         return note_html("bad", str(refusal))
-    read = wish.steps * BATCH * LENGTH
+    read = request.steps * BATCH * LENGTH
     words = f"Learns from {read:,} tokens"
     if session.loaded is not None:
         seconds = TIMES_FORWARD * read / max(session.loaded.rates.reading, 1e-9)
@@ -148,11 +148,11 @@ def draw_preflight(session: Session) -> str:
 
 def draw_readings(session: Session) -> str:
     """Return perplexity before and after as a table, as far as it is known."""
-    shown = session.results.polished
+    shown = session.results.finetuning
     if shown is None:
         return ""
     try:
-        same = not texts.find_text(shown.wish.text, offline=True).parts_differ
+        same = not texts.find_text(shown.request.text, offline=True).parts_differ
     except Refusal:
         same = False
     return table_of(shown, same)
@@ -160,5 +160,5 @@ def draw_readings(session: Session) -> str:
 
 def draw_curve(session: Session) -> Any:
     """Return the curve of the losses so far, or None."""
-    shown = session.results.polished
-    return training_charts.loss_chart(shown.losses, shown.wish.steps) if shown and shown.losses else None
+    shown = session.results.finetuning
+    return training_charts.loss_chart(shown.losses, shown.request.steps) if shown and shown.losses else None

@@ -76,7 +76,7 @@ def build_overview(screen: Screen) -> None:
     screen.show(scatter, draw_scatter, "runs")
     screen.show(others, draw_others, "runs")
     screen.show(table, draw_runs, "runs")
-    screen.show(deleted, lambda s: deleted_line(s.archive.shelf.deleted()), "runs")
+    screen.show(deleted, lambda s: deleted_line(s.archive.store.deleted()), "runs")
     screen.on(scatter.click, "history", choose_point, click=True, mode="always_last")
     screen.on(table.choose, "history", choose_row, click=True, mode="always_last")
     screen.on(table.pin, "history", pin_row, click=True, mode="multiple")
