@@ -31,6 +31,7 @@ from ui.page.page_identity import KNOWN, OPENED, REMEMBER
 from ui.page.views import ABOVE, Act, Event, Values, View, tab_of, trigger_component
 from ui.session.forms import Shown
 from ui.session.notes import outdate_note
+from ui.session.parts import Part
 from ui.session.registry import REGISTRY
 from ui.session.session import Session
 
@@ -53,15 +54,14 @@ class Screen:
         self.timer = gr.Timer(TICK, active=False)
         self.pulse = gr.Timer(PULSE)
         self.tabs: gr.Tabs | None = None
-        self.views: list[View] = []
-        self.events: list[Event] = []
+        self.views, self.events = list[View](), list[Event]()
         self.soon = gr.Timer(SOON, active=False)  # ticks while something is stale on some tab
 
     def show(
         self,
         components: Any | Sequence[Any],
         draw: Callable[[Session], Any],
-        *parts: str,
+        *parts: Part,
         token: Callable[[Session], Any] | None = None,
         pace: float = 0.0,
         later: bool = False,
@@ -90,7 +90,7 @@ class Screen:
         enter: Callable[[Session, dict[int, Any]], str | None],
         *,
         draw: Values | None = None,
-        parts: Sequence[str] = (),
+        parts: Sequence[Part] = (),
     ) -> None:
         """Show the session's `values` in controls on every page of the session.
 

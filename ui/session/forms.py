@@ -13,6 +13,7 @@ from slimllm.core.types import Calibration, Plan
 from slimllm.methods.table import METHODS
 from slimllm.pruning.finetuning import Tuning
 from ui.facts.combinations import all_options
+from ui.session.parts import Part
 
 if TYPE_CHECKING:
     from ui.session.session import Session
@@ -40,7 +41,7 @@ class Form:
     know only positions; `list_values` and `from_values` say which field belongs to which position.
     """
 
-    parts: ClassVar[tuple[str, ...]] = ()
+    parts: ClassVar[tuple[Part, ...]] = ()
 
     def list_values(self) -> tuple[Any, ...]:
         """Return the values in the order of the controls."""
@@ -291,7 +292,7 @@ class TierForm(Form):
 class TuningForm(Form):
     """The text to learn, the number of steps, and the highest learning rate."""
 
-    parts = ("polish-wish",)
+    parts = ("polish-request",)
     text: Any = "encyclopedia"
     steps: Any = 100
     rate: Any = Tuning.rate

@@ -31,6 +31,7 @@ from ui.session.kept.crash_recovery import Diary, page_folder
 from ui.session.kept.run_history import Archive, complete_run
 from ui.session.loaded import Loaded
 from ui.session.notes import tell_after
+from ui.session.parts import Part
 from ui.session.plan_history import PlanHistory, PlanStep, same_rules, tell_kept
 from ui.session.preview import Preview
 from ui.session.results import Results
@@ -54,7 +55,7 @@ class Session:
         self.author = ""
         self.touched = time.monotonic()
         self.born = time.monotonic_ns()
-        self.serial: Counter[str] = Counter()
+        self.serial: Counter[Part] = Counter()
         self._swept: Callable[[], object] = lambda: None
         self.loaded: Loaded | None = None
         self.job: Job | None = None
@@ -90,7 +91,7 @@ class Session:
         """Whether something would be lost with this session."""
         return self.loaded is not None or self.job is not None
 
-    def mark(self, *parts: str) -> None:
+    def mark(self, *parts: Part) -> None:
         """Count a change of these parts of the page."""
         with self.lock:
             self.serial.update(parts)

@@ -23,6 +23,7 @@ from ui.look.formatting import escape_html, format_count, format_share, note_htm
 from ui.page.elements import progress_line
 from ui.page.screen import Screen
 from ui.session.forms import AnalyseForm
+from ui.session.parts import Part
 from ui.session.registry import REGISTRY
 from ui.session.session import Session
 from ui.tasks import comparing, work
@@ -140,7 +141,8 @@ def card_token(session: Session) -> Any:
     """Return what the card depends on; while a job runs, its progress as well."""
     if session.tour is None:
         return None
-    job, parts = session.job, ("subject", "layers", "plan", "table", "answers")
+    job = session.job
+    parts: tuple[Part, ...] = ("subject", "layers", "plan", "table", "answers")
     pulse = (id(job), job.state, round(job.elapsed)) if job is not None else ()
     return session.tour, pulse, *(session.serial[part] for part in parts), session.notes.get("tour")
 

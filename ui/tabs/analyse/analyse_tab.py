@@ -18,6 +18,7 @@ from ui.page.elements import add_intro, add_lead, job_line, start_and_stop
 from ui.page.plotview import PlotView
 from ui.page.screen import Screen
 from ui.session.forms import AnalyseForm, MapsForm
+from ui.session.parts import Part
 from ui.session.registry import REGISTRY
 from ui.session.requests import calibration_of, made_words
 from ui.session.session import Session
@@ -110,7 +111,7 @@ def build_maps(screen: Screen) -> None:
     overlay.build_agreement(screen)
     screen.show(layers, draw_layers, token=map_token("layers", "look"), pace=1.0)
     screen.show(heads, draw_heads, token=map_token("layers", "overlay", "second", "look"), pace=1.0)
-    parts = ("layers", "order", "overlay", "second", "look")
+    parts: tuple[Part, ...] = ("layers", "order", "overlay", "second", "look")
     screen.show(
         channels, draw_channels, token=lambda s: (map_token(*parts)(s), pin_bar.zoomed_layer(s)), pace=1.0
     )
@@ -133,7 +134,7 @@ def choice_of(choices: list[tuple[str, str]], label: str, elem_id: str) -> gr.Ra
     )
 
 
-def map_token(*parts: str) -> Callable[[Session], Any]:
+def map_token(*parts: Part) -> Callable[[Session], Any]:
     """Return a function that gives what a map depends on: these parts of the session, and the plan's pins.
 
     Pins may change on other tabs.

@@ -13,10 +13,11 @@ from ui.facts import head_swaps
 from ui.look.formatting import escape_html, format_figure, format_share, is_dropped, note_html
 from ui.page.plotview import PlotView
 from ui.page.screen import Screen
+from ui.session.parts import Part
 from ui.session.session import Session
 
 # The parts of the session on which all that shows the plan depends.
-EVERY = ("detail", "layers", "look")
+EVERY: tuple[Part, ...] = ("detail", "layers", "look")
 
 
 def build(screen: Screen) -> None:

@@ -27,6 +27,7 @@ from ui.page.elements import add_intro, add_lead, progress_line
 from ui.page.inputs import Number
 from ui.page.plotview import PlotView
 from ui.page.screen import Screen
+from ui.session.parts import Part
 from ui.session.registry import REGISTRY
 from ui.session.session import Session
 from ui.tabs.history import downloads, finetuning_panel, run_findings
@@ -125,7 +126,7 @@ def looked_at(screen: Screen) -> Number:
     screen.show([number, words], draw_note, token=lambda s: (s.born, s.archive.chosen, note_of(s)))
     screen.show([restore, delete], draw_run_buttons, token=draw_token)
     screen.show(line, draw_line, token=draw_line)
-    parts = ("runs", "controls")
+    parts: tuple[Part, ...] = ("runs", "controls")
     screen.keep([against], "history", lambda s: [beside_run(s)], lay_beside, draw=draw_against, parts=parts)
     screen.show(said, draw_difference_words, token=pair_token)
     screen.show(picture, draw_difference, token=pair_token)
