@@ -388,6 +388,17 @@ def slide(page: Any, start: tuple[float, float], by: float) -> None:
     hand.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
 
 
+# Comes back once the page has not scrolled for half a second.
+STOOD = """() => new Promise((done) => {
+  let [at, since] = [scrollY, performance.now()];
+  const look = () => {
+    if (scrollY !== at) [at, since] = [scrollY, performance.now()];
+    if (performance.now() - since > 500) done(); else requestAnimationFrame(look);
+  };
+  look();
+})"""
+
+
 def test_a_finger_that_scrolls_over_the_faders_edits_nothing(visit: Open, app: App) -> None:
     page = visit(width=390, has_touch=True, is_mobile=True)
     fader(page, "mlp", 1).scroll_into_view_if_needed()
@@ -396,7 +407,7 @@ def test_a_finger_that_scrolls_over_the_faders_edits_nothing(visit: Open, app: A
         at = page.evaluate("scrollY")
         slide(page, spot(page, "mlp", layer, share), -60)
         page.wait_for_function(f"scrollY > {at}")
-    page.wait_for_timeout(500)  # it has come to rest
+    page.evaluate(STOOD)
     page.touchscreen.tap(*spot(page, "mlp", 2, 0.1))
     expect(page.locator(".fd-selected")).to_have_text("Layer 2, MLP")
     now = page.evaluate("[...document.querySelectorAll('[role=slider]')].map((f) => f.ariaValueNow)")
