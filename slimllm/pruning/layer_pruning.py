@@ -16,7 +16,7 @@ from slimllm.calibration import moments as streaming
 from slimllm.core.held_out import HeldOut, HeldOutReader
 from slimllm.core.shapes import Grouping, SiteName
 from slimllm.core.types import LayerMoments, LayerReport, Moments, Plan, Repair, UnitScores
-from slimllm.methods.interface import HeadSite, Method
+from slimllm.methods.interface import HeadSite, Method, layer_seed
 from slimllm.methods.recovery import RECOVERIES, Dense
 from slimllm.methods.table import find_method
 from slimllm.models.families import linear_of
@@ -148,7 +148,7 @@ def prune_attention(
         moments = found.attention.double()
     learned = None if work.learned is None else work.learned[index].heads
     pins = site_pins(plan, index, "attention", shape.heads)
-    site = HeadSite(weight, moments, grouping, pins, plan.seed * 1000 + index, learned)
+    site = HeadSite(weight, moments, grouping, pins, layer_seed(plan.seed, index), learned)
     ranking = work.method.heads(site, dict(plan.options))
     kept = ranking.kept(plan.heads[index], shape.widest(plan.unit))  # (k,)
     inputs = grouping.inputs_of(kept, values)  # (m,)
@@ -203,7 +203,7 @@ def prune_mlp(
         moments, input_sq = found.mlp.double(), found.mlp_input_sq
     learned = None if work.learned is None else work.learned[index].channels
     pins = site_pins(plan, index, "mlp", shape.channels)
-    seed = plan.seed * 1000 + index
+    seed = layer_seed(plan.seed, index)
     # The site has no name, so that the float64 copies of the writers are freed before the repair starts.
     kept = work.method.channels(
         channel_site(layer, subject, weight, moments, input_sq, pins, seed, learned), dict(plan.options)

@@ -39,6 +39,17 @@ def test_a_topic_is_part_of_the_encyclopedia() -> None:
     assert set(topic) < set(texts.find_text("encyclopedia").part("evaluation"))
 
 
+def test_the_encyclopedia_is_read_once_until_its_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "articles.json"
+    monkeypatch.setattr(texts, "starter_file", lambda *_: file)
+    for topic in ("Birds", "Fish"):
+        file.write_text(json.dumps({"A title": {"topic": topic, "extract": "Words."}}))
+        assert texts.list_topics() == [topic]
+    assert texts.read_articles() is texts.read_articles()
+
+
 def test_samples_are_seeded() -> None:
     source = texts.find_text("encyclopedia/Mathematics")
     assert torch.equal(sample(source), sample(source))
