@@ -72,4 +72,4 @@ screens: .venv/.dev
 	@$(BIN)/python -m tests.support.screens $(ARGS)
 
 clean:
-	rm -rf .venv .elsewhere assets/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis out screens
+	rm -rf .venv .elsewhere build dist slimllm.egg-info assets/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis out screens

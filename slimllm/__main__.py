@@ -1,4 +1,4 @@
-"""The entry point of `python -m slimllm`."""
+"""The entry point of `python -m slimllm` and of the program `slimllm`."""
 
 from __future__ import annotations
 
@@ -72,5 +72,10 @@ def end_program(status: int) -> None:
     sys.exit(status)
 
 
-if __name__ == "__main__":
+def run_program() -> None:
+    """Run the command of the command line, and end the program with its exit status."""
     end_program(run_command(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    run_program()

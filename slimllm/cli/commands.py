@@ -39,7 +39,10 @@ class Report(Protocol):
     def progress(self, step: Progress) -> None: ...
 
 
-NO_PAGE = "The app needs gradio and the ui folder; start it from the project with 'make run'."
+NO_PAGE = (
+    "The app needs gradio and the ui folder; start it from the project with 'make run', or install it with "
+    "'pip install .' there."
+)
 Arguments = argparse.Namespace
 
 

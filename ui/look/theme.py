@@ -15,7 +15,15 @@ from gradio.themes.utils import colors, fonts, sizes
 
 from ui.look.glossary import as_data
 
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
+
+def find_assets() -> Path:
+    """Return the folder of styles and scripts: in `ui` where it is installed, beside it in the project."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "assets"
+    return installed if installed.is_dir() else package.parent / "assets"
+
+
+ASSETS = find_assets()
 STYLES, SCRIPTS = ASSETS / "styles", ASSETS / "scripts"
 PLOTLY = Path(plotly.__file__).resolve().parent / "package_data" / "plotly.min.js"
 

@@ -14,11 +14,11 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ui.look.theme import NONCE
+from ui.look.theme import NONCE, SCRIPTS
 
 log = logging.getLogger(__name__)
 
-NOTICE = (Path(__file__).parents[2] / "assets" / "scripts" / "address.js").read_text(encoding="utf-8")
+NOTICE = (SCRIPTS / "address.js").read_text(encoding="utf-8")
 # A script tag of Gradio's page, after the script with its configuration.
 FIRST = "<script data-gradio-mode>"
 POLICY = {

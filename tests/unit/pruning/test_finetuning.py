@@ -7,7 +7,6 @@ import importlib.util
 import itertools
 import json
 import math
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -511,18 +510,15 @@ def test_without_peft_it_says_how_to_install_it_before_any_work(
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *more: None if name == "peft" else find(name, *more)
     )
-    with pytest.raises(Refusal, match=r"pip install -r requirements-tune\.txt"):
+    with pytest.raises(Refusal, match="pip install peft=="):
         next(finetuning.finetune_model(given, pieces(), FAST))
     status, _, err = call(capsys, "tune", "--model", "./nowhere", "--text", page, "--out", tmp_path / "new")
     assert status == 2
     assert (
         err.strip() == f"slimllm: Fine-tuning needs peft, which is not installed; run '{finetuning.INSTALL}'."
     )
-    assert (ROOT / finetuning.INSTALL.split()[-1]).is_file()
 
 
-def test_the_extra_and_the_requirements_agree() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    pinned = (ROOT / "requirements-tune.txt").read_text().split()
-    assert project["optional-dependencies"]["tune"] == pinned
+def test_what_to_install_is_what_the_requirements_name() -> None:
+    assert finetuning.INSTALL.split()[2:] == (ROOT / "requirements-tune.txt").read_text().split()
     assert "-r requirements-tune.txt" in (ROOT / "requirements-dev.txt").read_text().splitlines()
