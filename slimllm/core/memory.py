@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -13,7 +14,7 @@ import torch
 # psutil has no peak that can be reset and does not read the limits of control groups: in a container it
 # reports the memory of the whole machine.
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-GROUPS = Path("/proc/self/cgroup")
+GROUPS, GROUP_ROOT = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
 def watch_peak(device: torch.device) -> Callable[[], float]:
@@ -60,29 +61,54 @@ def give_back() -> None:
 def available_mib(device: torch.device | None = None) -> float:
     """Return the memory in MiB that this process can still take.
 
-    On a CUDA device, return the device's free memory. Otherwise return the smaller of the machine's available
-    memory and the limit of the control group minus this process's own memory, or infinity if the system
-    reports neither.
+    On a CUDA device, return the device's free memory. Otherwise return the smallest of the machine's
+    available memory and what is left in the control groups of this process, or infinity if the system reports
+    neither.
     """
     if device is not None and device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] / 2**20
     found = [float("inf")]
     with contextlib.suppress(OSError, psutil.Error):
         found.append(psutil.virtual_memory().available / 2**20)
-    for limit in memory_limit_files():
+    for folder, kind in control_groups():
         # A file without a limit contains "max", which is not a number.
         with contextlib.suppress(OSError, ValueError):
-            found.append(int(limit.read_text()) / 2**20 - resident_mib())
+            found.append((int((folder / kind.limit).read_text()) - bytes_in_use(folder, kind)) / 2**20)
     return min(found)
 
 
-def memory_limit_files() -> Iterator[Path]:
-    """Yield the files that may limit the memory of this process, in both versions of control groups."""
+@dataclass(frozen=True)
+class GroupFiles:
+    """The files of a control group that hold its limit and its use in bytes, and the entry of `memory.stat`
+    for files that the system only keeps until somebody needs the memory."""
+
+    limit: str
+    use: str
+    spare: str
+
+
+GROUP_FILES = {
+    "memory": GroupFiles("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    "": GroupFiles("memory.max", "memory.current", "inactive_file"),
+}
+
+
+def bytes_in_use(folder: Path, kind: GroupFiles) -> int:
+    """Return the bytes that all processes of a control group hold, without files that can be dropped."""
+    used = int((folder / kind.use).read_text())
+    rows = (line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    return used - next((int(size) for name, size in rows if name == kind.spare), 0)
+
+
+def control_groups() -> Iterator[tuple[Path, GroupFiles]]:
+    """Yield the folders of the control groups that this process is in, from the inside out.
+
+    The groups around them have limits, too.
+    """
     with contextlib.suppress(OSError):
         for line in GROUPS.read_text().splitlines():
             _, controllers, path = line.split(":", 2)
-            inside = path.lstrip("/")
-            if controllers == "memory":
-                yield Path("/sys/fs/cgroup/memory", inside, "memory.limit_in_bytes")
-            elif not controllers:
-                yield Path("/sys/fs/cgroup", inside, "memory.max")
+            if kind := GROUP_FILES.get(controllers):
+                top = GROUP_ROOT / controllers
+                folder = top / path.lstrip("/")
+                yield from ((place, kind) for place in (folder, *folder.parents) if place.is_relative_to(top))

@@ -55,3 +55,26 @@ def test_where_no_system_tells_anything_there_is_an_answer(monkeypatch: pytest.M
     monkeypatch.setattr(psutil, "virtual_memory", fail)
     assert memory.resident_mib() == memory.watch_peak(CPU)() == 0
     assert memory.available_mib() == float("inf")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.usefixtures("no_files")
+def test_what_others_of_the_group_hold_is_not_available(
+    version: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit stands at the group around ours. Files that the system may drop do not count."""
+    names = (
+        ("memory.max", "memory.current", "inactive_file")
+        if version == 2
+        else ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+    )
+    root = tmp_path / "sys"
+    around = root / ("memory" if version == 1 else "") / "around"
+    (around / "ours").mkdir(parents=True)
+    for folder, limit in ((around, 800), (around / "ours", 2**40)):
+        (folder / names[0]).write_text("max" if limit == 2**40 and version == 2 else str(limit * 2**20))
+        (folder / names[1]).write_text(str(700 * 2**20))
+        (folder / "memory.stat").write_text(f"anon 1\n{names[2]} {100 * 2**20}\n")
+    monkeypatch.setattr(memory, "GROUP_ROOT", root)
+    memory.GROUPS.write_text("4:memory:/around/ours\n" if version == 1 else "0::/around/ours\n")
+    assert memory.available_mib() == 200
