@@ -27,6 +27,7 @@ check: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/windows
 	@$(MAKE) --no-print-directory check-scripts
 
 check-scripts: node assets/node_modules/.done

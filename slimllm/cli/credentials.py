@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import MutableMapping
 from pathlib import Path
 
@@ -55,5 +56,7 @@ def read_credentials(file: Path) -> tuple[str, str]:
     lines = words.strip().splitlines()
     if len(words) > LONGEST_LINE or len(lines) != 1:
         raise Refusal(f"'{file}' must hold one line, USER:PASSWORD.")
+    # Windows reports the same bits for every file; who may read it is in its access list.
+    open_to_others = sys.platform != "win32" and mode & OTHERS
     warning = f"Other accounts of this machine can read '{file}'; take that from them: chmod 600 {file}"
-    return lines[0].strip(), warning if mode & OTHERS else ""
+    return lines[0].strip(), warning if open_to_others else ""

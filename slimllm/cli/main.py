@@ -19,7 +19,7 @@ from typing import Any
 from slimllm.calibration import distributed
 from slimllm.cli import commands, export_commands, option_checks
 from slimllm.cli.credentials import VARIABLE
-from slimllm.cli.terminal import Report, print_answer, show_card
+from slimllm.cli.terminal import Report, print_answer, show_card, spare_letters
 from slimllm.core.errors import Refusal, without_tokens
 from slimllm.core.failures import is_failure, is_interruption, sentence_of
 from slimllm.core.json_io import to_plain_json
@@ -263,7 +263,11 @@ def main(arguments: Sequence[str] | None = None, serve: Command = commands.refus
     The library does not know the page: `serve` starts it.
     """
     report = Report()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Windows has SIGBREAK, too: Ctrl-Break, and its way to ask a program with a console to end.
+    for name in ("SIGTERM", "SIGBREAK"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.default_int_handler)
+    spare_letters()
     try:
         quiet_libraries()
         given = build_parser(serve).parse_args(arguments)

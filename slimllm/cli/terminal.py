@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from typing import Any
@@ -45,6 +46,13 @@ class Report:
             print(f"\r\033[K{words}", end="\n" if ended else "", file=sys.stderr, flush=True)
         else:
             self.say(words)
+
+
+def spare_letters() -> None:
+    """Let output go on after a letter that its encoding lacks, which becomes a question mark."""
+    # On Windows, output that goes to a file or another program has a code page of 256 letters.
+    if sys.platform == "win32" and isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
 
 
 def print_answer(answer: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 
 from slimllm.core.errors import Refusal
 from slimllm.files.file_lock import hold_path
+from slimllm.files.file_moves import move_path, sync_path
 
 LEFTOVER = re.compile(r"\.(.+)\.[0-9a-f]{8}\.(partial|begun)")
 # The file that marks such a folder as ours.
@@ -74,7 +75,7 @@ def replace_file(
             made = folder / path.name
             write(made)
             sync_path(made)
-            os.replace(made, path)
+            move_path(made, path)
             sync_path(path.parent)
 
 
@@ -132,7 +133,7 @@ def scratch_folder(path: Path) -> Iterator[Path]:
         space = begun.with_suffix(".partial")
         (begun / MARK).touch()
         # The final name appears only once the folder is marked and locked.
-        begun.rename(space)
+        move_path(begun, space)
         try:
             yield space
         finally:
@@ -203,10 +204,10 @@ def place_folder(
         with contextlib.suppress(OSError):
             stack.enter_context(hold_path(folder))
         with contextlib.suppress(FileNotFoundError):
-            folder.rename(old)
+            move_path(folder, old)
             if spendable(old):
-                old.rename(space / SPENT)
-        made.rename(folder)
+                move_path(old, space / SPENT)
+        move_path(made, folder)
     if old.exists():
         say(
             f"What was in '{folder}' is not all from this program; it is kept in "
@@ -218,7 +219,7 @@ def place_folder(
 def kept_beside(old: Path, folder: Path) -> Path:
     """Move the earlier content of a folder to a new place beside it, and return that place."""
     kept = folder.with_name(f"{folder.name}.kept-{secrets.token_hex(4)}")
-    old.rename(kept)
+    move_path(old, kept)
     return kept
 
 
@@ -231,22 +232,13 @@ def clear_scratch(space: Path, path: Path) -> None:
     try:
         for earlier in (space / SPENT, space / OLD):
             if earlier.exists() and not os.path.lexists(path):
-                earlier.rename(path)
+                move_path(earlier, path)
             elif earlier.exists() and earlier.name == OLD:
                 kept_beside(earlier, path)
     except OSError:
         # The earlier content could not be moved, so the scratch folder stays.
         return
     shutil.rmtree(space, ignore_errors=True)
-
-
-def sync_path(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 # After a kill -----------------------------------------------------------------------------------------------

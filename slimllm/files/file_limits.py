@@ -17,6 +17,8 @@ from typing import Any, BinaryIO
 from slimllm.core.errors import Refusal
 
 KIB, MIB = 2**10, 2**20
+# The flag with which a named pipe is opened without waiting for a writer; Windows has neither.
+NEVER_WAIT = getattr(os, "O_NONBLOCK", 0)
 # The limit of a file of settings.
 SMALL_FILE = 4 * MIB
 # The limit in bytes of each file by its name. The comments name the largest ones in use.
@@ -99,7 +101,7 @@ def open_regular(path: Path, what: str, remedy: str) -> BinaryIO:
     # The file object owns its handle from the start, so an interruption in between closes it once, not twice.
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(
-            open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+            open(path, "rb", opener=lambda name, flags: os.open(name, flags | NEVER_WAIT))
         )
         size_of(os.fstat(file.fileno()), what, remedy)
         stack.pop_all()

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import filelock
 
+from slimllm.files.file_limits import NEVER_WAIT
+
 
 @contextlib.contextmanager
 def hold_path(path: Path) -> Iterator[None]:
@@ -26,8 +28,7 @@ def hold_path(path: Path) -> Iterator[None]:
     # Windows cannot open folders, and its locks keep others from reading.
     if not filelock.has_fcntl:
         raise OSError(errno.ENOTSUP, "this system locks no folders", str(path))
-    # Without O_NONBLOCK, opening a named pipe would wait for a writer.
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    handle = os.open(path, os.O_RDONLY | NEVER_WAIT)
     try:
         if not filelock.lock_descriptor(handle, blocking=False):
             raise BlockingIOError(errno.EWOULDBLOCK, "it is in use", str(path))

@@ -8,8 +8,10 @@ path may be opened.
 from __future__ import annotations
 
 import os
+import re
+import sys
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from slimllm.core.errors import Refusal
 
@@ -18,6 +20,9 @@ ELSEWHERE = "set SLIMLLM_HOME to another folder"
 # The folders inside the program's own folder that may always be opened.
 OWN_FOLDERS = ("models", "exports")
 LONGEST_PATH, LONGEST_NAME = 4096, 255  # bytes
+# The names of devices on Windows, with any ending, and what no name may contain there.
+DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *([.:].*)?", re.IGNORECASE)
+FORBIDDEN = re.compile(r'[<>:"|?*\x00-\x1f]|[. ]$')
 
 
 def home_folder() -> Path:
@@ -31,19 +36,27 @@ def path_of(words: str | Path) -> Path:
     if not written.strip():
         raise Refusal("A path is empty; name a file or a folder.")
     try:
-        encoded = os.fsencode(written)
-        if (
-            b"\0" in encoded
-            or len(encoded) >= LONGEST_PATH
-            or max(map(len, encoded.split(b"/"))) > LONGEST_NAME
-        ):
+        encoded, names = os.fsencode(written), [os.fsencode(name) for name in Path(written).parts]
+        longest = max(map(len, names), default=0)
+        if b"\0" in encoded or len(encoded) >= LONGEST_PATH or longest > LONGEST_NAME:
             raise ValueError
-        return Path(written).expanduser()
+        path = Path(written).expanduser()
     except ValueError:
         # Also raised for characters that no file system can write.
         raise Refusal(f"'{written}' cannot be a path; write a shorter one, of ordinary letters.") from None
     except RuntimeError:
         raise Refusal(f"'{written}' names nobody's home folder; write the whole path.") from None
+    # Windows opens the printer for `prn.json`, and drops a dot at the end without a word.
+    if sys.platform == "win32" and (name := windows_fault(written)):
+        raise Refusal(f"Windows can give nothing the name '{name}'; choose another one.")
+    return path
+
+
+def windows_fault(written: str) -> str:
+    """Return the first name in a path that Windows cannot give a file or folder, or an empty string."""
+    path = PureWindowsPath(written)
+    names = [name for name in path.parts if name not in (path.anchor, "..")]
+    return next((name for name in names if DEVICE.fullmatch(name) or FORBIDDEN.search(name)), "")
 
 
 def declare_roots(roots: Sequence[str | Path]) -> None:

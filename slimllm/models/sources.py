@@ -64,7 +64,8 @@ def source_path(source: str) -> Path | None:
         return packed[0] if len(packed) == 1 and paths.is_file(packed[0]) else path
     if paths.is_file(path):
         raise Refusal(f"'{source}' is a file, not a model; give its folder, or a .gguf file.")
-    if source.startswith((".", "/", "~")) or source.count("/") > 1 or "\\" in source or os.path.lexists(path):
+    local = source.startswith((".", "/", "~")) or source.count("/") > 1 or "\\" in source or path.drive
+    if local or os.path.lexists(path):
         raise Refusal(f"There is no folder '{source}'; give an existing model folder, a hub id or smollm2.")
     return None
 
@@ -318,7 +319,7 @@ def write_converted(file: Path, folder: Path) -> None:
         model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
         drop_made_up(scratch / "tokenizer.json", model.get_input_embeddings().num_embeddings)
-        if not json.loads((scratch / "config.json").read_text()).get("model_type"):
+        if not json.loads((scratch / "config.json").read_text(encoding="utf-8")).get("model_type"):
             raise Refusal(f"'{file}' names no architecture; fetch it again.")
 
 

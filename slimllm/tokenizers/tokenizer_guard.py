@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import json
 import os
 import socket
@@ -204,6 +205,12 @@ class Guarded:
         """Start the process and load the tokenizer in it, unless it is running."""
         if self.channel is not None:
             return
+        # Windows has no such limits, and its processes take over no sockets.
+        if importlib.util.find_spec("resource") is None:
+            raise Refusal(
+                f"The tokenizer of '{self.source}' has parts that may take any time or memory, and this "
+                "system cannot limit them; open it on Linux or macOS, or use a model with an ordinary one."
+            )
         self.channel, theirs = socket.socketpair()
         command = [sys.executable, "-I", "-B", tokenizer_process.__file__]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}

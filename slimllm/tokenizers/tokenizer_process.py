@@ -53,7 +53,9 @@ def limit_process(size: int, seconds: float) -> None:
 
     The limit on CPU time takes effect if no process is left to end this one.
     """
-    # Windows lacks this module, but must be able to import the present one.
+    # Windows lacks `resource`. It imports this module, but `Guarded` starts no process there.
+    if sys.platform == "win32":
+        raise NotImplementedError("no process has limits here")
     import resource
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY + MEMORY_PER_BYTE * size, resource.RLIM_INFINITY))

@@ -300,7 +300,7 @@ def test_a_kill_between_any_two_renames_loses_nothing(
 
         return act
 
-    monkeypatch.setattr(atomic_write.Path, "rename", counted(Path.rename))
+    monkeypatch.setattr(atomic_write, "move_path", counted(atomic_write.move_path))
     monkeypatch.setattr(atomic_write.shutil, "rmtree", counted(shutil.rmtree))
     with pytest.raises(Killed):
         slimllm.save(prune(tiny_subject(seed=1), by_groups(tiny_subject())), export)

@@ -16,6 +16,7 @@ from pathlib import Path
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Analysis, Plan
 from slimllm.files import atomic_write, file_limits
+from slimllm.files.file_moves import move_path
 from slimllm.planning.locks import Locks
 from slimllm.planning.plan_json import plan_from_text, plan_to_dict
 from slimllm.planning.plan_making import check_plan, make_plan
@@ -115,7 +116,7 @@ def write_presets(owner: str, mine: Mapping[str, Plan]) -> None:
     file, unwritten = RunStore(owner).folder / FILE, "The preset could not be kept on disk"
     if file.exists() and not read_whole(file):
         with atomic_write.translate_write_failures(unwritten, RUN_REMEDY):
-            file.rename(file.with_name(f"presets-unread-{secrets.token_hex(4)}.json"))
+            move_path(file, file.with_name(f"presets-unread-{secrets.token_hex(4)}.json"))
     atomic_write.write_text(file, text, unwritten, RUN_REMEDY)
 
 

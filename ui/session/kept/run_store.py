@@ -15,6 +15,7 @@ from pathlib import Path
 
 from slimllm.core.errors import Refusal
 from slimllm.files import atomic_write, file_limits
+from slimllm.files.file_moves import move_path
 from slimllm.files.paths import ELSEWHERE, home_folder
 from ui.facts.runs import Run, run_from_dict, run_to_dict
 
@@ -92,7 +93,7 @@ class RunStore:
         ):
             self.aside.mkdir(parents=True, exist_ok=True)
             os.utime(self.file(number))
-            os.replace(self.file(number), self.aside / self.file(number).name)
+            move_path(self.file(number), self.aside / self.file(number).name)
             for old in self.deleted()[:-KEPT_DELETED]:
                 (self.aside / self.file(old).name).unlink(missing_ok=True)
 
@@ -102,7 +103,7 @@ class RunStore:
         try:
             run = read_run(laid)
             with self._lock:
-                os.replace(laid, self.file(number))
+                move_path(laid, self.file(number))
         except UNREADABLE as failure:
             raise Refusal(f"Run {number} cannot be brought back; its file is gone or damaged.") from failure
         return run
