@@ -134,6 +134,25 @@ def test_port_in_use_is_refused() -> None:
             check_settings(Settings(port=other.getsockname()[1]))
 
 
+def test_a_port_is_not_shared_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    class Probe(socket.socket):
+        def setsockopt(self, level: int, option: int, *more: Any) -> None:
+            asked.append(option)
+            super().setsockopt(level, option, *more)
+
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        port = other.getsockname()[1]
+    monkeypatch.setattr(socket, "socket", Probe)
+    check_settings(Settings(port=port))
+    assert asked == [socket.SO_REUSEADDR]
+    monkeypatch.setattr("ui.app.sys", types.SimpleNamespace(platform="win32"))
+    check_settings(Settings(port=port))
+    assert asked == [socket.SO_REUSEADDR], "there it would take the port away from another program"
+
+
 def test_everything_that_calls_out_is_off() -> None:
     options = launch_options(Settings())
     assert (options["share"], options["run_history"], options["enable_monitoring"]) == (False, False, False)

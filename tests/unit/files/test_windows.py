@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import os
 import signal
 import sys
@@ -11,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from slimllm.cli import credentials, main
+from slimllm.cli import credentials, main, terminal
 from slimllm.core.errors import Refusal
 from slimllm.files import file_limits, file_moves, paths
 from slimllm.models import sources
@@ -166,3 +167,17 @@ def test_every_signal_to_end_is_an_interruption(monkeypatch: pytest.MonkeyPatch)
     handled.clear()
     assert main.main(["methods", "--json"]) == 0
     assert list(handled) == [signal.SIGTERM]
+
+
+def test_letters_that_a_pipe_lacks_do_not_end_the_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = io.BytesIO()
+    out = io.TextIOWrapper(pipe, encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", out)
+    terminal.spare_letters()
+    with pytest.raises(UnicodeEncodeError):
+        out.write("→")
+    monkeypatch.setattr(terminal, "sys", SimpleNamespace(platform="win32", stdout=out))
+    terminal.spare_letters()
+    out.write("é → 中")
+    out.flush()
+    assert pipe.getvalue().decode("cp1252") == "é ? ?"
