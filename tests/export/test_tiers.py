@@ -193,6 +193,7 @@ def test_what_is_read_elsewhere_is_what_was_pruned(shelf: dict[str, Stored], nam
     assert (stored.folder / "modeling_slim.py").exists() == (case.tier == "shim") == ("auto_map" in config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_the_weights_file_holds_every_parameter_once(shelf: dict[str, Stored], name: str) -> None:
     stored = shelf[name]
@@ -217,6 +218,7 @@ def test_a_plan_that_cuts_nothing_stores_the_dense_model_bit_for_bit(family: str
     assert state.keys() - tensors.keys() <= {"lm_head.weight"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHIMS)
 def test_a_second_round_through_plain_transformers_changes_nothing(
     shelf: dict[str, Stored], name: str
@@ -228,6 +230,7 @@ def test_a_second_round_through_plain_transformers_changes_nothing(
     assert first == with_older_keys(second)  # which plain transformers leaves out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [*SHIMS, "llama native biases", "llama odd", "llama odd biases", "phi padded"]
 )
@@ -240,6 +243,7 @@ def test_it_is_read_here_without_running_its_code(shelf: dict[str, Stored], name
     assert subject.tokenizer("As ever.").input_ids == stored.pruned.subject.tokenizer("As ever.").input_ids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*SHIMS, "phi3 balanced"])
 def test_every_kind_of_attention_and_padded_batches_work_after_reload(
     shelf: dict[str, Stored], name: str
@@ -260,6 +264,7 @@ def test_every_kind_of_attention_and_padded_batches_work_after_reload(
             assert (both[0, 4:] - alone[0]).abs().max() < 1e-4
 
 
+@pytest.mark.slow
 def test_a_reloaded_shim_can_be_stored_again_and_pruned_to_equal_widths(
     shelf: dict[str, Stored], tmp_path: Path
 ) -> None:

@@ -145,6 +145,7 @@ def sent(figure: go.Figure) -> dict[str, Any]:
     return json.loads(figure.to_json(), parse_constant=refuse)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_figure_of_a_large_model_stays_small(large: Analysis, name: str) -> None:
     assert chart_style.payload_bytes(figures(large)[name]) <= LIMIT

@@ -322,6 +322,7 @@ def test_what_is_read_elsewhere_is_what_was_pruned(shelf: dict[str, Stored], nam
         assert "slim" not in config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_it_is_read_here_without_running_its_code(shelf: dict[str, Stored], name: str) -> None:
     stored, case = shelf[name], CASES[name]
@@ -334,6 +335,7 @@ def test_it_is_read_here_without_running_its_code(shelf: dict[str, Stored], name
         assert {layer.values for layer in subject.shape.layers} == {SIZE}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHIMS)
 def test_a_second_round_changes_nothing(shelf: dict[str, Stored], name: str, tmp_path: Path) -> None:
     stored = shelf[name]
@@ -347,6 +349,7 @@ def test_a_second_round_changes_nothing(shelf: dict[str, Stored], name: str, tmp
         assert first == with_older_keys(again)  # which plain transformers leaves out
 
 
+@pytest.mark.slow
 def test_padding_puts_columns_back_where_they_were(shelf: dict[str, Stored]) -> None:
     for name in ("llama padded alike", "qwen2 padded"):
         subject = build(CASES[name].name)
