@@ -27,6 +27,14 @@ class Hand(abc.ABC):
         self.page = page
 
     @abc.abstractmethod
+    def hover(self, x: float, y: float) -> None:
+        """Rest at a place, where this kind of hand can."""
+
+    def at(self, x: float, y: float) -> None:
+        """Press a place; without a finger that is done by mouse."""
+        self.page.mouse.click(x, y)
+
+    @abc.abstractmethod
     def press(self, walk: Walk, area: str, control: Control, place: tuple[float, float]) -> str:
         """Press a control at a place; return what is wrong with it, or an empty string."""
 
@@ -60,10 +68,6 @@ class Mouse(Hand):
     def hover(self, x: float, y: float) -> None:
         """Move the pointer to a place."""
         self.page.mouse.move(x, y)
-
-    def at(self, x: float, y: float) -> None:
-        """Click at a place."""
-        self.page.mouse.click(x, y)
 
     def press(self, walk: Walk, area: str, control: Control, place: tuple[float, float]) -> str:
         self.at(*place)
@@ -106,6 +110,9 @@ class Keys(Hand):
 
     name = "keyboard"
     points = False
+
+    def hover(self, x: float, y: float) -> None:
+        """Do nothing: keys have no place."""
 
     def press(self, walk: Walk, area: str, control: Control, place: tuple[float, float]) -> str:
         walk.js("focus", area, control.key)

@@ -137,7 +137,7 @@ class Walk:
             "document.querySelector('.notice:not([hidden]) button')?.getBoundingClientRect().toJSON() ?? null"
         )
         if box is not None:  # what was said in the corner has been read
-            self.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+            self.hand.at(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
 
     def find(self, area: str) -> list[Control]:
         """Return all controls in an area."""
@@ -237,8 +237,7 @@ class Walk:
     def operate(self, name: str, area: str, control: Control) -> str:
         """Operate a control in the way of its kind; return what is wrong with it, or an empty string."""
         self.page.evaluate("document.activeElement?.blur()")
-        if self.hand.points:
-            self.page.mouse.move(0, 0)
+        self.hand.hover(0, 0)
         heard, job = len(self.ears.calls), self.session.job
         if self.hold is not None:
             self.hold.there.clear()
@@ -575,7 +574,6 @@ class Walk:
 
     def _word(self, area: str, control: Control) -> str:
         """Check that a press on a word shows its explanation."""
-        self.page.mouse.wheel(0, 0)
         place = self.reach(area, control)
         if isinstance(place, str):
             return place
