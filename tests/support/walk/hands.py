@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ TAPPED = """() => { window.tapped = new Promise((done) => {
   addEventListener("click", () => setTimeout(done, 100), {capture: true, once: true});
   setTimeout(done, 400);
 }); }"""
+APART = 0.6  # seconds between two taps
 QUIET = ("combobox", "select", "number", "text", "word", "token", "focusable")  # the focus is enough
 
 
@@ -82,15 +84,21 @@ class Finger(Mouse):
     """Operate controls by touch, which the context of the browser must support."""
 
     name = "touch"
+    tapped = 0.0  # when, in seconds of the monotonic clock
 
     def hover(self, x: float, y: float) -> None:
         """Do nothing, because a finger does not hover."""
 
     def at(self, x: float, y: float) -> None:
-        """Tap, and wait for the click and the caret, which come later; a plot has none."""
+        """Tap, and wait for the click and the caret, which come later; a plot has none.
+
+        Two taps in quick succession would be a double tap, which selects text and holds up the keys.
+        """
+        self.page.wait_for_timeout(max(0.0, 1000 * (self.tapped + APART - time.monotonic())))
         self.page.evaluate(TAPPED)
         self.page.touchscreen.tap(x, y)
         self.page.evaluate("window.tapped")
+        self.tapped = time.monotonic()
 
     def slide(self, walk: Walk, area: str, control: Control) -> None:
         """Drag the handle, which the tap has shown, by more than half of the fader up or down."""
