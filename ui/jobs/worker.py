@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -42,6 +42,16 @@ def retold(
             except StopIteration as end:
                 return end.value
             yield tell(step)
+
+
+@contextlib.contextmanager
+def undo_unless_done(undo: Callable[[], None]) -> Iterator[None]:
+    """Call `undo` if the work inside fails or is stopped."""
+    try:
+        yield
+    except BaseException:
+        undo()
+        raise
 
 
 @dataclass(eq=False)

@@ -20,7 +20,7 @@ from slimllm.planning import forecast, plan_making
 from ui.facts.combinations import possible_keys, recoveries_for
 from ui.facts.comparison import Answer, Comparison
 from ui.facts.runs import LABELS, Asked, Column, Protocol, Run, best_name
-from ui.jobs.worker import Job, Steps
+from ui.jobs.worker import Job, Steps, undo_unless_done
 from ui.session.kept.run_history import answer_texts
 from ui.session.registry import Registry
 from ui.session.session import Session
@@ -44,16 +44,14 @@ def start_compare(registry: Registry, session: Session, asked: Asked) -> Job:
     def run_steps(_: Job) -> Steps:
         protocol = with_tokens(asked.protocol, subject, session.settings.offline)
         pending = session.results.pending = Comparison(plan, protocol)
-        earlier, session.results.answers, done = session.results.answers, [], False
-        session.mark("table", "answers")
+        session.mark("table")
         try:
-            yield from number_stages(compare_stages(session, subject, pending, asked))
-            done = True
+            with earlier_answers_unless_done(session):
+                yield from number_stages(compare_stages(session, subject, pending, asked))
             return pending
         finally:
             session.results.pending = None
-            session.results.answers = session.results.answers if done else earlier
-            session.mark("table", "answers")
+            session.mark("table")
 
     def on_done(comparison: Comparison) -> None:
         session.results.comparison = comparison
@@ -270,21 +268,29 @@ def start_answers(registry: Registry, session: Session, asked: Asked) -> Job:
         raise Refusal("There is no prompt; write one per line.")
 
     def run_steps(_: Job) -> Steps:
-        earlier, done = session.results.answers, False
-        try:
+        with earlier_answers_unless_done(session):
             yield from number_stages(
                 [("Answers", lambda: answer_prompts(session, compared_subjects(subject, last), asked))]
             )
-            done = True
-        finally:
-            if not done:
-                session.results.answers = earlier
-                session.mark("answers")
 
     def on_done(_: None) -> None:
         session.archive.amend(last.run, answers=answer_texts(session.results.answers))
 
     return session.begin(registry.worker, Job("compare", "Answering", run_steps, on_done=on_done))
+
+
+@contextlib.contextmanager
+def earlier_answers_unless_done(session: Session) -> Iterator[None]:
+    """Clear the answers; show the earlier ones again if the work inside fails or is stopped."""
+    earlier, session.results.answers = session.results.answers, []
+    session.mark("answers")
+
+    def bring_back() -> None:
+        session.results.answers = earlier
+        session.mark("answers")
+
+    with undo_unless_done(bring_back):
+        yield
 
 
 def answer_prompts(session: Session, who: dict[str, Subject], asked: Asked) -> Steps:

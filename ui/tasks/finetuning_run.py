@@ -13,7 +13,7 @@ from slimllm.models.loading import Pruned, Subject
 from slimllm.pruning import finetuning
 from slimllm.pruning.finetuning import Tuning
 from ui.facts.runs import Protocol, Run
-from ui.jobs.worker import Job, Steps
+from ui.jobs.worker import Job, Steps, undo_unless_done
 from ui.look.formatting import format_change
 from ui.session.finetuning_state import (
     BATCH,
@@ -46,11 +46,16 @@ def start_finetuning(registry: Registry, session: Session, number: int | None, r
     run, text = session.run(number), texts.find_text(request.text, offline=session.settings.offline)
 
     def run_steps(job: Job) -> Steps:
-        shown, done = FineTuning(run.number, request), False
+        shown = FineTuning(run.number, request)
         shown.measured = [Measured(protocol) for protocol in measuring_protocols(run, request)]
         earlier, session.results.finetuning = session.results.finetuning, shown
         session.mark("polish")
-        try:
+
+        def bring_back() -> None:
+            session.results.finetuning = earlier
+            session.mark("polish")
+
+        with undo_unless_done(bring_back):
             job.say(f"Opening the model of {run.name}.")
             pruned = yield from lead_steps("The model as it is", "1", weights_of(session, run))
             begins_with = pruned.subject.beginning.words
@@ -69,12 +74,7 @@ def start_finetuning(registry: Registry, session: Session, number: int | None, r
             yield from lead_steps(
                 "Step 3 of 3 · After", "4", read_protocols(session, shown, tuned.subject, None)
             )
-            done = True
             return tuned, wanted, shown
-        finally:
-            if not done:
-                session.results.finetuning = earlier
-                session.mark("polish")
 
     def on_progress(step: Progress) -> None:
         if step.stage == "3 tune" and session.results.finetuning is not None:

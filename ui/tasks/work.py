@@ -32,7 +32,7 @@ from slimllm.planning.rules import PlanRules
 from slimllm.pruning import finetuning
 from ui.facts.combinations import carry_choices
 from ui.facts.estimates import measure_rates
-from ui.jobs.worker import Job, Steps
+from ui.jobs.worker import Job, Steps, undo_unless_done
 from ui.look.formatting import method_title
 from ui.session.forms import START_RATIO
 from ui.session.loaded import Loaded
@@ -108,18 +108,16 @@ def start_analyse(
     subject = session.subject
 
     def run_steps(job: Job) -> Steps:
-        bring_back = session.analyses.begin_filling(method, calibration, len(subject.layers))
+        show_earlier = session.analyses.begin_filling(method, calibration, len(subject.layers))
         session.mark("layers", "training")
         job.say(f"Reading {calibration.samples * calibration.length:,} tokens of {calibration.text}.")
-        done = False
-        try:
-            found = yield from score_layers(subject, calibration, method, options, session.settings.offline)
-            done = True
-            return found
-        finally:
-            if not done:
-                bring_back()
-                session.mark("layers", "training")
+
+        def bring_back() -> None:
+            show_earlier()
+            session.mark("layers", "training")
+
+        with undo_unless_done(bring_back):
+            return (yield from score_layers(subject, calibration, method, options, session.settings.offline))
 
     def on_progress(progress: Progress) -> None:
         if progress.stage == "gates" and progress.result:
