@@ -51,10 +51,22 @@
       dress[key] = {gridcolor: line, linecolor: line, zerolinecolor: line, tickcolor: line, ...dress[key]};
       dress[key].tickfont = {color: muted, size: 12, ...dress[key].tickfont};
     }
+    fitSubtitle(dress, width);
     if (width < 480) narrow(dress, data, width);
     else if (dress.legend?.y > 1) dress.legend = {...dress.legend, yref: 'container', y: 1 - 14 / height, yanchor: 'top'};
     if (matchMedia('(prefers-reduced-motion: reduce)').matches) delete dress.transition;
     return presenting() ? enlarged(dress) : dress;
+  }
+
+  const [SUBTITLE_LINE, SUBTITLE_LETTER] = [16, 6.2]; // px
+
+  /** The line under the title goes on in further lines where the plot is too narrow for it. */
+  function fitSubtitle(dress, width) {
+    const subtitle = dress.title?.subtitle;
+    if (!subtitle?.text) return;
+    const lines = wrapped(subtitle.text, (width - 44) / (presenting() ? LARGER : 1), SUBTITLE_LETTER);
+    dress.title = {...dress.title, subtitle: {...subtitle, text: lines.join('<br>')}};
+    dress.margin = {...dress.margin, t: (dress.margin?.t ?? 52) + SUBTITLE_LINE * (lines.length - 1)};
   }
 
   const presenting = () => document.documentElement.classList.contains('presenting');
@@ -99,9 +111,9 @@
     }
   }
 
-  /** Words in lines of about this many pixels. */
-  function wrapped(text, pixels) {
-    const most = Math.max(12, Math.floor(pixels / 7.2));
+  /** Words in lines of about this many pixels, by the usual width of a letter. */
+  function wrapped(text, pixels, letter = 7.2) {
+    const most = Math.max(12, Math.floor(pixels / letter));
     return text.split(' ').reduce((lines, word) => {
       const last = lines[lines.length - 1];
       if (last !== undefined && last.length + word.length < most) lines[lines.length - 1] = `${last} ${word}`;

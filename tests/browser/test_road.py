@@ -175,7 +175,18 @@ def test_two_people_have_two_plans(browser: Browser, address: str, text_file: st
     two.close()
 
 
-def test_second_method_is_laid_over_the_maps(visitor: Visitor, text_file: str) -> None:
+# The titles of charts that reach beyond their chart.
+CUT_OFF = """() => [...document.querySelectorAll('.js-plotly-plot')].flatMap((plot) => {
+  const box = plot.getBoundingClientRect();
+  return [...plot.querySelectorAll('.g-gtitle text')].filter((text) => {
+    const words = text.getBoundingClientRect();
+    return box.width && (words.left < box.left || words.right > box.right);
+  }).map((text) => text.textContent);
+})"""
+
+
+def test_second_method_is_laid_over_the_maps(visitor: Visitor, text_file: str, tmp_path: Path) -> None:
+    other_text = text_of(tmp_path, 9, "another-text-with-a-long-name.txt")
     page = visitor.page
     visitor.load()
     visitor.analyse(text_file)
@@ -187,9 +198,19 @@ def test_second_method_is_laid_over_the_maps(visitor: Visitor, text_file: str) -
     expect(page.locator("#analyse-agreement .main-svg").first).to_be_visible()
     for id in ("analyse-heads", "analyse-channels"):
         expect(page.locator(f"#{id} .legend")).to_contain_text("only by Wanda-sp")
+        expect(page.locator(f"#{id} .gtitle-subtitle")).to_contain_text("and Wanda-sp on page.txt")
+    visitor.set("analyse-second-text", other_text)
+    page.click("#analyse-second-button")
+    expect(page.locator("#analyse-heads .gtitle-subtitle")).to_contain_text("another-text", timeout=JOB)
+    for width in (1200, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_timeout(600)  # the plots are drawn anew
+        assert page.evaluate(CUT_OFF) == [], f"words of a chart are cut off at {width} px"
+    page.set_viewport_size({"width": 1200, "height": 900})
     page.locator("#analyse-overlay").get_by_text("by Wanda-sp").last.click()
     expect(page.locator("#analyse-channels .legend")).to_have_count(0)
     visitor.choose("analyse-second", "The same method")
+    visitor.choose("analyse-second-text", "The same text")
     expect(page.locator("#analyse-agreement-words")).not_to_contain_text("agree on")
     expect(page.locator("#analyse-overlay")).to_have_count(0)
 

@@ -55,10 +55,14 @@ def text_title(name: str) -> str:
     return titles.get(name) or Path(name).name or name
 
 
-def made_words(method: str, read: Calibration) -> str:
-    """Return how an analysis was made in words: its method, its text and the number of tokens."""
+def made_words(method: str, read: Calibration, other: str | None = None) -> str:
+    """Return how an analysis was made in words: its method, its text and the number of tokens.
+
+    `other` is a second method that read the same.
+    """
     tokens = f"{read.samples:,} × {read.length:,} = {read.samples * read.length:,} tokens"
-    return f"{method_title(method)} on {text_title(read.text)}, {tokens}"
+    names = method_title(method) + (f" and {method_title(other)}" if other else "")
+    return f"{names} on {text_title(read.text)}, {tokens}"
 
 
 def calibration_of(form: AnalyseForm) -> Calibration:

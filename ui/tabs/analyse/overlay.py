@@ -216,11 +216,14 @@ def made_of(session: Session) -> str:
     """Return the method, text and tokens of the analysis on the maps, or of both; empty without one."""
     if session.analyses.made is None:
         return ""
-    shown, second = made_words(*session.analyses.made), session.analyses.second
+    (method, read), second = session.analyses.made, session.analyses.second
     if second is None or is_filling(session) or colours_of(session) == "first":
-        return shown
-    other = made_words(second.method, second.calibration)
-    return other if colours_of(session) == "second" else f"{shown}; against {other}"
+        return made_words(method, read)
+    if colours_of(session) == "second":
+        return made_words(second.method, second.calibration)
+    if read == second.calibration and method != second.method:
+        return made_words(method, read, second.method)
+    return f"{made_words(method, read)}; beside {made_words(second.method, second.calibration)}"
 
 
 def laid_pair(session: Session) -> tuple[Analysis, Analysis, Plan] | None:
