@@ -246,8 +246,8 @@ def head_scripts() -> str:
 
     No other file of the machine becomes readable.
     """
-    ours = ("plotpick.js", "plotsave.js", "plotview.js", "glossary.js", "present.js", "sliders.js")
-    scripts = (PLOTLY, *(SCRIPTS / name for name in ours))
+    ours = ("plotpick", "plotsave", "plotview", "glossary", "present", "sliders", "numbers")
+    scripts = (PLOTLY, *(SCRIPTS / f"{name}.js" for name in ours))
     gr.set_static_paths(list(scripts))
     mark = f'nonce="{NONCE}"'
     tags = [f'<script defer {mark} src="gradio_api/file={path.as_posix()}"></script>' for path in scripts]

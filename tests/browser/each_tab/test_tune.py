@@ -240,3 +240,22 @@ def test_balance_moves_what_goes_between_attention_and_mlp(tuner: Visitor) -> No
     page.click("#tune-undo")
     expect(page.locator("#tune-summary")).to_have_text(before, use_inner_text=True)
     expect(slider.locator("input[type=number]")).to_have_value(str(share))
+
+
+TYPED_AT_ONCE = """async ([selector, letters, last]) => {
+  const box = document.querySelector(selector);
+  box.focus();
+  box.select();
+  // All within one task, as on a page that is busy drawing while somebody types.
+  document.execCommand('delete');
+  for (const letter of letters) document.execCommand('insertText', false, letter);
+  await new Promise((done) => setTimeout(done, 200));
+  document.execCommand('insertText', false, last);
+  return box.value;
+}"""
+
+
+def test_a_number_typed_fast_on_a_busy_page_keeps_its_point(tuner: Visitor) -> None:
+    box = "#tune-target input[type=number]"
+    typed = [tuner.page.evaluate(TYPED_AT_ONCE, [box, *parts]) for parts in (("0.", "3"), ("0.10", "5"))]
+    assert typed == ["0.3", "0.105"]
