@@ -36,6 +36,7 @@ from benchmarks import cells, picture, report
 from benchmarks.cells import Row
 from benchmarks.measuring import Bench, cell_of, prepare, say
 from slimllm.cli.main import quiet_libraries
+from slimllm.core.devices import name_device
 from slimllm.core.errors import Refusal
 from slimllm.core.json_io import to_plain_json
 from slimllm.files import atomic_write
@@ -80,7 +81,7 @@ def machine(bench: Bench) -> str:
     if limit.is_file() and limit.read_text().strip().isdigit():
         memory = min(memory, int(limit.read_text()))
     device = bench.subject.device
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else "no GPU used"
+    gpu = "no GPU used" if device.type == "cpu" else name_device(device)
     versions = ", ".join(f"{name} {version}" for name, version in plan_making.library_versions())
     dtype = str(bench.subject.dtype).removeprefix("torch.")
     threads = torch.get_num_threads()

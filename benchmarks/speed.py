@@ -24,15 +24,15 @@ import torch
 from slimllm import pipeline
 from slimllm.calibration import texts
 from slimllm.calibration.moments import TOKENS_PER_BATCH
-from slimllm.core.memory import resident_mib, watch_peak
+from slimllm.core.memory import watch_peak
 from slimllm.core.types import Calibration
 from slimllm.models import loading
 from slimllm.planning import plan_making
 
 
 def timed(subject: loading.Subject, work: object) -> tuple[float, float, object]:
-    """Return (seconds, peak MiB above what was resident before, result) of a call of `work`."""
-    before = resident_mib()
+    """Return (seconds, peak MiB above what was held before, result) of a call of `work`."""
+    before = watch_peak(subject.device)()
     start, peak = time.perf_counter(), watch_peak(subject.device)
     result = work()  # type: ignore[operator]
     return time.perf_counter() - start, peak() - before, result

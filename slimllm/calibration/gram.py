@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from slimllm.models.loading import has_bfloat16_cpu
+from slimllm.core.devices import has_bfloat16_cpu
 
 # The number of row bands; more cost more than they save (measured at 1,536 columns).
 BANDS = 4

@@ -78,7 +78,11 @@ def shared_options() -> dict[str, Parser]:
 
     add = groups["common"].add_argument
     add("--json", action="store_true", help="print one JSON object on stdout")
-    add("--device", default="auto", help="auto, cpu, cuda or cuda:n")
+    add(
+        "--device",
+        default="auto",
+        help="auto (an accelerator if one is here), cpu, cuda, cuda:n, xpu, xpu:n or mps",
+    )
     add("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
     add("--seed", type=parse_seed, default=0, help="for sampling of text and generation")
     add("--offline", action="store_true", help="never ask the model hub")
@@ -312,7 +316,7 @@ def report_end(failure: BaseException, report: Report) -> int:
         return REFUSED
     if not is_failure(failure):
         raise failure
-    report.say(f"slimllm: {sentence_of(failure)}; details are in {written_down(failure)}.")
+    report.say(f"slimllm: {sentence_of(failure).rstrip('.')}; details are in {written_down(failure)}.")
     return REFUSED
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from slimllm.calibration import texts
 from slimllm.core.attention_unit import UNITS
+from slimllm.core.devices import pick_device, pick_dtype
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Calibration, Plan
 from slimllm.methods.recovery import RECOVERIES
 from slimllm.methods.table import fill_options, find_method
-from slimllm.models import loading
 from slimllm.planning import rules
 from slimllm.planning.allocation import ALLOCATIONS
 
@@ -34,7 +34,7 @@ def check_options(given: Arguments) -> None:
 
 def check_device(given: Arguments) -> None:
     """Raise `Refusal` if the device or the dtype is not available."""
-    loading.pick_dtype(given.dtype, loading.pick_device(given.device))
+    pick_dtype(given.dtype, pick_device(given.device))
 
 
 def check_reading(given: Arguments) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 from slimllm.core.errors import Refusal, one_line
@@ -12,6 +14,48 @@ from slimllm.core.errors import Refusal, one_line
 # These end the work without anything having failed.
 ENDINGS = (KeyboardInterrupt, SystemExit, GeneratorExit)
 LONGEST_FAILURE = 160
+
+
+@dataclass(frozen=True)
+class KnownFailure:
+    """A failure that many libraries report in their own ways, and the sentence that people read instead.
+
+    It is known by the name of its exception (`types`), or by a pattern in its message. `{what}` in the
+    sentence stands for the first group of the pattern.
+    """
+
+    types: tuple[str, ...]
+    pattern: re.Pattern[str]
+    sentence: str
+
+
+KNOWN = (
+    KnownFailure(
+        ("MemoryError",),
+        re.compile(r"DefaultCPUAllocator|Cannot allocate memory"),
+        "There was not enough memory; use fewer or shorter samples, or a smaller model.",
+    ),
+    KnownFailure(
+        ("OutOfMemoryError",),
+        # Apple's driver, CUDA and ROCm outside torch's allocator, their libraries, and Intel's driver.
+        re.compile(
+            r"MPS backend out of memory|Invalid buffer size|kIOGPUCommandBufferCallbackErrorOutOfMemory"
+            r"|(?:CUDA|HIP) error: out of memory|_STATUS_ALLOC_FAILED"
+            r"|_ERROR_OUT_OF_(?:DEVICE_MEMORY|RESOURCES)"
+        ),
+        "The device's memory is full; end other programs that use it, use fewer or shorter samples, "
+        "a smaller model, or --device cpu.",
+    ),
+    KnownFailure(
+        (),
+        re.compile(
+            r"'?([\w:.]+)'? is not currently (?:implemented|supported) (?:for|on) the \w+ (?:device|backend)"
+            r"|Could not run '([\w:.]+)' with arguments from the '\w+' backend"
+        ),
+        "The device lacks an operation that this needs ({what}); use --device cpu, or, on a Mac, set "
+        "PYTORCH_ENABLE_MPS_FALLBACK=1.",
+    ),
+)
 Given = ParamSpec("Given")
 Answer = TypeVar("Answer")
 
@@ -40,12 +84,22 @@ def sentence_of(failure: BaseException) -> str:
     """Return one sentence that says what went wrong."""
     if isinstance(failure, Refusal):
         return str(failure)
-    if isinstance(failure, MemoryError) or type(failure).__name__ == "OutOfMemoryError":
-        return "There was not enough memory; use fewer or shorter samples, or a smaller model."
+    if words := known_sentence(failure):
+        return words
     lines = str(failure).strip().splitlines() or [""]
     return one_line(
         f"Something went wrong: {type(failure).__name__}: {lines[0][:LONGEST_FAILURE]}".rstrip(": ")
     )
+
+
+def known_sentence(failure: BaseException) -> str:
+    """Return the sentence of the known failure that this is, or an empty string."""
+    for known in KNOWN:
+        found = known.pattern.search(str(failure))
+        if found or type(failure).__name__ in known.types:
+            what = next((group for group in found.groups() if group), "") if found else ""
+            return known.sentence.format(what=what)
+    return ""
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from slimllm.calibration.documents import replace_surrogates
+from slimllm.core.devices import kind_of
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Progress, check_seed
 from slimllm.evaluation import significance
@@ -282,8 +283,7 @@ def measure_in_turns(
 
 def read_clock(subject: Subject) -> float:
     """Return the time in seconds, after the device has finished its work."""
-    if subject.device.type == "cuda":
-        torch.cuda.synchronize(subject.device)
+    kind_of(subject.device).wait_for(subject.device)
     return time.perf_counter()
 
 

@@ -2,7 +2,8 @@
 
 An offloaded layer loads its parameters when its forward begins or when it is opened (`open_layer`), and frees
 them after the last use. Forward passes of the whole model, generation, and a stream through single layers all
-work unchanged, but take the time to read. On a CUDA device, the next layer is read meanwhile.
+work unchanged, but take the time to read. For a device with memory of its own, the next layer is read
+meanwhile.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from slimllm.core.devices import kind_of
 from slimllm.core.errors import Refusal
 
 # A file and a tensor's name in it.
@@ -58,7 +60,7 @@ class OnDisk:
         return {name: tensor.to(self.device, non_blocking=True) for name, tensor in found.items()}
 
     def read(self) -> dict[str, Tensor]:
-        """Return the parameters by name in the machine's memory, pinned for a CUDA device.
+        """Return the parameters by name in the machine's memory, pinned for a device that has its own.
 
         Raise `Refusal` if a file has changed or cannot be read.
         """
@@ -78,7 +80,7 @@ class OnDisk:
                 raise Refusal(
                     f"Weights in '{file}' cannot be read any more; load the model again."
                 ) from failure
-        if self.device.type == "cuda":
+        if kind_of(self.device).owns_memory:
             found = {name: tensor.pin_memory() for name, tensor in found.items()}
         return found
 

@@ -16,8 +16,9 @@ import transformers
 from huggingface_hub.errors import GatedRepoError, HFValidationError
 from torch import nn
 
+from slimllm.core.devices import pick_device, pick_dtype
 from slimllm.core.errors import Refusal
-from slimllm.core.failures import is_failure
+from slimllm.core.failures import is_failure, known_sentence
 from slimllm.core.fingerprints import Fingerprint, ReadFrom, hash_tensors, hash_words
 from slimllm.core.shapes import Shape
 from slimllm.core.types import LayerReport, Plan
@@ -118,46 +119,6 @@ def make_subject(source: str, model: Any, tokenizer: Any) -> Subject:
     return Subject(source, model, tokenizer, family, shape_of(model, family))
 
 
-def pick_device(name: str) -> torch.device:
-    """Return the torch device for auto, cpu, cuda or cuda:n; raise `Refusal` if there is no such device."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise Refusal(f"Device '{name}' is not known; use auto, cpu, cuda or cuda:n.") from None
-    if device.type not in ("cpu", "cuda"):
-        raise Refusal(f"Device '{name}' is not supported; use auto, cpu, cuda or cuda:n.")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise Refusal(f"Device '{name}' was asked for, but this torch sees no CUDA device; use --device cpu.")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise Refusal(
-            f"Device '{name}' does not exist; this machine has {torch.cuda.device_count()} CUDA device(s)."
-        )
-    return device
-
-
-def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Return the requested dtype, or for auto a fast one on this device.
-
-    That is bfloat16 where the device supports it, otherwise float16 on CUDA and float32 on a CPU. Raise
-    `Refusal` for any other name.
-    """
-    named = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if name in named:
-        return named[name]
-    if name != "auto":
-        raise Refusal(f"Dtype '{name}' is not known; use auto, float32, bfloat16 or float16.")
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    return torch.bfloat16 if has_bfloat16_cpu() else torch.float32
-
-
-def has_bfloat16_cpu() -> bool:
-    """Return whether this processor multiplies bfloat16 in hardware; otherwise float32 is faster."""
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-
-
 def load_model(
     source: str,
     *,
@@ -175,7 +136,8 @@ def load_model(
     source = str(source).strip()
     if not source:
         raise Refusal("No model was named; use smollm2, a folder, a .gguf file or a hub id.")
-    place, kind = pick_device(device), pick_dtype(dtype, pick_device(device))
+    place = pick_device(device)
+    kind = pick_dtype(dtype, place)
     folder = locate_source(source, say)
     if folder is not None:
         check_folder(folder, source)
@@ -313,6 +275,8 @@ def refuse_load_failures(source: str, local: bool) -> Iterator[None]:
                 f"'{source}' is open only to those whom its owner lets in; ask for access on its page at the "
                 "hub, then run 'hf auth login', or set HF_TOKEN."
             ) from failure
+        if words := known_sentence(failure):
+            raise Refusal(f"'{source}' was not loaded: {words[0].lower()}{words[1:]}") from failure
         where = "locally" if local else "locally or on the model hub"
         reason = str(failure)[:300] or type(failure).__name__
         if isinstance(failure, OSError | HFValidationError) and not Path(source).expanduser().exists():

@@ -16,6 +16,7 @@ import torch
 import transformers
 from safetensors import safe_open
 
+from slimllm.core.devices import kind_of
 from slimllm.core.errors import Refusal
 from slimllm.core.memory import available_mib
 from slimllm.models.families import Family
@@ -38,19 +39,20 @@ def place_of(
 ) -> Literal["whole", "offloaded", "spread"]:
     """Return how to load the checkpoint: "whole" if it fits, else "offloaded" (offloaded layer by layer).
 
-    If `spread` is true, a model for CUDA is spread over all CUDA devices and the machine's memory instead.
+    If `spread` is true and the device has memory of its own, the model is spread over all such devices and
+    the machine's memory instead.
     """
     if not too_large(folder, dtype, source, device):
         return "whole"
-    return "spread" if spread and device.type == "cuda" else "offloaded"
+    return "spread" if spread and kind_of(device).owns_memory else "offloaded"
 
 
 def read_ahead_executor(device: torch.device) -> Executor | None:
-    """Return the executor that reads the next layer while one is used: a thread on CUDA, otherwise None.
+    """Return the executor that reads the next layer while one is used: a thread, or None.
 
-    In a CPU's memory there is no room for two layers, and both would compete for its time.
+    It is None for a device without memory of its own: the machine's memory has no room for two layers.
     """
-    return ThreadPoolExecutor(1, "read-ahead") if device.type == "cuda" else None
+    return ThreadPoolExecutor(1, "read-ahead") if kind_of(device).owns_memory else None
 
 
 def load_offloaded(

@@ -156,8 +156,9 @@ def add_adapters(subject: Subject, tuning: Tuning) -> Any:
     config = peft.LoraConfig(
         r=tuning.rank, lora_alpha=tuning.alpha, lora_dropout=0.0, bias="none", target_modules=names
     )
-    devices = [subject.device] if subject.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
+    where = subject.device.type
+    devices = [] if where == "cpu" else [subject.device]
+    with torch.random.fork_rng(devices, device_type=where), warnings.catch_warnings():
         # peft draws A from the global generator.
         torch.manual_seed(tuning.seed)
         # peft uses an old name of transformers.

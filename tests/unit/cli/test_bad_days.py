@@ -34,7 +34,7 @@ from slimllm.analysis import analysis_store
 from slimllm.calibration import texts
 from slimllm.cli import main
 from slimllm.core.errors import Refusal
-from slimllm.core.memory import resident_mib
+from slimllm.core.process_memory import resident_mib
 from slimllm.core.types import Analysis, Calibration, Progress
 from slimllm.files import atomic_write
 from slimllm.models.loading import load_model

@@ -396,9 +396,9 @@ MODELS: dict[str, tuple[Provoke, str]] = {
     "mamba": (model(of_kind("mamba")), "not supported"),
     "truncated gguf": (model(truncated_gguf), "truncated, damaged or of an unknown kind"),
     "gguf of nothing": (model(written("x.gguf", "GGUF")), "truncated, damaged or of an unknown kind"),
-    "no such cuda device": (good(device="cuda:99"), "sees no CUDA device|does not exist"),
+    "no such cuda device": (good(device="cuda:99"), "is not here"),
     "toaster": (good(device="toaster"), "not known"),
-    "meta device": (good(device="meta"), "not supported"),
+    "meta device": (good(device="meta"), "not known"),
     "int8": (good(dtype="int8"), "not known"),
 }
 

@@ -8,7 +8,7 @@ import psutil
 import pytest
 import torch
 
-from slimllm.core import memory
+from slimllm.core import memory, process_memory
 
 CPU = torch.device("cpu")
 BYTES = 200 * 2**20
@@ -18,14 +18,14 @@ BYTES = 200 * 2**20
 def no_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A system without /proc/self."""
     for name in ("STATUS", "CLEAR", "GROUPS"):
-        monkeypatch.setattr(memory, name, tmp_path / name)
+        monkeypatch.setattr(process_memory, name, tmp_path / name)
 
 
 def test_a_peak_is_told_after_its_memory_is_free_again() -> None:
-    before, peak = memory.resident_mib(), memory.watch_peak(CPU)
+    before, peak = process_memory.resident_mib(), memory.watch_peak(CPU)
     taken = torch.ones(BYTES, dtype=torch.uint8)
     del taken
-    if not memory.high_water_mib():
+    if not process_memory.high_water_mib():
         pytest.skip("the system tells no peak")
     assert 190 < peak() - before < 300
     assert memory.watch_peak(CPU)() < peak() + 1, "the next measurement begins anew"
@@ -33,7 +33,7 @@ def test_a_peak_is_told_after_its_memory_is_free_again() -> None:
 
 @pytest.mark.usefixtures("no_files")
 def test_without_a_peak_it_is_what_is_there_at_the_beginning_or_the_end() -> None:
-    before, peak = memory.resident_mib(), memory.watch_peak(CPU)
+    before, peak = process_memory.resident_mib(), memory.watch_peak(CPU)
     taken = torch.ones(BYTES, dtype=torch.uint8)
     assert 190 < peak() - before < 300
     del taken
@@ -53,7 +53,7 @@ def test_where_no_system_tells_anything_there_is_an_answer(monkeypatch: pytest.M
 
     monkeypatch.setattr(psutil, "Process", fail)
     monkeypatch.setattr(psutil, "virtual_memory", fail)
-    assert memory.resident_mib() == memory.watch_peak(CPU)() == 0
+    assert process_memory.resident_mib() == memory.watch_peak(CPU)() == 0
     assert memory.available_mib() == float("inf")
 
 
@@ -75,6 +75,6 @@ def test_what_others_of_the_group_hold_is_not_available(
         (folder / names[0]).write_text("max" if limit == 2**40 and version == 2 else str(limit * 2**20))
         (folder / names[1]).write_text(str(700 * 2**20))
         (folder / "memory.stat").write_text(f"anon 1\n{names[2]} {100 * 2**20}\n")
-    monkeypatch.setattr(memory, "GROUP_ROOT", root)
-    memory.GROUPS.write_text("4:memory:/around/ours\n" if version == 1 else "0::/around/ours\n")
+    monkeypatch.setattr(process_memory, "GROUP_ROOT", root)
+    process_memory.GROUPS.write_text("4:memory:/around/ours\n" if version == 1 else "0::/around/ours\n")
     assert memory.available_mib() == 200

@@ -28,7 +28,7 @@ from slimllm.analysis import analysis_store
 from slimllm.calibration import documents, texts
 from slimllm.cli import commands, main
 from slimllm.core.errors import Refusal
-from slimllm.core.memory import resident_mib
+from slimllm.core.process_memory import resident_mib
 from slimllm.core.types import Calibration
 from slimllm.files import file_limits, row_limits, weight_headers
 from slimllm.models import loading

@@ -15,7 +15,8 @@ import torch
 from slimllm import pipeline
 from slimllm.calibration import texts
 from slimllm.core.errors import Refusal
-from slimllm.core.memory import resident_mib, watch_peak
+from slimllm.core.memory import watch_peak
+from slimllm.core.process_memory import resident_mib
 from slimllm.core.shapes import Grouping
 from slimllm.core.types import Calibration, Plan
 from slimllm.evaluation import evaluate

@@ -3,6 +3,7 @@ nothing on disk."""
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ import transformers
 import slimllm
 from slimllm import pipeline
 from slimllm.calibration import texts
-from slimllm.core import memory
+from slimllm.core import devices, memory
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Calibration
 from slimllm.evaluation import evaluate
@@ -232,16 +233,27 @@ def test_the_next_layer_is_read_ahead_where_there_is_a_reader(
         ("cuda", 0.1, False, "offloaded"),
         ("cuda", 0.1, True, "spread"),
         ("cuda:1", 1e6, True, "whole"),
+        ("xpu", 0.1, True, "spread"),
+        ("mps", 0.1, True, "offloaded"),  # its memory is the machine's
+        ("mps", 1e6, False, "whole"),
     ],
 )
-def test_where_a_model_goes(
+def test_where_a_model_goes_on_a_device(
     device: str, free: float, spread: bool, how: str, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free * 2**20, 80 * 2**30))
-    if device == "cpu":
-        monkeypatch.setattr(offload_loading, "available_mib", lambda _: free)
+    kind = torch.device(device).type
+    row = dataclasses.replace(devices.KINDS[kind], read_free_mib=lambda _: free)
+    monkeypatch.setitem(devices.KINDS, kind, row)
     found = offload_loading.place_of(tiny_folder, torch.float32, "tiny", torch.device(device), spread)
     assert found == how
+
+
+def test_the_next_layer_is_read_ahead_only_for_a_device_with_its_own_memory() -> None:
+    for name in devices.KINDS:
+        found = offload_loading.read_ahead_executor(torch.device(name))
+        assert (found is not None) == (name in ("cuda", "xpu"))
+        if found:
+            found.shutdown()
 
 
 def test_a_spread_model_answers_as_the_whole_one(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 import slimllm
 from slimllm.calibration import texts
 from slimllm.cli import main
+from slimllm.core import devices
 from slimllm.core.types import Calibration
 from slimllm.export import checkpoint
 from slimllm.models import loading, offload_loading
@@ -49,7 +50,7 @@ def folder_of(root: Path, kind: str, family: str = "llama", **changes: object) -
 @pytest.fixture(autouse=True)
 def brain(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that computes in bfloat16."""
-    monkeypatch.setattr(loading, "has_bfloat16_cpu", lambda: True)
+    monkeypatch.setattr(devices, "has_bfloat16_cpu", lambda: True)
 
 
 @pytest.fixture
