@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, distributed
 
+from slimllm.core.devices import KINDS, DeviceKind, kind_of
 from slimllm.core.errors import Refusal
 from slimllm.core.held_out import HeldOut
 from slimllm.core.types import LayerMoments, Moments
@@ -23,18 +24,37 @@ def is_distributed() -> bool:
 
 
 @contextlib.contextmanager
-def join_processes() -> Iterator[None]:
-    """Connect the processes that torchrun started for the block; do nothing in a single process."""
+def join_processes(device: torch.device) -> Iterator[None]:
+    """Connect the processes that torchrun started for the block; do nothing in a single process.
+
+    Each process gets one of the cards of the device's kind. Raise `Refusal` if there are fewer cards than
+    processes.
+    """
     if not is_distributed():
         yield
         return
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    kind = kind_of(device)
+    if kind.owns_memory:
+        take_card(kind)
+    distributed.init_process_group(kind.exchange)
     try:
         yield
     finally:
         distributed.destroy_process_group()
+
+
+def take_card(kind: DeviceKind) -> None:
+    """Make the card with this process's number on its machine the present one of its kind.
+
+    Raise `Refusal` if there are fewer cards than processes on the machine.
+    """
+    count = int(os.environ["LOCAL_WORLD_SIZE"])
+    if count > kind.count():
+        raise Refusal(
+            f"{count} processes need as many devices of the kind {kind.name}, and {kind.count()} are here; "
+            "start fewer, or use --device cpu."
+        )
+    torch.accelerator.set_device_index(int(os.environ["LOCAL_RANK"]))
 
 
 def is_joined() -> bool:
@@ -122,4 +142,6 @@ def sum_over_processes(own: Tensor) -> Tensor:
 
 def exchange_device() -> torch.device:
     """Return the device on which processes exchange tensors."""
-    return torch.device("cuda" if distributed.get_backend() == "nccl" else "cpu")
+    backend = distributed.get_backend()
+    # What several kinds use goes through the processor, which is the last row.
+    return torch.device([kind.name for kind in KINDS.values() if kind.exchange == backend][-1])

@@ -12,6 +12,7 @@ from slimllm import pipeline
 from slimllm.analysis import analysis_files, analysis_store
 from slimllm.calibration import distributed, texts
 from slimllm.cli.option_checks import method_options
+from slimllm.core.devices import pick_device
 from slimllm.core.errors import Refusal
 from slimllm.core.fingerprints import is_other
 from slimllm.core.memory import watch_peak
@@ -74,7 +75,7 @@ def run_analyse(given: Arguments, report: Report) -> dict[str, Any] | None:
     Return None in a process that only contributes its share of the text.
     """
     text = texts.find_text(given.text, offline=given.offline)
-    with distributed.join_processes():
+    with distributed.join_processes(pick_device(given.device)):
         if distributed.process_rank():
             subject = export_reading.load_export(
                 given.model, device=given.device, dtype=given.dtype, offline=given.offline

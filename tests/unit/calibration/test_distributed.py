@@ -9,7 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
+
+from slimllm.calibration import distributed
+from slimllm.core.devices import CPU, KINDS
+from slimllm.core.errors import Refusal
+from tests.support.made_up_devices import install_apple, install_cuda
 
 ROOT = Path(__file__).parents[3]
 TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "slimllm")
@@ -76,3 +82,50 @@ def test_other_commands_refuse_several_processes(tiny_folder: Path, tmp_path: Pa
     assert done.returncode != 0
     assert "Several processes can share 'analyse', not 'prune'" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def second_of_two(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """This process is the second of two; what it asks of torch is recorded instead of done."""
+    done: list[object] = []
+    for name, value in (("WORLD_SIZE", "2"), ("LOCAL_WORLD_SIZE", "2"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.distributed, "is_torchelastic_launched", lambda: True)
+    monkeypatch.setattr(torch.distributed, "init_process_group", done.append)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+    monkeypatch.setattr(torch.accelerator, "set_device_index", done.append)
+    return done
+
+
+def test_device_of_a_process_is_the_card_with_its_number(
+    second_of_two: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_cuda(monkeypatch, "NVIDIA H200", "NVIDIA H200")
+    with distributed.join_processes(torch.device("cuda")):
+        assert second_of_two == [1, "nccl"]
+    second_of_two.clear()
+    with distributed.join_processes(CPU):
+        assert second_of_two == ["gloo"]
+    second_of_two.clear()
+    install_apple(monkeypatch)
+    with distributed.join_processes(torch.device("mps")):
+        assert second_of_two == ["gloo"]
+
+
+def test_device_count_below_that_of_processes_is_refused(
+    second_of_two: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_cuda(monkeypatch, "NVIDIA H200")
+    with pytest.raises(Refusal) as caught, distributed.join_processes(torch.device("cuda")):
+        pass
+    assert str(caught.value) == (
+        "2 processes need as many devices of the kind cuda, and 1 are here; start fewer, or use --device cpu."
+    )
+    assert second_of_two == []
+
+
+@pytest.mark.parametrize(("backend", "name"), [("nccl", "cuda"), ("xccl", "xpu"), ("gloo", "cpu")])
+def test_device_on_which_processes_exchange(backend: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "get_backend", lambda: backend)
+    assert distributed.exchange_device().type == name
+    assert list(KINDS)[-1] == "cpu"
