@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from slimllm.analysis import sensitivity
+from slimllm.core.devices import CPU, kind_of
 from slimllm.core.types import Calibration
 from slimllm.methods import ddp, taylor
 from slimllm.methods.table import find_method
@@ -33,7 +34,8 @@ class Rates:
     """How fast this machine works with a model.
 
     `reading` is in tokens per second, `head` the seconds that the model's output head takes for a token, and
-    `arithmetic` the seconds that a factorisation and a product of SIDE × SIDE matrices take in float64.
+    `arithmetic` the seconds that a factorisation and a product of SIDE × SIDE matrices take in float64: on
+    the model's device, or on the processor if the device has no float64.
     """
 
     reading: float = 1.0
@@ -48,20 +50,23 @@ def measure_rates(subject: Subject, reading: float) -> Rates:
     """
     head, tokens = sensitivity.Head(subject), 32
     stream = torch.zeros(1, tokens, subject.shape.hidden, dtype=subject.dtype, device=subject.device)
-    square = torch.eye(SIDE, dtype=torch.float64)
+    exact = subject.device if kind_of(subject.device).has_float64 else CPU
+    square = torch.eye(SIDE, dtype=torch.float64, device=exact)
     return Rates(
         reading,
-        time_work(lambda: head.answers(stream)) / tokens,
-        time_work(lambda: torch.linalg.cholesky(square) @ square),
+        time_work(lambda: head.answers(stream), subject.device) / tokens,
+        time_work(lambda: torch.linalg.cholesky(square) @ square, exact),
     )
 
 
-def time_work(work: Callable[[], object]) -> float:
-    """Return the seconds of the fastest of three calls, after one call that warms up."""
-    times = []
+def time_work(work: Callable[[], object], device: torch.device) -> float:
+    """Return the seconds of the fastest of three calls on a device, after one call that warms up."""
+    times, wait = [], kind_of(device).wait_for
     for _ in range(4):
+        wait(device)
         start = time.perf_counter()
         work()
+        wait(device)
         times.append(time.perf_counter() - start)
     return min(times[1:])
 

@@ -9,6 +9,7 @@ import gradio as gr
 from slimllm.core.attention_unit import UNITS
 from slimllm.core.shapes import Shape
 from slimllm.export.model_inspection import attention_words, model_parts
+from ui.facts.placement import placement_facts, placement_sentence
 from ui.look.formatting import escape_html, format_bytes, format_count, format_share, note_html
 from ui.page.elements import add_intro, add_lead, job_line, start_and_stop
 from ui.page.screen import Screen
@@ -83,7 +84,7 @@ def draw_card(session: Session) -> str:
         return (
             '<div class="card empty"><p>No model yet. The starter, <b>SmolLM2-135M</b>, is a small real '
             "language model that came with this program. Its first load takes about 20 s, later ones a few "
-            "seconds.</p></div>"
+            f"seconds.</p><p>{escape_html(placement_sentence(session.settings.device))}</p></div>"
         )
     shape = session.loaded.subject.shape
     facts = "".join(
@@ -119,7 +120,7 @@ def model_facts(loaded: Loaded) -> list[tuple[str, str]]:
         ("Channels per layer", f"{shape.channels:,}"),
         ("Longest text", f"{shape.max_length:,} tokens"),
         ("Memory", format_bytes(shape.parameters * subject.dtype.itemsize)),
-        ("Runs on", f"{loaded.device}, {loaded.dtype}"),
+        *placement_facts(subject, loaded.device, loaded.dtype),
         ("Reads about", f"{loaded.rates.reading:,.0f} tokens/s"),
     ]
 
