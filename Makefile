@@ -11,7 +11,7 @@ USUAL := not gpu and not network and not timed and not soak
 WORKERS ?= $(shell $(PYTHON) -c "import os; print(min(4, os.cpu_count() + 1))")
 NO_NODE := The check of the page's scripts needs Node.js and npm; install them (apt-get install nodejs npm).
 
-.PHONY: run test test-all check check-scripts node fix screens elsewhere clean
+.PHONY: run test test-all check check-scripts node fix lock screens elsewhere clean
 
 run: .venv/.app
 	@$(BIN)/python app.py $(ARGS)
@@ -48,8 +48,10 @@ fix: .venv/.dev
 	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed: make PYTHON=python3.11"'
 	@$(PYTHON) -m venv .venv
 
-.venv/.app: requirements.txt requirements-starter.txt | .venv/bin/python
+# The lock holds all but torch, whose build depends on the machine: the second line brings it and what it needs.
+.venv/.app: requirements.txt requirements.lock requirements-starter.txt | .venv/bin/python
 	@echo "Installing (once; a few minutes) …"
+	@$(PIP) install --no-deps --require-hashes -r requirements.lock
 	@$(PIP) install -r requirements.txt
 	@$(PIP) install --no-deps --require-hashes -r requirements-starter.txt
 	@touch $@
@@ -57,6 +59,14 @@ fix: .venv/.dev
 .venv/.dev: requirements-dev.txt .venv/.app
 	@$(PIP) install -r requirements-dev.txt
 	@touch $@
+
+# Chooses the version of every package that requirements.txt brings, and lists them with their licences. Versions stay
+# as they are where they can; make lock ARGS=--upgrade takes the newest.
+lock: .venv/.dev
+	@$(BIN)/uv pip compile -q requirements.txt --no-config --universal --python-version 3.11 --generate-hashes \
+		--no-emit-package torch --excludes requirements-unlocked.txt -o requirements.lock $(ARGS)
+	@$(MAKE) --no-print-directory .venv/.app
+	@$(BIN)/python -m tests.support.dependency_list
 
 # Reads exports by transformers 4: an environment that has all but that from .venv.
 elsewhere: .elsewhere/.done
