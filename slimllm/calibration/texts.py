@@ -32,8 +32,8 @@ from slimllm.calibration.documents import (
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Calibration, check_seed
 from slimllm.files import paths
+from slimllm.files.starter_kit import HUB_TEXT, comes_from_hub, starter_file
 from slimllm.models.hub_download import fetched_data
-from slimllm.models.sources import starter_file
 from slimllm.tokenizers.text_start import Beginning, cut_windows, find_beginning
 from slimllm.tokenizers.token_stretches import token_ids
 
@@ -113,6 +113,8 @@ def find_text(name: str, *, offline: bool = False) -> Text:
         wanted = topic or None
         if wanted is not None and wanted not in list_topics():
             raise Refusal(f"The encyclopedia has no topic '{wanted}'; it has: {', '.join(list_topics())}.")
+        if comes_from_hub():
+            return Text(name, lambda part: hub_documents(HUB_TEXT, part, offline))
         return Text(name, lambda part: encyclopedia_part(part, wanted))
     if name in HUB_SETS:
         return Text(name, lambda part: hub_documents(name, part, offline))
@@ -148,7 +150,11 @@ def parse_articles(file: Path, changed: int, size: int) -> dict[str, dict[str, s
 
 
 def list_topics() -> list[str]:
-    """Return the encyclopedia's topics in alphabetical order."""
+    """Return the encyclopedia's topics in alphabetical order; raise `Refusal` if there are none."""
+    if comes_from_hub():
+        raise Refusal(
+            "Here the encyclopedia is a text of the model hub, which has no topics; a local install has them."
+        )
     return sorted({article["topic"] for article in read_articles().values()})
 
 
@@ -171,6 +177,8 @@ def hub_documents(name: str, part: Part, offline: bool) -> Sequence[str]:
     """Return the documents of one part of a hub set; raise `Refusal` if it cannot be fetched."""
     source = HUB_SETS[name]
     remedy = "connect to the network once, or use --text encyclopedia or a file"
+    if comes_from_hub():
+        remedy = "try again in a minute, or check the server's network"
     try:
         file = fetched_data(source.path, source.files[part], source.revision, offline)
     except Exception as failure:

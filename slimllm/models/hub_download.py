@@ -11,6 +11,9 @@ from typing import Any
 import huggingface_hub
 from tqdm import tqdm
 
+from slimllm.core.errors import Refusal
+from slimllm.core.failures import is_failure
+from slimllm.files.starter_kit import HUB_MODEL, hub_place
 from slimllm.models.sources import INDEX, SINGLE, named_in
 
 # The files that a model needs besides its weights.
@@ -23,13 +26,28 @@ Say = Callable[[str], object]
 def fetch_model(source: str, offline: bool, *names: str, say: Say = str) -> Path:
     """Download the named files of a hub model that are not cached, and return its folder in the cache.
 
-    Raise what the client library and `say` raise.
+    Raise what the client library and `say` raise, or a `Refusal` if the starter cannot be fetched.
     """
-    return Path(
-        huggingface_hub.snapshot_download(
-            source, allow_patterns=[*names], local_files_only=offline, tqdm_class=progress_class(source, say)
+    repository, revision = hub_place(source)
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(
+                repository,
+                revision=revision,
+                allow_patterns=[*names],
+                local_files_only=offline,
+                tqdm_class=progress_class(source, say),
+            )
         )
-    )
+    except Refusal:
+        raise
+    except BaseException as failure:
+        if (repository, revision) != HUB_MODEL or not is_failure(failure):
+            raise
+        raise Refusal(
+            f"The starter model ({repository}) could not be fetched from the model hub; try again in a "
+            "minute, or check the server's network."
+        ) from failure
 
 
 def fetched_whole(source: str, offline: bool, say: Say) -> Path:

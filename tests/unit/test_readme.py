@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from slimllm.cli import main
-from slimllm.models import sources
+from slimllm.files import starter_kit
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
@@ -28,7 +28,7 @@ def test_every_command_runs(
     assert len(commands()) >= 3
     for program, flag, module, *arguments in commands():
         assert (program, flag, module) == ("python", "-m", "slimllm")
-        swapped = {sources.STARTER: str(tiny_folder), "encyclopedia": str(page)}
+        swapped = {starter_kit.STARTER: str(tiny_folder), "encyclopedia": str(page)}
         line = [swapped.get(word, word) for word in arguments]
         if line[0] == "prune":
             line += ["--text", str(page), "--samples", "4", "--length", "32"]

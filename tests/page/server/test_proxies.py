@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from slimllm.core.errors import Refusal
-from tests.support.reverse_proxies import NGINX, WAYS, Way, nginx, small_proxy
+from tests.support.servers.reverse_proxies import NGINX, WAYS, Way, nginx, small_proxy
 from tests.support.serving import free_port, served
 from ui.look.browser_modules import FADERS, module_address, read_modules
 from ui.server.address import Address, public_url

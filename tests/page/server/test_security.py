@@ -26,14 +26,14 @@ from slimllm.calibration import texts
 from slimllm.cli import main
 from slimllm.core.errors import Refusal, one_line
 from slimllm.export import checkpoint, model_inspection
-from slimllm.files import paths
-from slimllm.models import loading, sources
+from slimllm.files import paths, starter_kit
+from slimllm.models import loading
 from tests.support.forged_events import Forger
 from tests.support.serving import served
 from tests.support.tiny_models import PAGE, tiny_model, tiny_tokenizer
 from ui.app import Settings, check_settings, declare_roots, launch_options
 from ui.look.browser_modules import FADERS, module_address
-from ui.server import access
+from ui.server import access, request_limits
 from ui.server.address import Address
 from ui.server.request_limits import Turned
 
@@ -405,11 +405,13 @@ def test_security_uploads_and_requests_are_limited(address: str) -> None:
     tail = f"\r\n--{edge}--\r\n".encode()
     assert ask(upload, head + b"{}" + tail, Content_Type=kind)[0] == 200
     assert turned_away(upload, head + b"x" * 55_000_000 + tail, kind)
-    assert turned_away(f"{address}gradio_api/queue/join", b" " * (access.MOST_SAID + 1), "application/json")
+    assert turned_away(
+        f"{address}gradio_api/queue/join", b" " * (request_limits.MOST_SAID + 1), "application/json"
+    )
     for path, most in (
-        ("/gradio_api/upload", access.MOST_UPLOADED),
-        ("/gradio_api/queue/join", access.MOST_SAID),
-        ("/login", access.MOST_BEFORE_LOGIN),
+        ("/gradio_api/upload", request_limits.MOST_UPLOADED),
+        ("/gradio_api/queue/join", request_limits.MOST_SAID),
+        ("/login", request_limits.MOST_BEFORE_LOGIN),
     ):
         wrong = {str(most + 1): 413, "": 411, "-1": 411, "many": 411, "²": 411, "9" * 5000: 411}
         for length, status in wrong.items():
@@ -617,4 +619,4 @@ def test_security_tokens_are_in_no_log_history_or_report(
 def test_security_sources_of_the_starter_are_checked_by_hash() -> None:
     listed = (ROOT / "requirements-starter.txt").read_text()
     assert listed.count("--hash=sha256:") >= 2
-    assert sources.STARTER == "smollm2"
+    assert starter_kit.STARTER == "smollm2"

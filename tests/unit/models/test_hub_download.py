@@ -4,15 +4,11 @@ weight is fetched."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import threading
-from collections import Counter
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import huggingface_hub
 import pyarrow
@@ -22,8 +18,10 @@ import torch
 
 from slimllm.calibration import texts
 from slimllm.core.errors import Refusal
+from slimllm.files import starter_kit
 from slimllm.models import hub_download, loading, offload_loading
 from slimllm.models.layer_offload import is_offloaded
+from tests.support.servers.fake_hub import Hub, serve_hub
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
 from ui.jobs.worker import Job
 from ui.session.registry import Registry
@@ -33,92 +31,43 @@ from ui.tasks import work
 NAME = "ann/tiny"
 
 
-class Hub:
-    """A hub with one repository, the files of a folder; `sent` counts what was fetched of them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.sent, self.gated = folder, Counter[str](), False
-
-    @property
-    def names(self) -> list[str]:
-        return sorted(str(f.relative_to(self.folder)) for f in self.folder.rglob("*") if f.is_file())
-
-    @property
-    def commit(self) -> str:
-        return hashlib.sha1(repr(self.names).encode()).hexdigest()
-
-    def answer(self, path: str) -> tuple[int, bytes, dict[str, str]]:
-        """Status, body and headers for a path; a data set of the name holds the same files."""
-        path = path.removeprefix("/datasets")
-        base = f"/{NAME}/resolve/"
-        if self.gated:
-            return 403, b"{}", {"X-Error-Code": "GatedRepo"}
-        if path.startswith(f"/api/models/{NAME}/tree/"):
-            sizes = {name: (self.folder / name).stat().st_size for name in self.names}
-            rows = [{"type": "file", "path": n, "size": size, "oid": n} for n, size in sizes.items()]
-            return 200, json.dumps(rows).encode(), {}
-        if path.startswith(f"/api/models/{NAME}"):
-            rows = [{"rfilename": name} for name in self.names]
-            return 200, json.dumps({"id": NAME, "sha": self.commit, "siblings": rows}).encode(), {}
-        name = path.removeprefix(base).partition("/")[2]
-        if not path.startswith(base) or name not in self.names:
-            code = "EntryNotFound" if path.startswith(base) else "RepoNotFound"
-            return 404, b"{}", {"X-Error-Code": code, "X-Repo-Commit": self.commit}
-        body = (self.folder / name).read_bytes()
-        return 200, body, {"ETag": hashlib.sha256(body).hexdigest(), "X-Repo-Commit": self.commit}
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The folder of a tiny model in several files, as its repository has it."""
+    made = tmp_path / "repository"
+    tiny_model("llama").save_pretrained(made, max_shard_size="60KB")
+    tiny_tokenizer().save_pretrained(made)
+    (made / "pytorch_model.bin").write_bytes(b"pickled")
+    (made / "consolidated.safetensors").write_bytes(b"the same once more")
+    return made
 
 
 @pytest.fixture
-def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A hub on this machine, which the client library is pointed at, with a tiny model in several files."""
-    known = Hub(tmp_path / "repository")
-    tiny_model("llama").save_pretrained(known.folder, max_shard_size="60KB")
-    tiny_tokenizer().save_pretrained(known.folder)
-    (known.folder / "pytorch_model.bin").write_bytes(b"pickled")
-    (known.folder / "consolidated.safetensors").write_bytes(b"the same once more")
-
-    class Handler(BaseHTTPRequestHandler):
-        def do(self) -> None:
-            path = self.path.partition("?")[0]
-            status, body, headers = known.answer(path)
-            self.send_response(status)
-            for key, value in {**headers, "Content-Length": str(len(body))}.items():
-                self.send_header(key, value)
-            self.end_headers()
-            if self.command == "GET":
-                known.sent[path.rpartition("/")[2]] += 1
-                self.wfile.write(body)
-
-        do_GET = do_HEAD = do
-
-        def log_message(self, *_: Any) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address, cache = f"http://127.0.0.1:{server.server_port}", str(tmp_path / "cache")
-    for name, value in {
-        "ENDPOINT": address,
-        "HUGGINGFACE_CO_URL_TEMPLATE": address + "/{repo_id}/resolve/{revision}/{filename}",
-        "HF_HUB_OFFLINE": False,
-        "HF_HUB_DISABLE_XET": True,
-        "HF_HUB_CACHE": cache,
-    }.items():
-        monkeypatch.setattr(huggingface_hub.constants, name, value)
-    yield known
-    server.shutdown()
-    server.server_close()
+def fake(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub on this machine, which the client library is pointed at, with one repository."""
+    known = Hub({NAME: folder})
+    with serve_hub(known) as address:
+        for name, value in {
+            "ENDPOINT": address,
+            "HUGGINGFACE_CO_URL_TEMPLATE": address + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_OFFLINE": False,
+            "HF_HUB_DISABLE_XET": True,
+            "HF_HUB_CACHE": str(tmp_path / "cache"),
+        }.items():
+            monkeypatch.setattr(huggingface_hub.constants, name, value)
+        yield known
 
 
 def test_a_hub_model_is_fetched_once_and_is_the_same_offline(fake: Hub) -> None:
     said: list[str] = []
     subject = loading.load_model(NAME, dtype="float32", device="cpu", say=said.append)
-    local = loading.load_model(str(fake.folder), dtype="float32", device="cpu")
+    local = loading.load_model(str(fake.repositories[NAME]), dtype="float32", device="cpu")
     ids = torch.arange(30)[None]
     with torch.inference_mode():
         assert torch.equal(subject.model(ids).logits, local.model(ids).logits)
     assert subject.source == NAME
     assert any(NAME in words for words in said)
-    shards = {name for name in fake.names if name.startswith("model-")}
+    shards = {name for name in fake.names(NAME) if name.startswith("model-")}
     assert len(shards) > 1
     assert {name: fake.sent[name] for name in shards} == dict.fromkeys(shards, 1)
     assert not fake.sent["pytorch_model.bin"]
@@ -167,8 +116,8 @@ def test_a_hub_model_larger_than_the_memory_is_read_layer_by_layer(monkeypatch: 
 
 
 def test_no_weight_is_fetched_of_what_is_refused(fake: Hub) -> None:
-    config = json.loads((fake.folder / "config.json").read_text())
-    (fake.folder / "config.json").write_text(json.dumps({**config, "model_type": "mixtral"}))
+    config = json.loads((fake.repositories[NAME] / "config.json").read_text())
+    (fake.repositories[NAME] / "config.json").write_text(json.dumps({**config, "model_type": "mixtral"}))
     with pytest.raises(Refusal, match="mixtral"):
         loading.load_model(NAME)
     assert not any(name.endswith(".safetensors") for name in fake.sent)
@@ -183,7 +132,7 @@ def test_no_weight_is_fetched_of_what_is_refused(fake: Hub) -> None:
     ],
 )
 def test_what_a_repository_lacks_is_one_sentence(fake: Hub, gone: str, words: str) -> None:
-    for file in fake.folder.glob(gone):
+    for file in fake.repositories[NAME].glob(gone):
         file.unlink()
     with pytest.raises(Refusal, match=words):
         loading.load_model(NAME)
@@ -197,14 +146,16 @@ def test_another_name_is_one_sentence() -> None:
 
 def test_a_text_is_fetched_once_and_read_as_a_file_is(fake: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"text": row} for row in ("one", "", None, "two \n", " ")]
-    (fake.folder / "data").mkdir()
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), fake.folder / "data" / "0.parquet")
+    (fake.repositories[NAME] / "data").mkdir()
+    pyarrow.parquet.write_table(
+        pyarrow.Table.from_pylist(rows), fake.repositories[NAME] / "data" / "0.parquet"
+    )
     source = texts.HubSet(NAME, {"calibration": "data/0.parquet", "evaluation": "data/none.parquet"})
     monkeypatch.setitem(texts.HUB_SETS, "wikitext2", source)
     for offline in (False, True):
         found = texts.find_text("wikitext2", offline=offline).part("calibration")
         assert list(found) == list(
-            texts.find_text(str(fake.folder / "data" / "0.parquet")).part("calibration")
+            texts.find_text(str(fake.repositories[NAME] / "data" / "0.parquet")).part("calibration")
         )
         assert list(found) == ["one", "two \n"]
     assert fake.sent["0.parquet"] == 1
@@ -216,3 +167,47 @@ def test_a_gated_repository_is_told_with_the_remedy(fake: Hub) -> None:
     fake.gated = True
     with pytest.raises(Refusal, match=r"open only to those whom its owner lets in.*'hf auth login'"):
         loading.load_model(NAME)
+
+
+# The starter from the hub -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def from_hub(fake: Hub, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """The hub, with the starter's model and text, in a program that takes the starter from there."""
+    text = tmp_path / "text" / texts.HUB_SETS[starter_kit.HUB_TEXT].files["evaluation"]
+    text.parent.mkdir(parents=True)
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["one", "two"]}), text)
+    set_name = texts.HUB_SETS[starter_kit.HUB_TEXT].path
+    fake.repositories.update({starter_kit.HUB_MODEL[0]: folder, set_name: tmp_path / "text"})
+    monkeypatch.setenv(starter_kit.VARIABLE, starter_kit.HUB)
+    return fake
+
+
+def test_the_starter_comes_from_the_hub_where_the_server_says_so(from_hub: Hub) -> None:
+    subject = loading.load_model("smollm2", dtype="float32", device="cpu")
+    assert subject.source == "smollm2"
+    assert from_hub.asked == {starter_kit.HUB_MODEL[1]}
+    assert list(texts.find_text("encyclopedia").part("evaluation")) == ["one", "two"]
+    with pytest.raises(Refusal, match="no topics; a local install has them"):
+        texts.find_text("encyclopedia/Mathematics")
+
+
+def test_nothing_of_the_starter_is_fetched_unless_that_is_said(fake: Hub) -> None:
+    assert starter_kit.hub_place("smollm2") == ("smollm2", None)
+    texts.find_text("encyclopedia").part("evaluation")
+    assert not fake.asked
+
+
+def test_a_hub_without_the_starter_is_one_sentence(from_hub: Hub) -> None:
+    from_hub.repositories.clear()
+    with pytest.raises(Refusal, match=r"The starter model \(HuggingFaceTB/.*\) could not be fetched from"):
+        loading.load_model("smollm2")
+    with pytest.raises(Refusal, match="Text 'wikitext2' could not be fetched from the model hub; try again"):
+        texts.find_text("encyclopedia").part("evaluation")
+
+
+@pytest.mark.usefixtures("from_hub")
+def test_the_starter_is_one_sentence_offline() -> None:
+    with pytest.raises(Refusal, match="could not be fetched from the model hub"):
+        loading.load_model("smollm2", offline=True)
