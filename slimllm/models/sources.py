@@ -71,7 +71,8 @@ def source_path(source: str) -> Path | None:
 
 def check_folder(folder: Path, source: str) -> None:
     """Raise `Refusal` if a folder cannot be a safetensors checkpoint."""
-    if out := paths.leading_out(folder):
+    # The hub's client keeps a repository's files elsewhere in its cache, and links to them.
+    if source_path(source) is not None and (out := paths.leading_out(folder)):
         raise Refusal(
             f"'{out}' of '{source}' is a link out of the folders that are opened here; copy the file."
         )

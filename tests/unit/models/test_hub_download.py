@@ -18,7 +18,7 @@ import torch
 
 from slimllm.calibration import texts
 from slimllm.core.errors import Refusal
-from slimllm.files import starter_kit
+from slimllm.files import paths, starter_kit
 from slimllm.models import hub_download, loading, offload_loading
 from slimllm.models.layer_offload import is_offloaded
 from tests.support.servers.fake_hub import Hub, serve_hub
@@ -76,6 +76,13 @@ def test_a_hub_model_is_fetched_once_and_is_the_same_offline(fake: Hub) -> None:
     loading.load_model(NAME, dtype="float32", device="cpu")
     loading.load_model(NAME, dtype="float32", device="cpu", offline=True)
     assert not any(name in fake.sent for name in shards)
+
+
+@pytest.mark.usefixtures("fake")
+def test_a_hub_model_is_loaded_where_only_some_folders_are_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client's cache lies outside them, and its files are links."""
+    monkeypatch.setenv(paths.ROOTS, "")
+    assert loading.load_model(NAME, dtype="float32", device="cpu").source == NAME
 
 
 def test_a_fetch_is_told_and_can_be_stopped_in_the_middle(fake: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
