@@ -28,6 +28,7 @@ check: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/windows
+	$(BIN)/mypy --python-version 3.14 --cache-dir .mypy_cache/newest
 	@$(MAKE) --no-print-directory check-scripts
 
 check-scripts: node assets/node_modules/.done

@@ -50,6 +50,18 @@ def version_of(pin: Requirement) -> str:
     return only.version
 
 
+def test_the_pythons_it_names_are_those_it_takes_and_checks() -> None:
+    stated = project()["project"]
+    named = [words.rpartition(" ")[2] for words in stated["classifiers"]]
+    assert stated["requires-python"] == f">={named[0]}"
+    assert [minor.partition(".")[2] for minor in named] == [
+        str(number) for number in range(11, 11 + len(named))
+    ]
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert f"--python-version {named[0]} --generate-hashes" in makefile
+    assert f"$(BIN)/mypy --python-version {named[-1]} " in makefile
+
+
 @pytest.mark.parametrize(
     ("file", "extra"),
     [
