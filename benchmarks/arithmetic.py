@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -34,7 +35,9 @@ from slimllm import pipeline
 from slimllm.calibration import moments as streaming
 from slimllm.calibration import texts
 from slimllm.cli.main import quiet_libraries
+from slimllm.core.devices import kind_of
 from slimllm.core.errors import Refusal
+from slimllm.core.memory import watch_peak
 from slimllm.core.types import Calibration, Plan
 from slimllm.methods.table import fill_options
 from slimllm.models import loading
@@ -57,18 +60,24 @@ class Clock:
 
 
 @contextlib.contextmanager
-def clocked() -> Iterator[Clock]:
-    """Time the layers' forward passes, and the summing of moments in them, while the context is open."""
+def clocked(device: torch.device) -> Iterator[Clock]:
+    """Time the layers' forward passes, and the summing of moments in them, while the context is open.
+
+    The clock waits for the device before and after each of them.
+    """
+    wait = partial(kind_of(device).wait_for, device)
     clock, run, add = Clock(), streaming.run_layer, streaming.Accumulator.add
 
     def timed(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
         """Return `work` with its seconds added to the clock's field `name`."""
 
         def wrapper(*given: Any) -> Any:
+            wait()
             start = time.perf_counter()
             try:
                 return work(*given)
             finally:
+                wait()
                 setattr(clock, name, getattr(clock, name) + time.perf_counter() - start)
 
         return wrapper
@@ -107,19 +116,22 @@ def plan_of(subject: loading.Subject, ratio: float, count: int, unit: str, wante
     )
 
 
-def measured(job: Iterator[Any], count: int) -> list[dict[str, float]]:
-    """Return the seconds of each cut layer of a job that yields after every layer."""
-    found = []
-    with clocked() as clock:
+def measured(job: Iterator[Any], count: int, device: torch.device) -> list[dict[str, float]]:
+    """Return the seconds of each cut layer of a job that yields after every layer, and the peak MiB."""
+    found, wait = [], partial(kind_of(device).wait_for, device)
+    with clocked(device) as clock:
         # Skip all preparation and the whole layer before the cut ones.
         next(job)
         for _ in range(count):
             clock.read()
-            start = time.perf_counter()
+            wait()
+            start, peak = time.perf_counter(), watch_peak(device)
             next(job)
+            wait()
             total = time.perf_counter() - start
             forward, moments = clock.read()
-            found.append({"total": total, "moments": moments, "arithmetic": total - forward})
+            figures = {"total": total, "forward": forward, "moments": moments, "arithmetic": total - forward}
+            found.append({**figures, "peak_mib": peak()})
     return found
 
 
@@ -139,7 +151,7 @@ def compare(
     for i in range(repeats):
         for name, start in jobs.items():
             job = start()
-            rounds[name] += measured(job, count)
+            rounds[name] += measured(job, count, subject.device)
             job.close()
             print(f"round {i + 1} of {repeats}: {name}", file=sys.stderr, flush=True)
     report: dict[str, Any] = {"tokens": tokens.numel()}

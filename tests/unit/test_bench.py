@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from benchmarks import arithmetic, cells, measuring, methods, report
+from benchmarks import accelerator, arithmetic, cells, measuring, methods, report
 from slimllm.core.errors import Refusal
 from slimllm.methods.recovery import RECOVERIES
 from slimllm.methods.table import METHODS
@@ -192,3 +193,40 @@ def test_arithmetic_reports_both_sides(
     assert 0 < found["ours_moments_seconds"] < found["ours_arithmetic_seconds"] < found["ours_total_seconds"]
     assert found["reference_float64_arithmetic_seconds"] > 0
     assert found["times_faster_than_reference_float64"] > 0
+
+
+def test_device_benchmark_in_miniature(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(accelerator.SHAPES, "1B", accelerator.SHAPES["tiny"])
+    plain = accelerator.make_random
+
+    def make(made: Any, *where: Any) -> Any:
+        if where[1] == torch.float16:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return plain(made, *where)
+
+    monkeypatch.setattr(accelerator, "make_random", make)
+    line = "--device cpu --shapes tiny 1B --samples 4 --length 32 --json --dtype"
+    assert accelerator.main([*line.split(), "float32"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["device"], found["dtype"], found["tokens"]) == ("processor (cpu)", "float32", 128)
+    tiny = found["shapes"]["tiny"]
+    assert tiny["parameters"] == accelerator.SHAPES["tiny"].parameters
+    assert tiny["projected_prune_seconds"] == pytest.approx(3 * tiny["seconds_per_layer"])
+    assert 0 < tiny["forward_share"] < 1
+    assert tiny["peak_mib_per_layer"] > 0
+    assert {name: set(speed) for name, speed in tiny["tokens_per_second"].items()} == {
+        "dense": {"reading", "writing"},
+        "pruned": {"reading", "writing"},
+    }
+    assert accelerator.main([*line.split(), "float16"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["shapes"]["1B"]["refused"].startswith("The device's memory is full")
+    assert accelerator.main([*line.split(), "float32", "--device", "toaster"]) == 2
+    assert "Device 'toaster' is not known" in capsys.readouterr().err
+
+
+def test_device_benchmark_has_the_sizes_it_names() -> None:
+    billions = {name: made.parameters / 1e9 for name, made in accelerator.SHAPES.items() if name != "tiny"}
+    assert billions == pytest.approx({"1B": 1.24, "3B": 3.21, "7B": 6.61, "13B": 12.85}, abs=0.01)

