@@ -33,8 +33,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded, a
 import torch
 
 from benchmarks import cells, picture, report
-from benchmarks.cells import Row
-from benchmarks.measuring import Bench, cell_of, prepare, say
+from benchmarks.comparison.cells import Row
+from benchmarks.comparison.measuring import Bench, cell_of, prepare, say
 from slimllm.cli.main import quiet_libraries
 from slimllm.core.devices import name_device
 from slimllm.core.errors import Refusal

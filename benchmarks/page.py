@@ -32,7 +32,7 @@ from slimllm.planning.plan_making import make_plan
 from slimllm.planning.rules import PlanRules
 from tests.support.made_up_analyses import synthetic_analysis
 from tests.support.serving import chromium, served, spot
-from ui.facts.estimates import Rates
+from ui.facts.resources.estimates import Rates
 from ui.session.loaded import Loaded
 from ui.session.registry import REGISTRY
 from ui.session.session import Session

@@ -32,6 +32,7 @@ def serve_page(given: argparse.Namespace, report: Report) -> dict[str, Any]:
     try:
         from ui import app
         from ui.server.address import public_url
+        from ui.server.hosting import find_hosting
     except ModuleNotFoundError as failure:
         if failure.name not in ("gradio", "ui"):
             raise
@@ -39,21 +40,21 @@ def serve_page(given: argparse.Namespace, report: Report) -> dict[str, Any]:
     auth, warning = find_credentials(given.auth, given.auth_file, os.environ)
     if warning:
         report.say(warning)
-    app.serve_page(
-        app.Settings(
-            host=given.host,
-            port=given.port,
-            model=given.model,
-            listen=given.listen,
-            auth=auth,
-            public=public_url(given.public_url) if given.public_url else "",
-            forwarded=given.trust_forwarded_for,
-            roots=tuple(given.root or ()),
-            device=given.device,
-            dtype=given.dtype,
-            offline=given.offline,
-        )
+    settings = app.Settings(
+        host=given.host,
+        port=given.port,
+        model=given.model,
+        listen=given.listen,
+        auth=auth,
+        public=public_url(given.public_url) if given.public_url else "",
+        forwarded=given.trust_forwarded_for,
+        roots=tuple(given.root or ()),
+        device=given.device,
+        dtype=given.dtype,
+        offline=given.offline,
     )
+    hosting = find_hosting(os.environ)
+    app.serve_page(app.share_server(settings, hosting) if hosting else settings)
     return {"served": True}
 
 

@@ -12,29 +12,33 @@ os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
 
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from huggingface_hub.constants import HF_HOME
 from starlette.middleware import Middleware
 
-from slimllm.core.errors import Refusal
-from slimllm.files import atomic_write, paths
+from slimllm.core.errors import Refusal, hide_folders
+from slimllm.files import atomic_write, paths, starter_kit
 from ui.look import theme
 from ui.page.events import EVENTS, Served
 from ui.page.page_states import MOST_PAGES, PageStates
 from ui.page.screen import Screen
 from ui.server import access, api, delivery
 from ui.server.address import HERE, Address
+from ui.server.hosting import FRAMES, Hosting, upload_limit
 from ui.server.module_files import ModuleFiles
-from ui.server.request_limits import MOST_UPLOADED
+from ui.server.request_limits import UPLOAD
 from ui.server.responses import Safe
 from ui.session.kept import crash_recovery
+from ui.session.limits import UNLIMITED, Limits
 from ui.session.registry import REGISTRY
 from ui.session.settings import SessionSettings
 from ui.tabs import load_tab
@@ -49,8 +53,6 @@ SHORTEST = 8
 # Seconds that a job has to end when the program is interrupted.
 PATIENCE = 3.0
 PAGES_CSS = theme.STYLES / "pages.css"
-# The middleware inside Gradio's own, the outermost first.
-LAYERS = (Safe, delivery.Delivery, ModuleFiles)
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,9 @@ class Settings:
 
     `listen` lets other machines connect, which needs `auth` (user, password). `public` is the address at
     which a proxy serves the page, or empty, and `forwarded` says that the proxy names the visitor's address.
-    `roots` are the folders in which files may be opened.
+    `roots` are the folders in which files may be opened. `limits` are what a visitor may ask of a server for
+    everybody, and `frames` the sites that may show the page in a frame. `inner` says that the host has
+    further proxies behind the one that visitors reach.
     """
 
     host: str = "127.0.0.1"
@@ -73,16 +77,19 @@ class Settings:
     device: str = "auto"
     dtype: str = "auto"
     offline: bool = False
+    limits: Limits = UNLIMITED
+    frames: tuple[str, ...] = ()
+    inner: bool = False
 
     @property
     def session_settings(self) -> SessionSettings:
         """The settings that the sessions of the page follow."""
-        return SessionSettings(self.device, self.dtype, self.offline)
+        return SessionSettings(self.device, self.dtype, self.offline, self.limits)
 
     @property
     def address(self) -> Address:
         """How the server can be reached."""
-        return Address(self.listen, self.public, self.forwarded)
+        return Address(self.listen, self.public, self.forwarded, self.inner)
 
     @property
     def server(self) -> str:
@@ -139,8 +146,16 @@ def launch_options(settings: Settings) -> dict[str, Any]:
     @asynccontextmanager
     async def guard_app(app: Any) -> AsyncIterator[None]:
         app.state_holder = PageStates(app.get_blocks())
-        app.middleware_stack = access.Door(app.middleware_stack, settings.address)
+        app.middleware_stack = access.Door(app.middleware_stack, settings.address, upload=upload)
         yield
+
+    upload = upload_limit(settings.limits) if settings.limits.shared else UPLOAD
+    # The middleware inside Gradio's own, the outermost first.
+    layers = [
+        Middleware(Safe, frames=settings.frames),
+        Middleware(delivery.Delivery),
+        Middleware(ModuleFiles),
+    ]
 
     return {
         "server_name": settings.server,
@@ -153,12 +168,13 @@ def launch_options(settings: Settings) -> dict[str, Any]:
         "footer_links": [],
         "show_error": False,
         "ssr_mode": False,
+        "pwa": False,
         "root_path": settings.public,
         "max_threads": EVENTS,
-        "max_file_size": MOST_UPLOADED,
+        "max_file_size": upload.most,
         "state_session_capacity": MOST_PAGES,
         "auth_message": access.TOLD,
-        "app_kwargs": {"middleware": [Middleware(layer) for layer in LAYERS], "lifespan": guard_app},
+        "app_kwargs": {"middleware": layers, "lifespan": guard_app},
         "theme": theme.build_theme(),
         "css": theme.style_sheet() + PAGES_CSS.read_text(encoding="utf-8"),
         "head": theme.head_scripts(),
@@ -168,10 +184,10 @@ def launch_options(settings: Settings) -> dict[str, Any]:
 def check_settings(settings: Settings) -> Settings:
     """Return the settings if they can be served.
 
-    Raise `Refusal` if other machines could connect without a password of SHORTEST characters, or if the port
-    is impossible or in use.
+    Raise `Refusal` if other machines could connect without a password of SHORTEST characters, unless the
+    server is for everybody, or if the port is impossible or in use.
     """
-    if settings.listen and not settings.auth:
+    if settings.listen and not settings.auth and not settings.limits.shared:
         raise Refusal(
             "Serving to other machines needs a password; write user:password into a file and add "
             "--auth-file FILE."
@@ -211,6 +227,32 @@ def declare_roots(settings: Settings) -> None:
     if settings.roots or settings.listen:
         mine = [model for model in (settings.model,) if model and os.path.exists(model)]
         paths.declare_roots([*settings.roots, *mine])
+
+
+def share_server(settings: Settings, hosting: Hosting) -> Settings:
+    """Return the settings with which a host shows the page to everybody; a password stays.
+
+    From now on the starter comes from the model hub, no file of this machine may be named, and no message
+    names a folder of it.
+    """
+    starter_kit.take_from_hub()
+    # Gradio would watch the files for changes and serve the page by other rules.
+    os.environ.pop("SYSTEM", None)
+    own = (theme.STYLES.parents[1], paths.home_folder(), HF_HOME, tempfile.gettempdir(), sys.prefix)
+    hide_folders(dict.fromkeys(map(str, (*own, Path.home()))))
+    return replace(
+        settings,
+        host=hosting.server,
+        port=hosting.port,
+        model=starter_kit.STARTER,
+        listen=True,
+        public=hosting.public,
+        forwarded=True,
+        inner=True,
+        roots=(),
+        limits=hosting.limits,
+        frames=FRAMES,
+    )
 
 
 def serve_page(settings: Settings) -> None:

@@ -88,3 +88,19 @@ def test_headers_keep_out_what_is_not_ours(visitor: Visitor) -> None:
     )
     assert frame == 0
     visitor.complaints.clear()
+
+
+def test_page_opens_in_a_frame_in_which_nothing_may_be_stored(browser: Any, address: str) -> None:
+    context = browser.new_context()
+    context.add_init_script(
+        "for (const name of ['localStorage', 'sessionStorage']) Object.defineProperty(window, name, "
+        "{ get() { throw new DOMException('Access is denied', 'SecurityError') } })"
+    )
+    page, errors = context.new_page(), list[str]()
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(address)
+    expect(page.locator("#load-button")).to_be_enabled(timeout=JOB)
+    page.get_by_role("tab", name="Tune", exact=True).click()
+    expect(page.get_by_role("tab", name="Tune", exact=True)).to_have_attribute("aria-selected", "true")
+    assert errors == []
+    context.close()

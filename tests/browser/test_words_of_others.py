@@ -16,8 +16,8 @@ from tests.support.made_up_runs import family
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
 from tests.support.visitor import BROWSER, Visitor, expect
 from ui.facts.comparison import Answer, Comparison
-from ui.facts.estimates import Rates
 from ui.facts.findings import Findings, Guess, Passage, Piece
+from ui.facts.resources.estimates import Rates
 from ui.facts.runs import Budget, Entry, Protocol
 from ui.html import report
 from ui.session.loaded import Loaded

@@ -12,7 +12,7 @@ from slimllm.core.types import Pin
 from slimllm.planning import plan_making
 from slimllm.planning.rules import PlanRules
 from tests.support.made_up_analyses import synthetic_analysis
-from ui.facts.estimates import Rates
+from ui.facts.resources.estimates import Rates
 from ui.facts.selection import Picked
 from ui.session.loaded import Loaded
 from ui.session.plan_history import PlanHistory

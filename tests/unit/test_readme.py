@@ -10,11 +10,16 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
+from packaging.specifiers import SpecifierSet
 
+from slimllm.calibration import texts
 from slimllm.cli import main
 from slimllm.files import starter_kit
+from tests.support.dependency_list import read_direct
 
 ROOT = Path(__file__).parents[2]
+SPACE_COLOURS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # What one of the shells reads otherwise: chains, variables, quotes of one kind, continued lines.
 NOT_IN_BOTH = re.compile(r"&&|\|\||;|\$|'|`|\\$|^\s*(source|export|sudo) |^\w+=")
@@ -122,6 +127,21 @@ def test_lines_for_the_package_name_what_there_is() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert program in project["scripts"]
     assert main.build_parser().parse_args([command]).command == command
+
+
+def test_the_settings_of_a_space_are_those_of_the_program() -> None:
+    said = yaml.safe_load(README.split("---\n")[1])
+    pins = read_direct((ROOT / "requirements.txt").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert (said["sdk"], said["sdk_version"]) == ("gradio", pins["gradio"][0])
+    assert SpecifierSet(project["requires-python"]).contains(said["python_version"])
+    assert said["license"] == project["license"].lower()
+    assert (ROOT / said["app_file"]).is_file()
+    assert {said["colorFrom"], said["colorTo"]} <= SPACE_COLOURS
+    assert len(said["short_description"]) <= 60
+    assert len(said["emoji"].removesuffix("\N{VARIATION SELECTOR-16}")) == 1
+    assert said["models"] == [starter_kit.HUB_MODEL[0]]
+    assert said["datasets"] == [texts.HUB_SETS[starter_kit.HUB_TEXT].path]
 
 
 def test_files_it_names_exist() -> None:

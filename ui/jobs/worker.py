@@ -20,6 +20,8 @@ from slimllm.core.failures import sentence_of
 from slimllm.core.memory import give_back
 from slimllm.core.types import NOTE, Progress
 from slimllm.pruning.stopping import left_by
+from ui.jobs.bounds import UNBOUNDED, JobBounds
+from ui.jobs.visitors import NOBODY, Visitor
 
 State = Literal["queued", "running", "done", "stopped", "failed"]
 Steps = Generator[Progress, None, Any]
@@ -61,7 +63,7 @@ class Job:
     `start(job)` makes the generator. `on_progress` gets every step and `on_done` the result, both in the
     worker thread. `left` says what a stop leaves behind, and `told` collects notes to show once the job is
     done. A `spare` job runs only while no other job waits, and starts again from the beginning after it was
-    interrupted.
+    interrupted. `owner` is the visitor who asked for it.
     """
 
     kind: str
@@ -81,6 +83,7 @@ class Job:
     left: str = "nothing was changed"
     told: list[str] = field(default_factory=list)
     spare: bool = False
+    owner: Visitor = NOBODY
 
     @property
     def active(self) -> bool:
@@ -139,9 +142,13 @@ def sentence(failure: BaseException) -> str:
 
 
 class Worker:
-    """A single thread that runs jobs in the order of their arrival, spare jobs after all others."""
+    """A single thread that runs jobs in the order of their arrival, spare jobs after all others.
 
-    def __init__(self) -> None:
+    `bounds` holds for jobs that are submitted from then on; spare jobs give way anyway.
+    """
+
+    def __init__(self, bounds: JobBounds = UNBOUNDED) -> None:
+        self.bounds = bounds
         self._waiting: deque[Job] = deque()
         self._spare: deque[Job] = deque()
         self._running: Job | None = None
@@ -149,8 +156,15 @@ class Worker:
         self._thread: threading.Thread | None = None
 
     def submit(self, job: Job) -> Job:
-        """Queue a job, start the thread if needed, and return the job."""
+        """Queue a job, start the thread if needed, and return the job.
+
+        Raise `Refusal` if its owner has too many jobs, or if too many wait.
+        """
         with self._wake:
+            if not job.spare:
+                active = [*self._waiting, *([self._running] if self._running else [])]
+                own = sum(other.owner == job.owner and other.active and not other.spare for other in active)
+                self.bounds.check_new(own, len(self._waiting))
             (self._spare if job.spare else self._waiting).append(job)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="slimllm-worker", daemon=True)
@@ -228,6 +242,7 @@ class Worker:
                     return "done"
                 job.note(progress)
                 job.on_progress(progress)
+                self.bounds.check_time(job.title, job.elapsed)
         finally:
             steps.close()
         return "stopped"

@@ -252,7 +252,7 @@ def head_scripts() -> str:
     mark = f'nonce="{NONCE}"'
     tags = [f'<script defer {mark} src="gradio_api/file={path.as_posix()}"></script>' for path in scripts]
     # Read before the page writes to the storage.
-    opened = "window.slimTab = sessionStorage.getItem('slimllm-tab');"
+    opened = "try { window.slimTab = sessionStorage.getItem('slimllm-tab'); } catch {}"
     known = (
         f"{opened} window.slimSwaps = {json.dumps(dark_swaps())}; window.slimGlossary = "
         f"{json.dumps(as_data())};"

@@ -7,11 +7,12 @@ from __future__ import annotations
 # instead of the one with the running job.
 OPENED = """() => {
   const key = "slimllm-browser";
-  let id = localStorage.getItem(key);
+  let id = null;
+  try { id = localStorage.getItem(key); } catch { /* in a frame of another site, nothing may be stored */ }
   if (!id) {
     const bytes = crypto.getRandomValues(new Uint8Array(18));
     id = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-    localStorage.setItem(key, id);
+    try { localStorage.setItem(key, id); } catch { /* then a reload begins anew */ }
   }
   const [how] = performance.getEntriesByType("navigation");
   return [id, how?.type === "navigate" ? "" : window.slimTab ?? "", null];
@@ -20,6 +21,6 @@ OPENED = """() => {
 KNOWN = '() => { document.documentElement.classList.add("known"); }'
 # Runs when a tab is opened.
 REMEMBER = """(...given) => {
-  sessionStorage.setItem("slimllm-tab", "%s");
+  try { sessionStorage.setItem("slimllm-tab", "%s"); } catch { /* a reload opens the first tab */ }
   return given;
 }"""

@@ -18,19 +18,19 @@ from starlette.responses import RedirectResponse
 
 from slimllm.core.errors import Refusal
 from ui.jobs.visitors import Allowance, Places, Visitor
-from ui.look.browser_modules import MODULES
 from ui.server.address import Address
+from ui.server.open_paths import API, EVENTS, FREE, GET, PAGES, POST
 from ui.server.request_limits import (
+    BEFORE_LOGIN,
     LONGEST_HEADERS,
-    MOST_BEFORE_LOGIN,
     MOST_HEADERS,
-    MOST_SAID,
-    MOST_UPLOADED,
     NAME,
-    TOO_LONG,
+    SAID,
+    UPLOAD,
     Asked,
     Counted,
     Parts,
+    SizeLimit,
     Turned,
     parse_request,
     replay_body,
@@ -56,19 +56,6 @@ TOLD = (
     f"After {WRONG_EACH} wrong passwords nobody can log in from the same place for {PAUSE / 60:.0f} minutes."
 )
 BUSY = "Too much is being asked from here at once; close other pages of this program, or wait a moment."
-API = "/gradio_api"
-# The paths of Gradio that this page uses; all others are closed. FREE paths are open before the login.
-FREE = (
-    r"/|/login_check|/logout|/theme\.css|/favicon\.ico|/robots\.txt|/manifest\.json"
-    rf"|/(assets|static|svelte)/.*|{API}/(theme\.css|startup-events)"
-)
-GET = re.compile(
-    rf"{FREE}|/(config|app_id|user)|{API}/(info|openapi\.json|user|app_id|login_check|queue/(data|status))"
-    rf"|{API}/(upload_progress|heartbeat/[^/]*|file[=/].*|call/.*)|/{MODULES}/.*"
-)
-POST = re.compile(rf"/login|{API}/(upload|queue/join|component_server|cancel|reset|(run|api|call)/.*)")
-PAGES = re.compile(rf"{API}/heartbeat/([^/]*)")
-EVENTS = re.compile(rf"{API}/call/(?:v2/)?[^/]*/([^/]*)")
 
 
 @dataclass
@@ -111,8 +98,15 @@ class Tries:
 class Door:
     """The middleware around Gradio and our own layers."""
 
-    def __init__(self, app: App, address: Address, clock: Callable[[], float] = time.monotonic):
-        self.app, self.address, self.clock, self.tries = app, address, clock, Tries()
+    def __init__(
+        self,
+        app: App,
+        address: Address,
+        clock: Callable[[], float] = time.monotonic,
+        upload: SizeLimit = UPLOAD,
+    ):
+        self.app, self.address, self.clock, self.size = app, address, clock, upload
+        self.tries = Tries()
         self.open = Places(MOST_OPEN, MOST_OPEN_ALL, BUSY)
         self.uploads = Allowance(UPLOADS_EACH, UPLOADS_ALL, clock)
 
@@ -153,7 +147,7 @@ class Door:
         scope["client"] = (place, 0)
         account = account_of(scope, headers)
         path = path.rstrip("/") or "/"
-        check_method(scope["method"], path, headers, account is not None)
+        check_method(scope["method"], path, headers, account is not None, self.size)
         visitor = Visitor(account or "", place)
         try:
             with self.open.place(visitor):
@@ -185,7 +179,7 @@ class Door:
         elif path == f"{API}/upload":
             await self.upload(scope, receive, send, headers, visitor)
         else:
-            body = await Counted(receive, MOST_SAID).all()
+            body = await Counted(receive, SAID).all()
             self.check_event(scope, path, parse_request(body), visitor)
             await self.app(scope, replay_body(body, receive), send)
 
@@ -241,7 +235,7 @@ class Door:
                 raise Turned(429, "Too much was uploaded within an hour; try again later.", Retry_After="600")
             parts(body)
 
-        counted = Counted(receive, MOST_UPLOADED, check_start)
+        counted = Counted(receive, self.size, check_start)
 
         async def pass_on(message: Message) -> None:
             if counted.turned is None:
@@ -256,7 +250,7 @@ class Door:
 
         Raise `Turned` (429) where there were too many wrong passwords.
         """
-        body = await Counted(receive, MOST_BEFORE_LOGIN).all()
+        body = await Counted(receive, BEFORE_LOGIN).all()
         now = self.clock()
         if wait := self.tries.wait(place, now):
             raise Turned(429, TOLD, Retry_After=f"{wait:.0f}")
@@ -309,7 +303,9 @@ def account_of(scope: Scope, headers: dict[str, str]) -> str | None:
     return next((app.tokens[cookies[name]] for name in names if cookies.get(name) in app.tokens), None)
 
 
-def check_method(method: str, path: str, headers: dict[str, str], known: bool) -> None:
+def check_method(
+    method: str, path: str, headers: dict[str, str], known: bool, upload: SizeLimit = UPLOAD
+) -> None:
     """Raise `Turned` for a request that the page cannot answer.
 
     These are unknown methods and paths, requests without the login that they need, and bodies that are too
@@ -331,9 +327,10 @@ def check_method(method: str, path: str, headers: dict[str, str], known: bool) -
         if not (length.isascii() and length.isdecimal() and len(length) < 20):
             raise Turned(411, "The request does not say how long it is.")
         free = path == "/login"
-        most = MOST_UPLOADED if path == f"{API}/upload" else MOST_SAID if known else MOST_BEFORE_LOGIN
-        if (known and int(length) > most) or (free and int(length) > MOST_BEFORE_LOGIN):
-            raise Turned(413, TOO_LONG)
+        kind = upload if path == f"{API}/upload" else SAID
+        for limit in ([kind] if known else []) + ([BEFORE_LOGIN] if free else []):
+            if int(length) > limit.most:
+                raise Turned(413, limit.words)
     if not known and not free:
         raise Turned(401, "Log in first: open the page and enter the password.")
 

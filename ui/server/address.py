@@ -39,12 +39,14 @@ class Address:
 
     `listen` says that other machines may reach it, under any name. `public` is the address at which a proxy
     serves it, or empty. `forwarded` says that the proxy names the visitor's address in X-Forwarded-For and is
-    trusted.
+    trusted. `inner` says that the host has further proxies behind it, in a private network, which also add an
+    address.
     """
 
     listen: bool = False
     public: str = ""
     forwarded: bool = False
+    inner: bool = False
 
     @property
     def prefix(self) -> str:
@@ -108,13 +110,15 @@ class Address:
         """Return where a request comes from: the address of the connection, or the one that the proxy names.
 
         Only the last address in X-Forwarded-For counts, because the visitor may have written those before it.
+        With inner proxies it is the last one that is not in a private network.
         """
         if self.forwarded:
-            last = SEVERAL.split(headers.get("x-forwarded-for", "").strip())[-1]
-            try:
-                return str(ipaddress.ip_address(last.strip("[]")))
-            except ValueError:
-                pass
+            named = SEVERAL.split(headers.get("x-forwarded-for", "").strip())
+            found = [proper_address(words) for words in reversed(named)]
+            if self.inner:
+                found = [one for one in found if one is None or not one.is_private] or found
+            if found[0] is not None:
+                return str(found[0])
         return client[0] if client else "nowhere"
 
     def inside(self, path: str) -> str:
@@ -132,6 +136,14 @@ class Address:
         if name == "x-forwarded-proto":
             return value in ("http", "https")
         return True
+
+
+def proper_address(words: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the address that somebody wrote into a header, or None if it is none."""
+    try:
+        return ipaddress.ip_address(words.strip("[]"))
+    except ValueError:
+        return None
 
 
 def origin_of(url: str) -> str:

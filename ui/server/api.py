@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Awaitable, Callable, Generator
 from functools import partial, wraps
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -268,12 +269,14 @@ class Endpoints:
     def export(self, request: gr.Request, tier: str = "auto") -> Action:
         """Write and verify the checkpoint of the last pruning.
 
-        Return its tier, folder, size in bytes, and how it was verified.
+        Return its tier, folder (on a shared server only its name), size in bytes, and how it was verified.
         """
         session = session_of(request)
         yield work.start_export(REGISTRY, session, session.archive.chosen, tier)
         made = dict(session.run(session.archive.chosen).exported or {})
         made.pop("zip", None)
+        if session.limits.shared:
+            made["folder"] = Path(made["folder"]).name
         return made
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
@@ -47,15 +48,27 @@ class Turned(MultiPartException):
 TOO_LONG = "The request is too long; send less at once."
 
 
+@dataclass(frozen=True)
+class SizeLimit:
+    """The most bytes of a request, and what is said about more."""
+
+    most: int
+    words: str = TOO_LONG
+
+
+UPLOAD, SAID = SizeLimit(MOST_UPLOADED), SizeLimit(MOST_SAID)
+BEFORE_LOGIN = SizeLimit(MOST_BEFORE_LOGIN)
+
+
 class Counted:
     """Receive a request's body and count its bytes and seconds.
 
-    `most` is the limit in bytes. `taste` is called with every part of the body, and may raise `Turned`. A
+    `taste` is called with every part of the body, and may raise `Turned`. A
     `Turned` of this class or of `taste` is also stored in `turned`.
     """
 
-    def __init__(self, receive: Receive, most: int, taste: Callable[[bytes], None] = lambda _: None):
-        self.receive, self.most, self.taste = receive, most, taste
+    def __init__(self, receive: Receive, limit: SizeLimit, taste: Callable[[bytes], None] = lambda _: None):
+        self.receive, self.limit, self.taste = receive, limit, taste
         self.count = 0
         self.turned: Turned | None = None
         self.whole = False
@@ -87,8 +100,8 @@ class Counted:
         body = message.get("body", b"")
         self.count += len(body)
         self.whole = not message.get("more_body")
-        if self.count > self.most:
-            raise Turned(413, TOO_LONG)
+        if self.count > self.limit.most:
+            raise Turned(413, self.limit.words)
         if body:
             self.taste(body)
         return message

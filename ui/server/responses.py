@@ -6,7 +6,7 @@ import json
 import logging
 import secrets
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ POLICY = {
     "object-src": "'none'",
     "base-uri": "'self'",
     "form-action": "'self'",
-    "frame-ancestors": "'none'",
+    "frame-ancestors": "{frames}",
 }
 PLAIN_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -46,29 +46,34 @@ CROWDED = "The server cannot do this at the moment; try again later."
 STRANGE = "The request cannot be understood; reload the page."
 
 
-def protective_headers(nonce: str = "") -> dict[str, str]:
-    """Return the headers that keep other pages and scripts away; `nonce` permits our own scripts."""
-    scripts = f"'nonce-{nonce}'" if nonce else ""
-    rules = (f"{name} {value.format(scripts=scripts)}".strip() for name, value in POLICY.items())
-    return {**PLAIN_HEADERS, "Content-Security-Policy": "; ".join(rules)}
+def protective_headers(nonce: str = "", frames: Sequence[str] = ()) -> dict[str, str]:
+    """Return the headers that keep other pages and scripts away.
+
+    `nonce` permits our own scripts. `frames` are the sites that may show the page in a frame.
+    """
+    known = {"scripts": f"'nonce-{nonce}'" if nonce else "", "frames": " ".join(frames) or "'none'"}
+    rules = (f"{name} {value.format(**known)}".strip() for name, value in POLICY.items())
+    headers = {**PLAIN_HEADERS, "Content-Security-Policy": "; ".join(rules)}
+    # The older header cannot name a site.
+    return {name: value for name, value in headers.items() if not (frames and name == "X-Frame-Options")}
 
 
 class Safe:
     """The middleware inside Gradio's own.
 
     Every answer gets the protective headers, and pages get their nonce. A request that ends in an exception
-    gets a refusal, and the log gets one line.
+    gets a refusal, and the log gets one line. `frames` are the sites that may show the page in a frame.
     """
 
-    def __init__(self, app: ASGIApp):
-        self.app = app
+    def __init__(self, app: ASGIApp, frames: Sequence[str] = ()):
+        self.app, self.frames = app, frames
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request through the app, with the protective headers."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        answer = CheckedAnswer(send)
+        answer = CheckedAnswer(send, self.frames)
         try:
             await self.app(scope, receive, answer)
         except Exception as failure:
@@ -91,8 +96,8 @@ class CheckedAnswer:
     decides what is sent.
     """
 
-    def __init__(self, send: Send):
-        self.send = send
+    def __init__(self, send: Send, frames: Sequence[str] = ()):
+        self.send, self.frames = send, frames
         self.begun = self.ended = False
         self.held: Message | None = None
         self.body = b""
@@ -108,7 +113,7 @@ class CheckedAnswer:
             ):
                 self.held = message
                 return
-            headers.update(protective_headers())
+            headers.update(protective_headers(frames=self.frames))
             if kind.startswith("text/event-stream"):
                 # Otherwise nginx holds answers back until its buffer is full.
                 headers["X-Accel-Buffering"] = "no"
@@ -127,7 +132,7 @@ class CheckedAnswer:
         nonce = secrets.token_urlsafe(16)
         body = mark_scripts(self.body.decode("utf-8"), nonce).encode()
         headers = MutableHeaders(scope=start)
-        headers.update(protective_headers(nonce))
+        headers.update(protective_headers(nonce, self.frames))
         headers["Cache-Control"] = "no-store"  # the nonce is for one page
         if "content-length" in headers and self.body:
             headers["Content-Length"] = str(len(body))

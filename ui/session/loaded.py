@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from slimllm.models.loading import Subject
-from ui.facts.estimates import Rates
+from ui.facts.resources.estimates import Rates
 
 
 @dataclass(frozen=True, eq=False)

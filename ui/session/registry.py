@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from slimllm.core.errors import Refusal
+from slimllm.core.memory import available_mib
 from slimllm.models.loading import Subject
 from slimllm.models.sources import current_fingerprint
 from ui.jobs.visitors import NOBODY, Visitor, giving_way
@@ -25,6 +26,8 @@ from ui.session.settings import AUTOMATIC, SessionSettings
 IDLE_SECONDS = 3600.0
 # The same for a session in which nothing was loaded yet.
 EMPTY_SECONDS = 900.0
+# The same for a session whose memory others need.
+CROWDED_SECONDS = 60.0
 MOST_SESSIONS = 96
 # The number of removed sessions that are remembered, to tell their browsers when they come back.
 MOST_TOLD = 4_096
@@ -66,21 +69,32 @@ class Registry:
     """The sessions by id, with one worker and one set of models for all.
 
     A session is removed after `idle` seconds without a request, or after EMPTY_SECONDS if nothing was loaded
-    in it. It may also be removed when there are `most` sessions and another one opens. A busy session stays.
-    New sessions have the settings of the registry.
+    in it. It may also be removed when there are `most` sessions and another one opens, or when memory is
+    short (`Limits.free_mib`). A busy session stays. New sessions have the settings of the registry, and so
+    has the queue.
     """
 
     def __init__(
         self, idle: float = IDLE_SECONDS, most: int = MOST_SESSIONS, settings: SessionSettings = AUTOMATIC
     ):
-        self.idle, self.most, self.settings = idle, most, settings
+        self.idle, self.most = idle, most
         self.worker, self.models = Worker(), Models()
+        self.settings = settings
         self._sessions: dict[str, Session] = {}
         self._visitors: dict[str, Visitor] = {}
         # The sentence for each removed session by id, told when its browser comes back.
         self._gone: OrderedDict[str, str] = OrderedDict()
         self._lock = threading.Lock()
         self._stripes = [threading.Lock() for _ in range(STRIPES)]
+
+    @property
+    def settings(self) -> SessionSettings:
+        """How sessions that are made from now on open models, and what visitors may ask for."""
+        return self._settings
+
+    @settings.setter
+    def settings(self, settings: SessionSettings) -> None:
+        self._settings, self.worker.bounds = settings, settings.limits.jobs
 
     def open(self, id: str | None, visitor: Visitor = NOBODY) -> Session:
         """Return the session of this id, or a new one if there is none.
@@ -99,7 +113,7 @@ class Registry:
                     session.touched = time.monotonic()
                     return session
             self._make_room()
-            session = Session(id, self.settings)
+            session = Session(id, self.settings, visitor)
             with self._lock:
                 self._sessions[id], self._visitors[id] = session, visitor
                 said = self._gone.pop(id, "")
@@ -109,12 +123,16 @@ class Registry:
 
     def _sweep(self) -> None:
         """Remove and close the sessions that were idle for too long."""
-        now, short = time.monotonic(), min(self.idle, EMPTY_SECONDS)
+        limits, now = self.settings.limits, time.monotonic()
+        idle = min(self.idle, limits.idle_seconds)
+        if limits.free_mib and available_mib() < limits.free_mib:
+            idle = min(idle, CROWDED_SECONDS)
+        short = min(idle, EMPTY_SECONDS)
         with self._lock:
             alone = [
                 self._forget(id)
                 for id, session in list(self._sessions.items())
-                if not session.busy and now - session.touched > (self.idle if session.used else short)
+                if not session.busy and now - session.touched > (idle if session.used else short)
             ]
         for session in alone:
             session.close()

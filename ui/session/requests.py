@@ -18,6 +18,7 @@ from slimllm.planning.rules import PlanRules, keep_pins
 from ui.facts.runs import Asked, Protocol
 from ui.look.formatting import method_title
 from ui.session.forms import AnalyseForm, MeasureForm, RulesForm
+from ui.session.limits import UNLIMITED, Limits
 
 MOST_PROMPTS, LONGEST_PROMPT = 4, 20_000
 
@@ -36,8 +37,8 @@ def whole_number(value: Any, name: str, low: int, high: int) -> int:
     return number
 
 
-def text_choices() -> list[tuple[str, str]]:
-    """Return (title, name) of the texts that can be chosen by name.
+def text_choices(limits: Limits = UNLIMITED) -> list[tuple[str, str]]:
+    """Return (title, name) of the texts that can be chosen by name and that the limits permit.
 
     The topics of the encyclopedia are among them only if the starter kit is installed.
     """
@@ -46,7 +47,8 @@ def text_choices() -> list[tuple[str, str]]:
     except Refusal:
         topics = []
     hub = [(f"{name} (from the model hub)", name) for name in texts.HUB_SETS]
-    return [("Encyclopedia, all topics", "encyclopedia"), *topics, *hub]
+    found = [("Encyclopedia, all topics", "encyclopedia"), *topics, *hub]
+    return [(title, name) for title, name in found if limits.permits_text(name)]
 
 
 def text_title(name: str) -> str:

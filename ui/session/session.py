@@ -23,12 +23,14 @@ from slimllm.planning.pins import keep_locked
 from slimllm.planning.plan_making import check_plan
 from ui.facts.comparison import Comparison
 from ui.facts.runs import Entry, Run
+from ui.jobs.visitors import NOBODY, Visitor
 from ui.jobs.worker import Job, Worker
 from ui.session.analyses import Analyses, Focus
 from ui.session.forms import AnalyseForm, Form
 from ui.session.kept import presets
 from ui.session.kept.crash_recovery import Diary, page_folder
 from ui.session.kept.run_history import Archive, complete_run
+from ui.session.limits import Limits
 from ui.session.loaded import Loaded
 from ui.session.notes import tell_after
 from ui.session.parts import Part
@@ -42,10 +44,11 @@ class Session:
     """The state of one browser.
 
     `serial` counts the changes of each part of the page, so that a page can tell what it has not shown yet.
+    `visitor` opened the session.
     """
 
-    def __init__(self, id: str, settings: SessionSettings = AUTOMATIC):
-        self.id, self.settings = id, settings
+    def __init__(self, id: str, settings: SessionSettings = AUTOMATIC, visitor: Visitor = NOBODY):
+        self.id, self.settings, self.visitor = id, settings, visitor
         self.lock = threading.RLock()
         # The pages of this session act, and are drawn, one after the other.
         self.drawing = threading.RLock()
@@ -104,6 +107,11 @@ class Session:
     # Jobs
 
     @property
+    def limits(self) -> Limits:
+        """What the visitor may ask for."""
+        return self.settings.limits
+
+    @property
     def busy(self) -> bool:
         """Whether a job of this session waits or runs."""
         return self.job is not None and self.job.active
@@ -116,13 +124,14 @@ class Session:
     def begin(self, worker: Worker, job: Job) -> Job:
         """Give a job to the worker, and return it.
 
-        Raise `Refusal` if another job of this session is not finished.
+        Raise `Refusal` if another job of this session is not finished, or if the server is too busy.
         """
         with self.lock:
             if self.job is not None and self.job.active:
                 raise Refusal(f"{self.job.title} is still going on; stop it or wait for it first.")
             self.diary.kept(job)
             tell_after(self, job)
+            job.owner = self.visitor
             self.job = worker.submit(job)
             self.mark("job")
             return job

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ui.session.limits import UNLIMITED, Limits
+
 
 @dataclass(frozen=True)
 class SessionSettings:
-    """The device and the dtype of loaded models, and whether the network must not be used."""
+    """The device and the dtype of loaded models, whether the network must not be used, and the limits."""
 
     device: str = "auto"
     dtype: str = "auto"
     offline: bool = False
+    limits: Limits = UNLIMITED
 
 
 AUTOMATIC = SessionSettings()

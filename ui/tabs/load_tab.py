@@ -9,17 +9,23 @@ import gradio as gr
 from slimllm.core.attention_unit import UNITS
 from slimllm.core.shapes import Shape
 from slimllm.export.model_inspection import attention_words, model_parts
-from ui.facts.placement import placement_facts, placement_sentence
+from ui.facts.resources.placement import placement_facts, placement_sentence
 from ui.look.formatting import escape_html, format_bytes, format_count, format_share, note_html
 from ui.page.elements import add_intro, add_lead, job_line, start_and_stop
 from ui.page.screen import Screen
 from ui.session.forms import LoadForm
+from ui.session.limits import Limits
 from ui.session.loaded import Loaded
 from ui.session.registry import REGISTRY
 from ui.session.session import Session
 from ui.tasks import work
 
 PURPOSE = "Choose the language model that you want to make smaller."
+# Where the starter comes from, on one's own machine and on a shared server.
+ORIGIN = {
+    False: " that came with this program. Its first load takes about 20 s, later ones a few seconds.",
+    True: ".",
+}
 PARTS = (
     ("embeddings", "Words in and out", "the tables that turn words into numbers and back; they stay whole"),
     ("attention", "Attention heads", "the parts that look back at earlier words; {heads}"),
@@ -34,12 +40,12 @@ def build(screen: Screen, model: str) -> None:
         screen,
         "load",
         PURPOSE,
-        lambda s: "" if s.loaded else "Press Load to begin; the starter needs no network.",
+        lambda s: "" if s.loaded else f"Press Load to begin{the_starter(s)}.",
     )
     name = gr.Textbox(
         model,
         label="Model",
-        info="smollm2 (the starter), a folder, a .gguf file, or a hub id such as Qwen/Qwen3-0.6B",
+        info=model_hint(REGISTRY.settings.limits),
         elem_id="load-model",
         max_lines=1,
     )
@@ -58,6 +64,18 @@ def build(screen: Screen, model: str) -> None:
     start_and_stop(screen, "load", button, stop, lambda _: True, dress_load)
     screen.on(button.click, "load", press_load, name)
     screen.on(name.submit, "load", press_load, name)
+
+
+def model_hint(limits: Limits) -> str:
+    """Return which models can be named."""
+    if limits.models is None:
+        return "smollm2 (the starter), a folder, a .gguf file, or a hub id such as Qwen/Qwen3-0.6B"
+    return f"one of: {', '.join(limits.models)}"
+
+
+def the_starter(session: Session) -> str:
+    """Return what is special about the starter on one's own machine; empty on a shared server."""
+    return "" if session.limits.shared else "; the starter needs no network"
 
 
 def source_form(session: Session, model: str) -> LoadForm:
@@ -83,8 +101,8 @@ def draw_card(session: Session) -> str:
     if session.loaded is None:
         return (
             '<div class="card empty"><p>No model yet. The starter, <b>SmolLM2-135M</b>, is a small real '
-            "language model that came with this program. Its first load takes about 20 s, later ones a few "
-            f"seconds.</p><p>{escape_html(placement_sentence(session.settings.device))}</p></div>"
+            f"language model{ORIGIN[session.limits.shared]}</p>"
+            f"<p>{escape_html(placement_sentence(session.settings.device))}</p></div>"
         )
     shape = session.loaded.subject.shape
     facts = "".join(

@@ -34,10 +34,11 @@ def start_compare(registry: Registry, session: Session, asked: Asked) -> Job:
     the pruned models are measured, and continue the prompts if there are any. The result becomes a run of the
     session.
 
-    Return the job. Raise `Refusal` if there is no model or plan, if the plan does not fit the model, or if
-    another job of the session is active.
+    Return the job. Raise `Refusal` if there is no model or plan, if the plan does not fit the model, if the
+    limits forbid the work, or if another job of the session is active.
     """
     subject, plan = session.subject, session.plan
+    session.limits.check_comparison(plan, asked)
     plan_making.check_plan(plan, subject.shape)
     asked = asked.begun(subject.beginning.words)
 
@@ -220,10 +221,11 @@ def start_measure(registry: Registry, session: Session, asked: Asked) -> Job:
 
     The new columns replace those of the comparison and of its run.
 
-    Return the job. Raise `Refusal` if there is no model, if nothing has been pruned yet, or if another job of
-    the session is active.
+    Return the job. Raise `Refusal` if there is no model, if nothing has been pruned yet, if the limits forbid
+    the protocol, or if another job of the session is active.
     """
     subject, last = session.subject, present_comparison(session)
+    session.limits.check_protocol(asked.protocol)
     asked = asked.begun(subject.beginning.words)
 
     def run_steps(_: Job) -> Steps:
@@ -260,10 +262,11 @@ def start_answers(registry: Registry, session: Session, asked: Asked) -> Job:
     The answers replace those of the comparison's run. If the job fails or is stopped, the earlier ones are
     back.
 
-    Return the job. Raise `Refusal` if there is no model or prompt, if nothing has been pruned yet, or if
-    another job of the session is active.
+    Return the job. Raise `Refusal` if there is no model or prompt, if nothing has been pruned yet, if the
+    limits forbid the answers, or if another job of the session is active.
     """
     subject, last = session.subject, present_comparison(session)
+    session.limits.check_answers(asked)
     if not asked.prompts:
         raise Refusal("There is no prompt; write one per line.")
 

@@ -64,9 +64,10 @@ def start_methods(registry: Registry, session: Session, methods: Sequence[str], 
     once.
 
     Return the job. Raise `Refusal` if there is no plan or analysis, if no method is chosen, if the plan does
-    not fit the model, or if another job of the session is active.
+    not fit the model, if the limits forbid the work, or if another job of the session is active.
     """
     subject, plan, analysis = session.subject, session.plan, session.known
+    session.limits.check_comparison(plan, asked)
     if not methods:
         raise Refusal("No method is chosen; choose at least one to compare.")
     plan_making.check_plan(plan, subject.shape)

@@ -40,9 +40,10 @@ def start_finetuning(registry: Registry, session: Session, number: int | None, r
 
     The result is a new run. If the job fails or is stopped, the session shows the earlier fine-tuning again.
 
-    Return the job. Raise `Refusal` if there is no such run or text, or if another job of the session is
-    active.
+    Return the job. Raise `Refusal` if there is no such run or text, if the limits forbid the work, or if
+    another job of the session is active.
     """
+    session.limits.check_finetuning(session.run(number).plan, request.text, request.steps)
     run, text = session.run(number), texts.find_text(request.text, offline=session.settings.offline)
 
     def run_steps(job: Job) -> Steps:

@@ -23,6 +23,7 @@ from ui.facts.comparison import Comparison
 from ui.facts.findings import Passage, find_excerpt, pieces_of
 from ui.facts.runs import LABELS, best_name
 from ui.jobs.worker import Job, Steps, retold
+from ui.session.limits import check_most
 from ui.session.registry import Registry
 from ui.session.session import Session
 from ui.tasks.comparing import compared_subjects, present_comparison, with_speed
@@ -46,10 +47,12 @@ def start_passage(registry: Registry, session: Session, own: str, text: str, *, 
     It is the user's own passage if there is one. Otherwise it is the next passage in the evaluation part of
     `text`, or with `search` the one of SEARCHED passages whose loss rises most.
 
-    Return the job. Raise `Refusal` if there is no model, if nothing has been pruned yet, or if another job of
-    the session is active.
+    Return the job. Raise `Refusal` if there is no model, if nothing has been pruned yet, if the limits forbid
+    the text, or if another job of the session is active.
     """
     subject, last = session.subject, present_comparison(session)
+    if not own.strip():
+        session.limits.check_text(text)
     who, own, findings = compared_subjects(subject, last), own.strip(), last.findings
 
     def run_steps(job: Job) -> Steps:
@@ -134,11 +137,12 @@ def start_topics(registry: Registry, session: Session, limit: int) -> Job:
     What is measured stays if the job is stopped. A topic that fills no window is only reported as too short.
 
     Return the job. Raise `Refusal` if nothing has been pruned yet, if the starter kit is missing, if `limit`
-    fills no window, or if another job of the session is active.
+    fills no window or is beyond the limits, or if another job of the session is active.
     """
     subject, last = session.subject, present_comparison(session)
     who, findings, window = compared_subjects(subject, last), last.findings, last.protocol.window
     names = texts.list_topics()
+    check_most("tokens of all topics", limit * len(names), session.limits.read_tokens)
     if limit < window:
         raise Refusal(
             f"{limit:,} tokens of each topic do not fill one window of {window:,}; ask for more, or measure "
@@ -191,9 +195,10 @@ def start_pace(registry: Registry, session: Session, length: int, new_tokens: in
     replace those of the table.
 
     Return the job. Raise `Refusal` if nothing has been pruned yet, if prompt and answer are longer than the
-    model can read, or if another job of the session is active.
+    model can read or the limits permit, or if another job of the session is active.
     """
     subject, last = session.subject, present_comparison(session)
+    session.limits.check_speed(length, new_tokens, rounds)
     room = subject.shape.max_length - new_tokens
     if length > room:
         raise Refusal(f"This model has room for a prompt of {room:,} tokens beside {new_tokens:,} new ones.")

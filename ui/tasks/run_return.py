@@ -18,10 +18,12 @@ def start_restore(registry: Registry, session: Session, number: int | None) -> J
     It loads the plan's model, unless that is present, and analyses it as the plan says. The session's model
     and analysis are replaced only when both new ones are there.
 
-    Return the job. Raise `Refusal` if there is no such run, or if another job of the session is active.
+    Return the job. Raise `Refusal` if there is no such run, if the limits forbid its model, or if another job
+    of the session is active.
     """
     run = session.run(number)
     plan = run.plan
+    session.limits.check_run(plan)
 
     def run_steps(job: Job) -> Steps:
         loaded = session.loaded

@@ -31,7 +31,7 @@ from slimllm.planning import plan_making
 from slimllm.planning.rules import PlanRules
 from slimllm.pruning import finetuning
 from ui.facts.combinations import carry_choices
-from ui.facts.estimates import measure_rates
+from ui.facts.resources.estimates import measure_rates
 from ui.jobs.worker import Job, Steps, undo_unless_done
 from ui.look.formatting import method_title
 from ui.session.forms import START_RATIO
@@ -52,9 +52,11 @@ MOMENTS_ON_DISK = 2_000_000_000
 def start_load(registry: Registry, session: Session, source: str) -> Job:
     """Start the job that loads a model, or shares one that another session has loaded.
 
-    Return the job. Raise `Refusal` if another job of the session is active.
+    Return the job. Raise `Refusal` if the limits forbid the model, or if another job of the session is
+    active.
     """
     source = str(source or "").strip()
+    session.limits.check_model(source)
 
     def run_steps(job: Job) -> Steps:
         found = open_model(registry, job, source, session.settings)
@@ -103,9 +105,11 @@ def start_analyse(
 
     If the job fails or is stopped, the session shows the earlier layers again.
 
-    Return the job. Raise `Refusal` if there is no model, or if another job of the session is active.
+    Return the job. Raise `Refusal` if there is no model, if the limits forbid the reading, or if another job
+    of the session is active.
     """
     subject = session.subject
+    session.limits.check_calibration(calibration)
 
     def run_steps(job: Job) -> Steps:
         show_earlier = session.analyses.begin_filling(method, calibration, len(subject.layers))
@@ -184,9 +188,11 @@ def start_second(
 ) -> Job:
     """Start the job that scores the layers by a second method or text, and lays the result over the maps.
 
-    Return the job. Raise `Refusal` if there is no model, or if another job of the session is active.
+    Return the job. Raise `Refusal` if there is no model, if the limits forbid the reading, or if another job
+    of the session is active.
     """
     subject = session.subject
+    session.limits.check_calibration(calibration)
 
     def run_steps(job: Job) -> Steps:
         job.say(f"Scoring with {method_title(method)} on {text_title(calibration.text)}.")
@@ -278,8 +284,13 @@ def pack_export(folder: Path, into: Path) -> dict[str, str]:
 def exports_folder(session: Session) -> Path:
     """Return the folder for the exports of a session.
 
-    On a server for others its name cannot be guessed, because whoever knows it may open what is inside.
+    On a server for others its name cannot be guessed, because whoever knows it may open what is inside. On a
+    shared server it goes with the session, and each export replaces the one before it.
     """
+    if session.limits.shared:
+        folder = session.folder / "exports"
+        shutil.rmtree(folder, ignore_errors=True)
+        return folder
     root = home_folder() / "exports"
     return root if paths_module.allowed_roots() is None else root / session.archive.store.folder.name
 
@@ -289,10 +300,11 @@ def start_export(registry: Registry, session: Session, number: int | None, tier:
 
     The model is made again from its plan if it is no longer in memory.
 
-    Return the job. Raise `Refusal` if there is no such run or tier, or if another job of the session is
-    active.
+    Return the job. Raise `Refusal` if there is no such run or tier, if the limits forbid its model, or if
+    another job of the session is active.
     """
     run = session.run(number)
+    session.limits.check_run(run.plan)
     formats.check_wanted(tier)
 
     def run_steps(job: Job) -> Steps:

@@ -22,8 +22,8 @@ from slimllm.planning.rules import PlanRules
 from tests.support.bos_gemma import BOS, begun_tokenizer
 from tests.support.tiny_models import tiny_subject
 from ui.facts.comparison import Answer
-from ui.facts.estimates import Rates
 from ui.facts.findings import Findings, Guess, Passage, Piece, find_excerpt, pieces_of
+from ui.facts.resources.estimates import Rates
 from ui.facts.runs import Asked, Protocol
 from ui.html import answer_columns, coloured_passage, report, tables, topics_table
 from ui.jobs.worker import Job

@@ -33,11 +33,12 @@ class Visit:
     port: int
     folder: str
     cookie: str = ""
+    origin: str = f"http://{HOST}"
 
     def ask(self, path: str, data: bytes | None = None, kind: str = "application/json") -> Any:
         line = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         headers = {"Host": HOST, "Cookie": self.cookie, "Content-Type": kind}
-        headers |= {"Origin": f"http://{HOST}"} if data is not None else {}
+        headers |= {"Origin": self.origin} if data is not None else {}
         line.request("GET" if data is None else "POST", self.folder + path, data, headers)
         return line.getresponse()
 

@@ -22,7 +22,7 @@ from slimllm.planning.rules import PlanRules
 from tests.support.made_up_analyses import synthetic_analysis
 from tests.support.serving import by_columns
 from tests.support.tiny_models import tiny_subject
-from ui.facts.estimates import Rates
+from ui.facts.resources.estimates import Rates
 from ui.facts.runs import Asked, Column, Protocol, Run
 from ui.jobs.worker import Job, Worker, sentence
 from ui.page.elements import progress_line

@@ -17,7 +17,7 @@ from slimllm.planning import plan_making
 from slimllm.planning.rules import PlanRules
 from slimllm.pruning.masking import mask_units, masks_of
 from tests.support.tiny_models import tiny_subject
-from ui.facts.estimates import Rates
+from ui.facts.resources.estimates import Rates
 from ui.session.loaded import Loaded
 from ui.session.registry import Registry
 from ui.session.session import Session

@@ -16,7 +16,7 @@ from slimllm.core.types import Calibration
 from slimllm.models import hub_download
 from tests.support.tiny_models import PAGE, tiny_subject
 from ui.app import Settings, build_page
-from ui.facts.estimates import Rates
+from ui.facts.resources.estimates import Rates
 from ui.facts.runs import Asked, Protocol
 from ui.jobs.worker import Job
 from ui.session.loaded import Loaded

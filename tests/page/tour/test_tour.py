@@ -15,7 +15,7 @@ from slimllm.planning import plan_making
 from slimllm.planning.rules import PlanRules
 from tests.support.made_up_analyses import synthetic_analysis
 from ui.facts.comparison import Answer, Comparison
-from ui.facts.estimates import Rates
+from ui.facts.resources.estimates import Rates
 from ui.facts.runs import Column
 from ui.session.loaded import Loaded
 from ui.session.session import Session

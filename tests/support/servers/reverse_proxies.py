@@ -31,8 +31,8 @@ class Way:
     """How a proxy passes requests on.
 
     `folder` is the path at which it serves, and `strip` says whether it removes that path. `headers` are
-    those that it sets. Without any, the Host is that of the app, and nothing identifies the visitor, as with
-    nginx's defaults.
+    those that it sets, by nginx's variables or as they are. Without any, the Host is that of the app, and
+    nothing identifies the visitor, as with nginx's defaults.
     """
 
     folder: str = ""
@@ -60,7 +60,7 @@ def small_proxy(upstream: tuple[str, int], way: Way) -> Iterator[int]:
             known["$proxy_add_x_forwarded_for"] = ", ".join(
                 [*filter(None, [self.headers.get("X-Forwarded-For")]), self.client_address[0]]
             )
-            headers |= {name: known[value] for name, value in way.headers}
+            headers |= {name: known.get(value, value) for name, value in way.headers}
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             ahead = http.client.HTTPConnection(*upstream, timeout=60)
             ahead.request(self.command, path, body, headers)

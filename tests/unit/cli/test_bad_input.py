@@ -33,7 +33,7 @@ from tests.support.forged_events import Forger
 from tests.support.made_up_analyses import synthetic_analysis
 from tests.support.tiny_models import tiny_config, tiny_model, tiny_tokenizer
 from tests.unit.planning.test_plan_json import PLAN, changed
-from ui.facts.estimates import Rates
+from ui.facts.resources.estimates import Rates
 from ui.page.faders import check_value
 from ui.session.loaded import Loaded
 from ui.tabs.tune import plan_file

@@ -37,7 +37,7 @@ from tests.support.forged_events import Forger
 from tests.support.made_up_analyses import synthetic_analysis
 from tests.support.tiny_models import PAGE, tiny_model, tiny_tokenizer
 from tests.unit.planning.test_plan_json import PLAN
-from ui.facts.estimates import Rates
+from ui.facts.resources.estimates import Rates
 from ui.session.loaded import Loaded
 from ui.session.registry import REGISTRY
 

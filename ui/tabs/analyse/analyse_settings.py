@@ -10,16 +10,18 @@ from slimllm.core.errors import Refusal
 from slimllm.methods.interface import Option
 from slimllm.methods.table import METHODS, find_method
 from slimllm.planning import rules
-from ui.facts import estimates
 from ui.facts.combinations import all_options, label_of, options_of
+from ui.facts.resources import estimates
 from ui.look.formatting import escape_html, format_bytes, format_duration, note_html
 from ui.page.inputs import Number
 from ui.page.screen import Screen
 from ui.session.forms import FIRST, AnalyseForm
+from ui.session.registry import REGISTRY
 from ui.session.requests import calibration_of, text_choices
 from ui.session.session import Session
 
 DEFAULT = AnalyseForm()
+PATHS = "or the path of a .txt, .jsonl or .parquet file"
 
 
 def build_controls(screen: Screen) -> tuple[Any, ...]:
@@ -27,13 +29,15 @@ def build_controls(screen: Screen) -> tuple[Any, ...]:
 
     Only the options of the chosen method are visible. The order is that of `AnalyseForm`.
     """
+    limits = REGISTRY.settings.limits
+    hint = "what the model reads" if limits.shared else PATHS
     with gr.Row(elem_classes="controls"):
         text = gr.Dropdown(
-            text_choices(),
+            text_choices(limits),
             value=DEFAULT.text,
             allow_custom_value=True,
             label="Text to read",
-            info="or the path of a .txt, .jsonl or .parquet file",
+            info=hint,
             elem_id="analyse-text",
             scale=3,
             min_width=230,

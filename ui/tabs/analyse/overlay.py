@@ -37,6 +37,7 @@ COLOURS = {
 
 def build_chooser(screen: Screen) -> None:
     """Add the second method and text, the button that scores by them, and what the maps show."""
+    limits = REGISTRY.settings.limits
     with gr.Row(elem_classes="bar second"):
         second = gr.Dropdown(
             [("The same method", SAME), *((row.title, name) for name, row in METHODS.items())],
@@ -48,11 +49,11 @@ def build_chooser(screen: Screen) -> None:
             min_width=220,
         )
         text = gr.Dropdown(
-            [("The same text", SAME), *text_choices()],
+            [("The same text", SAME), *text_choices(limits)],
             value=SAME,
             allow_custom_value=True,
             label="on",
-            info="another text, or the path of one",
+            info="another text" if limits.shared else "another text, or the path of one",
             elem_id="analyse-second-text",
             scale=0,
             min_width=220,

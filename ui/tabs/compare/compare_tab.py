@@ -67,10 +67,10 @@ def build(screen: Screen) -> None:
 
 def measure_box() -> tuple[Any, ...]:
     """Add the text, the window and the limit by which perplexity is measured; return their controls."""
-    usual = MeasureForm()
+    usual, limits = MeasureForm(), REGISTRY.settings.limits
     with gr.Row(elem_classes="controls"):
         text = gr.Dropdown(
-            text_choices(),
+            text_choices(limits),
             value=usual.text,
             allow_custom_value=True,
             label="Text to measure on",

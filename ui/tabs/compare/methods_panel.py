@@ -9,8 +9,8 @@ import gradio as gr
 from slimllm.core.errors import Refusal
 from slimllm.methods.table import METHODS
 from ui.charts import result_charts
-from ui.facts import estimates
 from ui.facts.combinations import for_ratio
+from ui.facts.resources import estimates
 from ui.facts.runs import Asked, Budget, Entry
 from ui.html.tables import latest_entries, methods_table
 from ui.look.formatting import (

@@ -104,23 +104,28 @@ def draw_downloads(session: Session) -> list[Any]:
         gr.DownloadButton(value=str(plan), interactive=True),
         gr.DownloadButton(value=str(archive), visible=True) if packed else gr.DownloadButton(visible=False),
         command_line(run),
-        note_html("good", exported_words(run.exported)) if run.exported else "",
+        note_html("good", exported_words(run.exported, session.limits.shared)) if run.exported else "",
     ]
 
 
-def exported_words(made: Any) -> str:
-    """Return what an export made, and how it was verified, in sentences."""
+def exported_words(made: Any, shared: bool = False) -> str:
+    """Return what an export made, and how it was verified, in sentences.
+
+    The folders of a `shared` server are nobody's business.
+    """
     check = (
         f"It was loaded again in a fresh process and gave the same answers (largest difference "
         f"{made['max_logit_difference']:.1e})."
         if made.get("verified")
         else "It could not be verified."
     )
+    folder = made["folder"]
     words = [
-        f"Exported as {made['tier']}, {format_bytes(made['bytes'])}, in {made['folder']}.",
+        f"Exported as {made['tier']}, {format_bytes(made['bytes'])}{'' if shared else f', in {folder}'}.",
         made["words"],
         check,
         made.get("unpacked", ""),
-        f"To take it to a model hub: python -m slimllm push {shlex.quote(made['folder'])} OWNER/NAME",
     ]
+    if not shared:
+        words.append(f"To take it to a model hub: python -m slimllm push {shlex.quote(folder)} OWNER/NAME")
     return " ".join(filter(None, words))

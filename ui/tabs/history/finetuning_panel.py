@@ -62,13 +62,15 @@ def build(screen: Screen, number: Any) -> None:
 
 def build_controls() -> tuple[Any, ...]:
     """Add the text to learn, the steps and the learning rate, and return them."""
+    limits = REGISTRY.settings.limits
     with gr.Row(elem_classes="controls"):
         text = gr.Dropdown(
-            text_choices(),
+            text_choices(limits),
             value=USUAL_TUNING.text,
             allow_custom_value=True,
             label="Text to learn",
-            info="its calibration part, or the path of a .txt, .jsonl or .parquet file",
+            info="its calibration part"
+            + ("" if limits.shared else ", or the path of a .txt, .jsonl or .parquet file"),
             elem_id="polish-text",
             scale=3,
             min_width=230,

@@ -12,8 +12,8 @@ from slimllm.core import devices
 from slimllm.models import loading, offload_loading
 from tests.support.made_up_devices import install_apple, install_cuda
 from tests.support.tiny_models import tiny_subject
-from ui.facts.estimates import Rates, time_work
-from ui.facts.placement import placement_facts, placement_sentence
+from ui.facts.resources.estimates import Rates, time_work
+from ui.facts.resources.placement import placement_facts, placement_sentence
 from ui.session.loaded import Loaded
 from ui.session.session import Session
 from ui.session.settings import SessionSettings

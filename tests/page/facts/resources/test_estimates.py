@@ -11,7 +11,7 @@ from slimllm.calibration import texts
 from slimllm.core.types import Calibration
 from slimllm.methods.table import METHODS, fill_options
 from tests.support.tiny_models import tiny_subject
-from ui.facts.estimates import Rates, analysis_seconds, measure_rates
+from ui.facts.resources.estimates import Rates, analysis_seconds, measure_rates
 
 READING = Calibration("page", 16, 128)
 EVEN = Rates(reading=1000.0, head=1e-4, arithmetic=1e-3)

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from benchmarks import cells
-from benchmarks.cells import Cells, Row
+from benchmarks.comparison.cells import Cells, Row
 from slimllm import pipeline
 from slimllm.analysis import analysis_store
 from slimllm.calibration import texts

@@ -8,8 +8,8 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from benchmarks.cells import BEST, FLOOR, YARDSTICK
-from benchmarks.report import name
+from benchmarks.comparison.cells import BEST, FLOOR, YARDSTICK
+from benchmarks.comparison.report import name
 
 # The yardsticks stand out. All others share quieter colours, and their marks differ as well.
 LOUD = {BEST: "#d1495b", YARDSTICK: "#00798c", FLOOR: "#222222"}

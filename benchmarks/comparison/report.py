@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.cells import BEST, FLOOR, YARDSTICK, row_of
+from benchmarks.comparison.cells import BEST, FLOOR, YARDSTICK, row_of
 from slimllm.methods.table import METHODS
 
 Cell = dict[str, Any]

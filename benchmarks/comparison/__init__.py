@@ -1,0 +1,1 @@
+"""The parts of benchmarks.methods: cells, measurements, the report and the picture."""
