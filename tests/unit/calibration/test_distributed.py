@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from slimllm.calibration import distributed
 from slimllm.core.devices import CPU, KINDS
 from slimllm.core.errors import Refusal
-from tests.support.made_up_devices import install_apple, install_cuda
+from tests.support.devices.made_up_devices import install_apple, install_cuda
 
 ROOT = Path(__file__).parents[3]
 TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "slimllm")

@@ -11,7 +11,7 @@ import torch
 from slimllm.cli import main
 from slimllm.core import devices, memory
 from slimllm.core.errors import Refusal
-from tests.support.made_up_devices import imitate_card, install_apple, install_cuda, install_kind
+from tests.support.devices.made_up_devices import imitate_card, install_apple, install_cuda, install_kind
 
 CUDA, SECOND, XPU, MPS = map(torch.device, ("cuda:0", "cuda:1", "xpu:0", "mps:0"))
 

@@ -10,7 +10,7 @@ import torch
 
 from slimllm.core import devices
 from slimllm.models import loading, offload_loading
-from tests.support.made_up_devices import install_apple, install_cuda
+from tests.support.devices.made_up_devices import install_apple, install_cuda
 from tests.support.tiny_models import tiny_subject
 from ui.facts.resources.estimates import Rates, time_work
 from ui.facts.resources.placement import placement_facts, placement_sentence
