@@ -32,7 +32,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded, a
 
 import torch
 
-from benchmarks import cells, picture, report
+from benchmarks.comparison import cells, picture, report
 from benchmarks.comparison.cells import Row
 from benchmarks.comparison.measuring import Bench, cell_of, prepare, say
 from slimllm.cli.main import quiet_libraries

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from benchmarks import cells
+from benchmarks.comparison import cells
 from benchmarks.comparison.cells import Cells, Row
 from slimllm import pipeline
 from slimllm.analysis import analysis_store

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import accelerator, arithmetic, cells, measuring, methods, report
+from benchmarks import accelerator, arithmetic, methods
+from benchmarks.comparison import cells, measuring, report
 from slimllm.core.errors import Refusal
 from slimllm.methods.recovery import RECOVERIES
 from slimllm.methods.table import METHODS
