@@ -20,6 +20,7 @@ from slimllm.analysis.analysis_store import STORE_FORMAT, MomentStore
 from slimllm.analysis.layer_analysis import analyse_layer, units_of
 from slimllm.calibration import distributed, texts
 from slimllm.calibration import moments as streaming
+from slimllm.core.arithmetic import Arithmetic
 from slimllm.core.fingerprints import hash_code, hash_tokens, is_other, reason_to_read, told_changes
 from slimllm.core.held_out import choose_held_out
 from slimllm.core.memory import watch_peak
@@ -93,15 +94,20 @@ def analyse_model(
         if said := at_hand(store, key, len(subject.layers)):
             yield note_progress(said)
     learned = yield from learn_scores(subject, tokens, row, chosen, unit, calibration.seed)
-    prober = sensitivity.start_probe(subject, tokens) if row.probes else None
+    arithmetic = Arithmetic(subject.device)
+    with arithmetic.cover_operations():
+        prober = sensitivity.start_probe(subject, tokens, arithmetic) if row.probes else None
     layers: list[LayerAnalysis] = []
     count, seen = len(subject.layers), 0
-    for index, found in enumerate(dense_moments(subject, tokens, store, key)):
+    for index, found in enumerate(arithmetic.cover_steps(dense_moments(subject, tokens, store, key))):
         known = learned[index] if learned else None
-        with open_layer(subject.layers[index]):
-            layer = analyse_layer(subject, index, found, row, chosen, calibration.seed, known, recoveries)
+        with open_layer(subject.layers[index]), arithmetic.cover_operations():
+            layer = analyse_layer(
+                subject, index, found, row, chosen, calibration.seed, known, recoveries, arithmetic
+            )
             if prober:
                 layer = dataclasses.replace(layer, sensitivity=prober.move(index, found, layer))
+        yield from map(note_progress, arithmetic.take_notes())
         layers.append(layer)
         seen = found.mlp.tokens
         yield Progress("analyse", index + 1, count, f"Layer {index + 1} of {count} scored", layer)
@@ -233,18 +239,22 @@ def prune_model(
         learned = yield from learn_scores(subject, tokens, row, options, plan.unit, plan.seed)
     model = share_model(subject.model)
     slim = dataclasses.replace(subject, model=model)
-    guide = streaming.embed_tokens(subject, tokens) if needs_dense_stream(subject, plan) else None
-    stream = streaming.embed_tokens(slim, tokens, choose_held_out(*tokens.shape))
-    work = Work(subject, slim, plan, stream, learned, guide)
+    arithmetic = Arithmetic(subject.device)
+    with arithmetic.cover_operations():
+        guide = streaming.embed_tokens(subject, tokens) if needs_dense_stream(subject, plan) else None
+        stream = streaming.embed_tokens(slim, tokens, choose_held_out(*tokens.shape))
+    work = Work(subject, slim, plan, stream, learned, guide, arithmetic)
     reports: list[LayerReport] = []
     count = len(subject.layers)
     scratch = scratch_of(model)
     for index, layer in enumerate(slim.layers):
         with open_layer(layer):
-            reports.append(prune_layer(work, index))
+            with arithmetic.cover_operations():
+                reports.append(prune_layer(work, index))
             if scratch is not None:
                 with atomic_write.translate_write_failures(*UNWRITTEN):
                     put_away(layer, scratch / f"{index}.safetensors", stored_layer(subject.files, layer))
+        yield from map(note_progress, arithmetic.take_notes())
         yield Progress("prune", index + 1, count, f"Layer {index + 1} of {count} pruned", reports[-1])
     dropped = [index for index in range(count) if not plan.heads[index] and not plan.channels[index]]
     drop_layers(model, subject.family, dropped)

@@ -191,6 +191,7 @@ class MomentStore:
             tensors |= {f"{site}.mean": found.mean, f"{site}.gram": found.gram}
             if held := found.held:
                 tensors |= {f"{site}.held": held.inputs, f"{site}.held_weights": held.weights}
+        tensors = {name: tensor.cpu() for name, tensor in tensors.items()}
         atomic_write.replace_file(self.file(index), lambda path: save_file(tensors, path), self.unwritten)
 
     def __getitem__(self, index: int) -> LayerMoments:

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slimllm.analysis.layer_sites import channel_site, split_held_out, to_float64
+from slimllm.analysis.layer_sites import channel_site, dense_weight, split_held_out
+from slimllm.core.arithmetic import Arithmetic
 from slimllm.core.attention_unit import UnitName
 from slimllm.core.held_out import HeldOutReader
 from slimllm.core.shapes import Grouping, Shape
 from slimllm.core.types import LayerAnalysis, LayerMoments, Moments, Ranking, SiteAnalysis, UnitScores
 from slimllm.methods.interface import HeadSite, Method, layer_seed
 from slimllm.methods.recovery import RECOVERIES, Dense
-from slimllm.models.families import linear_of
 from slimllm.models.loading import Subject
 
 
@@ -27,17 +27,19 @@ def analyse_layer(
     row: Method,
     options: Mapping[str, Any],
     seed: int,
-    learned: UnitScores | None = None,
-    recoveries: Collection[str] = tuple(RECOVERIES),
+    learned: UnitScores | None,
+    recoveries: Collection[str],
+    arithmetic: Arithmetic,
 ) -> LayerAnalysis:
     """Return the analysis of both sites of one layer: rankings, and errors at every feasible width.
 
-    Errors are computed for these recoveries. A method that learns needs its `learned` scores.
+    Errors are computed for these recoveries. A method that learns needs its `learned` scores. The tensors of
+    the result are on the CPU.
     """
     layer, family, shape = subject.layers[index], subject.family, subject.shape.layers[index]
     seed = layer_seed(seed, index)
-    weight = to_float64(linear_of(layer, family.attention.reader).weight)
-    moments = found.attention.double()
+    weight, place = dense_weight(layer, family.attention.reader, arithmetic)
+    moments = found.attention.double(place)
     energy = Dense(weight, moments).energy * moments.weight
     fitted, held = split_held_out(moments)
     reader = HeldOutReader(weight, held)
@@ -48,18 +50,20 @@ def analyse_layer(
         ranking = row.heads(HeadSite(weight, moments, grouping, seed=seed, learned=known), options)
         error = head_errors(reader, fitted, ranking, grouping, recoveries)
         attention[unit] = SiteAnalysis(compact_ranking(ranking), error, energy)
-    down, moments = to_float64(linear_of(layer, family.mlp.reader).weight), found.mlp.double()
+    down, place = dense_weight(layer, family.mlp.reader, arithmetic)
+    moments = found.mlp.double(place)
     known = learned.channels if learned else None
     site = channel_site(layer, subject, down, moments, found.mlp_input_sq, None, seed, known)
     ranking = row.channels(site, options)
-    spectrum = site.principal[0].clamp_min(0).flip(0).float()  # (o,), largest first
+    spectrum = site.principal[0].clamp_min(0).flip(0).cpu().float()  # (o,), largest first
     # Frees the float64 copies of the writers before the curves need as much memory.
     del site
     energy = Dense(down, moments).energy * moments.weight
     fitted, held = split_held_out(moments)
     del moments
     reader = HeldOutReader(down, held)
-    error = {name: RECOVERIES[name].curve(reader, fitted, ranking.order).float() for name in recoveries}
+    order = ranking.order.to(place)  # (c,)
+    error = {name: RECOVERIES[name].curve(reader, fitted, order).cpu().float() for name in recoveries}
     mlp = SiteAnalysis(compact_ranking(ranking), error, energy, spectrum)
     return LayerAnalysis(found.cosine, attention, mlp)
 
@@ -92,13 +96,17 @@ def head_errors(
     size = reader.weight.shape[1] // grouping.heads
     if grouping.row.narrows_heads:
         return column_errors(reader, fitted, ranking, grouping, recoveries)
-    errors: dict[str, list[float]] = {name: [] for name in recoveries}
-    for step in range(grouping.steps):
-        kept = grouping.inputs_of(ranking.kept(step * grouping.heads // grouping.steps), size)
-        for name in recoveries:
-            repair = RECOVERIES[name].repair(reader.weight, fitted, kept)
-            errors[name].append(reader.error(kept, repair.weight, repair.bias))
-    return {name: torch.tensor([*values, 0.0]) for name, values in errors.items()}
+    steps = range(grouping.steps)
+    kept = [grouping.inputs_of(ranking.kept(step * grouping.heads // len(steps)), size) for step in steps]
+    moved = torch.cat(kept).to(reader.weight.device).split([len(inputs) for inputs in kept])  # (k,) each
+    errors: dict[str, Tensor] = {}
+    for name in recoveries:
+        lost = []
+        for inputs in moved:
+            repair = RECOVERIES[name].repair(reader.weight, fitted, inputs)
+            lost.append(reader.lost_energy(inputs, repair.weight, repair.bias))
+        errors[name] = torch.tensor([*reader.errors(lost), 0.0])
+    return errors
 
 
 def column_errors(
@@ -120,6 +128,8 @@ def column_errors(
     # The value column that each input of the reader comes from.
     column = heads[:, None] * width + torch.arange(width)  # (H, e)
     order = joins[column.flatten()].argsort(descending=True, stable=True)  # (H·e,)
+    order = order.to(reader.weight.device)
     return {
-        name: RECOVERIES[name].curve(reader, fitted, order)[:: grouping.heads].float() for name in recoveries
+        name: RECOVERIES[name].curve(reader, fitted, order)[:: grouping.heads].cpu().float()
+        for name in recoveries
     }

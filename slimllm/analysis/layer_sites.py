@@ -1,19 +1,24 @@
-"""Weights and inputs of a layer's readers in float64, the dtype of all computations with moments."""
+"""The inputs of computations with the moments of one layer, in float64."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
+from slimllm.core.arithmetic import Arithmetic
 from slimllm.core.held_out import HeldOut
+from slimllm.core.tensor_moves import to_float64
 from slimllm.core.types import Moments
 from slimllm.methods.interface import ChannelSite
-from slimllm.models.families import writer_blocks
+from slimllm.models.families import linear_of, writer_blocks
 from slimllm.models.loading import Subject
 
 
-def to_float64(weight: Tensor) -> Tensor:
-    """Return the weight in float64 on the CPU, like the moments."""
-    return weight.detach().cpu().double()
+def dense_weight(layer: nn.Module, name: str, arithmetic: Arithmetic) -> tuple[Tensor, torch.device]:
+    """Return a reader's weight (o, d) in float64, and the device on which it is and on which to compute."""
+    weight = linear_of(layer, name).weight
+    place = arithmetic.place_for(*weight.shape)
+    return to_float64(weight, place), place
 
 
 def split_held_out(moments: Moments) -> tuple[Moments, HeldOut]:
@@ -32,6 +37,6 @@ def channel_site(
     seed: int,
     learned: Tensor | None = None,
 ) -> ChannelSite:
-    """Return the inputs of a ranking of channels, in float64."""
-    writers = [to_float64(block) for block in writer_blocks(layer, subject.family.mlp)]
-    return ChannelSite(down, moments, writers, input_sq.double(), pinned, seed, learned)
+    """Return the inputs of a ranking of channels, in float64 on the device of the reader's weight `down`."""
+    writers = [to_float64(block, down.device) for block in writer_blocks(layer, subject.family.mlp)]
+    return ChannelSite(down, moments, writers, to_float64(input_sq, down.device), pinned, seed, learned)

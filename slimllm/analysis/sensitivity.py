@@ -13,9 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from slimllm.analysis.layer_sites import to_float64
+from slimllm.analysis.layer_sites import dense_weight
 from slimllm.calibration import moments as streaming
+from slimllm.core.arithmetic import Arithmetic
 from slimllm.core.shapes import Grouping, SiteName
+from slimllm.core.tensor_moves import read_sum
 from slimllm.core.types import LayerAnalysis, LayerMoments, Moments
 from slimllm.methods.recovery import RECOVERIES, Dense
 from slimllm.models.families import linear_of
@@ -64,6 +66,7 @@ class Probe:
     stream: streaming.Stream
     head: Head
     answers: list[Tensor]
+    arithmetic: Arithmetic
 
     @torch.inference_mode()
     def move(self, index: int, found: LayerMoments, layer: LayerAnalysis) -> dict[SiteName, float]:
@@ -93,7 +96,8 @@ class Probe:
         text.
         """
         layer = self.subject.layers[index]
-        weight, moments = to_float64(linear_of(layer, reader).weight), moments.double()
+        weight, place = dense_weight(layer, reader, self.arithmetic)
+        moments, kept = moments.double(place), kept.to(place)
         repair = RECOVERIES[RECOVERY].repair(weight, moments, kept)
         size = Dense(weight, moments).squared_error(kept, repair) * moments.weight
         if size < LEAST:
@@ -107,16 +111,16 @@ class Probe:
 
     def distance(self, damaged: streaming.Stream) -> float:
         """Return KL(dense ‖ cut) in nats per token."""
-        total, count, first = 0.0, 0, self.subject.beginning.predicted_from
+        parts, count, first = [], 0, self.subject.beginning.predicted_from
         for hidden, dense in zip(damaged.hidden, self.answers, strict=True):
             gone = self.head.answers(hidden)
-            total += float((dense.exp() * (dense - gone))[:, first - 1 :].sum())  # (b, T, vocab) → ()
+            parts.append((dense.exp() * (dense - gone))[:, first - 1 :].sum())  # (b, T, vocab) → ()
             count += dense[:, first - 1 :, 0].numel()
-        return max(0.0, total) / count
+        return max(0.0, read_sum(parts)) / count
 
 
 @torch.inference_mode()
-def start_probe(subject: Subject, tokens: Tensor) -> Probe:
+def start_probe(subject: Subject, tokens: Tensor, arithmetic: Arithmetic) -> Probe:
     """Return a probe in front of layer 0, on the first tokens of the last of these samples (S, T)."""
     windows = tokens[-WINDOWS:, :WINDOW]
     end = streaming.embed_tokens(subject, windows)
@@ -124,7 +128,7 @@ def start_probe(subject: Subject, tokens: Tensor) -> Probe:
         streaming.advance_stream(layer, end, index)
     head = Head(subject)
     answers = [head.answers(hidden) for hidden in end.hidden]
-    return Probe(subject, streaming.embed_tokens(subject, windows), head, answers)
+    return Probe(subject, streaming.embed_tokens(subject, windows), head, answers, arithmetic)
 
 
 @contextlib.contextmanager
@@ -134,14 +138,17 @@ def replaced_reader(reader: nn.Module, weight: Tensor, bias: Tensor | None, kept
     `weight` (o, k) and `bias` (o,) are its repair; the bias is added to the reader's own.
     """
     like: Tensor = reader.weight  # type: ignore[assignment]
-    new, shift = weight.to(like), None if bias is None else bias.to(like)
+    new = weight.to(like.dtype).to(like.device)
+    shift = None if bias is None else bias.to(like.dtype).to(like.device)
     own: Tensor | None = reader.bias  # type: ignore[assignment]
     if own is not None:
         shift = own if shift is None else own + shift
 
+    places = kept.to(like.device)
+
     def answer_instead(_: nn.Module, inputs: tuple[Tensor, ...], __: Tensor) -> Tensor:
         read = streaming.read_by(reader, inputs[0])  # (b, T, d)
-        return nn.functional.linear(read[..., kept.to(like.device)], new, shift)
+        return nn.functional.linear(read[..., places], new, shift)
 
     handle = reader.register_forward_hook(answer_instead)
     try:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from slimllm.calibration.gram import Gram
-from slimllm.core.held_out import HeldOut, join_held_out
+from slimllm.core.held_out import HeldOut, HeldTokens, find_held_tokens, join_held_out
+from slimllm.core.tensor_moves import read_sum
 from slimllm.core.types import Drift, LayerMoments, Moments
 from slimllm.models.families import linear_of
 from slimllm.models.layer_offload import open_layer
@@ -29,12 +30,12 @@ class Stream:
     """The calibration tokens between two layers.
 
     `hidden` holds hidden states (b, T, o) per batch, `arguments` the keyword arguments of each layer, and
-    `held` (S·T,) bool on the device, if set, marks the held-out tokens.
+    `held`, if set, the held-out tokens.
     """
 
     hidden: list[Tensor]
     arguments: list[dict[str, Any]]
-    held: Tensor | None = None
+    held: HeldTokens | None = None
 
     @property
     def tokens(self) -> int:
@@ -47,11 +48,11 @@ class _Reached(Exception):
 
 
 class Accumulator:
-    """Running first and second moments of (…, d) activations, summed in float32.
+    """Running first and second moments of (…, d) activations, summed in float32 on their device.
 
     Without `second`, the mean square of each activation takes the place of the mean. With `weighted`, every
     token is multiplied by `residual_weights`, which are known only after the layer has run. The activations
-    of the tokens that `held` (S·T,) marks are also kept.
+    of the tokens `held` are also kept. Until the moments are asked for, nothing is read from the device.
     """
 
     def __init__(
@@ -59,15 +60,17 @@ class Accumulator:
         second: bool = True,
         weighted: bool = False,
         goal: Goal | None = None,
-        held: Tensor | None = None,
+        held: HeldTokens | None = None,
     ) -> None:
         self.weighted, self.goal, self.held = weighted, goal, held
-        self.tokens, self.mass = 0, 0.0
+        self.tokens = 0
+        # With weights, their sum () in every batch.
+        self.masses: list[Tensor] = []
         self.total: Tensor | None = None
         self.gram = Gram() if second else None
         self.pending: Tensor | None = None
-        # With a goal, for every batch: Σ e (o,) and Σ e xᵀ (o, d).
-        self.lacking: list[tuple[Tensor, Tensor]] = []
+        # With a goal: Σ e (o,) and Σ e xᵀ (o, d).
+        self.lacking: tuple[Tensor, Tensor] | None = None
         # One part for every batch.
         self.kept: list[HeldOut] = []
 
@@ -91,7 +94,9 @@ class Accumulator:
         if lack is not None:
             lack = lack if weights is None else lack * weights.flatten()[:, None]  # (t, o)
             # (o,) and (o, t) @ (t, d) → (o, d)
-            self.lacking.append((lack.sum(0), lack.T @ self.pending.flatten(0, -2).float()))
+            sums = lack.sum(0), lack.T @ self.pending.flatten(0, -2).float()
+            before = self.lacking
+            self.lacking = sums if before is None else (before[0].add_(sums[0]), before[1].add_(sums[1]))
         self.pending = None
 
     def add(self, activations: Tensor, weights: Tensor | None = None, lack: Tensor | None = None) -> None:
@@ -99,39 +104,43 @@ class Accumulator:
         x = activations.detach().flatten(0, -2)  # (t, d)
         each = None if weights is None else weights.flatten()  # (t,)
         if self.held is not None:
-            self.keep(self.held[self.tokens : self.tokens + len(x)], x, each, lack)
+            self.keep(self.held.within(self.tokens, self.tokens + len(x)), x, each, lack)
         counted = x.float() if each is None else x.float() * each[:, None]
         total = counted.sum(0) if self.gram else (counted * x).sum(0)  # (d,)
         self.tokens += len(x)
-        self.mass += float(len(x) if each is None else each.sum())
+        if each is not None:
+            self.masses.append(each.sum())
         self.total = total if self.total is None else self.total.add_(total)
         if self.gram:
             self.gram.add(x, each)
 
     def keep(self, held: Tensor, x: Tensor, weights: Tensor | None, lack: Tensor | None) -> None:
-        """Keep the activations, weights and lack of the held-out tokens (t,) bool of a batch (t, d)."""
-        counted = torch.ones(len(x), device=x.device) if weights is None else weights  # (t,)
-        missing = None if lack is None else lack[held].cpu()  # (n, o)
-        self.kept.append(HeldOut(x[held].cpu(), counted[held].cpu(), missing))  # (n, d), (n,)
+        """Keep the activations, weights and lack of the held-out tokens (k,) of a batch (t, d)."""
+        counted = torch.ones(len(held), device=x.device) if weights is None else weights[held]  # (k,)
+        self.kept.append(HeldOut(x[held], counted, None if lack is None else lack[held]))  # (k, d), (k, o)
+
+    @property
+    def mass(self) -> float:
+        """The sum of the weights of all tokens, which without weights is their number."""
+        return read_sum(self.masses) if self.masses else float(self.tokens)
 
     @property
     def mean(self) -> Tensor:
-        """The weighted mean (d,) on the CPU, or the mean square without `second`."""
+        """The weighted mean (d,), or the mean square without `second`."""
         assert self.total is not None
-        return (self.total / self.mass).cpu()
+        return self.total / self.mass
 
     @property
     def moments(self) -> Moments:
-        """The moments on the CPU."""
+        """The moments of all batches."""
         assert self.gram is not None
-        drift = None
-        if self.lacking:
-            # (batches, o) → (o,) and (batches, o, d) → (o, d)
-            mean, cross = (torch.stack(parts).sum(0) / self.mass for parts in zip(*self.lacking, strict=True))
-            drift = Drift(mean.cpu(), cross.cpu())
-        gram = self.gram.whole.div_(self.mass).cpu()
+        assert self.total is not None
+        mass = self.mass
+        # (o,) and (o, d)
+        drift = Drift(*(part / mass for part in self.lacking)) if self.lacking else None
         held = join_held_out(self.kept) if self.kept else None
-        return Moments(self.mean, gram, self.tokens, self.mass / max(1, self.tokens), drift, held)
+        gram = self.gram.whole.div_(mass)
+        return Moments(self.total / mass, gram, self.tokens, mass / max(1, self.tokens), drift, held)
 
 
 @dataclass(eq=False)
@@ -202,8 +211,7 @@ def embed_tokens(subject: Subject, tokens: Tensor, held: Tensor | None = None) -
                 trunk(input_ids=batch, use_cache=False)
     finally:
         handle.remove()
-    # (S, T) → (S·T,)
-    return Stream(hidden, arguments, None if held is None else held.flatten().to(subject.device))
+    return Stream(hidden, arguments, None if held is None else find_held_tokens(held, subject.device))
 
 
 def run_layer(layer: nn.Module, hidden: Tensor, arguments: dict[str, Any]) -> Tensor:
@@ -288,25 +296,33 @@ def watch_linears(
 
 def advance_stream(
     layer: nn.Module, stream: Stream, index: int, accumulators: Mapping[str, Accumulator] | None = None
+) -> None:
+    """Replace the stream by the layer's output."""
+    for i, (_, after) in enumerate(layer_passes(layer, stream, index, accumulators)):
+        stream.hidden[i] = after
+
+
+def advance_compared(
+    layer: nn.Module, stream: Stream, index: int, accumulators: Mapping[str, Accumulator]
 ) -> float:
     """Replace the stream by the layer's output, and return the mean cosine of input and output."""
-    total = 0.0
+    cosines: list[Tensor] = []
     for i, (before, after) in enumerate(layer_passes(layer, stream, index, accumulators)):
-        total += torch.cosine_similarity(before.float(), after.float(), dim=-1).sum().item()
+        cosines.append(torch.cosine_similarity(before.float(), after.float(), dim=-1).sum())
         stream.hidden[i] = after
-    return total / stream.tokens
+    return read_sum(cosines) / stream.tokens
 
 
 def advance_measured(
     layer: nn.Module, stream: Stream, index: int, readers: Sequence[str]
 ) -> dict[str, float]:
     """Replace the stream by the layer's output, and return E‖W x‖² of each named reader, without biases."""
-    energies = dict.fromkeys(readers, 0.0)
+    energies: dict[str, list[Tensor]] = {name: [] for name in readers}
 
     def watcher(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def add(reader: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
             linear = output if reader.bias is None else output - reader.bias  # type: ignore[operator]
-            energies[name] += linear.float().square().sum().item()
+            energies[name].append(linear.float().square().sum())
 
         return add
 
@@ -316,7 +332,7 @@ def advance_measured(
     finally:
         for handle in handles:
             handle.remove()
-    return {name: energy / stream.tokens for name, energy in energies.items()}
+    return {name: read_sum(parts) / stream.tokens for name, parts in energies.items()}
 
 
 def collect_moments(subject: Subject, stream: Stream, index: int, weighted: bool = False) -> LayerMoments:
@@ -325,5 +341,5 @@ def collect_moments(subject: Subject, stream: Stream, index: int, weighted: bool
     attention, mlp = (Accumulator(weighted=weighted, held=stream.held) for _ in range(2))
     inputs = Accumulator(second=False, weighted=weighted)
     found = {family.attention.reader: attention, family.mlp.reader: mlp}
-    cosine = advance_stream(layer, stream, index, {**found, next(iter(family.mlp.writers)): inputs})
+    cosine = advance_compared(layer, stream, index, {**found, next(iter(family.mlp.writers)): inputs})
     return LayerMoments(attention.moments, mlp.moments, inputs.mean, cosine)

@@ -8,6 +8,7 @@ tokens.
 from __future__ import annotations
 
 import functools
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,6 +38,29 @@ def choose_held_out(samples: int, length: int) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
+class HeldTokens:
+    """The indices (n,) of the held-out ones among the S·T tokens of a stream, in ascending order.
+
+    `places` are on the model's device. `known` are the same ones as numbers, so that nothing has to wait for
+    the device to learn how many of them a batch has.
+    """
+
+    places: Tensor
+    known: Sequence[int]
+
+    def within(self, start: int, end: int) -> Tensor:
+        """Return the held-out tokens (k,) among the tokens from `start` to `end`, counted from `start`."""
+        first, last = bisect_left(self.known, start), bisect_left(self.known, end)
+        return self.places[first:last] - start
+
+
+def find_held_tokens(held: Tensor, device: torch.device) -> HeldTokens:
+    """Return the tokens that a mask (S, T) on the CPU holds out, for a stream on a device."""
+    known = held.flatten().nonzero().flatten()  # (S, T) → (n,)
+    return HeldTokens(known.to(device), known.tolist())
+
+
+@dataclass(frozen=True, eq=False)
 class HeldOut:
     """The inputs of a reader at the n held-out tokens.
 
@@ -47,6 +71,11 @@ class HeldOut:
     inputs: Tensor
     weights: Tensor
     lack: Tensor | None = None
+
+    def move_to(self, device: torch.device) -> HeldOut:
+        """Return the same tokens on a device."""
+        lack = None if self.lack is None else self.lack.to(device)
+        return HeldOut(self.inputs.to(device), self.weights.to(device), lack)
 
     @property
     def mass(self) -> float:
@@ -107,9 +136,18 @@ class HeldOutReader:
         """E‖y‖² of the dense output."""
         return float(self.outputs.square().sum())
 
-    def error(self, kept: Tensor, weight: Tensor, bias: Tensor | None) -> float:
-        """Return E‖y − ŷ‖² / E‖y‖² of a reader of inputs `kept` (k,) with a weight (o, k) and a bias (o,)."""
+    def lost_energy(self, kept: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return E‖y − ŷ‖² () of a reader of inputs `kept` (k,) with a weight (o, k) and a bias (o,)."""
         lost = self.outputs - self.inputs[:, kept] @ weight.T  # (n, k) @ (k, o) → (n, o)
         if bias is not None:
             lost -= self.scale * bias
-        return float(lost.square().sum()) / max(self.energy, torch.finfo(torch.float64).tiny)
+        return lost.square().sum()
+
+    def errors(self, lost: Sequence[Tensor]) -> list[float]:
+        """Return E‖y − ŷ‖² / E‖y‖² for each `lost_energy`, which are read from their device together."""
+        floor = max(self.energy, torch.finfo(torch.float64).tiny)
+        return [energy / floor for energy in torch.stack([*lost]).tolist()] if lost else []
+
+    def error(self, kept: Tensor, weight: Tensor, bias: Tensor | None) -> float:
+        """Return E‖y − ŷ‖² / E‖y‖² of a reader of inputs `kept` (k,) with a weight (o, k) and a bias (o,)."""
+        return self.errors([self.lost_energy(kept, weight, bias)])[0]

@@ -19,6 +19,7 @@ from slimllm.core.attention_unit import UnitName
 from slimllm.core.errors import Refusal
 from slimllm.core.held_out import HeldOut
 from slimllm.core.shapes import Shape, SiteName
+from slimllm.core.tensor_moves import to_float64
 
 # The parameters that a ratio is a share of.
 Count = Literal["decoder", "all"]
@@ -68,9 +69,9 @@ class Drift:
     mean: Tensor
     cross: Tensor
 
-    def double(self) -> Drift:
-        """Return the drift in float64."""
-        return Drift(self.mean.double(), self.cross.double())
+    def double(self, device: torch.device | None = None) -> Drift:
+        """Return the drift in float64, on a device or where it is."""
+        return Drift(to_float64(self.mean, device), to_float64(self.cross, device))
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,9 +97,7 @@ class Moments:
         """
         cov = torch.addr(self.gram, self.mean, self.mean, alpha=-1)
         flat = cov.diagonal() <= FLAT * self.gram.diagonal()
-        cov[flat] = 0
-        cov[:, flat] = 0
-        return cov
+        return cov.masked_fill_(flat[:, None], 0).masked_fill_(flat, 0)
 
     @property
     def fitted(self) -> Moments:
@@ -139,10 +138,15 @@ class Moments:
             mass / total,
         )
 
-    def double(self) -> Moments:
-        """Return the moments in float64."""
-        drift = None if self.drift is None else self.drift.double()
-        return dataclasses.replace(self, mean=self.mean.double(), gram=self.gram.double(), drift=drift)
+    def double(self, device: torch.device | None = None) -> Moments:
+        """Return the moments in float64, on a device or where they are; held-out tokens keep their dtype."""
+        return dataclasses.replace(
+            self,
+            mean=to_float64(self.mean, device),
+            gram=to_float64(self.gram, device),
+            drift=None if self.drift is None else self.drift.double(device),
+            held=self.held if self.held is None or device is None else self.held.move_to(device),
+        )
 
 
 @dataclass(frozen=True, eq=False)

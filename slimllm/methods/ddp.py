@@ -179,6 +179,8 @@ class Trainer:
         self.subject, self.training = subject, training
         self.random = torch.Generator().manual_seed(training.seed)
         self.groupings = [Grouping(layer.heads, layer.groups, unit) for layer in layers]
+        # (H,) of every layer
+        self.unit_of_head = [grouping.unit_of_head().to(subject.device) for grouping in self.groupings]
         self.heads = self.latents([grouping.units for grouping in self.groupings])
         self.channels = self.latents([layer.channels for layer in layers])
         # Rows are heads and channels, columns λ1 and λ3.
@@ -207,8 +209,8 @@ class Trainer:
         heads = straight_through(self.heads, self.heads.relu()).split(units)  # (units,) of each layer
         channels = straight_through(self.channels, self.channels.relu()).split(widths)  # (c,) of each layer
         return [
-            UnitScores(h[grouping.unit_of_head().to(h.device)], c)  # (units,) → (H,)
-            for grouping, h, c in zip(self.groupings, heads, channels, strict=True)
+            UnitScores(h[unit_of], c)  # (units,) → (H,)
+            for unit_of, h, c in zip(self.unit_of_head, heads, channels, strict=True)
         ]
 
     def kept(self, step: int) -> tuple[Tensor, Tensor]:
@@ -247,7 +249,8 @@ class Trainer:
             "kept_heads": kept[0].mean(),
             "kept_channels": kept[1].mean(),
         }
-        return {name: value.item() for name, value in values.items()}
+        # One read of the device for all of them.
+        return dict(zip(values, torch.stack([*values.values()]).tolist(), strict=True))
 
     @torch.inference_mode(False)
     @torch.no_grad()

@@ -34,9 +34,9 @@ def layer_seed(seed: int, index: int) -> int:
 class HeadSite:
     """The inputs of a ranking of heads.
 
-    `weight` (o, d) is that of o_proj, and `moments` are those of its inputs. `pinned` (H,) is 1 for a
-    protected head and −1 for one that is forced out. `learned` (H,) is the importance from gradients or
-    training.
+    `weight` (o, d) is that of o_proj, and `moments` are those of its inputs. Both are in float64 on the
+    device on which to compute. `pinned` (H,) is 1 for a protected head and −1 for one that is forced out.
+    `learned` (H,) is the importance from gradients or training. These are on the CPU, as is the ranking.
     """
 
     weight: Tensor
@@ -53,7 +53,7 @@ class ChannelSite:
 
     `weight` (o, c) is that of down_proj, and `moments` are those of its inputs. `writers` are the weights (c,
     o) that write the channels, and `input_sq` (o,) is the mean square of their inputs. `pinned` (c,) and
-    `learned` (c,) are as for heads.
+    `learned` (c,) are as for heads, and so are the devices.
     """
 
     weight: Tensor

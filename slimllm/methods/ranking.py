@@ -1,6 +1,7 @@
 """Shared steps of rankings: from scores of inputs, heads or channels to a `Ranking`. Pure.
 
-Nothing here changes an argument in place.
+Scores may be on any device. They come to the CPU in one copy, and rankings are made there. Nothing here
+changes an argument in place.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ def rank_inputs(scores: Tensor, *, keep_lowest: float = 0.0, pinned: Tensor | No
     The share `keep_lowest` of the lowest-scoring units comes first. With `pinned` (n,), units with 1 come
     before all others, and those with −1 after them.
     """
+    scores = scores.cpu()
     order = scores.argsort(descending=True, stable=True)  # (n,)
     lowest = int(len(order) * keep_lowest)
     if lowest:
@@ -43,7 +45,7 @@ def rank_inputs(scores: Tensor, *, keep_lowest: float = 0.0, pinned: Tensor | No
 
 def rank_heads(scores: Tensor, grouping: Grouping, *, pinned: Tensor | None = None) -> Ranking:
     """Rank heads by their scores (H,), summed over each unit of the grouping; `pinned` is (H,)."""
-    unit_of = grouping.unit_of_head()  # (H,)
+    scores, unit_of = scores.cpu(), grouping.unit_of_head()  # (H,) each
     units = torch.zeros(grouping.units, dtype=scores.dtype).index_add(0, unit_of, scores)  # (n,)
     kept = kept_subsets(units + unit_pins(pinned, unit_of, grouping.units) * PIN, grouping)  # (s+1, n)
     # (s+1, n) → (s+1, H)

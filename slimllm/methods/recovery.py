@@ -146,7 +146,7 @@ def regress_outputs_curve(reader: HeldOutReader, fitted: Moments, order: Tensor)
     y = reader.outputs - reader.scale * (reader.weight @ fitted.mean)  # (n, o)
     unseen = Products(w, upper_gram(x), (y.T @ x).mul_(w))
     error = w.new_zeros(w.shape[1])  # (d,), with 1, 2, … d inputs
-    for rows in torch.arange(len(w)).split(OUTPUTS):
+    for rows in split_outputs(len(w)):
         slope, (covariance, variance, _) = slopes[rows], unseen.sums(rows)  # (r, d) each
         # The error is E(y − a ŷ)² of these outputs, where E y² is the covariance with all inputs.
         error += (covariance[:, -1:] - (2 * covariance - slope * variance) * slope).sum(0)
@@ -158,12 +158,17 @@ def regress_outputs_curve(reader: HeldOutReader, fitted: Moments, order: Tensor)
 def fit_slopes(weight: Tensor, cov: Tensor) -> Tensor:
     """Return the slope (o, d) of every output with the first 1, 2, … d inputs; overwrite the covariance."""
     seen, floor = Products(weight, cov, (weight @ cov).mul_(weight)), torch.finfo(weight.dtype).eps
-    for rows in torch.arange(len(weight)).split(OUTPUTS):
+    for rows in split_outputs(len(weight)):
         covariance, variance, most = seen.sums(rows)  # (r, d) each
         seen.crossing[rows] = torch.where(
             variance > floor * most, covariance / variance, torch.ones_like(variance)
         )
     return seen.crossing
+
+
+def split_outputs(count: int) -> list[slice]:
+    """Return the outputs in parts of at most `OUTPUTS`."""
+    return [slice(start, start + OUTPUTS) for start in range(0, count, OUTPUTS)]
 
 
 class Products:
@@ -178,10 +183,10 @@ class Products:
         self.spread = second.diagonal().clone()  # (d,)
         self.upper = second.triu_(1)  # (d, d), zero on and below the diagonal
 
-    def sums(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def sums(self, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
         """Return E[y ŷ], E[ŷ²], and E[ŷ²] as if inputs were uncorrelated, with 1, 2, … d inputs.
 
-        Each is (r, d), for the outputs `rows` (r,).
+        Each is (r, d), for the r outputs `rows`.
         """
         some = self.weight[rows]  # (r, d)
         own = some.square() * self.spread
@@ -240,9 +245,9 @@ def output_varies(variance: Tensor, moments: Moments, part: Tensor, kept: Tensor
 
 def complement_indices(kept: Tensor, n: int) -> Tensor:
     """Return the indices (n − k,) below n that are not among these (k,), in ascending order."""
-    mask = torch.ones(n, dtype=torch.bool, device=kept.device)
-    mask[kept] = False
-    return mask.nonzero().flatten()
+    mask = torch.zeros(n, dtype=torch.uint8, device=kept.device).index_fill_(0, kept, 1)
+    # Unlike `nonzero`, a stable sort does not wait for the device to count.
+    return mask.argsort(stable=True)[: n - len(kept)]
 
 
 def ridge_damping(cov: Tensor, damping: float) -> Tensor:
@@ -251,20 +256,22 @@ def ridge_damping(cov: Tensor, damping: float) -> Tensor:
 
 
 def cholesky_factor(matrix: Tensor) -> Tensor:
-    """Return the lower Cholesky factor of a matrix (k, k).
+    """Return the lower Cholesky factors of matrices (…, k, k).
 
-    If rounding makes the factorisation fail, the damping grows tenfold until it succeeds. Raise `Refusal` if
-    the matrix is not finite.
+    If rounding makes a factorisation fail, the damping of that matrix grows tenfold until it succeeds. Raise
+    `Refusal` if a matrix is not finite. The device is waited for once, unless something fails.
     """
-    if not torch.isfinite(matrix).all():
+    root, info = torch.linalg.cholesky_ex(matrix)
+    if not (info.any() | ~matrix.isfinite().all()):
+        return root
+    if not matrix.isfinite().all():
         raise Refusal(
             "The moments of this layer are not finite, so the model overflows on this text; load it "
             "with --dtype float32."
         )
-    lift = torch.finfo(matrix.dtype).eps * matrix.diagonal().abs().amax()
-    root, info = torch.linalg.cholesky_ex(matrix)
-    while info.item():
-        matrix = matrix + lift * torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+    lift = torch.finfo(matrix.dtype).eps * matrix.diagonal(dim1=-2, dim2=-1).abs().amax(-1)  # (…,)
+    while info.any():
+        matrix = matrix + torch.diag_embed((lift * (info > 0))[..., None].expand(matrix.shape[:-1]))
         lift = lift * 10
         root, info = torch.linalg.cholesky_ex(matrix)
     return root

@@ -78,20 +78,24 @@ def remove_inputs(left: Remainder, lost: Tensor) -> Remainder:
 
 
 def damped_error(left: Remainder, lost: Tensor) -> Tensor:
-    """Return the exact rise of the damped error if the inputs at positions `lost` (p,) go together."""
-    root = cholesky_factor(left.inverse[lost][:, lost])  # (p, p)
-    # (p, p), (p, o) → (p, o) → ()
-    return torch.linalg.solve_triangular(root, left.weight[:, lost].T, upper=False).square().sum()
+    """Return the exact rise (…) of the damped error if the inputs at positions `lost` (…, p) go together."""
+    columns = left.weight[:, lost].movedim(0, -1)  # (o, …, p) → (…, p, o)
+    return torch.linalg.solve_triangular(lost_root(left, lost), columns, upper=False).square().sum((-2, -1))
 
 
 def cholesky_error(left: Remainder, lost: Tensor) -> Tensor:
-    """Estimate the same by SlimGPT's grouped Cholesky: Σ_j ‖W_:j‖² / L_jj² over `lost` (p,), L Lᵀ = (H⁻¹)_PP.
+    """Estimate the same by SlimGPT's grouped Cholesky: Σ_j ‖W_:j‖² / L_jj² over `lost` (…, p).
 
     It ignores that the lost columns could compensate for each other. For orthogonal columns it is never above
     `damped_error`; for similar ones it can be.
     """
-    root = cholesky_factor(left.inverse[lost][:, lost])  # (p, p)
-    return (left.weight[:, lost].square().sum(0) / root.diagonal().square()).sum()  # (p,) → ()
+    pivots = lost_root(left, lost).diagonal(dim1=-2, dim2=-1)  # (…, p)
+    return (left.weight[:, lost].square().sum(0) / pivots.square()).sum(-1)  # (o, …, p) → (…, p) → (…)
+
+
+def lost_root(left: Remainder, lost: Tensor) -> Tensor:
+    """Return the Cholesky factor L Lᵀ = (H⁻¹)_PP (…, p, p) for the positions `lost` (…, p)."""
+    return cholesky_factor(left.inverse[lost[..., :, None], lost[..., None, :]])
 
 
 def column_errors(left: Remainder) -> Tensor:
@@ -119,19 +123,21 @@ def eliminate_channels(
     channels with −1 are removed before all others, and those with 1 after all others; scores are comparable
     only between channels with the same pin.
     """
-    pins = torch.zeros(weight.shape[1]) if pinned is None else pinned
+    pins = torch.zeros(weight.shape[1]) if pinned is None else pinned  # (c,)
     left, gone, costs = start_elimination(weight, gram, damping), [], []
-    while len(left.alive):
-        errors, turn = column_errors(left), pins[left.alive]  # (k,), (k,)
-        candidates = turn == turn.min()  # (k,)
-        count = min(batch_size(len(errors)), int(candidates.sum()))
-        lost = cheapest_candidates(errors, candidates, count)  # (p,)
-        gone.append(left.alive[lost])
-        costs.append(errors[lost])
-        left = remove_inputs(left, lost)
-    out = torch.cat(gone) if gone else left.alive  # (c,), in the order of removal
-    scores = out.new_zeros(len(out), dtype=torch.float64)
-    scores[out] = rising_costs(torch.cat(costs), pins[out]) if costs else scores
+    own = pins.to(left.alive.device)  # (c,)
+    for pin in pins.unique().tolist():
+        waiting = int((pins == pin).sum())
+        while waiting:
+            errors, candidates = column_errors(left), own[left.alive] == pin  # (k,), (k,)
+            count = min(batch_size(len(errors)), waiting)
+            lost = cheapest_candidates(errors, candidates, count)  # (p,)
+            gone.append(left.alive[lost])
+            costs.append(errors[lost])
+            left, waiting = remove_inputs(left, lost), waiting - count
+    out = torch.cat([*gone, left.alive]).cpu()  # (c,), in the order of removal
+    scores = torch.zeros(len(out), dtype=torch.float64)
+    scores[out] = rising_costs(torch.cat(costs).cpu(), pins[out]) if costs else scores
     return Ranking(scores, out.flip(0))
 
 
@@ -150,7 +156,8 @@ def eliminate_heads(
     unit, the cheapest one of all pools that have not yet lost theirs, and the rest compensates before the
     next, so the kept sets are balanced and nested. A head's score is its share of its unit's cost at removal,
     raised to the highest cost so far in its pool. With `pinned` (H,), heads with −1 are the first of their
-    pool to go, and those with 1 the last.
+    pool to go, and those with 1 the last. Which units are left is known on the CPU, so the device is waited
+    for three times for each unit removed.
     """
     unit_of, pools = grouping.unit_of_head(), grouping.pools  # (H,), (n,)
     pins = unit_pins(pinned, unit_of, grouping.units)  # (n,)
@@ -163,16 +170,16 @@ def eliminate_heads(
     for step in reversed(range(grouping.steps)):
         due = torch.ones(int(pools.max()) + 1, dtype=torch.bool)
         while due.any():
-            blocks = torch.arange(len(units) * size).view(-1, size)  # (units left, inputs of each)
-            errors = torch.stack([error(left, block) for block in blocks])  # (units left,)
+            blocks = torch.arange(len(left.alive), device=left.alive.device).view(-1, size)
+            errors = error(left, blocks).cpu()  # (units left, inputs of each) → (units left,)
             candidates = due[pools[units]] & next_in_pool(pools[units], pins[units])  # (units left,)
             lost = cheapest_candidates(errors, candidates, 1)  # (1,)
-            unit = int(units[lost])
+            place, unit = int(lost), int(units[lost])
             gone.append(unit)
             costs[unit] = errors[lost]
             subsets[: step + 1, unit] = False
             due[pools[unit]] = False
-            left = remove_inputs(left, blocks[lost].flatten())
+            left = remove_inputs(left, blocks[place])
             units = units[complement_indices(lost, len(units))]
     out = torch.tensor(gone)  # (n,), in the order of removal
     costs[out] = rising_costs(costs[out], 3 * pools[out] + pins[out])

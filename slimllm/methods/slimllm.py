@@ -9,8 +9,6 @@ the covariance of what n heads or units of attention add to each of o outputs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -65,24 +63,26 @@ def rank_by_covariance(
     units are cut; with `search`, units are then exchanged greedily (`swap_greedily`). `pinned` (H,) is 1 for
     a protected head and −1 for one that is forced out; pinned units are never exchanged.
     """
-    everyone = torch.ones(cov.shape[1], dtype=torch.bool)
-    whole = kept_similarity(cov, everyone)
-    losses = [whole - kept_similarity(cov, flip_mask(everyone, [h])) for h in range(len(everyone))]
-    scores = torch.stack(losses) / len(cov)  # (H,)
+    whole = kept_similarity(cov, torch.ones_like(cov[0, 0]))
+    # (H,)
+    scores = (torch.stack([whole - part for part in similarities_without(cov)]) / len(cov)).cpu()
     order = scores.argsort(descending=True, stable=True)
     unit_of = grouping.unit_of_head()  # (H,)
     units = sum_over_units(cov, unit_of)  # (o, H, H) → (o, n, n)
-    everyone = torch.ones(grouping.units, dtype=torch.bool)
-    unit_scores = torch.stack(
-        [-kept_similarity(units, flip_mask(everyone, [u])) for u in range(grouping.units)]
-    )  # (n,)
+    unit_scores = -torch.stack(similarities_without(units)).cpu()  # (n,)
     pins = unit_pins(pinned, unit_of, grouping.units)  # (n,)
     first = kept_subsets(unit_scores + pins * PIN, grouping)  # (s+1, n)
     if not search:
         return Ranking(scores, order, first[:, unit_of])  # (s+1, n) → (s+1, H)
     # (s+1, n)
     found = torch.stack([swap_greedily(units, row, unit_scores, grouping.pools, pins == 0) for row in first])
-    return Ranking(scores, order, found[:, unit_of], first[:, unit_of])  # (s+1, H) each
+    return Ranking(scores, order, found.cpu()[:, unit_of], first[:, unit_of])  # (s+1, H) each
+
+
+def similarities_without(cov: Tensor) -> list[Tensor]:
+    """Return s(S) of all units but one, a scalar for each of the n units left out, from (o, n, n)."""
+    others = ~torch.eye(cov.shape[1], dtype=torch.bool, device=cov.device)  # (n, n)
+    return [kept_similarity(cov, mask) for mask in others]
 
 
 def head_covariance(cov: Tensor, weight: Tensor, heads: int) -> Tensor:
@@ -105,7 +105,8 @@ def sum_over_units(matrix: Tensor, unit_of: Tensor) -> Tensor:
 
     `unit_of` (m,) holds the unit of each index.
     """
-    member = torch.nn.functional.one_hot(unit_of).to(matrix)  # (m, n)
+    # `one_hot` would wait for the device to learn how many units there are.
+    member = (unit_of[:, None] == unit_of.unique()).to(matrix)  # (m, n)
     return member.T @ matrix @ member  # (n, m) @ (…, m, m) @ (m, n) → (…, n, n)
 
 
@@ -126,43 +127,44 @@ def kept_similarity(cov: Tensor, kept: Tensor) -> Tensor:
     return pearson_sum(rows.sum(1), rows @ mask, cov.sum((1, 2)))  # (o,) each → ()
 
 
-def flip_mask(mask: Tensor, indices: Sequence[int]) -> Tensor:
-    """Return a copy of the mask (n,) with these entries negated."""
-    mask = mask.clone()
-    mask[list(indices)] = ~mask[list(indices)]
-    return mask
-
-
 def swap_greedily(cov: Tensor, kept: Tensor, scores: Tensor, pools: Tensor, free: Tensor) -> Tensor:
     """Return the kept units (n,) after exchanges of cut units against kept ones that raise s(S).
 
     Cut units come in turn, the least important by `scores` (n,) first. Each one takes the place of the kept
     unit of its pool whose exchange raises s the most. There is one pass, and removed units do not return.
     Only units that are `free` (n,) move. `cov` (o, n, n) holds the covariances, and `pools` (n,) the pool of
-    each unit.
+    each unit. All but `cov` are on the CPU. The result is where `cov` is, and no exchange waits for that
+    device, because exchanges do not change which cut units come, nor how many kept ones a pool has.
     """
-    kept = kept.clone()
+    mask, total = kept.to(cov), cov.sum((1, 2))  # (n,), (o,)
+    whole = cov.sum(2)  # (o, n)
+    old = (kept & free).nonzero().flatten()
+    old = old[pools[old].argsort(stable=True)]
+    counts = pools[old].bincount(minlength=int(pools.max()) + 1).tolist()
+    # The kept and free units of each pool, in ascending order.
+    members = list(old.to(cov.device).split(counts))
     cut = (~kept & free).nonzero().flatten()
-    total = cov.sum((1, 2))  # (o,)
     for new in cut[scores[cut].argsort(stable=True)].tolist():
-        old = (kept & free & (pools == pools[new])).nonzero().flatten()  # (k,)
+        pool = int(pools[new])
+        old = members[pool]  # (k,)
         if not len(old):
             continue
-        mask = kept.to(cov)  # (n,)
         rows = cov @ mask  # (o, n)
-        cross, own, whole = rows.sum(1), rows @ mask, cov.sum(2)  # (o,), (o,), (o, n)
+        cross, own = rows.sum(1), rows @ mask  # (o,), (o,)
         # All k exchanges are evaluated at once.
-        crosses = cross[:, None] - whole[:, old] + whole[:, [new]]  # (o, k)
+        crosses = cross[:, None] - whole[:, old] + whole[:, new : new + 1]  # (o, k)
         owns = (
             own[:, None]
             - 2 * rows[:, old]
             + cov[:, old, old]
-            + 2 * (rows[:, [new]] - cov[:, old, new])
+            + 2 * (rows[:, new : new + 1] - cov[:, old, new])
             + cov[:, new, new][:, None]
         )  # (o, k)
         gains = pearson_sum(crosses, owns, total[:, None]) - pearson_sum(cross, own, total)  # (k,)
-        best = int(gains.argmax())
-        if gains[best] > LEAST_GAIN * len(cov):
-            kept[old[best]] = False
-            kept[new] = True
-    return kept
+        best = gains.argmax(keepdim=True)  # (1,)
+        better = gains[best] > LEAST_GAIN * len(cov)  # (1,)
+        gone = old[best]  # (1,)
+        came = torch.where(better, new, gone)  # (1,): the unit in that place from now on
+        mask = mask.index_fill(0, gone, 0).index_fill(0, came, 1)
+        members[pool] = old.scatter(0, best, came).sort().values
+    return mask > 0

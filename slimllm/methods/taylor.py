@@ -49,8 +49,9 @@ def taylor_scores(subject: Subject, tokens: Tensor) -> tuple[UnitScores, ...]:
         products = {}
         for name in site_linears(subject.family):
             weight, grad = found.pop(full_name(subject.family, index, name))
-            products[name] = (weight.float() * grad).abs().cpu()  # (rows, columns)
-        scores.append(layer_scores(products, subject.family, shape, subject.shape.head_size))
+            products[name] = (weight.float() * grad).abs()  # (rows, columns)
+        layer = layer_scores(products, subject.family, shape, subject.shape.head_size)
+        scores.append(UnitScores(layer.heads.cpu(), layer.channels.cpu()))
     if not all(
         torch.isfinite(layer.heads).all() and torch.isfinite(layer.channels).all() for layer in scores
     ):

@@ -32,6 +32,6 @@ def rank_value_columns(site: HeadSite, options: Options) -> Ranking:
     """Rank value columns (G·e) by Wanda's metric, summed over the heads that read a column (FASP)."""
     grouping = site.grouping
     inputs = wanda_scores(site.moments, site.weight)  # (d,), of every group its heads one after the other
-    values = inputs.view(grouping.groups, -1, grouping.size).sum(1).flatten()  # (G, H/G, e) → (G·e,)
+    values = inputs.view(grouping.groups, -1, grouping.size).sum(1).flatten().cpu()  # (G, H/G, e) → (G·e,)
     order = values.argsort(descending=True, stable=True)
     return Ranking(values, order, kept_subsets(values, grouping))

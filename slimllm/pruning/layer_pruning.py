@@ -6,13 +6,14 @@ The attention is ranked, repaired and sliced first, then the MLP; then the strea
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from slimllm.analysis.layer_sites import channel_site, split_held_out, to_float64
+from slimllm.analysis.layer_sites import channel_site, dense_weight, split_held_out
 from slimllm.calibration import moments as streaming
+from slimllm.core.arithmetic import Arithmetic
 from slimllm.core.held_out import HeldOut, HeldOutReader
 from slimllm.core.shapes import Grouping, SiteName
 from slimllm.core.types import LayerMoments, LayerReport, Moments, Plan, Repair, UnitScores
@@ -41,6 +42,7 @@ class Work:
     learned: Sequence[UnitScores] | None = None
     # The stream of the same tokens through the dense layers.
     guide: streaming.Stream | None = None
+    arithmetic: Arithmetic = field(default_factory=Arithmetic)
 
     @property
     def method(self) -> Method:
@@ -91,10 +93,10 @@ def prune_layer(work: Work, index: int) -> LayerReport:
         energies = streaming.advance_measured(layer, stream, index, whole)
     else:
         sites = dict(zip(readers, (found.attention, found.mlp), strict=True))
-        energies = {
-            name: Dense(to_float64(linear_of(layer, name).weight), sites[name].double()).energy
-            for name in whole
-        }
+        energies = {}
+        for name in whole:
+            weight, place = dense_weight(layer, name, work.arithmetic)
+            energies[name] = Dense(weight, sites[name].double(place)).energy
     cuts = [
         head_cut or Cut(0.0, energies.get(readers[0], 0.0)),
         channel_cut or Cut(0.0, energies.get(readers[1], 0.0)),
@@ -136,23 +138,24 @@ def prune_attention(
     size, values = subject.shape.head_size, shape.values
     grouping = Grouping(shape.heads, shape.groups, plan.unit, values)
     name = family.attention.reader
-    weight = to_float64(linear_of(layer, name).weight)
     if not work.cut(index)[0]:
         refit_reader(work, index, name, goal)
         return torch.arange(grouping.units if grouping.row.narrows_heads else shape.heads), None
+    weight, place = dense_weight(layer, name, work.arithmetic)
     if found is None:
         wanted = {name: work.accumulator(goal)}
         watched = streaming.watch_linears(layer, work.stream, index, wanted)
-        moments = watched[name].moments.double()
+        moments = watched.pop(name).moments.double(place)
     else:
-        moments = found.attention.double()
+        moments = found.attention.double(place)
     learned = None if work.learned is None else work.learned[index].heads
     pins = site_pins(plan, index, "attention", shape.heads)
     site = HeadSite(weight, moments, grouping, pins, layer_seed(plan.seed, index), learned)
     ranking = work.method.heads(site, dict(plan.options))
     kept = ranking.kept(plan.heads[index], shape.widest(plan.unit))  # (k,)
     inputs = grouping.inputs_of(kept, values)  # (m,)
-    gain = None if learned is None else learned.repeat_interleave(values)[inputs]  # (H,) → (H·v,) → (m,)
+    gain = None if learned is None else learned.repeat_interleave(values)[inputs].to(place)  # (H·v,) → (m,)
+    inputs = inputs.to(place)
     repair = repair_reader(work, weight, moments, inputs, gain)
     if grouping.row.narrows_heads:
         # (k,) → (G, v)
@@ -170,10 +173,10 @@ def refit_reader(work: Work, index: int, name: str, goal: streaming.Goal | None)
     if goal is None:
         return
     layer = work.slim.layers[index]
+    weight, place = dense_weight(layer, name, work.arithmetic)
     wanted = {name: work.accumulator(goal)}
-    moments = streaming.watch_linears(layer, work.stream, index, wanted)[name].moments.double()
-    weight = to_float64(linear_of(layer, name).weight)
-    kept = torch.arange(weight.shape[1])  # (d,)
+    moments = streaming.watch_linears(layer, work.stream, index, wanted).pop(name).moments.double(place)
+    kept = torch.arange(weight.shape[1], device=place)  # (d,)
     surgery.set_reader(layer, name, RECOVERIES[work.plan.recovery].repair(weight, moments, kept))
 
 
@@ -190,7 +193,7 @@ def prune_mlp(
     if not work.cut(index)[1]:
         refit_reader(work, index, name, goal)
         return torch.arange(shape.channels), None
-    weight = to_float64(linear_of(layer, name).weight)
+    weight, place = dense_weight(layer, name, work.arithmetic)
     if found is None:
         wanted = {
             name: work.accumulator(goal),
@@ -198,9 +201,9 @@ def prune_mlp(
         }
         watched = streaming.watch_linears(layer, work.stream, index, wanted)
         # `pop` frees the float32 sums early; those of 8,192 channels take a quarter of a gigabyte.
-        moments, input_sq = watched.pop(name).moments.double(), watched[writer].mean
+        moments, input_sq = watched.pop(name).moments.double(place), watched[writer].mean
     else:
-        moments, input_sq = found.mlp.double(), found.mlp_input_sq
+        moments, input_sq = found.mlp.double(place), found.mlp_input_sq
     learned = None if work.learned is None else work.learned[index].channels
     pins = site_pins(plan, index, "mlp", shape.channels)
     seed = layer_seed(plan.seed, index)
@@ -208,13 +211,14 @@ def prune_mlp(
     kept = work.method.channels(
         channel_site(layer, subject, weight, moments, input_sq, pins, seed, learned), dict(plan.options)
     ).kept(plan.channels[index])
-    gain = None if learned is None else learned[kept]  # (c,) → (k,)
-    repair = repair_reader(work, weight, moments, kept, gain)
+    gain = None if learned is None else learned[kept].to(place)  # (c,) → (k,)
+    inputs = kept.to(place)
+    repair = repair_reader(work, weight, moments, inputs, gain)
     slice_mlp(layer, family, shape, kept, repair)
     energy, parts = Dense(weight, moments).energy, split_held_out(moments)
     # In float64 the moments of 8,192 channels take half a gigabyte.
     del moments, repair
-    return kept, Cut(held_out_error(work, layer, name, weight, parts, kept, gain), energy)
+    return kept, Cut(held_out_error(work, layer, name, weight, parts, inputs, gain), energy)
 
 
 def repair_reader(work: Work, weight: Tensor, moments: Moments, kept: Tensor, gain: Tensor | None) -> Repair:

@@ -162,7 +162,8 @@ def set_reader(layer: nn.Module, name: str, repair: Repair, columns: Tensor | No
     like = reader.weight
     if repair.bias is not None:
         old = reader.bias.detach().float() if reader.bias is not None else 0.0
-        reader.bias = freeze_tensor((repair.bias.to(like.device).float() + old).to(like.dtype))
-    reader.weight = freeze_tensor(repair.weight.to(like))
+        reader.bias = freeze_tensor((repair.bias.float().to(like.device) + old).to(like.dtype))
+    # A device without float64 cannot change the dtype itself.
+    reader.weight = freeze_tensor(repair.weight.to(like.dtype).to(like.device))
     if not isinstance(reader, Placed):
         reader.in_features = repair.weight.shape[1]

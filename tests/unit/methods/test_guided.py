@@ -14,6 +14,7 @@ from slimllm import pipeline
 from slimllm.analysis import sensitivity
 from slimllm.calibration import moments as streaming
 from slimllm.calibration import texts
+from slimllm.core.arithmetic import Arithmetic
 from slimllm.core.types import Calibration, Drift, Moments
 from slimllm.methods import recovery
 from slimllm.methods.recovery import GUIDANCE, GUIDED_DAMPING, RECOVERIES, Dense
@@ -209,7 +210,7 @@ def test_where_the_stream_cannot_be_followed_guided_still_prunes(family: str, te
 def test_oracle_sensitivity_is_the_kl_of_a_model_with_one_damaged_site(any_subject: Subject) -> None:
     """The naive way: write the refitted reader, zeros for what is cut, into a copy of the model."""
     subject = any_subject
-    probe = sensitivity.start_probe(subject, TOKENS)
+    probe = sensitivity.start_probe(subject, TOKENS, Arithmetic(subject.device))
     stream = streaming.embed_tokens(subject, TOKENS)
     with torch.inference_mode():
         dense = torch.log_softmax(subject.model(input_ids=TOKENS, use_cache=False).logits.double(), -1)
