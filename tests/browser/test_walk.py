@@ -24,6 +24,8 @@ EXCUSED = {
     "history-command | text": "it shows a command to copy, and is read only",
     "Reset axes": "it changes nothing where nothing was zoomed",
 }
+# A narrow page hides presenting, and the explanations below the rows of its tables.
+NARROW, HIDDEN_WHERE_NARROW = 640, ("present-start | button", "table | word", "compare-pace | word")
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +91,15 @@ def told(walk: Walk) -> str:
     return "\n".join(lines)
 
 
-def wrong(walk: Walk) -> dict[str, str]:
-    return {key: why for tally in walk.tallies.values() for key, why in tally.wrong.items()}
+def wrong(walk: Walk, width: int = 1200) -> dict[str, str]:
+    """What was wrong, but for what a page of this width may hide."""
+    found = {key: why for tally in walk.tallies.values() for key, why in tally.wrong.items()}
+    may_hide = HIDDEN_WHERE_NARROW if width <= NARROW else ()
+    return {
+        key: why
+        for key, why in found.items()
+        if not (why.startswith("it is hidden by") and any(part in key for part in may_hide))
+    }
 
 
 def never(walk: Walk) -> set[str]:
@@ -151,7 +160,7 @@ def test_everything_on_every_tab_answers_to_a_hand(
         walk.stop_all(hold)
     walk.over("above", ABOVE, lambda: walk.open_tab("Load"))
     report(walk, capsys)
-    assert wrong(walk) == {}
+    assert wrong(walk, width) == {}
     assert never(walk) == set()
     if hand is Mouse:
         assert walk.used == set(EXCUSED)

@@ -141,15 +141,29 @@
     });
   }
 
-  /** Brings a control into the middle of the window; its box then. */
+  /** The part of a box that the boxes around its element leave to be seen. */
+  function unclipped(element, {left, top, width, height}) {
+    let [right, bottom] = [Math.min(left + width, innerWidth), Math.min(top + height, innerHeight)];
+    [left, top] = [Math.max(left, 0), Math.max(top, 0)];
+    for (let at = element.parentElement; at; at = at.parentElement) {
+      if (getComputedStyle(at).overflowX === 'visible' || at === document.body) continue;
+      const around = at.getBoundingClientRect();
+      [left, right] = [Math.max(left, around.left), Math.min(right, around.right)];
+      [top, bottom] = [Math.max(top, around.top), Math.min(bottom, around.bottom)];
+    }
+    return {left, top, width: right - left, height: bottom - top};
+  }
+
+  /** Brings a control into the middle of the window; its box then, and the middle of what can be seen of it. */
   async function bring(selector, key) {
     const element = get(selector, key);
     if (!element) return null;
-    const {top, left} = element.getBoundingClientRect();
-    element.scrollIntoView({block: 'center', inline: 'nearest', behavior: 'instant'});
+    const {top, left, width} = element.getBoundingClientRect();
+    // A table that scrolls may hold its first column in place, over what scrolls to its edge.
+    element.scrollIntoView({block: 'center', inline: width < innerWidth ? 'center' : 'nearest', behavior: 'instant'});
     const now = element.getBoundingClientRect();
     if (now.top !== top || now.left !== left) await frames(2); // what listens to scrolling has heard of it
-    const found = box(element);
+    const found = {...box(element), ...middle(unclipped(element, box(element)))};
     if (element.matches('.pv-plot')) {
       const list = spots(element);
       Object.assign(found, list[0], {spots: list});
