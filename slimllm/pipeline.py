@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import time
 import weakref
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -93,8 +93,9 @@ def analyse_model(
         store.check()
         if said := at_hand(store, key, len(subject.layers)):
             yield note_progress(said)
-    learned = yield from learn_scores(subject, tokens, row, chosen, unit, calibration.seed)
     arithmetic = Arithmetic(subject.device)
+    learning = learn_scores(subject, tokens, row, chosen, unit, calibration.seed)
+    learned = yield from arithmetic.cover_steps(learning)
     with arithmetic.cover_operations():
         prober = sensitivity.start_probe(subject, tokens, arithmetic) if row.probes else None
     layers: list[LayerAnalysis] = []
@@ -143,7 +144,7 @@ def contribute_samples(
 
 def dense_moments(
     subject: Subject, tokens: Tensor, store: MomentStore | None, key: Mapping[str, Any]
-) -> Iterator[LayerMoments]:
+) -> Generator[LayerMoments, None, None]:
     """Yield the moments of every layer in turn.
 
     They come from the store if it was filled under this key. Otherwise they come from a pass over the tokens
@@ -234,12 +235,12 @@ def prune_model(
     for said in told_changes(dict(plan.fingerprints), now, plan.calibration.text, plan.model):
         yield note_progress(said)
     same = analysis is not None and same_source(analysis, plan) and not is_other(analysis.fingerprints, now)
-    learned = learned_in(analysis, row) if analysis and same else None
+    learned, arithmetic = learned_in(analysis, row) if analysis and same else None, Arithmetic(subject.device)
     if learned is None:
-        learned = yield from learn_scores(subject, tokens, row, options, plan.unit, plan.seed)
+        learning = learn_scores(subject, tokens, row, options, plan.unit, plan.seed)
+        learned = yield from arithmetic.cover_steps(learning)
     model = share_model(subject.model)
     slim = dataclasses.replace(subject, model=model)
-    arithmetic = Arithmetic(subject.device)
     with arithmetic.cover_operations():
         guide = streaming.embed_tokens(subject, tokens) if needs_dense_stream(subject, plan) else None
         stream = streaming.embed_tokens(slim, tokens, choose_held_out(*tokens.shape))

@@ -7,7 +7,7 @@ not fit into the device's free memory, and single operations that a device lacks
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
 import torch
@@ -18,10 +18,11 @@ from torch.utils._pytree import tree_leaves, tree_map
 from slimllm.core.devices import CPU, kind_of
 from slimllm.core.memory import available_mib
 
+Step = TypeVar("Step")
 Result = TypeVar("Result")
-# The float64 matrices (d, d) and (o, d) that a reader with d inputs and o outputs needs at its peak, by a fit
-# to peaks measured at o = d and o = 3/8 d.
-SQUARES, WEIGHTS = 5, 6
+# The float64 matrices (d, d) and (o, d) that a reader with d inputs and o outputs needs at its peak. They fit
+# the peaks measured at o = d and o = 3/8 d, and leave one matrix for the float32 moments and for libraries.
+SQUARES, WEIGHTS = 6, 6
 
 
 class Arithmetic:
@@ -55,14 +56,14 @@ class Arithmetic:
         """Return a context in which the processor does what the device lacks."""
         return self.fallback or contextlib.nullcontext()
 
-    def cover_steps(self, steps: Iterator[Result]) -> Iterator[Result]:
-        """Yield what an iterator yields, with every step inside `cover_operations`."""
+    def cover_steps(self, job: Generator[Step, None, Result]) -> Generator[Step, None, Result]:
+        """Run a job with every step inside `cover_operations`."""
         while True:
             with self.cover_operations():
                 try:
-                    step = next(steps)
-                except StopIteration:
-                    return
+                    step = next(job)
+                except StopIteration as end:
+                    return end.value
             yield step
 
     def tell_once(self, reason: str, words: str) -> None:

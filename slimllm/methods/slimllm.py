@@ -105,8 +105,7 @@ def sum_over_units(matrix: Tensor, unit_of: Tensor) -> Tensor:
 
     `unit_of` (m,) holds the unit of each index.
     """
-    # `one_hot` would wait for the device to learn how many units there are.
-    member = (unit_of[:, None] == unit_of.unique()).to(matrix)  # (m, n)
+    member = torch.nn.functional.one_hot(unit_of).to(matrix)  # (m, n)
     return member.T @ matrix @ member  # (n, m) @ (…, m, m) @ (m, n) → (…, n, n)
 
 

@@ -165,13 +165,18 @@ class PretendedDevice:
         """Return the tensor on this device or on the CPU, as a copy only where something changes."""
         inside, wanted = isinstance(tensor, DeviceTensor), place.type == self.kind
         if inside == wanted:
-            return tensor if dtype in (None, tensor.dtype) else torch.ops.aten._to_copy(tensor, dtype=dtype)
-        # As torch does, a change of dtype happens before the values leave, or after they arrive.
+            return tensor if dtype in (None, tensor.dtype) else aten._to_copy(tensor, dtype=dtype)
+        # The function keeps gradients, as moves in torch do.
+        moved: Tensor = Crossing.apply(tensor, self)  # type: ignore[no-untyped-call]
+        return moved if dtype is None else moved.to(dtype)
+
+    def cross(self, tensor: Tensor) -> Tensor:
+        """Return a copy of a tensor on the other side, without gradient."""
         if isinstance(tensor, DeviceTensor):
             self.counts.to_host += 1
-            return tensor.raw.clone().to(dtype or tensor.dtype)
+            return tensor.raw.clone()
         self.counts.to_device += 1
-        return DeviceTensor(tensor.detach().clone().to(dtype or tensor.dtype), self)
+        return DeviceTensor(tensor.detach().clone(), self)
 
     def run_operation(self, op: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Run an operation on the values, and put its results where a real device would."""
@@ -226,6 +231,21 @@ class PretendedDevice:
         sizes = [each.numel() for each in tensors if isinstance(each, Tensor) and each.device.type != "meta"]
         if max(sizes, default=0) > self.limit and name not in MOVING and not op.is_view:
             work[name] += 1
+
+
+class Crossing(torch.autograd.Function):
+    """A move between CPU and device, whose gradient moves back."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, home: PretendedDevice) -> Tensor:
+        """Return the tensor on the other side."""
+        ctx.home = home
+        return home.cross(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """Return the gradient on the side of the tensor."""
+        return ctx.home.cross(gradients[0]), None
 
 
 class Operations(TorchDispatchMode):

@@ -143,6 +143,24 @@ def read_logits(subject: Subject) -> Tensor:
         return subject.model(input_ids=tokens).logits.cpu()
 
 
+def test_the_pretended_device_refuses_to_mix_and_counts_what_crosses() -> None:
+    here = torch.ones(3)
+    with pretend("cuda") as device:
+        there = torch.arange(3.0, device=device.place)
+        for mix in (lambda: here + there, lambda: here[there.long()], lambda: here.copy_(there) @ there):
+            with pytest.raises(RuntimeError, match="device"):
+                mix()
+        with pytest.raises(TypeError, match="cpu"):
+            there.numpy()
+        before = device.read_counts()
+        assert (there * here.to(device.place)).cpu().tolist() == [0, 1, 4]
+        assert there.double().sum().item() == 3
+        crossed = device.read_counts() - before
+    assert crossed == Counts(to_device=1, to_host=1, waits=1, float64=2)
+    with pretend("mps") as device, pytest.raises(TypeError, match="float64"):
+        torch.ones(3, device=device.place).double()
+
+
 @pytest.mark.parametrize("kind", ["cuda", "mps"])
 @pytest.mark.parametrize(("method", "recovery"), CASES)
 def test_a_device_keeps_the_same_units_and_gives_the_same_logits(
@@ -206,15 +224,17 @@ def test_a_wide_layer_is_computed_on_the_device_that_has_float64(text: texts.Tex
     assert not apple_there["linalg_cholesky_ex"]
 
 
-@pytest.mark.parametrize("lacked", ["linalg_cholesky_ex", "silu", "triu"])
+@pytest.mark.parametrize(
+    ("method", "lacked"),
+    [("fasp", "linalg_cholesky_ex"), ("fasp", "silu"), ("fasp", "triu"), ("best", "silu"), ("ddp", "silu")],
+)
 def test_an_operation_that_a_device_lacks_is_done_by_the_processor_and_told_once(
-    lacked: str, text: texts.Text, run: Runner
+    method: str, lacked: str, text: texts.Text, run: Runner
 ) -> None:
-    here = run("slimllm", "least-squares")
+    recovery = METHODS[method].recovery
+    here = run(method, recovery)
     with pretend("cuda", lacks=(lacked,)) as device:
-        there = run_jobs(
-            device.move_subject(tiny_subject()), text, "slimllm", "least-squares", SAMPLES, device
-        )
+        there = run_jobs(device.move_subject(tiny_subject()), text, method, recovery, SAMPLES, device)
     assert there.kept == here.kept
     torch.testing.assert_close(there.logits, here.logits, atol=1e-4, rtol=1e-4)
     # Once in the analysis and once in the pruning, which are two jobs.
@@ -256,6 +276,12 @@ def test_matrices_that_a_device_has_no_room_for_go_to_the_processor_and_this_is_
     assert len(there.notes) == 2
     for words in there.notes:
         assert words.startswith("A layer's matrices need 0.0 GB and cuda:0 has 0.0 GB free, so the processor")
+
+
+@pytest.mark.parametrize(("kind", "place"), [("cuda", "cuda:0"), ("mps", "cpu")])
+def test_a_job_computes_on_its_device_if_that_has_float64(kind: str, place: str) -> None:
+    with pretend(kind) as device:
+        assert arithmetic.Arithmetic(device.place).device == torch.device(place)
 
 
 def test_the_processor_needs_no_reading_of_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
