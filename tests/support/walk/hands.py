@@ -29,6 +29,9 @@ class Hand(abc.ABC):
     def __init__(self, page: Any):
         self.page = page
 
+    def wait(self) -> None:
+        """Wait until this hand can press again, before anything is looked for."""
+
     @abc.abstractmethod
     def hover(self, x: float, y: float) -> None:
         """Rest at a place, where this kind of hand can."""
@@ -90,12 +93,13 @@ class Finger(Mouse):
     def hover(self, x: float, y: float) -> None:
         """Do nothing, because a finger does not hover."""
 
-    def at(self, x: float, y: float) -> None:
-        """Tap, and wait for the click and the caret, which come later; a plot has none.
-
-        Two taps in quick succession would be a double tap, which selects text and holds up the keys.
-        """
+    def wait(self) -> None:
+        """Wait until the next tap makes no double tap, which selects text and holds up the keys."""
         self.page.wait_for_timeout(max(0.0, 1000 * (self.tapped + APART - time.monotonic())))
+
+    def at(self, x: float, y: float) -> None:
+        """Tap, and wait for the click and the caret, which come later; a plot has none."""
+        self.wait()
         self.page.evaluate(TAPPED)
         self.page.touchscreen.tap(x, y)
         self.page.evaluate("window.tapped")

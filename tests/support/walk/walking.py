@@ -323,6 +323,7 @@ class Walk:
 
     def reach(self, area: str, control: Control) -> tuple[float, float] | str:
         """Return (x, y) of the visible middle of a control, or why it cannot be pressed there."""
+        self.hand.wait()
         over = ""
         for _ in range(8):  # what comes at the pointer's touch fades in, what is drawn moves the rest
             box = self.js("bring", area, control.key)
