@@ -39,7 +39,7 @@ TOKENS_PER_BATCH = 64
 # The tiny model's matrices have 2,304 elements or more, and its rankings at most 96.
 LIMIT = 1000
 # The most copies to the device, copies back and waits of one layer, which has three KV groups.
-MOST = {"analysing": Counts(20, 20, 45), "pruning": Counts(20, 15, 30)}
+MOST = {"analysing": Counts(20, 30, 45), "pruning": Counts(20, 25, 30)}
 # Every recovery is the own one of some method.
 OWN = [(name, row.recovery) for name, row in METHODS.items()]
 ALL = [(name, recovery) for name, row in METHODS.items() for recovery in row.recoveries or RECOVERIES]
