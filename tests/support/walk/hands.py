@@ -15,7 +15,6 @@ TAPPED = """() => { window.tapped = new Promise((done) => {
   addEventListener("click", () => setTimeout(done, 100), {capture: true, once: true});
   setTimeout(done, 400);
 }); }"""
-APART = 0.6  # seconds between two taps
 REST = 150  # milliseconds for which a finger rests before it is lifted
 QUIET = ("combobox", "select", "number", "text", "word", "token", "focusable")  # the focus is enough
 
@@ -25,12 +24,16 @@ class Hand(abc.ABC):
 
     name = ""
     points = True  # it presses at a place, so that this may not be covered
+    apart = 0.0  # seconds between two presses
+    pressed = -1.0  # when, in seconds of the monotonic clock
 
     def __init__(self, page: Any):
         self.page = page
 
     def wait(self) -> None:
-        """Wait until this hand can press again, before anything is looked for."""
+        """Wait until this hand can press again; only then it is time to look where."""
+        if (left := self.pressed + self.apart - time.monotonic()) > 0:
+            self.page.wait_for_timeout(1000 * left)
 
     @abc.abstractmethod
     def hover(self, x: float, y: float) -> None:
@@ -88,14 +91,10 @@ class Finger(Mouse):
     """Operate controls by touch, which the context of the browser must support."""
 
     name = "touch"
-    tapped = 0.0  # when, in seconds of the monotonic clock
+    apart = 0.6  # a double tap would select text and hold up the keys
 
     def hover(self, x: float, y: float) -> None:
         """Do nothing, because a finger does not hover."""
-
-    def wait(self) -> None:
-        """Wait until the next tap makes no double tap, which selects text and holds up the keys."""
-        self.page.wait_for_timeout(max(0.0, 1000 * (self.tapped + APART - time.monotonic())))
 
     def at(self, x: float, y: float) -> None:
         """Tap, and wait for the click and the caret, which come later; a plot has none."""
@@ -103,7 +102,7 @@ class Finger(Mouse):
         self.page.evaluate(TAPPED)
         self.page.touchscreen.tap(x, y)
         self.page.evaluate("window.tapped")
-        self.tapped = time.monotonic()
+        self.pressed = time.monotonic()
 
     def slide(self, walk: Walk, area: str, control: Control) -> None:
         """Drag the handle, which the tap has shown, by more than half of the fader up or down.
