@@ -179,7 +179,11 @@ def test_a_device_keeps_the_same_units_and_gives_the_same_logits(
 
 @pytest.mark.parametrize(
     ("kinds", "cases"),
-    [(("cuda",), OWN), pytest.param(("cuda", "mps"), ALL, marks=pytest.mark.slow)],
+    [
+        pytest.param(("cuda",), OWN, marks=pytest.mark.slow),
+        # Takes two minutes; the pairs of other recoveries are checked for their results without it.
+        pytest.param(("cuda", "mps"), ALL, marks=pytest.mark.soak),
+    ],
     ids=["own recoveries", "all"],
 )
 def test_what_a_layer_sends_to_and_from_a_device_is_bounded_and_does_not_grow_with_the_text(
