@@ -162,7 +162,7 @@ def test_everything_on_every_tab_answers_to_a_hand(
     report(walk, capsys)
     assert wrong(walk, width) == {}
     assert never(walk) == set()
-    if hand is Mouse:
+    if hand is Mouse and width > NARROW:  # a narrow chart has no buttons
         assert walk.used == set(EXCUSED)
     visitor.close()
 
