@@ -16,6 +16,7 @@ from slimllm.core.held_out import HeldOutReader
 from slimllm.core.shapes import Grouping, Shape
 from slimllm.core.types import LayerAnalysis, LayerMoments, Moments, Ranking, SiteAnalysis, UnitScores
 from slimllm.methods.interface import HeadSite, Method, layer_seed
+from slimllm.methods.ordered_reader import OrderedReader
 from slimllm.methods.recovery import RECOVERIES, Dense
 from slimllm.models.loading import Subject
 
@@ -61,9 +62,8 @@ def analyse_layer(
     energy = Dense(down, moments).energy * moments.weight
     fitted, held = split_held_out(moments)
     del moments
-    reader = HeldOutReader(down, held)
-    order = ranking.order.to(place)  # (c,)
-    error = {name: RECOVERIES[name].curve(reader, fitted, order).cpu().float() for name in recoveries}
+    ordered = OrderedReader(HeldOutReader(down, held), fitted, ranking.order.to(place))
+    error = {name: RECOVERIES[name].curve(ordered).cpu().float() for name in recoveries}
     mlp = SiteAnalysis(compact_ranking(ranking), error, energy, spectrum)
     return LayerAnalysis(found.cosine, attention, mlp)
 
@@ -128,8 +128,5 @@ def column_errors(
     # The value column that each input of the reader comes from.
     column = heads[:, None] * width + torch.arange(width)  # (H, e)
     order = joins[column.flatten()].argsort(descending=True, stable=True)  # (H·e,)
-    order = order.to(reader.weight.device)
-    return {
-        name: RECOVERIES[name].curve(reader, fitted, order)[:: grouping.heads].cpu().float()
-        for name in recoveries
-    }
+    ordered = OrderedReader(reader, fitted, order.to(reader.weight.device))
+    return {name: RECOVERIES[name].curve(ordered)[:: grouping.heads].cpu().float() for name in recoveries}

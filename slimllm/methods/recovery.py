@@ -15,17 +15,21 @@ import torch
 from torch import Tensor
 
 from slimllm.core.errors import Refusal
-from slimllm.core.held_out import HeldOutReader
 from slimllm.core.types import Moments, Repair
+from slimllm.methods.ordered_reader import (
+    OrderedReader,
+    fit_slopes,
+    measure_losses,
+    multiply_lower,
+    tail_sums,
+)
 
 # The ridge as a share of the mean variance of the inputs, for least squares and for `guided_refit`, whose
 # target is noisier.
 DAMPING, GUIDED_DAMPING = 1e-2, 1e-1
 # α of `guided_refit`.
 GUIDANCE = 0.5
-# The number of row bands in which half of a symmetric product is computed.
-BANDS = 8
-# The outputs of a reader that are processed together, so that a curve needs little more than its matrix.
+# The outputs of a reader that are processed together, so that a curve needs little beside its results.
 OUTPUTS = 512
 
 
@@ -123,113 +127,61 @@ def guided_refit(weight: Tensor, moments: Moments, kept: Tensor) -> Repair:
     return Repair(part, lost_mean(weight, part, moments, kept) + GUIDANCE * drift.mean)
 
 
-def guided_curve(reader: HeldOutReader, fitted: Moments, order: Tensor) -> Tensor:
+def guided_curve(site: OrderedReader) -> Tensor:
     """Return the error (d+1,) of `guided_refit` at every width, without drift from earlier layers."""
-    return least_squares_curve(reader, fitted, order, damping=GUIDED_DAMPING)
+    return least_squares_curve(site, damping=GUIDED_DAMPING)
 
 
-def cut_curve(reader: HeldOutReader, fitted: Moments, order: Tensor) -> Tensor:
-    """Return the error (d+1,) of `cut_columns` at every width: corner sums of E[x xᵀ] ⊙ WᵀW."""
-    return error_shares(corner_sums(energy_matrix(reader.weight, reader.inputs, order)), reader)
+def cut_curve(site: OrderedReader) -> Tensor:
+    """Return the error (d+1,) of `cut_columns` at every width.
 
-
-def shift_bias_curve(reader: HeldOutReader, fitted: Moments, order: Tensor) -> Tensor:
-    """Return the error (d+1,) of `shift_bias` at every width: as `cut_curve`, about the fitted mean."""
-    return error_shares(corner_sums(energy_matrix(reader.weight, reader.centred(fitted.mean), order)), reader)
-
-
-def regress_outputs_curve(reader: HeldOutReader, fitted: Moments, order: Tensor) -> Tensor:
-    """Return the error (d+1,) of `regress_outputs` at every width, by cumulative sums over the order."""
-    w = reader.weight[:, order]  # (o, d)
-    slopes = fit_slopes(w, square_part(fitted.cov, order))  # (o, d)
-    x = reader.centred(fitted.mean)[:, order]  # (n, d)
-    y = reader.outputs - reader.scale * (reader.weight @ fitted.mean)  # (n, o)
-    unseen = Products(w, upper_gram(x), (y.T @ x).mul_(w))
-    error = w.new_zeros(w.shape[1])  # (d,), with 1, 2, … d inputs
-    for rows in split_outputs(len(w)):
-        slope, (covariance, variance, _) = slopes[rows], unseen.sums(rows)  # (r, d) each
-        # The error is E(y − a ŷ)² of these outputs, where E y² is the covariance with all inputs.
-        error += (covariance[:, -1:] - (2 * covariance - slope * variance) * slope).sum(0)
-    # With nothing kept, the bias leaves the variance of y as error; with everything kept, there is none.
-    error = torch.cat((unseen.crossing.sum()[None], error[:-1], error.new_zeros(1)))  # (d+1,)
-    return error_shares(error.clamp_min(0), reader)
-
-
-def fit_slopes(weight: Tensor, cov: Tensor) -> Tensor:
-    """Return the slope (o, d) of every output with the first 1, 2, … d inputs; overwrite the covariance."""
-    seen, floor = Products(weight, cov, (weight @ cov).mul_(weight)), torch.finfo(weight.dtype).eps
-    for rows in split_outputs(len(weight)):
-        covariance, variance, most = seen.sums(rows)  # (r, d) each
-        seen.crossing[rows] = torch.where(
-            variance > floor * most, covariance / variance, torch.ones_like(variance)
-        )
-    return seen.crossing
-
-
-def split_outputs(count: int) -> list[slice]:
-    """Return the outputs in parts of at most `OUTPUTS`."""
-    return [slice(start, start + OUTPUTS) for start in range(0, count, OUTPUTS)]
-
-
-class Products:
-    """Second moments of every output y and of its part ŷ from the first inputs.
-
-    They are computed from those of the inputs (d, d), which are overwritten, and from `crossing` (o, d), the
-    contribution of each input to E[y ŷ].
+    As in `shift_bias_curve`, but the mean m of the lost inputs is missing, too: at a token of scale s, it
+    adds s W_{k:} m_{k:} to the row of R_k.
     """
-
-    def __init__(self, weight: Tensor, second: Tensor, crossing: Tensor) -> None:
-        self.weight, self.crossing = weight, crossing
-        self.spread = second.diagonal().clone()  # (d,)
-        self.upper = second.triu_(1)  # (d, d), zero on and below the diagonal
-
-    def sums(self, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
-        """Return E[y ŷ], E[ŷ²], and E[ŷ²] as if inputs were uncorrelated, with 1, 2, … d inputs.
-
-        Each is (r, d), for the r outputs `rows`.
-        """
-        some = self.weight[rows]  # (r, d)
-        own = some.square() * self.spread
-        # Input j adds its own square and twice its product with all inputs before it.
-        squares = (2 * some * (some @ self.upper) + own).cumsum(1)
-        return self.crossing[rows].cumsum(1), squares, own.cumsum(1)
+    error = tail_sums(site.added_losses.sum(0))  # (d+1,)
+    mean, scale = site.fitted.mean[site.order], site.reader.scale  # (d,), (n, 1)
+    seen = (scale.T @ site.inputs)[0]  # (d,)
+    for some in site.weight.split(OUTPUTS):
+        missing = tail_sums(some * mean)  # (r, d+1)
+        error = error + (missing * (2 * tail_sums(some * seen) + scale.square().sum() * missing)).sum(0)
+    return site.shares(error)
 
 
-def least_squares_curve(
-    reader: HeldOutReader, fitted: Moments, order: Tensor, *, damping: float = DAMPING
-) -> Tensor:
+def shift_bias_curve(site: OrderedReader) -> Tensor:
+    """Return the error (d+1,) of `shift_bias` at every width: ‖R_k‖²."""
+    return site.shares(tail_sums(site.added_losses.sum(0)))
+
+
+def regress_outputs_curve(site: OrderedReader) -> Tensor:
+    """Return the error (d+1,) of `regress_outputs` at every width, by cumulative sums over the order."""
+    slopes, error = fit_slopes(site.weight, site.cov), torch.zeros_like(site.weight[0])  # (o, d), (d,)
+    energy = error.sum()
+    for start in range(0, len(slopes), OUTPUTS):
+        rows = slice(start, start + OUTPUTS)
+        # What each input adds to E[y ŷ], then to E[ŷ²]: E(y − ŷ)² is E y² − 2 E[y ŷ] + E[ŷ²].
+        shared = (site.outputs[:, rows].T @ site.inputs).mul_(site.weight[rows])  # (r, d)
+        variance = (2 * shared - site.added_losses[rows]).cumsum(1)  # (r, d), with 1, 2, … d inputs
+        covariance = shared.cumsum(1)  # (r, d)
+        energy = energy + covariance[:, -1].sum()
+        error += (covariance[:, -1:] - (2 * covariance - slopes[rows] * variance) * slopes[rows]).sum(0)
+    # With nothing kept, the bias leaves the variance of y as error; with everything kept, there is none.
+    return site.shares(torch.cat((energy[None], error[:-1], error.new_zeros(1))))
+
+
+def least_squares_curve(site: OrderedReader, *, damping: float = DAMPING) -> Tensor:
     """Return the error (d+1,) of `least_squares` at every width from one factor L Lᵀ = C + δI.
 
-    With Y = W L, the change of weights at width k is D = Y_{k:} L⁻¹_{k:,:}. With Z = L⁻¹ (x − m) at the
-    held-out tokens, E‖D (x − m)‖² is a corner sum of YᵀY ⊙ E[Z Zᵀ].
+    The change of weights at width k is (W L)_{k:} (L⁻¹)_{k:,:}, so the curve is that of `shift_bias` for the
+    reader W L of the inputs X L⁻ᵀ, whose outputs are the same.
     """
-    cov = square_part(fitted.cov, order)  # (d, d)
+    cov = site.cov  # (d, d)
     root = cholesky_factor(add_damping(cov, ridge_damping(cov, damping)))  # (d, d)
     # In float64, a matrix of 8,192 inputs takes half a gigabyte.
     del cov
-    y = reader.weight[:, order] @ root  # (o, d)
-    z = torch.linalg.solve_triangular(root, reader.centred(fitted.mean)[:, order].T, upper=False)  # (d, n)
+    weight = multiply_lower(site.weight, root)  # (o, d)
+    inputs = torch.linalg.solve_triangular(root, site.inputs.T, upper=False).T  # (n, d)
     del root
-    return error_shares(corner_sums(upper_gram(y).mul_(upper_gram(z.T))), reader)
-
-
-def error_shares(error: Tensor, reader: HeldOutReader) -> Tensor:
-    """Return the errors (d+1,) as shares of E‖y‖² on the held-out tokens."""
-    return error / max(reader.energy, torch.finfo(error.dtype).tiny)
-
-
-def energy_matrix(weight: Tensor, x: Tensor, order: Tensor) -> Tensor:
-    """Return XᵀX ⊙ WᵀW (d, d) of rows X (n, d) in the given order; only its upper triangle is valid."""
-    return upper_gram(x[:, order]).mul_(upper_gram(weight[:, order]))
-
-
-def upper_gram(rows: Tensor) -> Tensor:
-    """Return XᵀX (d, d) of rows X (n, d); only its upper triangle is valid."""
-    found = rows.new_zeros(rows.shape[1], rows.shape[1])
-    height = max(1, -(-rows.shape[1] // BANDS))
-    for start in range(0, rows.shape[1], height):
-        found[start : start + height, start:] = rows[:, start : start + height].T @ rows[:, start:]
-    return found
+    return site.shares(tail_sums(measure_losses(weight, inputs, site.outputs).sum(0)))
 
 
 def lost_mean(weight: Tensor, part: Tensor, moments: Moments, kept: Tensor) -> Tensor:
@@ -277,17 +229,6 @@ def cholesky_factor(matrix: Tensor) -> Tensor:
     return root
 
 
-def corner_sums(matrix: Tensor) -> Tensor:
-    """Return the sums (d+1,) of the lower right corners matrix[k:, k:] of a symmetric matrix (d, d).
-
-    Only the upper triangle is read, and the matrix is overwritten.
-    """
-    diagonal = matrix.diagonal().clone()
-    # The contribution of row and column k to the corner that begins there.
-    border = 2 * matrix.triu_(1).sum(1) + diagonal  # (d,)
-    return torch.cat((border.flip(0).cumsum(0).flip(0), border.new_zeros(1))).clamp_min(0)  # (d+1,)
-
-
 def square_part(matrix: Tensor, index: Tensor) -> Tensor:
     """Return a copy (k, k) of the rows and columns of a matrix (d, d) with these indices (k,)."""
     return matrix[index[:, None], index]
@@ -309,7 +250,7 @@ class Recovery:
 
     title: str
     repair: Callable[[Tensor, Moments, Tensor], Repair]
-    curve: Callable[[HeldOutReader, Moments, Tensor], Tensor]
+    curve: Callable[[OrderedReader], Tensor]
     bias: bool
     words: str
     follows: bool = False
