@@ -243,6 +243,18 @@ def test_oracle_sensitivity_is_the_kl_of_a_model_with_one_damaged_site(any_subje
         streaming.advance_stream(subject.layers[index], probe.stream, index)
 
 
+@pytest.mark.parametrize("at_once", [1, 100, 2**18])
+def test_oracle_divergence_is_the_same_however_many_tokens_are_compared_at_once(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sensitivity, "AT_ONCE", at_once)
+    noise = torch.Generator().manual_seed(3)
+    dense, cut = torch.randn(2, 7, 33, generator=noise, dtype=torch.float64).log_softmax(-1)
+    naive = sum(float(p.exp() @ (p - q)) for p, q in zip(dense, cut, strict=True))
+    found = sensitivity.sum_divergence(dense.float(), cut.float() + 5)
+    assert float(found) == pytest.approx(naive, rel=1e-5)
+
+
 def test_probing_leaves_the_model_as_it_was(text: texts.Text) -> None:
     subject = tiny_subject("gemma3_text")
     before = {name: value.clone() for name, value in subject.model.state_dict().items()}

@@ -51,10 +51,11 @@ def measure_rates(subject: Subject, reading: float) -> Rates:
     head, tokens = sensitivity.Head(subject), 32
     stream = torch.zeros(1, tokens, subject.shape.hidden, dtype=subject.dtype, device=subject.device)
     exact = subject.device if kind_of(subject.device).has_float64 else CPU
+    known = torch.log_softmax(head.logits(stream)[0].float(), -1)  # (T, vocab)
     square = torch.eye(SIDE, dtype=torch.float64, device=exact)
     return Rates(
         reading,
-        time_work(lambda: head.answers(stream), subject.device) / tokens,
+        time_work(lambda: sensitivity.sum_divergence(known, head.logits(stream)[0]), subject.device) / tokens,
         time_work(lambda: torch.linalg.cholesky(square) @ square, exact),
     )
 
