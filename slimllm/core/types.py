@@ -19,6 +19,7 @@ from slimllm.core.attention_unit import UnitName
 from slimllm.core.errors import Refusal
 from slimllm.core.held_out import HeldOut
 from slimllm.core.shapes import Shape, SiteName
+from slimllm.core.symmetric_products import subtract_gram
 from slimllm.core.tensor_moves import to_float64
 
 # The parameters that a ratio is a share of.
@@ -109,7 +110,7 @@ class Moments:
             return self
         held, mass = self.held, self.tokens * self.weight
         left = mass - held.mass
-        rows = held.inputs.to(self.gram.dtype) * held.weights.to(self.gram.dtype).sqrt()[:, None]  # (n, d)
+        rows = held.inputs.to(self.gram) * (held.weights.to(self.gram) / left).sqrt()[:, None]  # (n, d)
         total = held.weights.to(self.mean.dtype) @ held.inputs.to(self.mean.dtype)  # (d,)
         drift, tokens = self.drift, self.tokens - len(held.weights)
         if drift is not None and held.lack is not None:
@@ -118,13 +119,8 @@ class Moments:
                 (drift.mean * mass - lack.sum(0)) / left,
                 torch.addmm(drift.cross, lack.T, held.inputs.to(lack), beta=mass / left, alpha=-1 / left),
             )
-        return Moments(
-            (self.mean * mass - total) / left,
-            torch.addmm(self.gram, rows.T, rows, beta=mass / left, alpha=-1 / left),
-            tokens,
-            left / tokens,
-            drift,
-        )
+        gram = subtract_gram(self.gram * (mass / left), rows)
+        return Moments((self.mean * mass - total) / left, gram, tokens, left / tokens, drift)
 
     def __add__(self, other: Moments) -> Moments:
         """Return the moments of both token sets together."""

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from slimllm.core.attention_unit import VALUE_COLUMN, UnitName
 from slimllm.core.shapes import Grouping
+from slimllm.core.symmetric_products import transform_covariance
 from slimllm.core.types import Moments, Progress, Ranking, UnitScores
 
 # A method's options by name, complete with defaults.
@@ -70,8 +71,8 @@ class ChannelSite:
 
         Variances are in ascending order; directions are columns.
         """
-        output = self.weight @ self.moments.cov @ self.weight.T  # (o, c) @ (c, c) @ (c, o) → (o, o)
-        values, vectors = torch.linalg.eigh((output + output.T) / 2)  # (o,), (o, o)
+        output = transform_covariance(self.weight, self.moments.cov)  # (o, c), (c, c) → (o, o)
+        values, vectors = torch.linalg.eigh(output)  # (o,), (o, o)
         return values, vectors
 
 

@@ -7,20 +7,18 @@ input first. At width k the reader loses R_k = X_{k:} W_{k:}ᵀ (n, o).
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from slimllm.core.held_out import HeldOutReader
+from slimllm.core.symmetric_products import split_bands, split_triangle
 from slimllm.core.types import Moments
 
 # The columns that are processed together. More of them waste products within a band. Powers of two are
 # slower, because their rows share places of the cache: 64, 128 and 256 take up to 1.7 times as long as 192.
 BAND = 192
-# The bands in which a product with a triangular matrix skips most of the zeros.
-TRIANGLE_BANDS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,15 +114,9 @@ def fit_slopes(weight: Tensor, cov: Tensor, band: int = BAND) -> Tensor:
 def multiply_lower(weight: Tensor, root: Tensor) -> Tensor:
     """Return W L (o, d) of a weight (o, d) and a lower triangular matrix (d, d)."""
     found = torch.empty_like(weight)
-    for start, end in split_bands(len(root), max(1, -(-len(root) // TRIANGLE_BANDS))):
+    for start, end in split_triangle(len(root)):
         found[:, start:end] = weight[:, start:] @ root[start:, start:end]
     return found
-
-
-def split_bands(columns: int, height: int) -> Iterator[tuple[int, int]]:
-    """Yield (start, end) of bands of this height; the last one may be lower."""
-    for start in range(0, columns, height):
-        yield start, min(start + height, columns)
 
 
 def tail_sums(values: Tensor) -> Tensor:

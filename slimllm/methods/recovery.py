@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from slimllm.core.errors import Refusal
+from slimllm.core.symmetric_products import measure_energy
 from slimllm.core.types import Moments, Repair
 from slimllm.methods.ordered_reader import (
     OrderedReader,
@@ -35,29 +36,23 @@ OUTPUTS = 512
 
 @dataclass(frozen=True, eq=False)
 class Dense:
-    """A dense reader W (o, d) and the moments of its inputs, with the products that all errors share."""
+    """A dense reader W (o, d) and the moments of its inputs."""
 
     weight: Tensor
     moments: Moments
 
     @functools.cached_property
-    def crossing(self) -> Tensor:
-        """E[y xᵀ] (o, d)."""
-        return self.weight @ self.moments.gram
-
-    @functools.cached_property
     def energy(self) -> float:
         """E‖y‖²."""
-        return float((self.crossing * self.weight).sum())
+        return float(measure_energy(self.weight, self.moments.gram))
 
     def squared_error(self, kept: Tensor, repair: Repair) -> float:
         """Return E‖W x − W' x_K − b‖² of a repair, as a scalar."""
-        part = repair.weight  # (o, k)
-        own = ((part @ square_part(self.moments.gram, kept)) * part).sum()  # (o, k) → ()
-        error = self.energy - 2 * (self.crossing[:, kept] * part).sum() + own
+        lost = self.weight.index_add(1, kept, repair.weight, alpha=-1)  # (o, d): W − W' at the kept inputs
+        error = measure_energy(lost, self.moments.gram)
         if repair.bias is not None:
-            lost = lost_mean(self.weight, part, self.moments, kept)  # (o,)
-            error = error - 2 * repair.bias @ lost + repair.bias.square().sum()
+            mean = lost @ self.moments.mean  # (o, d) @ (d,) → (o,)
+            error = error - 2 * repair.bias @ mean + repair.bias.square().sum()
         return float(error.clamp_min(0))
 
 

@@ -46,7 +46,7 @@ FLOORS: dict[str, list[set[str]]] = {
     ],
 }
 # Rooms that touch no model and no file: numbers and dataclasses in, numbers and dataclasses out.
-PURE = ("core/types", "core/shapes", "core/held_out", "planning", "methods")
+PURE = ("core/types", "core/shapes", "core/held_out", "core/symmetric_products", "planning", "methods")
 PURE += ("evaluation/significance", "evaluation/speed_words")
 NOT_PURE = ("planning/plan_json",)  # reads and writes plan files
 NOT_PURE += ("methods/taylor", "methods/ddp", "methods/learned_scores")  # ask the model itself
