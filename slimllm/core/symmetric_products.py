@@ -34,14 +34,14 @@ def subtract_gram(matrix: Tensor, rows: Tensor) -> Tensor:
     return matrix
 
 
-def measure_energy(weight: Tensor, matrix: Tensor) -> Tensor:
-    """Return tr(W M Wᵀ) (): E‖W x‖² if the matrix is E[x xᵀ]."""
-    energy = weight.new_zeros(())
+def measure_energies(weight: Tensor, matrix: Tensor) -> Tensor:
+    """Return the diagonal of W M Wᵀ (o,): E[y²] of every output y of W x if the matrix is E[x xᵀ]."""
+    energies = weight.new_zeros(len(weight))  # (o,)
     for start, end in split_triangle(len(matrix)):
         some = weight[:, start:end]  # (o, B)
         after = weight[:, end:] @ matrix[end:, start:end]  # (o, d − end) @ (d − end, B) → (o, B)
-        energy += (some * (2 * after + some @ matrix[start:end, start:end])).sum()
-    return energy
+        energies += (some * (2 * after + some @ matrix[start:end, start:end])).sum(1)
+    return energies
 
 
 def transform_covariance(weight: Tensor, matrix: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from slimllm.core.errors import Refusal
-from slimllm.core.symmetric_products import measure_energy
+from slimllm.core.symmetric_products import measure_energies
 from slimllm.core.types import Moments, Repair
 from slimllm.methods.ordered_reader import (
     OrderedReader,
@@ -44,12 +44,12 @@ class Dense:
     @functools.cached_property
     def energy(self) -> float:
         """E‖y‖²."""
-        return float(measure_energy(self.weight, self.moments.gram))
+        return float(measure_energies(self.weight, self.moments.gram).sum())
 
     def squared_error(self, kept: Tensor, repair: Repair) -> float:
         """Return E‖W x − W' x_K − b‖² of a repair, as a scalar."""
         lost = self.weight.index_add(1, kept, repair.weight, alpha=-1)  # (o, d): W − W' at the kept inputs
-        error = measure_energy(lost, self.moments.gram)
+        error = measure_energies(lost, self.moments.gram).sum()
         if repair.bias is not None:
             mean = lost @ self.moments.mean  # (o, d) @ (d,) → (o,)
             error = error - 2 * repair.bias @ mean + repair.bias.square().sum()
@@ -71,10 +71,11 @@ def regress_outputs(weight: Tensor, moments: Moments, kept: Tensor) -> Repair:
 
     a = cov(y, ŷ) / var(ŷ), or 1 for a constant ŷ. a scales the row of the weight, and b becomes the bias.
     """
-    part = weight[:, kept]  # (o, k)
-    crossing = part @ moments.cov[kept]  # (o, k) @ (k, d) → (o, d)
-    variance = (crossing[:, kept] * part).sum(1)  # (o,)
-    covariance = (crossing * weight).sum(1)  # (o,)
+    cov, part, lost = moments.cov, weight[:, kept], complement_indices(kept, weight.shape[1])  # (o, k), (p,)
+    variance = measure_energies(part, square_part(cov, kept))  # (o,)
+    # y is ŷ and what the lost inputs give.
+    shared = part @ cov[kept[:, None], lost]  # (o, k) @ (k, p) → (o, p)
+    covariance = variance + (shared * weight[:, lost]).sum(1)  # (o,)
     slope = torch.where(
         output_varies(variance, moments, part, kept), covariance / variance, torch.ones_like(variance)
     )

@@ -93,11 +93,14 @@ def head_covariance(cov: Tensor, weight: Tensor, heads: int) -> Tensor:
     o, d = weight.shape
     size = d // heads
     blocks = weight.view(o, heads, size)  # (o, H, e)
-    rows = []
+    found = weight.new_empty(o, heads, heads)
     for h in range(heads):
-        seen = blocks[:, h] @ cov[h * size : (h + 1) * size]  # (o, e) @ (e, d) → (o, d)
-        rows.append(torch.einsum("oge,oge->og", seen.view_as(blocks), blocks))  # (o, H, e) → (o, H)
-    return torch.stack(rows, dim=1)  # (o, H, H)
+        # The covariance is symmetric, so each head needs only those after it and itself.
+        seen = blocks[:, h] @ cov[h * size : (h + 1) * size, h * size :]  # (o, e) @ (e, l·e) → (o, l·e)
+        # (o, l, e) → (o, l)
+        pairs = torch.einsum("oge,oge->og", seen.view(o, heads - h, size), blocks[:, h:])
+        found[:, h, h:] = found[:, h:, h] = pairs
+    return found  # (o, H, H)
 
 
 def sum_over_units(matrix: Tensor, unit_of: Tensor) -> Tensor:
