@@ -220,10 +220,11 @@ def test_a_wide_layer_is_computed_on_the_device_that_has_float64(text: texts.Tex
         work[kind] = device.host_work, device.device_work
     (host, there), (apple_host, apple_there) = work.values()
     assert not host
-    assert there["mm"] > 5
+    # Products are made in bands that are smaller, so they are not among the counted operations.
+    assert there["mul"] > 5
     assert there["linalg_cholesky_ex"]
     # Without float64 the device only sums the moments.
-    assert apple_host["mm"] > 5
+    assert apple_host["mul"] > 5
     assert apple_host["linalg_cholesky_ex"]
     assert not apple_there["linalg_cholesky_ex"]
 
